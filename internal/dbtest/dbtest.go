@@ -1,0 +1,115 @@
+// Package dbtest gives tests a real, empty database each: SQLite always, PostgreSQL where one is named.
+//
+// Test packages only; the linter keeps it out of the library.
+package dbtest
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/database"
+)
+
+// The services that tests may need, and the variables that say where they are.
+const (
+	Postgres = "postgres" // CQRSYNC_TEST_POSTGRES=postgres://user:password@host:port/database
+	RabbitMQ = "rabbitmq" // CQRSYNC_TEST_RABBITMQ=amqp://user:password@host:port/
+)
+
+// Variable is the environment variable that holds the address of a service.
+func Variable(service string) string { return "CQRSYNC_TEST_" + strings.ToUpper(service) }
+
+// Start finds a service that has no variable, or returns why it cannot. Package tests/containers sets it; elsewhere
+// it is nil and such a test is skipped.
+var Start func(t testing.TB, service string) (address string, err error)
+
+// Address returns where a service is: by its variable, else from Start, else the test is skipped with a message that
+// names the variable. CQRSYNC_TEST_REQUIRE (a comma-separated list of services) turns that skip into a failure.
+func Address(t testing.TB, service string) string {
+	t.Helper()
+	if address := os.Getenv(Variable(service)); address != "" {
+		return address
+	}
+	reason := "go run ./tests/withservices COMMAND starts it in a container"
+	if Start != nil {
+		address, err := Start(t, service)
+		if err == nil {
+			return address
+		}
+		reason = err.Error()
+	}
+	message := fmt.Sprintf("needs %s: set %s (%s)", service, Variable(service), reason)
+	if slices.Contains(strings.Split(os.Getenv("CQRSYNC_TEST_REQUIRE"), ","), service) {
+		t.Fatal(message)
+	}
+	t.Skip(message)
+	return ""
+}
+
+// Each runs test once per database kind, as a parallel subtest with an empty database of its own.
+func Each(t *testing.T, test func(t *testing.T, db *bun.DB)) {
+	t.Helper()
+	for name, rawURL := range Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, Open(t, rawURL(t)))
+		})
+	}
+}
+
+// Kinds lists the database kinds: each function makes an empty database and returns its URL.
+func Kinds() map[string]func(testing.TB) string {
+	return map[string]func(testing.TB) string{"sqlite": SQLiteURL, "postgres": PostgresURL}
+}
+
+// Open opens a URL and closes it when the test ends.
+func Open(t testing.TB, rawURL string) *bun.DB {
+	t.Helper()
+	db, err := database.Open(rawURL)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// SQLiteURL names a file that does not exist yet.
+func SQLiteURL(t testing.TB) string {
+	return "sqlite://" + filepath.Join(t.TempDir(), "test.db")
+}
+
+var schemas atomic.Int64
+
+// PostgresURL makes a schema that is dropped when the test ends. The URL's search path holds that schema only, so that
+// an unqualified name cannot reach another test's tables.
+func PostgresURL(t testing.TB) string {
+	t.Helper()
+	address := Address(t, Postgres)
+	schema := fmt.Sprintf("cqrsync_test_%d_%d_%d", os.Getpid(), time.Now().UnixNano(), schemas.Add(1))
+	exec := func(statement string) {
+		db, err := database.Open(address)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, db.Close()) }()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_, err = db.ExecContext(ctx, statement)
+		require.NoError(t, err, "%s at %s", statement, database.Redact(address))
+	}
+	exec("CREATE SCHEMA " + schema)
+	t.Cleanup(func() { exec("DROP SCHEMA " + schema + " CASCADE") })
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	query := u.Query()
+	query.Set("search_path", schema)
+	u.RawQuery = query.Encode()
+	return u.String()
+}

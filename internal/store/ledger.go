@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Key names one instance of one model.
+type Key struct {
+	Model string
+	Key   string
+}
+
+// compareKeys is the one order in which keys are locked everywhere. Two transactions that lock the same keys in the
+// same order wait for each other; in different orders they deadlock.
+func compareKeys(a, b Key) int {
+	if c := strings.Compare(a.Model, b.Model); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Key, b.Key)
+}
+
+// Revision is what Lock drew for a key.
+type Revision struct {
+	Key
+	Revision int64
+	// After is the last revision that made a message before this one, nil if there was none.
+	After *int64
+	// WasDeleted says that the ledger holds the key as deleted.
+	WasDeleted bool
+	// Updated never goes back for a key, whatever the clocks do.
+	Updated time.Time
+}
+
+// Lock raises the revision of every key by one, starting at 0, and keeps the ledger rows locked until the transaction
+// ends: whoever comes second waits here, and reads the first one's rows afterwards. So the order of revisions is the
+// order of commits (P4). One statement, whatever the number of keys; keys must not repeat.
+func (s *Store) Lock(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Revision, error) {
+	sorted := slices.SortedFunc(slices.Values(keys), compareKeys)
+	revisions := make(map[Key]Revision, len(sorted))
+	for chunk := range slices.Chunk(sorted, maxKeys) {
+		if err := s.lock(ctx, tx, chunk, revisions); err != nil {
+			return nil, fmt.Errorf("lock %d keys in the ledger: %w", len(keys), err)
+		}
+	}
+	return revisions, nil
+}
+
+// maxKeys bounds a statement's keys, so that none outgrows what the smallest dialect accepts.
+const maxKeys = 2000
+
+func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Revision) error {
+	values := make([]string, len(keys))
+	args := []any{s.table("outbox_revisions")}
+	for i, k := range keys {
+		values[i] = "(?, ?, 0, 0, " + s.dialect.now() + ")"
+		args = append(args, k.Model, k.Key)
+	}
+	rows, err := tx.QueryContext(ctx, `
+		INSERT INTO ? AS r (model, key, revision, produced, updated_at)
+		VALUES `+strings.Join(values, ", ")+`
+		ON CONFLICT (model, key) DO UPDATE SET
+			revision   = r.revision + 1,
+			after      = r.produced,
+			produced   = r.revision + 1,
+			updated_at = `+s.dialect.greatest("excluded.updated_at", s.dialect.after("r.updated_at", time.Microsecond))+`
+		RETURNING model, key, revision, after, deleted, `+s.dialect.micros("updated_at"), args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var r Revision
+		var updated int64
+		if err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.WasDeleted, &updated); err != nil {
+			return err
+		}
+		r.Updated = time.UnixMicro(updated).UTC()
+		into[r.Key] = r
+	}
+	return rows.Err()
+}
+
+// Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (the key is
+// live, and a message goes out) does not hold.
+type Settlement struct {
+	Deleted  []Key // now gone
+	Restored []Key // was deleted, now live again
+	// Unchanged keys neither changed nor make a message: Lock's step is taken back.
+	Unchanged []Revision
+}
+
+// Settle corrects the ledger rows that Lock wrote, in the same transaction. It costs nothing where there is nothing to
+// correct.
+func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
+	var created, raised []Key
+	for _, r := range done.Unchanged {
+		if r.Revision == 0 {
+			created = append(created, r.Key)
+		} else {
+			raised = append(raised, r.Key)
+		}
+	}
+	for _, step := range []struct {
+		statement string
+		keys      []Key
+	}{
+		{"UPDATE ? SET deleted = TRUE", done.Deleted},
+		{"UPDATE ? SET deleted = FALSE", done.Restored},
+		{"UPDATE ? SET revision = revision - 1, produced = after", raised},
+		{"DELETE FROM ?", created},
+	} {
+		for chunk := range slices.Chunk(step.keys, maxKeys) {
+			_, err := tx.ExecContext(ctx, step.statement+" WHERE (model, key) IN (?)",
+				s.table("outbox_revisions"), tuples(chunk))
+			if err != nil {
+				return fmt.Errorf("settle %d keys in the ledger: %w", len(chunk), err)
+			}
+		}
+	}
+	return nil
+}
+
+// tuples renders keys as the right side of (model, key) IN (…).
+func tuples(keys []Key) bun.ListValues {
+	rows := make([]bun.TupleValues, len(keys))
+	for i, k := range keys {
+		rows[i] = bun.Tuple([]string{k.Model, k.Key})
+	}
+	return bun.List(rows)
+}

@@ -1,0 +1,40 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Message is one row of outbox_messages: everything of a wire message that is known when the transaction commits.
+// The revision and the time are columns, not part of Data, so that a row can be written by the same statement that
+// draws its revision; the relay puts them into the body.
+type Message struct {
+	// ID is drawn by the database. Per key it grows with the revision.
+	ID       int64
+	Lane     int
+	Model    string
+	Key      string
+	Revision int64
+	// After is the revision of the key that was sent before this one, nil for the first.
+	After *int64
+	// Signal is SAVE, DELETE or SYNC.
+	Signal string
+	// Queue is the one replica queue this goes to, empty for all.
+	Queue string
+	// PK is instance_pk: a JSON scalar, or an array for a composite key.
+	PK json.RawMessage
+	// Data is instance_data without cqrs_revision and cqrs_updated: a JSON object.
+	Data json.RawMessage
+	// Previous and Meta are JSON objects or nil.
+	Previous json.RawMessage
+	Meta     json.RawMessage
+	// Headers travel in the broker's headers: traceparent and the like.
+	Headers       map[string]string
+	CorrelationID string
+	// Updated is cqrs_updated: the ledger's time of this revision.
+	Updated time.Time
+	// Created is when the row was appended (read only).
+	Created time.Time
+	// Expires is zero for never.
+	Expires time.Time
+}

@@ -1,0 +1,137 @@
+// Package store is the SQL of cqrsync: the ledgers, the outbox, the lanes and the dead letters, per dialect.
+//
+// outbox, relay and replica decide what must happen to a key; this package is the only place that knows how a
+// table is written. Every dialect runs the one conformance suite in internal/store/storetest.
+//
+// Neighbours: migrations (the tables), outbox, relay, replica (the callers). It imports none of the three.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+)
+
+// Names says where the tables are.
+type Names struct {
+	// Schema qualifies every table. Empty means the connection's search path.
+	Schema string
+	// Prefix stands before every table name. Empty by default.
+	Prefix string
+}
+
+// Side is one of the two sets of tables.
+type Side string
+
+// The two sides. A service that is a master and a replica has both in one database.
+const (
+	Outbox  Side = "outbox"
+	Replica Side = "replica"
+)
+
+// Store runs cqrsync's statements on one database. It is safe for concurrent use.
+type Store struct {
+	db      *bun.DB
+	dialect sqlDialect
+	names   Names
+	lanes   atomic.Int64 // how many the migration made; 0 until first read
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// New checks the names and the dialect; it does not talk to the database.
+func New(db *bun.DB, names Names) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("db is nil: pass the *bun.DB of the service")
+	}
+	d, err := dialectOf(db)
+	if err := errors.Join(err, names.validate(d)); err != nil {
+		return nil, err
+	}
+	return &Store{db: db, dialect: d, names: names}, nil
+}
+
+// validate makes names safe to stand in SQL text. d may be nil.
+func (n Names) validate(d sqlDialect) error {
+	var errs []error
+	if n.Schema != "" && !identifier.MatchString(n.Schema) {
+		errs = append(errs, fmt.Errorf("schema %q: use letters, digits and underscores", n.Schema))
+	}
+	if n.Schema != "" && d == (sqlite{}) {
+		errs = append(errs, fmt.Errorf("schema %q: SQLite has no schemas, use a table prefix or a file of its own", n.Schema))
+	}
+	if n.Prefix != "" && !identifier.MatchString(n.Prefix) {
+		errs = append(errs, fmt.Errorf("table prefix %q: use letters, digits and underscores", n.Prefix))
+	}
+	return errors.Join(errs...)
+}
+
+// DB returns the database the store was made for.
+func (s *Store) DB() *bun.DB { return s.db }
+
+// table returns the quoted, qualified name of one of cqrsync's tables.
+func (n Names) table(quote, name string) string {
+	quoted := quote + n.Prefix + name + quote
+	if n.Schema == "" {
+		return quoted
+	}
+	return quote + n.Schema + quote + "." + quoted
+}
+
+// table returns a table for use as an argument of a bun query: ? in the text, s.table("outbox_messages") beside it.
+func (s *Store) table(name string) bun.Safe {
+	return bun.Safe(s.names.table(s.dialect.quote(), name))
+}
+
+// sqlDialect is what differs between databases beyond a whole statement.
+// Times cross the seam as microseconds since 1970 (UTC), the resolution of the wire format.
+type sqlDialect interface {
+	// name is the folder in migrations.
+	name() string
+	quote() string
+	// now is an expression for the database's clock, as a value of a time column.
+	now() string
+	// micros reads the time column col as microseconds; null stays null.
+	micros(col string) string
+	// time is the value of a time column.
+	time(t time.Time) any
+	// after is an expression for the time expression t moved on by d.
+	after(t string, d time.Duration) string
+	// greatest is an expression for the larger of two values.
+	greatest(a, b string) string
+	// lockRows ends a SELECT that reads rows in order to change them, or is empty where a write transaction
+	// excludes every other.
+	lockRows() string
+	// maxStatement is how many bytes of SQL one statement may have.
+	maxStatement() int
+	// tableExists is a query that says whether the quoted table is there.
+	tableExists(table string) string
+	// appliedColumns are the columns of a table of applied migrations, in parentheses.
+	appliedColumns() string
+}
+
+func dialectOf(db *bun.DB) (sqlDialect, error) {
+	switch name := db.Dialect().Name(); name {
+	case dialect.PG:
+		return postgres{}, nil
+	case dialect.SQLite:
+		return sqlite{}, nil
+	default:
+		return nil, fmt.Errorf("dialect %s: cqrsync speaks PostgreSQL and SQLite", strings.ToLower(name.String()))
+	}
+}
+
+func dialectNamed(name string) (sqlDialect, error) {
+	for _, d := range []sqlDialect{postgres{}, sqlite{}} {
+		if d.name() == name {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("dialect %q: want postgres or sqlite", name)
+}

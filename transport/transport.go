@@ -1,0 +1,89 @@
+// Package transport is the seam between cqrsync and a message broker: Watermill's Publisher and Subscriber, and two
+// optional abilities beside them. One package per broker stands below; package transport/open picks one by URL.
+//
+// A stock Watermill publisher or subscriber works everywhere, only slower.
+//
+// The topic of a message is its routing key: the CQRS id for a broadcast ("order"), and DirectTopic for one queue
+// ("cqrs.webhooks.order"). A subscriber of queue Q that subscribes to topic T receives T and DirectTopic(Q, T).
+//
+// Neighbours: relay publishes through it, replica subscribes through it.
+package transport
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Errors a BatchPublisher reports, per message; ask with errors.Is. Any other error means that this one message was
+// refused and others may pass.
+var (
+	// ErrUnavailable: the broker cannot be reached, is blocked, or did not answer. Whether the message arrived is
+	// unknown; publishing it again later is right, and its neighbours have the same trouble.
+	ErrUnavailable = errors.New("broker unavailable")
+	// ErrUnroutable: the broker has no queue for the message's topic, and the transport was told to require one.
+	ErrUnroutable = errors.New("no queue is bound to the topic")
+)
+
+// Outgoing is one message and where it goes.
+type Outgoing struct {
+	Topic   string
+	Message *message.Message
+}
+
+// BatchPublisher publishes many messages at once and says of each whether the broker has it.
+//
+// A plain Publisher returns one error for a whole call, after which nobody knows which messages arrived.
+type BatchPublisher interface {
+	message.Publisher
+	// PublishBatch publishes in order and returns when every message's fate is known or ctx ends: one error per
+	// message, nil where the broker took responsibility for it. Messages may be published again after an error.
+	// It is safe for concurrent use; order is kept within a call, not between calls.
+	PublishBatch(ctx context.Context, batch []Outgoing) []error
+}
+
+// WindowSubscriber delivers up to window messages without waiting for the acks of earlier ones, so that a consumer
+// can gather them into one transaction. Acks and nacks stay per message.
+type WindowSubscriber interface {
+	message.Subscriber
+	// SubscribeWindow is Subscribe with room for window (at least 1) unacknowledged messages.
+	SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error)
+}
+
+// DirectTopic is the topic that reaches one queue only: a requested sync, or a message sent again to one replica.
+// The form is django-cqrs's.
+func DirectTopic(queue, topic string) string { return "cqrs." + queue + "." + topic }
+
+// Batch makes a BatchPublisher of any publisher. One that has the ability already is returned as it is; for others
+// every message is its own Publish call, and after an error the rest of the batch is reported unavailable, because
+// sending it would overtake.
+func Batch(p message.Publisher) BatchPublisher {
+	if b, ok := p.(BatchPublisher); ok {
+		return b
+	}
+	return single{p}
+}
+
+type single struct{ message.Publisher }
+
+func (s single) PublishBatch(ctx context.Context, batch []Outgoing) []error {
+	errs := make([]error, len(batch))
+	for i, out := range batch {
+		err := ctx.Err()
+		if err == nil {
+			out.Message.SetContext(ctx)
+			err = s.Publish(out.Topic, out.Message)
+		}
+		if err == nil {
+			continue
+		}
+		// Publish does not say whose fault it was. Taking it for the broker's never loses or parks a message.
+		err = errors.Join(ErrUnavailable, err)
+		for ; i < len(batch); i++ {
+			errs[i] = err
+		}
+		break
+	}
+	return errs
+}
