@@ -1,0 +1,258 @@
+package outbox_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/outbox"
+)
+
+func dbtestPostgres(t *testing.T) *bun.DB { return dbtest.Open(t, dbtest.PostgresURL(t)) }
+
+func TestOneMessagePerEntityWithTheStateAtCommit(t *testing.T) {
+	each(t, func(f fixture) {
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			order := &Order{Number: "a", Status: "new"}
+			require.NoError(f, exec(tx.NewInsert().Model(order).Exec(ctx)))
+			require.NoError(f, exec(tx.NewInsert().Model(&[]Line{
+				{OrderID: order.ID, SKU: "x", Quantity: 1}, {OrderID: order.ID, SKU: "y", Quantity: 2},
+			}).Exec(ctx)))
+			order.Status = "paid"
+			require.NoError(f, exec(tx.NewUpdate().Model(order).WherePK().Exec(ctx)))
+			order.ID = 77 // callers reuse their structs
+			return nil
+		}))
+		messages := f.take()
+		require.Equal(f, []string{"order 1 0 SAVE"}, summary(messages))
+		require.JSONEq(f, `1`, string(messages[0].PK))
+		require.Nil(f, messages[0].After)
+		require.JSONEq(f, `{"id":1,"number":"a","status":"paid","lines":[
+			{"id":1,"order_id":1,"sku":"x","quantity":1},{"id":2,"order_id":1,"sku":"y","quantity":2}]}`,
+			string(messages[0].Data))
+	})
+}
+
+func TestRevisionsContinueAcrossDeleteAndCreate(t *testing.T) {
+	each(t, func(f fixture) {
+		seat := &Seat{Row: 1, Place: "A", Guest: "Ann"}
+		f.insert(seat)
+		del := func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model(seat).WherePK().Exec(ctx))
+		}
+		require.NoError(f, f.inTx(del))
+		f.insert(seat)
+		messages := f.take()
+		require.Equal(f, []string{`seat [1,"A"] 0 SAVE`, `seat [1,"A"] 1 DELETE`, `seat [1,"A"] 2 SAVE`}, summary(messages))
+		require.JSONEq(f, `{"id":[1,"A"]}`, string(messages[1].Data))
+		require.EqualValues(f, 0, *messages[1].After)
+		require.EqualValues(f, 1, *messages[2].After)
+	})
+}
+
+func TestCreatedAndDeletedInOneTransactionIsNothing(t *testing.T) {
+	each(t, func(f fixture) {
+		seat := &Seat{Row: 1, Place: "A"}
+		createAndDelete := func(ctx context.Context, tx bun.Tx) error {
+			require.NoError(f, exec(tx.NewInsert().Model(seat).Exec(ctx)))
+			return exec(tx.NewDelete().Model(seat).WherePK().Exec(ctx))
+		}
+		require.NoError(f, f.inTx(createAndDelete))
+		require.Empty(f, f.take())
+		f.insert(seat)
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model(seat).WherePK().Exec(ctx))
+		}))
+		require.NoError(f, f.inTx(createAndDelete), "on a key that was deleted before")
+		f.insert(seat)
+		require.Equal(f, []string{`seat [1,"A"] 0 SAVE`, `seat [1,"A"] 1 DELETE`, `seat [1,"A"] 2 SAVE`}, summary(f.take()))
+	})
+}
+
+// A row that was there before cqrsync counts as revision 0 on its replicas; its deletion must still be sent.
+func TestDeleteOfARowThatPredatesTheLedger(t *testing.T) {
+	each(t, func(f fixture) {
+		require.NoError(f, exec(f.db.NewInsert().Model(&Note{Slug: "old"}).Exec(outbox.Explicit(f.Context()))))
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model(&Note{Slug: "old"}).WherePK().Exec(ctx))
+		}))
+		require.Equal(f, []string{"note old 0 DELETE"}, summary(f.take()))
+	})
+}
+
+func TestNothingIsAppendedWithoutCommit(t *testing.T) {
+	each(t, func(f fixture) {
+		insert := func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewInsert().Model(&Order{Number: "a"}).Exec(ctx))
+		}
+		errNo := errors.New("no")
+		require.ErrorIs(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return errors.Join(insert(ctx, tx), errNo)
+		}), errNo)
+		require.Panics(f, func() {
+			_ = f.inTx(func(ctx context.Context, tx bun.Tx) error {
+				require.NoError(f, insert(ctx, tx))
+				panic("no")
+			})
+		})
+		cancelled, cancel := context.WithCancel(f.Context())
+		require.ErrorIs(f, f.box.RunInTx(cancelled, nil, func(ctx context.Context, tx bun.Tx) error {
+			require.NoError(f, insert(ctx, tx))
+			cancel()
+			return nil
+		}), context.Canceled)
+		require.Empty(f, f.take())
+		n, err := f.db.NewSelect().Model((*Order)(nil)).Count(f.Context())
+		require.NoError(f, err)
+		require.Zero(f, n)
+		select {
+		case <-f.box.Wake():
+			require.Fail(f, "the relay was woken for nothing")
+		default:
+		}
+	})
+}
+
+func TestSavepoints(t *testing.T) {
+	each(t, func(f fixture) {
+		errNo := errors.New("no")
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			require.NoError(f, exec(tx.NewInsert().Model(&Note{Slug: "kept"}).Exec(ctx)))
+			require.NoError(f, tx.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+				return exec(tx.NewInsert().Model(&Note{Slug: "inner"}).Exec(ctx))
+			}))
+			require.ErrorIs(f, tx.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+				require.NoError(f, exec(tx.NewInsert().Model(&Note{Slug: "undone"}).Exec(ctx)))
+				return errNo
+			}), errNo)
+			return f.box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+				return exec(tx.NewInsert().Model(&Note{Slug: "nested box"}).Exec(ctx))
+			})
+		}))
+		require.Equal(f, []string{"note inner 0 SAVE", "note kept 0 SAVE", "note nested box 0 SAVE"}, summary(f.take()))
+		select {
+		case <-f.box.Wake():
+		default:
+			require.Fail(f, "the relay was not woken")
+		}
+	})
+}
+
+// Two transactions change two rows of one order. Whoever locks second must send both changes.
+func TestConcurrentChangesOfOneAggregate(t *testing.T) {
+	f := newFixture(t, dbtestPostgres(t))
+	order := &Order{Number: "a"}
+	f.insert(order)
+	const writers, rounds = 8, 20
+	var group errgroup.Group
+	for w := range writers {
+		group.Go(func() error {
+			for r := range rounds {
+				err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+					line := &Line{OrderID: order.ID, SKU: fmt.Sprintf("%d-%d", w, r), Quantity: 1}
+					if _, err := tx.NewInsert().Model(line).Exec(ctx); err != nil {
+						return err
+					}
+					return f.box.Saved(ctx, tx, order)
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+	messages := f.take()
+	require.Len(t, messages, 1+writers*rounds)
+	for i, m := range messages {
+		require.EqualValues(t, i, m.Revision, "identity order is revision order")
+		var data struct{ Lines []struct{ ID int64 } }
+		require.NoError(t, json.Unmarshal(m.Data, &data))
+		require.Len(t, data.Lines, i, "each revision carries every line committed before it")
+	}
+}
+
+// Transactions over the same keys in different orders must not deadlock on the ledger.
+func TestLedgerLocksAreTakenInOneOrder(t *testing.T) {
+	f := newFixture(t, dbtestPostgres(t))
+	const writers, rounds, keys = 16, 15, 10
+	notes := make([]*Note, keys)
+	for i := range notes {
+		notes[i] = &Note{Slug: fmt.Sprint("n", i)}
+	}
+	f.insert(&notes)
+	var group errgroup.Group
+	var mu sync.Mutex
+	for w := range writers {
+		group.Go(func() error {
+			for r := range rounds {
+				err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+					for i := range keys {
+						mu.Lock()
+						note := *notes[(i*(w+1)+r)%keys]
+						mu.Unlock()
+						if err := f.box.Saved(ctx, tx, &note); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+}
+
+func TestManyRowsInOneTransaction(t *testing.T) {
+	each(t, func(f fixture) {
+		rows := make([]Note, 5000)
+		for i := range rows {
+			rows[i] = Note{Slug: fmt.Sprintf("n%05d", i), Text: "it's ' quoted"}
+		}
+		f.insert(&rows)
+		messages := f.take()
+		require.Len(f, messages, len(rows))
+		for i, m := range messages {
+			require.Equal(f, rows[i].Slug, m.Key)
+		}
+	})
+}
+
+func TestRegistrationErrorsAreReportedAtOnce(t *testing.T) {
+	type keyless struct{ Name string }
+	each(t, func(f fixture) {
+		require.ErrorContains(f, outbox.Register[Order](f.box, "order"), "taken by")
+		require.ErrorContains(f, outbox.Register[Order](f.box, "order2"), "registered already")
+		require.ErrorContains(f, outbox.Register[*Log](f.box, "log"), "not a struct")
+		err := outbox.Register[keyless](f.box, "bad.id", outbox.Relations("Nope"))
+		require.ErrorContains(f, err, "bad.id")
+		require.ErrorContains(f, err, "no primary key")
+		require.ErrorContains(f, err, `relation "Nope"`)
+		err = f.inTx(func(context.Context, bun.Tx) error { return nil })
+		for _, part := range []string{"taken by", "registered already", "not a struct", "no primary key"} {
+			require.ErrorContains(f, err, part)
+		}
+	})
+}
+
+func TestConfigErrors(t *testing.T) {
+	_, err := outbox.New(nil, outbox.Config{})
+	require.ErrorContains(t, err, "db is nil")
+	db := dbtest.Open(t, dbtest.SQLiteURL(t))
+	_, err = outbox.New(db, outbox.Config{Schema: "a b", TablePrefix: `x"`})
+	require.ErrorContains(t, err, `schema "a b"`)
+	require.ErrorContains(t, err, `table prefix "x\""`)
+}

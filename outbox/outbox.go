@@ -1,0 +1,92 @@
+// Package outbox is the master side of cqrsync: it notices what a transaction does to registered models and appends
+// one message per changed entity to the outbox, in that same transaction.
+//
+// What it promises (the numbers are those of the README):
+//
+//   - P1: a message exists if and only if the business transaction committed.
+//   - P2: every write that goes through bun to a registered table is captured, or refused with a [RefusedError] that
+//     names the call to use instead. Statements on *sql.DB, *sql.Tx or prepared statements do not go through bun:
+//     report them with [Box.Saved] and [Box.Deleted].
+//   - P3: one message per entity per transaction, carrying the state at commit.
+//   - P4, P7: the revision of a key is drawn under a lock that is held until commit, and outlives the row.
+//
+// How: during the transaction, capture only collects keys. Right before COMMIT the flush locks the keys in the ledger,
+// reads their rows, and appends the messages; three statements, whatever the number of rows. Reading after locking is
+// what makes entities of several rows right: whoever gets the lock second reads what the first one committed.
+//
+// Neighbours: package relay sends what this one appends; package envelope is the form it is sent in. Package outbox
+// depends on bun and on neither a broker nor a database driver.
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Config says where cqrsync's tables are. The zero value is ready to use.
+type Config struct {
+	// Schema that holds the outbox tables. Default: the connection's search path.
+	Schema string
+	// TablePrefix stands before every table name. Default: none.
+	TablePrefix string
+}
+
+// Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
+type Box struct {
+	db    *bun.DB
+	store *store.Store
+	wake  chan struct{}
+
+	mu      sync.RWMutex
+	byType  map[reflect.Type]*model
+	byTable map[string]*model
+	byID    map[string]*model
+	invalid []error // what Register refused; RunInTx repeats it
+}
+
+// New makes a Box on db and adds a query hook to db, which refuses writes to registered tables outside
+// [Box.RunInTx]. Call it before db is used by other goroutines. It does not talk to the database.
+func New(db *bun.DB, config Config) (*Box, error) {
+	s, err := store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+	if err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	b := &Box{
+		db:      db,
+		store:   s,
+		wake:    make(chan struct{}, 1),
+		byType:  map[reflect.Type]*model{},
+		byTable: map[string]*model{},
+		byID:    map[string]*model{},
+	}
+	// bun would rather have hooks added to a copy. The user goes on using db, and a write through it that nobody sees
+	// is what P2 excludes, so the hook belongs on db itself.
+	db.AddQueryHook(guard{b}) //nolint:staticcheck // WithQueryHook guards a copy that nobody uses
+	return b, nil
+}
+
+// Migrate creates or updates the outbox tables. It is safe to call from several processes at once; a team that applies
+// SQL itself prints it with "relay migrate --print".
+func (b *Box) Migrate(ctx context.Context) error {
+	if _, err := b.store.Migrate(ctx, store.Outbox); err != nil {
+		return fmt.Errorf("outbox: migrate: %w", err)
+	}
+	return nil
+}
+
+// Wake receives after a commit that appended messages. A relay in the same process waits on it (relay.Config.Wake);
+// signals coalesce, and a lost one costs latency only.
+func (b *Box) Wake() <-chan struct{} { return b.wake }
+
+func (b *Box) wakeRelay() {
+	select {
+	case b.wake <- struct{}{}:
+	default: // one is pending already
+	}
+}

@@ -1,0 +1,185 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/envelope"
+)
+
+// model is a registered entity type.
+type model struct {
+	id        string // CQRS id
+	table     *schema.Table
+	relations []string
+}
+
+// Option changes what the messages of one model carry.
+type Option func(*model) error
+
+// Relations loads the named bun relations of every changed entity ("Lines", "Lines.Product") with one query per
+// relation for the whole transaction, and sends them nested under their column-style name ("lines").
+func Relations(names ...string) Option {
+	return func(m *model) error {
+		var errs []error
+		for _, name := range names {
+			errs = append(errs, checkRelation(m.table, name))
+		}
+		m.relations = append(m.relations, names...)
+		return errors.Join(errs...)
+	}
+}
+
+func checkRelation(table *schema.Table, path string) error {
+	head, rest, nested := strings.Cut(path, ".")
+	relation, found := table.Relations[head]
+	if !found {
+		return fmt.Errorf("relation %q: %s has no such bun relation (tag a field with bun:\"rel:…\")", head, table.TypeName)
+	}
+	if nested {
+		return checkRelation(relation.JoinTable, rest)
+	}
+	return nil
+}
+
+// Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id id: letters, digits,
+// "_" and "-". Replicas know the model by this id only, so Go types and tables may be renamed later.
+//
+// Errors are also remembered: RunInTx refuses to run while a registration is wrong, so a failure cannot be missed.
+func Register[T any](b *Box, id string, options ...Option) error {
+	m, err := newModel(b.db, reflect.TypeFor[T](), id, options)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		err = b.add(m)
+	}
+	if err != nil {
+		err = fmt.Errorf("outbox: register %s as %q: %w", reflect.TypeFor[T](), id, err)
+		b.invalid = append(b.invalid, err)
+	}
+	return err
+}
+
+func newModel(db *bun.DB, typ reflect.Type, id string, options []Option) (*model, error) {
+	if typ.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("%s is not a struct: register the bun model itself, not a pointer or slice of it", typ)
+	}
+	m := &model{id: id, table: db.Table(typ)}
+	errs := []error{envelope.CheckModel(id)}
+	if len(m.table.PKs) == 0 {
+		errs = append(errs, errors.New(`no primary key: tag a field with bun:",pk"`))
+	}
+	for _, option := range options {
+		errs = append(errs, option(m))
+	}
+	return m, errors.Join(errs...)
+}
+
+func (b *Box) add(m *model) error {
+	if other, found := b.byID[m.id]; found {
+		return fmt.Errorf("the CQRS id is taken by %s", other.table.Type)
+	}
+	name := foldTable(m.table.Name)
+	if other, found := b.byTable[name]; found {
+		return fmt.Errorf("table %s is registered already, as %q by %s", m.table.Name, other.id, other.table.Type)
+	}
+	b.byID[m.id], b.byTable[name], b.byType[m.table.Type] = m, m, m
+	return nil
+}
+
+// ready returns what is wrong with the registrations, all at once.
+func (b *Box) ready() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return errors.Join(b.invalid...)
+}
+
+// modelOf finds the registration of a table name as it stands in a statement.
+func (b *Box) modelOf(table string) *model {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.byTable[foldTable(table)]
+}
+
+func (b *Box) modelOfType(typ reflect.Type) *model {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.byType[typ]
+}
+
+// foldTable reduces a table name to what identifies it: SQL folds the case of bare names, and the schema depends on
+// the search path. A table of the same name in another schema is then taken for the tracked one; that refuses too
+// much, never too little.
+func foldTable(name string) string {
+	if dot := strings.LastIndexByte(name, '.'); dot >= 0 {
+		name = name[dot+1:]
+	}
+	return strings.ToLower(strings.Trim(name, "\"`"))
+}
+
+// keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok is false for a row
+// whose key the database has yet to draw.
+func (m *model) keyOf(row reflect.Value) (pk []byte, key string, ok bool, err error) {
+	parts := make([][]byte, len(m.table.PKs))
+	for i, field := range m.table.PKs {
+		if parts[i], err = encodeField(field, row); err != nil {
+			return nil, "", false, fmt.Errorf("primary key %s: %w", field.Name, err)
+		}
+		if bytes.Equal(parts[i], null) {
+			return nil, "", false, nil
+		}
+	}
+	pk = parts[0]
+	if len(parts) > 1 {
+		pk = jsonArray(parts)
+	}
+	key, err = envelope.KeyOf(pk)
+	if err != nil {
+		return nil, "", false, fmt.Errorf("primary key of %s: %w", m.table.TypeName, err)
+	}
+	return pk, key, true, nil
+}
+
+// read selects the current rows of the dirty keys, with the model's relations.
+func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) (reflect.Value, error) {
+	rows := reflect.New(reflect.SliceOf(m.table.Type))
+	query := tx.NewSelect().Model(rows.Interface())
+	keys := make([]bun.TupleValues, len(dirty))
+	for i, d := range dirty {
+		keys[i] = bun.Tuple(keyValues(m.table, d.row))
+	}
+	query = query.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
+	for _, name := range m.relations {
+		query = query.Relation(name, orderByKey(m.table, name)...)
+	}
+	if err := query.Scan(ctx); err != nil {
+		return reflect.Value{}, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
+	}
+	return rows.Elem(), nil
+}
+
+// orderByKey makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
+// Relations to a single row are joined and have no order.
+func orderByKey(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.SelectQuery {
+	var last *schema.Relation
+	for name := range strings.SplitSeq(path, ".") {
+		last = table.Relations[name]
+		table = last.JoinTable
+	}
+	if last.Type != schema.HasManyRelation && last.Type != schema.ManyToManyRelation {
+		return nil
+	}
+	return []func(*bun.SelectQuery) *bun.SelectQuery{func(q *bun.SelectQuery) *bun.SelectQuery {
+		for _, pk := range table.PKs {
+			q = q.OrderExpr("?.?", table.SQLAlias, pk.SQLName)
+		}
+		return q
+	}}
+}

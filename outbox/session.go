@@ -1,0 +1,193 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/uptrace/bun"
+)
+
+// session is what one transaction did to registered models. It hangs, as a query hook, on a copy of the bun.DB that
+// only this transaction uses: so it sees every statement of the transaction, whatever context the caller passes, and
+// no statement of another connection.
+type session struct {
+	box *Box
+	tx  bun.Tx
+
+	mu       sync.Mutex
+	dirty    map[*model]map[string]*mark
+	owed     map[*model]*RefusedError // written under Explicit, not reported yet
+	refused  error                    // the first refusal: the transaction must not commit, even if the caller ignored it
+	flushing bool
+	appended bool
+}
+
+// mark is one key that the transaction touched.
+type mark struct {
+	key      string
+	pk       []byte // as instance_pk
+	row      reflect.Value
+	inserted bool // the first thing that happened to it was an INSERT
+}
+
+func newSession(b *Box) *session {
+	return &session{box: b, dirty: map[*model]map[string]*mark{}, owed: map[*model]*RefusedError{}}
+}
+
+// sessions finds the session by the transaction's private copy of the bun.DB.
+var sessions sync.Map // *bun.DB → *session
+
+func sessionOf(db *bun.DB) *session {
+	if s, found := sessions.Load(db); found {
+		return s.(*session) //nolint:forcetypeassert // nothing else is stored
+	}
+	return nil
+}
+
+type sessionKey struct{ box *Box }
+
+// RunInTx runs fn in a transaction and, if fn returns nil, appends one message for every registered entity that the
+// transaction changed, then commits. The rules of bun's RunInTx hold: an error from fn or a panic rolls back.
+//
+// Inside fn write with tx, through bun. What cannot be captured is refused with a [RefusedError]; after one, the
+// transaction does not commit, also when fn ignores it.
+//
+// A RunInTx inside fn, with fn's context, is a savepoint of the same transaction: its messages leave with the
+// outer commit. A serialization failure or deadlock reported by the database is returned as it is; the caller may run
+// the whole transaction again.
+func (b *Box) RunInTx(
+	ctx context.Context, opts *sql.TxOptions, fn func(ctx context.Context, tx bun.Tx) error,
+) error {
+	if outer, nested := ctx.Value(sessionKey{b}).(*session); nested {
+		return outer.tx.RunInTx(ctx, opts, func(_ context.Context, tx bun.Tx) error { return fn(ctx, tx) })
+	}
+	if err := b.ready(); err != nil {
+		return err
+	}
+	s := newSession(b)
+	db := b.db.WithQueryHook(s)
+	sessions.Store(db, s)
+	defer sessions.Delete(db)
+
+	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
+		s.tx = tx
+		if err := fn(context.WithValue(ctx, sessionKey{b}, s), tx); err != nil {
+			return err
+		}
+		return s.flush(ctx, tx)
+	})
+	if err == nil && s.appended {
+		b.wakeRelay()
+	}
+	return err
+}
+
+// Saved reports that the rows were inserted or updated by statements that bun did not capture. Each row is a pointer to
+// a registered model, or a slice of them, and needs only its primary key: the flush reads the rest.
+//
+// In a transaction of [Box.RunInTx] the messages are appended before its commit. In any other bun.Tx they are appended
+// at once, as a state of that moment: call it last, and once per transaction, because each call draws a revision.
+func (b *Box) Saved(ctx context.Context, tx bun.Tx, rows ...any) error {
+	return b.report(ctx, tx, rows)
+}
+
+// Deleted reports that the rows were deleted. It works like [Box.Saved]; whether a row is gone is read from the
+// database either way.
+func (b *Box) Deleted(ctx context.Context, tx bun.Tx, rows ...any) error {
+	return b.report(ctx, tx, rows)
+}
+
+var errZeroTx = errors.New("outbox: the transaction is a zero bun.Tx: pass the one you write with")
+
+func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any) error {
+	if tx.Tx == nil {
+		return errZeroTx
+	}
+	if err := b.ready(); err != nil {
+		return err
+	}
+	s := sessionOf(tx.NewSelect().DB())
+	foreign := s == nil || s.box != b
+	if foreign {
+		s = newSession(b)
+	}
+	for _, row := range rows {
+		if err := s.reported(row); err != nil {
+			return fmt.Errorf("outbox: %w", err)
+		}
+	}
+	if !foreign {
+		return nil
+	}
+	// Nobody tells when the caller commits; polling finds the messages.
+	return s.flush(ctx, tx)
+}
+
+func (s *session) reported(row any) error {
+	value := reflect.ValueOf(row)
+	typ := reflect.TypeOf(row)
+	for typ != nil && (typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice) {
+		typ = typ.Elem()
+	}
+	m := s.box.modelOfType(typ)
+	if m == nil {
+		return fmt.Errorf("%T is not a registered model: pass a pointer to a registered struct, or a slice of them", row)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.owed, m)
+	return eachRow(value, func(row reflect.Value) error {
+		marked, err := s.mark(m, row, false)
+		if err == nil && !marked {
+			err = fmt.Errorf("a %s without primary key was reported: set the key first", m.table.TypeName)
+		}
+		return err
+	})
+}
+
+// eachRow calls fn for the struct behind value, or for each one in a slice.
+func eachRow(value reflect.Value, fn func(reflect.Value) error) error {
+	value = reflect.Indirect(value)
+	if !value.IsValid() {
+		return errors.New("a nil row was given: pass a pointer to the row")
+	}
+	if value.Kind() != reflect.Slice {
+		return fn(value)
+	}
+	for i := range value.Len() {
+		if err := eachRow(value.Index(i), fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mark adds a row to the dirty set. A row whose primary key is zero has no key yet: marked is false.
+func (s *session) mark(m *model, row reflect.Value, inserted bool) (marked bool, err error) {
+	pk, key, ok, err := m.keyOf(row)
+	if err != nil || !ok {
+		return false, err
+	}
+	keys := s.dirty[m]
+	if keys == nil {
+		keys = map[string]*mark{}
+		s.dirty[m] = keys
+	}
+	if keys[key] == nil {
+		keys[key] = &mark{key: key, pk: pk, row: m.copyKey(row), inserted: inserted}
+	}
+	return true, nil
+}
+
+// copyKey keeps the primary key of a row: callers reuse their structs.
+func (m *model) copyKey(row reflect.Value) reflect.Value {
+	kept := reflect.New(m.table.Type).Elem()
+	for _, field := range m.table.PKs {
+		field.Value(kept).Set(field.Value(row))
+	}
+	return kept
+}
