@@ -9,7 +9,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -69,8 +68,10 @@ func openSQLite(path string) (*bun.DB, error) {
 	if path == "" {
 		return nil, errors.New("database URL \"sqlite://\": the file name is missing, want sqlite://FILE")
 	}
-	dsn := (&url.URL{Scheme: "file", Opaque: filepath.ToSlash(path)}).String() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate"
+	// SQLite decodes %XX in a file: URI; a bare # would end the name.
+	name := strings.NewReplacer("%", "%25", "#", "%23").Replace(filepath.ToSlash(path))
+	dsn := "file:" + name + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
+		"&_pragma=foreign_keys(1)&_txlock=immediate"
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
@@ -80,24 +81,25 @@ func openSQLite(path string) (*bun.DB, error) {
 	return bun.NewDB(db, sqlitedialect.New()), nil
 }
 
-// Redact returns the URL without its password, for logs and errors. What cannot be parsed loses everything between
-// the scheme and the last @.
+// Redact returns the URL without its passwords, for logs and errors. It works on the text, because a password with
+// an unescaped delimiter is just what makes a URL unreadable: all between the user name and the last @ goes.
 func Redact(rawURL string) string {
-	u, err := url.Parse(rawURL)
-	if err == nil {
-		query := u.Query()
-		if query.Has("password") {
-			query.Set("password", "xxxxx")
-			u.RawQuery = query.Encode()
-		}
-		return u.Redacted()
-	}
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	if !found {
 		return "(not a URL)"
 	}
 	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		rest = "xxxxx" + rest[at:]
+		user, _, hasPassword := strings.Cut(rest[:at], ":")
+		if hasPassword {
+			user += ":xxxxx"
+		}
+		rest = user + rest[at:]
 	}
-	return scheme + "://" + rest
+	base, query, _ := strings.Cut(rest, "?")
+	if strings.Contains(query, "password=") {
+		base += "?xxxxx"
+	} else if query != "" {
+		base += "?" + query
+	}
+	return scheme + "://" + base
 }

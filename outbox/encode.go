@@ -17,12 +17,14 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// encodeRow writes a row as the object that instance_data carries: every column under its SQL name, then the named
+// encodeRow writes a row as the object that instance_data carries: the columns under their SQL names, then the named
 // relations under theirs.
-func encodeRow(table *schema.Table, row reflect.Value, relations []string) (json.RawMessage, error) {
+func encodeRow(
+	table *schema.Table, columns []*schema.Field, row reflect.Value, relations []string,
+) (json.RawMessage, error) {
 	var b bytes.Buffer
 	b.WriteByte('{')
-	for i, field := range table.Fields {
+	for i, field := range columns {
 		value, err := encodeField(field, row)
 		if err != nil {
 			return nil, fmt.Errorf("column %s of %s: %w", field.Name, table.Name, err)
@@ -72,12 +74,13 @@ func encodeRelation(relation *schema.Relation, row reflect.Value, nested []strin
 	case !value.IsValid():
 		return json.RawMessage("null"), nil
 	case value.Kind() != reflect.Slice:
-		return encodeRow(relation.JoinTable, value, nested)
+		return encodeRow(relation.JoinTable, relation.JoinTable.Fields, value, nested)
 	}
 	parts := make([][]byte, value.Len())
 	for i := range parts {
 		var err error
-		if parts[i], err = encodeRow(relation.JoinTable, reflect.Indirect(value.Index(i)), nested); err != nil {
+		element := reflect.Indirect(value.Index(i))
+		if parts[i], err = encodeRow(relation.JoinTable, relation.JoinTable.Fields, element, nested); err != nil {
 			return nil, err
 		}
 	}
@@ -126,6 +129,11 @@ func encodeValue(value any, date bool) ([]byte, error) {
 			return encodeValue(inner, date)
 		}
 	}
+	return marshal(value)
+}
+
+// marshal is json.Marshal without the escapes for HTML: compact, and as Python writes it.
+func marshal(value any) (json.RawMessage, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)

@@ -3,6 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -10,9 +11,11 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
+
+// flushBatch is how many rows the flush holds in memory at once.
+const flushBatch = 1000
 
 // flush turns the dirty set into messages: lock the keys in the ledger, read their rows, append.
 //
@@ -32,22 +35,14 @@ func (s *session) flush(ctx context.Context, tx bun.IDB) error {
 	if err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	var messages []store.Message
-	var settlement store.Settlement
 	for _, m := range slices.SortedFunc(maps.Keys(s.dirty), func(a, b *model) int { return cmp.Compare(a.id, b.id) }) {
-		more, err := m.messages(ctx, tx, s.dirty[m], revisions, &settlement)
-		if err != nil {
-			return fmt.Errorf("outbox: model %s: %w", m.id, err)
+		marks := slices.SortedFunc(maps.Values(s.dirty[m]), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
+		for batch := range slices.Chunk(marks, flushBatch) {
+			if err := s.flushBatch(ctx, tx, m, batch, revisions); err != nil {
+				return fmt.Errorf("outbox: model %s: %w", m.id, err)
+			}
 		}
-		messages = append(messages, more...)
 	}
-	if err := s.box.store.Settle(ctx, tx, settlement); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	if err := s.box.store.Append(ctx, tx, messages); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	s.appended = len(messages) > 0
 	return nil
 }
 
@@ -66,58 +61,101 @@ func (s *session) seal() error {
 	return nil
 }
 
-// messages reads the rows of one model's dirty keys and decides what each key's message is. What the transaction did
-// to a key is read, not remembered: a row that is there was saved, one that is not was deleted.
-func (m *model) messages(
-	ctx context.Context, tx bun.IDB, marks map[string]*mark, revisions map[store.Key]store.Revision, done *store.Settlement,
-) ([]store.Message, error) {
-	dirty := slices.SortedFunc(maps.Values(marks), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
-	rows, err := m.rowsByKey(ctx, tx, dirty)
+func (s *session) flushBatch(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, revisions map[store.Key]store.Revision,
+) error {
+	rows, err := m.rowsByKey(ctx, tx, marks)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	messages := make([]store.Message, 0, len(dirty))
-	for _, d := range dirty {
-		r := revisions[store.Key{Model: m.id, Key: d.key}]
-		message := store.Message{
-			Model: m.id, Key: d.key, PK: d.pk, Revision: r.Revision, After: r.After, Updated: r.Updated,
-		}
-		row, exists := rows[d.key]
-		switch {
-		case exists:
-			message.Signal = string(envelope.Save)
-			if message.Data, err = encodeRow(m.table, row, m.relations); err != nil {
-				return nil, fmt.Errorf("key %s: %w", d.key, err)
-			}
-			if r.WasDeleted {
-				done.Restored = append(done.Restored, r.Key)
-			}
-		case r.WasDeleted, d.inserted && r.Revision == 0:
-			// Gone before and after: created and deleted again in this transaction, or its savepoint was rolled back.
-			done.Unchanged = append(done.Unchanged, r)
-			continue
-		default:
-			message.Signal = string(envelope.Delete)
-			message.Data = envelope.DeleteData(d.pk)
-			done.Deleted = append(done.Deleted, r.Key)
-		}
-		messages = append(messages, message)
+	changes := make([]change, len(marks))
+	for i, d := range marks {
+		changes[i] = m.judge(d, revisions[store.Key{Model: m.id, Key: d.key}], rows[d.key])
 	}
-	return messages, nil
+	messages, err := m.messages(ctx, tx, changes)
+	if err != nil {
+		return err
+	}
+	settlement, err := m.settlement(changes)
+	if err != nil {
+		return err
+	}
+	if err := s.box.store.Settle(ctx, tx, settlement); err != nil {
+		return err
+	}
+	s.appended = s.appended || len(messages) > 0
+	return s.box.store.Append(ctx, tx, messages)
 }
 
-func (m *model) rowsByKey(ctx context.Context, tx bun.IDB, dirty []*mark) (map[string]reflect.Value, error) {
-	rows, err := m.read(ctx, tx, dirty)
-	if err != nil {
-		return nil, err
+// outcome is what the replicas are to learn of a key.
+type outcome int
+
+const (
+	saved     outcome = iota // its state
+	deleted                  // that it is gone
+	hidden                   // nothing, and they do not have it
+	unsent                   // nothing, and they keep what they have
+	unchanged                // nothing, because nothing happened
+)
+
+// change is one dirty key with what became of it.
+type change struct {
+	mark     *mark
+	revision store.Revision
+	row      reflect.Value // as it is now, invalid if it is gone
+	outcome  outcome
+}
+
+// judge reads, rather than remembers, what the transaction did to a key: a row that is there was saved, one that is not
+// was deleted.
+func (m *model) judge(d *mark, r store.Revision, row reflect.Value) change {
+	exists := row.IsValid()
+	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it.
+	unknown := r.WasDeleted || r.Revision == 0 && d.inserted
+	c := change{mark: d, revision: r, row: row}
+	switch {
+	case !exists && unknown:
+		// Gone before and after: created and deleted again in this transaction, or its savepoint was rolled back.
+		c.outcome = unchanged
+	case m.silent:
+		c.outcome = unsent
+	case exists && (m.filter == nil || m.filter(row)):
+		c.outcome = saved
+	case exists && unknown:
+		c.outcome = hidden
+	case exists && m.keepsCopies:
+		c.outcome = unsent
+	default:
+		c.outcome = deleted
 	}
-	byKey := make(map[string]reflect.Value, rows.Len())
-	for i := range rows.Len() {
-		_, key, _, err := m.keyOf(rows.Index(i))
-		if err != nil {
-			return nil, err
+	return c
+}
+
+// settlement is what the ledger must know of the changes beyond their revisions.
+func (m *model) settlement(changes []change) (store.Settlement, error) {
+	done := store.Settlement{Tracked: map[store.Key]json.RawMessage{}}
+	for _, c := range changes {
+		key := c.revision.Key
+		gone := c.outcome == deleted || c.outcome == hidden || !c.row.IsValid()
+		switch {
+		case c.outcome == unchanged:
+			done.Unchanged = append(done.Unchanged, c.revision)
+			continue
+		case gone:
+			done.Deleted = append(done.Deleted, key)
+		case c.revision.WasDeleted:
+			done.Restored = append(done.Restored, key)
 		}
-		byKey[key] = rows.Index(i)
+		if c.outcome == hidden || c.outcome == unsent {
+			done.Unsent = append(done.Unsent, key)
+		}
+		if len(m.tracked) > 0 && c.outcome == saved {
+			values, err := encodeColumns(m.tracked, c.row)
+			if err != nil {
+				return done, err
+			}
+			done.Tracked[key] = values
+		}
 	}
-	return byKey, nil
+	return done, nil
 }

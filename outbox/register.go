@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
@@ -16,37 +17,19 @@ import (
 
 // model is a registered entity type.
 type model struct {
-	id        string // CQRS id
-	table     *schema.Table
-	relations []string
-}
+	id    string // CQRS id
+	table *schema.Table
 
-// Option changes what the messages of one model carry.
-type Option func(*model) error
-
-// Relations loads the named bun relations of every changed entity ("Lines", "Lines.Product") with one query per
-// relation for the whole transaction, and sends them nested under their column-style name ("lines").
-func Relations(names ...string) Option {
-	return func(m *model) error {
-		var errs []error
-		for _, name := range names {
-			errs = append(errs, checkRelation(m.table, name))
-		}
-		m.relations = append(m.relations, names...)
-		return errors.Join(errs...)
-	}
-}
-
-func checkRelation(table *schema.Table, path string) error {
-	head, rest, nested := strings.Cut(path, ".")
-	relation, found := table.Relations[head]
-	if !found {
-		return fmt.Errorf("relation %q: %s has no such bun relation (tag a field with bun:\"rel:…\")", head, table.TypeName)
-	}
-	if nested {
-		return checkRelation(relation.JoinTable, rest)
-	}
-	return nil
+	columns     []*schema.Field // what a SAVE carries
+	relations   []string
+	serialize   func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error)
+	filter      func(row reflect.Value) bool
+	keepsCopies bool
+	tracked     []*schema.Field
+	meta        func(ctx context.Context) map[string]any
+	deleteData  func(ctx context.Context, row reflect.Value) map[string]any
+	ttl         time.Duration
+	silent      bool
 }
 
 // Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id id: letters, digits,
@@ -71,7 +54,8 @@ func newModel(db *bun.DB, typ reflect.Type, id string, options []Option) (*model
 	if typ.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("%s is not a struct: register the bun model itself, not a pointer or slice of it", typ)
 	}
-	m := &model{id: id, table: db.Table(typ)}
+	table := db.Table(typ)
+	m := &model{id: id, table: table, columns: table.Fields}
 	errs := []error{envelope.CheckModel(id)}
 	if len(m.table.PKs) == 0 {
 		errs = append(errs, errors.New(`no primary key: tag a field with bun:",pk"`))
@@ -145,41 +129,4 @@ func (m *model) keyOf(row reflect.Value) (pk []byte, key string, ok bool, err er
 		return nil, "", false, fmt.Errorf("primary key of %s: %w", m.table.TypeName, err)
 	}
 	return pk, key, true, nil
-}
-
-// read selects the current rows of the dirty keys, with the model's relations.
-func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) (reflect.Value, error) {
-	rows := reflect.New(reflect.SliceOf(m.table.Type))
-	query := tx.NewSelect().Model(rows.Interface())
-	keys := make([]bun.TupleValues, len(dirty))
-	for i, d := range dirty {
-		keys[i] = bun.Tuple(keyValues(m.table, d.row))
-	}
-	query = query.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
-	for _, name := range m.relations {
-		query = query.Relation(name, orderByKey(m.table, name)...)
-	}
-	if err := query.Scan(ctx); err != nil {
-		return reflect.Value{}, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
-	}
-	return rows.Elem(), nil
-}
-
-// orderByKey makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
-// Relations to a single row are joined and have no order.
-func orderByKey(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.SelectQuery {
-	var last *schema.Relation
-	for name := range strings.SplitSeq(path, ".") {
-		last = table.Relations[name]
-		table = last.JoinTable
-	}
-	if last.Type != schema.HasManyRelation && last.Type != schema.ManyToManyRelation {
-		return nil
-	}
-	return []func(*bun.SelectQuery) *bun.SelectQuery{func(q *bun.SelectQuery) *bun.SelectQuery {
-		for _, pk := range table.PKs {
-			q = q.OrderExpr("?.?", table.SQLAlias, pk.SQLName)
-		}
-		return q
-	}}
 }

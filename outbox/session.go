@@ -166,7 +166,7 @@ func eachRow(value reflect.Value, fn func(reflect.Value) error) error {
 	return nil
 }
 
-// mark adds a row to the dirty set. A row whose primary key is zero has no key yet: marked is false.
+// mark adds a row to the dirty set. A row that has no key yet is not marked.
 func (s *session) mark(m *model, row reflect.Value, inserted bool) (marked bool, err error) {
 	pk, key, ok, err := m.keyOf(row)
 	if err != nil || !ok {
@@ -177,15 +177,22 @@ func (s *session) mark(m *model, row reflect.Value, inserted bool) (marked bool,
 		keys = map[string]*mark{}
 		s.dirty[m] = keys
 	}
-	if keys[key] == nil {
-		keys[key] = &mark{key: key, pk: pk, row: m.copyKey(row), inserted: inserted}
+	if known := keys[key]; known != nil {
+		known.row = m.copyOf(row)
+	} else {
+		keys[key] = &mark{key: key, pk: pk, row: m.copyOf(row), inserted: inserted}
 	}
 	return true, nil
 }
 
-// copyKey keeps the primary key of a row: callers reuse their structs.
-func (m *model) copyKey(row reflect.Value) reflect.Value {
+// copyOf keeps what the flush needs of a row that a statement was given, because callers reuse their structs: the
+// primary key, and the whole row where DELETE messages are made from it.
+func (m *model) copyOf(row reflect.Value) reflect.Value {
 	kept := reflect.New(m.table.Type).Elem()
+	if m.deleteData != nil {
+		kept.Set(row)
+		return kept
+	}
 	for _, field := range m.table.PKs {
 		field.Value(kept).Set(field.Value(row))
 	}

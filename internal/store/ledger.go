@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -31,8 +33,10 @@ type Revision struct {
 	Revision int64
 	// After is the last revision that made a message before this one, nil if there was none.
 	After *int64
-	// WasDeleted says that the ledger holds the key as deleted.
+	// WasDeleted says that the ledger holds the key as deleted: replicas do not have it.
 	WasDeleted bool
+	// Tracked is what Settle stored for the key last: a JSON object, or nil.
+	Tracked json.RawMessage
 	// Updated never goes back for a key, whatever the clocks do.
 	Updated time.Time
 }
@@ -69,7 +73,7 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 			after      = r.produced,
 			produced   = r.revision + 1,
 			updated_at = `+s.dialect.greatest("excluded.updated_at", s.dialect.after("r.updated_at", time.Microsecond))+`
-		RETURNING model, key, revision, after, deleted, `+s.dialect.micros("updated_at"), args...)
+		RETURNING model, key, revision, after, deleted, tracked, `+s.dialect.micros("updated_at"), args...)
 	if err != nil {
 		return err
 	}
@@ -77,8 +81,13 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 	for rows.Next() {
 		var r Revision
 		var updated int64
-		if err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.WasDeleted, &updated); err != nil {
+		var tracked *string
+		err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.WasDeleted, &tracked, &updated)
+		if err != nil {
 			return err
+		}
+		if tracked != nil {
+			r.Tracked = json.RawMessage(*tracked)
 		}
 		r.Updated = time.UnixMicro(updated).UTC()
 		into[r.Key] = r
@@ -86,13 +95,17 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 	return rows.Err()
 }
 
-// Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (the key is
-// live, and a message goes out) does not hold.
+// Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (replicas have the
+// key, and a message goes out) does not hold.
 type Settlement struct {
-	Deleted  []Key // now gone
+	Deleted  []Key // replicas are told to delete it, or were never told of it
 	Restored []Key // was deleted, now live again
+	// Unsent keys raised their revision and make no message.
+	Unsent []Key
 	// Unchanged keys neither changed nor make a message: Lock's step is taken back.
 	Unchanged []Revision
+	// Tracked is what the next Lock of the key returns.
+	Tracked map[Key]json.RawMessage
 }
 
 // Settle corrects the ledger rows that Lock wrote, in the same transaction. It costs nothing where there is nothing to
@@ -112,6 +125,7 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 	}{
 		{"UPDATE ? SET deleted = TRUE", done.Deleted},
 		{"UPDATE ? SET deleted = FALSE", done.Restored},
+		{"UPDATE ? SET produced = after", done.Unsent},
 		{"UPDATE ? SET revision = revision - 1, produced = after", raised},
 		{"DELETE FROM ?", created},
 	} {
@@ -123,8 +137,33 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 			}
 		}
 	}
+	return s.storeTracked(ctx, tx, done.Tracked)
+}
+
+// storeTracked is an upsert that always meets its row, because that is the one form of a multi-row update with a value
+// per row that every dialect has.
+func (s *Store) storeTracked(ctx context.Context, tx bun.IDB, tracked map[Key]json.RawMessage) error {
+	keys := slices.SortedFunc(maps.Keys(tracked), compareKeys)
+	for chunk := range slices.Chunk(keys, maxTracked) {
+		values := make([]string, len(chunk))
+		args := []any{s.table("outbox_revisions")}
+		for i, k := range chunk {
+			values[i] = "(?, ?, 0, " + s.dialect.now() + ", ?)"
+			args = append(args, k.Model, k.Key, string(tracked[k]))
+		}
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO ? AS r (model, key, revision, updated_at, tracked)
+			VALUES `+strings.Join(values, ", ")+`
+			ON CONFLICT (model, key) DO UPDATE SET tracked = excluded.tracked`, args...)
+		if err != nil {
+			return fmt.Errorf("store tracked values of %d keys: %w", len(chunk), err)
+		}
+	}
 	return nil
 }
+
+// maxTracked bounds a statement's tracked values, which are user data of any size.
+const maxTracked = 200
 
 // tuples renders keys as the right side of (model, key) IN (…).
 func tuples(keys []Key) bun.ListValues {

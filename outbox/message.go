@@ -1,0 +1,162 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// messages writes the messages of the changes that have one.
+func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]store.Message, error) {
+	meta, err := m.metaJSON(ctx)
+	if err != nil {
+		return nil, err
+	}
+	states, err := m.states(ctx, tx, changes)
+	if err != nil {
+		return nil, err
+	}
+	var messages []store.Message
+	for i, c := range changes {
+		message := store.Message{
+			Model: m.id, Key: c.mark.key, PK: c.mark.pk, Revision: c.revision.Revision, After: c.revision.After,
+			Updated: c.revision.Updated, Meta: meta, CorrelationID: correlationOf(ctx),
+		}
+		switch c.outcome {
+		case saved:
+			message.Signal, message.Data = string(envelope.Save), states[i]
+			if m.ttl > 0 {
+				message.Expires = c.revision.Updated.Add(m.ttl)
+			}
+			message.Previous, err = m.previous(c)
+		case deleted:
+			message.Signal = string(envelope.Delete)
+			message.Data, err = m.deleted(ctx, c)
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", c.mark.key, err)
+		}
+		messages = append(messages, message)
+	}
+	return messages, nil
+}
+
+// states serializes the rows of the changes that are sent as SAVE, all at once.
+func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]json.RawMessage, error) {
+	states := make([]json.RawMessage, len(changes))
+	var rows []reflect.Value
+	var at []int
+	for i, c := range changes {
+		if c.outcome == saved {
+			rows, at = append(rows, c.row), append(at, i)
+		}
+	}
+	if m.serialize == nil || len(rows) == 0 {
+		for _, i := range at {
+			var err error
+			if states[i], err = encodeRow(m.table, m.columns, changes[i].row, m.relations); err != nil {
+				return nil, fmt.Errorf("key %s: %w", changes[i].mark.key, err)
+			}
+		}
+		return states, nil
+	}
+	objects, err := m.serialize(ctx, tx, rows)
+	if err != nil {
+		return nil, fmt.Errorf("serializer: %w", err)
+	}
+	for n, i := range at {
+		if states[i], err = m.serialized(objects[n]); err != nil {
+			return nil, fmt.Errorf("key %s: serializer: %w", changes[i].mark.key, err)
+		}
+	}
+	return states, nil
+}
+
+// serialized checks what replicas rely on in an object of the user's making.
+func (m *model) serialized(object any) (json.RawMessage, error) {
+	text, err := marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(text, &fields); err != nil || fields == nil {
+		return nil, fmt.Errorf("a %T does not marshal to a JSON object", object)
+	}
+	var errs []error
+	for _, pk := range m.table.PKs {
+		if _, found := fields[pk.Name]; !found {
+			errs = append(errs, fmt.Errorf("the object lacks the primary key %q, by which replicas find their row", pk.Name))
+		}
+	}
+	return text, errors.Join(errs...)
+}
+
+// previous holds the old values of the tracked columns that changed, nil if there are none. A key that was never sent
+// has the value null for each, as django-cqrs writes it.
+func (m *model) previous(c change) (json.RawMessage, error) {
+	if len(m.tracked) == 0 {
+		return nil, nil
+	}
+	before := map[string]json.RawMessage{}
+	if c.revision.Tracked != nil && !c.revision.WasDeleted {
+		if err := json.Unmarshal(c.revision.Tracked, &before); err != nil {
+			return nil, fmt.Errorf("tracked values in the ledger: %w", err)
+		}
+	}
+	previous := map[string]json.RawMessage{}
+	for _, field := range m.tracked {
+		now, err := encodeField(field, c.row)
+		if err != nil {
+			return nil, fmt.Errorf("column %s: %w", field.Name, err)
+		}
+		old, known := before[field.Name]
+		if !known {
+			old = null
+		}
+		if !bytes.Equal(old, now) {
+			previous[field.Name] = old
+		}
+	}
+	if len(previous) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(previous)
+}
+
+// deleted is the instance_data of a DELETE.
+func (m *model) deleted(ctx context.Context, c change) (json.RawMessage, error) {
+	if m.deleteData == nil {
+		return envelope.DeleteData(c.mark.pk), nil
+	}
+	custom := maps.Clone(m.deleteData(ctx, c.mark.row))
+	text, err := marshal(map[string]any{"id": json.RawMessage(c.mark.pk), "custom": custom})
+	if err != nil {
+		return nil, fmt.Errorf("delete data: %w", err)
+	}
+	return text, nil
+}
+
+// encodeColumns writes some columns of a row as an object.
+func encodeColumns(columns []*schema.Field, row reflect.Value) (json.RawMessage, error) {
+	values := make(map[string]json.RawMessage, len(columns))
+	for _, field := range columns {
+		value, err := encodeField(field, row)
+		if err != nil {
+			return nil, fmt.Errorf("column %s: %w", field.Name, err)
+		}
+		values[field.Name] = value
+	}
+	return json.Marshal(values)
+}
