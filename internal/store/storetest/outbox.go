@@ -1,0 +1,249 @@
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Outbox exercises the master's ledger and the appending of messages on one database kind.
+func Outbox(t *testing.T, newURL func(testing.TB) string) {
+	for name, test := range map[string]func(*testing.T, outboxSuite){
+		"revisions start at 0 and count":               countsRevisions,
+		"after is the last revision that was sent":     remembersSent,
+		"updated never goes back":                      updatedGrows,
+		"a rolled back revision is drawn again":        rollsBackRevisions,
+		"settled keys are deleted, restored, undone":   settlesKeys,
+		"tracked values come back with the next lock":  keepsTracked,
+		"more keys than one statement takes":           locksMany,
+		"concurrent transactions draw one after other": locksExclude,
+		"messages come out as they went in":            appendsWhole,
+		"more messages than one statement takes":       appendsMany,
+		"text that is not JSON is refused":             refusesNoJSON,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := dbtest.Open(t, newURL(t))
+			s, err := store.New(db, store.Names{Prefix: "x_"})
+			require.NoError(t, err)
+			_, err = s.Migrate(t.Context(), store.Outbox)
+			require.NoError(t, err)
+			test(t, outboxSuite{s})
+		})
+	}
+}
+
+type outboxSuite struct{ *store.Store }
+
+func key(text string) store.Key { return store.Key{Model: "order", Key: text} }
+
+// inTx commits what fn does.
+func (s outboxSuite) inTx(t *testing.T, fn func(ctx context.Context, tx bun.Tx) error) {
+	t.Helper()
+	require.NoError(t, s.DB().RunInTx(t.Context(), nil, fn))
+}
+
+// lock commits one Lock and Settle.
+func (s outboxSuite) lock(t *testing.T, done store.Settlement, keys ...store.Key) (locked map[store.Key]store.Revision) {
+	t.Helper()
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) (err error) {
+		if locked, err = s.Lock(ctx, tx, keys); err != nil {
+			return err
+		}
+		return s.Settle(ctx, tx, done)
+	})
+	return locked
+}
+
+func countsRevisions(t *testing.T, s outboxSuite) {
+	for want := range int64(3) {
+		locked := s.lock(t, store.Settlement{}, key("b"), key("a"))
+		require.Len(t, locked, 2)
+		require.Equal(t, want, locked[key("a")].Revision)
+		require.Equal(t, want, locked[key("b")].Revision)
+	}
+	require.Zero(t, s.lock(t, store.Settlement{}, store.Key{Model: "customer", Key: "a"})[store.Key{Model: "customer", Key: "a"}].Revision)
+}
+
+func remembersSent(t *testing.T, s outboxSuite) {
+	require.Nil(t, s.lock(t, store.Settlement{}, key("a"))[key("a")].After)
+	require.EqualValues(t, 0, *s.lock(t, store.Settlement{Unsent: []store.Key{key("a")}}, key("a"))[key("a")].After)
+	require.EqualValues(t, 0, *s.lock(t, store.Settlement{}, key("a"))[key("a")].After, "revision 1 was not sent")
+	require.EqualValues(t, 2, *s.lock(t, store.Settlement{}, key("a"))[key("a")].After)
+}
+
+func updatedGrows(t *testing.T, s outboxSuite) {
+	var last time.Time
+	for range 20 {
+		now := s.lock(t, store.Settlement{}, key("a"))[key("a")].Updated
+		require.True(t, now.After(last), "%s after %s", now, last)
+		last = now
+	}
+	require.WithinDuration(t, time.Now(), last, time.Minute)
+}
+
+func rollsBackRevisions(t *testing.T, s outboxSuite) {
+	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := s.Lock(ctx, tx, []store.Key{key("a")}); err != nil {
+			return err
+		}
+		return context.Canceled
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, s.lock(t, store.Settlement{}, key("a"))[key("a")].Revision)
+}
+
+func settlesKeys(t *testing.T, s outboxSuite) {
+	s.lock(t, store.Settlement{Deleted: []store.Key{key("a")}}, key("a"))
+	again := s.lock(t, store.Settlement{Restored: []store.Key{key("a")}}, key("a"))[key("a")]
+	require.True(t, again.WasDeleted)
+	require.EqualValues(t, 1, again.Revision)
+	live := s.lock(t, store.Settlement{}, key("a"))[key("a")]
+	require.False(t, live.WasDeleted)
+
+	undo := func(k store.Key) {
+		s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
+			locked, err := s.Lock(ctx, tx, []store.Key{k})
+			if err != nil {
+				return err
+			}
+			return s.Settle(ctx, tx, store.Settlement{Unchanged: []store.Revision{locked[k]}})
+		})
+	}
+	undo(key("a"))
+	next := s.lock(t, store.Settlement{}, key("a"))[key("a")]
+	require.EqualValues(t, 3, next.Revision)
+	require.EqualValues(t, 2, *next.After)
+	undo(key("new"))
+	require.Zero(t, s.lock(t, store.Settlement{}, key("new"))[key("new")].Revision)
+}
+
+func keepsTracked(t *testing.T, s outboxSuite) {
+	values := map[store.Key]json.RawMessage{
+		key("a"): json.RawMessage(`{"name":"it's ünï\\u0000code"}`), key("b"): json.RawMessage(`{"n":9007199254740993}`),
+	}
+	locked := s.lock(t, store.Settlement{Tracked: values}, key("a"), key("b"), key("c"))
+	require.Nil(t, locked[key("a")].Tracked)
+	locked = s.lock(t, store.Settlement{}, key("a"), key("b"), key("c"))
+	require.Equal(t, values[key("a")], locked[key("a")].Tracked)
+	require.Equal(t, values[key("b")], locked[key("b")].Tracked)
+	require.Nil(t, locked[key("c")].Tracked)
+	require.EqualValues(t, 1, locked[key("a")].Revision, "storing values is no revision")
+}
+
+func locksMany(t *testing.T, s outboxSuite) {
+	keys := make([]store.Key, 4500)
+	for i := range keys {
+		keys[i] = key(fmt.Sprint(i))
+	}
+	require.Len(t, s.lock(t, store.Settlement{}, keys...), len(keys))
+	s.lock(t, store.Settlement{Deleted: keys}, keys...)
+	for _, r := range s.lock(t, store.Settlement{}, keys...) {
+		require.True(t, r.WasDeleted)
+		require.EqualValues(t, 2, r.Revision)
+	}
+}
+
+// locksExclude: what a transaction draws is its own until it commits, and keys in any order do not deadlock.
+func locksExclude(t *testing.T, s outboxSuite) {
+	const writers, rounds = 8, 25
+	drawn := make([][]int64, writers)
+	var group errgroup.Group
+	for w := range writers {
+		group.Go(func() error {
+			keys := []store.Key{key("a"), key("b"), key("c")}
+			for r := range rounds {
+				keys[r%3], keys[w%3] = keys[w%3], keys[r%3]
+				err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+					locked, err := s.Lock(ctx, tx, keys)
+					drawn[w] = append(drawn[w], locked[key("b")].Revision)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+	seen := map[int64]bool{}
+	for _, revisions := range drawn {
+		require.IsIncreasing(t, revisions)
+		for _, r := range revisions {
+			seen[r] = true
+		}
+	}
+	require.Len(t, seen, writers*rounds, "every revision was drawn once")
+}
+
+// drain reads and removes everything there is, one bounded claim after the other.
+func (s outboxSuite) drain(t *testing.T) (messages []store.Message) {
+	t.Helper()
+	owned, _, err := s.Balance(t.Context(), "drain", ttl)
+	require.NoError(t, err)
+	all := make([]int, len(owned))
+	for i, lane := range owned {
+		all[i] = lane.Lane
+	}
+	for more := true; more; {
+		var claimed []store.Claimed
+		claimed, more, err = s.Claim(t.Context(), all, 1000)
+		require.NoError(t, err)
+		for _, c := range claimed {
+			require.NoError(t, c.Invalid)
+			messages = append(messages, c.Message)
+		}
+		require.NoError(t, s.Finish(t.Context(), "drain", owned, store.Outcome{Sent: claimed}))
+	}
+	return messages
+}
+
+func appendsWhole(t *testing.T, s outboxSuite) {
+	after := int64(6)
+	full := message("a", 7)
+	full.After, full.Queue, full.CorrelationID = &after, "stats", "req-42"
+	full.Updated = time.UnixMicro(1_700_000_000_123_456).UTC()
+	full.Data = json.RawMessage(`{"id":"a","text":"it's a \\ back\u0000slash ü ?","n":9007199254740993}`)
+	full.Previous, full.Meta = json.RawMessage(`{"n":1}`), json.RawMessage(`{"who":"ann"}`)
+	full.Headers = map[string]string{"traceparent": "00-1-2-03"}
+	full.Expires = time.UnixMicro(1_800_000_000_000_001).UTC()
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, []store.Message{full}) })
+	read := s.drain(t)
+	require.Len(t, read, 1)
+	require.NotZero(t, read[0].ID)
+	require.WithinDuration(t, time.Now(), read[0].Created, time.Minute)
+	full.ID, full.Lane, full.Created = read[0].ID, read[0].Lane, read[0].Created
+	require.Equal(t, full, read[0])
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, nil) })
+}
+
+func appendsMany(t *testing.T, s outboxSuite) {
+	messages := make([]store.Message, 3000)
+	for i := range messages {
+		messages[i] = message(fmt.Sprint(i), 0)
+		messages[i].Data = json.RawMessage(`{"text":"` + strings.Repeat("it's ", 200) + `"}`)
+	}
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, messages) })
+	require.Len(t, s.drain(t), len(messages))
+}
+
+func refusesNoJSON(t *testing.T, s outboxSuite) {
+	bad := message("a", 0)
+	bad.Data = json.RawMessage(`{"id":`)
+	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		return s.Append(ctx, tx, []store.Message{message("b", 0), bad})
+	})
+	require.Error(t, err)
+	require.Empty(t, s.drain(t))
+}

@@ -1,0 +1,129 @@
+package replica_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+func TestPoisonIsParkedAndTheNextMessageApplied(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newFixture(t, db)
+		mirror[Note](f, "note")
+		for _, body := range []string{"", "{", "[]", `{"signal_type":"SAVE"}`, "\x00\xff"} {
+			require.NoError(t, f.Handler()(message.NewMessage("poison", []byte(body))))
+		}
+		unknown, badKey := of("invoice", envelope.Save, "1", 0, ""), save(1, 0, "a")
+		badKey.Key = "1\x00"
+		f.deliver(unknown, badKey, save(1, 0, "a"))
+
+		require.Equal(t, map[int64]string{1: "a"}, f.notes())
+		require.Equal(t, replica.Stats{Applied: 1, Parked: 7}, f.Stats())
+		letters := f.deadLetters()
+		require.Len(t, letters, 7)
+		require.Equal(t, `{"signal_type":"SAVE"}`, letters[3].Body)
+		require.Contains(t, letters[3].Error, "cqrs_id", "the error names the key at fault")
+		require.Contains(t, letters[5].Error, `model "invoice" is not registered`)
+		require.Equal(t, "invoice", letters[5].Model)
+	})
+}
+
+func TestNewerRevisionSupersedesAParkedOne(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	f.deliver(save(1, 0, "a"), msg(envelope.Save, 1, 1, `"text":{}`), save(1, 2, "c"))
+	require.Equal(t, map[int64]string{1: "c"}, f.notes())
+	require.Equal(t, replica.Stats{Applied: 2, Gaps: 1, Parked: 1}, f.Stats())
+}
+
+func TestNothingIsAcknowledgedThatCannotBeParked(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	_, err := f.db.ExecContext(t.Context(), "DROP TABLE replica_dead_letters")
+	require.NoError(t, err)
+	err = f.Handler()(message.NewMessage("poison", []byte("{")))
+	require.ErrorContains(t, err, "replica_dead_letters", "why it could not be parked")
+	require.ErrorContains(t, err, "unreadable message", "why it had to be")
+	require.Equal(t, replica.Stats{Returned: 1}, f.Stats())
+}
+
+func TestExpiredMessageIsParkedUnlessItDeletes(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newFixture(t, db)
+		mirror[Note](f, "note")
+		fresh, expired, gone := save(1, 0, "a"), save(1, 1, "b"), del(1, 2)
+		fresh.Expires = time.Now().Add(time.Hour)
+		expired.Expires = time.Now().Add(-time.Hour)
+		gone.Expires = time.Now().Add(-time.Hour)
+
+		f.deliver(fresh, expired)
+		require.Equal(t, map[int64]string{1: "a"}, f.notes())
+		require.Contains(t, f.deadLetters()[0].Error, "expired at ")
+		f.deliver(gone)
+		require.Empty(t, f.notes())
+		require.Equal(t, replica.Stats{Applied: 2, Parked: 1}, f.Stats())
+	})
+}
+
+func TestMessageForAnotherQueueIsIgnored(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	ours, theirs := save(1, 0, "ours"), save(2, 0, "theirs")
+	ours.Queue, theirs.Queue = queue, "stats"
+	f.deliver(ours, theirs)
+	require.Equal(t, map[int64]string{1: "ours"}, f.notes())
+	require.Equal(t, replica.Stats{Applied: 1, Ignored: 1}, f.Stats())
+}
+
+// Parent and Child are two models with constraints between rows.
+type Parent struct {
+	ID   int64  `bun:",pk"`
+	Name string `bun:",unique"`
+}
+
+type Child struct {
+	ID       int64 `bun:",pk"`
+	ParentID int64
+}
+
+func family(t *testing.T, db *bun.DB) *fixture {
+	t.Helper()
+	f := newFixture(t, db)
+	mirror[Parent](f, "parent")
+	_, err := db.NewCreateTable().Model((*Child)(nil)).
+		ForeignKey("(parent_id) REFERENCES parents (id)").Exec(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, replica.Register[Child](f.Replica, "child"))
+	return f
+}
+
+func TestMissingParentIsWaitedFor(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := family(t, db)
+		child := of("child", envelope.Save, "1", 0, `"parent_id":7`)
+		require.Error(t, f.Handler()(delivery(t, child)))
+		require.Equal(t, replica.Stats{Returned: 1}, f.Stats())
+
+		f.deliver(of("parent", envelope.Save, "7", 0, `"name":"a"`), child)
+		require.Equal(t, Child{1, 7}, one[Child](t, db, "id = 1"))
+		require.Empty(t, f.deadLetters())
+	})
+}
+
+func TestUniqueValueOfAnotherRowIsParkedInTheEnd(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := family(t, db)
+		f.deliver(of("parent", envelope.Save, "1", 0, `"name":"a"`))
+		second := of("parent", envelope.Save, "2", 0, `"name":"a"`)
+		f.deliver(second)
+		require.Equal(t, replica.Stats{Applied: 1, Parked: 1}, f.Stats())
+		require.Contains(t, f.deadLetters()[0].Error, "name")
+	})
+}

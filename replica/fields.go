@@ -1,0 +1,75 @@
+package replica
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+
+	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/envelope"
+)
+
+// fieldsOf is the instance by field name. The revision and the time are fields like any other. NaN and the infinities,
+// for which JSON has no number, are as strconv writes them.
+func fieldsOf(m *envelope.Message) (map[string]json.RawMessage, error) {
+	fields, err := m.Fields()
+	if err != nil {
+		return nil, err
+	}
+	fields["cqrs_revision"] = strconv.AppendInt(nil, m.Revision, 10)
+	fields["cqrs_updated"] = json.RawMessage("null")
+	if !m.Updated.IsZero() {
+		fields["cqrs_updated"] = strconv.AppendQuote(nil, envelope.FormatTime(m.Updated))
+	}
+	for name, f := range m.NonFinite {
+		fields[name] = strconv.AppendFloat(nil, f, 'g', -1, 64)
+	}
+	return fields, nil
+}
+
+// isNull says that there is no value for a field of type typ. NaN and the infinities are values of floats only.
+func isNull(raw json.RawMessage, typ reflect.Type) bool {
+	switch string(raw) {
+	case "null":
+		return true
+	case "NaN", "+Inf", "-Inf":
+		for typ.Kind() == reflect.Pointer {
+			typ = typ.Elem()
+		}
+		return typ.Kind() != reflect.Float64 && typ.Kind() != reflect.Float32
+	default:
+		return false
+	}
+}
+
+// fieldName is what the message calls a column.
+func (b *binding) fieldName(column string) string {
+	if name, ok := b.renamed[column]; ok {
+		return name
+	}
+	return column
+}
+
+// decodeKey reads the key of a DELETE, which is called id whatever the column is called, and is a list in the order of
+// the columns where there are several.
+func (b *binding) decodeKey(dst reflect.Value, keys []*schema.Field, fields map[string]json.RawMessage) error {
+	parts := []json.RawMessage{fields["id"]}
+	if len(keys) > 1 {
+		if err := json.Unmarshal(fields["id"], &parts); err != nil || len(parts) != len(keys) {
+			return fmt.Errorf("field \"id\": want a list of %d values, one per primary key column of %s",
+				len(keys), b.table.Type)
+		}
+	}
+	for i, field := range keys {
+		if parts[i] == nil || isNull(parts[i], field.StructField.Type) {
+			return errors.New(`field "id" with the primary key is missing`)
+		}
+		if err := b.shapes.decode(field.Value(dst), parts[i]); err != nil {
+			return fmt.Errorf("primary key %q: %w", field.Name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package replica
+
+import (
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// gate decides what a message does to its key, from the key's ledger row alone. It is the table "The gate" of the
+// wire format; every row of it is a test case.
+//
+// Masters of this library never restart a revision, and their time grows with it: for them the revision decides. The
+// comparisons of time are for django-cqrs, which starts at 0 again when a key is created again, sends a DELETE with
+// a revision that may be too low, and may send two states under one revision.
+func gate(ledger store.Applied, m *envelope.Message) outcome {
+	newer, same := m.Revision > ledger.Revision, m.Revision == ledger.Revision
+	later := isLater(m, ledger)
+	switch {
+	case ledger.Revision == store.NeverApplied:
+		return applied
+	case forced(m):
+		return applied
+	case ledger.Deleted:
+		// For SAVE and SYNC: created again. For DELETE: the tombstone moves on, although there is no row, or else the
+		// save before this delete would find an old tombstone when it arrives late, and resurrect the row (P7).
+		return either(newer || later, applied, stale)
+	case m.Signal == envelope.Delete:
+		return either(newer || same || later || sameTime(m, ledger), applied, stale)
+	case m.Signal == envelope.Sync:
+		return either(newer || same, applied, stale)
+	case newer:
+		return either(isGap(ledger, m), gap, applied)
+	case same:
+		return either(later, applied, duplicate)
+	default:
+		return either(m.Revision == 0 && later, applied, stale)
+	}
+}
+
+// isGap says that a revision between the ledger's and the message's is missing. The message's full state makes up for
+// it in a mirror; a handler did not see it.
+func isGap(ledger store.Applied, m *envelope.Message) bool {
+	if m.After != nil {
+		return *m.After > ledger.Revision
+	}
+	return m.Revision > ledger.Revision+1
+}
+
+// settled is the ledger row after the gate let a message pass.
+func settled(ledger store.Applied, m *envelope.Message) store.Applied {
+	next := store.Applied{
+		Key:      ledger.Key,
+		Revision: m.Revision,
+		Deleted:  m.Signal == envelope.Delete,
+		Updated:  m.Updated,
+	}
+	if forced(m) {
+		return next // the master went back in time; so must the ledger, or it would refuse what follows
+	}
+	if next.Deleted {
+		// A DELETE whose revision is too low must not let the saves before it look newer than the tombstone.
+		next.Revision = max(next.Revision, ledger.Revision)
+	}
+	if ledger.Updated.After(next.Updated) {
+		next.Updated = ledger.Updated
+	}
+	return next
+}
+
+// forced is a SYNC that an operator sent because the master was restored from a backup: it passes whatever the ledger
+// says, tombstones included.
+func forced(m *envelope.Message) bool { return m.Signal == envelope.Sync && m.Force }
+
+// An unknown time is neither later nor the same: it decides nothing.
+
+func isLater(m *envelope.Message, ledger store.Applied) bool {
+	return !ledger.Updated.IsZero() && m.Updated.After(ledger.Updated)
+}
+
+func sameTime(m *envelope.Message, ledger store.Applied) bool {
+	return !ledger.Updated.IsZero() && m.Updated.Equal(ledger.Updated)
+}
+
+func either(condition bool, yes, no outcome) outcome {
+	if condition {
+		return yes
+	}
+	return no
+}
