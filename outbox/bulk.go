@@ -94,7 +94,7 @@ func Touch[T any](_ context.Context, tx bun.Tx, keys ...any) error {
 		if err != nil {
 			return fmt.Errorf("outbox: touch %s %v: %w", m.id, key, err)
 		}
-		if marked, err := s.mark(m, row, false); err != nil || !marked {
+		if marked, err := s.mark(m, row, false, nil); err != nil || !marked {
 			return fmt.Errorf("outbox: touch %s %v: %w", m.id, key, errors.Join(err, errZeroKey))
 		}
 	}

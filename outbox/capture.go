@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"encoding/json"
 	"iter"
 	"reflect"
 	"slices"
@@ -36,6 +37,9 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 	if s.flushing {
 		return ctx
 	}
+	if event.IQuery == nil && startsWith(event.Query, "ROLLBACK") {
+		s.forgetStates() // to a savepoint
+	}
 	tracked := 0
 	for _, w := range writesOf(event) {
 		m := s.box.modelOf(w.table)
@@ -62,15 +66,15 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 		if event.Stash == nil {
 			event.Stash = map[any]any{}
 		}
-		event.Stash[s] = m
+		event.Stash[s] = captured{m, m.writesWholeRows(event)}
 	}
 	return ctx
 }
 
 // AfterQuery marks the rows of a captured statement that changed something.
 func (s *session) AfterQuery(_ context.Context, event *bun.QueryEvent) {
-	m, captured := event.Stash[s].(*model)
-	if !captured || event.Err != nil {
+	c, ok := event.Stash[s].(captured)
+	if !ok || event.Err != nil {
 		return
 	}
 	if event.Result != nil {
@@ -82,15 +86,25 @@ func (s *session) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
-		marked, err := s.mark(m, row, inserted)
+		var state json.RawMessage
+		if c.whole {
+			state = c.model.known(row)
+		}
+		marked, err := s.mark(c.model, row, inserted, state)
 		if err == nil && !marked && !inserted {
-			err = unseen("UPDATE", m.table.Name, "a row it was given has no primary key")
+			err = unseen("UPDATE", c.model.table.Name, "a row it was given has no primary key")
 		}
 		return err
 	})
 	if err != nil && s.refused == nil {
 		s.refused = err // a hook cannot return it: the commit does
 	}
+}
+
+// captured is what BeforeQuery tells AfterQuery of a statement.
+type captured struct {
+	model *model
+	whole bool // the statement writes all columns of the model's rows as they are
 }
 
 // whyUnseen says why the rows of a write are not known from its model, or nothing where they are.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -25,25 +26,56 @@ func (s *session) flush(ctx context.Context, tx bun.IDB) error {
 	if err := s.seal(); err != nil || len(s.dirty) == 0 {
 		return err
 	}
-	var keys []store.Key
-	for m, marks := range s.dirty {
-		for key := range marks {
-			keys = append(keys, store.Key{Model: m.id, Key: key})
-		}
-	}
-	revisions, err := s.box.store.Lock(ctx, tx, keys)
-	if err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
 	for _, m := range slices.SortedFunc(maps.Keys(s.dirty), func(a, b *model) int { return cmp.Compare(a.id, b.id) }) {
-		marks := slices.SortedFunc(maps.Values(s.dirty[m]), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
-		for batch := range slices.Chunk(marks, flushBatch) {
-			if err := s.flushBatch(ctx, tx, m, batch, revisions); err != nil {
-				return fmt.Errorf("outbox: model %s: %w", m.id, err)
-			}
+		if err := s.flushModel(ctx, tx, m); err != nil {
+			return fmt.Errorf("outbox: model %s: %w", m.id, err)
 		}
 	}
 	return nil
+}
+
+// flushModel locks, reads and appends for one model. Models come in the order of their ids and keys in theirs, so
+// that no two transactions lock the ledger crosswise.
+func (s *session) flushModel(ctx context.Context, tx bun.IDB, m *model) error {
+	marks := slices.SortedFunc(maps.Values(s.dirty[m]), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
+	if recorded, err := s.record(ctx, tx, m, marks); recorded || err != nil {
+		return err
+	}
+	keys := make([]store.Key, len(marks))
+	for i, d := range marks {
+		keys[i] = store.Key{Model: m.id, Key: d.key}
+	}
+	revisions, err := s.box.store.Lock(ctx, tx, keys)
+	if err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(marks, flushBatch) {
+		if err := s.flushBatch(ctx, tx, m, batch, revisions); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record does all of it at once where every state is known without reading.
+func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mark) (recorded bool, err error) {
+	entities := make([]store.Entity, len(marks))
+	for i, d := range marks {
+		if d.state == nil {
+			return false, nil
+		}
+		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state}
+	}
+	if plain, err := m.isPlain(ctx, s.box, tx); err != nil || !plain {
+		return false, err
+	}
+	common, err := m.common(ctx)
+	if err != nil {
+		return false, err
+	}
+	common.Signal = string(envelope.Save)
+	s.appended = true
+	return true, s.box.store.Record(ctx, tx, common, entities)
 }
 
 // seal ends capture: from here on the session's own hook lets the flush's statements pass, and nothing else touches the

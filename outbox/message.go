@@ -18,7 +18,7 @@ import (
 
 // messages writes the messages of the changes that have one.
 func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]store.Message, error) {
-	meta, err := m.metaJSON(ctx)
+	common, err := m.common(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -28,10 +28,9 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 	}
 	var messages []store.Message
 	for i, c := range changes {
-		message := store.Message{
-			Model: m.id, Key: c.mark.key, PK: c.mark.pk, Revision: c.revision.Revision, After: c.revision.After,
-			Updated: c.revision.Updated, Meta: meta, CorrelationID: correlationOf(ctx),
-		}
+		message := common
+		message.Key, message.PK = c.mark.key, c.mark.pk
+		message.Revision, message.After, message.Updated = c.revision.Revision, c.revision.After, c.revision.Updated
 		switch c.outcome {
 		case saved:
 			message.Signal, message.Data = string(envelope.Save), states[i]
@@ -51,6 +50,12 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 		messages = append(messages, message)
 	}
 	return messages, nil
+}
+
+// common is what the messages of one model and transaction share.
+func (m *model) common(ctx context.Context) (store.Message, error) {
+	meta, err := m.metaJSON(ctx)
+	return store.Message{Model: m.id, Meta: meta, CorrelationID: correlationOf(ctx)}, err
 }
 
 // states serializes the rows of the changes that are sent as SAVE, all at once.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -30,6 +31,8 @@ type model struct {
 	deleteData  func(ctx context.Context, row reflect.Value) map[string]any
 	ttl         time.Duration
 	silent      bool
+
+	plain atomic.Pointer[plain] // what the catalog said of the table
 }
 
 // Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id id: letters, digits,

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -31,7 +32,8 @@ type mark struct {
 	key      string
 	pk       []byte // as instance_pk
 	row      reflect.Value
-	inserted bool // the first thing that happened to it was an INSERT
+	inserted bool            // the first thing that happened to it was an INSERT
+	state    json.RawMessage // the whole row as last written, nil if only a read can tell
 }
 
 func newSession(b *Box) *session {
@@ -141,7 +143,7 @@ func (s *session) reported(row any) error {
 	defer s.mu.Unlock()
 	delete(s.owed, m)
 	return eachRow(value, func(row reflect.Value) error {
-		marked, err := s.mark(m, row, false)
+		marked, err := s.mark(m, row, false, nil)
 		if err == nil && !marked {
 			err = fmt.Errorf("a %s without primary key was reported: set the key first", m.table.TypeName)
 		}
@@ -166,8 +168,9 @@ func eachRow(value reflect.Value, fn func(reflect.Value) error) error {
 	return nil
 }
 
-// mark adds a row to the dirty set. A row that has no key yet is not marked.
-func (s *session) mark(m *model, row reflect.Value, inserted bool) (marked bool, err error) {
+// mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the flush may send without
+// reading; the last word counts.
+func (s *session) mark(m *model, row reflect.Value, inserted bool, state json.RawMessage) (marked bool, err error) {
 	pk, key, ok, err := m.keyOf(row)
 	if err != nil || !ok {
 		return false, err
@@ -178,11 +181,20 @@ func (s *session) mark(m *model, row reflect.Value, inserted bool) (marked bool,
 		s.dirty[m] = keys
 	}
 	if known := keys[key]; known != nil {
-		known.row = m.copyOf(row)
+		known.row, known.state = m.copyOf(row), state
 	} else {
-		keys[key] = &mark{key: key, pk: pk, row: m.copyOf(row), inserted: inserted}
+		keys[key] = &mark{key: key, pk: pk, row: m.copyOf(row), inserted: inserted, state: state}
 	}
 	return true, nil
+}
+
+// forgetStates makes the flush read everything: what was written before may have been undone.
+func (s *session) forgetStates() {
+	for _, marks := range s.dirty {
+		for _, d := range marks {
+			d.state = nil
+		}
+	}
 }
 
 // copyOf keeps what the flush needs of a row that a statement was given, because callers reuse their structs: the

@@ -1,12 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"slices"
+	"iter"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -22,7 +23,8 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message) erro
 	if err != nil {
 		return err
 	}
-	for chunk := range chunkBySize(messages, s.dialect.maxStatement()) {
+	size := func(m Message) int { return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + sizeQuoted(m.Data) }
+	for chunk := range chunkBySize(messages, size, s.dialect.maxStatement()) {
 		if err := s.appendChunk(ctx, tx, chunk, lanes); err != nil {
 			return fmt.Errorf("append %d messages to the outbox: %w", len(messages), err)
 		}
@@ -34,14 +36,11 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	args := []any{s.table("outbox_messages")}
 	for _, m := range messages {
-		var headers, expires any
-		if len(m.Headers) > 0 {
-			text, err := json.Marshal(m.Headers)
-			if err != nil {
-				return err
-			}
-			headers = string(text)
+		headers, err := headersJSON(m.Headers)
+		if err != nil {
+			return err
 		}
+		var expires any
 		if !m.Expires.IsZero() {
 			expires = s.dialect.time(m.Expires)
 		}
@@ -64,24 +63,36 @@ func orNull(s string) any {
 	return s
 }
 
-// chunkBySize splits messages so that the text of one statement stays under limit, with at least one per chunk.
-func chunkBySize(messages []Message, limit int) func(yield func([]Message) bool) {
-	return func(yield func([]Message) bool) {
-		start, size := 0, 0
-		for i, m := range messages {
-			// Quoting may double an apostrophe; 300 bytes is what the other columns take.
-			n := 300 + strings.Count(string(m.Data), "'") + len(m.Data) + len(m.Previous) + len(m.Meta) + len(m.Key)
-			if i > start && size+n > limit {
-				if !yield(messages[start:i:i]) {
+func headersJSON(headers map[string]string) (any, error) {
+	if len(headers) == 0 {
+		return nil, nil
+	}
+	text, err := json.Marshal(headers)
+	return string(text), err
+}
+
+// chunkBySize splits items so that the text of one statement stays under limit, with at least one per chunk.
+func chunkBySize[T any](items []T, size func(T) int, limit int) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		start, total := 0, 0
+		for i, item := range items {
+			n := size(item)
+			if i > start && total+n > limit {
+				if !yield(items[start:i:i]) {
 					return
 				}
-				start, size = i, 0
+				start, total = i, 0
 			}
-			size += n
+			total += n
 		}
-		yield(slices.Clip(messages[start:]))
+		if start < len(items) {
+			yield(items[start:])
+		}
 	}
 }
+
+// sizeQuoted is how long a text is as a literal, in which an apostrophe is doubled.
+func sizeQuoted(text []byte) int { return len(text) + bytes.Count(text, []byte("'")) }
 
 // lane is the hash partition of a key: the unit of order and of relay ownership. Changing the function would send a
 // key's messages through two lanes at once, out of order.

@@ -72,7 +72,7 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 			revision   = r.revision + 1,
 			after      = r.produced,
 			produced   = r.revision + 1,
-			updated_at = `+s.dialect.greatest("excluded.updated_at", s.dialect.after("r.updated_at", time.Microsecond))+`
+			updated_at = `+s.nextUpdate()+`
 		RETURNING model, key, revision, after, deleted, tracked, `+s.dialect.micros("updated_at"), args...)
 	if err != nil {
 		return err
@@ -93,6 +93,11 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 		into[r.Key] = r
 	}
 	return rows.Err()
+}
+
+// nextUpdate is the time of a ledger row r that is raised: now, or just after its last one where the clock went back.
+func (s *Store) nextUpdate() string {
+	return s.dialect.greatest("excluded.updated_at", s.dialect.after("r.updated_at", time.Microsecond))
 }
 
 // Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (replicas have the

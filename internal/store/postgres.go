@@ -12,6 +12,7 @@ func (postgres) quote() string               { return `"` }
 func (postgres) now() string                 { return "clock_timestamp()" }
 func (postgres) greatest(a, b string) string { return "GREATEST(" + a + ", " + b + ")" }
 func (postgres) lockRows() string            { return "FOR UPDATE SKIP LOCKED" }
+func (postgres) writesInWith() bool          { return true }
 func (postgres) maxStatement() int           { return 16 << 20 }
 
 func (postgres) micros(col string) string {
@@ -35,4 +36,20 @@ func (postgres) appliedColumns() string {
     group_id    bigint      NOT NULL,
     migrated_at timestamptz NOT NULL DEFAULT current_timestamp
 )`
+}
+
+func (postgres) oldestPerLane(messages, due string, n int) string {
+	return fmt.Sprintf("LATERAL (SELECT * FROM %s AS m WHERE m.lane = l.lane AND %s ORDER BY m.id LIMIT %d) AS m",
+		messages, due, n)
+}
+
+func (postgres) plainColumns() string {
+	return `
+		SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		WHERE c.oid = to_regclass(?) AND c.relkind = 'r' AND NOT c.relhasrules AND NOT c.relrowsecurity
+			AND NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+			AND NOT EXISTS (SELECT 1 FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
+			AND NOT EXISTS (SELECT 1 FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
+				AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd')))`
 }

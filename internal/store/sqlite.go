@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
@@ -16,6 +17,10 @@ func (sqlite) micros(col string) string    { return col }
 func (sqlite) time(t time.Time) any        { return t.UnixMicro() }
 func (sqlite) greatest(a, b string) string { return "max(" + a + ", " + b + ")" }
 func (sqlite) lockRows() string            { return "" }
+func (sqlite) writesInWith() bool          { return false }
+
+// plainColumns: SQLite stores any value in any column, and a read costs no round trip.
+func (sqlite) plainColumns() string { return "" }
 
 // maxStatement stays under SQLITE_MAX_SQL_LENGTH, whose default is 1,000,000 bytes.
 func (sqlite) maxStatement() int { return 512 << 10 }
@@ -36,4 +41,12 @@ func (sqlite) appliedColumns() string {
     group_id    integer   NOT NULL,
     migrated_at timestamp NOT NULL DEFAULT current_timestamp
 )`
+}
+
+// oldestPerLane has no LATERAL here: it looks for the n-th row first, and takes what is not beyond it. SQLite never
+// reorders a CROSS JOIN, so that this stays a range scan of the index for each lane.
+func (sqlite) oldestPerLane(messages, due string, n int) string {
+	return fmt.Sprintf("%[1]s AS m ON m.lane = l.lane AND %[2]s AND m.id <= coalesce("+
+		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
+		messages, due, n-1, math.MaxInt64)
 }

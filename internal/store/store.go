@@ -59,12 +59,18 @@ func New(db *bun.DB, names Names) (*Store, error) {
 
 // validate makes names safe to stand in SQL text. d may be nil.
 func (n Names) validate(d sqlDialect) error {
+	err := n.Validate()
+	if n.Schema != "" && d == (sqlite{}) {
+		return errors.Join(err, fmt.Errorf("schema %q: SQLite has no schemas, use a table prefix or a file of its own", n.Schema))
+	}
+	return err
+}
+
+// Validate checks the names as far as no database need be known.
+func (n Names) Validate() error {
 	var errs []error
 	if n.Schema != "" && !identifier.MatchString(n.Schema) {
 		errs = append(errs, fmt.Errorf("schema %q: use letters, digits and underscores", n.Schema))
-	}
-	if n.Schema != "" && d == (sqlite{}) {
-		errs = append(errs, fmt.Errorf("schema %q: SQLite has no schemas, use a table prefix or a file of its own", n.Schema))
 	}
 	if n.Prefix != "" && !identifier.MatchString(n.Prefix) {
 		errs = append(errs, fmt.Errorf("table prefix %q: use letters, digits and underscores", n.Prefix))
@@ -108,6 +114,13 @@ type sqlDialect interface {
 	// lockRows ends a SELECT that reads rows in order to change them, or is empty where a write transaction
 	// excludes every other.
 	lockRows() string
+	// oldestPerLane is what a table of lanes l is cross-joined with to give the first n rows m of each lane for which
+	// due holds; WHERE follows.
+	oldestPerLane(messages, due string, n int) string
+	// writesInWith says that WITH may hold an INSERT whose returned rows another one uses.
+	writesInWith() bool
+	// plainColumns is a query for PlainColumns, or empty.
+	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
 	// tableExists is a query that says whether the quoted table is there.

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Outcome is what became of claimed messages. At most one message per key is in Failed or Dead.
+type Outcome struct {
+	// Sent are confirmed by the broker.
+	Sent []Claimed
+	// Failed keep their place; their keys wait.
+	Failed []Failure
+	// Dead are given up, so that the next message of the key may go.
+	Dead []Failure
+}
+
+// Failure is a message that could not be sent.
+type Failure struct {
+	Claimed
+	// Error is why. What a database would refuse, or does not need, is cut from it.
+	Error string
+	// Wait is how long the key waits.
+	Wait time.Duration
+}
+
+// Finish writes down what became of messages, in one transaction: sent ones leave the outbox, and their keys
+// outbox_retries; failed ones make their key wait; dead ones move to outbox_dead_letters, and their key leaves
+// outbox_retries. Rows of a lane that relay does not own any more under that epoch stay as they are: they are the
+// next owner's. Doing it again does no harm, so it may be repeated after an error that does not say whether the
+// transaction committed.
+func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
+	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
+		return nil
+	}
+	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m Claimed) bool { return m.Attempts == 0 }))
+	if len(settled)+len(done.Failed)+len(done.Dead) == 0 { // nearly always; saves round trips
+		return s.remove(ctx, s.db, relay, lanes, done.Sent)
+	}
+	return s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		gone := slices.Clip(done.Sent)
+		for _, f := range done.Dead {
+			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
+				return err
+			}
+			gone = append(gone, f.Claimed)
+			settled = append(settled, Key{f.Model, f.Key})
+		}
+		if err := s.remove(ctx, tx, relay, lanes, gone); err != nil {
+			return err
+		}
+		for chunk := range slices.Chunk(settled, maxKeys) {
+			_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE (model, key) IN (?)", s.table("outbox_retries"), tuples(chunk))
+			if err != nil {
+				return fmt.Errorf("forget retries: %w", err)
+			}
+		}
+		for chunk := range slices.Chunk(done.Failed, maxKeys) {
+			if err := s.postpone(ctx, tx, chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// remove deletes sent messages, in one statement. It goes lane by lane so that every database finds the rows by its
+// index: PostgreSQL would plan a list of a thousand pairs as a thousand ORs, SQLite would scan.
+func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, sent []Claimed) error {
+	ids := make(map[int][]int64)
+	for _, m := range sent {
+		ids[m.Lane] = append(ids[m.Lane], m.ID)
+	}
+	args := []any{s.table("outbox_messages")}
+	for _, l := range lanes {
+		if len(ids[l.Lane]) > 0 {
+			args = append(args, l.Lane, bun.List(ids[l.Lane]), s.fence(relay, l))
+		}
+	}
+	if len(args) == 1 {
+		return nil
+	}
+	const lane = "(lane = ? AND id IN (?) AND ?)"
+	_, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+lane+strings.Repeat(" OR "+lane, len(args)/3-1), args...)
+	if err != nil {
+		return fmt.Errorf("remove %d sent messages: %w", len(sent), err)
+	}
+	return nil
+}
+
+// postpone needs no fence: at worst a key waits once more for its next owner.
+func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error {
+	rows := make([]string, len(failed))
+	args := []any{s.table("outbox_retries")}
+	for i, f := range failed {
+		rows[i] = "(?, ?, ?, " + s.dialect.after(s.dialect.now(), f.Wait) + ", ?)"
+		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error))
+	}
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO ? (model, key, attempts, next_attempt_at, last_error) VALUES `+strings.Join(rows, ", ")+`
+		ON CONFLICT (model, key) DO UPDATE SET
+			attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at, last_error = excluded.last_error`, args...)
+	if err != nil {
+		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
+	}
+	return nil
+}
+
+// messageColumns are those that a dead letter shares with the message it was.
+const messageColumns = "id, lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers, " +
+	"correlation_id, updated_at, created_at, expires_at"
+
+func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane, f Failure) error {
+	i := slices.IndexFunc(lanes, func(l Lane) bool { return l.Lane == f.Lane })
+	if i < 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
+		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND ?
+		ON CONFLICT (id) DO NOTHING`, // written, but not removed, by an owner that lost the lane in between
+		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
+		s.table("outbox_messages"), f.Lane, f.ID, s.fence(relay, lanes[i]))
+	if err != nil {
+		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
+	}
+	return nil
+}
+
+func keysOf(messages []Claimed) []Key {
+	keys := make([]Key, len(messages))
+	for i, m := range messages {
+		keys[i] = Key{m.Model, m.Key}
+	}
+	return keys
+}
+
+// clean makes any error text one that every database stores: an error must not become the reason that writing it down
+// fails, again and again.
+func clean(text string) string {
+	const limit = 2000
+	text = strings.ReplaceAll(text, "\x00", "")
+	return strings.ToValidUTF8(text[:min(len(text), limit)], "")
+}

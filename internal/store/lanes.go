@@ -1,0 +1,172 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+)
+
+// Lane is one of the hash partitions of keys, owned under an epoch. The epoch grows with every change of owner, so
+// that (lane, owner, epoch) names one uninterrupted ownership.
+type Lane struct {
+	Lane  int
+	Epoch int64
+}
+
+// Renew extends the lease on every lane the relay owns and returns those lanes, sorted. A lane that ran out is renewed
+// all the same when nobody took it: then nobody else can have published from it.
+//
+// Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
+// from before the call.
+func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, err error) {
+	err = s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		lanes, err = s.renew(ctx, tx, relay, ttl)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("renew lanes: %w", err)
+	}
+	return lanes, nil
+}
+
+// Balance renews like Renew, then moves towards the relay's fair share of the lanes: it gives back what is too much
+// and takes what is free or has run out. It returns the lanes owned now and the share. Nothing of a lane may be in
+// flight, because the lane may be gone afterwards.
+//
+// Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
+// proxy. No two relays deadlock: rows of others are only ever locked if they can be had without waiting.
+func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, share int, err error) {
+	err = s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		lanes, err = s.renew(ctx, tx, relay, ttl)
+		if err != nil {
+			return err
+		}
+		share, err = s.fairShare(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if len(lanes) > share {
+			err = s.giveBack(ctx, tx, relay, lanes[share:])
+			lanes = lanes[:share]
+			return err
+		}
+		taken, err := s.take(ctx, tx, relay, ttl, share-len(lanes))
+		lanes = sortLanes(append(lanes, taken...))
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("balance lanes: %w", err)
+	}
+	return lanes, share, nil
+}
+
+// Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
+func (s *Store) Leave(ctx context.Context, relay string) error {
+	err := s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?",
+			s.table("outbox_lanes"), relay)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_relays"), relay)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("hand back lanes: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) ([]Lane, error) {
+	until := s.dialect.after(s.dialect.now(), ttl)
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO ? (id, expires_at) VALUES (?, `+until+`)
+		ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at`,
+		s.table("outbox_relays"), relay)
+	if err != nil {
+		return nil, err
+	}
+	return scanLanes(tx.QueryContext(ctx, "UPDATE ? SET expires_at = "+until+" WHERE owner = ? RETURNING lane, epoch",
+		s.table("outbox_lanes"), relay))
+}
+
+// fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up.
+func (s *Store) fairShare(ctx context.Context, tx bun.Tx) (int, error) {
+	_, err := tx.ExecContext(ctx, `
+		DELETE FROM ? WHERE id IN (SELECT id FROM ? WHERE expires_at < `+s.dialect.now()+` `+s.dialect.lockRows()+`)`,
+		s.table("outbox_relays"), s.table("outbox_relays"))
+	if err != nil {
+		return 0, err
+	}
+	var lanes, relays int
+	err = tx.QueryRowContext(ctx, `
+		SELECT (SELECT count(*) FROM ?), (SELECT count(*) FROM ? WHERE expires_at >= `+s.dialect.now()+`)`,
+		s.table("outbox_lanes"), s.table("outbox_relays")).Scan(&lanes, &relays)
+	if err != nil {
+		return 0, err
+	}
+	relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
+	return (lanes + relays - 1) / relays, nil
+}
+
+func (s *Store) giveBack(ctx context.Context, tx bun.Tx, relay string, lanes []Lane) error {
+	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
+		s.table("outbox_lanes"), relay, bun.List(numbers(lanes)))
+	return err
+}
+
+func (s *Store) take(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration, n int) ([]Lane, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	free, err := scanLanes(tx.QueryContext(ctx, `
+		SELECT lane, epoch FROM ? WHERE owner IS NULL OR expires_at < `+s.dialect.now()+`
+		ORDER BY lane LIMIT ? `+s.dialect.lockRows(), s.table("outbox_lanes"), n))
+	if err != nil || len(free) == 0 {
+		return nil, err
+	}
+	return scanLanes(tx.QueryContext(ctx, `
+		UPDATE ? SET owner = ?, epoch = epoch + 1, expires_at = `+s.dialect.after(s.dialect.now(), ttl)+`
+		WHERE lane IN (?) RETURNING lane, epoch`, s.table("outbox_lanes"), relay, bun.List(numbers(free))))
+}
+
+// fence is a condition that holds only while relay owns the lane under the very epoch it says. A relay that was
+// stopped for longer than its lease, or survived a restore of the database, changes nothing.
+func (s *Store) fence(relay string, l Lane) schema.QueryWithArgs {
+	return bun.SafeQuery("EXISTS (SELECT 1 FROM ? WHERE lane = ? AND owner = ? AND epoch = ?)",
+		s.table("outbox_lanes"), l.Lane, relay, l.Epoch)
+}
+
+func scanLanes(rows *sql.Rows, err error) ([]Lane, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	var lanes []Lane
+	for rows.Next() {
+		var l Lane
+		if err := rows.Scan(&l.Lane, &l.Epoch); err != nil {
+			return nil, err
+		}
+		lanes = append(lanes, l)
+	}
+	return sortLanes(lanes), rows.Err()
+}
+
+func sortLanes(lanes []Lane) []Lane {
+	slices.SortFunc(lanes, func(a, b Lane) int { return a.Lane - b.Lane })
+	return lanes
+}
+
+func numbers(lanes []Lane) []int {
+	n := make([]int, len(lanes))
+	for i, l := range lanes {
+		n[i] = l.Lane
+	}
+	return n
+}

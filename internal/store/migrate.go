@@ -1,0 +1,214 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/migrate"
+
+	"github.com/cqrsync/cqrsync/migrations"
+)
+
+// Migrate creates or upgrades the tables of one side and returns the migrations it applied itself.
+//
+// It is safe when several processes start at once, and through a transaction-pooling proxy: a migration's first
+// statement, in the migration's own transaction, writes its mark, and the mark's unique name is the lock. The second
+// one waits there, fails when the first commits, and goes on with the next migration. A crash at any moment leaves
+// either both, tables and mark, or neither.
+func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err error) {
+	migrator, err := s.migrator(ctx, side)
+	if err != nil {
+		return nil, fmt.Errorf("migrate %s tables: %w", side, err)
+	}
+	for {
+		group, err := migrator.Migrate(ctx)
+		for i, m := range group.Migrations {
+			if err == nil || i < len(group.Migrations)-1 {
+				applied = append(applied, m.String())
+			}
+		}
+		if err == nil {
+			return applied, nil
+		}
+		if !appliedByOther(ctx, migrator, group) {
+			return applied, fmt.Errorf("migrate %s tables: %w", side, err)
+		}
+	}
+}
+
+// Pending returns the migrations that Migrate would apply: all of them where the side has no tables. It changes
+// nothing, and needs no right to.
+func (s *Store) Pending(ctx context.Context, side Side) (pending []string, err error) {
+	set, err := discover(s.dialect, side)
+	if err != nil {
+		return nil, err
+	}
+	table := s.names.table(s.dialect.quote(), appliedTable(side))
+	var exists bool
+	if err := s.db.NewRaw(s.dialect.tableExists(table)).Scan(ctx, &exists); err != nil {
+		return nil, fmt.Errorf("look for table %s: %w", table, err)
+	}
+	var applied migrate.MigrationSlice
+	if exists {
+		applied, err = migrate.NewMigrator(s.db, set, migrate.WithTableName(table)).AppliedMigrations(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("read table %s: %w", table, err)
+		}
+	}
+	for _, m := range set.Sorted() {
+		if !contains(applied, m.Name) {
+			pending = append(pending, m.String())
+		}
+	}
+	return pending, nil
+}
+
+// ErrNotMigrated says that tables are missing or older than this version.
+var ErrNotMigrated = errors.New("the tables are missing or older than this version")
+
+// RequireMigrated returns ErrNotMigrated, with the command to run, unless the side has all its tables.
+func (s *Store) RequireMigrated(ctx context.Context, side Side) error {
+	pending, err := s.Pending(ctx, side)
+	if err == nil && len(pending) > 0 {
+		err = fmt.Errorf("%s: %w: run relay migrate --side %s (not applied: %s)",
+			side, ErrNotMigrated, side, strings.Join(pending, ", "))
+	}
+	return err
+}
+
+// migrator is bun's, with its traps avoided: our own table beside the service's own migrations, and no mark before
+// the tables exist. Its lock table is not used: a crash would leave its row behind.
+func (s *Store) migrator(ctx context.Context, side Side) (*migrate.Migrator, error) {
+	set, err := discover(s.dialect, side)
+	if err != nil {
+		return nil, err
+	}
+	data := templateData{s.names, s.dialect}
+	create := data.createApplied(side)
+	if _, err := s.db.ExecContext(ctx, create); err != nil {
+		// IF NOT EXISTS loses a race on PostgreSQL with a unique violation, after the other one has committed: the
+		// second time the table is there. Any other error comes back the same.
+		if _, err := s.db.ExecContext(ctx, create); err != nil {
+			return nil, err
+		}
+	}
+	table := data.Table(appliedTable(side))
+	mark := func(ctx context.Context, tx bun.IConn, m *migrate.Migration) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO "+table+" (name, group_id) VALUES (?, ?)", m.Name, m.GroupID)
+		return err
+	}
+	return migrate.NewMigrator(s.db, set,
+		migrate.WithTableName(table),
+		migrate.WithTemplateData(data),
+		migrate.BeforeMigration(mark),
+		// bun marks too, after the commit; as an upsert that changes nothing.
+		migrate.WithMarkAppliedOnSuccess(true),
+		migrate.WithUpsert(true),
+	), nil
+}
+
+// appliedByOther says whether the migration that failed, the group's last, is marked all the same.
+func appliedByOther(ctx context.Context, m *migrate.Migrator, group *migrate.MigrationGroup) bool {
+	if len(group.Migrations) == 0 {
+		return false
+	}
+	failed := group.Migrations[len(group.Migrations)-1].Name
+	applied, err := m.AppliedMigrations(ctx)
+	return err == nil && contains(applied, failed)
+}
+
+func contains(ms migrate.MigrationSlice, name string) bool {
+	return slices.ContainsFunc(ms, func(m migrate.Migration) bool { return m.Name == name })
+}
+
+// PrintMigrations returns the SQL of one side for people who apply it with their own tool, as input for psql or
+// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres or sqlite.
+func PrintMigrations(dialect string, side Side, names Names) (string, error) {
+	d, err := dialectNamed(dialect)
+	if err != nil {
+		return "", err
+	}
+	if err := names.validate(d); err != nil {
+		return "", err
+	}
+	data := templateData{names, d}
+	files, err := files(d, side)
+	if err != nil {
+		return "", err
+	}
+	paths, err := fs.Glob(files, "*.up.sql") // sorted, and so in order
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n", side, d.name())
+	fmt.Fprintf(&out, "%s;\n", data.createApplied(side))
+	for _, path := range paths {
+		sql, err := render(files, path, data)
+		if err != nil {
+			return "", err
+		}
+		number, _, _ := strings.Cut(path, "_")
+		fmt.Fprintf(&out, "\n-- %s\nINSERT INTO %s (name, group_id) VALUES ('%s', 1);\n%s",
+			path, data.Table(appliedTable(side)), number, strings.ReplaceAll(sql, "--bun:split\n", ""))
+	}
+	return out.String(), nil
+}
+
+func render(files fs.FS, path string, data templateData) (string, error) {
+	text, err := fs.ReadFile(files, path)
+	if err != nil {
+		return "", err
+	}
+	parsed, err := template.New(path).Parse(string(text))
+	if err != nil {
+		return "", err
+	}
+	var sql bytes.Buffer
+	if err := parsed.Execute(&sql, data); err != nil {
+		return "", err
+	}
+	return sql.String(), nil
+}
+
+// templateData is what the migration files see.
+type templateData struct {
+	names   Names
+	dialect sqlDialect
+}
+
+// Table returns the quoted name of a table.
+func (t templateData) Table(name string) string { return t.names.table(t.dialect.quote(), name) }
+
+// createApplied is the table of marks with the columns that bun reads, and name unique.
+func (t templateData) createApplied(side Side) string {
+	return "CREATE TABLE IF NOT EXISTS " + t.Table(appliedTable(side)) + " " + t.dialect.appliedColumns()
+}
+
+func appliedTable(side Side) string { return string(side) + "_migrations" }
+
+func files(d sqlDialect, side Side) (fs.FS, error) {
+	if side != Outbox && side != Replica {
+		return nil, fmt.Errorf("side %q: want %s or %s", side, Outbox, Replica)
+	}
+	return fs.Sub(migrations.FS, d.name()+"/"+string(side))
+}
+
+func discover(d sqlDialect, side Side) (*migrate.Migrations, error) {
+	files, err := files(d, side)
+	if err != nil {
+		return nil, err
+	}
+	set := migrate.NewMigrations()
+	if err := set.Discover(files); err != nil {
+		return nil, err
+	}
+	return set, nil
+}

@@ -1,0 +1,225 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/migrate"
+
+	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+)
+
+var sides = []Side{Outbox, Replica}
+
+func newStore(t *testing.T, db *bun.DB) *Store {
+	t.Helper()
+	s, err := New(db, Names{})
+	require.NoError(t, err)
+	return s
+}
+
+func TestMigrateAppliesOnce(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s := newStore(t, db)
+		for _, side := range sides {
+			pending, err := s.Pending(t.Context(), side)
+			require.NoError(t, err)
+			require.NotEmpty(t, pending)
+
+			applied, err := s.Migrate(t.Context(), side)
+			require.NoError(t, err)
+			require.Equal(t, pending, applied)
+
+			pending, err = s.Pending(t.Context(), side)
+			require.NoError(t, err)
+			require.Empty(t, pending)
+
+			applied, err = s.Migrate(t.Context(), side)
+			require.NoError(t, err)
+			require.Empty(t, applied)
+		}
+	})
+}
+
+func TestMigrateUsesSchemaAndPrefix(t *testing.T) {
+	db := dbtest.Open(t, dbtest.PostgresURL(t))
+	_, err := db.ExecContext(t.Context(), `CREATE SCHEMA "Other_Schema"`)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := db.ExecContext(context.Background(), `DROP SCHEMA "Other_Schema" CASCADE`)
+		require.NoError(t, err)
+	})
+	for _, names := range []Names{{Prefix: "Order_"}, {Schema: "Other_Schema"}, {Schema: "Other_Schema", Prefix: "x_"}} {
+		s, err := New(db, names)
+		require.NoError(t, err)
+		for _, side := range sides {
+			applied, err := s.Migrate(t.Context(), side)
+			require.NoError(t, err)
+			require.NotEmpty(t, applied)
+		}
+		var exists bool
+		require.NoError(t, db.NewRaw("SELECT to_regclass(?) IS NOT NULL", names.table(`"`, "outbox_messages")).Scan(t.Context(), &exists))
+		require.True(t, exists)
+	}
+}
+
+// Eight at once, each with its own connections, as separate services would have.
+func TestMigrateIsSafeWhenManyStartAtOnce(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rawURL := newURL(t)
+			stores := make([]*Store, 8)
+			for i := range stores {
+				stores[i] = newStore(t, dbtest.Open(t, rawURL))
+			}
+			type result struct {
+				applied []string
+				err     error
+			}
+			results := make(chan result)
+			for _, s := range stores {
+				go func() {
+					applied, err := s.Migrate(t.Context(), Outbox)
+					results <- result{applied, err}
+				}()
+			}
+			var applied []string
+			for range stores {
+				r := <-results
+				require.NoError(t, r.err)
+				applied = append(applied, r.applied...)
+			}
+			all, err := discover(stores[0].dialect, Outbox)
+			require.NoError(t, err)
+			require.Len(t, applied, len(all.Sorted()), "each migration is applied by exactly one")
+			requireLanes(t, stores[0], 64)
+		})
+	}
+}
+
+const migrateURL = "CQRSYNC_TEST_MIGRATE_URL"
+
+func TestMigrateIsSafeAcrossProcesses(t *testing.T) {
+	if rawURL := os.Getenv(migrateURL); rawURL != "" { // the child
+		_, err := newStore(t, dbtest.Open(t, rawURL)).Migrate(t.Context(), Outbox)
+		require.NoError(t, err)
+		return
+	}
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rawURL := newURL(t)
+			children := make([]*exec.Cmd, 2)
+			for i := range children {
+				children[i] = exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMigrateIsSafeAcrossProcesses$")
+				children[i].Env = append(os.Environ(), migrateURL+"="+rawURL)
+				children[i].Stderr = os.Stderr
+				require.NoError(t, children[i].Start())
+			}
+			for _, child := range children {
+				require.NoError(t, child.Wait())
+			}
+			requireLanes(t, newStore(t, dbtest.Open(t, rawURL)), 64)
+		})
+	}
+}
+
+func TestMigrateRecoversFromACrashInsideAMigration(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s := newStore(t, db)
+		m, err := s.migrator(t.Context(), Outbox)
+		require.NoError(t, err)
+		crash := errors.New("crash after the tables, before the commit")
+		migrate.AfterMigration(func(context.Context, bun.IConn, *migrate.Migration) error { return crash })(m)
+		_, err = m.Migrate(t.Context())
+		require.ErrorIs(t, err, crash)
+
+		applied, err := s.Migrate(t.Context(), Outbox)
+		require.NoError(t, err)
+		require.NotEmpty(t, applied)
+		requireLanes(t, s, 64)
+	})
+}
+
+func TestMigrateRecoversFromACrashAfterTheCommit(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s := newStore(t, db)
+		m, err := s.migrator(t.Context(), Outbox)
+		require.NoError(t, err)
+		all, err := discover(s.dialect, Outbox)
+		require.NoError(t, err)
+		for _, migration := range all.Sorted() { // without the mark that bun sets afterwards
+			require.NoError(t, migration.Up(t.Context(), m, &migration))
+		}
+		applied, err := s.Migrate(t.Context(), Outbox)
+		require.NoError(t, err)
+		require.Empty(t, applied)
+		requireLanes(t, s, 64)
+	})
+}
+
+func TestMigrateReportsWhatIsInTheWay(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s := newStore(t, db)
+		_, err := db.ExecContext(t.Context(), "CREATE TABLE outbox_lanes (lane integer)")
+		require.NoError(t, err)
+		applied, err := s.Migrate(t.Context(), Outbox)
+		require.ErrorContains(t, err, "outbox_lanes")
+		require.Empty(t, applied)
+		pending, err := s.Pending(t.Context(), Outbox)
+		require.NoError(t, err)
+		require.NotEmpty(t, pending, "the mark went with the transaction")
+	})
+}
+
+func TestPrintedMigrationsAreSQLThatMigrateRecognises(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s := newStore(t, db)
+		for _, side := range sides {
+			sql, err := PrintMigrations(s.dialect.name(), side, Names{})
+			require.NoError(t, err)
+			require.NotContains(t, sql, "bun:")
+			require.NotContains(t, sql, "{{")
+			_, err = db.DB.ExecContext(t.Context(), sql) // as it stands: bun's formatting is not in the way
+			require.NoError(t, err)
+			applied, err := s.Migrate(t.Context(), side)
+			require.NoError(t, err)
+			require.Empty(t, applied)
+		}
+		requireLanes(t, s, 64)
+	})
+}
+
+func TestPrintMigrationsRefusesUnknownNames(t *testing.T) {
+	_, err := PrintMigrations("oracle", Outbox, Names{})
+	require.ErrorContains(t, err, "want postgres or sqlite")
+	_, err = PrintMigrations("postgres", "both", Names{})
+	require.ErrorContains(t, err, `side "both"`)
+	_, err = PrintMigrations("postgres", Outbox, Names{Prefix: `x"; DROP TABLE y; --`})
+	require.ErrorContains(t, err, "table prefix")
+	_, err = PrintMigrations("sqlite", Outbox, Names{Schema: "s"})
+	require.ErrorContains(t, err, "SQLite has no schemas")
+}
+
+func TestMigrateReportsAnUnreachableDatabase(t *testing.T) {
+	db, err := database.Open("postgres://user:secret@127.0.0.1:1/none?sslmode=disable")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	_, err = newStore(t, db).Migrate(t.Context(), Outbox)
+	require.ErrorContains(t, err, "migrate outbox tables")
+	require.NotContains(t, err.Error(), "secret")
+}
+
+func requireLanes(t *testing.T, s *Store, want int) {
+	t.Helper()
+	var n int
+	require.NoError(t, s.db.NewRaw("SELECT count(*) FROM ?", s.table("outbox_lanes")).Scan(t.Context(), &n))
+	require.Equal(t, want, n)
+}

@@ -1,0 +1,444 @@
+// Package storetest is the conformance suite of package store: what every database must do, whatever its SQL.
+//
+// Test packages only.
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Relay exercises lanes, claims, retries, dead letters and status on one database kind.
+func Relay(t *testing.T, newURL func(testing.TB) string) {
+	for name, test := range map[string]func(*testing.T, *relaySuite){
+		"one relay owns every lane":                       ownsEverything,
+		"relays share the lanes fairly":                   sharesFairly,
+		"a lane handed back is free at once":              handsBack,
+		"a lane that ran out goes to another, next epoch": takesOver,
+		"a lane that ran out and nobody took is renewed":  renewsLate,
+		"many balance at once and no lane has two owners": balancesAtOnce,
+		"every column survives the way through a claim":   claimsWholeMessages,
+		"a claim is in order and the oldest of each lane": claimsInOrder,
+		"a claim stops at its size in bytes":              claimsBoundedBytes,
+		"a late commit with a low id is found":            findsLateCommits,
+		"a row that is no message says so":                saysWhatIsInvalid,
+		"a waiting key is left out, others are not":       leavesOutWaitingKeys,
+		"a sent message ends the key's retries":           sentEndsRetries,
+		"an old epoch removes nothing":                    fencesRemoval,
+		"an old epoch buries nothing":                     fencesBurial,
+		"a dead letter is the whole message":              buriesWhole,
+		"an error text with anything in it is stored":     storesAnyErrorText,
+		"status counts": countsStatus,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := dbtest.Open(t, newURL(t))
+			s, err := store.New(db, store.Names{})
+			require.NoError(t, err)
+			_, err = s.Migrate(t.Context(), store.Outbox)
+			require.NoError(t, err)
+			test(t, &relaySuite{s})
+		})
+	}
+}
+
+type relaySuite struct{ *store.Store }
+
+const (
+	ttl   = time.Minute
+	blink = -time.Second // a lease that has run out already
+	lanes = 64
+)
+
+func (s *relaySuite) balance(t *testing.T, relay string, ttl time.Duration) []store.Lane {
+	t.Helper()
+	owned, _, err := s.Balance(t.Context(), relay, ttl)
+	require.NoError(t, err)
+	return owned
+}
+
+func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
+	t.Helper()
+	require.NoError(t, s.Append(t.Context(), s.DB(), messages))
+}
+
+func (s *relaySuite) claim(t *testing.T) []store.Claimed {
+	t.Helper()
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000)
+	require.NoError(t, err)
+	return claimed
+}
+
+func (s *relaySuite) finish(t *testing.T, relay string, owned []store.Lane, done store.Outcome) {
+	t.Helper()
+	require.NoError(t, s.Finish(t.Context(), relay, owned, done))
+}
+
+func (s *relaySuite) status(t *testing.T) store.Status {
+	t.Helper()
+	st, err := s.Status(t.Context())
+	require.NoError(t, err)
+	return st
+}
+
+func allLanes() []int {
+	all := make([]int, lanes)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+func message(key string, revision int64) store.Message {
+	return store.Message{
+		Model: "order", Key: key, Revision: revision, Signal: "SAVE",
+		PK: json.RawMessage(fmt.Sprintf("%q", key)), Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
+	}
+}
+
+func ownsEverything(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	require.Len(t, owned, lanes)
+	for i, l := range owned {
+		require.Equal(t, store.Lane{Lane: i, Epoch: 1}, l)
+	}
+	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Equal(t, owned, renewed)
+}
+
+func sharesFairly(t *testing.T, s *relaySuite) {
+	relays := []string{"a", "b", "c"}
+	for range 3 { // each has given back and taken after two rounds
+		for _, relay := range relays {
+			s.balance(t, relay, ttl)
+		}
+	}
+	owner := map[int]string{}
+	for _, relay := range relays {
+		owned := s.balance(t, relay, ttl)
+		require.GreaterOrEqual(t, len(owned), 20)
+		require.LessOrEqual(t, len(owned), 22)
+		for _, l := range owned {
+			require.NotContains(t, owner, l.Lane)
+			owner[l.Lane] = relay
+		}
+	}
+	require.Len(t, owner, lanes)
+}
+
+func handsBack(t *testing.T, s *relaySuite) {
+	s.balance(t, "a", ttl)
+	require.Empty(t, s.balance(t, "b", ttl))
+	require.NoError(t, s.Leave(t.Context(), "a"))
+	require.Equal(t, int64(1), s.status(t).Relays)
+	require.Len(t, s.balance(t, "b", ttl), lanes)
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Empty(t, renewed)
+}
+
+func takesOver(t *testing.T, s *relaySuite) {
+	s.balance(t, "a", blink)
+	for _, l := range s.balance(t, "b", ttl) {
+		require.Equal(t, int64(2), l.Epoch)
+	}
+	require.Equal(t, int64(1), s.status(t).Relays, "the relay that stopped is forgotten")
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Empty(t, renewed)
+}
+
+func renewsLate(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", blink)
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Equal(t, owned, renewed)
+	require.Equal(t, int64(lanes), s.status(t).LanesOwned)
+}
+
+func balancesAtOnce(t *testing.T, s *relaySuite) {
+	var wg sync.WaitGroup
+	errs := make(chan error, 6*20)
+	for i := range 6 {
+		wg.Go(func() {
+			relay := fmt.Sprint("relay-", i)
+			for range 20 {
+				_, _, err := s.Balance(context.WithoutCancel(t.Context()), relay, ttl)
+				errs <- err
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		require.NoError(t, err)
+	}
+	require.Equal(t, int64(6), s.status(t).Relays)
+	total := 0
+	for i := range 6 {
+		renewed, err := s.Renew(t.Context(), fmt.Sprint("relay-", i), ttl)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(renewed), 11)
+		total += len(renewed)
+	}
+	require.Equal(t, lanes, total)
+}
+
+func claimsWholeMessages(t *testing.T, s *relaySuite) {
+	after := int64(4)
+	updated := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
+	full := store.Message{
+		Model: "order", Key: `["a'?",1]`, Revision: 7, After: &after, Signal: "SAVE", Queue: "webhooks",
+		PK: json.RawMessage(`["a'?",1]`), Data: json.RawMessage(`{"n":12345678901234567890.10,"s":"é ' \" ?"}`),
+		Previous: json.RawMessage(`{"n":1}`), Meta: json.RawMessage(`{"m":[]}`),
+		Headers: map[string]string{"traceparent": "00-ab-cd-01"}, CorrelationID: "c-1",
+		Updated: updated, Expires: updated.Add(24 * time.Hour),
+	}
+	bare := message("1", 0)
+	bare.Updated = updated
+	s.append(t, full, bare)
+	got := map[string]store.Claimed{}
+	for _, m := range s.claim(t) {
+		require.NotZero(t, m.ID)
+		require.WithinDuration(t, time.Now(), m.Created, time.Hour)
+		require.NoError(t, m.Invalid)
+		require.Zero(t, m.Attempts)
+		key := m.Key
+		m.ID, m.Lane, m.Created = 0, 0, time.Time{}
+		got[key] = m
+	}
+	require.Equal(t, map[string]store.Claimed{full.Key: {Message: full}, bare.Key: {Message: bare}}, got)
+}
+
+func claimsInOrder(t *testing.T, s *relaySuite) {
+	for revision := range int64(3) {
+		for key := range 50 {
+			s.append(t, message(fmt.Sprint(key), revision))
+		}
+	}
+	all := s.claim(t)
+	require.Len(t, all, 150)
+	for i, m := range all[1:] {
+		previous := all[i]
+		require.True(t, previous.Lane < m.Lane || previous.Lane == m.Lane && previous.ID < m.ID)
+	}
+	first, cut, err := s.Claim(t.Context(), allLanes(), 2)
+	require.NoError(t, err)
+	require.False(t, cut)
+	var want []store.Claimed
+	perLane := map[int]int{}
+	for _, m := range all {
+		if perLane[m.Lane]++; perLane[m.Lane] <= 2 {
+			want = append(want, m)
+		}
+	}
+	require.Equal(t, want, first)
+
+	one, _, err := s.Claim(t.Context(), []int{all[0].Lane}, 1000)
+	require.NoError(t, err)
+	require.Len(t, one, perLane[all[0].Lane])
+	for _, m := range one {
+		require.Equal(t, all[0].Lane, m.Lane)
+	}
+	none, _, err := s.Claim(t.Context(), nil, 10)
+	require.NoError(t, err)
+	require.Empty(t, none)
+}
+
+func claimsBoundedBytes(t *testing.T, s *relaySuite) {
+	large := message("1", 0)
+	large.Data = json.RawMessage(`{"s":"` + strings.Repeat("x", 3<<19) + `"}`)
+	for large.Revision < 4 {
+		s.append(t, large)
+		large.Revision++
+	}
+	claimed, cut, err := s.Claim(t.Context(), allLanes(), 100)
+	require.NoError(t, err)
+	require.True(t, cut)
+	require.Len(t, claimed, 3)
+	require.NotEmpty(t, s.claim(t), "the connection is in order")
+}
+
+func findsLateCommits(t *testing.T, s *relaySuite) {
+	if s.DB().Stats().MaxOpenConnections == 1 {
+		t.Skip("one writer: nothing can commit late")
+	}
+	tx, err := s.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback() }() // it is committed below
+	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("early", 0)}))
+	s.append(t, message("late", 0))
+	owned := s.balance(t, "a", ttl)
+	claimed := s.claim(t)
+	require.Len(t, claimed, 1)
+	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+
+	require.NoError(t, tx.Commit())
+	rest := s.claim(t)
+	require.Len(t, rest, 1)
+	require.Less(t, rest[0].ID, claimed[0].ID)
+}
+
+func saysWhatIsInvalid(t *testing.T, s *relaySuite) {
+	s.append(t, message("bad", 0), message("good", 0))
+	s.exec(t, `UPDATE outbox_messages SET headers = '["not","an","object"]' WHERE key = 'bad'`)
+	for _, m := range s.claim(t) {
+		if m.Key == "bad" {
+			require.ErrorContains(t, m.Invalid, "headers of outbox message")
+		} else {
+			require.NoError(t, m.Invalid)
+		}
+	}
+}
+
+func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("bad", 0), message("bad", 1), message("good", 0))
+	s.finish(t, "a", owned, store.Outcome{Failed: failures(only(s.claim(t), "bad", 0), time.Hour)})
+	require.Equal(t, []string{"good/0"}, names(s.claim(t)))
+	require.Equal(t, int64(1), s.status(t).Retries)
+
+	s.exec(t, "UPDATE outbox_retries SET next_attempt_at = created_at FROM outbox_messages") // its time has come
+	claimed := s.claim(t)
+	require.ElementsMatch(t, []string{"bad/0", "bad/1", "good/0"}, names(claimed))
+	bad := only(claimed, "bad", 0)
+	require.Equal(t, 1, bad[0].Attempts)
+
+	s.finish(t, "a", owned, store.Outcome{Failed: failures(bad, blink)})
+	require.Equal(t, 2, only(s.claim(t), "bad", 0)[0].Attempts)
+}
+
+func sentEndsRetries(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0), message("1", 1))
+	s.finish(t, "a", owned, store.Outcome{Failed: failures(only(s.claim(t), "1", 0), blink)})
+	s.finish(t, "a", owned, store.Outcome{Sent: only(s.claim(t), "1", 0)})
+	require.Zero(t, s.status(t).Retries)
+	left := s.claim(t)
+	require.Equal(t, []string{"1/1"}, names(left))
+	require.Zero(t, left[0].Attempts)
+}
+
+func fencesRemoval(t *testing.T, s *relaySuite) {
+	old := s.balance(t, "a", blink)
+	s.append(t, message("1", 0), message("2", 0))
+	claimed := s.claim(t)
+	current := s.balance(t, "b", ttl)
+	s.finish(t, "a", old, store.Outcome{Sent: claimed})
+	require.Len(t, s.claim(t), 2, "the old owner removes nothing")
+	s.finish(t, "b", old, store.Outcome{Sent: claimed})
+	require.Len(t, s.claim(t), 2, "an old epoch removes nothing")
+	s.finish(t, "b", current, store.Outcome{Sent: claimed})
+	require.Empty(t, s.claim(t))
+}
+
+func fencesBurial(t *testing.T, s *relaySuite) {
+	old := s.balance(t, "a", blink)
+	s.append(t, message("1", 0))
+	claimed := s.claim(t)
+	s.balance(t, "b", ttl)
+	s.finish(t, "a", old, store.Outcome{Dead: failures(claimed, 0)})
+	require.Zero(t, s.status(t).DeadLetters)
+	require.Len(t, s.claim(t), 1)
+}
+
+func buriesWhole(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	dead := message("1", 3)
+	dead.Queue, dead.CorrelationID, dead.Meta = "webhooks", "c-1", json.RawMessage(`{"m":1}`)
+	s.append(t, dead, message("1", 4))
+	claimed := only(s.claim(t), "1", 3)
+	s.finish(t, "a", owned, store.Outcome{Failed: failures(claimed, blink)})
+	claimed = only(s.claim(t), "1", 3)
+	s.finish(t, "a", owned, store.Outcome{Dead: failures(claimed, 0)})
+
+	require.Equal(t, []string{"1/4"}, names(s.claim(t)), "the next revision may go")
+	st := s.status(t)
+	require.Equal(t, int64(1), st.DeadLetters)
+	require.Zero(t, st.Retries)
+	var row struct {
+		ID            int64
+		Model, Key    string
+		Revision      int64
+		Queue, Meta   string
+		CorrelationID string
+		Attempts      int
+		LastError     string
+	}
+	require.NoError(t, s.DB().NewSelect().Table("outbox_dead_letters").
+		Column("id", "model", "key", "revision", "queue", "meta", "correlation_id", "attempts", "last_error").
+		Scan(t.Context(), &row))
+	require.Equal(t, claimed[0].ID, row.ID)
+	require.Equal(t, int64(3), row.Revision)
+	require.Equal(t, "webhooks", row.Queue)
+	require.Equal(t, `{"m":1}`, row.Meta)
+	require.Equal(t, "c-1", row.CorrelationID)
+	require.Equal(t, 2, row.Attempts)
+	require.Equal(t, "no queue", row.LastError)
+}
+
+func storesAnyErrorText(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0))
+	failed := failures(s.claim(t), time.Hour)
+	failed[0].Error = "broken \x00 \xff? ' " + strings.Repeat("é", 10_000)
+	s.finish(t, "a", owned, store.Outcome{Failed: failed})
+	var text string
+	require.NoError(t, s.DB().NewSelect().Table("outbox_retries").Column("last_error").Scan(t.Context(), &text))
+	require.True(t, strings.HasPrefix(text, "broken  ? ' é"))
+	require.LessOrEqual(t, len(text), 2000)
+}
+
+func countsStatus(t *testing.T, s *relaySuite) {
+	require.Equal(t, store.Status{Lanes: lanes}, s.status(t))
+	s.balance(t, "a", ttl)
+	s.append(t, message("1", 0), message("2", 0))
+	st := s.status(t)
+	require.Positive(t, st.OldestAge)
+	require.Less(t, st.OldestAge, time.Hour)
+	st.OldestAge = 0
+	require.Equal(t, store.Status{Unsent: 2, Relays: 1, Lanes: lanes, LanesOwned: lanes}, st)
+}
+
+func (s *relaySuite) exec(t *testing.T, statement string) {
+	t.Helper()
+	_, err := s.DB().ExecContext(t.Context(), statement)
+	require.NoError(t, err)
+}
+
+func failures(messages []store.Claimed, wait time.Duration) []store.Failure {
+	failed := make([]store.Failure, len(messages))
+	for i, m := range messages {
+		failed[i] = store.Failure{Claimed: m, Error: "no queue", Wait: wait}
+	}
+	return failed
+}
+
+func only(messages []store.Claimed, key string, revision int64) []store.Claimed {
+	for _, m := range messages {
+		if m.Key == key && m.Revision == revision {
+			return []store.Claimed{m}
+		}
+	}
+	return nil
+}
+
+func names(messages []store.Claimed) []string {
+	var out []string
+	for _, m := range messages {
+		out = append(out, fmt.Sprintf("%s/%d", m.Key, m.Revision))
+	}
+	return out
+}

@@ -1,0 +1,99 @@
+// Command bench compares what cqrsync does with what one would write by hand or take instead. Absolute figures move by
+// tens of percent with the machine, so every case of a comparison runs in the same minutes, round by round, and the
+// result is a ratio with its spread.
+//
+//	go run ./tests/bench --list
+//	go run ./tests/bench write
+//	go run ./tests/bench --json write     # a line per case
+//
+// Services are found as the tests find them: CQRSYNC_TEST_POSTGRES, CQRSYNC_TEST_RABBITMQ. It ends by itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A bench compares cases; it hands each group to run as soon as it is measured.
+type bench struct {
+	name  string
+	about string
+	run   func(ctx context.Context, o options, report func(result)) error
+}
+
+type options struct {
+	rounds   int
+	duration time.Duration
+	progress io.Writer
+}
+
+func benches() []bench {
+	return []bench{
+		{"write", "transactions per second: business statement / with a hand-written outbox insert / with cqrsync", benchWrite},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	list := flags.Bool("list", false, "list the benches")
+	asJSON := flags.Bool("json", false, "print a JSON line per case instead of a table")
+	o := options{progress: stderr}
+	flags.IntVar(&o.rounds, "rounds", 5, "how often each case runs")
+	flags.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long a case runs in a round, where it is timed by duration")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *list {
+		for _, b := range benches() {
+			fmt.Fprintf(stdout, "%-14s %s\n", b.name, b.about)
+		}
+		return nil
+	}
+	if flags.NArg() == 0 {
+		return errors.New("name a bench, or --list")
+	}
+	var errs []error
+	for _, name := range flags.Args() {
+		i := slices.IndexFunc(benches(), func(b bench) bool { return b.name == name })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("unknown bench %q: --list names them", name))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, b := range benches() {
+		if !slices.Contains(flags.Args(), b.name) {
+			continue
+		}
+		print := func(r result) { r.table(stdout) }
+		if *asJSON {
+			print = func(r result) { r.json(stdout) }
+		} else {
+			fmt.Fprintf(stdout, "%s: %s\n%s\n", b.name, b.about, strings.Repeat("-", 100))
+		}
+		if err := b.run(ctx, o, print); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+	}
+	return nil
+}
