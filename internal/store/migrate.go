@@ -22,10 +22,21 @@ import (
 // statement, in the migration's own transaction, writes its mark, and the mark's unique name is the lock. The second
 // one waits there, fails when the first commits, and goes on with the next migration. A crash at any moment leaves
 // either both, tables and mark, or neither.
+//
+// Where there is nothing to do it only reads, so that a service may call it that has no right to make tables.
 func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("migrate %s tables: %w", side, err)
+		}
+	}()
+	pending, err := s.Pending(ctx, side)
+	if err != nil || len(pending) == 0 {
+		return nil, err
+	}
 	migrator, err := s.migrator(ctx, side)
 	if err != nil {
-		return nil, fmt.Errorf("migrate %s tables: %w", side, err)
+		return nil, err
 	}
 	for {
 		group, err := migrator.Migrate(ctx)
@@ -38,7 +49,7 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 			return applied, nil
 		}
 		if !appliedByOther(ctx, migrator, group) {
-			return applied, fmt.Errorf("migrate %s tables: %w", side, err)
+			return applied, err
 		}
 	}
 }

@@ -165,6 +165,18 @@ func TestMigrateRecoversFromACrashAfterTheCommit(t *testing.T) {
 	})
 }
 
+func TestMigrateOnlyReadsWhereThereIsNothingToDo(t *testing.T) {
+	rawURL := dbtest.PostgresURL(t)
+	_, err := newStore(t, dbtest.Open(t, rawURL)).Migrate(t.Context(), Outbox)
+	require.NoError(t, err)
+	readOnly := newStore(t, dbtest.Open(t, rawURL+"&default_transaction_read_only=on"))
+	applied, err := readOnly.Migrate(t.Context(), Outbox)
+	require.NoError(t, err)
+	require.Empty(t, applied)
+	_, err = readOnly.Migrate(t.Context(), Replica)
+	require.ErrorContains(t, err, "read-only")
+}
+
 func TestMigrateReportsWhatIsInTheWay(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		s := newStore(t, db)
@@ -194,6 +206,19 @@ func TestPrintedMigrationsAreSQLThatMigrateRecognises(t *testing.T) {
 			require.Empty(t, applied)
 		}
 		requireLanes(t, s, 64)
+	})
+}
+
+func TestRequireMigratedNamesTheCommand(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s := newStore(t, db)
+		err := s.RequireMigrated(t.Context(), Replica)
+		require.ErrorIs(t, err, ErrNotMigrated)
+		require.ErrorContains(t, err, "relay migrate --side replica")
+		_, err = s.Migrate(t.Context(), Replica)
+		require.NoError(t, err)
+		require.NoError(t, s.RequireMigrated(t.Context(), Replica))
+		require.ErrorIs(t, s.RequireMigrated(t.Context(), Outbox), ErrNotMigrated)
 	})
 }
 

@@ -1,0 +1,260 @@
+package amqp
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
+	amqp091 "github.com/rabbitmq/amqp091-go"
+)
+
+const (
+	defaultExchange       = "cqrs"
+	defaultConfirmTimeout = 30 * time.Second
+	defaultConnectTimeout = 10 * time.Second
+	defaultWindow         = 1000
+	defaultPoolSize       = 16
+)
+
+// Config is watermill-amqp's configuration and two settings it has no field for. NewConfig fills it; change what must
+// differ. What it means here:
+//
+//   - Publish.Mandatory: a message that no queue takes is transport.ErrUnroutable; false: it counts as published.
+//   - Publish.ChannelPoolSize: how many calls publish at once, each on its own connection; further ones wait. Zero means 16.
+//   - Publish.ConfirmDelivery has no effect: every message is confirmed.
+//   - Publish.Transactional, Publish.Immediate and Connection.AmqpConfig.Recovery are refused.
+//   - Consume.Qos has no effect: the window is the prefetch count.
+type Config struct {
+	wamqp.Config
+
+	// ConfirmTimeout is how long the broker may take to confirm the oldest unconfirmed message, to read what is
+	// written to it, or to let publishers go on after it blocked them. After it the connection is given up and the
+	// fate of its messages is unknown. Zero means 30 s.
+	ConfirmTimeout time.Duration
+	// Window is how many messages of a batch may be unconfirmed at once. Zero means 1000; 1 waits for each, which is
+	// some twelve times slower.
+	Window int
+	// Logger receives lost connections and unroutable messages. Nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// NewConfig reads a URL (see the package documentation) and sets up the topology of the replica service queue. An
+// empty queue means one queue per topic, called like the topic; a publisher needs none.
+//
+// It reports every mistake at once, and never the password.
+func NewConfig(rawURL, queue string) (Config, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return Config{}, errURL // the parser's own message quotes the URL, and with it the password
+	}
+	given, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return Config{}, fmt.Errorf("RabbitMQ configuration: URL parameters: %w", err)
+	}
+	o := options{given: given}
+	config := topology(o.text("exchange", defaultExchange), queue, o.queueType())
+	config.Publish.Mandatory = o.boolean("mandatory")
+	config.ConfirmTimeout = o.duration("confirm_timeout", defaultConfirmTimeout)
+	config.Window = o.positive("window", defaultWindow)
+	u.RawQuery = o.passOn().Encode()
+	config.Connection.AmqpURI = u.String()
+	if err := errors.Join(append(o.errs, checkQueue(queue), config.validateURI())...); err != nil {
+		return Config{}, fmt.Errorf("RabbitMQ configuration: %w", err)
+	}
+	return config, nil
+}
+
+var errURL = errors.New("the broker URL cannot be read: want amqp://user:password@host:5672/vhost, with reserved " +
+	"characters (: / ? # @ %) in user, password and vhost percent-encoded")
+
+// checkQueue refuses wildcards: the queue's direct topics would also catch other queues' messages.
+func checkQueue(name string) error {
+	if strings.ContainsAny(name, "*#") || len(name) > 200 {
+		return fmt.Errorf("queue %.40q: want at most 200 bytes without * and #", name)
+	}
+	return nil
+}
+
+// topology is django-cqrs's: change an argument, and one kind of service can no longer declare what the other declared.
+func topology(exchange, queue string, arguments amqp091.Table) Config {
+	same := func(topic string) string { return topic }
+	config := Config{Config: wamqp.Config{
+		Marshaler: Marshaler{},
+		Exchange: wamqp.ExchangeConfig{
+			GenerateName: wamqp.GenerateExchangeNameConstant(exchange), Type: amqp091.ExchangeTopic, Durable: true,
+		},
+		Queue: wamqp.QueueConfig{
+			GenerateName: wamqp.GenerateQueueNameTopicName, Durable: true, Arguments: arguments,
+		},
+		QueueBind:       wamqp.QueueBindConfig{GenerateRoutingKey: same},
+		Publish:         wamqp.PublishConfig{GenerateRoutingKey: same, ConfirmDelivery: true},
+		TopologyBuilder: TopologyBuilder{},
+	}}
+	if queue != "" {
+		config.Queue.GenerateName = wamqp.GenerateQueueNameConstant(queue)
+	}
+	return config
+}
+
+// withDefaults fills the zero values.
+func (c Config) withDefaults() Config {
+	if c.ConfirmTimeout == 0 {
+		c.ConfirmTimeout = defaultConfirmTimeout
+	}
+	if c.Window == 0 {
+		c.Window = defaultWindow
+	}
+	if c.Publish.ChannelPoolSize == 0 {
+		c.Publish.ChannelPoolSize = defaultPoolSize
+	}
+	if c.Connection.Reconnect == nil {
+		c.Connection.Reconnect = &wamqp.ReconnectConfig{
+			BackoffInitialInterval:     100 * time.Millisecond,
+			BackoffRandomizationFactor: 0.5,
+			BackoffMultiplier:          2,
+			BackoffMaxInterval:         5 * time.Second,
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func (c Config) validatePublisher() error { return c.validate(c.ValidatePublisher()) }
+
+func (c Config) validateSubscriber() error {
+	var err error
+	if c.QueueBind.GenerateRoutingKey == nil {
+		err = errors.New("missing Config.QueueBind.GenerateRoutingKey")
+	}
+	return c.validate(c.ValidateSubscriber(), err)
+}
+
+func (c Config) validate(errs ...error) error {
+	refuse := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	refuse(c.TopologyBuilder == nil, "missing Config.TopologyBuilder: set amqp.TopologyBuilder{}")
+	refuse(c.ConfirmTimeout < 0, "Config.ConfirmTimeout is %s: want a positive duration, or 0 for 30s", c.ConfirmTimeout)
+	refuse(c.Window < 0, "Config.Window is %d: want a positive number, or 0 for 1000", c.Window)
+	refuse(c.Publish.ChannelPoolSize < 0, "Config.Publish.ChannelPoolSize is %d: want a positive number, or 0 for 16",
+		c.Publish.ChannelPoolSize)
+	refuse(c.Publish.Transactional, "Config.Publish.Transactional is set: leave it, every message is confirmed")
+	refuse(c.Publish.Immediate, "Config.Publish.Immediate is set: leave it, RabbitMQ does not know it")
+	if own := c.Connection.AmqpConfig; own != nil {
+		refuse(own.Recovery != nil, "Config.Connection.AmqpConfig.Recovery is set: leave it, this package reconnects")
+		refuse(own.TLSClientConfig != nil && c.Connection.TLSConfig != nil,
+			"Config.Connection has both TLSConfig and AmqpConfig.TLSClientConfig: set one")
+	}
+	if c.Connection.AmqpURI != "" { // watermill-amqp says so when it is empty
+		errs = append(errs, c.validateURI())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("RabbitMQ configuration: %w", err)
+	}
+	return nil
+}
+
+func (c Config) validateURI() error {
+	if _, err := url.Parse(c.Connection.AmqpURI); err != nil {
+		return errURL
+	}
+	_, err := amqp091.ParseURI(c.Connection.AmqpURI)
+	return err
+}
+
+// connectTimeout bounds making a connection and declaring the topology on it.
+func (c Config) connectTimeout() time.Duration {
+	if uri, err := amqp091.ParseURI(c.Connection.AmqpURI); err == nil && uri.ConnectionTimeout > 0 {
+		return time.Duration(uri.ConnectionTimeout) * time.Millisecond
+	}
+	return defaultConnectTimeout
+}
+
+// options takes this package's parameters out of a URL's query and collects what is wrong with them.
+type options struct {
+	given url.Values
+	errs  []error
+}
+
+// brokers are the parameters that amqp091 reads (https://www.rabbitmq.com/docs/uri-query-parameters).
+var brokers = []string{
+	"auth_mechanism", "cacertfile", "certfile", "channel_max", "connection_timeout", "heartbeat", "keyfile",
+	"server_name_indication",
+}
+
+func (o *options) text(name, standard string) string {
+	value := o.given.Get(name)
+	o.given.Del(name)
+	if value == "" {
+		return standard
+	}
+	return value
+}
+
+func (o *options) wrong(name, value, want string) {
+	o.errs = append(o.errs, fmt.Errorf("URL parameter %s=%s: want %s", name, value, want))
+}
+
+func (o *options) boolean(name string) bool {
+	text := o.text(name, "false")
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		o.wrong(name, text, "true or false")
+	}
+	return value
+}
+
+func (o *options) duration(name string, standard time.Duration) time.Duration {
+	text := o.text(name, standard.String())
+	value, err := time.ParseDuration(text)
+	if err != nil || value <= 0 {
+		o.wrong(name, text, "a positive duration such as 30s")
+	}
+	return value
+}
+
+func (o *options) positive(name string, standard int) int {
+	text := o.text(name, strconv.Itoa(standard))
+	value, err := strconv.Atoi(text)
+	if err != nil || value <= 0 {
+		o.wrong(name, text, "a positive number")
+	}
+	return value
+}
+
+func (o *options) queueType() amqp091.Table {
+	switch text := o.text("queue_type", "classic"); text {
+	case "classic":
+		return nil
+	case "quorum":
+		// A nack means "later", never "drop". RabbitMQ 4 drops a quorum queue's message at the twentieth; it takes
+		// -1 for "never", which older brokers refuse, so here is a number that both take.
+		return amqp091.Table{"x-queue-type": "quorum", "x-delivery-limit": math.MaxInt32}
+	default:
+		o.wrong("queue_type", text, "classic or quorum")
+		return nil
+	}
+}
+
+// passOn returns what is left for amqp091, which would silently ignore a parameter it does not know.
+func (o *options) passOn() url.Values {
+	for _, name := range slices.Sorted(maps.Keys(o.given)) {
+		if !slices.Contains(brokers, name) {
+			o.errs = append(o.errs, fmt.Errorf("unknown URL parameter %q: want exchange, queue_type, mandatory, "+
+				"confirm_timeout, window, or RabbitMQ's %s", name, strings.Join(brokers, ", ")))
+		}
+	}
+	return o.given
+}

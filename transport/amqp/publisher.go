@@ -1,0 +1,264 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/cqrsync/cqrsync/transport"
+)
+
+// Publisher publishes with pipelined confirms. It connects when it has something to publish, not before, so that a
+// service starts without its broker.
+type Publisher struct {
+	config Config
+	dialer *dialer
+	turns  chan struct{} // a token per call that is publishing
+
+	close   sync.Once
+	closing chan struct{}   // closed first: no new calls
+	ended   context.Context // ends when the calls under way had their time
+	end     context.CancelCauseFunc
+
+	mu         sync.Mutex
+	idle       []*session // the last used one at the end
+	unroutable map[string]int64
+}
+
+var _ transport.BatchPublisher = (*Publisher)(nil)
+
+var errClosed = errors.New("the publisher is closed")
+
+// NewPublisher checks the configuration. It does not connect.
+func NewPublisher(config Config) (*Publisher, error) {
+	config = config.withDefaults()
+	if err := config.validatePublisher(); err != nil {
+		return nil, err
+	}
+	p := &Publisher{
+		config:     config,
+		dialer:     newDialer(config, "cqrsync publisher"),
+		turns:      make(chan struct{}, config.Publish.ChannelPoolSize),
+		closing:    make(chan struct{}),
+		unroutable: map[string]int64{},
+	}
+	p.ended, p.end = context.WithCancelCause(context.Background())
+	return p, nil
+}
+
+// Publish publishes messages in order and returns what went wrong, joined. It ends early with the context of any of
+// the messages. Unlike stock publishers it does not stop at a message that is refused: the next ones are on their way
+// by then.
+func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	batch := make([]transport.Outgoing, len(messages))
+	for i, msg := range messages {
+		batch[i] = transport.Outgoing{Topic: topic, Message: msg}
+		if msg.Context().Err() != nil {
+			cancel(context.Cause(msg.Context()))
+		}
+		defer context.AfterFunc(msg.Context(), func() { cancel(context.Cause(msg.Context())) })()
+	}
+	return errors.Join(slices.Compact(p.PublishBatch(ctx, batch))...)
+}
+
+// PublishBatch implements transport.BatchPublisher. Errors that concern one message are ErrNacked, ErrRefused,
+// transport.ErrUnroutable and the marshaler's.
+//
+// A message that the broker refuses ends the channel for all on it, and the broker does not say which one it was. So
+// what is left of the batch goes out one by one on a new channel: the refusal meets the right message, and only that.
+func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
+	errs := make([]error, len(batch))
+	settle := func(q *parcel, fate error) { errs[q.index] = p.verdict(batch[q.index], fate) }
+	pending := p.marshal(batch, settle)
+	for window := p.config.Window; len(pending) > 0; window = 1 {
+		var err error
+		pending, err = p.attempt(ctx, pending, window, settle)
+		if !errors.Is(err, ErrRefused) {
+			err = fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+			for _, q := range pending {
+				errs[q.index] = err
+			}
+			break
+		}
+		if window == 1 && len(pending) > 0 {
+			settle(&pending[0], err)
+			pending = pending[1:]
+		}
+	}
+	return errs
+}
+
+// Unroutable counts the messages of each topic that no queue took since the publisher was made.
+func (p *Publisher) Unroutable() map[string]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.unroutable)
+}
+
+// Close refuses new calls, gives those under way ConfirmTimeout to finish, and disconnects.
+func (p *Publisher) Close() error {
+	p.close.Do(func() {
+		close(p.closing)
+		timer := time.AfterFunc(p.config.ConfirmTimeout, func() { p.end(errClosed) })
+		defer timer.Stop()
+		for range cap(p.turns) {
+			p.turns <- struct{}{}
+		}
+		p.end(errClosed)
+		var goodbyes sync.WaitGroup
+		for _, s := range p.idle {
+			goodbyes.Go(s.conn.close)
+		}
+		goodbyes.Wait()
+	})
+	return nil
+}
+
+// marshal settles what cannot be sent and returns the rest.
+func (p *Publisher) marshal(batch []transport.Outgoing, settle func(*parcel, error)) []parcel {
+	parcels := make([]parcel, 0, len(batch))
+	for i, out := range batch {
+		q := parcel{
+			index:    i,
+			exchange: p.config.Exchange.GenerateName(out.Topic),
+			key:      p.config.Publish.GenerateRoutingKey(out.Topic),
+		}
+		var err error
+		if q.publishing, err = p.config.Marshaler.Marshal(out.Message); err == nil {
+			err = checkLimits(q.key, q.publishing)
+		}
+		if err != nil {
+			settle(&q, err)
+			continue
+		}
+		parcels = append(parcels, q)
+	}
+	return parcels
+}
+
+// verdict is what the caller hears about one message.
+func (p *Publisher) verdict(out transport.Outgoing, fate error) error {
+	if errors.Is(fate, errReturned) {
+		if !p.config.Publish.Mandatory {
+			p.countUnroutable(out.Topic)
+			return nil
+		}
+		fate = transport.ErrUnroutable
+	}
+	if fate == nil {
+		return nil
+	}
+	return fmt.Errorf("message %s to %s: %w", out.Message.UUID, out.Topic, fate)
+}
+
+func (p *Publisher) countUnroutable(topic string) {
+	p.mu.Lock()
+	p.unroutable[topic]++
+	first := p.unroutable[topic] == 1
+	p.mu.Unlock()
+	if first {
+		p.config.Logger.Warn("no queue takes the messages of a topic: they are gone; set mandatory=true to keep them back",
+			"topic", topic)
+	}
+}
+
+// attempt publishes on one session and returns the parcels whose fate is unknown, and why.
+func (p *Publisher) attempt(
+	ctx context.Context, parcels []parcel, window int, settle func(*parcel, error),
+) (unknown []parcel, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.ended, func() { cancel(errClosed) })()
+	if err := p.enter(ctx); err != nil {
+		return parcels, err
+	}
+	defer func() { <-p.turns }()
+
+	s, err := p.session(ctx, parcels)
+	if err != nil {
+		return parcels, err
+	}
+	stop := context.AfterFunc(ctx, s.conn.cut)
+	err = s.publish(ctx, parcels, window, func(q *parcel, fate error) {
+		settle(q, fate)
+		parcels = parcels[1:]
+	})
+	if stop() && err == nil {
+		p.keep(s)
+		return nil, nil
+	}
+	s.conn.cut()
+	for _, q := range parcels { // confirms come out of order
+		if q.confirm != nil && q.confirm.Acked() {
+			settle(&q, s.fate(&q))
+			continue
+		}
+		q.confirm = nil
+		unknown = append(unknown, q)
+	}
+	return unknown, because(ctx, err)
+}
+
+// enter waits for a turn.
+func (p *Publisher) enter(ctx context.Context) error {
+	select {
+	case <-p.closing:
+		return errClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	default:
+	}
+	select {
+	case <-p.closing:
+		return errClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case p.turns <- struct{}{}:
+		return nil
+	}
+}
+
+// session returns an idle session or makes one, with the exchanges of the parcels declared.
+func (p *Publisher) session(ctx context.Context, parcels []parcel) (_ *session, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.config.connectTimeout(), errConnectTimeout)
+	defer cancel()
+	s := p.take()
+	if s == nil {
+		if s, err = openSession(ctx, p.dialer, p.config); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.declare(ctx, parcels); err != nil {
+		s.conn.cut()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (p *Publisher) take() *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.idle) > 0 {
+		last := len(p.idle) - 1
+		s := p.idle[last]
+		p.idle = p.idle[:last]
+		if !s.channel.IsClosed() {
+			return s
+		}
+	}
+	return nil
+}
+
+func (p *Publisher) keep(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, s)
+}

@@ -1,0 +1,207 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+)
+
+// ErrNacked is the error of a message that the broker took and could not keep, for example because a queue is full
+// and rejects. It concerns that message alone.
+var ErrNacked = errors.New("the broker rejected the message (nack): see the limits of the queues bound to its topic")
+
+// ErrRefused is the error of a message whose content made the broker close the channel: larger than it allows, headers
+// that it reserves for itself, more metadata than fit a frame. It concerns that message alone, and comes back with it.
+var ErrRefused = errors.New("the broker refuses the message")
+
+// errReturned: no queue takes the message. Publisher decides what that means.
+var errReturned = errors.New("returned")
+
+// parcel is one message on its way.
+type parcel struct {
+	index      int // in the caller's batch
+	exchange   string
+	key        string
+	publishing amqp091.Publishing
+	confirm    *amqp091.DeferredConfirmation // nil until it is sent
+}
+
+// session is a connection with one channel in confirm mode. One caller uses it at a time, because the order of
+// messages is that of one channel, and because what goes wrong then concerns that caller only. After any error it is
+// thrown away.
+type session struct {
+	config   Config
+	conn     *connection
+	channel  *amqp091.Channel
+	closed   chan *amqp091.Error
+	returns  chan amqp091.Return
+	returned map[destination]int // returns that are not assigned to their parcel yet
+	declared map[string]bool     // exchanges
+}
+
+// destination identifies a returned message. Parcels that share it are the same message: any of them will do.
+type destination struct{ messageID, exchange, key string }
+
+func openSession(ctx context.Context, d *dialer, config Config) (*session, error) {
+	conn, err := d.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, conn.cut)()
+	channel, err := conn.Channel()
+	if err == nil {
+		err = channel.Confirm(false)
+	}
+	if err != nil {
+		conn.cut()
+		return nil, fmt.Errorf("open a channel with confirms: %w", because(ctx, err))
+	}
+	return &session{
+		config:  config,
+		conn:    conn,
+		channel: channel,
+		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
+		// A return comes before the confirm of its message, and at most Window messages lack theirs. amqp091 would
+		// drop a return that finds no room, and the message would pass for routed.
+		returns:  channel.NotifyReturn(make(chan amqp091.Return, config.Window)),
+		returned: map[destination]int{},
+		declared: map[string]bool{},
+	}, nil
+}
+
+// declare makes sure that the exchanges exist. Publishing to one that does not would close the channel.
+func (s *session) declare(ctx context.Context, parcels []parcel) error {
+	defer context.AfterFunc(ctx, s.conn.cut)()
+	for _, p := range parcels {
+		if s.declared[p.exchange] || p.exchange == "" { // the default exchange always exists
+			continue
+		}
+		if err := s.config.TopologyBuilder.ExchangeDeclare(s.channel, p.exchange, s.config.Config); err != nil {
+			return because(ctx, err)
+		}
+		s.declared[p.exchange] = true
+	}
+	return nil
+}
+
+// publish sends parcels in order with up to window of them unconfirmed, and calls settle for each as its fate becomes
+// known: nil, errReturned or ErrNacked. An error means that the session is over; what was not settled by then may or
+// may not have arrived.
+func (s *session) publish(ctx context.Context, parcels []parcel, window int, settle func(*parcel, error)) error {
+	sent, settled := 0, 0
+	for settled < len(parcels) {
+		if sent < len(parcels) && sent-settled < window {
+			if err := s.send(ctx, &parcels[sent]); err != nil {
+				return err
+			}
+			sent++
+			continue
+		}
+		p := &parcels[settled]
+		if err := s.await(ctx, p); err != nil {
+			return err
+		}
+		settle(p, s.fate(p))
+		settled++
+	}
+	return nil
+}
+
+func (s *session) send(ctx context.Context, p *parcel) (err error) {
+	if b := s.conn.blockade.Load(); b != nil {
+		if err := s.patience(ctx, b.over); err != nil {
+			return err
+		}
+	}
+	// Mandatory always, or an unroutable message would be confirmed and gone without a trace.
+	p.confirm, err = s.channel.PublishWithDeferredConfirm(p.exchange, p.key, true, false, p.publishing)
+	return s.cause(err)
+}
+
+// await returns when the broker confirmed or nacked the parcel.
+func (s *session) await(ctx context.Context, p *parcel) error {
+	select {
+	case <-p.confirm.Done():
+	default:
+		if err := s.patience(ctx, p.confirm.Done()); err != nil {
+			return err
+		}
+	}
+	if !p.confirm.Acked() && s.channel.IsClosed() { // amqp091 nacks whatever is open when a channel closes
+		return s.cause(amqp091.ErrClosed)
+	}
+	return nil
+}
+
+// fate of a parcel that was awaited.
+func (s *session) fate(p *parcel) error {
+	for len(s.returns) > 0 {
+		r := <-s.returns
+		s.returned[destination{r.MessageId, r.Exchange, r.RoutingKey}]++
+	}
+	to := destination{p.publishing.MessageId, p.exchange, p.key}
+	switch {
+	case !p.confirm.Acked():
+		return ErrNacked
+	case s.returned[to] > 1:
+		s.returned[to]--
+	case s.returned[to] == 1:
+		delete(s.returned, to)
+	default:
+		return nil
+	}
+	return errReturned
+}
+
+// patience waits for an event as long as the broker is given for one.
+func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
+	timer := time.NewTimer(s.config.ConfirmTimeout)
+	defer timer.Stop()
+	select {
+	case <-event:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		if b := s.conn.blockade.Load(); b != nil {
+			return fmt.Errorf("RabbitMQ has blocked publishers for %s: %s", s.config.ConfirmTimeout, b.reason)
+		}
+		return fmt.Errorf("RabbitMQ did not confirm within %s", s.config.ConfirmTimeout)
+	}
+}
+
+// cause finds the broker's reason behind "closed"; amqp091 delivers it at about the same time.
+func (s *session) cause(err error) error {
+	if !errors.Is(err, amqp091.ErrClosed) {
+		return err
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case reason := <-s.closed:
+		if refused(reason) {
+			return fmt.Errorf("%w: %w", ErrRefused, reason)
+		}
+		if reason != nil {
+			return reason
+		}
+	case <-timer.C:
+	}
+	return err
+}
+
+// refused says whether the broker closed the channel because of what a message contains. amqp091 uses the same codes
+// for trouble of its own, such as a lost connection.
+func refused(reason *amqp091.Error) bool {
+	if reason == nil || !reason.Server {
+		return false
+	}
+	switch reason.Code {
+	case amqp091.PreconditionFailed, amqp091.ContentTooLarge, amqp091.FrameError:
+		return true
+	}
+	return false
+}

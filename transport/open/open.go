@@ -1,0 +1,95 @@
+// Package open makes publishers and subscribers by URL:
+//
+//	amqp://user:password@host:5672/vhost   RabbitMQ; amqps:// with TLS. Options: see package transport/amqp.
+//	sqlite://broker.db                     a file, relative to the working directory; sqlite:///var/lib/x.db: absolute
+//	memory: or memory:NAME                 a broker inside the process, one for each name
+//
+// Options of sqlite, after a question mark:
+//
+//	retention   how long a message may wait in a queue, as in 36h; 0 = for ever; default 168h
+//	mandatory   true: a message for a topic without a queue is an error; false (default): it is dropped
+//
+// Nothing connects here: errors are about the URL, all at once, and never contain a password.
+//
+// Neighbours: cmd and the examples choose their broker through it; one package per scheme stands beside it.
+package open
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/amqp"
+)
+
+// Options are what a URL cannot say. The zero value is ready.
+type Options struct {
+	// Logger receives what no caller can be told, such as trouble that is being retried. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Publisher returns a publisher for the broker that rawURL names.
+func Publisher(rawURL string, o Options) (transport.BatchPublisher, error) {
+	b, err := parse(rawURL, "", o)
+	if err != nil {
+		return nil, explain(rawURL, err)
+	}
+	pub, err := b.publisher()
+	if err != nil {
+		return nil, explain(rawURL, err)
+	}
+	return pub, nil
+}
+
+// Subscriber returns a subscriber of a queue, which is the name of the replica service. The workers of one service, in
+// any number of processes, share its queue.
+func Subscriber(rawURL, queue string, o Options) (transport.WindowSubscriber, error) {
+	b, err := parse(rawURL, queue, o)
+	if queue == "" {
+		err = errors.Join(err, errors.New("the queue has no name: give it that of the replica service"))
+	}
+	if err != nil {
+		return nil, explain(rawURL, err)
+	}
+	sub, err := b.subscriber()
+	if err != nil {
+		return nil, explain(rawURL, err)
+	}
+	return sub, nil
+}
+
+func explain(rawURL string, err error) error {
+	return fmt.Errorf("broker URL %q: %w", database.Redact(rawURL), err)
+}
+
+// broker is what a URL can be made into.
+type broker struct {
+	publisher  func() (transport.BatchPublisher, error)
+	subscriber func() (transport.WindowSubscriber, error)
+}
+
+func parse(rawURL, queue string, o Options) (broker, error) {
+	scheme, _, _ := strings.Cut(rawURL, ":")
+	switch scheme {
+	case "amqp", "amqps":
+		return parseAMQP(rawURL, queue, o)
+	case "sqlite":
+		return parseSQLite(rawURL, queue, o)
+	case "memory":
+		return parseMemory(rawURL, queue)
+	default:
+		return broker{}, errors.New("unknown scheme: want amqp://…, amqps://…, sqlite://FILE, memory: or memory:NAME")
+	}
+}
+
+func parseAMQP(rawURL, queue string, o Options) (broker, error) {
+	config, err := amqp.NewConfig(rawURL, queue)
+	config.Logger = o.Logger
+	return broker{
+		publisher:  func() (transport.BatchPublisher, error) { return amqp.NewPublisher(config) },
+		subscriber: func() (transport.WindowSubscriber, error) { return amqp.NewSubscriber(config) },
+	}, err
+}

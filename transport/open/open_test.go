@@ -1,0 +1,140 @@
+package open_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/open"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A broker is a URL; nothing else changes with it.
+func Example() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	subscriber, _ := open.Subscriber("memory:example", "webhooks", open.Options{})
+	defer subscriber.Close()
+	messages, _ := subscriber.Subscribe(ctx, "order")
+
+	publisher, _ := open.Publisher("memory:example", open.Options{})
+	defer publisher.Close()
+	_ = publisher.Publish("order", message.NewMessage("1", []byte("to every queue")))
+	_ = publisher.Publish(transport.DirectTopic("webhooks", "order"), message.NewMessage("2", []byte("to this one")))
+
+	for range 2 {
+		msg := <-messages
+		fmt.Printf("%s\n", msg.Payload)
+		msg.Ack()
+	}
+	// Output:
+	// to every queue
+	// to this one
+}
+
+func TestBothEndsOfAURLMeet(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a broker%.db")
+	for _, rawURL := range []string{"memory:", "memory:other", "sqlite://" + file + "?retention=0&mandatory=true"} {
+		t.Run(rawURL, func(t *testing.T) {
+			sub, err := open.Subscriber(rawURL, "webhooks", open.Options{})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, sub.Close()) }()
+			messages, err := sub.SubscribeWindow(t.Context(), "order", 2)
+			require.NoError(t, err)
+
+			pub, err := open.Publisher(rawURL, open.Options{})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, pub.Close()) }()
+			require.NoError(t, pub.Publish("order", message.NewMessage("id", []byte(rawURL))))
+
+			select {
+			case msg := <-messages:
+				require.Equal(t, rawURL, string(msg.Payload), "each URL its own broker")
+				msg.Ack()
+			case <-time.After(30 * time.Second):
+				require.Fail(t, "no message arrived")
+			}
+		})
+	}
+	require.FileExists(t, file)
+}
+
+func TestOptionsOfTheURLTakeEffect(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "broker.db")
+	for rawURL, want := range map[string]error{
+		"sqlite://" + file:                      nil,
+		"sqlite://" + file + "?mandatory=false": nil,
+		"sqlite://" + file + "?mandatory=true":  transport.ErrUnroutable,
+	} {
+		pub, err := open.Publisher(rawURL, open.Options{})
+		require.NoError(t, err)
+		require.ErrorIs(t, pub.Publish("order", message.NewMessage("id", nil)), want)
+		require.NoError(t, pub.Close())
+	}
+}
+
+func TestNothingConnectsBeforeItIsUsed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "broker.db")
+	for _, rawURL := range []string{"sqlite://" + file, "amqp://127.0.0.1:1/", "memory:"} {
+		pub, err := open.Publisher(rawURL, open.Options{})
+		require.NoError(t, err)
+		require.NoError(t, pub.Close())
+		sub, err := open.Subscriber(rawURL, "webhooks", open.Options{})
+		require.NoError(t, err)
+		require.NoError(t, sub.Close())
+	}
+	_, err := os.Stat(file)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestAWrongURLSaysWhatIsWrong(t *testing.T) {
+	for rawURL, wants := range map[string][]string{
+		"":                              {"unknown scheme", "amqp://", "amqps://", "sqlite://FILE", "memory:"},
+		"kafka://host":                  {"unknown scheme", `"kafka://host"`},
+		"broker.db":                     {"unknown scheme"},
+		"sqlite:broker.db":              {"the file is missing", "sqlite://FILE"},
+		"sqlite://":                     {"the file is missing"},
+		"sqlite://?retention=1h":        {"the file is missing"},
+		"sqlite://x?retention=week&a=b": {`retention is "week"`, "36h", `unknown option "a"`},
+		"sqlite://x?retention=-1h":      {`retention is "-1h"`},
+		"sqlite://x?mandatory=perhaps":  {"mandatory", "true or false"},
+		"sqlite://x?%zz":                {"option=value"},
+		"memory://name":                 {"memory:NAME"},
+		"amqp://host/?nonsense=1":       {"nonsense"},
+	} {
+		_, err := open.Publisher(rawURL, open.Options{})
+		require.Error(t, err, rawURL)
+		for _, want := range wants {
+			require.ErrorContains(t, err, want)
+		}
+		_, err = open.Subscriber(rawURL, "", open.Options{})
+		require.ErrorContains(t, err, "the queue has no name")
+		require.ErrorContains(t, err, wants[0], "all at once")
+	}
+	_, err := open.Publisher("sqlite://:memory:", open.Options{})
+	require.ErrorContains(t, err, "transport/memory")
+}
+
+func TestPasswordsStayOutOfErrors(t *testing.T) {
+	for _, rawURL := range []string{
+		"amqp://user:hunter2@host/?nonsense=1",
+		"amqp://user:hunter2@host:port/",
+		"amqp://user:hunt%er2@host/",
+		"rabbit://user:hunter2@host/",
+		"rabbit://user:hunter2@host:%%/",
+	} {
+		_, err := open.Publisher(rawURL, open.Options{})
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "hunter2")
+		require.NotContains(t, err.Error(), "er2@")
+	}
+}

@@ -1,0 +1,66 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+)
+
+// How often the file is polled: a change that was seen makes another one likely.
+const (
+	fastestPoll = 5 * time.Millisecond
+	slowestPoll = 100 * time.Millisecond
+	// wakeAtLeast bounds what a change that was overlooked can cost.
+	wakeAtLeast = time.Second
+)
+
+// watch wakes the consumers of this process when another connection, so another process, has changed the file. One
+// poll serves them all; it reads a number from shared memory.
+func (f *file) watch() {
+	interval := fastestPoll
+	var seen int64
+	var woken time.Time
+	for {
+		select {
+		case <-f.closing.Done():
+			return
+		case <-time.After(interval):
+		}
+		var version int64
+		err := f.reader.QueryRowContext(context.Background(), "PRAGMA data_version").Scan(&version)
+		switch {
+		case err == nil && version != seen:
+			seen, interval = version, fastestPoll
+		case err == nil && time.Since(woken) < wakeAtLeast:
+			interval = min(interval*6/5, slowestPoll)
+			continue
+		}
+		woken = time.Now()
+		f.wake() // after an error, too: the consumers meet it themselves and say so
+	}
+}
+
+// wake tells every consumer to look into its queue.
+func (f *file) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.consumers {
+		select {
+		case c.ready <- struct{}{}:
+		default: // it has not looked since the last time
+		}
+	}
+}
+
+// join lets a consumer be woken. The first one starts the watch.
+func (f *file) join(c *consumer) {
+	f.watchOnce.Do(func() { f.watching.Go(f.watch) })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.consumers[c] = struct{}{}
+}
+
+func (f *file) leave(c *consumer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.consumers, c)
+}
