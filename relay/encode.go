@@ -1,0 +1,51 @@
+package relay
+
+import (
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/transport"
+)
+
+// encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
+// body here, not when the row is written, so that one statement can draw the revision and write the row.
+func encode(m store.Claimed) (transport.Outgoing, error) {
+	if m.Invalid != nil {
+		return transport.Outgoing{}, m.Invalid
+	}
+	e := envelope.Message{
+		Signal:        envelope.Signal(m.Signal),
+		Model:         m.Model,
+		PK:            m.PK,
+		Data:          envelope.Stamp(m.Data, m.Revision, m.Updated),
+		Revision:      m.Revision,
+		Updated:       m.Updated,
+		Previous:      m.Previous,
+		Meta:          m.Meta,
+		CorrelationID: m.CorrelationID,
+		Expires:       m.Expires,
+		Key:           m.Key,
+		After:         m.After,
+		Queue:         m.Queue,
+		Headers:       m.Headers,
+	}
+	body, err := e.Encode()
+	if err != nil {
+		return transport.Outgoing{}, fmt.Errorf("encode outbox message %d: %w", m.ID, err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return transport.Outgoing{}, fmt.Errorf("draw a message id: %w", err)
+	}
+	out := message.NewMessage(id.String(), body)
+	out.Metadata = e.Metadata()
+	topic := m.Model
+	if m.Queue != "" {
+		topic = transport.DirectTopic(m.Queue, m.Model)
+	}
+	return transport.Outgoing{Topic: topic, Message: out}, nil
+}

@@ -1,0 +1,46 @@
+package relay
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// outage paces the tries while something the relay needs is away, and reports its coming and going once, not each try.
+type outage struct {
+	what    string
+	log     *slog.Logger
+	backoff backoff.ExponentialBackOff
+	longest time.Duration
+	since   time.Time // zero while nothing is wrong
+}
+
+func newOutage(what string, log *slog.Logger, longest time.Duration) outage {
+	return outage{what: what, log: log, longest: longest, backoff: backoff.ExponentialBackOff{
+		InitialInterval:     100 * time.Millisecond,
+		RandomizationFactor: 0.5,
+		Multiplier:          2,
+		MaxInterval:         5 * time.Second,
+	}}
+}
+
+func (o *outage) on() bool { return !o.since.IsZero() }
+
+// begin notes that it is away and returns how long to wait before the next try.
+func (o *outage) begin(err error) time.Duration {
+	if !o.on() {
+		o.since = time.Now()
+		o.backoff.Reset()
+		o.log.Warn(o.what+" unavailable, trying again", "error", err)
+	}
+	return min(o.backoff.NextBackOff(), o.longest)
+}
+
+// end notes that it is there.
+func (o *outage) end() {
+	if o.on() {
+		o.log.Info(o.what+" available again", "after", time.Since(o.since).Round(time.Millisecond))
+		o.since = time.Time{}
+	}
+}

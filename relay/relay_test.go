@@ -1,0 +1,446 @@
+package relay_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/transport"
+)
+
+func TestRunPublishesEverythingOnceAndInOrder(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		e.append(t, saves(40, 5)...)
+		rel, stop := e.start(t, e.broker, relay.Config{BatchSize: 30})
+		wait(t, rel.Running(), "lanes")
+		e.requireSent(t)
+		e.append(t, saves(40, 5)[:20]...) // what comes later
+		e.requireSent(t)
+		require.NoError(t, stop())
+		require.Len(t, e.broker.received(), 220)
+		e.broker.requireOrder(t)
+		stats := rel.Stats()
+		require.Equal(t, int64(220), stats.Published)
+		require.Positive(t, stats.Batches)
+		require.Zero(t, stats.Retries+stats.DeadLetters+stats.Lanes)
+	})
+}
+
+func TestRunWorksWithAStockPublisher(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		e.append(t, saves(20, 3)...)
+		e.start(t, stock{e.broker}, relay.Config{})
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), 60)
+		e.broker.requireOrder(t)
+	})
+}
+
+func TestRunPublishesTheWholeMessage(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		after := int64(5)
+		updated := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
+		row := store.Message{
+			Model: "order", Key: "[1,\"a\"]", Revision: 7, After: &after, Signal: "SYNC", Queue: "webhooks",
+			PK: json.RawMessage(`[1,"a"]`), Data: json.RawMessage(`{"total":12345678901234567890.10}`),
+			Previous: json.RawMessage(`{"total":1}`), Meta: json.RawMessage(`{"m":1}`),
+			Headers: map[string]string{"traceparent": "00-ab-cd-01"}, CorrelationID: "c-1",
+			Updated: updated, Expires: updated.Add(24 * time.Hour),
+		}
+		e.append(t, row)
+		e.start(t, e.broker, relay.Config{})
+		e.requireSent(t)
+		got := e.broker.got[0]
+		require.Equal(t, "cqrs.webhooks.order", got.topic)
+		require.Equal(t, &envelope.Message{
+			Signal: envelope.Sync, Model: row.Model, PK: row.PK, Key: row.Key, Revision: 7, After: &after, Queue: "webhooks",
+			Data:    json.RawMessage(`{"total":12345678901234567890.10,"cqrs_revision":7,"cqrs_updated":"2026-11-22 22:16:33.237828+00:00"}`),
+			Updated: updated, Previous: row.Previous, Meta: row.Meta, CorrelationID: "c-1", Expires: row.Expires,
+			Headers: row.Headers,
+		}, got.Message)
+
+		bare := save("2", 0)
+		e.append(t, bare)
+		e.requireSent(t)
+		require.Equal(t, "order", e.broker.got[1].topic)
+	})
+}
+
+func TestRunStartsWithoutTheBrokerAndWaitsForIt(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var away atomic.Bool
+		away.Store(true)
+		tries := make(chan struct{}, 1000)
+		e.broker.refuse = func(*envelope.Message) error {
+			if away.Load() {
+				tries <- struct{}{}
+				return fmt.Errorf("dial: %w", transport.ErrUnavailable)
+			}
+			return nil
+		}
+		e.append(t, save("1", 0))
+		e.start(t, e.broker, relay.Config{})
+		for range 3 {
+			wait(t, tries, "a try")
+		}
+		away.Store(false)
+		e.requireSent(t)
+		eventually(t, func() bool { return e.logs.count("broker available again") == 1 }, "the end of the outage is logged")
+		require.Equal(t, 1, e.logs.count("broker unavailable, trying again"), "an outage is one line, not one per try")
+		st := e.status(t)
+		require.Zero(t, st.Retries, "no attempt is spent")
+		require.Zero(t, st.DeadLetters)
+	})
+}
+
+func TestARefusedMessageStopsItsOwnKeyOnly(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"unroutable": fmt.Errorf("order: %w", transport.ErrUnroutable),
+		"other":      errors.New("too large"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+				e := newEnv(t, db)
+				var healed atomic.Bool
+				e.broker.refuse = func(m *envelope.Message) error {
+					if m.Key == "k3" && m.Revision == 1 && !healed.Load() {
+						return refusal
+					}
+					return nil
+				}
+				e.append(t, saves(10, 4)...)
+				rel, _ := e.start(t, e.broker, relay.Config{RetryMin: 10 * time.Millisecond, RetryMax: 10 * time.Millisecond, MaxAttempts: 1 << 30})
+				eventually(t, func() bool { return e.status(t).Unsent == 3 }, "all but the key's own messages leave")
+				eventually(t, func() bool { return rel.Stats().Retries > 2 }, "it is tried again")
+				require.NotContains(t, e.broker.received(), "k3/2", "nothing overtakes")
+				healed.Store(true)
+				e.requireSent(t)
+				require.Len(t, e.broker.received(), 40)
+				e.broker.requireOrder(t)
+				require.Zero(t, e.status(t).Retries)
+			})
+		})
+	}
+}
+
+func TestAMessageThatCannotBeEncodedStopsItsOwnKeyOnly(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		bad, headers := save("bad", 0), save("headers", 0)
+		bad.Data = json.RawMessage(`"not an object"`)
+		e.append(t, bad, save("bad", 1), headers, save("good", 0))
+		e.exec(t, `UPDATE outbox_messages SET headers = '[]' WHERE key = 'headers'`)
+		e.start(t, e.broker, relay.Config{MaxAttempts: 2, RetryMin: time.Millisecond, RetryMax: time.Millisecond})
+		e.requireSent(t)
+		require.ElementsMatch(t, []string{"good/0", "bad/1"}, e.broker.received())
+		require.Equal(t, int64(2), e.status(t).DeadLetters)
+	})
+}
+
+func TestAMessageIsGivenUpAfterMaxAttemptsAndTheNextOneGoes(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var tries atomic.Int64
+		e.broker.refuse = func(m *envelope.Message) error {
+			if m.Revision == 1 {
+				tries.Add(1)
+				return errors.New("poison")
+			}
+			return nil
+		}
+		e.append(t, save("1", 0), save("1", 1), save("1", 2))
+		rel, stop := e.start(t, e.broker, relay.Config{MaxAttempts: 3, RetryMin: time.Millisecond, RetryMax: time.Millisecond})
+		e.requireSent(t)
+		require.NoError(t, stop())
+		require.Equal(t, []string{"1/0", "1/2"}, e.broker.received())
+		require.Equal(t, int64(3), tries.Load())
+		require.Equal(t, relay.Stats{Published: 2, Batches: rel.Stats().Batches, Retries: 2, DeadLetters: 1}, rel.Stats())
+		st := e.status(t)
+		require.Equal(t, int64(1), st.DeadLetters)
+		require.Zero(t, st.Retries)
+		require.Equal(t, 1, e.logs.count("messages given up"))
+	})
+}
+
+func TestAKilledRelayIsSucceeded(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		e.append(t, saves(30, 2)...)
+		// What kill -9 leaves behind: lanes with an owner, and messages that were read and perhaps published.
+		owned, _, err := e.Balance(t.Context(), "killed", time.Second)
+		require.NoError(t, err)
+		require.Len(t, owned, 64)
+
+		rel, _ := e.start(t, e.broker, relay.Config{LeaseTTL: time.Second})
+		wait(t, rel.Running(), "the lanes of the killed relay")
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), 60)
+		e.broker.requireOrder(t)
+		require.Equal(t, int64(1), e.status(t).Relays)
+	})
+}
+
+func TestSeveralRelaysLoseNothingAndKeepTheOrder(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		// Long leases: on a machine that stands still for longer than a short one, a message may leave twice.
+		cfg := relay.Config{BatchSize: 20, LeaseTTL: 5 * time.Second}
+		_, stop := e.start(t, e.broker, cfg)
+		const keys, revisions = 25, 24
+		all := saves(keys, revisions)
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			for chunk := range slices.Chunk(all, keys) {
+				require.NoError(t, e.Append(t.Context(), e.DB(), chunk))
+			}
+		})
+		second, _ := e.start(t, e.broker, cfg)
+		third, _ := e.start(t, e.broker, cfg)
+		wait(t, second.Running(), "the second relay's share")
+		wait(t, third.Running(), "the third relay's share")
+		e.append(t, save("late", 0))
+		require.NoError(t, stop()) // one leaves while the others work
+		writing.Wait()
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), keys*revisions+1)
+		e.broker.requireOrder(t)
+		eventually(t, func() bool { return second.Stats().Lanes == 32 && third.Stats().Lanes == 32 }, "equal shares")
+	})
+}
+
+func TestACleanStopFinishesWhatIsInFlightAndHandsTheLanesBack(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		inFlight, release := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		e.broker.before = func(context.Context, []transport.Outgoing) {
+			once.Do(func() { close(inFlight) })
+			<-release
+		}
+		e.append(t, saves(10, 2)...)
+		_, stop := e.start(t, e.broker, relay.Config{})
+		wait(t, inFlight, "a batch in flight")
+		stopped := make(chan error)
+		go func() { stopped <- stop() }()
+		select {
+		case err := <-stopped:
+			require.FailNow(t, "Run returned while a batch was in flight", "%v", err)
+		case <-time.After(50 * time.Millisecond): // a chance to do it wrong; the test does not depend on it
+		}
+		close(release)
+		require.NoError(t, <-stopped)
+		require.Len(t, e.broker.received(), 10, "what was in flight, and no more")
+		st := e.status(t)
+		require.Equal(t, int64(10), st.Unsent)
+		require.Zero(t, st.Relays)
+		require.Zero(t, st.LanesOwned)
+
+		e.start(t, e.broker, relay.Config{})
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), 20, "nothing was sent twice")
+		e.broker.requireOrder(t)
+	})
+}
+
+func TestAStopDoesNotWaitForeverForTheBroker(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		inFlight := make(chan struct{}, 100)
+		e.broker.before = func(ctx context.Context, _ []transport.Outgoing) {
+			inFlight <- struct{}{}
+			<-ctx.Done()
+		}
+		e.append(t, saves(10, 2)...)
+		_, stop := e.start(t, e.broker, relay.Config{ShutdownTimeout: 100 * time.Millisecond})
+		wait(t, inFlight, "a batch in flight")
+		require.NoError(t, stop())
+		st := e.status(t)
+		require.Equal(t, int64(20), st.Unsent)
+		require.Zero(t, st.Retries, "no attempt is spent")
+		require.Zero(t, st.LanesOwned)
+	})
+}
+
+func TestAWakeUpIsHeard(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		wake := make(chan struct{}, 1)
+		// The lease is long too: a pause ends at a heartbeat at the latest.
+		rel, _ := e.start(t, e.broker, relay.Config{Wake: wake, PollInterval: time.Hour, LeaseTTL: time.Hour})
+		wait(t, rel.Running(), "lanes")
+		for i := range 5 {
+			e.append(t, save("1", int64(i)))
+			wake <- struct{}{}
+			e.requireSent(t)
+		}
+		close(wake) // the outbox is gone: polling goes on, and nothing spins
+		require.Equal(t, int64(5), rel.Stats().Published)
+	})
+}
+
+func TestTheLeaseIsKeptWhileTheBrokerIsSlow(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		inFlight, release := make(chan struct{}), make(chan struct{})
+		e.broker.before = func(context.Context, []transport.Outgoing) {
+			close(inFlight)
+			<-release
+		}
+		e.append(t, save("1", 0))
+		e.start(t, e.broker, relay.Config{LeaseTTL: 2 * time.Second})
+		wait(t, inFlight, "a batch in flight")
+		first := e.expiry(t)
+		eventually(t, func() bool { return e.expiry(t) != first }, "the lease is not renewed")
+		second := e.expiry(t)
+		eventually(t, func() bool { return e.expiry(t) != second }, "the lease is not renewed again")
+		close(release)
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), 1)
+	})
+}
+
+func (e *env) expiry(t *testing.T) (text string) {
+	t.Helper()
+	require.NoError(t, e.DB().NewRaw("SELECT CAST(min(expires_at) AS text) FROM outbox_lanes").Scan(t.Context(), &text))
+	return text
+}
+
+func TestARelayThatLostItsLanesGivesUpAndRemovesNothing(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var robbed atomic.Bool
+		gaveUp := make(chan struct{})
+		e.broker.before = func(ctx context.Context, _ []transport.Outgoing) {
+			if robbed.CompareAndSwap(false, true) {
+				// The database's clock jumped, and another relay took over.
+				e.exec(t, "UPDATE outbox_lanes SET owner = 'other', epoch = epoch + 1")
+				<-ctx.Done()
+				close(gaveUp)
+			}
+		}
+		e.append(t, save("1", 0))
+		e.start(t, e.broker, relay.Config{LeaseTTL: time.Second})
+		wait(t, gaveUp, "the publisher to be told")
+		require.Equal(t, int64(1), e.status(t).Unsent)
+		e.requireSent(t) // the other one's lease runs out
+		require.Equal(t, []string{"1/0"}, e.broker.received())
+	})
+}
+
+func TestRunSurvivesTheDatabaseGoingAway(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		e.start(t, e.broker, relay.Config{})
+		e.append(t, save("1", 0))
+		e.requireSent(t)
+		e.exec(t, "ALTER TABLE outbox_messages RENAME TO hidden")
+		eventually(t, func() bool { return e.logs.count("database unavailable, trying again") == 1 }, "the outage is logged")
+		e.exec(t, "ALTER TABLE hidden RENAME TO outbox_messages")
+		e.append(t, save("1", 1))
+		e.requireSent(t)
+		require.Equal(t, []string{"1/0", "1/1"}, e.broker.received())
+		require.Equal(t, 1, e.logs.count("database unavailable, trying again"))
+		require.Equal(t, 1, e.logs.count("database available again"))
+	})
+}
+
+func TestWhatTheBrokerConfirmedIsNotSentAgainWhenTheDatabaseBlinks(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var once sync.Once
+		e.broker.before = func(context.Context, []transport.Outgoing) {
+			once.Do(func() { e.exec(t, "ALTER TABLE outbox_messages RENAME TO hidden") })
+		}
+		e.append(t, saves(10, 1)...)
+		e.start(t, e.broker, relay.Config{})
+		eventually(t, func() bool { return e.logs.count("database unavailable, trying again") == 1 }, "the outage is logged")
+		e.exec(t, "ALTER TABLE hidden RENAME TO outbox_messages")
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), 10)
+	})
+}
+
+func TestABacklogInOneLaneDoesNotStarveTheOthers(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		e.append(t, saves(64, 1)...)
+		claimed, _, err := e.Claim(t.Context(), []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 1000)
+		require.NoError(t, err)
+		low, high := claimed[0], claimed[len(claimed)-1]
+		require.Less(t, low.Lane, high.Lane)
+		e.exec(t, "DELETE FROM outbox_messages")
+
+		var backlog []store.Message
+		for revision := range int64(100) {
+			backlog = append(backlog, save(low.Key, revision))
+		}
+		e.append(t, append(backlog, save(high.Key, 0))...)
+		e.start(t, e.broker, relay.Config{BatchSize: 10})
+		e.requireSent(t)
+		e.broker.requireOrder(t)
+		require.Less(t, slices.Index(e.broker.received(), high.Key+"/0"), 20)
+	})
+}
+
+func TestRunNeedsTheTables(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		rel, err := relay.New(db, &broker{}, relay.Config{})
+		require.NoError(t, err)
+		err = rel.Run(t.Context())
+		require.ErrorIs(t, err, relay.ErrNotMigrated)
+		require.ErrorContains(t, err, "relay migrate")
+		require.ErrorContains(t, rel.Run(t.Context()), "called before")
+	})
+}
+
+func TestRunReportsADatabaseThatCannotBeReachedAtTheStart(t *testing.T) {
+	db, err := database.Open("postgres://user:secret@127.0.0.1:1/none?sslmode=disable")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	rel, err := relay.New(db, &broker{}, relay.Config{})
+	require.NoError(t, err)
+	err = rel.Run(t.Context())
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "secret")
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	rel, err = relay.New(db, &broker{}, relay.Config{})
+	require.NoError(t, err)
+	require.NoError(t, rel.Run(ended), "asked to end before it began")
+}
+
+func TestNewReportsEveryConfigurationErrorAtOnce(t *testing.T) {
+	_, err := relay.New(nil, nil, relay.Config{
+		BatchSize: -1, PollInterval: -1, LeaseTTL: time.Millisecond, MaxAttempts: -1, RetryMin: time.Hour, RetryMax: time.Minute,
+		ShutdownTimeout: -1, Schema: "a b", TablePrefix: "c-",
+	})
+	for _, part := range []string{
+		"db is nil", "publisher is nil", "BatchSize is -1", "PollInterval is -1ns", "LeaseTTL is 1ms", "MaxAttempts is -1",
+		"RetryMax is 1m0s", "ShutdownTimeout is -1ns",
+	} {
+		require.ErrorContains(t, err, part)
+	}
+	db := dbtest.Open(t, dbtest.SQLiteURL(t))
+	_, err = relay.New(db, &broker{}, relay.Config{Schema: "a b", TablePrefix: "c-"})
+	require.ErrorContains(t, err, `schema "a b"`)
+	require.ErrorContains(t, err, `table prefix "c-"`)
+}
