@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+)
+
+// The exit codes.
+const (
+	exitOK       = 0
+	exitFailed   = 1
+	exitBadUsage = 2
+)
+
+// execute runs one command line and returns the exit code.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	err := command(stdout, stderr).Run(ctx, args)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintln(stderr, usage)
+		return exitBadUsage
+	default:
+		fmt.Fprintf(stderr, "error: %v\n", err)
+		return exitFailed
+	}
+}
+
+// usageError is a command line or an environment that cannot work, with everything that is wrong with it.
+type usageError struct{ problems []error }
+
+func (e *usageError) Error() string {
+	var text strings.Builder
+	text.WriteString("relay cannot start:")
+	for _, problem := range e.problems {
+		for line := range strings.Lines(problem.Error()) {
+			text.WriteString("\n  " + strings.TrimSuffix(line, "\n"))
+		}
+	}
+	return text.String()
+}
+
+func command(stdout, stderr io.Writer) *cli.Command {
+	o := &options{stdout: stdout, stderr: stderr}
+	root := &cli.Command{
+		Name:  "relay",
+		Usage: "publish the messages of a cqrsync outbox",
+		Flags: o.commonFlags(),
+		Commands: []*cli.Command{
+			{
+				Name:   "run",
+				Usage:  "publish until SIGINT or SIGTERM",
+				Flags:  o.runFlags(),
+				Action: o.run,
+			},
+			{
+				Name:   "migrate",
+				Usage:  "make or upgrade the tables, or print the SQL that does",
+				Flags:  o.migrateFlags(),
+				Action: o.migrate,
+			},
+			{
+				Name:   "status",
+				Usage:  "show what waits in the outbox",
+				Flags:  o.statusFlags(),
+				Action: o.status,
+			},
+		},
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if cmd.Args().Present() {
+				return wrong(errors.New("unknown command: use run, migrate or status"))
+			}
+			return wrong(errors.New("no command: use run, migrate or status, or --help"))
+		},
+		Writer:    stdout,
+		ErrWriter: stderr,
+		// The default prints and exits by itself for some errors.
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+	}
+	for _, cmd := range append(root.Commands, root) {
+		cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
+			return wrong(err)
+		}
+	}
+	return root
+}

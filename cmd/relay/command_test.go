@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+)
+
+func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() { // a developer's own settings must not reach the tests
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "CQRSYNC_") && !strings.HasPrefix(name, "CQRSYNC_TEST_") {
+			_ = os.Unsetenv(name) // it was there a moment ago
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func invoke(ctx context.Context, args ...string) result {
+	var stdout, stderr bytes.Buffer
+	code := execute(ctx, append([]string{"relay"}, args...), &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
+	for line, want := range map[string][]string{
+		"":    {"no command"},
+		"foo": {"unknown command"},
+		"run": {"--db (or CQRSYNC_DB): not set, want", "--broker (or CQRSYNC_BROKER): not set, want"},
+		"run --db mysql://h/x --broker memory: --schema a-b --prefix c.d --log-format xml extra": {
+			"unexpected argument", `unknown scheme "mysql"`, `--broker (or CQRSYNC_BROKER): "memory:"`,
+			`--schema (or CQRSYNC_SCHEMA): schema "a-b"`, `--prefix (or CQRSYNC_TABLE_PREFIX): table prefix "c.d"`,
+			`--log-format: "xml", want text or json`,
+		},
+		"run --db sqlite://x.db --broker kafka://h":   {"--broker (or CQRSYNC_BROKER): ", "kafka://h"},
+		"migrate --side both --dialect sqlite":        {"--db (or CQRSYNC_DB)", `--side: "both", want`, "only together with --print"},
+		"migrate --print --side both --schema a-b":    {`--side: "both"`, `--dialect: ""`, "--schema (or CQRSYNC_SCHEMA)"},
+		"migrate --print --dialect sqlite --schema s": {"SQLite has no schemas"},
+		"status --db sqlite://x.db --schema s":        {"--schema (or CQRSYNC_SCHEMA): ", "SQLite has no schemas"},
+		"status --nonsense":                           {"not defined"},
+		"status --db":                                 {"needs an argument"},
+	} {
+		t.Run(line, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			r := invoke(t.Context(), strings.Fields(line)...)
+			require.Equal(t, exitBadUsage, r.code, r.stderr)
+			for _, part := range want {
+				require.Contains(t, r.stderr, part)
+			}
+			require.Empty(t, r.stdout)
+		})
+	}
+}
+
+func TestNoOutputHoldsAPassword(t *testing.T) {
+	const password = "s3cr3t"
+	for _, url := range []string{
+		"postgres://user:" + password + "@127.0.0.1:1/none?sslmode=disable", // nobody there
+		"postgres://user:" + password + "@no.such.host.invalid/none",
+		"postgres://user:" + password + "@127.0.0.1:port/none",
+		"postgres://user@127.0.0.1:1/none?sslmode=disable&password=" + password,
+		"postgres://user:" + password + "@127.0.0.1:1/none?sslmode=nonsense",
+		"nonsense://user:" + password + "@host/none",
+		"user:" + password + "@host/none",
+		"://user:" + password + "@host%",
+	} {
+		for _, args := range [][]string{
+			{"run", "--db", url, "--broker", url, "-v"},
+			{"run", "--db", url, "--broker", "amqp://user:" + password + "@127.0.0.1:1/", "-v", "--migrate"},
+			{"migrate", "--db", url},
+			{"status", "--db", url},
+			{"status", "--json", "--db", url},
+			{"status", url},
+			{"status", "--dbb", url},
+			{"status", "--dbb=" + url},
+			{url},
+		} {
+			t.Setenv("CQRSYNC_DB", url)
+			t.Setenv("CQRSYNC_BROKER", url)
+			r := invoke(t.Context(), args...)
+			require.NotContains(t, r.stdout+r.stderr, password, "%q", args)
+			require.NotEqual(t, exitOK, r.code, "%q", args)
+		}
+		for _, args := range [][]string{{"--help"}, {"run", "--help"}, {"migrate", "--print"}} {
+			r := invoke(t.Context(), args...)
+			require.NotContains(t, r.stdout+r.stderr, password, "%q", args)
+		}
+	}
+}
+
+func TestMigrateStatusAndPrint(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := newURL(t)
+			r := invoke(t.Context(), "status", "--db", url)
+			require.Equal(t, exitFailed, r.code)
+			require.Contains(t, r.stderr, "run relay migrate")
+
+			r = invoke(t.Context(), "migrate", "--db", url)
+			require.Equal(t, result{stdout: "outbox: applied 20261123000001_outbox\n"}, r)
+			r = invoke(t.Context(), "migrate", "--db", url, "--side", "all")
+			require.Equal(t, result{stdout: "outbox: up to date\nreplica: applied 20261123000001_replica\n"}, r)
+
+			r = invoke(t.Context(), "status", "--db", url)
+			require.Equal(t, result{stdout: "" +
+				"unsent messages     0\n" +
+				"oldest              0s\n" +
+				"keys being retried  0\n" +
+				"dead letters        0\n" +
+				"live relays         0\n" +
+				"lanes owned         0 of 64\n"}, r)
+			r = invoke(t.Context(), "status", "--db", url, "--json")
+			require.Equal(t, exitOK, r.code, r.stderr)
+			var object map[string]any
+			require.NoError(t, json.Unmarshal([]byte(r.stdout), &object))
+			require.Equal(t, map[string]any{
+				"unsent": 0.0, "oldest_seconds": 0.0, "retrying_keys": 0.0, "dead_letters": 0.0,
+				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0,
+			}, object)
+		})
+	}
+}
+
+func TestMigratePrintsSQLThatLeavesNothingToDo(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := newURL(t)
+			r := invoke(t.Context(), "migrate", "--print", "--dialect", name, "--side", "all", "--prefix", "x_")
+			require.Equal(t, exitOK, r.code, r.stderr)
+			require.Equal(t, r, invoke(t.Context(), "migrate", "--print", "--db", url, "--side", "all", "--prefix", "x_"))
+			_, err := dbtest.Open(t, url).DB.ExecContext(t.Context(), r.stdout)
+			require.NoError(t, err)
+			r = invoke(t.Context(), "migrate", "--db", url, "--side", "all", "--prefix", "x_")
+			require.Equal(t, result{stdout: "outbox: up to date\nreplica: up to date\n"}, r)
+		})
+	}
+}
+
+func TestAnUnreachableDatabaseIsAFailureNotAMistake(t *testing.T) {
+	const url = "postgres://user@127.0.0.1:1/none?sslmode=disable"
+	for _, args := range [][]string{
+		{"run", "--db", url, "--broker", "sqlite://" + t.TempDir() + "/broker.db"}, {"migrate", "--db", url}, {"status", "--db", url},
+	} {
+		r := invoke(t.Context(), args...)
+		require.Equal(t, exitFailed, r.code)
+		require.Contains(t, r.stderr, "error: ")
+		require.Contains(t, r.stderr, "127.0.0.1")
+	}
+}

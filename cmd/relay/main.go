@@ -1,0 +1,24 @@
+// Command relay publishes the messages of an outbox, makes the tables, and says how things stand.
+//
+//	relay migrate --db postgres://…
+//	relay run     --db postgres://… --broker amqp://…
+//	relay status  --db postgres://…
+//
+// It exits with 0 on success (run: after SIGINT or SIGTERM and a clean stop), 1 when something failed, and 2 when the
+// configuration is wrong. Passwords appear in no output.
+//
+// Neighbours: package relay does the work; this package is flags, wiring and exit codes.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, restore) // the first signal asks for a clean stop, the second ends the process at once
+	os.Exit(execute(ctx, os.Args, os.Stdout, os.Stderr))
+}

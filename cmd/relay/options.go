@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/open"
+)
+
+// options are the values of the flags.
+type options struct {
+	stdout, stderr io.Writer
+
+	db, schema, prefix string
+	logFormat          string
+	verbose            bool
+
+	broker       string // run
+	migrateFirst bool
+
+	side, dialect string // migrate
+	print         bool
+
+	json bool // status
+
+	closers []io.Closer
+}
+
+func (o *options) commonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "db", Sources: cli.EnvVars("CQRSYNC_DB"), Destination: &o.db,
+			Usage: "the database with the outbox: postgres://USER:PASSWORD@HOST/NAME or sqlite://FILE",
+		},
+		&cli.StringFlag{
+			Name: "schema", Sources: cli.EnvVars("CQRSYNC_SCHEMA"), Destination: &o.schema,
+			Usage: "the schema of cqrsync's tables, if not the connection's search path",
+		},
+		&cli.StringFlag{
+			Name: "prefix", Sources: cli.EnvVars("CQRSYNC_TABLE_PREFIX"), Destination: &o.prefix,
+			Usage: "what stands before the names of cqrsync's tables",
+		},
+		&cli.StringFlag{
+			Name: "log-format", Destination: &o.logFormat, Value: "text",
+			Usage: "text or json",
+		},
+		&cli.BoolFlag{
+			Name: "verbose", Aliases: []string{"v"}, Destination: &o.verbose,
+			Usage: "log more",
+		},
+	}
+}
+
+// setting is how a user sets a value: what is wrong with it is reported under both names.
+type setting struct{ flag, variable string }
+
+var (
+	dbSetting      = setting{"--db", "CQRSYNC_DB"}
+	brokerSetting  = setting{"--broker", "CQRSYNC_BROKER"}
+	schemaSetting  = setting{"--schema", "CQRSYNC_SCHEMA"}
+	prefixSetting  = setting{"--prefix", "CQRSYNC_TABLE_PREFIX"}
+	formatSetting  = setting{flag: "--log-format"}
+	sideSetting    = setting{flag: "--side"}
+	dialectSetting = setting{flag: "--dialect"}
+)
+
+func (s setting) wrong(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s.variable == "" {
+		return fmt.Errorf("%s: %w", s.flag, err)
+	}
+	return fmt.Errorf("%s (or %s): %w", s.flag, s.variable, err)
+}
+
+// wrong makes one usage error of everything that is not nil, or nil.
+func wrong(errs ...error) error {
+	var problems []error
+	for _, err := range errs {
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return &usageError{problems}
+}
+
+func noArguments(cmd *cli.Command) error {
+	if cmd.Args().Present() {
+		return errors.New("unexpected argument: everything is a flag, see --help") // not shown: it may be a URL
+	}
+	return nil
+}
+
+// checkNames checks what needs no database.
+func (o *options) checkNames() error {
+	return errors.Join(
+		schemaSetting.wrong(store.Names{Schema: o.schema}.Validate()),
+		prefixSetting.wrong(store.Names{Prefix: o.prefix}.Validate()))
+}
+
+func (o *options) names() store.Names { return store.Names{Schema: o.schema, Prefix: o.prefix} }
+
+// openStore opens the database; close closes it.
+func (o *options) openStore() (*store.Store, error) {
+	if o.db == "" {
+		err := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME or sqlite://FILE")
+		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
+	}
+	db, err := database.Open(o.db)
+	if err != nil {
+		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
+	}
+	o.closers = append(o.closers, db)
+	if err := o.checkNames(); err != nil {
+		return nil, err
+	}
+	s, err := store.New(db, o.names())
+	return s, schemaSetting.wrong(err) // the one thing left: not every database has schemas
+}
+
+// openPublisher makes the publisher, which connects later; close closes it.
+func (o *options) openPublisher(log *slog.Logger) (transport.BatchPublisher, error) {
+	const want = "want amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"
+	switch {
+	case o.broker == "":
+		return nil, brokerSetting.wrong(errors.New("not set, " + want))
+	case strings.HasPrefix(o.broker, "memory:"):
+		return nil, brokerSetting.wrong(fmt.Errorf("%q reaches this process only, %s", o.broker, want))
+	}
+	publisher, err := open.Publisher(o.broker, open.Options{Logger: log})
+	if err != nil {
+		return nil, brokerSetting.wrong(err)
+	}
+	o.closers = append(o.closers, publisher)
+	return publisher, nil
+}
+
+// close closes what was opened, last first.
+func (o *options) close() error {
+	var errs []error
+	for _, closer := range slices.Backward(o.closers) {
+		errs = append(errs, closer.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (o *options) logger() (*slog.Logger, error) {
+	level := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if o.verbose {
+		level.Level = slog.LevelDebug
+	}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(o.stderr, level)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(o.stderr, level)), nil
+	default:
+		return nil, formatSetting.wrong(fmt.Errorf("%q, want text or json", o.logFormat))
+	}
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+func (o *options) statusFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "one JSON object instead of a table"},
+	}
+}
+
+// statusObject is what status --json prints. Names are never changed, only added.
+type statusObject struct {
+	Unsent        int64   `json:"unsent"`
+	OldestSeconds float64 `json:"oldest_seconds"`
+	RetryingKeys  int64   `json:"retrying_keys"`
+	DeadLetters   int64   `json:"dead_letters"`
+	Relays        int64   `json:"relays"`
+	Lanes         int64   `json:"lanes"`
+	LanesOwned    int64   `json:"lanes_owned"`
+}
+
+func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
+	s, dbErr := o.openStore()
+	if err := wrong(noArguments(cmd), dbErr); err != nil {
+		return err
+	}
+	if err := s.RequireMigrated(ctx, store.Outbox); err != nil {
+		return err
+	}
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return json.NewEncoder(o.stdout).Encode(statusObject{
+			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
+			DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
+		})
+	}
+	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "unsent messages\t%d\n", st.Unsent)
+	fmt.Fprintf(table, "oldest\t%s\n", st.OldestAge.Round(time.Millisecond))
+	fmt.Fprintf(table, "keys being retried\t%d\n", st.Retries)
+	fmt.Fprintf(table, "dead letters\t%d\n", st.DeadLetters)
+	fmt.Fprintf(table, "live relays\t%d\n", st.Relays)
+	fmt.Fprintf(table, "lanes owned\t%d of %d\n", st.LanesOwned, st.Lanes)
+	return table.Flush()
+}
