@@ -1,0 +1,109 @@
+// Package orders is the master service of the example: it owns orders, over HTTP, and every change it commits becomes
+// a message for whoever follows the model "order".
+//
+// New is all of cqrsync that a master needs; the rest of the package is an ordinary service on bun.
+package orders
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
+	"github.com/cqrsync/cqrsync/outbox"
+)
+
+// Service is the Orders service on one database.
+type Service struct {
+	db  *bun.DB
+	box *outbox.Box
+}
+
+// New prepares the service: its tables, the outbox beside them, and Order as a tracked model.
+func New(ctx context.Context, db *bun.DB) (*Service, error) {
+	box, err := outbox.New(db, outbox.Config{})
+	if err != nil {
+		return nil, err
+	}
+	if err := outbox.Register[Order](box, "order", outbox.Relations("Lines")); err != nil {
+		return nil, err
+	}
+	if err := box.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	return &Service{db: db, box: box}, createTables(ctx, db)
+}
+
+// Box is the service's outbox.
+func (s *Service) Box() *outbox.Box { return s.box }
+
+// Serve answers HTTP until ctx ends.
+func (s *Service) Serve(ctx context.Context, listener net.Listener) error {
+	return web.Serve(ctx, listener, s.Handler())
+}
+
+// Handler is the service's HTTP interface.
+func (s *Service) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST /orders", web.Handler(s.create))
+	mux.Handle("GET /orders/{id}", web.Handler(s.get))
+	mux.Handle("PUT /orders/{id}", web.Handler(s.replace))
+	mux.Handle("DELETE /orders/{id}", web.Handler(s.remove))
+	return mux
+}
+
+func (s *Service) create(r *http.Request) (web.Response, error) {
+	order, err := readOrder(r)
+	if err != nil {
+		return web.Response{}, err
+	}
+	err = s.box.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		return Insert(ctx, tx, order)
+	})
+	return web.Response{
+		Status: http.StatusCreated, Location: "/orders/" + strconv.FormatInt(order.ID, 10), Body: order,
+	}, err
+}
+
+func (s *Service) get(r *http.Request) (web.Response, error) {
+	id, err := web.PathID(r)
+	if err != nil {
+		return web.Response{}, err
+	}
+	order, err := Get(r.Context(), s.db, id)
+	return web.Response{Body: order}, err
+}
+
+func (s *Service) replace(r *http.Request) (web.Response, error) {
+	id, err := web.PathID(r)
+	if err != nil {
+		return web.Response{}, err
+	}
+	order, err := readOrder(r)
+	if err != nil {
+		return web.Response{}, err
+	}
+	order.ID = id
+	err = s.box.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		if err := Update(ctx, tx, order); err != nil {
+			return err
+		}
+		order, err = Get(ctx, tx, id)
+		return err
+	})
+	return web.Response{Body: order}, err
+}
+
+func (s *Service) remove(r *http.Request) (web.Response, error) {
+	id, err := web.PathID(r)
+	if err != nil {
+		return web.Response{}, err
+	}
+	err = s.box.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		return Delete(ctx, tx, id)
+	})
+	return web.Response{}, err
+}

@@ -1,0 +1,81 @@
+package webhooks
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+// event is what subscribers are sent.
+type event struct {
+	Action Action `json:"action"`
+	Order  *Order `json:"order"`
+}
+
+// orderChanged keeps the copy of an order and notes whom to tell, in the transaction that marks the message as done:
+// it happens once, or not at all.
+func orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) error {
+	before := &Order{ID: change.Data.ID}
+	err := tx.NewSelect().Model(before).WherePK().Scan(ctx)
+	known := err == nil
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("read copy of order %d: %w", before.ID, err)
+	}
+	if change.Signal == envelope.Delete {
+		if !known {
+			return nil
+		}
+		if _, err := tx.NewDelete().Model(before).WherePK().Exec(ctx); err != nil {
+			return fmt.Errorf("delete copy of order %d: %w", before.ID, err)
+		}
+		before.Revision = change.Revision
+		return notify(ctx, tx, event{Deleted, before})
+	}
+	after := &change.Data
+	_, err = tx.NewInsert().Model(after).On("CONFLICT (id) DO UPDATE").Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("keep copy of order %d: %w", after.ID, err)
+	}
+	switch {
+	case change.Sync:
+		return nil // a repair of this copy is no news to anybody else
+	case known:
+		return notify(ctx, tx, event{Updated, after})
+	default:
+		return notify(ctx, tx, event{Created, after})
+	}
+}
+
+// notify queues one delivery per subscriber.
+func notify(ctx context.Context, tx bun.Tx, event event) error {
+	var subscribers []Subscription
+	if err := tx.NewSelect().Model(&subscribers).Order("id").Scan(ctx); err != nil {
+		return fmt.Errorf("read subscriptions: %w", err)
+	}
+	if len(subscribers) == 0 {
+		return nil
+	}
+	body, err := json.Marshal(event)
+	if err != nil {
+		return replica.Permanent(fmt.Errorf("write order %d as JSON: %w", event.Order.ID, err))
+	}
+	now := now()
+	deliveries := make([]Delivery, len(subscribers))
+	for i, s := range subscribers {
+		deliveries[i] = Delivery{
+			SubscriptionID: s.ID, OrderID: event.Order.ID, Action: event.Action, URL: s.URL, Body: body,
+			State: Pending, NextAt: now, CreatedAt: now,
+		}
+	}
+	if _, err := tx.NewInsert().Model(&deliveries).Exec(ctx); err != nil {
+		return fmt.Errorf("queue deliveries of order %d: %w", event.Order.ID, err)
+	}
+	return nil
+}

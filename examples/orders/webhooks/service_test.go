@@ -1,0 +1,259 @@
+package webhooks_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/examples/orders/internal/mastertest"
+	"github.com/cqrsync/cqrsync/examples/orders/webhooks"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+)
+
+func TestTheCopyIsTheOrderWithItsLines(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		service, _ := serve(t, db)
+		master := mastertest.Start(t, service)
+		master.Save(1, order(1, "new"))
+		master.Save(2, order(2, "new"))
+		master.Save(1, order(1, "paid"))
+		master.Delete(2)
+
+		var copies []webhooks.Order
+		require.NoError(t, db.NewSelect().Model(&copies).Scan(t.Context()))
+		require.Len(t, copies, 1)
+		kept := copies[0]
+		require.Equal(t, int64(1), kept.ID)
+		require.Equal(t, "Ada", kept.Customer)
+		require.Equal(t, "paid", kept.Status)
+		require.EqualValues(t, 2500, kept.Total)
+		require.EqualValues(t, 1, kept.Revision)
+		require.Equal(t, "2026-11-22T22:16:33.237828Z", kept.CreatedAt.UTC().Format(time.RFC3339Nano))
+		require.Equal(t, []webhooks.Line{{ID: 7, OrderID: 1, SKU: "book", Quantity: 2, Price: 1250}}, kept.Lines)
+	})
+}
+
+func TestSubscribersHearOfEveryActionInOrder(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		service, api := serve(t, db)
+		subscriber := listen(t)
+		api.subscribe(subscriber.url)
+		deliver(t, service)
+		master := mastertest.Start(t, service)
+		master.Save(1, order(1, "new"))
+		master.Save(1, order(1, "paid"))
+		master.Delete(1)
+		master.Delete(2) // was never heard of
+
+		require.Equal(t, "created new 0", subscriber.next(t))
+		require.Equal(t, "updated paid 1", subscriber.next(t))
+		require.Equal(t, "deleted paid 2", subscriber.next(t), "a delete carries the last state")
+
+		api.eventually("/deliveries?order=1", func(history []delivery) bool {
+			return len(history) == 3 && history[0].State == "delivered" && history[0].Action == "deleted" &&
+				len(history[0].Attempts) == 1 && history[0].Attempts[0].StatusCode == http.StatusNoContent
+		})
+		api.eventually("/deliveries?order=2", func(history []delivery) bool { return len(history) == 0 })
+	})
+}
+
+func TestARepairOfTheCopyIsNoNews(t *testing.T) {
+	t.Parallel()
+	service, api := serve(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	subscriber := listen(t)
+	api.subscribe(subscriber.url)
+	master := mastertest.Start(t, service)
+	master.Sync(1, order(1, "new"))
+	master.Save(1, order(1, "paid"))
+	api.eventually("/deliveries", func(history []delivery) bool {
+		return len(history) == 1 && history[0].Action == "updated"
+	})
+}
+
+func TestAFailedPostIsTriedAgainAndLaterActionsWait(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		service, api := serve(t, db)
+		subscriber := listen(t)
+		subscriber.answers <- http.StatusInternalServerError
+		subscriber.answers <- http.StatusFound // a redirect is not followed
+		api.subscribe(subscriber.url)
+		deliver(t, service)
+		master := mastertest.Start(t, service)
+		master.Save(1, order(1, "new"))
+		master.Save(1, order(1, "paid"))
+
+		for _, want := range []string{"created new 0", "created new 0", "created new 0", "updated paid 1"} {
+			require.Equal(t, want, subscriber.next(t))
+		}
+		api.eventually("/deliveries?order=1", func(history []delivery) bool {
+			return len(history) == 2 && history[1].State == "delivered" && len(history[1].Attempts) == 3 &&
+				history[1].Attempts[0].StatusCode == http.StatusInternalServerError &&
+				history[1].Attempts[0].Error == "the subscriber answered 500 Internal Server Error" &&
+				history[1].Attempts[1].StatusCode == http.StatusFound &&
+				history[1].Attempts[2].Error == ""
+		})
+	})
+}
+
+func TestADeliveryFailsAfterItsLastAttempt(t *testing.T) {
+	t.Parallel()
+	service, api := serve(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close() // nobody listens there
+	api.subscribe(gone.URL)
+	deliver(t, service)
+	mastertest.Start(t, service).Save(1, order(1, "new"))
+	api.eventually("/deliveries", func(history []delivery) bool {
+		return len(history) == 1 && history[0].State == "failed" && len(history[0].Attempts) == attempts &&
+			history[0].Attempts[0].StatusCode == 0 && strings.Contains(history[0].Attempts[0].Error, "refused")
+	})
+}
+
+func TestAPostThatIsNotAnsweredTimesOut(t *testing.T) {
+	t.Parallel()
+	service, api := serveWith(t, dbtest.Open(t, dbtest.SQLiteURL(t)), 50*time.Millisecond)
+	release := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(silent.Close)
+	t.Cleanup(func() { close(release) })
+	api.subscribe(silent.URL)
+	deliver(t, service)
+	mastertest.Start(t, service).Save(1, order(1, "new"))
+	api.eventually("/deliveries", func(history []delivery) bool {
+		return len(history) == 1 && history[0].State == "failed" &&
+			strings.Contains(history[0].Attempts[0].Error, "Timeout exceeded")
+	})
+}
+
+func TestSubscriptionsAreListedAndEnded(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		service, api := serve(t, db)
+		subscriber := listen(t)
+		api.subscribe(subscriber.url)
+		api.subscribe(subscriber.url + "/other")
+		mastertest.Start(t, service).Save(1, order(1, "new"))
+
+		status, body := api.call(http.MethodDelete, "/subscriptions/1", "")
+		require.Equal(t, http.StatusNoContent, status, body)
+		status, body = api.call(http.MethodDelete, "/subscriptions/1", "")
+		require.Equal(t, http.StatusNotFound, status, body)
+		status, body = api.call(http.MethodGet, "/subscriptions", "")
+		require.Equal(t, http.StatusOK, status)
+		require.Contains(t, body, subscriber.url+"/other")
+		require.NotContains(t, body, `"id":1`)
+		api.eventually("/deliveries", func(history []delivery) bool {
+			return len(history) == 2 && history[0].State == "pending" && history[1].State == "cancelled"
+		})
+	})
+}
+
+func TestInvalidRequestsSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	_, api := serve(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	for _, test := range []struct{ method, path, body, want string }{
+		{http.MethodPost, "/subscriptions", `{"url": "ftp://host"}`, `url: "ftp://host" is not one like http://host/path`},
+		{http.MethodPost, "/subscriptions", `{"url": "http://"}`, `url: "http://" is not one like http://host/path`},
+		{http.MethodPost, "/subscriptions", `{}`, `url: "" is not one like http://host/path`},
+		{http.MethodDelete, "/subscriptions/0", ``, `id: "0" is not a positive integer`},
+		{http.MethodGet, "/deliveries?order=x", ``, `order: "x" is not a positive integer`},
+	} {
+		status, body := api.call(test.method, test.path, test.body)
+		require.Equal(t, http.StatusBadRequest, status, body)
+		var answer struct{ Errors []string }
+		require.NoError(t, json.Unmarshal([]byte(body), &answer))
+		require.Equal(t, []string{test.want}, answer.Errors)
+	}
+}
+
+func order(id int64, status string) string {
+	return fmt.Sprintf(`{"id": %d, "customer": "Ada", "status": %q, "total": 2500,
+		"created_at": "2026-11-22 22:16:33.237828+00:00", "updated_at": "2026-11-22 22:16:33.237828+00:00",
+		"lines": [{"id": 7, "order_id": %d, "sku": "book", "quantity": 2, "price": 1250}]}`, id, status, id)
+}
+
+// attempts is how often the services under test try.
+const attempts = 3
+
+func serve(t *testing.T, db *bun.DB) (*webhooks.Service, api) {
+	return serveWith(t, db, time.Minute)
+}
+
+func serveWith(t *testing.T, db *bun.DB, timeout time.Duration) (*webhooks.Service, api) {
+	service, err := webhooks.New(t.Context(), db, "queue", webhooks.Config{
+		Timeout: timeout, MaxAttempts: attempts, Backoff: time.Millisecond, Poll: 5 * time.Millisecond,
+	})
+	require.NoError(t, err)
+	server := httptest.NewServer(service.Handler())
+	t.Cleanup(server.Close)
+	return service, api{t, server.URL}
+}
+
+// api is the service's HTTP interface.
+type api struct {
+	t   *testing.T
+	url string
+}
+
+// delivery is what GET /deliveries lists.
+type delivery struct {
+	Action, State string
+	Attempts      []struct {
+		StatusCode int `json:"status_code"`
+		Error      string
+	}
+}
+
+func (a api) call(method, path, body string) (status int, answer string) {
+	a.t.Helper()
+	request, err := http.NewRequestWithContext(a.t.Context(), method, a.url+path, strings.NewReader(body))
+	require.NoError(a.t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(a.t, err)
+	defer func() { require.NoError(a.t, response.Body.Close()) }()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(a.t, err)
+	return response.StatusCode, string(text)
+}
+
+func (a api) subscribe(url string) {
+	a.t.Helper()
+	status, body := a.call(http.MethodPost, "/subscriptions", fmt.Sprintf(`{"url": %q}`, url))
+	require.Equal(a.t, http.StatusCreated, status, body)
+}
+
+func (a api) eventually(path string, is func([]delivery) bool) {
+	a.t.Helper()
+	var body string
+	defer func() {
+		if a.t.Failed() {
+			a.t.Log(body)
+		}
+	}()
+	require.Eventually(a.t, func() bool {
+		var history []delivery
+		_, body = a.call(http.MethodGet, path, "")
+		return json.Unmarshal([]byte(body), &history) == nil && is(history)
+	}, 20*time.Second, 10*time.Millisecond)
+}
+
+// deliver runs the service's deliveries until the test ends.
+func deliver(t *testing.T, service *webhooks.Service) {
+	run(t, service.Deliver)
+}
