@@ -3,7 +3,7 @@ package transports_test
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -164,7 +164,7 @@ func TestAMQPPublisherPassesOnAMarshalError(t *testing.T) {
 	require.Equal(t, batch[2].Message.UUID, r.next(t, queue).MessageId)
 }
 
-var errChoosy = fmt.Errorf("not this one")
+var errChoosy = errors.New("not this one")
 
 type choosy struct{ amqp.Marshaler }
 
@@ -208,6 +208,17 @@ func TestAMQPPublisherDeclaresADeletedExchangeAgain(t *testing.T) {
 	}
 	accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 3)), 3)
 	require.NoError(t, r.channel(t).ExchangeDeclarePassive(r.exchange, "topic", true, false, false, false, nil))
+}
+
+// The operator has to repair that, and until then no message may be parked for it.
+func TestAMQPPublisherIsUnavailableWhereTheExchangeIsAnother(t *testing.T) {
+	t.Parallel()
+	r := newRabbit(t)
+	require.NoError(t, r.channel(t).ExchangeDeclare(r.exchange, "fanout", true, false, false, false, nil))
+	for _, err := range r.publisher(t, "").PublishBatch(t.Context(), outgoing(unique("topic"), 2)) {
+		require.ErrorIs(t, err, transport.ErrUnavailable)
+		require.ErrorContains(t, err, "declare exchange "+r.exchange)
+	}
 }
 
 func TestAMQPPublisherStartsBeforeTheBroker(t *testing.T) {

@@ -41,6 +41,24 @@ func (c *connection) close() {
 	c.cut()
 }
 
+// limit cuts the connection when ctx ends or the broker takes too long, unless released before. The context it returns
+// says which.
+func (c *connection) limit(ctx context.Context, timeout time.Duration) (limited context.Context, release func()) {
+	limited, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
+	stop := context.AfterFunc(limited, c.cut)
+	return limited, func() { stop(); cancel() }
+}
+
+var errTimeout = errors.New("the broker took too long (connection_timeout in the URL)")
+
+// because prefers the end of ctx as the reason: what failed after it, failed because the connection was cut.
+func because(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
 // watchBlockade keeps blockade current until the connection ends.
 func (c *connection) watchBlockade(notices <-chan amqp091.Blocking) {
 	lift := func() {
@@ -80,28 +98,6 @@ func newBackOff(config Config) *backoff.ExponentialBackOff {
 	}
 }
 
-var errConnectTimeout = errors.New("the broker took too long (connection_timeout in the URL)")
-
-// because prefers the end of ctx as the reason: what failed after it, failed because the connection was cut.
-func because(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// wait returns after d, or early with the reason why ctx ended.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // dial tries once, after the pause that an earlier failure earned.
 func (d *dialer) dial(ctx context.Context) (*connection, error) {
 	select {
@@ -113,6 +109,8 @@ func (d *dialer) dial(ctx context.Context) (*connection, error) {
 	if err := wait(ctx, time.Until(d.next)); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, d.config.connectTimeout(), errTimeout)
+	defer cancel()
 	conn, err := d.open(ctx)
 	if err != nil {
 		d.next = time.Now().Add(d.pause.NextBackOff())
@@ -170,6 +168,18 @@ func (d *dialer) settings() amqp091.Config {
 		config.Properties.SetClientConnectionName(d.name)
 	}
 	return config
+}
+
+// wait returns after d, or early with the reason why ctx ended.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // impatient gives every write a deadline: a broker under a resource alarm stops reading, and a cut cable swallows.

@@ -21,10 +21,10 @@ type Publisher struct {
 	dialer *dialer
 	turns  chan struct{} // a token per call that is publishing
 
-	close   sync.Once
-	closing chan struct{}   // closed first: no new calls
-	ended   context.Context // ends when the calls under way had their time
-	end     context.CancelCauseFunc
+	closeOnce sync.Once
+	closing   chan struct{}   // closed first: no new calls
+	ended     context.Context // ends when the calls under way had their time
+	end       context.CancelFunc
 
 	mu         sync.Mutex
 	idle       []*session // the last used one at the end
@@ -48,7 +48,7 @@ func NewPublisher(config Config) (*Publisher, error) {
 		closing:    make(chan struct{}),
 		unroutable: map[string]int64{},
 	}
-	p.ended, p.end = context.WithCancelCause(context.Background())
+	p.ended, p.end = context.WithCancel(context.Background())
 	return p, nil
 }
 
@@ -79,16 +79,16 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	settle := func(q *parcel, fate error) { errs[q.index] = p.verdict(batch[q.index], fate) }
 	pending := p.marshal(batch, settle)
 	for window := p.config.Window; len(pending) > 0; window = 1 {
-		var err error
-		pending, err = p.attempt(ctx, pending, window, settle)
-		if !errors.Is(err, ErrRefused) {
+		unknown, err := p.attempt(ctx, pending, window, settle)
+		switch pending = unknown; {
+		case len(pending) == 0:
+		case !errors.Is(err, ErrRefused):
 			err = fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 			for _, q := range pending {
 				errs[q.index] = err
 			}
-			break
-		}
-		if window == 1 && len(pending) > 0 {
+			return errs
+		case window == 1: // then only the first was on its way
 			settle(&pending[0], err)
 			pending = pending[1:]
 		}
@@ -105,14 +105,14 @@ func (p *Publisher) Unroutable() map[string]int64 {
 
 // Close refuses new calls, gives those under way ConfirmTimeout to finish, and disconnects.
 func (p *Publisher) Close() error {
-	p.close.Do(func() {
+	p.closeOnce.Do(func() {
 		close(p.closing)
-		timer := time.AfterFunc(p.config.ConfirmTimeout, func() { p.end(errClosed) })
+		timer := time.AfterFunc(p.config.ConfirmTimeout, p.end)
 		defer timer.Stop()
 		for range cap(p.turns) {
 			p.turns <- struct{}{}
 		}
-		p.end(errClosed)
+		p.end()
 		var goodbyes sync.WaitGroup
 		for _, s := range p.idle {
 			goodbyes.Go(s.conn.close)
@@ -227,11 +227,8 @@ func (p *Publisher) enter(ctx context.Context) error {
 }
 
 // session returns an idle session or makes one, with the exchanges of the parcels declared.
-func (p *Publisher) session(ctx context.Context, parcels []parcel) (_ *session, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, p.config.connectTimeout(), errConnectTimeout)
-	defer cancel()
-	s := p.take()
-	if s == nil {
+func (p *Publisher) session(ctx context.Context, parcels []parcel) (s *session, err error) {
+	if s = p.take(); s == nil {
 		if s, err = openSession(ctx, p.dialer, p.config); err != nil {
 			return nil, err
 		}

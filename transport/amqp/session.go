@@ -50,7 +50,8 @@ func openSession(ctx context.Context, d *dialer, config Config) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	defer context.AfterFunc(ctx, conn.cut)()
+	ctx, release := conn.limit(ctx, config.connectTimeout())
+	defer release()
 	channel, err := conn.Channel()
 	if err == nil {
 		err = channel.Confirm(false)
@@ -74,7 +75,8 @@ func openSession(ctx context.Context, d *dialer, config Config) (*session, error
 
 // declare makes sure that the exchanges exist. Publishing to one that does not would close the channel.
 func (s *session) declare(ctx context.Context, parcels []parcel) error {
-	defer context.AfterFunc(ctx, s.conn.cut)()
+	ctx, release := s.conn.limit(ctx, s.config.connectTimeout())
+	defer release()
 	for _, p := range parcels {
 		if s.declared[p.exchange] || p.exchange == "" { // the default exchange always exists
 			continue

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -167,19 +166,16 @@ func (s *Subscriber) consume(ctx context.Context, topic string, window int) (c *
 
 // withChannel calls use with a new channel, and closes it again when use fails.
 func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amqp091.Channel) error) error {
-	timeout := s.config.connectTimeout()
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errConnectTimeout)
-	defer cancel()
 	conn, err := s.connection(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 	}
-	// Other subscriptions share the connection: it is cut when the broker does not answer, not because ctx ends.
-	timer := time.AfterFunc(timeout, conn.cut)
-	defer timer.Stop()
+	// Others share the connection: it is cut when the broker does not answer, not when ctx ends.
+	limited, release := conn.limit(context.WithoutCancel(ctx), s.config.connectTimeout())
+	defer release()
 	channel, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("%w: open a channel: %w", transport.ErrUnavailable, err)
+		return fmt.Errorf("%w: open a channel: %w", transport.ErrUnavailable, because(limited, err))
 	}
 	if err = use(conn, channel); err == nil {
 		return nil
@@ -194,7 +190,7 @@ func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amq
 			return fmt.Errorf("%w (the user needs the permissions configure, write and read for it)", err)
 		}
 	}
-	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", transport.ErrUnavailable, because(limited, err))
 }
 
 // connection returns the shared connection, made again when it is lost.

@@ -60,7 +60,7 @@ func (r *RelayProcess) once(ctx context.Context) (killed bool, err error) {
 	}()
 	kill := func() error {
 		err := command.Process.Kill()
-		_ = <-exited // that it was killed
+		<-exited // that it was killed
 		return err
 	}
 	give := time.NewTimer(patience)
