@@ -131,7 +131,7 @@ func (m *model) whyUnseen(event *bun.QueryEvent, w write) string {
 	case *bun.UpdateQuery:
 		for _, column := range assigned(tokensOf(event)) {
 			if m.isKeyColumn(column) {
-				return "it changes the primary key " + column
+				return "it changes the primary key " + strings.ToLower(column)
 			}
 		}
 	}

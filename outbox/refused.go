@@ -30,8 +30,8 @@ func outsideTx(verb, table string) *RefusedError {
 }
 
 func unseen(verb, table, reason string) *RefusedError {
-	return &RefusedError{verb, table, reason, "write the model by its primary key through bun (NewInsert().Model(&row), " +
-		"NewUpdate or NewDelete().Model(&row).WherePK()), " + reportIt}
+	return &RefusedError{verb, table, reason, "write rows by their primary key through bun (NewInsert().Model(&row), " +
+		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
 }
 
 // refusal is a context that is over for the reason that a statement was refused. database/sql asks a context before it
