@@ -59,8 +59,8 @@ type sessionKey struct{ box *Box }
 // transaction does not commit, also when fn ignores it.
 //
 // A RunInTx inside fn, with fn's context, is a savepoint of the same transaction: its messages leave with the
-// outer commit. A serialization failure or deadlock reported by the database is returned as it is; the caller may run
-// the whole transaction again.
+// outer commit. A serialization failure or deadlock is returned as the database reported it; [Box.RetryInTx] runs the
+// transaction again.
 func (b *Box) RunInTx(
 	ctx context.Context, opts *sql.TxOptions, fn func(ctx context.Context, tx bun.Tx) error,
 ) error {

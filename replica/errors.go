@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Permanent marks an error that no retry can cure: the message is parked at once, with err as the reason. A handler
@@ -40,36 +41,13 @@ func patienceWith(err error) patience {
 	if errors.As(err, &permanent) || errors.As(err, &unreadable) {
 		return none
 	}
-	if state := sqlState(err); state != "" {
+	if state := store.SQLState(err); state != "" {
 		return patienceWithState(state)
 	}
-	var sqlite interface {
-		error
-		Code() int
-	}
-	if errors.As(err, &sqlite) {
-		return patienceWithSQLite(sqlite.Code())
+	if code := store.SQLiteCode(err); code != 0 {
+		return patienceWithSQLite(code)
 	}
 	return endless
-}
-
-// sqlState asks the drivers without importing one: pgx and lib/pq by the first method, bun's pgdriver by the second.
-func sqlState(err error) string {
-	var byMethod interface {
-		error
-		SQLState() string
-	}
-	if errors.As(err, &byMethod) {
-		return byMethod.SQLState()
-	}
-	var byField interface {
-		error
-		Field(k byte) string
-	}
-	if errors.As(err, &byField) {
-		return byField.Field('C')
-	}
-	return ""
 }
 
 func patienceWithState(state string) patience {

@@ -1,6 +1,7 @@
 package transports_test
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"time"
@@ -21,18 +22,18 @@ var embedded = tests.Features{
 	Persistent:                          true, // for memory: within the process
 }
 
-func TestMemory(t *testing.T) {
+func memoryBroker(testing.TB) broker {
 	b := memory.New()
-	conform(t, broker{
+	return broker{
 		publisher:  func(testing.TB) transport.BatchPublisher { return b.Publisher() },
 		subscriber: func(_ testing.TB, queue string) transport.WindowSubscriber { return b.Subscriber(queue) },
 		features:   embedded,
-	})
+	}
 }
 
-func TestSQLite(t *testing.T) {
+func sqliteBroker(t testing.TB) broker {
 	path := filepath.Join(t.TempDir(), "broker.db")
-	conform(t, broker{
+	return broker{
 		publisher: func(t testing.TB) transport.BatchPublisher {
 			return sqlitePublisher(t, sqlite.Config{Path: path})
 		},
@@ -41,7 +42,31 @@ func TestSQLite(t *testing.T) {
 			return sqliteSubscriber(t, sqlite.Config{Path: path, Queue: queue, NackDelay: 10 * time.Millisecond})
 		},
 		features: embedded,
-	})
+	}
+}
+
+func TestMemory(t *testing.T) { conform(t, memoryBroker(t)) }
+
+func TestSQLite(t *testing.T) { conform(t, sqliteBroker(t)) }
+
+// RabbitMQ tries to, too, but a later message may be faster.
+func TestEmbeddedQueuesTakeMessagesBackInOrder(t *testing.T) {
+	for name, b := range map[string]broker{"memory": memoryBroker(t), "sqlite": sqliteBroker(t)} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			messages, err := b.sub(t, "webhooks").SubscribeWindow(ctx, "order", 8)
+			require.NoError(t, err)
+			batch := outgoing("order", 20)
+			accepted(t, b.pub(t).PublishBatch(t.Context(), batch), 20)
+			for range 5 {
+				receive(t, messages)
+			}
+			cancel()
+			closed(t, messages)
+			require.Equal(t, ids(batch), acked(t, b.window(t, "webhooks", "order", 20), 20))
+		})
+	}
 }
 
 func sqlitePublisher(t testing.TB, config sqlite.Config) *sqlite.Publisher {

@@ -28,7 +28,7 @@ const (
 // differ. What it means here:
 //
 //   - Publish.Mandatory: a message that no queue takes is transport.ErrUnroutable; false: it counts as published.
-//   - Publish.ChannelPoolSize: how many calls publish at once, each on its own connection; further ones wait. Zero means 16.
+//   - Publish.ChannelPoolSize: how many calls publish at once, each on a connection of its own; others wait. Zero: 16.
 //   - Publish.ConfirmDelivery has no effect: every message is confirmed.
 //   - Publish.Transactional, Publish.Immediate and Connection.AmqpConfig.Recovery are refused.
 //   - Consume.Qos has no effect: the window is the prefetch count.

@@ -72,8 +72,10 @@ func checkLimits(topic string, publishing amqp091.Publishing) error {
 	if err := publishing.Headers.Validate(); err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
-	for _, text := range [...]string{topic, publishing.MessageId, publishing.ContentType, publishing.ContentEncoding,
-		publishing.CorrelationId, publishing.ReplyTo, publishing.Expiration, publishing.Type, publishing.UserId, publishing.AppId} {
+	for _, text := range [...]string{
+		topic, publishing.MessageId, publishing.ContentType, publishing.ContentEncoding, publishing.CorrelationId,
+		publishing.ReplyTo, publishing.Expiration, publishing.Type, publishing.UserId, publishing.AppId,
+	} {
 		if err := checkShort(text); err != nil {
 			return err
 		}

@@ -13,8 +13,8 @@ const (
 	wakeAtLeast = time.Second
 )
 
-// watch wakes the consumers of this process when another connection, so another process, has changed the file. One
-// poll serves them all; it reads a number from shared memory.
+// watch wakes the consumers of this process when the file has changed, by whichever process. One poll serves them all;
+// it reads a number from shared memory.
 func (f *file) watch() {
 	interval := fastestPoll
 	var seen int64
@@ -27,15 +27,17 @@ func (f *file) watch() {
 		}
 		var version int64
 		err := f.reader.QueryRowContext(context.Background(), "PRAGMA data_version").Scan(&version)
-		switch {
-		case err == nil && version != seen:
+		changed := err == nil && version != seen
+		if changed {
 			seen, interval = version, fastestPoll
-		case err == nil && time.Since(woken) < wakeAtLeast:
+		} else {
 			interval = min(interval*6/5, slowestPoll)
-			continue
 		}
-		woken = time.Now()
-		f.wake() // after an error, too: the consumers meet it themselves and say so
+		// After an error, too: the consumers meet it themselves and report it.
+		if changed || err != nil || time.Since(woken) > wakeAtLeast {
+			woken = time.Now()
+			f.wake()
+		}
 	}
 }
 
