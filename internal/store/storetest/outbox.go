@@ -30,6 +30,7 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 		"messages come out as they went in":            appendsWhole,
 		"more messages than one statement takes":       appendsMany,
 		"text that is not JSON is refused":             refusesNoJSON,
+		"recording is locking and appending":           records,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,25 +188,10 @@ func locksExclude(t *testing.T, s outboxSuite) {
 	require.Len(t, seen, writers*rounds, "every revision was drawn once")
 }
 
-// drain reads and removes everything there is, one bounded claim after the other.
-func (s outboxSuite) drain(t *testing.T) (messages []store.Message) {
+func (s outboxSuite) unsent(t *testing.T) []store.Message {
 	t.Helper()
-	owned, _, err := s.Balance(t.Context(), "drain", ttl)
+	messages, err := s.Unsent(t.Context(), 0)
 	require.NoError(t, err)
-	all := make([]int, len(owned))
-	for i, lane := range owned {
-		all[i] = lane.Lane
-	}
-	for more := true; more; {
-		var claimed []store.Claimed
-		claimed, more, err = s.Claim(t.Context(), all, 1000)
-		require.NoError(t, err)
-		for _, c := range claimed {
-			require.NoError(t, c.Invalid)
-			messages = append(messages, c.Message)
-		}
-		require.NoError(t, s.Finish(t.Context(), "drain", owned, store.Outcome{Sent: claimed}))
-	}
 	return messages
 }
 
@@ -219,7 +205,7 @@ func appendsWhole(t *testing.T, s outboxSuite) {
 	full.Headers = map[string]string{"traceparent": "00-1-2-03"}
 	full.Expires = time.UnixMicro(1_800_000_000_000_001).UTC()
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, []store.Message{full}) })
-	read := s.drain(t)
+	read := s.unsent(t)
 	require.Len(t, read, 1)
 	require.NotZero(t, read[0].ID)
 	require.WithinDuration(t, time.Now(), read[0].Created, time.Minute)
@@ -235,7 +221,7 @@ func appendsMany(t *testing.T, s outboxSuite) {
 		messages[i].Data = json.RawMessage(`{"text":"` + strings.Repeat("it's ", 200) + `"}`)
 	}
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, messages) })
-	require.Len(t, s.drain(t), len(messages))
+	require.Len(t, s.unsent(t), len(messages))
 }
 
 func refusesNoJSON(t *testing.T, s outboxSuite) {
@@ -245,5 +231,43 @@ func refusesNoJSON(t *testing.T, s outboxSuite) {
 		return s.Append(ctx, tx, []store.Message{message("b", 0), bad})
 	})
 	require.Error(t, err)
-	require.Empty(t, s.drain(t))
+	require.Empty(t, s.unsent(t))
+}
+
+func records(t *testing.T, s outboxSuite) {
+	common := store.Message{
+		Model: "order", Signal: "SAVE", Meta: json.RawMessage(`{"who":"ann"}`), CorrelationID: "it's",
+		Headers: map[string]string{"traceparent": "00-1-2-03"},
+	}
+	record := func(texts ...string) []store.Message {
+		entities := make([]store.Entity, len(texts))
+		for i, text := range texts {
+			m := message(text, 0)
+			entities[i] = store.Entity{Key: m.Key, PK: m.PK, Data: m.Data}
+		}
+		s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Record(ctx, tx, common, entities) })
+		all := s.unsent(t)
+		return all[len(all)-len(texts):]
+	}
+	for revision, after := range []*int64{nil, new(int64)} {
+		for i, m := range record("b", "a", "c") {
+			want := common
+			want.Key = string(rune('a' + i))
+			want.PK, want.Data, want.Revision, want.After = message(want.Key, 0).PK, message(want.Key, 0).Data, int64(revision), after
+			want.ID, want.Lane, want.Updated, want.Created = m.ID, m.Lane, m.Updated, m.Created
+			require.Equal(t, want, m)
+			require.WithinDuration(t, time.Now(), m.Updated, time.Minute)
+		}
+	}
+	s.lock(t, store.Settlement{Deleted: []store.Key{key("a")}}, key("a"))
+	again := record("a")[0]
+	require.EqualValues(t, 3, again.Revision)
+	require.EqualValues(t, 2, *again.After)
+	require.False(t, s.lock(t, store.Settlement{}, key("a"))[key("a")].WasDeleted, "a recorded key is live")
+
+	many := make([]string, 3000)
+	for i := range many {
+		many[i] = fmt.Sprint("many ", i)
+	}
+	require.Len(t, record(many...), len(many))
 }
