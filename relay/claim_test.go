@@ -3,6 +3,7 @@ package relay
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 // idleRelay owns all lanes and does nothing by itself.
 func idleRelay(t *testing.T, db *bun.DB, batchSize int) *Relay {
 	t.Helper()
-	r, err := New(db, struct{ message.Publisher }{}, Config{BatchSize: batchSize})
+	r, err := New(db, struct{ message.Publisher }{}, Config{BatchSize: batchSize, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	_, err = r.store.Migrate(t.Context(), store.Outbox)
 	require.NoError(t, err)

@@ -17,38 +17,45 @@ import (
 // newCommand is the command line.
 func newCommand(out, errOut io.Writer) *cli.Command {
 	s := &settings{}
-	// with makes a command's action of a function that adds parts to a process and lets them run.
-	with := func(add func(ctx context.Context, p *process) error) cli.ActionFunc {
-		return func(ctx context.Context, _ *cli.Command) (err error) {
-			p := &process{settings: s, out: out}
-			defer func() { err = errors.Join(err, p.close()) }()
-			if err := add(ctx, p); err != nil {
-				return err
-			}
-			return p.run(ctx)
-		}
-	}
-	return &cli.Command{
+	root := &cli.Command{
 		Name:      "orders",
 		Usage:     "cqrsync's example: orders, and two services that keep copies of them",
 		Flags:     s.flags(),
 		Writer:    out,
 		ErrWriter: errOut,
-		Action:    with(addAll),
+		Action:    in(s, out, (*process).all),
 		Commands: []*cli.Command{
-			{Name: "all", Usage: "all three services and the relay in this process (default)", Action: with(addAll)},
-			{Name: "orders", Usage: "the Orders service alone; cmd/relay is its relay", Action: with(addOrdersAlone)},
-			{Name: "webhooks", Usage: "the Webhooks service alone", Action: with(addWebhooksAlone)},
-			{Name: "stats", Usage: "the Stats service alone", Action: with(addStatsAlone)},
+			{Name: "all", Usage: "all three services and the relay in this process (default)",
+				Action: in(s, out, (*process).all)},
+			{Name: "orders", Usage: "the Orders service alone; cmd/relay is its relay",
+				Action: in(s, out, (*process).ordersAlone)},
+			{Name: "webhooks", Usage: "the Webhooks service alone", Action: in(s, out, (*process).webhooksAlone)},
+			{Name: "stats", Usage: "the Stats service alone", Action: in(s, out, (*process).statsAlone)},
 			demoCommand(s, out, errOut),
 			relayCommand(s, out),
 		},
 		// main prints the error, once, and chooses the exit code.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
+	for _, command := range append(root.Commands, root) {
+		command.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err }
+	}
+	return root
 }
 
-func addAll(ctx context.Context, p *process) error {
+// in makes an action of what runs in a process.
+func in(s *settings, out io.Writer, run func(*process, context.Context) error) cli.ActionFunc {
+	return func(ctx context.Context, command *cli.Command) (err error) {
+		if command.Args().Present() {
+			return fmt.Errorf("%q is not a command, see --help", command.Args().First())
+		}
+		p := &process{settings: s, out: out}
+		defer func() { err = errors.Join(err, p.close()) }()
+		return run(p, ctx)
+	}
+}
+
+func (p *process) all(ctx context.Context) error {
 	shop, err := p.addShop(ctx)
 	if err != nil {
 		return err
@@ -69,7 +76,7 @@ func addAll(ctx context.Context, p *process) error {
 		return err
 	}
 	fmt.Fprint(p.out, tryIt(ordersURL, webhooksURL, statsURL, time.Now()))
-	return nil
+	return p.run(ctx)
 }
 
 // tryIt is what to paste into another terminal.
@@ -84,7 +91,7 @@ Ctrl-C ends it.
 `, ordersURL, webhooksURL, statsURL, day)
 }
 
-func addOrdersAlone(ctx context.Context, p *process) error {
+func (p *process) ordersAlone(ctx context.Context) error {
 	ordersDB, _, _, broker := p.places()
 	if err := errors.Join(p.shared(ordersDB), p.inDir(broker)); err != nil {
 		return err
@@ -93,13 +100,15 @@ func addOrdersAlone(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.listen(ctx, "orders", p.ordersAddr, service.Serve)
+	if _, err := p.listen(ctx, "orders", p.ordersAddr, service.Serve); err != nil {
+		return err
+	}
 	fmt.Fprintf(p.out, "relay     CQRSYNC_DB='%s' CQRSYNC_BROKER='%s' go run ./cmd/relay run\n",
 		database.Redact(p.ordersDB), database.Redact(cmp.Or(p.broker, "amqp://…")))
-	return err
+	return p.run(ctx)
 }
 
-func addWebhooksAlone(ctx context.Context, p *process) error {
+func (p *process) webhooksAlone(ctx context.Context) error {
 	_, webhooksDB, _, broker := p.places()
 	if err := p.shared(webhooksDB, broker); err != nil {
 		return err
@@ -108,11 +117,13 @@ func addWebhooksAlone(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.listen(ctx, "webhooks", p.webhooksAddr, service.Serve)
-	return err
+	if _, err := p.listen(ctx, "webhooks", p.webhooksAddr, service.Serve); err != nil {
+		return err
+	}
+	return p.run(ctx)
 }
 
-func addStatsAlone(ctx context.Context, p *process) error {
+func (p *process) statsAlone(ctx context.Context) error {
 	_, _, statsDB, broker := p.places()
 	if err := p.shared(statsDB, broker); err != nil {
 		return err
@@ -121,6 +132,8 @@ func addStatsAlone(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.listen(ctx, "stats", p.statsAddr, service.Serve)
-	return err
+	if _, err := p.listen(ctx, "stats", p.statsAddr, service.Serve); err != nil {
+		return err
+	}
+	return p.run(ctx)
 }

@@ -41,19 +41,17 @@ func demoCommand(s *settings, out, errOut io.Writer) *cli.Command {
 			&cli.BoolFlag{Name: "drive-only", Destination: &driveOnly,
 				Usage: "only write and compare: the services and the relay run elsewhere"},
 		},
-		Action: func(ctx context.Context, _ *cli.Command) (err error) {
+		Action: in(s, out, func(p *process, ctx context.Context) error {
 			if err := config.Validate(); err != nil {
 				return err
 			}
 			// A demo reports; what its parts log is of interest only where it is trouble.
 			slog.SetLogLoggerLevel(slog.LevelWarn)
-			p := &process{settings: s, out: out}
-			defer func() { err = errors.Join(err, p.close()) }()
 			if driveOnly {
 				return p.drive(ctx, config)
 			}
 			return p.demo(ctx, config)
-		},
+		}),
 	}
 }
 

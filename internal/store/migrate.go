@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/migrate"
@@ -31,6 +32,12 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 		}
 	}()
 	pending, err := s.Pending(ctx, side)
+	for deadline := time.Now().Add(5 * time.Second); s.dialect.busy(err) && time.Now().Before(deadline); {
+		if !pause(ctx, 20*time.Millisecond) {
+			break
+		}
+		pending, err = s.Pending(ctx, side)
+	}
 	if err != nil || len(pending) == 0 {
 		return nil, err
 	}
@@ -51,6 +58,15 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 		if !appliedByOther(ctx, migrator, group) {
 			return applied, err
 		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

@@ -14,6 +14,7 @@ func (postgres) greatest(a, b string) string { return "GREATEST(" + a + ", " + b
 func (postgres) lockRows() string            { return "FOR UPDATE SKIP LOCKED" }
 func (postgres) writesInWith() bool          { return true }
 func (postgres) maxStatement() int           { return 16 << 20 }
+func (postgres) busy(error) bool             { return false }
 
 func (postgres) micros(col string) string {
 	return "(extract(epoch FROM " + col + ") * 1000000)::bigint"

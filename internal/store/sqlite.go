@@ -50,3 +50,7 @@ func (sqlite) oldestPerLane(messages, due string, n int) string {
 		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
 		messages, due, n-1, math.MaxInt64)
 }
+
+// busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler
+// then. Afterwards it does not happen again.
+func (sqlite) busy(err error) bool { return err != nil && strings.Contains(err.Error(), "database is locked") }

@@ -123,6 +123,8 @@ type sqlDialect interface {
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
+	// busy says that the database could not be opened because others were opening it; err may be nil.
+	busy(err error) bool
 	// tableExists is a query that says whether the quoted table is there.
 	tableExists(table string) string
 	// appliedColumns are the columns of a table of applied migrations, in parentheses.

@@ -76,12 +76,11 @@ func Run(ctx context.Context, service *orders.Service, databases Databases, conf
 	}
 	fmt.Fprintf(d.Out, "writing %d orders, among other transactions, by %d writers, seed %d\n", d.Orders, d.Writers, d.Seed)
 	begin := time.Now()
-	done, err := d.write(ctx)
+	done, took, err := d.write(ctx)
 	if err != nil {
 		return fmt.Errorf("write orders: %w", err)
 	}
-	written := time.Since(begin)
-	d.reportWritten(done, written)
+	d.reportWritten(done, took)
 	result, err := d.wait(ctx)
 	if err != nil {
 		return fmt.Errorf("compare: %w", err)
@@ -92,27 +91,29 @@ func Run(ctx context.Context, service *orders.Service, databases Databases, conf
 		fmt.Fprintf(d.Out, "after %s:\n  %s\n", d.Timeout, strings.Join(result.Differences, "\n  "))
 		return fmt.Errorf("%w after --timeout %s", ErrDifferent, d.Timeout)
 	}
-	fmt.Fprintf(d.Out, "equal %s after the last write\n", (total - written).Round(time.Millisecond))
+	fmt.Fprintf(d.Out, "equal %s after the last write\n", (total - took).Round(time.Millisecond))
 	fmt.Fprintf(d.Out, "converged: orders=%d webhooks=%d stats=%d in %s\n",
 		result.Orders, result.Webhooks, result.Stats, total.Round(time.Millisecond))
 	return nil
 }
 
-// write runs the workload and, beside it, kills the relay.
-func (d *demo) write(ctx context.Context) (done tallies, err error) {
-	progress := newProgress(d.Progress, d.Orders)
+// write runs the workload, which takes some time, and beside it kills the relay, which may take longer.
+func (d *demo) write(ctx context.Context) (done tallies, took time.Duration, err error) {
+	begin, progress := time.Now(), newProgress(d.Progress, d.Orders)
 	load := &workload{service: d.service, committed: func(created int) {
 		d.created.Add(int64(created))
 		progress.add(created)
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		defer progress.finish()
 		done, err = load.write(ctx, d.Orders, d.Writers, d.Seed)
+		took = time.Since(begin)
+		progress.finish()
 		return err
 	})
 	group.Go(func() error { return d.killRelay(ctx) })
-	return done, group.Wait()
+	err = group.Wait()
+	return done, took, err
 }
 
 // killRelay kills the relay at even distances between the created orders. Where the relay cannot keep up with the

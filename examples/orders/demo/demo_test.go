@@ -41,7 +41,7 @@ func TestTheSeedChoosesTheTransactions(t *testing.T) {
 	t.Parallel()
 	outcome := func(seed uint64) (all []string) {
 		db := dbtest.Open(t, dbtest.SQLiteURL(t))
-		write(t, db, seed, 50, func(int) {})
+		write(t, db, seed, 30, func(int) {})
 		page, err := orders.Page(t.Context(), db, 0, 1000)
 		require.NoError(t, err)
 		for _, order := range page {

@@ -29,73 +29,13 @@ const patience = 15 * time.Second
 // error.
 func (r *RelayProcess) Run(ctx context.Context) error {
 	for {
-		killed, err := r.once(ctx)
-		if err != nil || !killed {
+		running, err := start(r.command())
+		if err != nil {
+			return fmt.Errorf("start relay process: %w", err)
+		}
+		if killed, err := r.watch(ctx, running); err != nil || !killed {
 			return err
 		}
-	}
-}
-
-func (r *RelayProcess) once(ctx context.Context) (killed bool, err error) {
-	command := r.command()
-	stdin, err := command.StdinPipe()
-	if err != nil {
-		return false, fmt.Errorf("start relay process: %w", err)
-	}
-	stdout, err := command.StdoutPipe()
-	if err != nil {
-		return false, fmt.Errorf("start relay process: %w", err)
-	}
-	if err := command.Start(); err != nil {
-		return false, fmt.Errorf("start relay process: %w", err)
-	}
-	publishes, exited := make(chan struct{}), make(chan error, 1)
-	go func() {
-		out := bufio.NewReader(stdout)
-		if _, err := out.ReadString('\n'); err == nil {
-			close(publishes)
-		}
-		_, _ = io.Copy(io.Discard, out) // to its end: only then may Wait be called
-		exited <- command.Wait()
-	}()
-	kill := func() error {
-		err := command.Process.Kill()
-		<-exited // that it was killed
-		return err
-	}
-	give := time.NewTimer(patience)
-	defer give.Stop()
-	var kills chan chan struct{} // nil until a kill would hurt
-	for {
-		select {
-		case <-publishes:
-			publishes, kills = nil, r.kills
-		case <-give.C:
-			kills = r.kills // it has nothing to publish
-		case done := <-kills:
-			defer close(done)
-			return true, kill()
-		case err := <-exited:
-			if ctx.Err() != nil {
-				return false, err // Ctrl-C reaches both processes
-			}
-			return false, fmt.Errorf("the relay process ended by itself (%s)", command.ProcessState)
-		case <-ctx.Done():
-			return false, end(stdin, exited, kill)
-		}
-	}
-}
-
-// end asks the process to stop, by the end of its input.
-func end(stdin io.Closer, exited <-chan error, kill func() error) error {
-	if err := stdin.Close(); err != nil {
-		return errors.Join(err, kill())
-	}
-	select {
-	case err := <-exited:
-		return err
-	case <-time.After(patience):
-		return errors.Join(fmt.Errorf("the relay process did not stop within %s", patience), kill())
 	}
 }
 
@@ -109,5 +49,83 @@ func (r *RelayProcess) Kill(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// watch returns when the process has ended, for whatever reason.
+func (r *RelayProcess) watch(ctx context.Context, running *child) (killed bool, err error) {
+	idle := time.NewTimer(patience)
+	defer idle.Stop()
+	publishes, kills := running.publishes, (chan chan struct{})(nil)
+	for {
+		select {
+		case <-publishes:
+			publishes, kills = nil, r.kills
+		case <-idle.C:
+			kills = r.kills // it has nothing to publish
+		case done := <-kills:
+			defer close(done)
+			return true, running.kill()
+		case <-running.exited:
+			if ctx.Err() != nil {
+				return false, running.err // Ctrl-C reaches both processes
+			}
+			return false, fmt.Errorf("the relay process ended by itself (%s)", running.command.ProcessState)
+		case <-ctx.Done():
+			return false, running.end()
+		}
+	}
+}
+
+// child is one process.
+type child struct {
+	command   *exec.Cmd
+	stdin     io.Closer
+	publishes chan struct{} // closed when it begins to publish
+	exited    chan struct{} // closed when it has ended, with err
+	err       error
+}
+
+func start(command *exec.Cmd) (*child, error) {
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{command: command, stdin: stdin, publishes: make(chan struct{}), exited: make(chan struct{})}
+	go func() {
+		defer close(c.exited)
+		out := bufio.NewReader(stdout)
+		if _, err := out.ReadString('\n'); err == nil {
+			close(c.publishes)
+		}
+		_, _ = io.Copy(io.Discard, out) // Wait may only be called at its end
+		c.err = command.Wait()
+	}()
+	return c, nil
+}
+
+func (c *child) kill() error {
+	err := c.command.Process.Kill()
+	<-c.exited
+	return err
+}
+
+// end asks the process to stop, by the end of its input.
+func (c *child) end() error {
+	if err := c.stdin.Close(); err != nil {
+		return errors.Join(err, c.kill())
+	}
+	select {
+	case <-c.exited:
+		return c.err
+	case <-time.After(patience):
+		return errors.Join(fmt.Errorf("the relay process did not stop within %s", patience), c.kill())
 	}
 }

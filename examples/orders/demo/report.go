@@ -23,7 +23,7 @@ func (d *demo) reportWritten(done tallies, took time.Duration) {
 	}
 	fmt.Fprintf(table, "all\t%d\t%d\t\n", sum.transactions, sum.changes)
 	_ = table.Flush() // like Fprintf, to a report
-	fmt.Fprintf(d.Out, "written in %s (%.0f transactions/s)\n",
+	fmt.Fprintf(d.Out, "written in %s (%.0f transactions/s); now comparing\n",
 		took.Round(time.Millisecond), float64(sum.transactions)/took.Seconds())
 	if d.KillRelay > 0 {
 		fmt.Fprintf(d.Out, "the relay was killed %d times\n", d.KillRelay)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-	"golang.org/x/sync/errgroup"
 )
 
 // Config says how deliveries are posted. The zero value is ready to use.
@@ -23,11 +22,13 @@ type Config struct {
 	Timeout time.Duration
 	// MaxAttempts is how often a delivery is tried before it counts as failed. Default: 8.
 	MaxAttempts int
-	// Backoff is the pause after the first failed attempt; it doubles with every further one. Default: 1 s.
+	// Backoff is the pause after the first failed attempt; it doubles with the next ten. Default: 1 s.
 	Backoff time.Duration
 	// Poll is how long an idle worker waits before it looks for deliveries again. Default: 200 ms.
 	Poll time.Duration
 }
+
+const maxDoublings = 10
 
 func (c Config) withDefaults() Config {
 	if c.Workers <= 0 {
@@ -67,16 +68,13 @@ func newPoster(db *bun.DB, config Config) *poster {
 	}}
 }
 
-func (p *poster) run(ctx context.Context) error {
+func (p *poster) run(ctx context.Context) {
 	defer p.client.CloseIdleConnections()
-	var workers errgroup.Group
+	var workers sync.WaitGroup
 	for range p.config.Workers {
-		workers.Go(func() error {
-			p.work(ctx)
-			return nil
-		})
+		workers.Go(func() { p.work(ctx) })
 	}
-	return workers.Wait()
+	workers.Wait()
 }
 
 // work posts one delivery after the other. What fails here is the database; the next round tries again.
@@ -179,7 +177,7 @@ func (p *poster) record(ctx context.Context, delivery *Delivery, attempt *Attemp
 	case delivery.Tries >= p.config.MaxAttempts:
 		delivery.State = Failed
 	default:
-		delivery.NextAt = now().Add(p.config.Backoff << (delivery.Tries - 1))
+		delivery.NextAt = now().Add(p.config.Backoff << min(delivery.Tries-1, maxDoublings))
 	}
 	err := p.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewInsert().Model(attempt).Exec(ctx); err != nil {

@@ -4,11 +4,9 @@
 package storetest
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -104,96 +102,6 @@ func message(key string, revision int64) store.Message {
 		Model: "order", Key: key, Revision: revision, Signal: "SAVE",
 		PK: json.RawMessage(fmt.Sprintf("%q", key)), Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
 	}
-}
-
-func ownsEverything(t *testing.T, s *relaySuite) {
-	owned := s.balance(t, "a", ttl)
-	require.Len(t, owned, lanes)
-	for i, l := range owned {
-		require.Equal(t, store.Lane{Lane: i, Epoch: 1}, l)
-	}
-	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
-	renewed, err := s.Renew(t.Context(), "a", ttl)
-	require.NoError(t, err)
-	require.Equal(t, owned, renewed)
-}
-
-func sharesFairly(t *testing.T, s *relaySuite) {
-	relays := []string{"a", "b", "c"}
-	for range 3 { // each has given back and taken after two rounds
-		for _, relay := range relays {
-			s.balance(t, relay, ttl)
-		}
-	}
-	owner := map[int]string{}
-	for _, relay := range relays {
-		owned := s.balance(t, relay, ttl)
-		require.GreaterOrEqual(t, len(owned), 20)
-		require.LessOrEqual(t, len(owned), 22)
-		for _, l := range owned {
-			require.NotContains(t, owner, l.Lane)
-			owner[l.Lane] = relay
-		}
-	}
-	require.Len(t, owner, lanes)
-}
-
-func handsBack(t *testing.T, s *relaySuite) {
-	s.balance(t, "a", ttl)
-	require.Empty(t, s.balance(t, "b", ttl))
-	require.NoError(t, s.Leave(t.Context(), "a"))
-	require.Equal(t, int64(1), s.status(t).Relays)
-	require.Len(t, s.balance(t, "b", ttl), lanes)
-	renewed, err := s.Renew(t.Context(), "a", ttl)
-	require.NoError(t, err)
-	require.Empty(t, renewed)
-}
-
-func takesOver(t *testing.T, s *relaySuite) {
-	s.balance(t, "a", blink)
-	for _, l := range s.balance(t, "b", ttl) {
-		require.Equal(t, int64(2), l.Epoch)
-	}
-	require.Equal(t, int64(1), s.status(t).Relays, "the relay that stopped is forgotten")
-	renewed, err := s.Renew(t.Context(), "a", ttl)
-	require.NoError(t, err)
-	require.Empty(t, renewed)
-}
-
-func renewsLate(t *testing.T, s *relaySuite) {
-	owned := s.balance(t, "a", blink)
-	renewed, err := s.Renew(t.Context(), "a", ttl)
-	require.NoError(t, err)
-	require.Equal(t, owned, renewed)
-	require.Equal(t, int64(lanes), s.status(t).LanesOwned)
-}
-
-func balancesAtOnce(t *testing.T, s *relaySuite) {
-	var wg sync.WaitGroup
-	errs := make(chan error, 6*20)
-	for i := range 6 {
-		wg.Go(func() {
-			relay := fmt.Sprint("relay-", i)
-			for range 20 {
-				_, _, err := s.Balance(context.WithoutCancel(t.Context()), relay, ttl)
-				errs <- err
-			}
-		})
-	}
-	wg.Wait()
-	close(errs)
-	for err := range errs {
-		require.NoError(t, err)
-	}
-	require.Equal(t, int64(6), s.status(t).Relays)
-	total := 0
-	for i := range 6 {
-		renewed, err := s.Renew(t.Context(), fmt.Sprint("relay-", i), ttl)
-		require.NoError(t, err)
-		require.LessOrEqual(t, len(renewed), 11)
-		total += len(renewed)
-	}
-	require.Equal(t, lanes, total)
 }
 
 func claimsWholeMessages(t *testing.T, s *relaySuite) {

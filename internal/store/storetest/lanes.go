@@ -1,0 +1,101 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+func ownsEverything(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	require.Len(t, owned, lanes)
+	for i, l := range owned {
+		require.Equal(t, store.Lane{Lane: i, Epoch: 1}, l)
+	}
+	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Equal(t, owned, renewed)
+}
+
+func sharesFairly(t *testing.T, s *relaySuite) {
+	relays := []string{"a", "b", "c"}
+	for range 3 { // each has given back and taken after two rounds
+		for _, relay := range relays {
+			s.balance(t, relay, ttl)
+		}
+	}
+	owner := map[int]string{}
+	for _, relay := range relays {
+		owned := s.balance(t, relay, ttl)
+		require.GreaterOrEqual(t, len(owned), 20)
+		require.LessOrEqual(t, len(owned), 22)
+		for _, l := range owned {
+			require.NotContains(t, owner, l.Lane)
+			owner[l.Lane] = relay
+		}
+	}
+	require.Len(t, owner, lanes)
+}
+
+func handsBack(t *testing.T, s *relaySuite) {
+	s.balance(t, "a", ttl)
+	require.Empty(t, s.balance(t, "b", ttl))
+	require.NoError(t, s.Leave(t.Context(), "a"))
+	require.Equal(t, int64(1), s.status(t).Relays)
+	require.Len(t, s.balance(t, "b", ttl), lanes)
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Empty(t, renewed)
+}
+
+func takesOver(t *testing.T, s *relaySuite) {
+	s.balance(t, "a", blink)
+	for _, l := range s.balance(t, "b", ttl) {
+		require.Equal(t, int64(2), l.Epoch)
+	}
+	require.Equal(t, int64(1), s.status(t).Relays, "the relay that stopped is forgotten")
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Empty(t, renewed)
+}
+
+func renewsLate(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", blink)
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Equal(t, owned, renewed)
+	require.Equal(t, int64(lanes), s.status(t).LanesOwned)
+}
+
+func balancesAtOnce(t *testing.T, s *relaySuite) {
+	const relays = 6
+	var views [relays][]store.Lane // what each relay was told last; nobody's lease runs out here
+	var errs [relays]error
+	var wg sync.WaitGroup
+	for i := range relays {
+		wg.Go(func() {
+			for range 20 {
+				var err error
+				views[i], _, err = s.Balance(context.WithoutCancel(t.Context()), fmt.Sprint("relay-", i), ttl)
+				errs[i] = errors.Join(errs[i], err)
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs[:]...))
+	owner := map[int]int{}
+	for i, view := range views {
+		for _, l := range view {
+			require.NotContains(t, owner, l.Lane)
+			owner[l.Lane] = i
+		}
+	}
+	require.Equal(t, int64(relays), s.status(t).Relays)
+}

@@ -1,0 +1,150 @@
+package relay_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/transport"
+)
+
+func TestRunStartsWithoutTheBrokerAndWaitsForIt(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var away atomic.Bool
+		away.Store(true)
+		tries := make(chan struct{}, 1000)
+		e.broker.refuse = func(*envelope.Message) error {
+			if away.Load() {
+				tries <- struct{}{}
+				return fmt.Errorf("dial: %w", transport.ErrUnavailable)
+			}
+			return nil
+		}
+		e.append(t, save("1", 0))
+		e.start(t, e.broker, relay.Config{})
+		for range 3 {
+			wait(t, tries, "a try")
+		}
+		away.Store(false)
+		e.requireSent(t)
+		eventually(t, func() bool { return e.logs.count("broker available again") == 1 }, "the end of the outage is logged")
+		require.Equal(t, 1, e.logs.count("broker unavailable, trying again"), "an outage is one line, not one per try")
+		st := e.status(t)
+		require.Zero(t, st.Retries, "no attempt is spent")
+		require.Zero(t, st.DeadLetters)
+	})
+}
+
+func TestARefusedMessageStopsItsOwnKeyOnly(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"unroutable": fmt.Errorf("order: %w", transport.ErrUnroutable),
+		"other":      errors.New("too large"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+				e := newEnv(t, db)
+				var healed atomic.Bool
+				e.broker.refuse = func(m *envelope.Message) error {
+					if m.Key == "k3" && m.Revision == 1 && !healed.Load() {
+						return refusal
+					}
+					return nil
+				}
+				e.append(t, saves(10, 4)...)
+				rel, _ := e.start(t, e.broker, relay.Config{RetryMin: 10 * time.Millisecond, RetryMax: 10 * time.Millisecond, MaxAttempts: 1 << 30})
+				eventually(t, func() bool { return e.status(t).Unsent == 3 }, "all but the key's own messages leave")
+				eventually(t, func() bool { return rel.Stats().Retries > 2 }, "it is tried again")
+				require.NotContains(t, e.broker.received(), "k3/2", "nothing overtakes")
+				healed.Store(true)
+				e.requireSent(t)
+				require.Len(t, e.broker.received(), 40)
+				e.broker.requireOrder(t)
+				require.Zero(t, e.status(t).Retries)
+			})
+		})
+	}
+}
+
+func TestAMessageThatCannotBeEncodedStopsItsOwnKeyOnly(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		bad, headers := save("bad", 0), save("headers", 0)
+		bad.Data = json.RawMessage(`"not an object"`)
+		e.append(t, bad, save("bad", 1), headers, save("good", 0))
+		e.exec(t, `UPDATE outbox_messages SET headers = '[]' WHERE key = 'headers'`)
+		e.start(t, e.broker, relay.Config{MaxAttempts: 2, RetryMin: time.Millisecond, RetryMax: time.Millisecond})
+		e.requireSent(t)
+		require.ElementsMatch(t, []string{"good/0", "bad/1"}, e.broker.received())
+		require.Equal(t, int64(2), e.status(t).DeadLetters)
+	})
+}
+
+func TestAMessageIsGivenUpAfterMaxAttemptsAndTheNextOneGoes(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var tries atomic.Int64
+		e.broker.refuse = func(m *envelope.Message) error {
+			if m.Revision == 1 {
+				tries.Add(1)
+				return errors.New("poison")
+			}
+			return nil
+		}
+		e.append(t, save("1", 0), save("1", 1), save("1", 2))
+		rel, stop := e.start(t, e.broker, relay.Config{MaxAttempts: 3, RetryMin: time.Millisecond, RetryMax: time.Millisecond})
+		e.requireSent(t)
+		require.NoError(t, stop())
+		require.Equal(t, []string{"1/0", "1/2"}, e.broker.received())
+		require.Equal(t, int64(3), tries.Load())
+		require.Equal(t, relay.Stats{Published: 2, Batches: rel.Stats().Batches, Retries: 2, DeadLetters: 1}, rel.Stats())
+		st := e.status(t)
+		require.Equal(t, int64(1), st.DeadLetters)
+		require.Zero(t, st.Retries)
+		require.Equal(t, 1, e.logs.count("messages given up"))
+	})
+}
+
+func TestRunSurvivesTheDatabaseGoingAway(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		e.start(t, e.broker, relay.Config{})
+		e.append(t, save("1", 0))
+		e.requireSent(t)
+		e.exec(t, "ALTER TABLE outbox_messages RENAME TO hidden")
+		eventually(t, func() bool { return e.logs.count("database unavailable, trying again") == 1 }, "the outage is logged")
+		e.exec(t, "ALTER TABLE hidden RENAME TO outbox_messages")
+		e.append(t, save("1", 1))
+		e.requireSent(t)
+		require.Equal(t, []string{"1/0", "1/1"}, e.broker.received())
+		require.Equal(t, 1, e.logs.count("database unavailable, trying again"))
+		require.Equal(t, 1, e.logs.count("database available again"))
+	})
+}
+
+func TestWhatTheBrokerConfirmedIsNotSentAgainWhenTheDatabaseBlinks(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		var once sync.Once
+		e.broker.before = func(context.Context, []transport.Outgoing) {
+			once.Do(func() { e.exec(t, "ALTER TABLE outbox_messages RENAME TO hidden") })
+		}
+		e.append(t, saves(10, 1)...)
+		e.start(t, e.broker, relay.Config{})
+		eventually(t, func() bool { return e.logs.count("database unavailable, trying again") == 1 }, "the outage is logged")
+		e.exec(t, "ALTER TABLE hidden RENAME TO outbox_messages")
+		e.requireSent(t)
+		require.Len(t, e.broker.received(), 10)
+	})
+}
