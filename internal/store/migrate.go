@@ -31,13 +31,7 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 			err = fmt.Errorf("migrate %s tables: %w", side, err)
 		}
 	}()
-	pending, err := s.Pending(ctx, side)
-	for deadline := time.Now().Add(5 * time.Second); s.dialect.busy(err) && time.Now().Before(deadline); {
-		if !pause(ctx, 20*time.Millisecond) {
-			break
-		}
-		pending, err = s.Pending(ctx, side)
-	}
+	pending, err := s.pendingOnceOpen(ctx, side)
 	if err != nil || len(pending) == 0 {
 		return nil, err
 	}
@@ -61,12 +55,18 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
+// pendingOnceOpen is Pending, tried again for five seconds while others are opening the same new file.
+func (s *Store) pendingOnceOpen(ctx context.Context, side Side) ([]string, error) {
+	for tries := 250; ; tries-- {
+		pending, err := s.Pending(ctx, side)
+		if !s.dialect.busy(err) || tries == 0 {
+			return pending, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 

@@ -53,4 +53,6 @@ func (sqlite) oldestPerLane(messages, due string, n int) string {
 
 // busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler
 // then. Afterwards it does not happen again.
-func (sqlite) busy(err error) bool { return err != nil && strings.Contains(err.Error(), "database is locked") }
+func (sqlite) busy(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "database is locked")
+}
