@@ -57,6 +57,7 @@ func Replica(ctx context.Context, db *bun.DB, broker string) error {
 	if err != nil {
 		return err
 	}
+	defer subscriber.Close()
 	return rep.Run(ctx, subscriber)
 	// README: end
 }
