@@ -4,6 +4,7 @@ package quickstart
 
 import (
 	"context"
+	"errors"
 
 	"github.com/uptrace/bun"
 
@@ -49,15 +50,12 @@ func Master(ctx context.Context, db *bun.DB) error {
 func Replica(ctx context.Context, db *bun.DB, broker string) error {
 	// README: replica
 	rep, err := replica.New(db, replica.Config{Queue: "stats"})
-	if err != nil {
-		return err
-	}
-	_ = replica.Register[OrderCopy](rep, "order") // Run repeats its error
-	subscriber, err := open.Subscriber(broker, "stats", open.Options{})
-	if err != nil {
+	subscriber, err2 := open.Subscriber(broker, "stats", open.Options{})
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
 	defer subscriber.Close()
+	_ = replica.Register[OrderCopy](rep, "order") // Run repeats its error
 	return rep.Run(ctx, subscriber)
 	// README: end
 }
