@@ -7,7 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/cqrsync/cqrsync/tests/containers"
 )
 
 // The test binary is also the program that is killed.
@@ -16,5 +16,5 @@ func TestMain(m *testing.M) {
 		write(url, os.Getenv(writerStop))
 		return
 	}
-	goleak.VerifyTestMain(m)
+	containers.Main(m)
 }
