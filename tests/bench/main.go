@@ -31,6 +31,7 @@ type bench struct {
 
 type options struct {
 	rounds   int
+	only     string
 	duration time.Duration
 	progress io.Writer
 }
@@ -58,6 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	asJSON := flags.Bool("json", false, "print a JSON line per case instead of a table")
 	o := options{progress: stderr}
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each case runs")
+	flags.StringVar(&o.only, "only", "", "measure only the groups whose name contains this")
 	flags.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long a case runs in a round, where it is timed by duration")
 	if err := flags.Parse(args); err != nil {
 		return err

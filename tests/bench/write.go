@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,9 @@ func benchWrite(ctx context.Context, o options, report func(result)) error {
 		for _, kind := range []string{"insert", "update"} {
 			w := writeBench{writers: setting.writers, rows: setting.rows, update: kind == "update", o: o}
 			name := fmt.Sprintf("%s, %d writers, %s of %d rows", setting.database, setting.writers, kind, setting.rows)
+			if !strings.Contains(name, o.only) {
+				continue
+			}
 			if err := w.run(ctx, name, setting.open, report); err != nil {
 				return err
 			}
