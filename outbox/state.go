@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -56,7 +55,7 @@ func (m *model) isPlain(ctx context.Context, b *Box, tx bun.IDB) (bool, error) {
 	if p := m.plain.Load(); p != nil && time.Since(p.asked) < plainFor {
 		return p.yes, nil
 	}
-	types, err := b.store.PlainColumns(ctx, tx, strings.ReplaceAll(string(m.table.SQLName), "`", `"`))
+	types, err := b.store.PlainColumns(ctx, tx, string(m.table.SQLName))
 	if err != nil {
 		return false, err
 	}
