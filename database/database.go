@@ -6,25 +6,32 @@
 package database
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/mysqldialect"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
-// Open opens the database that rawURL names. It does not connect: the first statement does. Errors never contain the
+// Open opens the database that rawURL names. It does not connect, except to MariaDB: the first statement does. Errors never contain the
 // password.
 //
 //	postgres://user:password@host:5432/name?sslmode=require&search_path=orders
+//	mysql://user:password@host:3306/name?tls=true
 //	sqlite://orders.db      a file, relative to the working directory
 //	sqlite:///var/lib/x.db  a file, absolute
 //
@@ -32,20 +39,26 @@ import (
 // does not; in exec mode, because bun's statements are all different and preparing each would cost a round trip, and
 // because a transaction-pooling proxy keeps no prepared statements.
 //
+// MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds, not those it changes:
+// that is how a write to a row that exists is told from one to a row that is gone. Its options are those of the driver.
+// The server is asked for its version once, here: without the answer bun would take it for an old MySQL.
+//
 // SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation, one connection, and
 // transactions that take the write lock when they begin.
 func Open(rawURL string) (*bun.DB, error) {
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	if !found {
-		return nil, fmt.Errorf("database URL %q: want postgres://… or sqlite://FILE", Redact(rawURL))
+		return nil, fmt.Errorf("database URL %q: want postgres://…, mysql://… or sqlite://FILE", Redact(rawURL))
 	}
 	switch scheme {
 	case "postgres", "postgresql":
 		return openPostgres(rawURL)
+	case "mysql":
+		return openMySQL(rawURL)
 	case "sqlite":
 		return openSQLite(rest)
 	default:
-		return nil, fmt.Errorf("database URL %q: unknown scheme %q, want postgres or sqlite", Redact(rawURL), scheme)
+		return nil, fmt.Errorf("database URL %q: unknown scheme %q, want postgres, mysql or sqlite", Redact(rawURL), scheme)
 	}
 }
 
@@ -57,10 +70,52 @@ func openPostgres(rawURL string) (*bun.DB, error) {
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	db := sql.OpenDB(stdlib.GetConnector(*config))
-	conns := 4 * runtime.GOMAXPROCS(0)
-	db.SetMaxOpenConns(max(conns, 16))
-	db.SetMaxIdleConns(max(conns, 16))
+	limitConns(db)
 	return bun.NewDB(db, pgdialect.New()), nil
+}
+
+func openMySQL(rawURL string) (*bun.DB, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Host == "" || u.User == nil || strings.Trim(u.Path, "/") == "" {
+		return nil, fmt.Errorf("database URL %q: not a MariaDB URL, want mysql://user:password@host:3306/name", Redact(rawURL))
+	}
+	options := u.Query()
+	// These hold whatever the URL says: capture and the tables rest on them.
+	options.Set("parseTime", "true")
+	options.Set("loc", "UTC")
+	options.Set("clientFoundRows", "true")
+	options.Set("multiStatements", "false")
+	config, err := mysql.ParseDSN("/?" + options.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("database URL %q: %w", Redact(rawURL), err)
+	}
+	config.Net, config.Addr, config.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
+	if u.Port() == "" {
+		config.Addr = net.JoinHostPort(u.Hostname(), "3306")
+	}
+	config.User = u.User.Username()
+	config.Passwd, _ = u.User.Password()
+	connector, err := mysql.NewConnector(config)
+	if err != nil {
+		return nil, fmt.Errorf("database URL %q: %w", Redact(rawURL), err)
+	}
+	db := sql.OpenDB(connector)
+	limitConns(db)
+	ctx, cancel := context.WithTimeout(context.Background(), mysqlTimeout)
+	defer cancel()
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to %s: %w", Redact(rawURL), err), db.Close())
+	}
+	return bun.NewDB(db, mysqldialect.New(mysqldialect.WithTimeLocation("UTC"))), nil
+}
+
+// mysqlTimeout is how long Open waits for a MariaDB server.
+const mysqlTimeout = 10 * time.Second
+
+func limitConns(db *sql.DB) {
+	conns := max(4*runtime.GOMAXPROCS(0), 16)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
 }
 
 func openSQLite(path string) (*bun.DB, error) {

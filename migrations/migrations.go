@@ -4,8 +4,9 @@
 // configured schema and prefix. bun/migrate runs them (see internal/store), "relay migrate --print" renders them,
 // and a team with its own migration tool copies the printed SQL.
 //
-// Layout: <dialect>/<side>/<number>_<name>.tx.up.sql, where dialect is postgres or sqlite and side is outbox (the
-// master's database) or replica. A file that has been released is never edited: add the next number.
+// Layout: <dialect>/<side>/<number>_<name>.tx.up.sql, where dialect is mysql, postgres or sqlite and side is outbox
+// (the master's database) or replica. A file that has been released is never edited: add the next number. A file for
+// mysql must also stand being run again from the start after any of its statements, and by two processes at once.
 //
 // The package imports only the standard library.
 package migrations
@@ -14,5 +15,5 @@ import "embed"
 
 // FS holds the migration files.
 //
-//go:embed postgres sqlite
+//go:embed mysql postgres sqlite
 var FS embed.FS

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -40,8 +41,8 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 		"":    {"no command"},
 		"foo": {"unknown command"},
 		"run": {"--db (or CQRSYNC_DB): not set, want", "--broker (or CQRSYNC_BROKER): not set, want"},
-		"run --db mysql://h/x --broker memory: --schema a-b --prefix c.d --log-format xml extra": {
-			"unexpected argument", `unknown scheme "mysql"`, `--broker (or CQRSYNC_BROKER): "memory:"`,
+		"run --db oracle://h/x --broker memory: --schema a-b --prefix c.d --log-format xml extra": {
+			"unexpected argument", `unknown scheme "oracle"`, `--broker (or CQRSYNC_BROKER): "memory:"`,
 			`--schema (or CQRSYNC_SCHEMA): schema "a-b"`, `--prefix (or CQRSYNC_TABLE_PREFIX): table prefix "c.d"`,
 			`--log-format: "xml", want text or json`,
 		},
@@ -140,11 +141,19 @@ func TestMigratePrintsSQLThatLeavesNothingToDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
-			r := invoke(t.Context(), "migrate", "--print", "--dialect", name, "--side", "all", "--prefix", "x_")
+			dialect := map[string]string{"mariadb": "mysql"}[name]
+			r := invoke(t.Context(), "migrate", "--print", "--dialect", cmp.Or(dialect, name), "--side", "all", "--prefix", "x_")
 			require.Equal(t, exitOK, r.code, r.stderr)
 			require.Equal(t, r, invoke(t.Context(), "migrate", "--print", "--db", url, "--side", "all", "--prefix", "x_"))
-			_, err := dbtest.Open(t, url).DB.ExecContext(t.Context(), r.stdout)
-			require.NoError(t, err)
+			statements := []string{r.stdout}
+			if name == "mariadb" { // whose driver takes one at a time, as database.Open sets it
+				statements = strings.SplitAfter(strings.TrimSpace(r.stdout), ";\n")
+			}
+			db := dbtest.Open(t, url)
+			for _, statement := range statements {
+				_, err := db.DB.ExecContext(t.Context(), statement)
+				require.NoError(t, err, statement)
+			}
 			r = invoke(t.Context(), "migrate", "--db", url, "--side", "all", "--prefix", "x_")
 			require.Equal(t, result{stdout: "outbox: up to date\nreplica: up to date\n"}, r)
 		})

@@ -23,7 +23,7 @@ func (o *options) migrateFlags() []cli.Flag {
 		},
 		&cli.StringFlag{
 			Name: "dialect", Destination: &o.dialect,
-			Usage: "what SQL to print: postgres or sqlite, if not that of --db",
+			Usage: "what SQL to print: postgres, mysql or sqlite, if not that of --db",
 		},
 	}
 }
@@ -63,8 +63,8 @@ func (o *options) printMigrations(cmd *cli.Command, sides []store.Side, sideErr 
 		dialect = dialectOf(o.db)
 	}
 	var dialectErr error
-	if dialect != "postgres" && dialect != "sqlite" {
-		dialectErr = dialectSetting.wrong(fmt.Errorf("%q, want postgres or sqlite, or a --db that says which", dialect))
+	if dialect != "postgres" && dialect != "mysql" && dialect != "sqlite" {
+		dialectErr = dialectSetting.wrong(fmt.Errorf("%q, want postgres, mysql or sqlite, or a --db that says which", dialect))
 	}
 	if err := wrong(noArguments(cmd), sideErr, dialectErr, o.checkNames()); err != nil {
 		return err
@@ -96,8 +96,8 @@ func dialectOf(rawURL string) string {
 	switch scheme, _, _ := strings.Cut(rawURL, "://"); scheme {
 	case "postgres", "postgresql":
 		return "postgres"
-	case "sqlite":
-		return "sqlite"
+	case "mysql", "sqlite":
+		return scheme
 	default:
 		return ""
 	}

@@ -39,7 +39,7 @@ func (o *options) commonFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "db", Sources: cli.EnvVars("CQRSYNC_DB"), Destination: &o.db,
-			Usage: "the database with the outbox: postgres://USER:PASSWORD@HOST/NAME or sqlite://FILE",
+			Usage: "the database with the outbox: postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE",
 		},
 		&cli.StringFlag{
 			Name: "schema", Sources: cli.EnvVars("CQRSYNC_SCHEMA"), Destination: &o.schema,
@@ -116,7 +116,7 @@ func (o *options) names() store.Names { return store.Names{Schema: o.schema, Pre
 // openStore opens the database; close closes it.
 func (o *options) openStore() (*store.Store, error) {
 	if o.db == "" {
-		err := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME or sqlite://FILE")
+		err := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
 	}
 	db, err := database.Open(o.db)

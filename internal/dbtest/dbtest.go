@@ -1,4 +1,4 @@
-// Package dbtest gives tests a real, empty database each: SQLite always, PostgreSQL where one is named.
+// Package dbtest gives tests a real, empty database each: SQLite always, PostgreSQL and MariaDB where one is named.
 //
 // Test packages only; the linter keeps it out of the library.
 package dbtest
@@ -24,6 +24,7 @@ import (
 // The services that tests may need, and the variables that say where they are.
 const (
 	Postgres = "postgres" // CQRSYNC_TEST_POSTGRES=postgres://user:password@host:port/database
+	MariaDB  = "mariadb"  // CQRSYNC_TEST_MARIADB=mysql://user:password@host:port/database
 	RabbitMQ = "rabbitmq" // CQRSYNC_TEST_RABBITMQ=amqp://user:password@host:port/
 )
 
@@ -70,7 +71,7 @@ func Each(t *testing.T, test func(t *testing.T, db *bun.DB)) {
 
 // Kinds lists the database kinds: each function makes an empty database and returns its URL.
 func Kinds() map[string]func(testing.TB) string {
-	return map[string]func(testing.TB) string{"sqlite": SQLiteURL, "postgres": PostgresURL}
+	return map[string]func(testing.TB) string{"sqlite": SQLiteURL, "postgres": PostgresURL, "mariadb": MariaDBURL}
 }
 
 // Open opens a URL and closes it when the test ends.
@@ -94,22 +95,40 @@ var schemas atomic.Int64
 func PostgresURL(t testing.TB) string {
 	t.Helper()
 	address := Address(t, Postgres)
-	schema := fmt.Sprintf("cqrsync_test_%d_%d_%d", os.Getpid(), time.Now().UnixNano(), schemas.Add(1))
-	exec := func(statement string) {
-		db, err := database.Open(address)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, db.Close()) }()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		_, err = db.ExecContext(ctx, statement)
-		require.NoError(t, err, "%s at %s", statement, database.Redact(address))
-	}
-	exec("CREATE SCHEMA " + schema)
-	t.Cleanup(func() { exec("DROP SCHEMA " + schema + " CASCADE") })
+	schema := uniqueName()
+	exec(t, address, "CREATE SCHEMA "+schema)
+	t.Cleanup(func() { exec(t, address, "DROP SCHEMA "+schema+" CASCADE") })
 	u, err := url.Parse(address)
 	require.NoError(t, err)
 	query := u.Query()
 	query.Set("search_path", schema)
 	u.RawQuery = query.Encode()
 	return u.String()
+}
+
+// MariaDBURL makes a database that is dropped when the test ends.
+func MariaDBURL(t testing.TB) string {
+	t.Helper()
+	address := Address(t, MariaDB)
+	name := uniqueName()
+	exec(t, address, "CREATE DATABASE "+name)
+	t.Cleanup(func() { exec(t, address, "DROP DATABASE "+name) })
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	u.Path = "/" + name
+	return u.String()
+}
+
+func uniqueName() string {
+	return fmt.Sprintf("cqrsync_test_%d_%d_%d", os.Getpid(), time.Now().UnixNano(), schemas.Add(1))
+}
+
+func exec(t testing.TB, address, statement string) {
+	db, err := database.Open(address)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err = db.ExecContext(ctx, statement)
+	require.NoError(t, err, "%s at %s", statement, database.Redact(address))
 }

@@ -48,11 +48,11 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 			orNull(m.Queue), string(m.PK), string(m.Data), orNull(string(m.Previous)), orNull(string(m.Meta)),
 			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires)
 	}
-	_, err := tx.ExecContext(ctx, `
-		INSERT INTO ? (lane, model, key, revision, after, signal,
+	_, err := tx.ExecContext(ctx, s.sql(`
+		INSERT INTO ? (lane, model, "key", revision, after, "signal",
 			queue, pk, data, previous, meta,
 			headers, correlation_id, updated_at, expires_at)
-		VALUES `+row+strings.Repeat(", "+row, len(messages)-1), args...)
+		VALUES `)+row+strings.Repeat(", "+row, len(messages)-1), args...)
 	return err
 }
 

@@ -60,21 +60,19 @@ func (s *Store) Claim(ctx context.Context, lanes []int, perLane int) (claimed []
 // claimQuery reads retries in subqueries that cannot be flattened into a join, on purpose: each lane stays a range
 // scan of the index (lane, id) that stops at its limit, however large the backlog is. A hash join would read it whole.
 func (s *Store) claimQuery(lanes []int, perLane int) string {
-	retries := string(s.table("outbox_retries")) + " AS r WHERE r.model = m.model AND r.key = m.key"
+	retries := string(s.table("outbox_retries")) + s.sql(` AS r WHERE r.model = m.model AND r."key" = m."key"`)
 	due := "coalesce((SELECT r.next_attempt_at <= " + s.dialect.now() + " FROM " + retries + "), TRUE)"
 	return `
 		SELECT ` + s.claimColumns() + `,
 			coalesce((SELECT r.attempts FROM ` + retries + `), 0)
-		FROM ` + string(s.table("outbox_lanes")) + ` AS l
-		CROSS JOIN ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, perLane) + `
-		WHERE l.lane IN (` + joinInts(lanes) + `)
+		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_lanes")), string(s.table("outbox_messages")), due, lanes, perLane) + `
 		ORDER BY m.lane, m.id`
 }
 
 // claimColumns are those of a message m, as scanClaimed reads them before the attempts.
 func (s *Store) claimColumns() string {
-	return `m.id, m.lane, m.model, m.key, m.revision, m.after, m.signal, m.queue, m.pk, m.data, m.previous,
-			m.meta, m.headers, m.correlation_id, ` + s.dialect.micros("m.updated_at") + `, ` +
+	return s.sql(`m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data, m.previous,
+			m.meta, m.headers, m.correlation_id, `) + s.dialect.micros("m.updated_at") + `, ` +
 		s.dialect.micros("m.created_at") + `, ` + s.dialect.micros("m.expires_at")
 }
 

@@ -1,6 +1,9 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"regexp"
+)
 
 // SQLState returns the SQLSTATE of a database error, empty if there is none. It asks the drivers without importing
 // one: pgx and lib/pq by the first method, bun's pgdriver by the second.
@@ -34,6 +37,11 @@ func SQLiteCode(err error) int {
 	return 0
 }
 
+// mysqlConflict is how go-sql-driver/mysql begins its message, which is all that can be known of its error without
+// importing it: a record changed since the snapshot (innodb_snapshot_isolation), a lock that was not to be had in time,
+// a deadlock.
+var mysqlConflict = regexp.MustCompile(`\bError (1020|1205|1213) \(`)
+
 // Conflicted says that the database gave a transaction up because of another one: a serialization failure, a deadlock,
 // or an SQLite file that stayed locked. The same transaction, run again from the start, may pass.
 func Conflicted(err error) bool {
@@ -41,6 +49,9 @@ func Conflicted(err error) bool {
 		serializationFailure, deadlock = "40001", "40P01"
 		busy, locked                   = 5, 6
 	)
+	if err != nil && mysqlConflict.MatchString(err.Error()) {
+		return true
+	}
 	state, code := SQLState(err), SQLiteCode(err)&0xff
 	return state == serializationFailure || state == deadlock || code == busy || code == locked
 }

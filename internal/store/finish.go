@@ -42,7 +42,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 { // nearly always; saves round trips
 		return s.remove(ctx, s.db, relay, lanes, done.Sent)
 	}
-	return s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		gone := slices.Clip(done.Sent)
 		for _, f := range done.Dead {
 			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
@@ -55,7 +55,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 			return err
 		}
 		for chunk := range slices.Chunk(settled, maxKeys) {
-			_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE (model, key) IN (?)", s.table("outbox_retries"), tuples(chunk))
+			_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key") IN (?)`), s.table("outbox_retries"), tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("forget retries: %w", err)
 			}
@@ -101,10 +101,9 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 		rows[i] = "(?, ?, ?, " + s.dialect.after(s.dialect.now(), f.Wait) + ", ?)"
 		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error))
 	}
-	_, err := tx.ExecContext(ctx, `
-		INSERT INTO ? (model, key, attempts, next_attempt_at, last_error) VALUES `+strings.Join(rows, ", ")+`
-		ON CONFLICT (model, key) DO UPDATE SET
-			attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at, last_error = excluded.last_error`, args...)
+	_, err := tx.ExecContext(ctx, s.sql(`
+		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error) VALUES `+strings.Join(rows, ", ")+
+		s.upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error")), args...)
 	if err != nil {
 		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
 	}
@@ -112,7 +111,7 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 }
 
 // messageColumns are those that a dead letter shares with the message it was.
-const messageColumns = "id, lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers, " +
+const messageColumns = `id, lane, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, ` +
 	"correlation_id, updated_at, created_at, expires_at"
 
 func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane, f Failure) error {
@@ -120,10 +119,11 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 	if i < 0 {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, `
+	// The row may be there: written, but not removed, by an owner that lost the lane in between.
+	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
-		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND ?
-		ON CONFLICT (id) DO NOTHING`, // written, but not removed, by an owner that lost the lane in between
+		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND ?`+
+		s.upsert("id", "attempts", "last_error")),
 		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
 		s.table("outbox_messages"), f.Lane, f.ID, s.fence(relay, lanes[i]))
 	if err != nil {

@@ -46,11 +46,12 @@ func (s *Store) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into ma
 	for _, k := range keys {
 		args = append(args, k.Model, k.Key, NeverApplied)
 	}
-	rows, err := tx.QueryContext(ctx, `
-		INSERT INTO ? AS r (model, key, revision)
+	ledger := string(s.table("replica_revisions"))
+	rows, err := tx.QueryContext(ctx, s.sql(`
+		INSERT INTO ? (model, "key", revision)
 		VALUES (?, ?, ?)`+strings.Repeat(", (?, ?, ?)", len(keys)-1)+`
-		ON CONFLICT (model, key) DO UPDATE SET revision = r.revision
-		RETURNING model, key, revision, deleted, `+s.dialect.micros("updated_at"), args...)
+		`+s.dialect.onConflict(`model, "key"`)+` revision = `+ledger+`.revision
+		RETURNING model, "key", revision, deleted, `+s.dialect.micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -82,13 +83,10 @@ func (s *Store) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) e
 			}
 			args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, updated)
 		}
-		_, err := tx.ExecContext(ctx, `
-			INSERT INTO ? (model, key, revision, deleted, updated_at)
-			VALUES (?, ?, ?, ?, ?)`+strings.Repeat(", (?, ?, ?, ?, ?)", len(chunk)-1)+`
-			ON CONFLICT (model, key) DO UPDATE SET
-				revision   = excluded.revision,
-				deleted    = excluded.deleted,
-				updated_at = excluded.updated_at`, args...)
+		_, err := tx.ExecContext(ctx, s.sql(`
+			INSERT INTO ? (model, "key", revision, deleted, updated_at)
+			VALUES (?, ?, ?, ?, ?)`+strings.Repeat(", (?, ?, ?, ?, ?)", len(chunk)-1)+
+			s.upsert(`model, "key"`, "revision", "deleted", "updated_at")), args...)
 		if err != nil {
 			return fmt.Errorf("settle %d keys in the replica's ledger: %w", len(rows), err)
 		}

@@ -24,7 +24,7 @@ type Lane struct {
 // Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
 // from before the call.
 func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, err error) {
-	err = s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		lanes, err = s.renew(ctx, tx, relay, ttl)
 		return err
 	})
@@ -41,7 +41,7 @@ func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (lan
 // Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
 // proxy. No two relays deadlock: rows of others are only ever locked if they can be had without waiting.
 func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, share int, err error) {
-	err = s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		lanes, err = s.renew(ctx, tx, relay, ttl)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (l
 
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
 func (s *Store) Leave(ctx context.Context, relay string) error {
-	err := s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err := s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?",
 			s.table("outbox_lanes"), relay)
 		if err != nil {
@@ -84,24 +84,32 @@ func (s *Store) Leave(ctx context.Context, relay string) error {
 
 func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) ([]Lane, error) {
 	until := s.dialect.after(s.dialect.now(), ttl)
-	_, err := tx.ExecContext(ctx, `
-		INSERT INTO ? (id, expires_at) VALUES (?, `+until+`)
-		ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at`,
+	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+until+")"+s.upsert("id", "expires_at"),
 		s.table("outbox_relays"), relay)
 	if err != nil {
 		return nil, err
 	}
-	return scanLanes(tx.QueryContext(ctx, "UPDATE ? SET expires_at = "+until+" WHERE owner = ? RETURNING lane, epoch",
-		s.table("outbox_lanes"), relay))
+	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+" WHERE owner = ?", s.table("outbox_lanes"), relay)
+	if err != nil {
+		return nil, err
+	}
+	// The update holds these rows locked: nobody takes one, and nobody gives this relay another.
+	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch FROM ? WHERE owner = ?", s.table("outbox_lanes"), relay))
 }
 
 // fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up.
 func (s *Store) fairShare(ctx context.Context, tx bun.Tx) (int, error) {
-	_, err := tx.ExecContext(ctx, `
-		DELETE FROM ? WHERE id IN (SELECT id FROM ? WHERE expires_at < `+s.dialect.now()+` `+s.dialect.lockRows()+`)`,
-		s.table("outbox_relays"), s.table("outbox_relays"))
+	var dead []string
+	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
+		s.table("outbox_relays")).Scan(ctx, &dead)
 	if err != nil {
 		return 0, err
+	}
+	if len(dead) > 0 {
+		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.table("outbox_relays"), bun.List(dead))
+		if err != nil {
+			return 0, err
+		}
 	}
 	var lanes, relays int
 	err = tx.QueryRowContext(ctx, `
@@ -130,9 +138,13 @@ func (s *Store) take(ctx context.Context, tx bun.Tx, relay string, ttl time.Dura
 	if err != nil || len(free) == 0 {
 		return nil, err
 	}
-	return scanLanes(tx.QueryContext(ctx, `
+	_, err = tx.ExecContext(ctx, `
 		UPDATE ? SET owner = ?, epoch = epoch + 1, expires_at = `+s.dialect.after(s.dialect.now(), ttl)+`
-		WHERE lane IN (?) RETURNING lane, epoch`, s.table("outbox_lanes"), relay, bun.List(numbers(free))))
+		WHERE lane IN (?)`, s.table("outbox_lanes"), relay, bun.List(numbers(free)))
+	for i := range free {
+		free[i].Epoch++
+	}
+	return free, err
 }
 
 // fence is a condition that holds only while relay owns the lane under the very epoch it says. A relay that was

@@ -65,15 +65,11 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 		values[i] = "(?, ?, 0, 0, " + s.dialect.now() + ")"
 		args = append(args, k.Model, k.Key)
 	}
-	rows, err := tx.QueryContext(ctx, `
-		INSERT INTO ? AS r (model, key, revision, produced, updated_at)
+	rows, err := tx.QueryContext(ctx, s.sql(`
+		INSERT INTO ? (model, "key", revision, produced, updated_at)
 		VALUES `+strings.Join(values, ", ")+`
-		ON CONFLICT (model, key) DO UPDATE SET
-			revision   = r.revision + 1,
-			after      = r.produced,
-			produced   = r.revision + 1,
-			updated_at = `+s.nextUpdate()+`
-		RETURNING model, key, revision, after, deleted, tracked, `+s.dialect.micros("updated_at"), args...)
+		`+s.raise()+`
+		RETURNING model, "key", revision, after, deleted, tracked, `+s.dialect.micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -95,9 +91,16 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]R
 	return rows.Err()
 }
 
-// nextUpdate is the time of a ledger row r that is raised: now, or just after its last one where the clock went back.
-func (s *Store) nextUpdate() string {
-	return s.dialect.greatest("excluded.updated_at", s.dialect.after("r.updated_at", time.Microsecond))
+// raise is what an INSERT does with a ledger row that is there: the next revision, at the present time, or just after
+// that of the last one where the clock went back.
+func (s *Store) raise() string {
+	old := string(s.table("outbox_revisions")) + "."
+	return s.dialect.onConflict(`model, "key"`) + `
+			after      = ` + old + `produced,
+			produced   = ` + old + `revision + 1,
+			revision   = ` + old + `revision + 1,
+			updated_at = ` + s.dialect.greatest(s.dialect.proposed("updated_at"),
+		s.dialect.after(old+"updated_at", time.Microsecond))
 }
 
 // Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (replicas have the
@@ -135,7 +138,7 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 		{"DELETE FROM ?", created},
 	} {
 		for chunk := range slices.Chunk(step.keys, maxKeys) {
-			_, err := tx.ExecContext(ctx, step.statement+" WHERE (model, key) IN (?)",
+			_, err := tx.ExecContext(ctx, s.sql(step.statement+` WHERE (model, "key") IN (?)`),
 				s.table("outbox_revisions"), tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("settle %d keys in the ledger: %w", len(chunk), err)
@@ -156,10 +159,9 @@ func (s *Store) storeTracked(ctx context.Context, tx bun.IDB, tracked map[Key]js
 			values[i] = "(?, ?, 0, " + s.dialect.now() + ", ?)"
 			args = append(args, k.Model, k.Key, string(tracked[k]))
 		}
-		_, err := tx.ExecContext(ctx, `
-			INSERT INTO ? AS r (model, key, revision, updated_at, tracked)
-			VALUES `+strings.Join(values, ", ")+`
-			ON CONFLICT (model, key) DO UPDATE SET tracked = excluded.tracked`, args...)
+		_, err := tx.ExecContext(ctx, s.sql(`
+			INSERT INTO ? (model, "key", revision, updated_at, tracked)
+			VALUES `+strings.Join(values, ", ")+s.upsert(`model, "key"`, "tracked")), args...)
 		if err != nil {
 			return fmt.Errorf("store tracked values of %d keys: %w", len(chunk), err)
 		}
@@ -170,7 +172,7 @@ func (s *Store) storeTracked(ctx context.Context, tx bun.IDB, tracked map[Key]js
 // maxTracked bounds a statement's tracked values, which are user data of any size.
 const maxTracked = 200
 
-// tuples renders keys as the right side of (model, key) IN (…).
+// tuples renders keys as the right side of (model, "key") IN (…).
 func tuples(keys []Key) bun.ListValues {
 	rows := make([]bun.TupleValues, len(keys))
 	for i, k := range keys {

@@ -24,6 +24,9 @@ import (
 // one waits there, fails when the first commits, and goes on with the next migration. A crash at any moment leaves
 // either both, tables and mark, or neither.
 //
+// Where making a table commits (MariaDB), the mark comes last instead, and the migrations are written so that they may
+// run again, or at once: what is there already is left as it is.
+//
 // Where there is nothing to do it only reads, so that a service may call it that has no right to make tables.
 func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err error) {
 	defer func() {
@@ -49,7 +52,7 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 		if err == nil {
 			return applied, nil
 		}
-		if !appliedByOther(ctx, migrator, group) {
+		if !appliedByOther(ctx, migrator, group) && !Conflicted(err) {
 			return applied, err
 		}
 	}
@@ -131,10 +134,14 @@ func (s *Store) migrator(ctx context.Context, side Side) (*migrate.Migrator, err
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+table+" (name, group_id) VALUES (?, ?)", m.Name, m.GroupID)
 		return err
 	}
+	when := migrate.BeforeMigration
+	if !s.dialect.transactionalDDL() {
+		when = migrate.AfterMigration
+	}
 	return migrate.NewMigrator(s.db, set,
 		migrate.WithTableName(table),
 		migrate.WithTemplateData(data),
-		migrate.BeforeMigration(mark),
+		when(mark),
 		// bun marks too, after the commit; as an upsert that changes nothing.
 		migrate.WithMarkAppliedOnSuccess(true),
 		migrate.WithUpsert(true),

@@ -1,20 +1,26 @@
 package store
 
 import (
+	"database/sql"
 	"fmt"
 	"time"
 )
 
 type postgres struct{}
 
-func (postgres) name() string                { return "postgres" }
-func (postgres) quote() string               { return `"` }
-func (postgres) now() string                 { return "clock_timestamp()" }
-func (postgres) greatest(a, b string) string { return "GREATEST(" + a + ", " + b + ")" }
-func (postgres) lockRows() string            { return "FOR UPDATE SKIP LOCKED" }
-func (postgres) writesInWith() bool          { return true }
-func (postgres) maxStatement() int           { return 16 << 20 }
-func (postgres) busy(error) bool             { return false }
+func (postgres) name() string                 { return "postgres" }
+func (postgres) quote() string                { return `"` }
+func (postgres) now() string                  { return "clock_timestamp()" }
+func (postgres) greatest(a, b string) string  { return "GREATEST(" + a + ", " + b + ")" }
+func (postgres) lockRows() string             { return "FOR UPDATE SKIP LOCKED" }
+func (postgres) proposed(col string) string   { return "excluded." + col }
+func (postgres) transactionalDDL() bool       { return true }
+func (postgres) lanesOptions() *sql.TxOptions { return nil }
+func (postgres) writesInWith() bool           { return true }
+func (postgres) maxStatement() int            { return 16 << 20 }
+func (postgres) busy(error) bool              { return false }
+
+func (postgres) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
 
 func (postgres) micros(col string) string {
 	return "(extract(epoch FROM " + col + ") * 1000000)::bigint"
@@ -39,9 +45,10 @@ func (postgres) appliedColumns() string {
 )`
 }
 
-func (postgres) oldestPerLane(messages, due string, n int) string {
-	return fmt.Sprintf("LATERAL (SELECT * FROM %s AS m WHERE m.lane = l.lane AND %s ORDER BY m.id LIMIT %d) AS m",
-		messages, due, n)
+func (postgres) oldestPerLane(laneTable, messages, due string, lanes []int, n int) string {
+	return fmt.Sprintf("%s AS l CROSS JOIN LATERAL "+
+		"(SELECT * FROM %s AS m WHERE m.lane = l.lane AND %s ORDER BY m.id LIMIT %d) AS m WHERE l.lane IN (%s)",
+		laneTable, messages, due, n, joinInts(lanes))
 }
 
 func (postgres) plainColumns() string {

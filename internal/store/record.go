@@ -64,8 +64,8 @@ func (s *Store) recordAtOnce(ctx context.Context, tx bun.IDB, common Message, en
 		args = slices.Concat([]any{ledger, common.Model, entities[0].Key, messages}, values, shared)
 	} else {
 		const row = "(?, ?, ?, ?)"
-		query = s.recordQuery("v (lane, key, pk, data) AS (VALUES "+row+strings.Repeat(", "+row, len(entities)-1)+"), ",
-			"SELECT ?, key, 0, 0, "+s.dialect.now()+" FROM v", "v.lane, v.key, v.pk::json, v.data::json", "v JOIN l USING (key)")
+		query = s.recordQuery(`v (lane, "key", pk, data) AS (VALUES `+row+strings.Repeat(", "+row, len(entities)-1)+"), ",
+			`SELECT ?, "key", 0, 0, `+s.dialect.now()+" FROM v", `v.lane, v."key", v.pk::json, v.data::json`, `v JOIN l USING ("key")`)
 		args = slices.Concat(values, []any{ledger, common.Model, messages}, shared)
 	}
 	_, err = tx.ExecContext(ctx, query, args...)
@@ -77,12 +77,10 @@ func (s *Store) recordAtOnce(ctx context.Context, tx bun.IDB, common Message, en
 func (s *Store) recordQuery(values, ledgerRows, own, from string) string {
 	return `
 		WITH ` + values + `l AS (
-			INSERT INTO ? AS r (model, key, revision, produced, updated_at) ` + ledgerRows + `
-			ON CONFLICT (model, key) DO UPDATE SET
-				revision = r.revision + 1, after = r.produced, produced = r.revision + 1, deleted = FALSE,
-				updated_at = ` + s.nextUpdate() + `
-			RETURNING key, revision, after, updated_at)
-		INSERT INTO ? (lane, key, pk, data, model, signal, meta, headers, correlation_id, revision, after, updated_at)
+			INSERT INTO ? (model, "key", revision, produced, updated_at) ` + ledgerRows + `
+			` + s.raise() + `, deleted = FALSE
+			RETURNING "key", revision, after, updated_at)
+		INSERT INTO ? (lane, "key", pk, data, model, "signal", meta, headers, correlation_id, revision, after, updated_at)
 		SELECT ` + own + `, ?, ?, ?::json, ?::json, ?, l.revision, l.after, l.updated_at FROM ` + from
 }
 

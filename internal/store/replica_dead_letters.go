@@ -44,9 +44,9 @@ func (s *Store) AddReplicaDeadLetter(ctx context.Context, db bun.IDB, d ReplicaD
 	if err != nil {
 		return fmt.Errorf("encode a dead letter's metadata: %w", err)
 	}
-	_, err = db.ExecContext(ctx, `
-		INSERT INTO ? (queue, model, key, revision, body, metadata, error)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`,
+	_, err = db.ExecContext(ctx, s.sql(`
+		INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
+		VALUES (?, ?, ?, ?, ?, ?, ?)`),
 		s.table("replica_dead_letters"), printable(d.Queue), orNull(printable(d.Model)), orNull(printable(d.Key)),
 		d.Revision, body, string(headers), printable(d.Error))
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"database/sql"
 	"fmt"
 	"math"
 	"strings"
@@ -10,14 +11,19 @@ import (
 // sqlite keeps times as integers: microseconds since 1970 in UTC.
 type sqlite struct{}
 
-func (sqlite) name() string                { return "sqlite" }
-func (sqlite) quote() string               { return `"` }
-func (sqlite) now() string                 { return "CAST(unixepoch('now', 'subsec') * 1000000 AS integer)" }
-func (sqlite) micros(col string) string    { return col }
-func (sqlite) time(t time.Time) any        { return t.UnixMicro() }
-func (sqlite) greatest(a, b string) string { return "max(" + a + ", " + b + ")" }
-func (sqlite) lockRows() string            { return "" }
-func (sqlite) writesInWith() bool          { return false }
+func (sqlite) name() string                 { return "sqlite" }
+func (sqlite) quote() string                { return `"` }
+func (sqlite) now() string                  { return "CAST(unixepoch('now', 'subsec') * 1000000 AS integer)" }
+func (sqlite) micros(col string) string     { return col }
+func (sqlite) time(t time.Time) any         { return t.UnixMicro() }
+func (sqlite) greatest(a, b string) string  { return "max(" + a + ", " + b + ")" }
+func (sqlite) lockRows() string             { return "" }
+func (sqlite) proposed(col string) string   { return "excluded." + col }
+func (sqlite) transactionalDDL() bool       { return true }
+func (sqlite) lanesOptions() *sql.TxOptions { return nil }
+func (sqlite) writesInWith() bool           { return false }
+
+func (sqlite) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
 
 // plainColumns: SQLite stores any value in any column, and a read costs no round trip.
 func (sqlite) plainColumns() string { return "" }
@@ -45,10 +51,10 @@ func (sqlite) appliedColumns() string {
 
 // oldestPerLane has no LATERAL here: it looks for the n-th row first, and takes what is not beyond it. SQLite never
 // reorders a CROSS JOIN, so that this stays a range scan of the index for each lane.
-func (sqlite) oldestPerLane(messages, due string, n int) string {
-	return fmt.Sprintf("%[1]s AS m ON m.lane = l.lane AND %[2]s AND m.id <= coalesce("+
-		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
-		messages, due, n-1, math.MaxInt64)
+func (sqlite) oldestPerLane(laneTable, messages, due string, lanes []int, n int) string {
+	return fmt.Sprintf("%[5]s AS l CROSS JOIN %[1]s AS m ON m.lane = l.lane AND %[2]s AND m.id <= coalesce("+
+		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d) WHERE l.lane IN (%[6]s)",
+		messages, due, n-1, math.MaxInt64, laneTable, joinInts(lanes))
 }
 
 // busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler

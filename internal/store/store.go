@@ -7,6 +7,7 @@
 package store
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/dialect/feature"
 )
 
 // Names says where the tables are.
@@ -95,6 +97,21 @@ func (s *Store) table(name string) bun.Safe {
 	return bun.Safe(s.names.table(s.dialect.quote(), name))
 }
 
+// sql is a statement in the dialect's quotes. It is written with those of the standard around the columns that are
+// reserved words in one of the databases: "key" and "signal".
+func (s *Store) sql(statement string) string {
+	return strings.ReplaceAll(statement, `"`, s.dialect.quote())
+}
+
+// upsert ends an INSERT that gives the columns of the rows it meets the new values.
+func (s *Store) upsert(key string, columns ...string) string {
+	assignments := make([]string, len(columns))
+	for i, c := range columns {
+		assignments[i] = c + " = " + s.dialect.proposed(c)
+	}
+	return " " + s.dialect.onConflict(key) + " " + strings.Join(assignments, ", ")
+}
+
 // sqlDialect is what differs between databases beyond a whole statement.
 // Times cross the seam as microseconds since 1970 (UTC), the resolution of the wire format.
 type sqlDialect interface {
@@ -114,9 +131,16 @@ type sqlDialect interface {
 	// lockRows ends a SELECT that reads rows in order to change them, or is empty where a write transaction
 	// excludes every other.
 	lockRows() string
-	// oldestPerLane is what a table of lanes l is cross-joined with to give the first n rows m of each lane for which
-	// due holds; WHERE follows.
-	oldestPerLane(messages, due string, n int) string
+	// lanesOptions are those of the transactions in which relays lock lanes.
+	lanesOptions() *sql.TxOptions
+	// onConflict begins the part of an INSERT that updates the rows it meets by their primary key: assignments follow.
+	// Some databases make them one after the other, so none may read a column that one before it wrote.
+	onConflict(key string) string
+	// proposed is, after onConflict, the value that the INSERT would have given the column.
+	proposed(col string) string
+	// oldestPerLane is what follows FROM in a query for the first n messages m of each lane for which due holds. It
+	// must read no more rows than that, however long a lane is.
+	oldestPerLane(laneTable, messages, due string, lanes []int, n int) string
 	// writesInWith says that WITH may hold an INSERT whose returned rows another one uses.
 	writesInWith() bool
 	// plainColumns is a query for PlainColumns, or empty.
@@ -125,6 +149,8 @@ type sqlDialect interface {
 	maxStatement() int
 	// busy says that the database could not be opened because others were opening it; err may be nil.
 	busy(err error) bool
+	// transactionalDDL says that a transaction that makes tables can be rolled back.
+	transactionalDDL() bool
 	// tableExists is a query that says whether the quoted table is there.
 	tableExists(table string) string
 	// appliedColumns are the columns of a table of applied migrations, in parentheses.
@@ -137,16 +163,22 @@ func dialectOf(db *bun.DB) (sqlDialect, error) {
 		return postgres{}, nil
 	case dialect.SQLite:
 		return sqlite{}, nil
+	case dialect.MySQL:
+		if !db.HasFeature(feature.InsertReturning) {
+			return nil, errors.New("dialect mysql: cqrsync needs MariaDB 10.6 or newer, which was not there when the " +
+				"bun.DB was made: MySQL has no INSERT … RETURNING")
+		}
+		return mysql{}, nil
 	default:
-		return nil, fmt.Errorf("dialect %s: cqrsync speaks PostgreSQL and SQLite", strings.ToLower(name.String()))
+		return nil, fmt.Errorf("dialect %s: cqrsync speaks PostgreSQL, MariaDB and SQLite", strings.ToLower(name.String()))
 	}
 }
 
 func dialectNamed(name string) (sqlDialect, error) {
-	for _, d := range []sqlDialect{postgres{}, sqlite{}} {
+	for _, d := range []sqlDialect{postgres{}, mysql{}, sqlite{}} {
 		if d.name() == name {
 			return d, nil
 		}
 	}
-	return nil, fmt.Errorf("dialect %q: want postgres or sqlite", name)
+	return nil, fmt.Errorf("dialect %q: want postgres, mysql or sqlite", name)
 }

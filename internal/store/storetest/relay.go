@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -201,7 +202,7 @@ func findsLateCommits(t *testing.T, s *relaySuite) {
 
 func saysWhatIsInvalid(t *testing.T, s *relaySuite) {
 	s.append(t, message("bad", 0), message("good", 0))
-	s.exec(t, `UPDATE outbox_messages SET headers = '["not","an","object"]' WHERE key = 'bad'`)
+	s.exec(t, `UPDATE outbox_messages SET headers = '["not","an","object"]' WHERE ? = 'bad'`, bun.Ident("key"))
 	for _, m := range s.claim(t) {
 		if m.Key == "bad" {
 			require.ErrorContains(t, m.Invalid, "headers of outbox message")
@@ -218,7 +219,7 @@ func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 	require.Equal(t, []string{"good/0"}, names(s.claim(t)))
 	require.Equal(t, int64(1), s.status(t).Retries)
 
-	s.exec(t, "UPDATE outbox_retries SET next_attempt_at = created_at FROM outbox_messages") // its time has come
+	s.exec(t, "UPDATE outbox_retries SET next_attempt_at = (SELECT min(created_at) FROM outbox_messages)") // its time has come
 	claimed := s.claim(t)
 	require.ElementsMatch(t, []string{"bad/0", "bad/1", "good/0"}, names(claimed))
 	bad := only(claimed, "bad", 0)
@@ -320,9 +321,9 @@ func countsStatus(t *testing.T, s *relaySuite) {
 	require.Equal(t, store.Status{Unsent: 2, Relays: 1, Lanes: lanes, LanesOwned: lanes}, st)
 }
 
-func (s *relaySuite) exec(t *testing.T, statement string) {
+func (s *relaySuite) exec(t *testing.T, statement string, args ...any) {
 	t.Helper()
-	_, err := s.DB().ExecContext(t.Context(), statement)
+	_, err := s.DB().ExecContext(t.Context(), statement, args...)
 	require.NoError(t, err)
 }
 

@@ -174,7 +174,8 @@ func (s *replicaSuite) bury(t *testing.T, d store.ReplicaDeadLetter) deadLetter 
 	require.NoError(t, s.AddReplicaDeadLetter(t.Context(), s.DB(), d))
 	var row deadLetter
 	require.NoError(t, s.DB().NewRaw(
-		"SELECT queue, model, key, revision, body, metadata, error FROM replica_dead_letters ORDER BY id DESC LIMIT 1").
+		"SELECT queue, model, ?, revision, body, metadata, error FROM replica_dead_letters ORDER BY id DESC LIMIT 1",
+		bun.Ident("key")).
 		Scan(t.Context(), &row))
 	return row
 }

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// mysql is MariaDB, from 10.6: it needs INSERT … RETURNING, which MySQL has not, and SKIP LOCKED. It keeps times as
+// integers: microseconds since 1970 in UTC.
+type mysql struct{}
+
+func (mysql) name() string                { return "mysql" }
+func (mysql) quote() string               { return "`" }
+func (mysql) now() string                 { return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))" }
+func (mysql) micros(col string) string    { return col }
+func (mysql) time(t time.Time) any        { return t.UnixMicro() }
+func (mysql) greatest(a, b string) string { return "GREATEST(" + a + ", " + b + ")" }
+func (mysql) lockRows() string            { return "FOR UPDATE SKIP LOCKED" }
+func (mysql) onConflict(string) string    { return "ON DUPLICATE KEY UPDATE" }
+func (mysql) proposed(col string) string  { return "VALUES(" + col + ")" }
+func (mysql) writesInWith() bool          { return false }
+func (mysql) transactionalDDL() bool      { return false }
+func (mysql) plainColumns() string        { return "" }
+func (mysql) busy(error) bool             { return false }
+
+// lanesOptions: under REPEATABLE READ InnoDB locks every row that a statement looks at, so that relays which renew
+// their own lanes would lock those of all others.
+func (mysql) lanesOptions() *sql.TxOptions { return &sql.TxOptions{Isolation: sql.LevelReadCommitted} }
+
+// maxStatement stays under max_allowed_packet, whose default is 16 MiB, also when every second byte is escaped.
+func (mysql) maxStatement() int { return 4 << 20 }
+
+func (mysql) after(t string, d time.Duration) string {
+	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
+}
+
+func (mysql) tableExists(table string) string {
+	schema, name := "database()", strings.Trim(table, "`")
+	if before, after, found := strings.Cut(name, "`.`"); found {
+		schema, name = "'"+before+"'", after
+	}
+	return "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE table_schema = " + schema +
+		" AND table_name = '" + name + "')"
+}
+
+func (mysql) appliedColumns() string {
+	return `(
+    id          bigint       NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    name        varchar(200) NOT NULL UNIQUE,
+    group_id    bigint       NOT NULL,
+    migrated_at datetime(6)  NOT NULL DEFAULT current_timestamp(6)
+) ENGINE = InnoDB`
+}
+
+// oldestPerLane has no LATERAL here, and MariaDB takes no limit that depends on a lane as the end of a range: it would
+// read the whole lane. So each lane is a query of its own. They find identities only, because what they find goes
+// through a temporary table.
+func (mysql) oldestPerLane(_, messages, due string, lanes []int, n int) string {
+	oldest := make([]string, len(lanes))
+	for i, lane := range lanes {
+		oldest[i] = fmt.Sprintf("(SELECT m.lane, m.id FROM %s AS m WHERE m.lane = %d AND %s ORDER BY m.id LIMIT %d)",
+			messages, lane, due, n)
+	}
+	return fmt.Sprintf("(%s) AS o STRAIGHT_JOIN %s AS m ON m.lane = o.lane AND m.id = o.id",
+		strings.Join(oldest, " UNION ALL "), messages)
+}
