@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -35,9 +37,14 @@ func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) (reflect.Va
 	for i, d := range dirty {
 		keys[i] = bun.Tuple(keyValues(m.table, d.row))
 	}
-	query = query.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
-	for _, name := range m.relations {
-		query = query.Relation(name, orderByKey(m.table, name)...)
+	query = current(query.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys)))
+	for _, path := range m.relations {
+		for i, c := range path { // the relations on the way: bun reads each list with a query of its own
+			if c == '.' && !slices.Contains(m.relations, path[:i]) {
+				query = query.Relation(path[:i], inOrder(m.table, path[:i])...)
+			}
+		}
+		query = query.Relation(path, inOrder(m.table, path)...)
 	}
 	if err := query.Scan(ctx); err != nil {
 		return reflect.Value{}, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
@@ -45,9 +52,19 @@ func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) (reflect.Va
 	return rows.Elem(), nil
 }
 
-// orderByKey makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
+// current makes a query read what is committed now. Under REPEATABLE READ, which is MySQL's default, a plain SELECT
+// after the ledger's lock would still read what was there before the wait for it; only a locking one does not. On the
+// other databases such a transaction fails instead.
+func current(q *bun.SelectQuery) *bun.SelectQuery {
+	if q.Dialect().Name() == dialect.MySQL {
+		q = q.For("UPDATE")
+	}
+	return q
+}
+
+// inOrder makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
 // Relations to a single row are joined and have no order.
-func orderByKey(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.SelectQuery {
+func inOrder(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.SelectQuery {
 	var last *schema.Relation
 	for name := range strings.SplitSeq(path, ".") {
 		last = table.Relations[name]
@@ -60,6 +77,6 @@ func orderByKey(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.
 		for _, pk := range table.PKs {
 			q = q.OrderExpr("?.?", table.SQLAlias, pk.SQLName)
 		}
-		return q
+		return current(q)
 	}}
 }

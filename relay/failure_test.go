@@ -83,7 +83,7 @@ func TestAMessageThatCannotBeEncodedStopsItsOwnKeyOnly(t *testing.T) {
 		bad, headers := save("bad", 0), save("headers", 0)
 		bad.Data = json.RawMessage(`"not an object"`)
 		e.append(t, bad, save("bad", 1), headers, save("good", 0))
-		e.exec(t, `UPDATE outbox_messages SET headers = '[]' WHERE key = 'headers'`)
+		e.exec(t, `UPDATE outbox_messages SET headers = '[]' WHERE ? = 'headers'`, bun.Ident("key"))
 		e.start(t, e.broker, relay.Config{MaxAttempts: 2, RetryMin: time.Millisecond, RetryMax: time.Millisecond})
 		e.requireSent(t)
 		require.ElementsMatch(t, []string{"good/0", "bad/1"}, e.broker.received())

@@ -85,7 +85,7 @@ func TestTheLeaseIsKeptWhileTheBrokerIsSlow(t *testing.T) {
 
 func (e *env) expiry(t *testing.T) (text string) {
 	t.Helper()
-	require.NoError(t, e.DB().NewRaw("SELECT CAST(min(expires_at) AS text) FROM outbox_lanes").Scan(t.Context(), &text))
+	require.NoError(t, e.DB().NewRaw("SELECT min(expires_at) FROM outbox_lanes").Scan(t.Context(), &text))
 	return text
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -74,6 +75,9 @@ func (m *mirror) delete(ctx context.Context, tx bun.Tx, row reflect.Value) error
 }
 
 func (m *mirror) save(ctx context.Context, tx bun.Tx, key, data []cell) error {
+	if tx.Dialect().Name() == dialect.MySQL {
+		return m.saveInSteps(ctx, tx, key, data)
+	}
 	// A row that the message has only a part of must be updated where it is there: an upsert of the part fails on
 	// every NOT NULL column outside it, before it sees that the row exists.
 	if len(data) > 0 && len(data) < len(m.table.DataFields) {
@@ -93,6 +97,26 @@ func (m *mirror) save(ctx context.Context, tx bun.Tx, key, data []cell) error {
 	row := slices.Concat(key, data)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES (?) ? ?",
 		m.table.SQLName, names(row), bun.List(row), m.conflict, action)
+	return err
+}
+
+// saveInSteps is save where an upsert cannot be told which key it may meet: ON DUPLICATE KEY UPDATE would change another
+// row that holds a unique value of this one. The look is a locking read, because a plain one would show an old snapshot,
+// and because the number of rows that an UPDATE reports depends on how the connection was opened.
+func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, key, data []cell) error {
+	var found []int
+	err := tx.NewRaw("SELECT 1 FROM ? WHERE ? FOR UPDATE", m.table.SQLName, assignments(key, " AND ")).Scan(ctx, &found)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(found) == 0:
+		row := slices.Concat(key, data)
+		_, err = tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES (?)", m.table.SQLName, names(row), bun.List(row))
+	case len(data) > 0:
+		_, err = tx.ExecContext(ctx, "UPDATE ? SET ? WHERE ?",
+			m.table.SQLName, assignments(data, ", "), assignments(key, " AND "))
+	}
 	return err
 }
 
