@@ -38,7 +38,14 @@ func accounts(t *testing.T, test func(f fixture), options ...outbox.Option) {
 func (f fixture) save(a *Account) {
 	f.Helper()
 	require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
-		return exec(tx.NewInsert().Model(a).On("CONFLICT (id) DO UPDATE").Exec(ctx))
+		result, err := tx.NewUpdate().Model(a).WherePK().Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n > 0 {
+			return err
+		}
+		return exec(tx.NewInsert().Model(a).Exec(ctx))
 	}))
 }
 

@@ -43,7 +43,7 @@ func TestMessageIsTheRowNotTheStatement(t *testing.T) {
 
 		data = f.sent(func(ctx context.Context, tx bun.Tx) {
 			update(ctx, tx, "first")
-			require.NoError(f, exec(tx.NewUpdate().Model(&Note{Slug: "n"}).Set("text = text || '!'").WherePK().Exec(ctx)))
+			require.NoError(f, exec(tx.NewUpdate().Model(&Note{Slug: "n"}).Set("text = concat(text, '!')").WherePK().Exec(ctx)))
 		})
 		require.Equal(f, "first!", data["text"], "an expression came after")
 

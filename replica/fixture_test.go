@@ -147,7 +147,7 @@ func (f *fixture) deadLetters() []deadLetter {
 	f.t.Helper()
 	var rows []deadLetter
 	require.NoError(f.t, f.db.NewRaw(
-		"SELECT model, key, revision, body, error FROM replica_dead_letters ORDER BY id").Scan(f.t.Context(), &rows))
+		"SELECT model, ?, revision, body, error FROM replica_dead_letters ORDER BY id", bun.Ident("key")).Scan(f.t.Context(), &rows))
 	return rows
 }
 

@@ -1,12 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"regexp"
 )
 
 // SQLState returns the SQLSTATE of a database error, empty if there is none. It asks the drivers without importing
-// one: pgx and lib/pq by the first method, bun's pgdriver by the second.
+// one: pgx and lib/pq by the first method, bun's pgdriver by the second, MariaDB's by its text.
 func SQLState(err error) string {
 	var byMethod interface {
 		error
@@ -21,6 +22,12 @@ func SQLState(err error) string {
 	}
 	if errors.As(err, &byField) {
 		return byField.Field('C')
+	}
+	if err == nil {
+		return ""
+	}
+	if found := mysqlError.FindStringSubmatch(err.Error()); found != nil {
+		return cmp.Or(mysqlStates[found[1]], found[2])
 	}
 	return ""
 }
@@ -37,10 +44,17 @@ func SQLiteCode(err error) int {
 	return 0
 }
 
-// mysqlConflict is how go-sql-driver/mysql begins its message, which is all that can be known of its error without
-// importing it: a record changed since the snapshot (innodb_snapshot_isolation), a lock that was not to be had in time,
-// a deadlock.
-var mysqlConflict = regexp.MustCompile(`\bError (1020|1205|1213) \(`)
+// mysqlError is how go-sql-driver/mysql begins its message, which is all that can be known of its error without
+// importing it.
+var mysqlError = regexp.MustCompile(`\bError (\d{4}) \((\w{5})\): `)
+
+// mysqlStates are the SQLSTATEs of PostgreSQL for errors that MariaDB gives one which says less.
+var mysqlStates = map[string]string{
+	"1020": "40001", // a record changed since the snapshot (innodb_snapshot_isolation)
+	"1205": "40001", // a lock was not to be had in time
+	"1062": "23505", // duplicate
+	"1216": "23503", "1217": "23503", "1451": "23503", "1452": "23503", // foreign keys
+}
 
 // Conflicted says that the database gave a transaction up because of another one: a serialization failure, a deadlock,
 // or an SQLite file that stayed locked. The same transaction, run again from the start, may pass.
@@ -49,9 +63,6 @@ func Conflicted(err error) bool {
 		serializationFailure, deadlock = "40001", "40P01"
 		busy, locked                   = 5, 6
 	)
-	if err != nil && mysqlConflict.MatchString(err.Error()) {
-		return true
-	}
 	state, code := SQLState(err), SQLiteCode(err)&0xff
 	return state == serializationFailure || state == deadlock || code == busy || code == locked
 }
