@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -36,12 +38,20 @@ type Part struct {
 // therefore leaves count + parts = n, and since a change is a revision, every message must carry count + parts equal to
 // its revision; in the order in which messages leave, revisions must grow by one.
 func TestPublishedOrderAndContentAreThoseOfTheCommits(t *testing.T) {
-	for name, isolation := range map[string]sql.IsolationLevel{
-		"read committed": sql.LevelReadCommitted, "repeatable read": sql.LevelRepeatableRead, "serializable": sql.LevelSerializable,
+	for _, on := range []struct {
+		name      string
+		newURL    func(testing.TB) string
+		isolation sql.IsolationLevel
+	}{
+		{"postgres read committed", dbtest.PostgresURL, sql.LevelReadCommitted},
+		{"postgres repeatable read", dbtest.PostgresURL, sql.LevelRepeatableRead},
+		{"postgres serializable", dbtest.PostgresURL, sql.LevelSerializable},
+		{"mariadb read committed", dbtest.MariaDBURL, sql.LevelReadCommitted},
+		{"mariadb repeatable read", dbtest.MariaDBURL, sql.LevelRepeatableRead},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(on.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t, dbtestPostgres(t))
+			f := newFixture(t, dbtest.Open(t, on.newURL(t)))
 			for _, table := range []any{(*Tally)(nil), (*Part)(nil)} {
 				require.NoError(t, exec(f.db.NewCreateTable().Model(table).Exec(t.Context())))
 			}
@@ -58,7 +68,7 @@ func TestPublishedOrderAndContentAreThoseOfTheCommits(t *testing.T) {
 						ids, parts, undo := random.Perm(tallies)[:1+random.IntN(tallies)], random.IntN(2) == 0, random.IntN(5) == 0
 						var err error = errCollided
 						for collided(err) { // on a slow machine ten attempts may not be enough
-							err = f.box.RetryInTx(t.Context(), &sql.TxOptions{Isolation: isolation}, func(ctx context.Context, tx bun.Tx) error {
+							err = f.box.RetryInTx(t.Context(), &sql.TxOptions{Isolation: on.isolation}, func(ctx context.Context, tx bun.Tx) error {
 								return change(ctx, tx, ids, parts, undo)
 							})
 						}
@@ -101,6 +111,9 @@ func (c collision) SQLState() string { return string(c) }
 
 // collided recognises what RunInTx must pass on unchanged for callers to recognise.
 func collided(err error) bool {
+	if err != nil && strings.Contains(err.Error(), "Error 1213 (40001)") { // MariaDB's deadlock
+		return true
+	}
 	var state interface{ SQLState() string }
 	return errors.As(err, &state) && (state.SQLState() == "40001" || state.SQLState() == "40P01")
 }

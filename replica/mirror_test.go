@@ -35,6 +35,7 @@ func TestMirrorWritesEveryGoType(t *testing.T) {
 		Kept    string `bun:"type:json"`
 	}
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		dbtest.NotOnMariaDB(t, db, "bun makes a datetime without a fraction")
 		f := newFixture(t, db)
 		mirror[Row](f, "note")
 		f.deliver(msg(envelope.Save, 1, 0, `"small":-32768,"flag":true,"half":0.5,"bytes":"AP8=","text":"it's ?",
@@ -71,6 +72,7 @@ func TestMirrorStoresZeroAsZeroAndNullAsNull(t *testing.T) {
 		Text   string
 	}
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		dbtest.NotOnMariaDB(t, db, "an AUTO_INCREMENT column draws a value for 0")
 		f := newFixture(t, db)
 		mirror[Row](f, "note")
 		count := func(where string) int {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/database"
 )
@@ -66,6 +67,14 @@ func Each(t *testing.T, test func(t *testing.T, db *bun.DB)) {
 			t.Parallel()
 			test(t, Open(t, rawURL(t)))
 		})
+	}
+}
+
+// NotOnMariaDB skips a test there that needs what MariaDB, or bun on it, has not.
+func NotOnMariaDB(t testing.TB, db *bun.DB, why string) {
+	t.Helper()
+	if db.Dialect().Name() == dialect.MySQL {
+		t.Skip("not on MariaDB: " + why)
 	}
 }
 

@@ -50,9 +50,10 @@ var mysqlError = regexp.MustCompile(`\bError (\d{4}) \((\w{5})\): `)
 
 // mysqlStates are the SQLSTATEs of PostgreSQL for errors that MariaDB gives one which says less.
 var mysqlStates = map[string]string{
-	"1020": "40001", // a record changed since the snapshot (innodb_snapshot_isolation)
-	"1205": "40001", // a lock was not to be had in time
-	"1062": "23505", // duplicate
+	"1020": "40001",                                                    // a record changed since the snapshot (innodb_snapshot_isolation)
+	"1205": "40001",                                                    // a lock was not to be had in time
+	"1062": "23505",                                                    // duplicate
+	"1364": "23502",                                                    // a required column without a value
 	"1216": "23503", "1217": "23503", "1451": "23503", "1452": "23503", // foreign keys
 }
 
