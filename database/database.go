@@ -24,11 +24,12 @@ import (
 	"github.com/uptrace/bun/dialect/mysqldialect"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
+	"github.com/uptrace/bun/schema"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
-// Open opens the database that rawURL names. It does not connect, except to MariaDB: the first statement does. Errors never contain the
-// password.
+// Open opens the database that rawURL names. It does not connect, except to MariaDB: the first statement does. Errors
+// never contain the password.
 //
 //	postgres://user:password@host:5432/name?sslmode=require&search_path=orders
 //	mysql://user:password@host:3306/name?tls=true
@@ -40,7 +41,8 @@ import (
 // because a transaction-pooling proxy keeps no prepared statements.
 //
 // MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds, not those it changes:
-// that is how a write to a row that exists is told from one to a row that is gone. Its options are those of the driver.
+// that is how a write to a row that exists is told from one to a row that is gone. Tables that bun creates keep the
+// microseconds of times. Further options are those of the driver.
 // The server is asked for its version once, here: without the answer bun would take it for an old MySQL.
 //
 // SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation, one connection, and
@@ -106,7 +108,31 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 	if err := db.PingContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to %s: %w", Redact(rawURL), err), db.Close())
 	}
-	return bun.NewDB(db, mysqldialect.New(mysqldialect.WithTimeLocation("UTC"))), nil
+	return bun.NewDB(db, newPreciseMySQL()), nil
+}
+
+// preciseMySQL makes time columns with microseconds, which bun's CREATE TABLE leaves out there: a revision's time must
+// not be rounded to the second.
+type preciseMySQL struct {
+	*mysqldialect.Dialect
+	tables *schema.Tables
+}
+
+func newPreciseMySQL() *preciseMySQL {
+	d := &preciseMySQL{Dialect: mysqldialect.New(mysqldialect.WithTimeLocation("UTC"))}
+	d.tables = schema.NewTables(d) // asks d about each table, where the embedded dialect's would ask that one
+	return d
+}
+
+func (d *preciseMySQL) Tables() *schema.Tables { return d.tables }
+
+func (d *preciseMySQL) OnTable(table *schema.Table) {
+	d.Dialect.OnTable(table)
+	for _, field := range table.FieldMap {
+		if field.DiscoveredSQLType == "DATETIME" {
+			field.DiscoveredSQLType = "DATETIME(6)"
+		}
+	}
 }
 
 // mysqlTimeout is how long Open waits for a MariaDB server.

@@ -35,7 +35,6 @@ func TestMirrorWritesEveryGoType(t *testing.T) {
 		Kept    string `bun:"type:json"`
 	}
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		dbtest.NotOnMariaDB(t, db, "bun makes a datetime without a fraction")
 		f := newFixture(t, db)
 		mirror[Row](f, "note")
 		f.deliver(msg(envelope.Save, 1, 0, `"small":-32768,"flag":true,"half":0.5,"bytes":"AP8=","text":"it's ?",

@@ -3,8 +3,8 @@
 //
 //	func TestMain(m *testing.M) { containers.Main(m) }
 //
-// The images are those of CQRSYNC_TEST_POSTGRES_IMAGE (postgres:17-alpine) and CQRSYNC_TEST_RABBITMQ_IMAGE
-// (rabbitmq:4-alpine). Without a Docker engine the tests are skipped, as they are without this package.
+// The images are those of CQRSYNC_TEST_POSTGRES_IMAGE (postgres:17-alpine), CQRSYNC_TEST_MARIADB_IMAGE (mariadb:11) and
+// CQRSYNC_TEST_RABBITMQ_IMAGE (rabbitmq:4-alpine). Without a Docker engine the tests are skipped, as they are without this package.
 //
 // It stands under tests/, in a module of its own, so that users of the library do not inherit Docker's dependencies.
 package containers
@@ -100,6 +100,8 @@ func start(ctx context.Context, name string) (s *service) {
 	switch name {
 	case dbtest.Postgres:
 		s.postgres(ctx)
+	case dbtest.MariaDB:
+		s.mariaDB(ctx)
 	case dbtest.RabbitMQ:
 		s.rabbitMQ(ctx)
 	default:
@@ -137,22 +139,36 @@ func (s *service) postgres(ctx context.Context) {
 	}
 }
 
+// mariaDB waits for the second start: the image starts the server once without a port, to make the database.
+func (s *service) mariaDB(ctx context.Context) {
+	s.plain(ctx, image(dbtest.MariaDB, "mariadb:11"), "3306/tcp",
+		map[string]string{"MARIADB_ROOT_PASSWORD": "cqrsync", "MARIADB_DATABASE": "cqrsync"},
+		wait.ForLog("ready for connections").WithOccurrence(2))
+	if s.err == nil {
+		s.address = "mysql://root:cqrsync@" + s.address + "/cqrsync"
+	}
+}
+
 // rabbitMQ runs a plain container: testcontainers' own module does not compile with this version of it.
 func (s *service) rabbitMQ(ctx context.Context) {
-	container, err := testcontainers.Run(ctx, image(dbtest.RabbitMQ, "rabbitmq:4-alpine"),
-		testcontainers.WithEnv(map[string]string{"RABBITMQ_DEFAULT_USER": "cqrsync", "RABBITMQ_DEFAULT_PASS": "cqrsync"}),
-		testcontainers.WithExposedPorts("5672/tcp"),
-		testcontainers.WithWaitStrategy(wait.ForAll(
-			wait.ForLog("Server startup complete"), wait.ForListeningPort("5672/tcp"),
-		).WithDeadline(2*time.Minute)))
+	s.plain(ctx, image(dbtest.RabbitMQ, "rabbitmq:4-alpine"), "5672/tcp",
+		map[string]string{"RABBITMQ_DEFAULT_USER": "cqrsync", "RABBITMQ_DEFAULT_PASS": "cqrsync"},
+		wait.ForLog("Server startup complete"))
+	if s.err == nil {
+		s.address = "amqp://cqrsync:cqrsync@" + s.address + "/"
+	}
+}
+
+// plain runs an image and sets the address to host:port.
+func (s *service) plain(ctx context.Context, image, port string, environment map[string]string, ready wait.Strategy) {
+	container, err := testcontainers.Run(ctx, image, testcontainers.WithEnv(environment), testcontainers.WithExposedPorts(port),
+		testcontainers.WithWaitStrategy(wait.ForAll(ready, wait.ForListeningPort(port)).WithDeadline(2*time.Minute)))
 	if container != nil {
 		s.container = container
 	}
-	if s.err = err; err != nil {
-		return
+	if s.err = err; err == nil {
+		s.address, s.err = container.PortEndpoint(ctx, port, "")
 	}
-	endpoint, err := container.PortEndpoint(ctx, "5672/tcp", "")
-	s.address, s.err = "amqp://cqrsync:cqrsync@"+endpoint+"/", err
 }
 
 func image(service, standard string) string {

@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/examples/orders/demo"
 	"github.com/cqrsync/cqrsync/examples/orders/orders"
@@ -82,19 +83,23 @@ func killWriter(t *testing.T, url, stop string) {
 // database received before the kill may still be on its way.
 func requireWhole(t *testing.T, db *bun.DB, stop string) {
 	t.Helper()
+	customer := bun.Safe("data ->> 'customer'")
+	if db.Dialect().Name() == dialect.MySQL {
+		customer = "json_value(data, '$.customer')"
+	}
 	var wrong []string
 	err := db.NewRaw(`
 		SELECT marker FROM (
 			SELECT marker, saves AS expected, 0 AS found FROM journal
 			UNION ALL
-			SELECT data ->> 'customer', 0, 1 FROM outbox_messages WHERE signal = 'SAVE'
+			SELECT ?, 0, 1 FROM outbox_messages AS m WHERE m.signal = 'SAVE'
 		) AS both_sides
-		GROUP BY marker HAVING sum(expected) <> sum(found)`).Scan(t.Context(), &wrong)
+		GROUP BY marker HAVING sum(expected) <> sum(found)`, customer).Scan(t.Context(), &wrong)
 	require.NoError(t, err)
 	require.Empty(t, wrong, "transactions whose messages are not those they committed (killed at %s)", stop)
 	var deletes, messages int
 	err = db.NewRaw(`SELECT (SELECT coalesce(sum(deletes), 0) FROM journal),
-		(SELECT count(*) FROM outbox_messages WHERE signal = 'DELETE')`).Scan(t.Context(), &deletes, &messages)
+		(SELECT count(*) FROM outbox_messages AS m WHERE m.signal = 'DELETE')`).Scan(t.Context(), &deletes, &messages)
 	require.NoError(t, err)
 	require.Equal(t, deletes, messages, "killed at %s", stop)
 }

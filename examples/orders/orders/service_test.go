@@ -67,7 +67,7 @@ func TestEveryChangeOfAnOrderIsOneMessage(t *testing.T) {
 
 		var signals []string
 		var data []string
-		err := db.NewRaw("SELECT signal, data FROM outbox_messages ORDER BY id").Scan(t.Context(), &signals, &data)
+		err := db.NewRaw("SELECT m.signal, m.data FROM outbox_messages AS m ORDER BY m.id").Scan(t.Context(), &signals, &data)
 		require.NoError(t, err)
 		require.Equal(t, []string{"SAVE", "SAVE", "DELETE"}, signals)
 		var message struct{ Lines []struct{ SKU string } }

@@ -76,7 +76,7 @@ func (s *Service) report(ctx context.Context, from, to time.Time) (*Report, erro
 		ColumnExpr("? AS day", dayOf(s.db)).
 		Column("status").
 		ColumnExpr("count(*) AS orders").
-		ColumnExpr("CAST(sum(total) AS bigint) AS total").
+		ColumnExpr("sum(total) AS total").
 		Where("created_at >= ?", from).
 		Where("created_at < ?", to.AddDate(0, 0, 1)).
 		GroupExpr("1, 2").
@@ -110,8 +110,12 @@ func add(periods []Period, name, status string, sum Count) []Period {
 
 // dayOf is an expression for the day of created_at in UTC, as text. SQLite keeps times as text that begins with it.
 func dayOf(db *bun.DB) bun.Safe {
-	if db.Dialect().Name() == dialect.SQLite {
+	switch db.Dialect().Name() {
+	case dialect.SQLite:
 		return "substr(created_at, 1, 10)"
+	case dialect.MySQL: // which keeps the time in UTC, without its zone
+		return "date_format(created_at, '%Y-%m-%d')"
+	default:
+		return "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 	}
-	return "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 }

@@ -3,6 +3,7 @@ package webhooks
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -118,23 +119,31 @@ func (p *poster) claim(ctx context.Context) (*Delivery, error) {
 	p.claims.Lock()
 	defer p.claims.Unlock()
 	at := now()
-	due := p.db.NewSelect().TableExpr("webhook_deliveries AS d").ColumnExpr("d.id").
-		Where("d.state = ?", Pending).Where("d.next_at <= ?", at).
-		Where(`NOT EXISTS (SELECT 1 FROM webhook_deliveries AS e WHERE e.order_id = d.order_id
-			AND e.subscription_id = d.subscription_id AND e.id < d.id AND e.state = ?)`, Pending).
-		OrderExpr("d.next_at, d.id").Limit(1)
-	var claimed []Delivery
-	// The condition stands twice: a second process that waited for the row lock must look again.
-	_, err := p.db.NewUpdate().Model(&claimed).Set("next_at = ?", at.Add(3*p.config.Timeout)).
-		Where("id = (?)", due).Where("state = ?", Pending).Where("next_at <= ?", at).
-		Returning("*").Exec(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("claim delivery: %w", err)
-	}
-	if len(claimed) == 0 {
+	var due Delivery
+	err := p.db.NewSelect().Model(&due).Where("?TableAlias.state = ?", Pending).Where("?TableAlias.next_at <= ?", at).
+		Where(`NOT EXISTS (SELECT 1 FROM webhook_deliveries AS e WHERE e.order_id = ?TableAlias.order_id
+			AND e.subscription_id = ?TableAlias.subscription_id AND e.id < ?TableAlias.id AND e.state = ?)`, Pending).
+		OrderExpr("?TableAlias.next_at, ?TableAlias.id").Limit(1).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nothing is due
 	}
-	return &claimed[0], nil
+	if err != nil {
+		return nil, fmt.Errorf("find a delivery that is due: %w", err)
+	}
+	// The condition stands again: another process may have been quicker, and then the row is due no more.
+	result, err := p.db.NewUpdate().Model(&due).Set("next_at = ?", at.Add(3*p.config.Timeout)).WherePK().
+		Where("state = ?", Pending).Where("next_at <= ?", at).Exec(ctx)
+	var claimed int64
+	if err == nil {
+		claimed, err = result.RowsAffected()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim delivery %d: %w", due.ID, err)
+	}
+	if claimed == 0 {
+		return nil, nil //nolint:nilnil // the next look finds what is due then
+	}
+	return &due, nil
 }
 
 func (p *poster) post(ctx context.Context, delivery *Delivery) *Attempt {

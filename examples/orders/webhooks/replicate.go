@@ -39,7 +39,11 @@ func orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) e
 		return notify(ctx, tx, event{Deleted, before})
 	}
 	after := &change.Data
-	_, err = tx.NewInsert().Model(after).On("CONFLICT (id) DO UPDATE").Exec(ctx)
+	if known { // no upsert: each database writes its own, and the gate lets one message of a key pass at a time
+		_, err = tx.NewUpdate().Model(after).WherePK().Exec(ctx)
+	} else {
+		_, err = tx.NewInsert().Model(after).Exec(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("keep copy of order %d: %w", after.ID, err)
 	}
