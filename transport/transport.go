@@ -24,6 +24,8 @@ var (
 	ErrUnavailable = errors.New("broker unavailable")
 	// ErrUnroutable: the broker has no queue for the message's topic, and the transport was told to require one.
 	ErrUnroutable = errors.New("no queue is bound to the topic")
+	// ErrRejected: the broker read the message and did not keep it (a nack), for example because a queue is full.
+	ErrRejected = errors.New("the broker rejected the message")
 )
 
 // Outgoing is one message and where it goes.

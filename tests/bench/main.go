@@ -39,6 +39,7 @@ type options struct {
 func benches() []bench {
 	return []bench{
 		{"write", "transactions per second: business statement / with a hand-written outbox insert / with cqrsync", benchWrite},
+		{"publish", "messages per second to RabbitMQ, all confirmed: raw amqp091 / ours / watermill-amqp", benchPublish},
 	}
 }
 

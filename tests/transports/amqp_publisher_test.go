@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +28,35 @@ func TestAMQPPublisherKeepsTheOrderOfALargeBatch(t *testing.T) {
 	batch := outgoing(topic, n)
 	accepted(t, r.publisher(t, "").PublishBatch(t.Context(), batch), n)
 	require.Equal(t, ids(batch), acked(t, messages, n))
+}
+
+func TestAMQPPublisherWritesManyMessagesAtOnce(t *testing.T) {
+	t.Parallel()
+	r, topic := newRabbit(t), unique("topic")
+	r.bound(t, topic)
+	config := r.config(t, "", "")
+	var writes atomic.Int64
+	config.Connection.AmqpConfig = &amqp091.Config{Dial: func(network, address string) (net.Conn, error) {
+		socket, err := net.Dial(network, address)
+		return countingConn{socket, &writes}, err
+	}}
+	pub, err := amqp.NewPublisher(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 1)), 1) // connects
+	before := writes.Load()
+	accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 1000)), 1000)
+	require.Less(t, writes.Load()-before, int64(100))
+}
+
+type countingConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 func TestAMQPPublisherCountsUnroutableMessages(t *testing.T) {
@@ -192,6 +223,7 @@ func TestAMQPPublisherReportsANack(t *testing.T) {
 	accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 1)), 1)
 	errs := pub.PublishBatch(t.Context(), append(outgoing(topic, 1), outgoing(unique("lonely"), 1)...))
 	require.ErrorIs(t, errs[0], amqp.ErrNacked)
+	require.ErrorIs(t, errs[0], transport.ErrRejected)
 	require.NotErrorIs(t, errs[0], transport.ErrUnavailable)
 	require.NoError(t, errs[1])
 }

@@ -20,7 +20,7 @@ const closeTimeout = 2 * time.Second
 // calls: they take no context, and a write to a broker that does not read blocks for ever.
 type connection struct {
 	*amqp091.Connection
-	socket   net.Conn
+	socket   *socket
 	blockade atomic.Pointer[blockade] // nil while the broker lets publishers publish
 }
 
@@ -131,11 +131,11 @@ func (d *dialer) open(ctx context.Context) (*connection, error) {
 		}
 	}
 	config.Dial = func(network, address string) (net.Conn, error) {
-		socket, err := base(network, address)
+		raw, err := base(network, address)
 		if err != nil {
 			return nil, err
 		}
-		conn.socket = &impatient{socket, d.config.ConfirmTimeout}
+		conn.socket = &socket{Conn: raw, timeout: d.config.ConfirmTimeout}
 		stop = context.AfterFunc(ctx, conn.cut)
 		return conn.socket, nil
 	}
@@ -180,17 +180,4 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// impatient gives every write a deadline: a broker under a resource alarm stops reading, and a cut cable swallows.
-type impatient struct {
-	net.Conn
-	timeout time.Duration
-}
-
-func (c *impatient) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }

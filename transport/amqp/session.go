@@ -7,11 +7,13 @@ import (
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 // ErrNacked is the error of a message that the broker took and could not keep, for example because a queue is full
-// and rejects. It concerns that message alone.
-var ErrNacked = errors.New("the broker rejected the message (nack): see the limits of the queues bound to its topic")
+// and rejects. It concerns that message alone, and is a transport.ErrRejected.
+var ErrNacked = fmt.Errorf("%w (nack): see the limits of the queues bound to its topic", transport.ErrRejected)
 
 // ErrRefused is the error of a message whose content made the broker close the channel: larger than it allows, headers
 // that it reserves for itself, more metadata than fit a frame. It concerns that message alone, and comes back with it.
@@ -93,6 +95,8 @@ func (s *session) declare(ctx context.Context, parcels []parcel) error {
 // known: nil, errReturned or ErrNacked. An error means that the session is over; what was not settled by then may or
 // may not have arrived.
 func (s *session) publish(ctx context.Context, parcels []parcel, window int, settle func(*parcel, error)) error {
+	s.conn.socket.gather()
+	defer func() { _ = s.conn.socket.release() }() // everything is flushed, or the session is over
 	sent, settled := 0, 0
 	for settled < len(parcels) {
 		if sent < len(parcels) && sent-settled < window {
@@ -158,8 +162,11 @@ func (s *session) fate(p *parcel) error {
 	return errReturned
 }
 
-// patience waits for an event as long as the broker is given for one.
+// patience waits for an event as long as the broker is given for one. The broker needs to have everything for that.
 func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
+	if err := s.conn.socket.flush(); err != nil {
+		return err
+	}
 	timer := time.NewTimer(s.config.ConfirmTimeout)
 	defer timer.Stop()
 	select {
