@@ -38,18 +38,26 @@ func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) (reflect.Va
 		keys[i] = bun.Tuple(keyValues(m.table, d.row))
 	}
 	query = current(query.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys)))
-	for _, path := range m.relations {
-		for i, c := range path { // the relations on the way: bun reads each list with a query of its own
-			if c == '.' && !slices.Contains(m.relations, path[:i]) {
-				query = query.Relation(path[:i], inOrder(m.table, path[:i])...)
-			}
-		}
-		query = query.Relation(path, inOrder(m.table, path)...)
-	}
+	query = m.withRelations(query, current)
 	if err := query.Scan(ctx); err != nil {
 		return reflect.Value{}, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
 	}
 	return rows.Elem(), nil
+}
+
+// withRelations loads the model's relations with a query; each passes lock on its way.
+func (m *model) withRelations(
+	query *bun.SelectQuery, lock func(*bun.SelectQuery) *bun.SelectQuery,
+) *bun.SelectQuery {
+	for _, path := range m.relations {
+		for i, c := range path { // the relations on the way: bun reads each list with a query of its own
+			if c == '.' && !slices.Contains(m.relations, path[:i]) {
+				query = query.Relation(path[:i], inOrder(m.table, path[:i], lock)...)
+			}
+		}
+		query = query.Relation(path, inOrder(m.table, path, lock)...)
+	}
+	return query
 }
 
 // current makes a query read what is committed now. Under REPEATABLE READ, which is MySQL's default, a plain SELECT
@@ -64,7 +72,9 @@ func current(q *bun.SelectQuery) *bun.SelectQuery {
 
 // inOrder makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
 // Relations to a single row are joined and have no order.
-func inOrder(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.SelectQuery {
+func inOrder(
+	table *schema.Table, path string, lock func(*bun.SelectQuery) *bun.SelectQuery,
+) []func(*bun.SelectQuery) *bun.SelectQuery {
 	var last *schema.Relation
 	for name := range strings.SplitSeq(path, ".") {
 		last = table.Relations[name]
@@ -77,6 +87,6 @@ func inOrder(table *schema.Table, path string) []func(*bun.SelectQuery) *bun.Sel
 		for _, pk := range table.PKs {
 			q = q.OrderExpr("?.?", table.SQLAlias, pk.SQLName)
 		}
-		return current(q)
+		return lock(q)
 	}}
 }

@@ -40,14 +40,19 @@ type model struct {
 //
 // Errors are also remembered: RunInTx refuses to run while a registration is wrong, so a failure cannot be missed.
 func Register[T any](b *Box, id string, options ...Option) error {
-	m, err := newModel(b.db, reflect.TypeFor[T](), id, options)
+	return RegisterType(b, reflect.TypeFor[T](), id, options...)
+}
+
+// RegisterType is [Register] for a type that is known at run time only, such as one made from a table's catalog.
+func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error {
+	m, err := newModel(b.db, typ, id, options)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err == nil {
 		err = b.add(m)
 	}
 	if err != nil {
-		err = fmt.Errorf("outbox: register %s as %q: %w", reflect.TypeFor[T](), id, err)
+		err = fmt.Errorf("outbox: register %s as %q: %w", typ, id, err)
 		b.invalid = append(b.invalid, err)
 	}
 	return err

@@ -11,6 +11,9 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
+// forceHeader is outbox.ForceHeader: what is there a header is a field of the message here.
+const forceHeader = "cqrs_force"
+
 // encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
 // body here, not when the row is written, so that one statement can draw the revision and write the row.
 func encode(m store.Claimed) (transport.Outgoing, error) {
@@ -31,6 +34,7 @@ func encode(m store.Claimed) (transport.Outgoing, error) {
 		Key:           m.Key,
 		After:         m.After,
 		Queue:         m.Queue,
+		Force:         m.Headers[forceHeader] == "true",
 		Headers:       m.Headers,
 	}
 	body, err := e.Encode()

@@ -66,3 +66,5 @@ func (mysql) oldestPerLane(_, messages, due string, lanes []int, n int) string {
 	return fmt.Sprintf("(%s) AS o STRAIGHT_JOIN %s AS m ON m.lane = o.lane AND m.id = o.id",
 		strings.Join(oldest, " UNION ALL "), messages)
 }
+
+func (mysql) digest() string { return "" }

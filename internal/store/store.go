@@ -143,6 +143,8 @@ type sqlDialect interface {
 	oldestPerLane(laneTable, messages, due string, lanes []int, n int) string
 	// writesInWith says that WITH may hold an INSERT whose returned rows another one uses.
 	writesInWith() bool
+	// digest are columns that tell two sets of texts apart, of the expression TEXT, as one value; or empty.
+	digest() string
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Known is what a ledger, of either side, knows of a key.
+type Known struct {
+	Key      string
+	Revision int64
+	Deleted  bool
+	// Updated is zero where no master sent a time.
+	Updated time.Time
+}
+
+func (s *Store) ledger(side Side) bun.Safe {
+	if side == Outbox {
+		return s.table("outbox_revisions")
+	}
+	return s.table("replica_revisions")
+}
+
+// Known looks keys of one model up in a ledger, without locking. Keys that it does not know are not in the result.
+func (s *Store) Known(ctx context.Context, tx bun.IDB, side Side, model string, keys []string) (map[string]Known, error) {
+	return s.known(ctx, tx, side, model, keys, "")
+}
+
+// LockKnown is Known, with the rows locked until the transaction ends, in the one order of keys.
+func (s *Store) LockKnown(ctx context.Context, tx bun.IDB, side Side, model string, keys []string) (map[string]Known, error) {
+	lock := ""
+	if s.dialect.lockRows() != "" {
+		lock = ` ORDER BY "key" FOR UPDATE`
+	}
+	return s.known(ctx, tx, side, model, keys, lock)
+}
+
+func (s *Store) known(
+	ctx context.Context, tx bun.IDB, side Side, model string, keys []string, lock string,
+) (map[string]Known, error) {
+	known := make(map[string]Known, len(keys))
+	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), maxKeys) {
+		rows, err := s.lookUp(ctx, tx, s.ledger(side), model, `"key" IN (?)`+lock, bun.List(chunk))
+		if err != nil {
+			return nil, fmt.Errorf("look up %d keys of %s: %w", len(keys), model, err)
+		}
+		for _, k := range rows {
+			known[k.Key] = k
+		}
+	}
+	return known, nil
+}
+
+// Range is a part of a ledger in the order of the database; an empty end is open.
+type Range struct{ From, After, To string }
+
+// Live returns up to limit live keys of a model within a range, in the order of the database.
+func (s *Store) Live(ctx context.Context, tx bun.IDB, side Side, model string, r Range, limit int) ([]Known, error) {
+	condition, args := "NOT deleted", []any(nil)
+	for _, end := range []struct{ operator, key string }{{">=", r.From}, {">", r.After}, {"<=", r.To}} {
+		if end.key != "" {
+			condition, args = condition+` AND "key" `+end.operator+` ?`, append(args, end.key)
+		}
+	}
+	known, err := s.lookUp(ctx, tx, s.ledger(side), model, condition+` ORDER BY "key" LIMIT ?`, append(args, limit)...)
+	if err != nil {
+		return nil, fmt.Errorf("read the live keys of %s: %w", model, err)
+	}
+	return known, nil
+}
+
+func (s *Store) lookUp(
+	ctx context.Context, tx bun.IDB, ledger bun.Safe, model, condition string, args ...any,
+) ([]Known, error) {
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT "key", revision, deleted, `+s.dialect.micros("updated_at")+`
+		FROM ? WHERE model = ? AND `+condition), append([]any{ledger, model}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	var known []Known
+	for rows.Next() {
+		var k Known
+		var updated *int64
+		if err := rows.Scan(&k.Key, &k.Revision, &k.Deleted, &updated); err != nil {
+			return nil, err
+		}
+		if updated != nil {
+			k.Updated = time.UnixMicro(*updated).UTC()
+		}
+		known = append(known, k)
+	}
+	return known, rows.Err()
+}
+
+// LedgerSpeaksFor says that the live keys of a model's ledger are the keys of its table, by count and sums of hashes
+// that both are read for in one statement, so that writes going on do not matter. Then a diff reads the ledger alone.
+// false may also mean that the database has no cheap way to tell. table and column are quoted.
+func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, model, table, column string) (bool, error) {
+	digest := s.dialect.digest()
+	if digest == "" {
+		return false, nil
+	}
+	of := func(text string) string { return strings.ReplaceAll(digest, "TEXT", text) }
+	var same bool
+	err := tx.QueryRowContext(ctx, s.sql(`SELECT (SELECT `+of("CAST("+column+" AS text)")+` FROM ?) =
+		(SELECT `+of(`"key"`)+` FROM ? WHERE model = ? AND NOT deleted)`),
+		bun.Safe(table), s.ledger(side), model).Scan(&same)
+	if err != nil {
+		return false, fmt.Errorf("compare the ledger of %s with its table: %w", model, err)
+	}
+	return same, nil
+}
+
+// Adopt gives rows that were there before cqrsync their ledger row: revision 0, of which no message was made. Keys that
+// the ledger knows are left alone. All are locked until the transaction ends.
+func (s *Store) Adopt(ctx context.Context, tx bun.IDB, model string, keys []string) error {
+	ledger := s.ledger(Outbox)
+	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), maxKeys) {
+		args := []any{ledger}
+		for _, key := range chunk {
+			args = append(args, model, key)
+		}
+		row := "(?, ?, 0, " + s.dialect.now() + ")"
+		_, err := tx.ExecContext(ctx, s.sql(`INSERT INTO ? (model, "key", revision, updated_at) VALUES `+
+			row+strings.Repeat(", "+row, len(chunk)-1)+" "+
+			s.dialect.onConflict(`model, "key"`)+` revision = `+string(ledger)+`.revision`), args...)
+		if err != nil {
+			return fmt.Errorf("note %d rows of %s in the ledger: %w", len(keys), model, err)
+		}
+	}
+	return nil
+}
+
+// ForgetLive deletes what the replica's ledger has of a model but for the tombstones.
+func (s *Store) ForgetLive(ctx context.Context, tx bun.IDB, model string) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE model = ? AND NOT deleted", s.ledger(Replica), model)
+	if err != nil {
+		return fmt.Errorf("forget the keys of %s in the replica's ledger: %w", model, err)
+	}
+	return nil
+}

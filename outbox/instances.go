@@ -1,0 +1,337 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Instance is one entity as its replicas are to know it.
+type Instance struct {
+	// PK is the primary key as the wire has it, Key the text by which ledgers know it.
+	PK  json.RawMessage
+	Key string
+	// Revision and Updated are the ledger's: what the newest message of the key said, or is about to say.
+	Revision int64
+	Updated  time.Time
+	// Data is instance_data without revision and time (see envelope.Stamp); nil where it was not asked for.
+	Data json.RawMessage
+}
+
+// Selection says which instances of a model to read.
+type Selection struct {
+	// Where narrows the query; nil takes all. The query's model is the registered one.
+	Where func(*bun.SelectQuery) *bun.SelectQuery
+	// After is the primary key, as JSON, of the instance to go on after; nil begins with the first.
+	After json.RawMessage
+	// PageSize is how many rows are read, and held in memory, at once. Default 1000.
+	PageSize int
+	// AnyOrder lets Revisions come in the order of the ledger, where the ledger alone can tell: that is faster. Then After
+	// must be nil.
+	AnyOrder bool
+}
+
+const defaultPage = 1000
+
+// Model returns the bun table of a registered model.
+func (b *Box) Model(model string) (*schema.Table, error) {
+	m, err := b.modelOfID(model)
+	if err != nil {
+		return nil, err
+	}
+	return m.table, nil
+}
+
+func (b *Box) modelOfID(id string) (*model, error) {
+	if err := b.ready(); err != nil {
+		return nil, err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if m := b.byID[id]; m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("outbox: model %q is not registered", id)
+}
+
+// Instances reads the instances of a model with their state, page by page in the order of the primary key, while writes
+// go on. Each page is one snapshot of rows, relations and ledger, so that no state carries another one's revision.
+// Rows that Filter keeps from replicas are left out; rows that were there before cqrsync, and were not written since, have revision 0 and the time 1970.
+//
+// A page may be empty. The iteration ends with the first error.
+func (b *Box) Instances(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
+	return b.pages(ctx, model, s, true)
+}
+
+// Revisions is Instances without Data, and faster.
+func (b *Box) Revisions(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
+	return func(yield func([]Instance, error) bool) {
+		if s.AnyOrder && s.Where == nil && s.After == nil {
+			pages, err := b.ledgerPages(ctx, model, s)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if pages != nil {
+				pages(yield)
+				return
+			}
+		}
+		b.pages(ctx, model, s, false)(yield)
+	}
+}
+
+// Lookup returns those of the instances with the given primary keys that exist and are sent, without Data. A key that no
+// row of the table can have has none.
+func (b *Box) Lookup(ctx context.Context, model string, pks []json.RawMessage) ([]Instance, error) {
+	m, err := b.modelOfID(model)
+	if err != nil {
+		return nil, err
+	}
+	var tuples []bun.TupleValues
+	for _, pk := range pks {
+		if row, err := m.rowOfPK(pk); err == nil {
+			tuples = append(tuples, bun.Tuple(keyValues(m.table, row)))
+		}
+	}
+	var all []Instance
+	for chunk := range slices.Chunk(tuples, defaultPage) {
+		instances, _, err := b.page(ctx, m, false, func(q *bun.SelectQuery) *bun.SelectQuery {
+			return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(chunk))
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, instances...)
+	}
+	return all, nil
+}
+
+func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) iter.Seq2[[]Instance, error] {
+	return func(yield func([]Instance, error) bool) {
+		m, err := b.modelOfID(id)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		var last reflect.Value
+		if s.After != nil {
+			if last, err = m.rowOfPK(s.After); err != nil {
+				yield(nil, fmt.Errorf("outbox: go on after %s: %w", s.After, err))
+				return
+			}
+		}
+		size := s.PageSize
+		if size <= 0 {
+			size = defaultPage
+		}
+		for {
+			instances, rows, err := b.page(ctx, m, withData, func(q *bun.SelectQuery) *bun.SelectQuery {
+				if s.Where != nil {
+					q = s.Where(q)
+				}
+				if last.IsValid() {
+					q = q.Where("(?) > (?)", keyColumns(m.table), bun.List(keyValues(m.table, last)))
+				}
+				return q.OrderExpr("?", keyColumns(m.table)).Limit(int64(size))
+			})
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if rows.Len() > 0 && !yield(instances, nil) || rows.Len() < size {
+				return
+			}
+			last = rows.Index(rows.Len() - 1)
+		}
+	}
+}
+
+// page reads what narrow selects, in one snapshot.
+func (b *Box) page(
+	ctx context.Context, m *model, withData bool, narrow func(*bun.SelectQuery) *bun.SelectQuery,
+) (instances []Instance, rows reflect.Value, err error) {
+	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+	err = b.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
+		rows, err = m.selectRows(ctx, tx, withData || m.filter != nil, narrow)
+		if err == nil {
+			instances, err = b.instances(ctx, tx, m, rows, withData)
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("outbox: read %s: %w", m.id, err)
+	}
+	return instances, rows, err
+}
+
+// selectRows reads whole rows with their relations, or primary keys only.
+func (m *model) selectRows(
+	ctx context.Context, tx bun.IDB, whole bool, narrow func(*bun.SelectQuery) *bun.SelectQuery,
+) (reflect.Value, error) {
+	rows := reflect.New(reflect.SliceOf(m.table.Type))
+	query := narrow(tx.NewSelect().Model(rows.Interface()))
+	if whole {
+		query = m.withRelations(query, unlocked)
+	} else {
+		query = query.ColumnExpr("?", keyColumns(m.table))
+	}
+	err := query.Scan(ctx)
+	return rows.Elem(), err
+}
+
+func unlocked(q *bun.SelectQuery) *bun.SelectQuery { return q }
+
+// unwritten is the time of a row that no captured transaction has written. Any real one is later.
+var unwritten = time.Unix(0, 0).UTC()
+
+// instances joins rows with their ledger rows.
+func (b *Box) instances(
+	ctx context.Context, tx bun.IDB, m *model, rows reflect.Value, withData bool,
+) ([]Instance, error) {
+	changes := make([]change, 0, rows.Len())
+	keys := make([]string, 0, rows.Len())
+	for i := range rows.Len() {
+		row := rows.Index(i)
+		if m.filter != nil && !m.filter(row) {
+			continue
+		}
+		pk, key, _, err := m.keyOf(row)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+		changes = append(changes, change{mark: &mark{key: key, pk: pk}, row: row, outcome: saved})
+	}
+	known, err := b.store.Known(ctx, tx, store.Outbox, m.id, keys)
+	if err != nil {
+		return nil, err
+	}
+	states := make([]json.RawMessage, len(changes))
+	if withData {
+		if states, err = m.states(ctx, tx, changes); err != nil {
+			return nil, err
+		}
+	}
+	instances := make([]Instance, len(changes))
+	for i, c := range changes {
+		k, found := known[c.mark.key]
+		if !found {
+			k.Updated = unwritten
+		}
+		instances[i] = Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision, Updated: k.Updated, Data: states[i]}
+	}
+	return instances, nil
+}
+
+// ledgerPages reads the ledger alone, if it speaks for the table; nil if it does not.
+func (b *Box) ledgerPages(ctx context.Context, id string, s Selection) (iter.Seq2[[]Instance, error], error) {
+	m, err := b.modelOfID(id)
+	if err != nil || len(m.table.PKs) > 1 || m.filter != nil {
+		return nil, err
+	}
+	pk := m.table.PKs[0]
+	speaks, err := b.store.LedgerSpeaksFor(ctx, b.db, store.Outbox, id, string(m.table.SQLName), string(pk.SQLName))
+	if err != nil || !speaks {
+		return nil, err
+	}
+	size := s.PageSize
+	if size <= 0 {
+		size = defaultPage
+	}
+	return func(yield func([]Instance, error) bool) {
+		last := ""
+		for {
+			known, err := b.store.Live(ctx, b.db, store.Outbox, id, store.Range{After: last}, size)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			instances := make([]Instance, len(known))
+			for i, k := range known {
+				instances[i] = Instance{PK: KeyJSON(m.table, k.Key), Key: k.Key, Revision: k.Revision, Updated: k.Updated}
+			}
+			if len(known) > 0 && !yield(instances, nil) || len(known) < size {
+				return
+			}
+			last = known[len(known)-1].Key
+		}
+	}, nil
+}
+
+// marksOf reads primary keys as the wire has them.
+func (m *model) marksOf(pks []json.RawMessage) ([]*mark, error) {
+	marks := make([]*mark, 0, len(pks))
+	seen := make(map[string]bool, len(pks))
+	for _, pk := range pks {
+		row, err := m.rowOfPK(pk)
+		if err != nil {
+			return nil, err
+		}
+		pk, key, ok, err := m.keyOf(row)
+		if err != nil || !ok || seen[key] {
+			if err == nil && !ok {
+				err = fmt.Errorf("key %s: %w", pk, errZeroKey)
+			}
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		seen[key] = true
+		marks = append(marks, &mark{key: key, pk: pk, row: row})
+	}
+	return marks, nil
+}
+
+// rowOfPK is a row with nothing but the primary key.
+func (m *model) rowOfPK(pk json.RawMessage) (reflect.Value, error) {
+	row := reflect.New(m.table.Type).Elem()
+	parts := []json.RawMessage{pk}
+	if len(m.table.PKs) > 1 {
+		parts = nil // or json would write the first part over pk
+		if err := json.Unmarshal(pk, &parts); err != nil || len(parts) != len(m.table.PKs) {
+			return row, fmt.Errorf("key %s: want a list of %d values, one per primary key column of %s",
+				pk, len(m.table.PKs), m.table.TypeName)
+		}
+	}
+	for i, field := range m.table.PKs {
+		if err := decodeKeyPart(field, field.Value(row), parts[i]); err != nil {
+			return row, fmt.Errorf("key %s: column %s is a %s", pk, field.Name, field.IndirectType)
+		}
+	}
+	return row, nil
+}
+
+func decodeKeyPart(field *schema.Field, into reflect.Value, part json.RawMessage) error {
+	var text string
+	isText := json.Unmarshal(part, &text) == nil
+	if at, isTime := into.Addr().Interface().(*time.Time); isTime && isText {
+		t, err := envelope.ParseTime(text)
+		*at = t
+		return err
+	}
+	err := json.Unmarshal(part, into.Addr().Interface())
+	if scanner, scans := into.Addr().Interface().(sql.Scanner); err != nil && scans {
+		if isText {
+			return scanner.Scan(text)
+		}
+		return scanner.Scan([]byte(part))
+	}
+	if err != nil && !isText && field.IndirectType.Kind() == reflect.String {
+		text = string(part) // a number for a text column, as some other side's column has it
+		return json.Unmarshal([]byte(`"`+text+`"`), into.Addr().Interface())
+	}
+	return err
+}

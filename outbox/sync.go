@@ -1,0 +1,123 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// SyncOptions say who is sent a state again.
+type SyncOptions struct {
+	// Queue is the one replica that is sent it; empty means all.
+	Queue string
+	// Force makes the replica take it even where it has a newer one: the master was restored from a backup.
+	Force bool
+}
+
+// ForceHeader is the header of a forced SYNC.
+const ForceHeader = "cqrs_force"
+
+// Sync appends SYNC messages with the present state of the instances with the given primary keys. Revisions are not
+// raised. Keys whose row is gone, or kept from replicas by Filter, are left out; it returns how many were sent.
+//
+// The ledger rows are locked until the commit, as by a write: so a SYNC stands in the outbox where its revision does.
+// Give it some thousand keys at a time.
+func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o SyncOptions) (sent int, err error) {
+	m, err := b.modelOfID(model)
+	if err != nil {
+		return 0, err
+	}
+	marks, err := m.marksOf(pks)
+	if err != nil || len(marks) == 0 {
+		return 0, err
+	}
+	err = b.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		sent = 0
+		for start := 0; start < len(marks); start += flushBatch {
+			n, err := b.syncBatch(ctx, tx, m, marks[start:min(start+flushBatch, len(marks))], o)
+			if err != nil {
+				return err
+			}
+			sent += n
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("outbox: sync %s: %w", model, err)
+	}
+	if sent > 0 {
+		b.wakeRelay()
+	}
+	return sent, nil
+}
+
+func (b *Box) syncBatch(ctx context.Context, tx bun.Tx, m *model, marks []*mark, o SyncOptions) (int, error) {
+	rows, err := m.rowsByKey(ctx, tx, marks) // to know which exist: a ledger row is made for no other
+	if err != nil {
+		return 0, err
+	}
+	var keys []string
+	for _, d := range marks {
+		if rows[d.key].IsValid() {
+			keys = append(keys, d.key)
+		}
+	}
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	known, err := b.lockLedger(ctx, tx, m, keys)
+	if err != nil {
+		return 0, err
+	}
+	if rows, err = m.rowsByKey(ctx, tx, marks); err != nil { // again: now nobody changes them
+		return 0, err
+	}
+	var changes []change
+	for _, d := range marks {
+		row := rows[d.key]
+		if _, locked := known[d.key]; locked && row.IsValid() && (m.filter == nil || m.filter(row)) {
+			changes = append(changes, change{mark: d, row: row, outcome: saved})
+		}
+	}
+	states, err := m.states(ctx, tx, changes)
+	if err != nil {
+		return 0, err
+	}
+	messages := make([]store.Message, len(changes))
+	for i, c := range changes {
+		k := known[c.mark.key]
+		messages[i] = store.Message{
+			Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
+			Revision: k.Revision, Updated: k.Updated, Data: states[i],
+		}
+		if o.Force {
+			messages[i].Headers = map[string]string{ForceHeader: "true"}
+		}
+	}
+	return len(messages), b.store.Append(ctx, tx, messages)
+}
+
+// lockLedger locks the ledger rows of keys, and makes those that are missing.
+func (b *Box) lockLedger(ctx context.Context, tx bun.IDB, m *model, keys []string) (map[string]store.Known, error) {
+	known, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, keys)
+	if err != nil || len(known) == len(keys) {
+		return known, err
+	}
+	unknown := slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+		_, found := known[key]
+		return found
+	})
+	if err := b.store.Adopt(ctx, tx, m.id, unknown); err != nil {
+		return nil, err
+	}
+	adopted, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, unknown)
+	maps.Copy(known, adopted)
+	return known, err
+}
