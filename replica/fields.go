@@ -58,6 +58,7 @@ func (b *binding) fieldName(column string) string {
 func (b *binding) decodeKey(dst reflect.Value, keys []*schema.Field, fields map[string]json.RawMessage) error {
 	parts := []json.RawMessage{fields["id"]}
 	if len(keys) > 1 {
+		parts = nil // or json would write the first part over the message
 		if err := json.Unmarshal(fields["id"], &parts); err != nil || len(parts) != len(keys) {
 			return fmt.Errorf("field \"id\": want a list of %d values, one per primary key column of %s",
 				len(keys), b.table.Type)

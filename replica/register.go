@@ -22,7 +22,12 @@ import (
 //
 // An error is returned, and Run returns it again.
 func Register[T any](r *Replica, model string, options ...Option) error {
-	return r.bind(model, reflect.TypeFor[T](), options, func(b *binding) error {
+	return RegisterType(r, reflect.TypeFor[T](), model, options...)
+}
+
+// RegisterType is Register for a type that is known at run time only, such as one made from a table's catalog.
+func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option) error {
+	return r.bind(model, typ, options, func(b *binding) error {
 		m, err := newMirror(b)
 		if err != nil {
 			return err
