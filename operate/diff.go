@@ -1,0 +1,82 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/cqrsync/cqrsync/outbox"
+)
+
+// DiffMasterOptions are those of DiffMaster.
+type DiffMasterOptions struct {
+	Options
+	// Content adds hashes of the fields, so that rows that differ at the same revision are found. Django cannot read it.
+	Content bool
+}
+
+// DiffMaster writes what the master has: model and time in the first line, then lines of [key, revision] pairs. Nothing
+// at all is written where nothing matches. It returns how many instances there were.
+func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DiffMasterOptions) (int64, error) {
+	where, err := whereOn(box, model, o.Filter)
+	if err != nil {
+		return 0, err
+	}
+	p := o.pace()
+	to := newOut(w, newHeader(model, ""))
+	selection := outbox.Selection{Where: where, PageSize: o.pageSize(diffPage), AnyOrder: !o.Content}
+	read := box.Revisions
+	if o.Content {
+		selection.PageSize, read = o.pageSize(1000), box.Instances
+	}
+	var names []string
+	for page, err := range read(ctx, model, selection) {
+		if err != nil {
+			return p.done, fmt.Errorf("diff %s: %w", model, err)
+		}
+		if len(page) == 0 {
+			continue
+		}
+		if o.Content && names == nil {
+			if names, err = fieldNames(page[0].Data); err != nil {
+				return p.done, fmt.Errorf("diff %s: key %s: %w", model, page[0].Key, err)
+			}
+			to.header.more = announcesContent + strings.Join(names, " ")
+		}
+		to.open()
+		if err := to.revisions(page, names); err != nil {
+			return p.done, fmt.Errorf("diff %s: write: %w", model, err)
+		}
+		if err := p.add(ctx, len(page)); err != nil {
+			return p.done, err
+		}
+	}
+	return p.done, nil
+}
+
+// revisions writes a line of [key, revision] pairs, or with names, of [key, revision, hashes].
+func (o *out) revisions(page []outbox.Instance, names []string) error {
+	var b []byte
+	for i, instance := range page {
+		b = append(b[:0], '[', '[')
+		if i > 0 {
+			b[0] = ','
+		}
+		b = append(b, instance.PK...)
+		b = append(b, ',')
+		b = strconv.AppendInt(b, instance.Revision, 10)
+		if names != nil {
+			var err error
+			if b, err = appendHashes(append(b, `,"`...), instance.Data, names); err != nil {
+				return fmt.Errorf("key %s: %w", instance.Key, err)
+			}
+			b = append(b, '"')
+		}
+		b = append(b, ']')
+		_, _ = o.Write(b) // Flush returns the error
+	}
+	_, _ = o.WriteString("]\n")
+	return o.Flush()
+}

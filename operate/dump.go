@@ -1,0 +1,86 @@
+package operate
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/outbox"
+)
+
+// DumpOptions are those of Dump.
+type DumpOptions struct {
+	Options
+	// After is the primary key, as JSON, after which to go on; the first line is then left out. Nil begins.
+	After json.RawMessage
+	// Reached, if set, is called with the last primary key of each page, when all before it has been written.
+	Reached func(pk json.RawMessage) error
+}
+
+// Dump writes the instances of a model: the CQRS id in the first line, then one instance_data object per line, in the
+// order of the primary key. As with django-cqrs the last line has no newline. It returns how many instances there were.
+func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions) (int64, error) {
+	where, err := whereOn(box, model, o.Filter)
+	if err != nil {
+		return 0, err
+	}
+	p := o.pace()
+	buffered := bufio.NewWriterSize(w, 256<<10)
+	if o.After == nil {
+		_, _ = buffered.WriteString(model) // Flush returns the error
+	}
+	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(1000)}
+	var line []byte
+	for page, err := range box.Instances(ctx, model, selection) {
+		if err != nil {
+			return p.done, fmt.Errorf("dump %s: %w", model, err)
+		}
+		for _, instance := range page {
+			line = appendInstance(line[:0], instance)
+			_, _ = buffered.Write(line)
+		}
+		if err := buffered.Flush(); err != nil {
+			return p.done, fmt.Errorf("dump %s: write: %w", model, err)
+		}
+		if o.Reached != nil && len(page) > 0 {
+			if err := o.Reached(page[len(page)-1].PK); err != nil {
+				return p.done, err
+			}
+		}
+		if err := p.add(ctx, len(page)); err != nil {
+			return p.done, err
+		}
+	}
+	if err := buffered.Flush(); err != nil {
+		return p.done, fmt.Errorf("dump %s: write: %w", model, err)
+	}
+	return p.done, nil
+}
+
+// appendInstance writes revision and time first, as django-cqrs does.
+func appendInstance(line []byte, i outbox.Instance) []byte {
+	line = append(line, '\n')
+	line = append(line, `{"cqrs_revision":`...)
+	line = strconv.AppendInt(line, i.Revision, 10)
+	line = append(line, `,"cqrs_updated":"`...)
+	line = append(line, envelope.FormatTime(i.Updated)...)
+	line = append(line, '"')
+	if len(i.Data) > len("{}") {
+		line = append(line, ',')
+	}
+	return append(line, i.Data[1:]...)
+}
+
+func whereOn(box *outbox.Box, model string, f Filter) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
+	table, err := box.Model(model)
+	if err != nil {
+		return nil, err
+	}
+	return f.On(table)
+}

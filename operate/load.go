@@ -1,0 +1,230 @@
+package operate
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+// LoadOptions are those of Load.
+type LoadOptions struct {
+	Options
+	// Clear empties the model's table first.
+	Clear bool
+	// SkipLines is how many lines after the first have been loaded before.
+	SkipLines int
+	// Reached, if set, is called with how many lines after the first have been dealt with, good or bad.
+	Reached func(lines int) error
+	// BadLine, if set, is called for each line that could not be loaded. The line's number counts from 1.
+	BadLine func(number int, err error)
+}
+
+// Loaded says what became of the lines.
+type Loaded struct {
+	Model string
+	// Lines were read, the first not counted. Applied changed the replica; Unchanged were known to it, or older than what it
+	// has; Bad could not be loaded.
+	Lines, Applied, Unchanged, Bad int64
+}
+
+// Load reads what Dump wrote and takes each line through the replica's gate, as a SYNC: newer states are not overwritten,
+// equal revisions are written again. A line that cannot be loaded does not undo others.
+func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions) (Loaded, error) {
+	in := newLines(r)
+	first, ok, err := in.next()
+	if err != nil || !ok {
+		if err == nil {
+			err = errors.New("the input is empty: want the output of dump")
+		}
+		return Loaded{}, err
+	}
+	loaded := Loaded{Model: string(first)}
+	if err := envelope.CheckModel(loaded.Model); err != nil {
+		return loaded, fmt.Errorf("line 1: want the CQRS id of a model, as dump writes it: %w", err)
+	}
+	shape, err := rep.Model(loaded.Model)
+	if err != nil {
+		return loaded, err
+	}
+	if o.Clear && o.SkipLines == 0 {
+		if err := rep.Clear(ctx, loaded.Model); err != nil {
+			return loaded, err
+		}
+	}
+	l := loader{rep: rep, o: o, loaded: loaded, pace: o.pace(), pk: pkFields(shape)}
+	err = l.run(ctx, in)
+	return l.loaded, err
+}
+
+// pkFields are the fields in which an instance carries its key.
+func pkFields(shape replica.Shape) []string {
+	var names []string
+	for _, pk := range shape.Table.PKs {
+		names = append(names, shape.Fields[pk.Name])
+	}
+	if len(names) == 0 {
+		names = []string{"id"}
+	}
+	return names
+}
+
+type loader struct {
+	rep    *replica.Replica
+	o      LoadOptions
+	loaded Loaded
+	pace   *pace
+	pk     []string
+}
+
+// batch is lines that are applied together.
+type batch struct {
+	messages []*envelope.Message
+	numbers  []int // of their lines
+	bad      []badLine
+	end      int // the lines after the first that are dealt with after this batch
+}
+
+type badLine struct {
+	number int
+	err    error
+}
+
+// run reads and parses while the batch before is written.
+func (l *loader) run(ctx context.Context, in *lines) error {
+	group, ctx := errgroup.WithContext(ctx)
+	batches := make(chan batch, 2)
+	group.Go(func() error {
+		defer close(batches)
+		return l.read(ctx, in, batches)
+	})
+	group.Go(func() error {
+		for b := range batches {
+			if err := l.apply(ctx, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+func (l *loader) read(ctx context.Context, in *lines, batches chan<- batch) error {
+	size := l.o.pageSize(1000)
+	var b batch
+	read := 0
+	send := func() error {
+		b.end = read
+		select {
+		case batches <- b:
+			b = batch{}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for {
+		line, ok, err := in.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			if read > l.o.SkipLines {
+				return send()
+			}
+			return nil
+		}
+		if read++; read <= l.o.SkipLines {
+			continue
+		}
+		if m, err := l.message(line); err != nil {
+			b.bad = append(b.bad, badLine{in.number, err})
+		} else {
+			b.messages, b.numbers = append(b.messages, m), append(b.numbers, in.number)
+		}
+		if len(b.messages)+len(b.bad) >= size {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// message reads a line with the leniency that messages are read with.
+func (l *loader) message(line []byte) (*envelope.Message, error) {
+	if line[0] != '{' {
+		return nil, errors.New("want a JSON object")
+	}
+	body := slices.Concat([]byte(`{"signal_type":"SYNC","cqrs_id":"`+l.loaded.Model+`","instance_pk":null,"instance_data":`), line, []byte("}"))
+	m, err := envelope.Decode(body, nil)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := m.Fields()
+	if err != nil {
+		return nil, err
+	}
+	parts := make([][]byte, len(l.pk))
+	for i, name := range l.pk {
+		if parts[i] = fields[name]; parts[i] == nil {
+			return nil, fmt.Errorf("field %q with the primary key is missing", name)
+		}
+	}
+	m.PK = parts[0]
+	if len(parts) > 1 {
+		m.PK = json.RawMessage("[" + string(bytes.Join(parts, []byte(","))) + "]")
+	}
+	if m.Key, err = envelope.KeyOf(m.PK); err != nil {
+		return nil, fmt.Errorf("primary key: %w", err)
+	}
+	return m, nil
+}
+
+func (l *loader) apply(ctx context.Context, b batch) error {
+	results, err := l.rep.Apply(ctx, b.messages)
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		switch {
+		case result.Err != nil:
+			b.bad = append(b.bad, badLine{b.numbers[i], result.Err})
+		case result.Applied:
+			l.loaded.Applied++
+		default:
+			l.loaded.Unchanged++
+		}
+	}
+	slices.SortFunc(b.bad, func(a, b badLine) int { return a.number - b.number })
+	for _, bad := range b.bad {
+		l.loaded.Bad++
+		if l.o.BadLine != nil {
+			l.o.BadLine(bad.number, bad.err)
+		}
+	}
+	n := len(b.numbers) + len(b.bad) - failed(results)
+	l.loaded.Lines += int64(n)
+	if l.o.Reached != nil {
+		if err := l.o.Reached(b.end); err != nil {
+			return err
+		}
+	}
+	return l.pace.add(ctx, n)
+}
+
+func failed(results []replica.Result) (n int) {
+	for _, r := range results {
+		if r.Err != nil {
+			n++
+		}
+	}
+	return n
+}

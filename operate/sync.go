@@ -1,0 +1,96 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/cqrsync/cqrsync/outbox"
+)
+
+// SyncOptions are those of Sync.
+type SyncOptions struct {
+	Options
+	// To says which replica is sent the states, and whether it must take them.
+	To outbox.SyncOptions
+	// After and Reached are as with Dump.
+	After   json.RawMessage
+	Reached func(pk json.RawMessage) error
+}
+
+// Sync sends the present state of instances to one replica, or to all, as SYNC messages through the outbox. It returns how
+// many were appended.
+func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (sent int64, err error) {
+	where, err := whereOn(box, model, o.Filter)
+	if err != nil {
+		return 0, err
+	}
+	p := o.pace()
+	for page, err := range box.Revisions(ctx, model, outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(1000)}) {
+		if err != nil {
+			return sent, fmt.Errorf("sync %s: %w", model, err)
+		}
+		if len(page) == 0 {
+			continue
+		}
+		n, err := box.Sync(ctx, model, pksOf(page), o.To)
+		if err != nil {
+			return sent, err
+		}
+		sent += int64(n)
+		if o.Reached != nil {
+			if err := o.Reached(page[len(page)-1].PK); err != nil {
+				return sent, err
+			}
+		}
+		if err := p.add(ctx, len(page)); err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there only. It returns how
+// many were appended; keys that are gone meanwhile are not among them.
+func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
+	in := newLines(r)
+	line, ok, err := in.next()
+	if err != nil || !ok {
+		return 0, err
+	}
+	h, err := parseHeader(line)
+	if err != nil {
+		return 0, err
+	}
+	if h.more == "" {
+		return 0, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
+	}
+	p := o.pace()
+	for {
+		line, ok, err := in.next()
+		if err != nil || !ok {
+			return sent, err
+		}
+		pks, err := keys(line, in.number)
+		if err != nil {
+			return sent, err
+		}
+		n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more})
+		if err != nil {
+			return sent, fmt.Errorf("line %d: %w", in.number, err)
+		}
+		sent += int64(n)
+		if err := p.add(ctx, len(pks)); err != nil {
+			return sent, err
+		}
+	}
+}
+
+func pksOf(instances []outbox.Instance) []json.RawMessage {
+	pks := make([]json.RawMessage, len(instances))
+	for i, instance := range instances {
+		pks[i] = instance.PK
+	}
+	return pks
+}
