@@ -41,10 +41,10 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 		"":    {"no command"},
 		"foo": {"unknown command"},
 		"run": {"--db (or CQRSYNC_DB): not set, want", "--broker (or CQRSYNC_BROKER): not set, want"},
-		"run --db oracle://h/x --broker memory: --schema a-b --prefix c.d --log-format xml extra": {
+		"run --db oracle://h/x --broker memory: --health nowhere --schema a-b --prefix c.d --log-format xml extra": {
 			"unexpected argument", `unknown scheme "oracle"`, `--broker (or CQRSYNC_BROKER): "memory:"`,
 			`--schema (or CQRSYNC_SCHEMA): schema "a-b"`, `--prefix (or CQRSYNC_TABLE_PREFIX): table prefix "c.d"`,
-			`--log-format: "xml", want text or json`,
+			`--log-format: "xml", want text or json`, `--health (or CQRSYNC_HEALTH): "nowhere": want HOST:PORT`,
 		},
 		"run --db sqlite://x.db --broker kafka://h":   {"--broker (or CQRSYNC_BROKER): ", "kafka://h"},
 		"migrate --side both --dialect sqlite":        {"--db (or CQRSYNC_DB)", `--side: "both", want`, "only together with --print"},

@@ -26,6 +26,7 @@ type options struct {
 
 	broker       string // run
 	migrateFirst bool
+	health       string
 
 	side, dialect string // migrate
 	print         bool
@@ -68,6 +69,7 @@ var (
 	brokerSetting  = setting{"--broker", "CQRSYNC_BROKER"}
 	schemaSetting  = setting{"--schema", "CQRSYNC_SCHEMA"}
 	prefixSetting  = setting{"--prefix", "CQRSYNC_TABLE_PREFIX"}
+	healthSetting  = setting{"--health", "CQRSYNC_HEALTH"}
 	formatSetting  = setting{flag: "--log-format"}
 	sideSetting    = setting{flag: "--side"}
 	dialectSetting = setting{flag: "--dialect"}

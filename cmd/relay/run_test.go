@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
@@ -65,7 +68,8 @@ func TestRunPublishesUntilItIsToldToStop(t *testing.T) {
 			var stderr output
 			ended := make(chan int, 1)
 			go func() {
-				ended <- execute(ctx, []string{"relay", "run", "--db", url, "--broker", broker, "--migrate", "--log-format", "json"},
+				ended <- execute(ctx, []string{"relay", "run", "--db", url, "--broker", broker, "--migrate", "--log-format", "json",
+					"--health", "0"},
 					&bytes.Buffer{}, &stderr)
 			}()
 			stderr.wait(t, `"msg":"lanes owned"`)
@@ -77,11 +81,26 @@ func TestRunPublishesUntilItIsToldToStop(t *testing.T) {
 			case <-time.After(patience):
 				require.FailNow(t, "no message", stderr.String())
 			}
+			require.Contains(t, fetch(t, stderr.String(), "/metrics"), "\ncqrsync_relay_confirmed_messages_total 1\n")
+			require.Equal(t, "ready\n", fetch(t, stderr.String(), "/readyz"))
 			stop()
 			require.Equal(t, exitOK, <-ended, stderr.String())
 			require.Contains(t, stderr.String(), `"msg":"relay stopped","published":1,"dead_letters":0`)
 		})
 	}
+}
+
+// fetch asks the address that the log names.
+func fetch(t *testing.T, log, path string) (body string) {
+	t.Helper()
+	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(log)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(address + path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, response.Body.Close()) }()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return string(text)
 }
 
 func appendOrder(t *testing.T, url string) {

@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// Progress is what one relay has before it, by the database's clock.
+type Progress struct {
+	// Lanes counts all lanes, Owned those with a live owner, and Own those that are this relay's.
+	Lanes, Owned, Own int64
+	// OldestAge is how long the oldest message has waited that may leave from the relay's own lanes, zero when there is
+	// none. Messages of keys that wait for another attempt do not count.
+	OldestAge time.Duration
+}
+
+// Progress looks at the head of each lane that the relay owns, so it takes no longer when the backlog is large.
+func (s *Store) Progress(ctx context.Context, relay string) (Progress, error) {
+	var p Progress
+	var oldest sql.NullInt64
+	now := s.dialect.now()
+	err := s.db.QueryRowContext(ctx, s.sql(`
+		SELECT count(*), count(CASE WHEN h.expires_at >= `+now+` THEN 1 END),
+			count(CASE WHEN h.owner = ? AND h.expires_at >= `+now+` THEN 1 END),
+			`+s.dialect.micros(now)+` - min(h.created)
+		FROM (
+			SELECT l.owner, l.expires_at, CASE WHEN l.owner = ? THEN (
+				SELECT `+s.dialect.micros("m.created_at")+` FROM ? AS m
+				WHERE m.lane = l.lane AND NOT EXISTS (SELECT 1 FROM ? AS r WHERE r.model = m.model AND r."key" = m."key")
+				ORDER BY m.id LIMIT 1
+			) END AS created
+			FROM ? AS l
+		) AS h`),
+		relay, relay, s.table("outbox_messages"), s.table("outbox_retries"), s.table("outbox_lanes")).
+		Scan(&p.Lanes, &p.Owned, &p.Own, &oldest)
+	if err != nil {
+		return Progress{}, fmt.Errorf("look at the oldest messages: %w", err)
+	}
+	p.OldestAge = time.Duration(max(oldest.Int64, 0)) * time.Microsecond
+	return p, nil
+}

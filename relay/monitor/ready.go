@@ -1,0 +1,37 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Ready returns nil while the relay makes progress, and else what keeps it from doing so.
+func (m *Monitor) Ready(ctx context.Context) error {
+	p, err := m.progress.get(ctx, m.watched.Load())
+	if err != nil {
+		return fmt.Errorf("the state of the outbox is not known: %w", err)
+	}
+	if p.Own == 0 && p.Owned < p.Lanes {
+		return fmt.Errorf("it owns no lane, and %d of %d have no live owner", p.Lanes-p.Owned, p.Lanes)
+	}
+	silence := m.silence()
+	if p.OldestAge <= m.config.StuckAfter || silence <= m.config.StuckAfter {
+		return nil
+	}
+	reason := fmt.Errorf("its oldest message has waited for %s and no batch was confirmed for %s",
+		p.OldestAge.Round(time.Second), silence.Round(time.Second))
+	if out := m.published.outage.Load(); out != nil {
+		return fmt.Errorf("%w: the broker has been away for %s: %w", reason, time.Since(out.since).Round(time.Second), out.err)
+	}
+	return reason
+}
+
+// silence is how long no message was confirmed.
+func (m *Monitor) silence() time.Duration {
+	last := m.started
+	if at := m.published.lastConfirm.Load(); at != 0 {
+		last = time.Unix(0, at)
+	}
+	return time.Since(last)
+}
