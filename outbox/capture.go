@@ -66,7 +66,7 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 		if event.Stash == nil {
 			event.Stash = map[any]any{}
 		}
-		event.Stash[s] = captured{m, m.writesWholeRows(event)}
+		event.Stash[s] = captured{m, conflictOf(event), m.writesWholeRows(event)}
 	}
 	return ctx
 }
@@ -77,21 +77,27 @@ func (s *session) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 	if !ok || event.Err != nil {
 		return
 	}
+	affected := int64(-1) // unknown
 	if event.Result != nil {
-		if n, err := event.Result.RowsAffected(); err == nil && n == 0 {
-			return
+		if n, err := event.Result.RowsAffected(); err == nil {
+			affected = n
 		}
 	}
-	_, inserted := event.IQuery.(*bun.InsertQuery)
+	if affected == 0 {
+		return
+	}
+	rows := reflect.ValueOf(event.Model.Value())
+	_, insert := event.IQuery.(*bun.InsertQuery)
+	inserted := insert && (c.conflict == conflictFails || c.conflict == conflictSkips && affected == countRows(rows))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
+	err := eachRow(rows, func(row reflect.Value) error {
 		var state json.RawMessage
 		if c.whole {
 			state = c.model.known(row)
 		}
 		marked, err := s.mark(c.model, row, inserted, state)
-		if err == nil && !marked && !inserted {
+		if err == nil && !marked && !insert {
 			err = unseen("UPDATE", c.model.table.Name, "a row it was given has no primary key")
 		}
 		return err
@@ -103,8 +109,45 @@ func (s *session) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 
 // captured is what BeforeQuery tells AfterQuery of a statement.
 type captured struct {
-	model *model
-	whole bool // the statement writes all columns of the model's rows as they are
+	model    *model
+	conflict onConflict
+	whole    bool // the statement writes all columns of the model's rows as they are
+}
+
+// onConflict is what an INSERT does with a row that is there already. Only the first leaves no doubt that its rows are
+// new.
+type onConflict int
+
+const (
+	conflictFails onConflict = iota
+	conflictSkips
+	conflictUpdates
+)
+
+func conflictOf(event *bun.QueryEvent) onConflict {
+	if _, updates := conflictClause(event); updates {
+		return conflictUpdates
+	}
+	if strings.Contains(event.Query, " ON ") || startsWith(event.Query, "INSERT IGNORE") {
+		return conflictSkips
+	}
+	return conflictFails
+}
+
+// conflictClause reads a whole statement only where there may be something to find.
+func conflictClause(event *bun.QueryEvent) (columns []string, updates bool) {
+	if !strings.Contains(event.Query, " ON ") {
+		return nil, false
+	}
+	return conflict(tokensOf(event))
+}
+
+// countRows is how many rows a model names.
+func countRows(rows reflect.Value) int64 {
+	if rows = reflect.Indirect(rows); rows.Kind() == reflect.Slice {
+		return int64(rows.Len())
+	}
+	return 1
 }
 
 // whyUnseen says why the rows of a write are not known from its model, or nothing where they are.
@@ -154,10 +197,7 @@ func (m *model) whyInsertUnseen(event *bun.QueryEvent, w write) string {
 			return "it inserts the rows of a SELECT, which its model does not name"
 		}
 	}
-	if !strings.Contains(event.Query, " ON ") {
-		return ""
-	}
-	columns, updates := conflict(tokensOf(event))
+	columns, updates := conflictClause(event)
 	if !updates || len(columns) == len(m.table.PKs) && every(columns, m.isKeyColumn) {
 		return ""
 	}

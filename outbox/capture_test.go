@@ -341,7 +341,7 @@ func TestReportedRowsOfAForeignTransaction(t *testing.T) {
 		require.NoError(f, exec(tx.NewInsert().Model(&[]Note{{Slug: "a"}, {Slug: "b"}}).Exec(ctx)))
 		require.NoError(f, f.box.Saved(ctx, tx, []*Note{{Slug: "a"}, {Slug: "b"}}))
 		require.NoError(f, tx.Commit())
-		require.Equal(f, []string{"note a 0 SAVE", "note b 0 SAVE"}, summary(f.take()))
+		require.Equal(f, []string{"note a 1 SAVE", "note b 1 SAVE"}, summary(f.take()))
 
 		tx, err = f.db.BeginTx(ctx, nil)
 		require.NoError(f, err)

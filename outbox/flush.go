@@ -41,11 +41,11 @@ func (s *session) flushModel(ctx context.Context, tx bun.IDB, m *model) error {
 	if recorded, err := s.record(ctx, tx, m, marks); recorded || err != nil {
 		return err
 	}
-	keys := make([]store.Key, len(marks))
+	changes := make([]store.Change, len(marks))
 	for i, d := range marks {
-		keys[i] = store.Key{Model: m.id, Key: d.key}
+		changes[i] = store.Change{Key: store.Key{Model: m.id, Key: d.key}, Existed: !d.inserted}
 	}
-	revisions, err := s.box.store.Lock(ctx, tx, keys)
+	revisions, err := s.box.store.Lock(ctx, tx, changes)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 		if d.state == nil {
 			return false, nil
 		}
-		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state}
+		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state, Existed: !d.inserted}
 	}
 	if plain, err := m.isPlain(ctx, s.box, tx); err != nil || !plain {
 		return false, err

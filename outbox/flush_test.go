@@ -77,14 +77,31 @@ func TestCreatedAndDeletedInOneTransactionIsNothing(t *testing.T) {
 	})
 }
 
-// A row that was there before cqrsync counts as revision 0 on its replicas; its deletion must still be sent.
-func TestDeleteOfARowThatPredatesTheLedger(t *testing.T) {
+// A row that was there before cqrsync counts as revision 0 on its replicas: what happens to it first must be a newer
+// revision, or a replica that missed it would look equal.
+func TestFirstChangeOfARowThatPredatesTheLedgerIsRevisionOne(t *testing.T) {
 	each(t, func(f fixture) {
-		require.NoError(f, exec(f.db.NewInsert().Model(&Note{Slug: "old"}).Exec(outbox.Explicit(f.Context()))))
+		old := []Note{{Slug: "deleted"}, {Slug: "updated"}, {Slug: "touched"}, {Slug: "expression"}, {Slug: "same"}}
+		require.NoError(f, exec(f.db.NewInsert().Model(&old).Exec(outbox.Explicit(f.Context()))))
 		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewDelete().Model(&Note{Slug: "old"}).WherePK().Exec(ctx))
+			return errors.Join(
+				exec(tx.NewDelete().Model(&old[0]).WherePK().Exec(ctx)),
+				exec(tx.NewUpdate().Model(&old[1]).WherePK().Exec(ctx)),
+				outbox.Touch[Note](ctx, tx, "touched"),
+				exec(tx.NewUpdate().Model(&old[3]).Set("text = 'x'").WherePK().Exec(ctx)),
+				exec(tx.NewDelete().Model(&old[4]).WherePK().Exec(ctx)),
+				exec(tx.NewInsert().Model(&old[4]).Exec(ctx)),
+				exec(tx.NewInsert().Model(&Note{Slug: "new"}).Exec(ctx)),
+			)
 		}))
-		require.Equal(f, []string{"note old 0 DELETE"}, summary(f.take()))
+		require.ElementsMatch(f, []string{
+			"note deleted 1 DELETE", "note updated 1 SAVE", "note touched 1 SAVE", "note expression 1 SAVE", "note same 1 SAVE",
+			"note new 0 SAVE",
+		}, summary(f.take()))
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Note{Slug: "updated", Text: "x"}).WherePK().Exec(ctx))
+		}))
+		require.Equal(f, []string{"note updated 2 SAVE"}, summary(f.take()))
 	})
 }
 

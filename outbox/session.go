@@ -32,7 +32,7 @@ type mark struct {
 	key      string
 	pk       []byte // as instance_pk
 	row      reflect.Value
-	inserted bool            // the first thing that happened to it was an INSERT
+	inserted bool            // the first thing that happened to it was an INSERT, so it was not there before
 	state    json.RawMessage // the whole row as last written, nil if only a read can tell
 }
 
@@ -89,7 +89,8 @@ func (b *Box) RunInTx(
 }
 
 // Saved reports that the rows were inserted or updated by statements that bun did not capture. Each row is a pointer to
-// a registered model, or a slice of them, and needs only its primary key: the flush reads the rest.
+// a registered model, or a slice of them, and needs only its primary key: the flush reads the rest. The first revision
+// of a reported row is 1, not 0, because it may have been there before cqrsync.
 //
 // In a transaction of [Box.RunInTx] the messages are appended before its commit. In any other bun.Tx they are appended
 // at once, as a state of that moment: call it last, and once per transaction, because each call draws a revision.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -26,6 +27,9 @@ func (m *model) known(row reflect.Value) json.RawMessage {
 // writesWholeRows says that a statement is to the letter what bun writes for all columns of its rows: no expression,
 // no column left out, no condition, no conflict clause.
 func (m *model) writesWholeRows(event *bun.QueryEvent) bool {
+	if !m.isRowAlone() || event.DB.Dialect().Name() != dialect.PG { // the only one that PlainColumns knows
+		return false
+	}
 	rows := event.Model.Value()
 	var canonical schema.QueryAppender
 	switch event.IQuery.(type) {
@@ -43,15 +47,16 @@ func (m *model) writesWholeRows(event *bun.QueryEvent) bool {
 	return err == nil && string(text) == event.Query
 }
 
+// isRowAlone says that a message is made of nothing but the row.
+func (m *model) isRowAlone() bool {
+	return m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && len(m.relations)+len(m.tracked) == 0
+}
+
 // plainFor is how long the catalog's word is taken: a trigger that somebody adds is noticed after that.
 const plainFor = time.Minute
 
-// isPlain says that what is written into the model's table is what is read from it, and that a message is made of
-// nothing but the row. It asks the catalog once in a while.
+// isPlain says that what is written into the model's table is what is read from it. It asks the catalog once in a while.
 func (m *model) isPlain(ctx context.Context, b *Box, tx bun.IDB) (bool, error) {
-	if m.serialize != nil || m.filter != nil || m.ttl > 0 || m.silent || len(m.relations)+len(m.tracked) > 0 {
-		return false, nil
-	}
 	if p := m.plain.Load(); p != nil && time.Since(p.asked) < plainFor {
 		return p.yes, nil
 	}

@@ -27,6 +27,22 @@ func compareKeys(a, b Key) int {
 	return strings.Compare(a.Key, b.Key)
 }
 
+// Change is a key that a transaction changed.
+type Change struct {
+	Key
+	// Existed says that the row may be older than its ledger row: it was there before cqrsync came. Replicas that loaded
+	// it hold it as revision 0, so its first revision is 1, and a diff sees whether they missed it.
+	Existed bool
+}
+
+// first is the revision that the change has where the ledger does not know the key.
+func first(existed bool) int64 {
+	if existed {
+		return 1
+	}
+	return 0
+}
+
 // Revision is what Lock drew for a key.
 type Revision struct {
 	Key
@@ -44,12 +60,18 @@ type Revision struct {
 // Lock raises the revision of every key by one, starting at 0, and keeps the ledger rows locked until the transaction
 // ends: whoever comes second waits here, and reads the first one's rows afterwards. So the order of revisions is the
 // order of commits (P4). One statement, whatever the number of keys; keys must not repeat.
-func (s *Store) Lock(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Revision, error) {
-	sorted := slices.SortedFunc(slices.Values(keys), compareKeys)
+func (s *Store) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[Key]Revision, error) {
+	sorted := slices.SortedFunc(slices.Values(changes), func(a, b Change) int { return compareKeys(a.Key, b.Key) })
 	revisions := make(map[Key]Revision, len(sorted))
 	for chunk := range slices.Chunk(sorted, maxKeys) {
 		if err := s.lock(ctx, tx, chunk, revisions); err != nil {
-			return nil, fmt.Errorf("lock %d keys in the ledger: %w", len(keys), err)
+			return nil, fmt.Errorf("lock %d keys in the ledger: %w", len(changes), err)
+		}
+	}
+	for _, c := range sorted { // a key that the database takes for another one would go without a revision
+		if _, locked := revisions[c.Key]; !locked {
+			return nil, fmt.Errorf("lock %d keys in the ledger: model %s key %q came back as another key: "+
+				"outbox_revisions must compare keys byte by byte (see relay migrate --print)", len(changes), c.Model, c.Key.Key)
 		}
 	}
 	return revisions, nil
@@ -58,12 +80,12 @@ func (s *Store) Lock(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Revis
 // maxKeys bounds a statement's keys, so that none outgrows what the smallest dialect accepts.
 const maxKeys = 2000
 
-func (s *Store) lock(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Revision) error {
-	values := make([]string, len(keys))
+func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map[Key]Revision) error {
+	values := make([]string, len(changes))
 	args := []any{s.table("outbox_revisions")}
-	for i, k := range keys {
-		values[i] = "(?, ?, 0, 0, " + s.dialect.now() + ")"
-		args = append(args, k.Model, k.Key)
+	for i, c := range changes {
+		values[i] = "(?, ?, ?, ?, " + s.dialect.now() + ")"
+		args = append(args, c.Model, c.Key.Key, first(c.Existed), first(c.Existed))
 	}
 	rows, err := tx.QueryContext(ctx, s.sql(`
 		INSERT INTO ? (model, "key", revision, produced, updated_at)

@@ -141,10 +141,10 @@ type sqlDialect interface {
 	// oldestPerLane is what follows FROM in a query for the first n messages m of each lane for which due holds. It
 	// must read no more rows than that, however long a lane is.
 	oldestPerLane(laneTable, messages, due string, lanes []int, n int) string
-	// writesInWith says that WITH may hold an INSERT whose returned rows another one uses.
-	writesInWith() bool
 	// digest are columns that tell two sets of texts apart, of the expression TEXT, as one value; or empty.
 	digest() string
+	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
+	recordsInFunction() bool
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.

@@ -20,6 +20,7 @@ import (
 func Outbox(t *testing.T, newURL func(testing.TB) string) {
 	for name, test := range map[string]func(*testing.T, outboxSuite){
 		"revisions start at 0 and count":               countsRevisions,
+		"a row that was there before starts at 1":      startsAtOne,
 		"after is the last revision that was sent":     remembersSent,
 		"updated never goes back":                      updatedGrows,
 		"a rolled back revision is drawn again":        rollsBackRevisions,
@@ -46,6 +47,15 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 
 type outboxSuite struct{ *store.Store }
 
+// created are changes of keys that are new with this transaction.
+func created(keys ...store.Key) []store.Change {
+	changes := make([]store.Change, len(keys))
+	for i, k := range keys {
+		changes[i].Key = k
+	}
+	return changes
+}
+
 func key(text string) store.Key { return store.Key{Model: "order", Key: text} }
 
 // inTx commits what fn does.
@@ -58,7 +68,7 @@ func (s outboxSuite) inTx(t *testing.T, fn func(ctx context.Context, tx bun.Tx) 
 func (s outboxSuite) lock(t *testing.T, done store.Settlement, keys ...store.Key) (locked map[store.Key]store.Revision) {
 	t.Helper()
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) (err error) {
-		if locked, err = s.Lock(ctx, tx, keys); err != nil {
+		if locked, err = s.Lock(ctx, tx, created(keys...)); err != nil {
 			return err
 		}
 		return s.Settle(ctx, tx, done)
@@ -74,6 +84,35 @@ func countsRevisions(t *testing.T, s outboxSuite) {
 		require.Equal(t, want, locked[key("b")].Revision)
 	}
 	require.Zero(t, s.lock(t, store.Settlement{}, store.Key{Model: "customer", Key: "a"})[store.Key{Model: "customer", Key: "a"}].Revision)
+}
+
+func startsAtOne(t *testing.T, s outboxSuite) {
+	for want := range int64(3) {
+		s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
+			locked, err := s.Lock(ctx, tx, []store.Change{{Key: key("old"), Existed: true}, {Key: key("new")}})
+			require.Equal(t, want+1, locked[key("old")].Revision)
+			require.Equal(t, want, locked[key("new")].Revision)
+			require.Equal(t, want > 0, locked[key("old")].After != nil)
+			return err
+		})
+	}
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
+		return s.Record(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
+			{Key: "recorded", PK: json.RawMessage(`"recorded"`), Data: json.RawMessage(`{}`), Existed: true},
+		})
+	})
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
+		return s.Record(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
+			{Key: "recorded too", PK: json.RawMessage(`1`), Data: json.RawMessage(`{}`), Existed: true},
+			{Key: "recorded new", PK: json.RawMessage(`2`), Data: json.RawMessage(`{}`)},
+		})
+	})
+	revisions := map[string]int64{}
+	for _, m := range s.unsent(t) {
+		require.Nil(t, m.After)
+		revisions[m.Key] = m.Revision
+	}
+	require.Equal(t, map[string]int64{"recorded": 1, "recorded too": 1, "recorded new": 0}, revisions)
 }
 
 func remembersSent(t *testing.T, s outboxSuite) {
@@ -95,7 +134,7 @@ func updatedGrows(t *testing.T, s outboxSuite) {
 
 func rollsBackRevisions(t *testing.T, s outboxSuite) {
 	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := s.Lock(ctx, tx, []store.Key{key("a")}); err != nil {
+		if _, err := s.Lock(ctx, tx, created(key("a"))); err != nil {
 			return err
 		}
 		return context.Canceled
@@ -114,7 +153,7 @@ func settlesKeys(t *testing.T, s outboxSuite) {
 
 	undo := func(k store.Key) {
 		s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
-			locked, err := s.Lock(ctx, tx, []store.Key{k})
+			locked, err := s.Lock(ctx, tx, created(k))
 			if err != nil {
 				return err
 			}
@@ -166,7 +205,7 @@ func locksExclude(t *testing.T, s outboxSuite) {
 			for r := range rounds {
 				keys[r%3], keys[w%3] = keys[w%3], keys[r%3]
 				err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-					locked, err := s.Lock(ctx, tx, keys)
+					locked, err := s.Lock(ctx, tx, created(keys...))
 					drawn[w] = append(drawn[w], locked[key("b")].Revision)
 					return err
 				})
