@@ -40,6 +40,10 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 	if event.IQuery == nil && startsWith(event.Query, "ROLLBACK") {
 		s.forgetStates() // to a savepoint
 	}
+	if m := s.box.canonical(event); m != nil && !isExplicit(ctx) {
+		s.expect(event, captured{m, conflictFails, m.savesRead(event.DB)})
+		return ctx
+	}
 	tracked := 0
 	for _, w := range writesOf(event) {
 		m := s.box.modelOf(w.table)
@@ -63,12 +67,17 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 			}
 			return refusal{ctx, err}
 		}
-		if event.Stash == nil {
-			event.Stash = map[any]any{}
-		}
-		event.Stash[s] = captured{m, conflictOf(event), m.writesWholeRows(event)}
+		s.expect(event, captured{m, conflictOf(event), false})
 	}
 	return ctx
+}
+
+// expect tells AfterQuery of a statement that is captured.
+func (s *session) expect(event *bun.QueryEvent, c captured) {
+	if event.Stash == nil {
+		event.Stash = map[any]any{}
+	}
+	event.Stash[s] = c
 }
 
 // AfterQuery marks the rows of a captured statement that changed something.
@@ -111,7 +120,7 @@ func (s *session) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 type captured struct {
 	model    *model
 	conflict onConflict
-	whole    bool // the statement writes all columns of the model's rows as they are
+	whole    bool // the rows are, after the statement, what their model says
 }
 
 // onConflict is what an INSERT does with a row that is there already. Only the first leaves no doubt that its rows are

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,17 +23,13 @@ import (
 func encodeRow(
 	table *schema.Table, columns []*schema.Field, row reflect.Value, relations []string,
 ) (json.RawMessage, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, field := range columns {
-		value, err := encodeField(field, row)
-		if err != nil {
+	b := []byte{'{'}
+	var err error
+	for _, field := range columns {
+		b = appendName(b, field.Name)
+		if b, err = appendField(b, field, row); err != nil {
 			return nil, fmt.Errorf("column %s of %s: %w", field.Name, table.Name, err)
 		}
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		writeMember(&b, field.Name, value)
 	}
 	groups := groupRelations(relations)
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
@@ -40,18 +37,30 @@ func encodeRow(
 		if err != nil {
 			return nil, fmt.Errorf("relation %s of %s: %w", name, table.Name, err)
 		}
-		b.WriteByte(',')
-		writeMember(&b, table.Relations[name].Field.Name, value)
+		b = append(appendName(b, table.Relations[name].Field.Name), value...)
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+	return append(b, '}'), nil
 }
 
-func writeMember(b *bytes.Buffer, name string, value []byte) {
-	quoted, _ := json.Marshal(name) // a string always can be
-	b.Write(quoted)
-	b.WriteByte(':')
-	b.Write(value)
+// appendName begins the next member of the object that b ends with.
+func appendName(b []byte, name string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	return append(appendString(b, name), ':')
+}
+
+// appendString writes a text as marshal does. Most texts need no escape, and marshal costs several allocations.
+func appendString(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, _ := marshal(text) // a string always can be
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, text...)
+	return append(b, '"')
 }
 
 // groupRelations makes one level of a tree of the paths: "Lines", "Lines.Product" is Lines → [Product].
@@ -95,17 +104,32 @@ var null = []byte("null")
 
 // encodeField writes the value of one column in the wire's form (wire.md, "Written by us").
 func encodeField(field *schema.Field, row reflect.Value) ([]byte, error) {
+	return appendField(nil, field, row)
+}
+
+func appendField(b []byte, field *schema.Field, row reflect.Value) ([]byte, error) {
 	if field.NullZero && field.HasZeroValue(row) {
-		return null, nil // bun writes NULL for it too
+		return append(b, null...), nil // bun writes NULL for it too
 	}
 	value := field.Value(row)
 	if value.Kind() == reflect.Pointer {
 		if value.IsNil() {
-			return null, nil
+			return append(b, null...), nil
 		}
 		value = value.Elem()
 	}
-	return encodeValue(value.Interface(), isDate(field))
+	if value.Type().PkgPath() == "" { // a type of Go itself, without methods
+		switch value.Kind() {
+		case reflect.String:
+			return appendString(b, value.String()), nil
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+			return strconv.AppendInt(b, value.Int(), 10), nil
+		case reflect.Bool:
+			return strconv.AppendBool(b, value.Bool()), nil
+		}
+	}
+	text, err := encodeValue(value.Interface(), isDate(field))
+	return append(b, text...), err
 }
 
 func isDate(field *schema.Field) bool { return strings.EqualFold(field.UserSQLType, "date") }

@@ -24,32 +24,46 @@ func (m *model) known(row reflect.Value) json.RawMessage {
 	return state
 }
 
-// writesWholeRows says that a statement is to the letter what bun writes for all columns of its rows: no expression,
-// no column left out, no condition, no conflict clause.
-func (m *model) writesWholeRows(event *bun.QueryEvent) bool {
-	if !m.isRowAlone() || event.DB.Dialect().Name() != dialect.PG { // the only one that PlainColumns knows
-		return false
+// canonical returns the model of a statement that is to the letter what bun writes for all columns of a registered
+// model's rows: no expression, no column left out, no condition, no conflict clause, and so nothing to analyse. It is
+// nil for any other statement, and where finding out would gain nothing.
+func (b *Box) canonical(event *bun.QueryEvent) *model {
+	given, isModel := event.Model.(bun.TableModel)
+	if !isModel {
+		return nil
 	}
-	rows := event.Model.Value()
+	rows := reflect.Indirect(reflect.ValueOf(given.Value()))
+	m := b.modelOfType(given.Table().Type)
+	if m == nil || !rows.IsValid() {
+		return nil
+	}
 	var canonical schema.QueryAppender
 	switch event.IQuery.(type) {
 	case *bun.InsertQuery:
-		canonical = event.DB.NewInsert().Model(rows)
+		if !m.savesRead(event.DB) { // the first words of an INSERT tell enough
+			return nil
+		}
+		canonical = event.DB.NewInsert().Model(given.Value())
 	case *bun.UpdateQuery:
-		canonical = event.DB.NewUpdate().Model(rows).WherePK()
-		if reflect.Indirect(reflect.ValueOf(rows)).Kind() == reflect.Slice {
-			canonical = event.DB.NewUpdate().Model(rows).Bulk()
+		canonical = event.DB.NewUpdate().Model(given.Value()).WherePK()
+		if rows.Kind() == reflect.Slice {
+			canonical = event.DB.NewUpdate().Model(given.Value()).Bulk()
 		}
 	default:
-		return false
+		return nil
 	}
 	text, err := canonical.AppendQuery(event.DB.QueryGen(), make([]byte, 0, len(event.Query)))
-	return err == nil && string(text) == event.Query
+	if err != nil || string(text) != event.Query {
+		return nil
+	}
+	return m
 }
 
-// isRowAlone says that a message is made of nothing but the row.
-func (m *model) isRowAlone() bool {
-	return m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && len(m.relations)+len(m.tracked) == 0
+// savesRead says that a message is made of nothing but the row, on a database that can tell whether a row is what was
+// written (PlainColumns).
+func (m *model) savesRead(db *bun.DB) bool {
+	return m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && len(m.relations)+len(m.tracked) == 0 &&
+		db.Dialect().Name() == dialect.PG
 }
 
 // plainFor is how long the catalog's word is taken: a trigger that somebody adds is noticed after that.
