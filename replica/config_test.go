@@ -14,18 +14,22 @@ import (
 )
 
 func TestNewReportsEveryConfigurationErrorAtOnce(t *testing.T) {
-	_, err := replica.New(nil, replica.Config{Tries: -1, RetryMin: -2, RetryMax: -3, HandlerTimeout: -4})
+	_, err := replica.New(nil, replica.Config{
+		Workers: -1, Batch: -2, Window: 70000, MaxPayload: -3, HandlerTimeout: -4,
+		Retry: replica.RetryPolicy{Attempts: -5, Min: -6, Max: -7},
+	})
 	for _, want := range []string{
-		`Queue is "": name`, "Tries is -1: want", "RetryMin is -2ns: want", "RetryMax is -3ns: want",
-		"HandlerTimeout is -4ns: want", "db is nil",
+		`Queue is "": name`, "Workers is -1: want", "Batch is -2: want", "Window is 70000: want 1 to 65535",
+		"MaxPayload is -3: want", "Retry.Attempts is -5: want", "Retry.Min is -6ns: want", "Retry.Max is -7ns: want",
+		"HandlerTimeout is -4ns: want", "db is nil and DeadLetters too",
 	} {
 		require.ErrorContains(t, err, want)
 	}
 	_, err = replica.New(dbtest.Open(t, dbtest.SQLiteURL(t)), replica.Config{
-		Queue: "q", Schema: "no schema", TablePrefix: "a-b", RetryMin: time.Minute,
+		Queue: "q", Schema: "no schema", TablePrefix: "a-b", Retry: replica.RetryPolicy{Min: time.Hour},
 	})
 	for _, want := range []string{
-		`schema "no schema"`, `prefix "a-b"`, "RetryMax is 5s: want at least RetryMin (1m0s)",
+		`schema "no schema"`, `prefix "a-b"`, "Retry.Max is 5m0s: want at least Retry.Min (1h0m0s)",
 	} {
 		require.ErrorContains(t, err, want)
 	}

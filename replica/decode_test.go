@@ -120,12 +120,13 @@ func TestDecodeRefuses(t *testing.T) {
 func TestPatienceByErrorCode(t *testing.T) {
 	for state, want := range map[string]patience{
 		"22001": none, "22P02": none, "23502": none, "23514": none,
-		"23505": limited, "23P01": limited,
-		"23503": endless, "40001": endless, "40P01": endless, "57P01": endless, "42P01": endless, "08006": endless,
+		"23503": limited, "23505": limited, "23P01": limited, "25P02": limited,
+		"42P01": endless, "42501": endless,
+		"40001": outage, "40P01": outage, "57P01": outage, "08006": outage, "25006": outage, "53100": outage,
 	} {
 		require.Equal(t, want, patienceWithState(state), state)
 	}
-	require.Equal(t, endless, patienceWith(sql.ErrConnDone))
-	require.Equal(t, endless, patienceWith(nil))
+	require.Equal(t, outage, patienceWith(sql.ErrConnDone))
+	require.Equal(t, limited, patienceWithHandler(sql.ErrNoRows))
 	require.Equal(t, none, patienceWith(Permanent(sql.ErrConnDone)))
 }

@@ -3,43 +3,131 @@ package replica
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// Permanent marks an error that no retry can cure: the message is parked at once, with err as the reason. A handler
-// returns it; nil stays nil.
-func Permanent(err error) error {
+// A handler answers with nil, Retry, Discard, Permanent or any other error, which means: again, by the retry policy.
+
+// Permanent marks an error that no retry can cure: the message becomes a dead letter at once, with err as the reason.
+// nil stays nil.
+func Permanent(err error) error { return answer(answerPermanent, 0, err) }
+
+// Retry asks for the message again after a time of the handler's choosing, as often as the handler likes: it does not
+// count as an attempt. nil stays nil.
+func Retry(after time.Duration, err error) error { return answer(answerRetry, max(after, 0), err) }
+
+// Discard says that the message is to have no effect: what the handler wrote is rolled back, and the key's revision
+// moves on. err is logged. nil stays nil.
+func Discard(err error) error { return answer(answerDiscard, 0, err) }
+
+type answerKind int
+
+const (
+	answerPermanent answerKind = iota
+	answerRetry
+	answerDiscard
+)
+
+type answerError struct {
+	kind   answerKind
+	after  time.Duration
+	reason Reason // of a dead letter
+	err    error
+}
+
+func answer(kind answerKind, after time.Duration, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &permanentError{err}
+	return &answerError{kind: kind, after: after, reason: Unfit, err: err}
 }
 
-type permanentError struct{ err error }
+func (e *answerError) Error() string { return e.err.Error() }
+func (e *answerError) Unwrap() error { return e.err }
 
-func (e *permanentError) Error() string { return e.err.Error() }
-func (e *permanentError) Unwrap() error { return e.err }
+// refused is a permanent error of a reason.
+func refused(reason Reason, err error) error {
+	return &answerError{kind: answerPermanent, reason: reason, err: err}
+}
+
+// discards says that a handler wants the message to have no effect.
+func discards(err error) bool {
+	var a *answerError
+	return errors.As(err, &a) && a.kind == answerDiscard
+}
+
+// retryAfter is the pause that a handler asked for.
+func retryAfter(err error) (after time.Duration, asked bool) {
+	var a *answerError
+	if errors.As(err, &a) && a.kind == answerRetry {
+		return a.after, true
+	}
+	return 0, false
+}
+
+// reasonOf is why a message with a permanent error is a dead letter.
+func reasonOf(err error) Reason {
+	var a *answerError
+	var unreadable *envelope.DecodeError
+	switch {
+	case errors.As(err, &a):
+		return a.reason
+	case errors.As(err, &unreadable):
+		return Unreadable
+	default:
+		return Unfit
+	}
+}
+
+// orphanError is a foreign key that points to a row that is not there yet.
+type orphanError struct {
+	parent store.Key // zero where no registered model is mirrored into the parent's table
+	err    error
+}
+
+func (e *orphanError) Error() string { return e.err.Error() }
+func (e *orphanError) Unwrap() error { return e.err }
+
+// outageError is trouble with the transaction itself, whatever its text says.
+type outageError struct{ err error }
+
+func (e *outageError) Error() string { return e.err.Error() }
+func (e *outageError) Unwrap() error { return e.err }
 
 // patience is how an error is met.
 type patience int
 
 const (
-	// endless: tried again, here and then by the broker, until it works. What nobody knows is met so.
-	endless patience = iota
-	// limited: tried again here, then parked. A unique value that another row still holds, say: that row's own message
-	// may be on its way, or may never come.
+	// outage: the database is in trouble, or another transaction was in the way. No message is to blame: everything
+	// waits and is tried again. What nobody knows is met so.
+	outage patience = iota
+	// endless: the message waits, however long. Its table is not as the struct says, and somebody has to migrate it.
+	endless
+	// limited: the message waits, as often as its policy allows. A unique value that another row still holds, say: that
+	// row's own message may be on its way, or may never come.
 	limited
-	// none: parked at once.
+	// none: a dead letter at once.
 	none
 )
 
 func patienceWith(err error) patience {
-	var permanent *permanentError
+	var a *answerError
 	var unreadable *envelope.DecodeError
-	if errors.As(err, &permanent) || errors.As(err, &unreadable) {
+	var orphan *orphanError
+	var broken *outageError
+	var code *codeError
+	switch {
+	case errors.As(err, &broken):
+		return outage
+	case errors.As(err, &code):
+		return patienceWithHandler(code.err)
+	case errors.As(err, &a) && a.kind == answerPermanent, errors.As(err, &unreadable):
 		return none
+	case errors.As(err, &a), errors.As(err, &orphan):
+		return limited
 	}
 	if state := store.SQLState(err); state != "" {
 		return patienceWithState(state)
@@ -47,19 +135,35 @@ func patienceWith(err error) patience {
 	if code := store.SQLiteCode(err); code != 0 {
 		return patienceWithSQLite(code)
 	}
-	return endless
+	return outage
 }
 
+// patienceWithHandler is patienceWith for an error of the service's own code, after which the transaction still works:
+// what nobody knows is the message's affair.
+func patienceWithHandler(err error) patience {
+	if p := patienceWith(err); p != outage || store.SQLState(err) != "" || store.SQLiteCode(err) != 0 {
+		return p
+	}
+	return limited
+}
+
+// patienceWithState knows PostgreSQL's classes of errors, and what package store makes of MariaDB's.
 func patienceWithState(state string) patience {
-	switch {
-	case state == "23503", state == "23001": // a foreign key: the other row's message has not been applied yet
-		return endless
-	case state == "23505", state == "23P01": // unique, exclusion
+	switch state {
+	case "23503", "23001", "23505", "23P01": // foreign key, unique, exclusion
 		return limited
-	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"): // the value does not fit the column
+	case "25006", "55P03", "57014": // read only; a lock or the time was not to be had
+		return outage
+	}
+	switch state[:2] {
+	case "08", "28", "3D", "40", "53", "57", "58", "XX", "F0": // connection, login, conflict, resources, shutdown, files, internal
+		return outage
+	case "42": // no such table or column, no right to it
+		return endless
+	case "22", "23", "54": // the value does not fit the column
 		return none
 	default:
-		return endless
+		return limited
 	}
 }
 
@@ -68,14 +172,25 @@ func patienceWithSQLite(code int) patience {
 	const (
 		tooBig, mismatch          = 18, 20
 		check, notNull, datatype  = 275, 1299, 3091
-		primaryKey, unique, rowID = 1555, 2067, 2579
+		generic, constraint, auth = 1, 19, 23
 	)
 	switch code {
 	case tooBig, mismatch, check, notNull, datatype:
 		return none
-	case primaryKey, unique, rowID:
+	}
+	switch code & 0xff {
+	case generic, auth:
+		return endless // no such table or column
+	case constraint:
 		return limited
 	default:
-		return endless
+		return outage // busy, locked, read only, full, an I/O error, interrupted
 	}
+}
+
+// isForeignKey says that the error is a row that another one needs, or a row that needs another one.
+func isForeignKey(err error) bool {
+	const sqliteForeignKey = 787
+	state := store.SQLState(err)
+	return strings.HasPrefix(state, "23503") || store.SQLiteCode(err) == sqliteForeignKey
 }

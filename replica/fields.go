@@ -45,6 +45,27 @@ func isNull(raw json.RawMessage, typ reflect.Type) bool {
 	}
 }
 
+// checkRequired names every required field that a save lacks.
+func (b *binding) checkRequired(m *envelope.Message) error {
+	if len(b.required) == 0 || m.Signal == envelope.Delete {
+		return nil
+	}
+	fields, err := fieldsOf(m)
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, name := range b.required {
+		if raw, ok := fields[name]; !ok || string(raw) == "null" {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("required fields are missing: %s", quotedList(missing))
+	}
+	return nil
+}
+
 // fieldName is what the message calls a column.
 func (b *binding) fieldName(column string) string {
 	if name, ok := b.renamed[column]; ok {

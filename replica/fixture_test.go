@@ -43,7 +43,7 @@ func newFixture(t *testing.T, db *bun.DB) *fixture {
 func newFixtureWith(t *testing.T, db *bun.DB, config replica.Config) *fixture {
 	t.Helper()
 	config.Queue = queue
-	config.Tries, config.RetryMin, config.RetryMax = 3, time.Microsecond, time.Microsecond
+	config.Retry = replica.RetryPolicy{Attempts: 3, Min: time.Microsecond, Max: time.Microsecond}
 	config.Logger = slog.New(slog.DiscardHandler)
 	rep, err := replica.New(db, config)
 	require.NoError(t, err)
@@ -163,4 +163,32 @@ func (f *fixture) requireParked(m *envelope.Message, reason string) {
 	require.Contains(f.t, letters[0].Error, reason)
 	require.EqualValues(f.t, 1, f.Stats().Parked)
 	require.Zero(f.t, f.Stats().Applied)
+}
+
+// waitingRow is a row of replica_waiting.
+type waitingRow struct {
+	Model, Key, Error string
+	Revision          int64
+	Attempts          int
+	Parent            string
+}
+
+func (f *fixture) waiting() []waitingRow {
+	f.t.Helper()
+	var rows []waitingRow
+	require.NoError(f.t, f.db.NewRaw(
+		"SELECT model, ?, error, revision, attempts, coalesce(parent_key, '') AS parent FROM replica_waiting ORDER BY since",
+		bun.Ident("key")).Scan(f.t.Context(), &rows))
+	return rows
+}
+
+// maintain tries what waits until the condition holds.
+func (f *fixture) maintain(until func() bool) {
+	f.t.Helper()
+	ctx, stop := context.WithCancel(f.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Maintain(ctx) }()
+	require.Eventually(f.t, until, time.Minute, time.Millisecond)
+	stop()
+	require.NoError(f.t, await(f.t, done))
 }

@@ -11,28 +11,28 @@ import (
 // Masters of this library never restart a revision, and their time grows with it: for them the revision decides. The
 // comparisons of time are for django-cqrs, which starts at 0 again when a key is created again, sends a DELETE with
 // a revision that may be too low, and may send two states under one revision.
-func gate(ledger store.Applied, m *envelope.Message) outcome {
+func gate(ledger store.Applied, m *envelope.Message) Outcome {
 	newer, same := m.Revision > ledger.Revision, m.Revision == ledger.Revision
 	later := isLater(m, ledger)
 	switch {
 	case ledger.Revision == store.NeverApplied:
-		return applied
+		return Applied
 	case forced(m):
-		return applied
+		return Applied
 	case ledger.Deleted:
 		// For SAVE and SYNC: created again. For DELETE: the tombstone moves on, although there is no row, or else the
 		// save before this delete would find an old tombstone when it arrives late, and resurrect the row (P7).
-		return either(newer || later, applied, stale)
+		return either(newer || later, Applied, Stale)
 	case m.Signal == envelope.Delete:
-		return either(newer || same || later || sameTime(m, ledger), applied, stale)
+		return either(newer || same || later || sameTime(m, ledger), Applied, Stale)
 	case m.Signal == envelope.Sync:
-		return either(newer || same, applied, stale)
+		return either(newer || same, Applied, Stale)
 	case newer:
-		return either(isGap(ledger, m), gap, applied)
+		return either(isGap(ledger, m), AppliedGap, Applied)
 	case same:
-		return either(later, applied, duplicate)
+		return either(later, Applied, Duplicate)
 	default:
-		return either(m.Revision == 0 && later, applied, stale)
+		return either(m.Revision == 0 && later, Applied, Stale)
 	}
 }
 
@@ -47,12 +47,8 @@ func isGap(ledger store.Applied, m *envelope.Message) bool {
 
 // settled is the ledger row after the gate let a message pass.
 func settled(ledger store.Applied, m *envelope.Message) store.Applied {
-	next := store.Applied{
-		Key:      ledger.Key,
-		Revision: m.Revision,
-		Deleted:  m.Signal == envelope.Delete,
-		Updated:  m.Updated,
-	}
+	next := ledger // with what the store has to know of the row
+	next.Revision, next.Updated, next.Deleted = m.Revision, m.Updated, m.Signal == envelope.Delete
 	if forced(m) {
 		return next // the master went back in time; so must the ledger, or it would refuse what follows
 	}
@@ -80,7 +76,7 @@ func sameTime(m *envelope.Message, ledger store.Applied) bool {
 	return !ledger.Updated.IsZero() && m.Updated.Equal(ledger.Updated)
 }
 
-func either(condition bool, yes, no outcome) outcome {
+func either(condition bool, yes, no Outcome) Outcome {
 	if condition {
 		return yes
 	}

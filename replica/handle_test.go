@@ -144,50 +144,53 @@ func TestMessageThatDoesNotFitTheHandlersTypeIsParked(t *testing.T) {
 	f.requireParked(m, `field "text": a list cannot be read as string`)
 }
 
-func TestFailingHandlerLeavesNoTrace(t *testing.T) {
+func TestFailingHandlerLeavesNoTraceAndWaits(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f := newFixture(t, db)
 		broken, calls := errors.New("the mail server is down"), 0
 		handle(f, func(ctx context.Context, tx bun.Tx, e replica.Event[Note]) error {
-			calls++
-			if err := insert(ctx, tx, e); err != nil {
-				return err
+			if calls++; calls > 1 {
+				return insert(ctx, tx, e)
 			}
-			return broken
+			return errors.Join(insert(ctx, tx, e), broken)
 		})
-		require.ErrorIs(t, f.Handler()(delivery(t, save(1, 0, "a"))), broken)
-		require.Equal(t, 3, calls, "tried Tries times before the broker gets it back")
+		f.deliver(save(1, 0, "a"))
 		require.Empty(t, f.notes())
 		require.Equal(t, store.NeverApplied, f.ledger(1).Revision)
-		require.Equal(t, replica.Stats{Returned: 1}, f.Stats())
+		require.Equal(t, replica.Stats{Waiting: 1}, f.Stats())
 		require.Empty(t, f.deadLetters())
+
+		f.maintain(func() bool { return f.Stats().Applied == 1 })
+		require.Equal(t, map[int64]string{1: "a"}, f.notes())
+		require.Equal(t, 2, calls)
+		require.Empty(t, f.waiting())
 	})
 }
 
-func TestHandlerThatRecoversIsAppliedOnce(t *testing.T) {
+func TestMessageIsADeadLetterAfterItsAttempts(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f, calls := newFixture(t, db), 0
-		handle(f, func(ctx context.Context, tx bun.Tx, e replica.Event[Note]) error {
-			if err := insert(ctx, tx, e); err != nil {
-				return err
-			}
-			if calls++; calls < 3 {
-				panic("not yet")
-			}
-			return nil
+		handle(f, func(context.Context, bun.Tx, replica.Event[Note]) error {
+			calls++
+			return errors.New("the mail server is down")
 		})
 		f.deliver(save(1, 0, "a"))
-		require.Equal(t, map[int64]string{1: "a"}, f.notes())
-		require.Equal(t, replica.Stats{Applied: 1}, f.Stats())
+		f.maintain(func() bool { return f.Stats().Parked == 1 })
+		require.Equal(t, 3, calls)
+		require.Equal(t, replica.Stats{Waiting: 2, Parked: 1}, f.Stats())
+		require.EqualValues(t, 1, f.DeadLetters()[replica.Exhausted])
+		require.Contains(t, f.deadLetters()[0].Error, "the mail server is down")
+		require.Empty(t, f.waiting())
+		require.Equal(t, store.NeverApplied, f.ledger(1).Revision)
 	})
 }
 
 func TestPanicIsAnErrorWithItsStack(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	handle(f, func(context.Context, bun.Tx, replica.Event[Note]) error { panic("no such luck") })
-	err := f.Handler()(delivery(t, save(1, 0, "a")))
-	require.ErrorContains(t, err, "no such luck")
-	require.ErrorContains(t, err, "handle_test.go")
+	f.deliver(save(1, 0, "a"))
+	require.Contains(t, f.waiting()[0].Error, "no such luck")
+	require.Contains(t, f.waiting()[0].Error, "handle_test.go")
 }
 
 func TestPermanentErrorParksAtOnce(t *testing.T) {
@@ -215,7 +218,8 @@ func TestHandlerThatSwallowsAnSQLErrorLosesNothing(t *testing.T) {
 		_, _ = tx.ExecContext(ctx, "SELECT no_such_column")
 		return nil
 	})
-	require.ErrorContains(t, f.Handler()(delivery(t, save(1, 0, "a"))), "aborted")
+	f.deliver(save(1, 0, "a"))
+	require.Contains(t, f.waiting()[0].Error, "aborted")
 	require.Equal(t, store.NeverApplied, f.ledger(1).Revision)
 }
 
@@ -234,28 +238,23 @@ func TestStoppingDoesNotCutTheTransaction(t *testing.T) {
 	})
 }
 
-func TestStoppingEndsThePauseBetweenTries(t *testing.T) {
-	db := dbtest.Open(t, dbtest.SQLiteURL(t))
-	rep, err := replica.New(db, replica.Config{Queue: queue, RetryMin: time.Hour, RetryMax: time.Hour})
-	require.NoError(t, err)
-	require.NoError(t, rep.Migrate(t.Context()))
-	d := delivery(t, save(1, 0, "a"))
-	ctx, stop := context.WithCancel(t.Context())
-	d.SetContext(ctx)
-	f := &fixture{rep, t, db}
-	handle(f, func(context.Context, bun.Tx, replica.Event[Note]) error {
-		stop()
-		return errors.New("again later")
-	})
-	require.ErrorIs(t, f.Handler()(d), context.Canceled)
-}
-
 func TestHandlerTimeoutEndsATry(t *testing.T) {
-	f := newFixtureWith(t, dbtest.Open(t, dbtest.SQLiteURL(t)), replica.Config{HandlerTimeout: 20 * time.Millisecond})
-	handle(f, func(ctx context.Context, _ bun.Tx, _ replica.Event[Note]) error {
-		<-ctx.Done()
-		return ctx.Err()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newFixtureWith(t, db, replica.Config{HandlerTimeout: 50 * time.Millisecond})
+		handle(f, func(ctx context.Context, tx bun.Tx, e replica.Event[Note]) error {
+			switch e.Data.ID {
+			case 1:
+				<-ctx.Done()
+				return ctx.Err()
+			case 2: // a statement is cut off, and the connection with it
+				<-ctx.Done()
+				_, err := tx.ExecContext(ctx, "SELECT 1")
+				return err
+			}
+			return insert(ctx, tx, e)
+		})
+		f.deliver(save(1, 0, "a"), save(2, 0, "b"), save(3, 0, "c"))
+		require.Equal(t, replica.Stats{Applied: 1, Waiting: 2}, f.Stats())
+		require.Equal(t, map[int64]string{3: "c"}, f.notes())
 	})
-	require.Error(t, f.Handler()(delivery(t, save(1, 0, "a"))))
-	require.Equal(t, replica.Stats{Returned: 1}, f.Stats())
 }

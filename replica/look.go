@@ -36,7 +36,7 @@ func (r *Replica) Model(model string) (Shape, error) {
 	if err != nil {
 		return Shape{}, err
 	}
-	shape := Shape{Table: b.table, Mirrored: b.check != nil, Fields: make(map[string]string, len(b.table.Fields))}
+	shape := Shape{Table: b.table, Mirrored: b.mirror != nil, Fields: make(map[string]string, len(b.table.Fields))}
 	for _, f := range b.table.Fields {
 		shape.Fields[f.Name] = b.fieldName(f.Name)
 	}
@@ -44,11 +44,10 @@ func (r *Replica) Model(model string) (Shape, error) {
 }
 
 func (r *Replica) bindingOf(model string) (*binding, error) {
-	models, err := r.start()
-	if err != nil {
+	if err := r.start(); err != nil {
 		return nil, err
 	}
-	if b := models[model]; b != nil {
+	if b := r.models[model]; b != nil {
 		return b, nil
 	}
 	return nil, fmt.Errorf("replica: model %q is not registered", model)
@@ -96,7 +95,7 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 				kept[i].Present = !k.Deleted
 			}
 		}
-		if b.check == nil {
+		if b.mirror == nil {
 			return nil
 		}
 		return b.lookUpRows(ctx, tx, pks, kept, withRows)
@@ -161,7 +160,7 @@ func (r *Replica) LedgerSpeaks(ctx context.Context, model string) (bool, error) 
 	switch {
 	case err != nil:
 		return false, err
-	case b.check == nil:
+	case b.mirror == nil:
 		return true, nil
 	case len(b.table.PKs) > 1:
 		return false, nil
@@ -224,7 +223,7 @@ func (r *Replica) Clear(ctx context.Context, model string) error {
 		return err
 	}
 	err = r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if err := r.store.ForgetLive(ctx, tx, model); err != nil || b.check == nil {
+		if err := r.store.ForgetLive(ctx, tx, model); err != nil || b.mirror == nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, "DELETE FROM ?", b.table.SQLName)

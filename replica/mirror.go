@@ -2,122 +2,197 @@ package replica
 
 import (
 	"context"
-	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// mirror writes the rows of one model. It writes SQL of its own and not bun's model queries, because those would store
-// another value than the master's: the default for a zero value (nullzero), a zero for null; and would run hooks.
+// mirror makes rows of a model's messages and writes them (mirror_write.go). It writes SQL of its own and not bun's model
+// queries, because those would store another value than the master's: the default for a zero value (nullzero), a zero
+// for null; and would run hooks.
 type mirror struct {
 	*binding
-	conflict bun.Safe // ON CONFLICT (primary key) DO
+	gen      schema.QueryGen
+	children []*childTable
+	shape    atomic.Pointer[mirrorShape]
+
+	mu   sync.Mutex
+	sets map[string]*columnSet // by the columns' positions
 }
 
-func newMirror(b *binding) (*mirror, error) {
+// mirrorShape is what the catalog says about the table.
+type mirrorShape struct {
+	required    []string // columns with neither NULL nor a default
+	parents     []parent
+	otherUnique bool
+}
+
+func newMirror(r *Replica, b *binding) (*mirror, error) {
+	if r.db == nil {
+		return nil, errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
+	}
 	if len(b.table.PKs) == 0 {
 		return nil, errors.New("the struct has no primary key: tag its field with `bun:\",pk\"`")
 	}
-	for _, f := range b.table.Fields {
-		if f.Append == nil {
-			return nil, fmt.Errorf("column %q: bun cannot write a %s", f.Name, f.StructField.Type)
-		}
+	if err := checkColumns(b.table); err != nil {
+		return nil, err
 	}
-	return &mirror{b, bun.Safe("ON CONFLICT (" + columns("", b.table.PKs) + ") DO ")}, nil
+	m := &mirror{binding: b, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
+	m.shape.Store(&mirrorShape{})
+	for _, name := range b.children {
+		child, err := newChildTable(m, name)
+		if err != nil {
+			return nil, err
+		}
+		m.children = append(m.children, child)
+	}
+	return m, nil
 }
 
-// check fails where the table or a column is missing.
-func (m *mirror) check(ctx context.Context, db bun.IDB) error {
-	_, err := db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
-		bun.Safe(columns("r.", m.table.Fields)), m.table.SQLName)
-	if err != nil {
-		return fmt.Errorf("table %s of model %q: %w", m.table.Name, m.model, err)
+func checkColumns(table *schema.Table) error {
+	for _, f := range table.Fields {
+		if f.Append == nil {
+			return fmt.Errorf("column %q: bun cannot write a %s", f.Name, f.StructField.Type)
+		}
 	}
 	return nil
 }
 
-func (m *mirror) apply(ctx context.Context, tx bun.Tx, msg *envelope.Message) error {
+// check fails where the table or a column is missing.
+func (m *mirror) check(ctx context.Context, db bun.IDB) error {
+	errs := []error{checkTable(ctx, db, m.model, m.table)}
+	for _, child := range m.children {
+		errs = append(errs, checkTable(ctx, db, m.model, child.table))
+	}
+	return errors.Join(errs...)
+}
+
+func checkTable(ctx context.Context, db bun.IDB, model string, table *schema.Table) error {
+	_, err := db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0", bun.Safe(columns("r.", table.Fields)), table.SQLName)
+	if err != nil {
+		return fmt.Errorf("table %s of model %q: %w", table.Name, model, err)
+	}
+	return nil
+}
+
+// row is what a message makes of a row of the mirror, as SQL: values are rendered where the message is read, so that a
+// transaction has only to join them.
+type row struct {
+	deleted  bool
+	columns  *columnSet // nil for a delete
+	values   []string   // of columns.fields; of the primary key for a delete
+	children []childRows
+}
+
+// columnSet are the columns that a message carries. Messages of one kind carry the same, so there are few sets.
+type columnSet struct {
+	fields []*schema.Field // primary key first
+	keys   int             // how many of them are the primary key
+	names  string
+	update string // what an upsert does with a row that is there; empty where there is only the key
+	whole  bool   // every column of the struct
+}
+
+// key is the primary key as SQL.
+func (r *row) key(keys int) string {
+	if keys == 1 {
+		return r.values[0]
+	}
+	return "(" + strings.Join(r.values[:keys], ", ") + ")"
+}
+
+// tuple is the row as SQL.
+func (r *row) tuple() string { return "(" + strings.Join(r.values, ", ") + ")" }
+
+// text is the value of a column as SQL, empty where the message does not carry it.
+func (r *row) text(column string) string {
+	if r.columns == nil {
+		return ""
+	}
+	for i, f := range r.columns.fields {
+		if f.Name == column {
+			return r.values[i]
+		}
+	}
+	return ""
+}
+
+// prepare makes the row of a message.
+func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 	fields, err := fieldsOf(msg)
 	if err != nil {
-		return Permanent(err)
+		return nil, err
 	}
-	row := reflect.New(m.table.Type).Elem()
+	instance := reflect.New(m.table.Type).Elem()
 	if msg.Signal == envelope.Delete {
-		if err := m.decodeKey(row, m.table.PKs, fields); err != nil {
-			return Permanent(err)
+		if err := m.decodeKey(instance, m.table.PKs, fields); err != nil {
+			return nil, err
 		}
-		return m.delete(ctx, tx, row)
+		r := &row{deleted: true}
+		for _, f := range m.table.PKs {
+			r.values = append(r.values, m.render(cell{f, f.Value(instance)}))
+		}
+		return r, nil
 	}
-	key, data, err := m.cells(row, fields)
+	cells, err := m.cells(instance, msg, fields)
 	if err != nil {
-		return Permanent(err)
+		return nil, err
 	}
-	return m.save(ctx, tx, key, data)
-}
-
-func (m *mirror) delete(ctx context.Context, tx bun.Tx, row reflect.Value) error {
-	key := make([]cell, len(m.table.PKs))
-	for i, f := range m.table.PKs {
-		key[i] = cell{f, f.Value(row)}
+	r := &row{columns: m.set(cells), values: make([]string, len(cells))}
+	for i, c := range cells {
+		r.values[i] = m.render(c)
 	}
-	_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE ?", m.table.SQLName, assignments(key, " AND "))
-	return err
-}
-
-func (m *mirror) save(ctx context.Context, tx bun.Tx, key, data []cell) error {
-	if tx.Dialect().Name() == dialect.MySQL {
-		return m.saveInSteps(ctx, tx, key, data)
-	}
-	// A row that the message has only a part of must be updated where it is there: an upsert of the part fails on
-	// every NOT NULL column outside it, before it sees that the row exists.
-	if len(data) > 0 && len(data) < len(m.table.DataFields) {
-		result, err := tx.ExecContext(ctx, "UPDATE ? SET ? WHERE ?",
-			m.table.SQLName, assignments(data, ", "), assignments(key, " AND "))
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n > 0 {
-			return err
+	for _, child := range m.children {
+		if err := child.prepare(r, fields); err != nil {
+			return nil, err
 		}
 	}
-	action := bun.Safe("NOTHING")
-	if len(data) > 0 {
-		action = "UPDATE SET " + excluded(data)
-	}
-	row := slices.Concat(key, data)
-	_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES (?) ? ?",
-		m.table.SQLName, names(row), bun.List(row), m.conflict, action)
-	return err
+	return r, nil
 }
 
-// saveInSteps is save where an upsert cannot be told which key it may meet: ON DUPLICATE KEY UPDATE would change another
-// row that holds a unique value of this one. The look is a locking read, because a plain one would show an old snapshot,
-// and because the number of rows that an UPDATE reports depends on how the connection was opened.
-func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, key, data []cell) error {
-	var found []int
-	err := tx.NewRaw("SELECT 1 FROM ? WHERE ? FOR UPDATE", m.table.SQLName, assignments(key, " AND ")).Scan(ctx, &found)
+func (m *mirror) render(c cell) string {
+	text, err := c.AppendQuery(m.gen, nil)
 	if err != nil {
-		return err
+		return "NULL" // AppendQuery has no error to return
 	}
-	switch {
-	case len(found) == 0:
-		row := slices.Concat(key, data)
-		_, err = tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES (?)", m.table.SQLName, names(row), bun.List(row))
-	case len(data) > 0:
-		_, err = tx.ExecContext(ctx, "UPDATE ? SET ? WHERE ?",
-			m.table.SQLName, assignments(data, ", "), assignments(key, " AND "))
+	return string(text)
+}
+
+// set is the set of the cells' columns.
+func (m *mirror) set(cells []cell) *columnSet {
+	var id strings.Builder
+	for _, c := range cells {
+		id.WriteString(c.field.Name)
+		id.WriteByte(0)
 	}
-	return err
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if set := m.sets[id.String()]; set != nil {
+		return set
+	}
+	set := &columnSet{whole: len(cells) == len(m.table.Fields), keys: len(m.table.PKs)}
+	var updates []string
+	for i, c := range cells {
+		set.fields = append(set.fields, c.field)
+		if i >= set.keys {
+			updates = append(updates, m.assignment(c.field))
+		}
+	}
+	set.names = columns("", set.fields)
+	set.update = strings.Join(updates, ", ")
+	m.sets[id.String()] = set
+	return set
 }
 
 // cell is one column of one row: nil for NULL, the text of a JSON column, or a reflect.Value that bun writes as a value
@@ -135,103 +210,54 @@ func (c cell) AppendQuery(gen schema.QueryGen, b []byte) ([]byte, error) {
 	return gen.Append(b, c.value), nil
 }
 
-// cells reads the columns that the message carries. row lends its fields to decode into.
-func (m *mirror) cells(row reflect.Value, fields map[string]json.RawMessage) (key, data []cell, err error) {
-	for _, f := range m.table.Fields {
+// cells reads the columns that the message carries, the primary key first. instance lends its fields to decode into.
+func (m *mirror) cells(instance reflect.Value, msg *envelope.Message, fields map[string]json.RawMessage) ([]cell, error) {
+	cells := make([]cell, 0, len(m.table.Fields))
+	for _, f := range slices.Concat(m.table.PKs, m.table.DataFields) {
+		if compute, ok := m.fixed[f.Name]; ok {
+			value, err := compute(Fields{msg, fields})
+			if err != nil {
+				return nil, fmt.Errorf("compute column %q: %w", f.Name, err)
+			}
+			cells = append(cells, fixedCell(f, value))
+			continue
+		}
 		name := m.fieldName(f.Name)
 		raw, ok := fields[name]
 		switch {
 		case f.IsPK && (!ok || isNull(raw, f.StructField.Type)):
-			return nil, nil, fmt.Errorf("field %q with the primary key is missing", name)
+			return nil, fmt.Errorf("field %q with the primary key is missing", name)
 		case !ok:
 			continue
 		}
-		value, err := m.value(f, f.Value(row), raw)
-		switch {
-		case err != nil:
-			return nil, nil, fmt.Errorf("field %q: %w", name, err)
-		case f.IsPK:
-			key = append(key, cell{f, value})
-		default:
-			data = append(data, cell{f, value})
+		value, err := m.shapes.column(f, f.Value(instance), raw)
+		if err != nil {
+			return nil, fmt.Errorf("field %q: %w", name, err)
 		}
+		cells = append(cells, cell{f, value})
 	}
-	return key, data, nil
+	return cells, nil
 }
 
-// value is what the cell of a column holds.
-func (m *mirror) value(f *schema.Field, dst reflect.Value, raw json.RawMessage) (any, error) {
-	if isNull(raw, dst.Type()) {
-		return nil, nil
+// fixedCell lets bun write a value as one of the field where it is one, and else by its own type.
+func fixedCell(f *schema.Field, value any) cell {
+	if v := reflect.ValueOf(value); v.IsValid() && v.Type() == f.StructField.Type {
+		addressable := reflect.New(v.Type()).Elem()
+		addressable.Set(v)
+		return cell{f, addressable}
 	}
-	if !isJSONColumn(f) {
-		return dst, m.shapes.decode(dst, raw)
-	}
-	if kind := f.IndirectType.Kind(); kind != reflect.String && elemType(f.IndirectType).Kind() != reflect.Uint8 {
-		// Whoever reads the row unmarshals into this type: better to refuse here.
-		if err := json.Unmarshal(raw, reflect.New(f.StructField.Type).Interface()); err != nil {
-			return nil, err
-		}
-	}
-	return string(raw), nil
+	return cell{f, value}
 }
 
-// isJSONColumn says that the column holds JSON: it gets the text as the master sent it, nothing lost or reformatted.
-func isJSONColumn(f *schema.Field) bool {
-	typ := f.IndirectType
-	if typ == reflect.TypeFor[json.RawMessage]() {
-		return true
+// parentKey is the key of the row that a column of the message points to, where a registered model has it.
+func (m *mirror) parentKey(p parent, it *item) store.Key {
+	fields, err := fieldsOf(it.message)
+	if p.model == "" || err != nil {
+		return store.Key{}
 	}
-	for _, other := range []string{"array", "hstore", "msgpack", "multirange"} {
-		if f.Tag.HasOption(other) {
-			return false
-		}
+	key, err := envelope.KeyOf(fields[m.fieldName(p.Column)])
+	if err != nil {
+		return store.Key{}
 	}
-	isValuer := reflect.PointerTo(typ).Implements(reflect.TypeFor[driver.Valuer]())
-	if isValuer || decodesItself(typ) || strings.HasSuffix(f.UserSQLType, "[]") {
-		return false
-	}
-	switch typ.Kind() {
-	case reflect.Map, reflect.Struct:
-		return true
-	case reflect.Slice, reflect.Array:
-		return typ.Elem().Kind() != reflect.Uint8
-	default:
-		sqlType := strings.ToUpper(f.UserSQLType)
-		return sqlType == "JSON" || sqlType == "JSONB"
-	}
-}
-
-// The pieces of a statement, for use as an argument of a bun query.
-
-func columns(prefix string, fields []*schema.Field) string {
-	list := make([]string, len(fields))
-	for i, f := range fields {
-		list[i] = prefix + string(f.SQLName)
-	}
-	return strings.Join(list, ", ")
-}
-
-func names(row []cell) bun.Safe {
-	list := make([]*schema.Field, len(row))
-	for i, c := range row {
-		list[i] = c.field
-	}
-	return bun.Safe(columns("", list))
-}
-
-func excluded(row []cell) bun.Safe {
-	list := make([]string, len(row))
-	for i, c := range row {
-		list[i] = string(c.field.SQLName) + " = excluded." + string(c.field.SQLName)
-	}
-	return bun.Safe(strings.Join(list, ", "))
-}
-
-func assignments(row []cell, separator string) schema.QueryAppender {
-	args := make([]any, 0, 2*len(row))
-	for _, c := range row {
-		args = append(args, c.field.SQLName, c)
-	}
-	return schema.SafeQuery("? = ?"+strings.Repeat(separator+"? = ?", len(row)-1), args)
+	return store.Key{Model: p.model, Key: key}
 }

@@ -14,11 +14,11 @@ import (
 
 // Register mirrors a model into the table of T, a bun model with a primary key. A save writes every column of T that
 // the message carries; columns it does not carry keep their value, or their default in a new row; fields that T does
-// not have are ignored, and so are relations. Columns named cqrs_revision and cqrs_updated are filled. A delete
-// deletes the row, soft_delete or not.
+// not have are ignored, and so are relations unless Children names them. Columns named cqrs_revision and cqrs_updated
+// are filled. A delete deletes the row, soft_delete or not.
 //
 // The row equals the master's: null is stored as NULL, whatever the Go type, and bun's nullzero and skipupdate do not
-// apply. Model hooks do not run.
+// apply. Model hooks do not run. Of several messages about one row that are applied together, only the last is written.
 //
 // An error is returned, and Run returns it again.
 func Register[T any](r *Replica, model string, options ...Option) error {
@@ -28,18 +28,19 @@ func Register[T any](r *Replica, model string, options ...Option) error {
 // RegisterType is Register for a type that is known at run time only, such as one made from a table's catalog.
 func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option) error {
 	return r.bind(model, typ, options, func(b *binding) error {
-		m, err := newMirror(b)
+		m, err := newMirror(r, b)
 		if err != nil {
 			return err
 		}
-		b.apply, b.check = m.apply, m.check
+		b.mirror, b.prepare = m, m.prepare
 		return nil
 	})
 }
 
 // Handle calls handle for each change of a model, in the transaction that moves the gate. What handle writes through
-// tx is committed with it, or not at all: on an error the transaction is rolled back and the message tried again,
-// unless the error is Permanent. What handle does elsewhere, a webhook say, may happen more than once.
+// tx is committed with it, or not at all: on an error it is rolled back, the message answered for as the error says
+// (see Permanent, Retry, Discard), and its neighbours in the transaction do not notice. What handle does elsewhere may
+// happen more than once; for what has no part in the database, HandleFunc holds no transaction open meanwhile.
 //
 // T is a struct, decoded by bun's column names; a bun table is not needed.
 //
@@ -47,38 +48,76 @@ func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option)
 func Handle[T any](
 	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, event Event[T]) error, options ...Option,
 ) error {
-	return r.bind(model, reflect.TypeFor[T](), options, func(b *binding) error {
-		if handle == nil {
-			return errors.New("the handler is nil")
-		}
-		b.apply = func(ctx context.Context, tx bun.Tx, m *envelope.Message) error {
-			event, err := newEvent[T](b, m)
-			if err != nil {
-				return Permanent(err)
+	return bindHandler[T](r, model, options, handle == nil, true, func(b *binding) {
+		b.handle = func(ctx context.Context, tx bun.Tx, work any) error { return handle(ctx, tx, work.(Event[T])) }
+	})
+}
+
+// HandleBatch is Handle for many keys at once: it gets the events of one transaction together, at most one per key, the
+// newest. When it fails, it is called again for the halves, until the event that makes it fail is alone.
+func HandleBatch[T any](
+	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, events []Event[T]) error, options ...Option,
+) error {
+	return bindHandler[T](r, model, options, handle == nil, true, func(b *binding) {
+		b.handleBatch = func(ctx context.Context, tx bun.Tx, works []any) error {
+			events := make([]Event[T], len(works))
+			for i, work := range works {
+				events[i] = work.(Event[T])
 			}
-			return handle(ctx, tx, event)
+			return handle(ctx, tx, events)
 		}
+	})
+}
+
+// HandleFunc is Handle without a transaction, for effects that are not in the database: a webhook, a search engine. As
+// many run at once as the replica has Workers, never two for one key in one process. The ledger moves on after handle
+// has returned, so a crash in between means that handle is called again for the same event, and a process that shares
+// the queue may call it for a newer event of the key at the same time: let the receiver compare revisions.
+//
+// It works without a database, too: see New.
+func HandleFunc[T any](
+	r *Replica, model string, handle func(ctx context.Context, event Event[T]) error, options ...Option,
+) error {
+	return bindHandler[T](r, model, options, handle == nil, false, func(b *binding) {
+		b.call = func(ctx context.Context, work any) error { return handle(ctx, work.(Event[T])) }
+	})
+}
+
+func bindHandler[T any](
+	r *Replica, model string, options []Option, missing, needsDB bool, complete func(*binding),
+) error {
+	return r.bind(model, reflect.TypeFor[T](), options, func(b *binding) error {
+		switch {
+		case missing:
+			return errors.New("the handler is nil")
+		case needsDB && r.db == nil:
+			return errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
+		case len(b.fixed) > 0 || len(b.children) > 0:
+			return errors.New("Constant, Computed and Children are for Register: a handler writes what it wants")
+		}
+		b.prepare = func(m *envelope.Message) (any, error) { return newEvent[T](b, m) }
+		complete(b)
 		return nil
 	})
 }
 
-// Option changes how one model is read.
-type Option func(*binding)
-
-// Rename reads a column from a message field of another name. A Django master sends the foreign key author_id as
-// author: Rename("author", "author_id").
-func Rename(field, column string) Option {
-	return func(b *binding) { b.renamed[column] = field }
-}
-
-// binding is one registered model.
+// binding is one registered model: one of mirror, handle, handleBatch and call is set.
 type binding struct {
-	model   string
-	table   *schema.Table
-	shapes  shapes
-	renamed map[string]string // column → field of the message, where they differ
-	apply   func(ctx context.Context, tx bun.Tx, m *envelope.Message) error
-	check   func(ctx context.Context, db bun.IDB) error // nil where there is no table to check
+	model    string
+	table    *schema.Table
+	shapes   shapes
+	renamed  map[string]string // column → field of the message, where they differ
+	fixed    map[string]computation
+	required []string
+	children []string
+	retry    RetryPolicy
+
+	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
+	prepare     func(*envelope.Message) (any, error)
+	mirror      *mirror
+	handle      func(ctx context.Context, tx bun.Tx, work any) error
+	handleBatch func(ctx context.Context, tx bun.Tx, works []any) error
+	call        func(ctx context.Context, work any) error
 }
 
 func (r *Replica) bind(model string, typ reflect.Type, options []Option, complete func(*binding) error) error {
@@ -100,6 +139,7 @@ func (r *Replica) bind(model string, typ reflect.Type, options []Option, complet
 		return err
 	}
 	r.models[model] = b
+	r.order = append(r.order, b)
 	return nil
 }
 
@@ -119,8 +159,16 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 	if typ.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("want a struct, not a %s", typ.Kind())
 	}
-	b = &binding{model: model, table: r.db.Table(typ), shapes: make(shapes), renamed: make(map[string]string)}
-	b.shapes.add(r.db, typ)
+	tables := r.tables()
+	b = &binding{
+		model:   model,
+		table:   tables.Get(typ),
+		shapes:  make(shapes),
+		renamed: make(map[string]string),
+		fixed:   make(map[string]computation),
+		retry:   r.config.Retry,
+	}
+	b.shapes.add(tables, typ)
 	for _, option := range options {
 		option(b)
 	}
@@ -129,5 +177,19 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 			return nil, fmt.Errorf("Rename(%q, %q): the struct has no such column", field, column)
 		}
 	}
-	return b, nil
+	for column := range b.fixed {
+		if !b.table.HasField(column) {
+			return nil, fmt.Errorf("Constant or Computed(%q): the struct has no such column", column)
+		}
+	}
+	b.retry = b.retry.withDefaults(r.config.Retry)
+	return b, b.retry.validate()
+}
+
+// tables is bun's knowledge about struct types.
+func (r *Replica) tables() *schema.Tables {
+	if r.db == nil {
+		return schema.NewNopQueryGen().Dialect().Tables()
+	}
+	return r.db.Dialect().Tables()
 }

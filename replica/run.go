@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/transport"
@@ -17,38 +17,44 @@ import (
 
 // Run subscribes to every registered model and applies what arrives, until ctx ends; then it finishes the messages in
 // flight and returns nil. It fails at once on registration errors and where a table is missing. It does not need the
-// broker to start: while the subscriber reports transport.ErrUnavailable, Run asks again.
+// broker to start: while the subscriber reports transport.ErrUnavailable, Run asks again. Nor does it stop when the
+// database fails later: it holds what it has, and goes on when the database does.
 //
 // Processes of one queue may run at the same time, and so may several Runs of one Replica.
 func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error {
-	models, err := r.start()
-	if err != nil {
+	if err := r.start(); err != nil {
 		return err
 	}
-	if err := r.checkTables(ctx, models); err != nil && ctx.Err() == nil {
+	if err := r.checkTables(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	c := consumer{r, models}
+	subscriptions := r.subscriptions(subscriber)
+	failed := make(chan error, len(subscriptions)+1)
 	var missing atomic.Int64
-	missing.Store(int64(len(models)))
-	failed := make(chan error, len(models))
-	var followers sync.WaitGroup
-	for model := range models {
-		subscribed := sync.OnceFunc(func() {
+	missing.Store(int64(len(subscriptions)))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := r.Maintain(ctx); err != nil {
+			failed <- err
+			stop()
+		}
+	})
+	for _, s := range subscriptions {
+		s.subscribed = sync.OnceFunc(func() {
 			if missing.Add(-1) == 0 {
 				r.nowRunning.Do(func() { close(r.running) })
 			}
 		})
-		followers.Go(func() {
-			if err := c.follow(ctx, subscriber, model, subscribed); err != nil {
+		running.Go(func() {
+			if err := s.follow(ctx); err != nil {
 				failed <- err
 				stop()
 			}
 		})
 	}
-	followers.Wait()
+	running.Wait()
 	close(failed)
 	return <-failed // the first, or nil
 }
@@ -56,116 +62,159 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 // Running is closed once every subscription exists: from then on, no message is missed for want of a queue.
 func (r *Replica) Running() <-chan struct{} { return r.running }
 
-// Handler is the replica as a handler for a Watermill Router: nil means done with (applied, without effect, or
-// parked), an error means to deliver the message again. It takes messages of every registered model, and ends the
-// time of registration; a registration error is what it then returns for each message.
-func (r *Replica) Handler() message.NoPublishHandlerFunc {
-	models, err := r.start()
-	if err != nil {
-		return func(*message.Message) error { return err }
-	}
-	c := consumer{r, models}
-	return func(delivery *message.Message) error { return c.consume(delivery.Context(), delivery) }
-}
-
-// AddHandlers adds a handler for each registered model to a Watermill Router, under the name "<queue>.<model>". Retry
-// and poison queue middleware is not needed.
-func (r *Replica) AddHandlers(router *message.Router, subscriber message.Subscriber) error {
-	models, err := r.start()
-	if err != nil {
-		return err
-	}
-	existing := router.Handlers()
-	for model := range models {
-		if name := r.handlerName(model); existing[name] != nil {
-			return fmt.Errorf("the router has a handler %q already: add a replica's handlers once", name)
-		}
-	}
-	handler := r.Handler()
-	for model := range models {
-		router.AddConsumerHandler(r.handlerName(model), model, subscriber, handler)
-	}
-	return nil
-}
-
-func (r *Replica) handlerName(model string) string { return r.config.Queue + "." + model }
-
 // checkTables fails where every message would: better at the start than in the dead letters.
-func (r *Replica) checkTables(ctx context.Context, models map[string]*binding) error {
-	pending, err := r.store.Pending(ctx, store.Replica)
-	if err != nil {
-		return fmt.Errorf("check the replica's tables: %w", err)
+func (r *Replica) checkTables(ctx context.Context) error {
+	if r.store == nil {
+		return nil
 	}
-	if len(pending) > 0 {
-		return fmt.Errorf("the replica's tables lack %s: call Migrate, or run relay migrate", strings.Join(pending, ", "))
+	if err := r.store.RequireMigrated(ctx, store.Replica); err != nil {
+		return fmt.Errorf("check the replica's tables: %w (or call Migrate)", err)
 	}
 	var errs []error
-	for _, b := range models {
-		if b.check != nil {
-			errs = append(errs, b.check(ctx, r.db))
+	for _, b := range r.order {
+		if b.mirror != nil {
+			errs = append(errs, b.mirror.check(ctx, r.db))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// follow consumes one topic until ctx ends, and subscribes again where the subscription ends before. Any model may
-// arrive on any topic; what counts is the message.
-func (c consumer) follow(ctx context.Context, subscriber message.Subscriber, topic string, subscribed func()) error {
-	pause := c.backOff()
-	for ctx.Err() == nil {
-		messages, err := subscriber.Subscribe(ctx, topic)
-		switch {
-		case err == nil:
-			subscribed()
-			if c.drain(ctx, messages) {
-				pause.Reset()
-			}
-			err = errors.New("the subscription ended")
-		case !errors.Is(err, transport.ErrUnavailable) && ctx.Err() == nil:
-			return fmt.Errorf("subscribe to %s: %w", topic, err)
+// subscription follows one topic. Any model may arrive on any topic; what counts is the message.
+type subscription struct {
+	*Replica
+	topic      string
+	subscribe  func(context.Context) (<-chan *message.Message, error)
+	subscribed func()
+}
+
+// subscriptions are one per model where the subscriber hands out a window of messages: the window is shared out among
+// them. A stock subscriber waits for every ack; it gets as many as there are workers.
+func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
+	for _, b := range r.order {
+		if windowed, ok := subscriber.(transport.WindowSubscriber); ok {
+			all = append(all, &subscription{Replica: r, topic: b.model,
+				subscribe: func(ctx context.Context) (<-chan *message.Message, error) {
+					return windowed.SubscribeWindow(ctx, b.model, r.window())
+				}})
+			continue
 		}
-		c.wait(ctx, pause.NextBackOff(), topic, err)
+		for range r.config.Workers {
+			all = append(all, &subscription{Replica: r, topic: b.model,
+				subscribe: func(ctx context.Context) (<-chan *message.Message, error) {
+					return subscriber.Subscribe(ctx, b.model)
+				}})
+		}
+	}
+	return all
+}
+
+// window is one subscription's share of Config.Window.
+func (r *Replica) window() int { return max(r.config.Window/len(r.order), 1) }
+
+// follow consumes until ctx ends, and subscribes again where the subscription ends before.
+func (s *subscription) follow(ctx context.Context) error {
+	pause := s.subscribePause()
+	for ctx.Err() == nil {
+		some, err := s.consume(ctx)
+		if err != nil && !errors.Is(err, transport.ErrUnavailable) && ctx.Err() == nil {
+			return fmt.Errorf("subscribe to %s: %w", s.topic, err)
+		}
+		if some {
+			pause.Reset()
+		}
+		if err == nil {
+			err = errors.New("the subscription ended")
+		}
+		s.wait(ctx, pause.NextBackOff(), err)
 	}
 	return nil
 }
 
+func (r *Replica) subscribePause() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval:     100 * time.Millisecond,
+		RandomizationFactor: backoff.DefaultRandomizationFactor,
+		Multiplier:          2,
+		MaxInterval:         5 * time.Second,
+	}
+}
+
 // wait logs why a topic has no subscription and returns after d, or at once when ctx has ended.
-func (c consumer) wait(ctx context.Context, d time.Duration, topic string, reason error) {
+func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) {
 	if ctx.Err() != nil {
 		return
 	}
-	c.log.Warn("not subscribed; trying again", "topic", topic, "in", d, "error", reason)
+	s.log.Warn("not subscribed; trying again", "topic", s.topic, "in", d, "error", reason)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-time.After(d):
+	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
-// drain consumes messages, one after the other, until the channel closes or ctx ends, and says whether there were any.
-func (c consumer) drain(ctx context.Context, messages <-chan *message.Message) (some bool) {
-	for {
+// consume subscribes and hands over messages until the channel closes or ctx ends, and says whether there were any. The
+// subscription outlives ctx until the messages in flight are acknowledged: an ack that comes after it is worth nothing.
+func (s *subscription) consume(ctx context.Context) (some bool, err error) {
+	subscription, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	connecting := context.AfterFunc(ctx, end)
+	messages, err := s.subscribe(subscription)
+	connecting()
+	if err != nil {
+		return false, err
+	}
+	s.subscribed()
+	var inFlight sync.WaitGroup
+	for open := true; open; {
+		var delivery *message.Message
 		select {
 		case <-ctx.Done():
-			return some
-		case delivery, open := <-messages:
-			if !open {
-				return some
-			}
-			some = true
-			c.answer(ctx, delivery)
+			open = false
+		case delivery, open = <-messages:
 		}
+		if delivery == nil {
+			continue
+		}
+		some = true
+		inFlight.Add(1)
+		s.submit(s.delivered(ctx, delivery, inFlight.Done))
 	}
+	inFlight.Wait()
+	end()
+	for delivery := range messages { // on its way when the reading stopped
+		delivery.Nack()
+	}
+	return some, nil
 }
 
-func (c consumer) answer(ctx context.Context, delivery *message.Message) {
-	// The delivery's own context may know nothing of ours, and the pauses between tries must end with it.
-	deliveryCtx, cancel := context.WithCancel(delivery.Context())
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
-	if err := c.consume(deliveryCtx, delivery); err != nil {
-		c.log.Warn("message returned to the broker", "uuid", delivery.UUID, "error", err)
-		delivery.Nack()
-		return
+// delivered makes an item of a delivery, which ends with its ack or nack.
+func (s *subscription) delivered(ctx context.Context, delivery *message.Message, done func()) *item {
+	it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
+	it.done = func(it *item) {
+		defer done()
+		if it.outcome == Returned {
+			s.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			delivery.Nack()
+			return
+		}
+		delivery.Ack()
 	}
-	delivery.Ack()
+	return it
 }
+
+// valued is a context with the values of another one.
+type valued struct {
+	context.Context
+	values context.Context
+}
+
+func (v valued) Value(key any) any {
+	if value := v.values.Value(key); value != nil {
+		return value
+	}
+	return v.Context.Value(key)
+}
+
+// withValues is ctx with the values of another context, such as a trace, and without its end.
+func withValues(ctx, values context.Context) context.Context { return valued{ctx, values} }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -24,7 +23,7 @@ type member struct {
 
 // add takes in typ and the struct types within it. A field is known by its column or, for a relation, by bun's name for
 // it (Lines: lines); by its JSON name too, which is what the structs inside a JSON column go by.
-func (s shapes) add(db *bun.DB, typ reflect.Type) {
+func (s shapes) add(tables *schema.Tables, typ reflect.Type) {
 	if _, known := s[typ]; known {
 		return
 	}
@@ -35,7 +34,7 @@ func (s shapes) add(db *bun.DB, typ reflect.Type) {
 			names[cmp.Or(name, f.Name)] = &schema.Field{StructField: f, Index: f.Index}
 		}
 	}
-	table := db.Table(typ)
+	table := tables.Get(typ)
 	for name, f := range table.FieldMap {
 		names[name] = f
 	}
@@ -50,7 +49,7 @@ func (s shapes) add(db *bun.DB, typ reflect.Type) {
 	s[typ] = members
 	for _, m := range members {
 		if inner := elemType(m.field.StructField.Type); inner.Kind() == reflect.Struct && !decodesItself(inner) {
-			s.add(db, inner)
+			s.add(tables, inner)
 		}
 	}
 }

@@ -1,26 +1,76 @@
 package replica
 
-import "sync/atomic"
-
-// outcome is what became of a delivery.
-type outcome int
-
-const (
-	applied   outcome = iota
-	gap               // applied, but a revision before it never came
-	duplicate         // the ledger has this revision
-	stale             // the ledger has a newer one
-	ignored           // for another queue
-	parked            // in the dead letters
-	returned          // given back to the broker
-	outcomes          // how many there are
+import (
+	"fmt"
+	"sync/atomic"
 )
 
-func (o outcome) String() string {
-	return [...]string{"applied", "gap", "duplicate", "stale", "ignored", "parked", "returned"}[o]
+// Outcome is what became of a message.
+type Outcome int
+
+// The outcomes. Every message ends with one of them, and Stats counts each.
+const (
+	// Applied changed the database, or was handled.
+	Applied Outcome = iota
+	// AppliedGap was applied although a message before it never came.
+	AppliedGap
+	// Duplicate had no effect: the ledger has this revision.
+	Duplicate
+	// Stale had no effect: the ledger, or what waits for the key, is newer.
+	Stale
+	// Ignored was meant for another queue.
+	Ignored
+	// Discarded had no effect because its handler said so.
+	Discarded
+	// Waiting could not be applied yet and is kept in replica_waiting.
+	Waiting
+	// Parked can never be applied and is kept in the dead letters.
+	Parked
+	// Returned could not even be kept: the broker delivers it again.
+	Returned
+	outcomes // how many there are
+)
+
+func (o Outcome) String() string {
+	if o < 0 || o >= outcomes {
+		return fmt.Sprintf("Outcome(%d)", int(o))
+	}
+	return [...]string{
+		"applied", "gap", "duplicate", "stale", "ignored", "discarded", "waiting", "parked", "returned",
+	}[o]
 }
 
-// Stats counts deliveries since New, by what became of them.
+// effective says that the message changes the ledger.
+func (o Outcome) effective() bool { return o == Applied || o == AppliedGap }
+
+// Reason is why a message is a dead letter.
+type Reason int
+
+// The reasons.
+const (
+	// Unreadable is no message: not JSON, a key is missing, an unknown signal.
+	Unreadable Reason = iota
+	// TooLarge is a body beyond Config.MaxPayload.
+	TooLarge
+	// UnknownModel is a CQRS id that nobody registered.
+	UnknownModel
+	// Expired is a state that the master no longer vouches for.
+	Expired
+	// Unfit does not fit the table or the type, or its handler said Permanent.
+	Unfit
+	// Exhausted failed as often as its retry policy allows.
+	Exhausted
+	reasons // how many there are
+)
+
+func (r Reason) String() string {
+	if r < 0 || r >= reasons {
+		return fmt.Sprintf("Reason(%d)", int(r))
+	}
+	return [...]string{"unreadable", "too_large", "unknown_model", "expired", "unfit", "exhausted"}[r]
+}
+
+// Stats counts messages since New, by what became of them. A message that waited counts again when it is tried again.
 type Stats struct {
 	// Applied changed the database, gaps included.
 	Applied int64
@@ -32,24 +82,42 @@ type Stats struct {
 	Stale      int64
 	// Ignored were meant for another queue.
 	Ignored int64
-	// Parked are in replica_dead_letters.
+	// Discarded had no effect because their handler said so.
+	Discarded int64
+	// Waiting is how often a message was put into replica_waiting, or back.
+	Waiting int64
+	// Parked are in the dead letters.
 	Parked int64
-	// Returned could not be applied for now; the broker delivers them again.
+	// Returned could not be applied or kept for now; the broker delivers them again.
 	Returned int64
 }
 
 // Stats returns the counts so far.
 func (r *Replica) Stats() Stats {
-	n := func(o outcome) int64 { return r.counts[o].Load() }
+	n := func(o Outcome) int64 { return r.counts.outcomes[o].Load() }
 	return Stats{
-		Applied:    n(applied) + n(gap),
-		Gaps:       n(gap),
-		Duplicates: n(duplicate),
-		Stale:      n(stale),
-		Ignored:    n(ignored),
-		Parked:     n(parked),
-		Returned:   n(returned),
+		Applied:    n(Applied) + n(AppliedGap),
+		Gaps:       n(AppliedGap),
+		Duplicates: n(Duplicate),
+		Stale:      n(Stale),
+		Ignored:    n(Ignored),
+		Discarded:  n(Discarded),
+		Waiting:    n(Waiting),
+		Parked:     n(Parked),
+		Returned:   n(Returned),
 	}
 }
 
-type counters [outcomes]atomic.Int64
+// DeadLetters returns how many messages became dead letters since New, by reason.
+func (r *Replica) DeadLetters() map[Reason]int64 {
+	counts := make(map[Reason]int64, reasons)
+	for reason := range reasons {
+		counts[reason] = r.counts.reasons[reason].Load()
+	}
+	return counts
+}
+
+type counters struct {
+	outcomes [outcomes]atomic.Int64
+	reasons  [reasons]atomic.Int64
+}

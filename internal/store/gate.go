@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,6 +24,79 @@ type Applied struct {
 	Deleted bool
 	// Updated is the master's clock (cqrs_updated) in UTC; zero where no master sent one.
 	Updated time.Time
+
+	// compared rows were read without a lock: SettleApplied writes them only over the version that was read. 0 is that
+	// of a row that was not there, and 1 more than the version of one that was.
+	compared bool
+	version  int64
+}
+
+// ErrOvertaken says that another consumer settled a key after ReadApplied had read it. Do the transaction again, with
+// LockApplied.
+var ErrOvertaken = errors.New("another consumer settled the key first")
+
+// ReadApplied returns the ledger rows of the keys, for SettleApplied in the same transaction. It is LockApplied with less
+// to write: where the database can compare, it takes no lock, and SettleApplied reports ErrOvertaken when it came too
+// late. Until SettleApplied has returned, another consumer may be deciding about the same key.
+//
+// keys must not repeat.
+func (s *Store) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
+	mode := s.dialect.ledgerMode()
+	if mode == lockLedger {
+		return s.LockApplied(ctx, tx, keys)
+	}
+	read := make(map[Key]Applied, len(keys))
+	for _, k := range keys {
+		read[k] = Applied{Key: k, Revision: NeverApplied, compared: mode == compareLedger}
+	}
+	sorted := slices.SortedFunc(slices.Values(keys), compareKeys)
+	for chunk := range slices.Chunk(sorted, maxKeys) {
+		if err := s.readApplied(ctx, tx, chunk, read); err != nil {
+			return nil, fmt.Errorf("read %d keys in the replica's ledger: %w", len(keys), err)
+		}
+	}
+	return read, nil
+}
+
+// readApplied asks for the keys of each model by a list of its own, because a list of pairs is a filter to PostgreSQL,
+// and a list of values a walk through the index.
+func (s *Store) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into map[Key]Applied) error {
+	var selects []string
+	var args []any
+	for len(sorted) > 0 {
+		model := sorted[0].Model
+		var keys []string
+		for len(sorted) > 0 && sorted[0].Model == model {
+			keys, sorted = append(keys, sorted[0].Key), sorted[1:]
+		}
+		selects = append(selects, `SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+			`, version FROM ? WHERE model = ? AND "key" IN (?)`)
+		args = append(args, s.table("replica_revisions"), model, bun.List(keys))
+	}
+	rows, err := tx.QueryContext(ctx, s.sql(strings.Join(selects, " UNION ALL ")), args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var a Applied
+		if err := scanApplied(rows, &a, &a.version); err != nil {
+			return err
+		}
+		a.compared = into[a.Key].compared
+		a.version++
+		into[a.Key] = a
+	}
+	return rows.Err()
+}
+
+func scanApplied(rows *sql.Rows, a *Applied, more ...any) error {
+	var updated *int64
+	err := rows.Scan(append([]any{&a.Model, &a.Key.Key, &a.Revision, &a.Deleted, &updated}, more...)...)
+	if err == nil && updated != nil {
+		a.Updated = time.UnixMicro(*updated).UTC()
+	}
+	return err
 }
 
 // LockApplied returns the ledger rows of the keys, locked until the transaction ends, so that one consumer at a time
@@ -58,38 +133,91 @@ func (s *Store) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into ma
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	for rows.Next() {
 		var a Applied
-		var updated *int64
-		if err := rows.Scan(&a.Model, &a.Key.Key, &a.Revision, &a.Deleted, &updated); err != nil {
+		if err := scanApplied(rows, &a); err != nil {
 			return err
-		}
-		if updated != nil {
-			a.Updated = time.UnixMicro(*updated).UTC()
 		}
 		into[a.Key] = a
 	}
 	return rows.Err()
 }
 
-// SettleApplied writes the ledger rows of keys that LockApplied locked in the same transaction. One statement,
-// whatever the number of rows; keys must not repeat.
+// SettleApplied writes ledger rows that LockApplied or ReadApplied returned in the same transaction. ErrOvertaken is for
+// those of ReadApplied only; the transaction must be rolled back then. One statement, whatever the number of rows; keys
+// must not repeat.
 func (s *Store) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
 	sorted := slices.SortedFunc(slices.Values(rows), func(a, b Applied) int { return compareKeys(a.Key, b.Key) })
 	for chunk := range slices.Chunk(sorted, maxKeys) {
-		args := []any{s.table("replica_revisions")}
-		for _, a := range chunk {
-			var updated any
-			if !a.Updated.IsZero() {
-				updated = s.dialect.time(a.Updated)
-			}
-			args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, updated)
-		}
-		_, err := tx.ExecContext(ctx, s.sql(`
-			INSERT INTO ? (model, "key", revision, deleted, updated_at)
-			VALUES (?, ?, ?, ?, ?)`+strings.Repeat(", (?, ?, ?, ?, ?)", len(chunk)-1)+
-			s.upsert(`model, "key"`, "revision", "deleted", "updated_at")), args...)
-		if err != nil {
+		if err := s.settleApplied(ctx, tx, chunk); err != nil {
 			return fmt.Errorf("settle %d keys in the replica's ledger: %w", len(rows), err)
 		}
 	}
 	return nil
 }
+
+func (s *Store) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
+	values := make([]string, len(rows))
+	args := []any{s.table("replica_revisions")}
+	for i, a := range rows {
+		deletedAt := "NULL"
+		if a.Deleted {
+			deletedAt = s.dialect.now()
+		}
+		values[i] = "(?, ?, ?, ?, ?, " + deletedAt + ", ?)"
+		args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, s.timeOrNull(a.Updated), a.version)
+	}
+	old := string(s.table("replica_revisions")) + ".version"
+	statement := `
+		INSERT INTO ? (model, "key", revision, deleted, updated_at, deleted_at, version)
+		VALUES ` + strings.Join(values, ", ") +
+		s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at") +
+		", version = " + old + " + 1"
+	if rows[0].compared {
+		statement += " WHERE " + old + " + 1 = " + s.dialect.proposed("version")
+	}
+	result, err := tx.ExecContext(ctx, s.sql(statement), args...)
+	if err != nil || !rows[0].compared {
+		return err
+	}
+	n, err := result.RowsAffected()
+	if err == nil && n < int64(len(rows)) {
+		err = ErrOvertaken
+	}
+	return err
+}
+
+// ForgetLocked deletes the placeholders of keys that LockApplied found unknown, and that are not to be settled after
+// all. One statement; keys that have a revision stay.
+func (s *Store) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error {
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), compareKeys), maxKeys) {
+		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key") IN (?) AND revision = ?`),
+			s.table("replica_revisions"), tuples(chunk), NeverApplied)
+		if err != nil {
+			return fmt.Errorf("forget %d keys in the replica's ledger: %w", len(keys), err)
+		}
+	}
+	return nil
+}
+
+// timeOrNull is a value of a time column that is null where t is zero.
+func (s *Store) timeOrNull(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return s.dialect.time(t)
+}
+
+// BatchOptions are those of the transactions that apply messages. Under MariaDB's REPEATABLE READ they would lock gaps
+// between keys, and refuse rows that changed since they began.
+func (s *Store) BatchOptions() *sql.TxOptions { return s.dialect.lanesOptions() }
+
+// ledgerMode is how a dialect lets a batch of keys be decided about.
+type ledgerMode int
+
+const (
+	// lockLedger: with LockApplied, always.
+	lockLedger ledgerMode = iota
+	// compareLedger: read, decide, and write what is still as it was read.
+	compareLedger
+	// ownLedger: a write transaction has the database to itself, so that reading is enough.
+	ownLedger
+)

@@ -145,6 +145,10 @@ type sqlDialect interface {
 	digest() string
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
 	recordsInFunction() bool
+	// ledgerMode says how the replica's ledger is read.
+	ledgerMode() ledgerMode
+	// catalog are the queries of TableShape.
+	catalog() catalogQueries
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.

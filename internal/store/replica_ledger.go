@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// AppliedRevision returns what a key was last brought to, without a lock; its Revision is NeverApplied where nothing was.
+func (s *Store) AppliedRevision(ctx context.Context, key Key) (Applied, error) {
+	a := Applied{Key: key}
+	var updated *int64
+	err := s.db.QueryRowContext(ctx, s.sql(`SELECT revision, deleted, `+s.dialect.micros("updated_at")+
+		` FROM ? WHERE model = ? AND "key" = ?`), s.table("replica_revisions"), key.Model, key.Key).
+		Scan(&a.Revision, &a.Deleted, &updated)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		a.Revision = NeverApplied
+		return a, nil
+	case err != nil:
+		return a, fmt.Errorf("read model %q key %q in the replica's ledger: %w", key.Model, key.Key, err)
+	case updated != nil:
+		a.Updated = time.UnixMicro(*updated).UTC()
+	}
+	return a, nil
+}
+
+// NewestApplied returns the newest time of the master in the ledger, per model. It reads the whole ledger.
+func (s *Store) NewestApplied(ctx context.Context) (map[string]time.Time, error) {
+	var rows []struct {
+		Model  string
+		Micros *int64
+	}
+	err := s.db.NewRaw("SELECT model, "+s.dialect.micros("max(updated_at)")+" AS micros FROM ? GROUP BY model",
+		s.table("replica_revisions")).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("read the newest times of the replica's ledger: %w", err)
+	}
+	newest := make(map[string]time.Time, len(rows))
+	for _, r := range rows {
+		if r.Micros != nil {
+			newest[r.Model] = time.UnixMicro(*r.Micros).UTC()
+		}
+	}
+	return newest, nil
+}
+
+// CollectTombstones deletes up to n tombstones that were written longer than age ago, and says how many there were.
+func (s *Store) CollectTombstones(ctx context.Context, age time.Duration, n int) (int64, error) {
+	ledger := s.table("replica_revisions")
+	// MariaDB deletes with a LIMIT but not from a table that a subquery reads; the others the other way round.
+	statement, args := `DELETE FROM ? WHERE deleted_at < `+s.dialect.after(s.dialect.now(), -age)+` AND deleted LIMIT ?`, []any{ledger, n}
+	if s.dialect.ledgerMode() != lockLedger {
+		statement = `DELETE FROM ? WHERE (model, "key") IN (SELECT model, "key" FROM ? WHERE deleted_at < ` +
+			s.dialect.after(s.dialect.now(), -age) + ` AND deleted LIMIT ?) AND deleted AND deleted_at < ` +
+			s.dialect.after(s.dialect.now(), -age)
+		args = []any{ledger, ledger, n}
+	}
+	result, err := s.db.ExecContext(ctx, s.sql(statement), args...)
+	if err != nil {
+		return 0, fmt.Errorf("collect tombstones: %w", err)
+	}
+	return result.RowsAffected()
+}

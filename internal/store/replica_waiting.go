@@ -1,0 +1,208 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Waiting is a message that a replica could not apply yet: the newest of its key.
+type Waiting struct {
+	// Applied is what the ledger will hold when the message is applied. A message that is older does not replace it.
+	Applied
+	// Body and Metadata are what the broker delivered.
+	Body     []byte
+	Metadata map[string]string
+	// Attempts counts those that failed, Error is the last one's reason.
+	Attempts int
+	Error    string
+	// In is how long to wait for the next attempt, at the time of writing.
+	In time.Duration
+	// Parent is the key whose arrival makes the next attempt worth while; zero if none is known.
+	Parent Key
+}
+
+// AddWaiting keeps messages, each in place of what waited for its key. Keys must not repeat.
+func (s *Store) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b Waiting) int { return compareKeys(a.Key, b.Key) })
+	for len(rows) > 0 {
+		n, size := 0, 0
+		for ; n < len(rows) && n < maxKeys; n++ {
+			if size += len(rows[n].Body) + len(rows[n].Error); n > 0 && size > s.dialect.maxStatement() {
+				break
+			}
+		}
+		if err := s.addWaiting(ctx, tx, rows[:n]); err != nil {
+			return fmt.Errorf("keep %d messages for later: %w", n, err)
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
+	values := make([]string, len(rows))
+	args := []any{s.table("replica_waiting")}
+	for i, w := range rows {
+		metadata, err := json.Marshal(w.Metadata)
+		if err != nil {
+			return err
+		}
+		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.after(s.dialect.now(), w.In) + ", ?, ?, ?)"
+		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.timeOrNull(w.Updated), string(w.Body),
+			string(metadata), w.Attempts, printable(w.Error), orNull(w.Parent.Model), orNull(w.Parent.Key))
+	}
+	_, err := tx.ExecContext(ctx, s.sql(`
+		INSERT INTO ? (model, "key", revision, deleted, updated_at, body, metadata, attempts, next_attempt_at, error,
+			parent_model, parent_key)
+		VALUES `+strings.Join(values, ", ")+
+		s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "body", "metadata", "attempts", "next_attempt_at",
+			"error", "parent_model", "parent_key")), args...)
+	return err
+}
+
+// WaitingFor returns what the ledger will hold when the waiting messages of the keys are applied; keys without one are
+// not in the result.
+func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
+	found := make(map[Key]Applied)
+	for chunk := range slices.Chunk(keys, maxKeys) {
+		rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+			` FROM ? WHERE (model, "key") IN (?)`), s.table("replica_waiting"), tuples(chunk))
+		if err != nil {
+			return nil, fmt.Errorf("look for waiting messages: %w", err)
+		}
+		for rows.Next() {
+			var a Applied
+			if err = scanApplied(rows, &a); err != nil {
+				break
+			}
+			found[a.Key] = a
+		}
+		if err == nil {
+			err = rows.Err()
+		}
+		_ = rows.Close() // a read error surfaces in rows.Err
+		if err != nil {
+			return nil, fmt.Errorf("look for waiting messages: %w", err)
+		}
+	}
+	return found, nil
+}
+
+// RemoveWaiting deletes messages that wait no more; one that was replaced meanwhile stays.
+func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) error {
+	for chunk := range slices.Chunk(rows, maxKeys) {
+		exact := make([]bun.TupleValues, len(chunk))
+		for i, a := range chunk {
+			exact[i] = bun.Tuple([]any{a.Model, a.Key.Key, a.Revision})
+		}
+		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key", revision) IN (?)`),
+			s.table("replica_waiting"), bun.List(exact))
+		if err != nil {
+			return fmt.Errorf("remove %d waiting messages: %w", len(rows), err)
+		}
+	}
+	return nil
+}
+
+// ClaimWaiting returns up to n messages whose time has come, oldest first, and puts their next attempt off by lease: no
+// other process gets them meanwhile, and when this one dies they are due again.
+func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (claimed []Waiting, err error) {
+	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		claimed, err = s.dueWaiting(ctx, tx, n)
+		if err != nil || len(claimed) == 0 {
+			return err
+		}
+		keys := make([]Key, len(claimed))
+		for i, w := range claimed {
+			keys[i] = w.Key
+		}
+		_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.after(s.dialect.now(), lease)+
+			` WHERE (model, "key") IN (?)`), s.table("replica_waiting"), tuples(keys))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim waiting messages: %w", err)
+	}
+	return claimed, nil
+}
+
+func (s *Store) dueWaiting(ctx context.Context, tx bun.Tx, n int) (due []Waiting, err error) {
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+		`, body, metadata, attempts, error, parent_model, parent_key FROM ? WHERE next_attempt_at <= `+s.dialect.now()+
+		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.lockRows()), s.table("replica_waiting"), n)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var w Waiting
+		var metadata string
+		var parentModel, parentKey *string
+		if err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &w.Error, &parentModel, &parentKey); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(metadata), &w.Metadata); err != nil {
+			return nil, fmt.Errorf("metadata of model %q key %q: %w", w.Model, w.Key.Key, err)
+		}
+		if parentModel != nil && parentKey != nil {
+			w.Parent = Key{*parentModel, *parentKey}
+		}
+		due = append(due, w)
+	}
+	return due, rows.Err()
+}
+
+// ReleaseWaiting makes the messages that wait for one of the parents due now, and says how many there were.
+func (s *Store) ReleaseWaiting(ctx context.Context, db bun.IDB, parents []Key) (released int64, err error) {
+	for chunk := range slices.Chunk(parents, maxKeys) {
+		result, err := db.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
+			`, parent_model = NULL, parent_key = NULL WHERE (parent_model, parent_key) IN (?)`),
+			s.table("replica_waiting"), tuples(chunk))
+		if err == nil {
+			var n int64
+			n, err = result.RowsAffected()
+			released += n
+		}
+		if err != nil {
+			return released, fmt.Errorf("release what waits for %d keys: %w", len(parents), err)
+		}
+	}
+	return released, nil
+}
+
+// NextWaiting says in how long the next waiting message is due, and whether there is any.
+func (s *Store) NextWaiting(ctx context.Context) (in time.Duration, some bool, err error) {
+	var micros *int64
+	err = s.db.NewRaw(s.sql("SELECT "+s.dialect.micros("min(next_attempt_at)")+" - "+s.dialect.micros(s.dialect.now())+
+		" FROM ?"), s.table("replica_waiting")).Scan(ctx, &micros)
+	if err != nil {
+		return 0, false, fmt.Errorf("look for waiting messages: %w", err)
+	}
+	if micros == nil {
+		return 0, false, nil
+	}
+	return max(0, time.Duration(*micros)*time.Microsecond), true, nil
+}
+
+// CountWaiting returns how many messages wait, per model.
+func (s *Store) CountWaiting(ctx context.Context) (map[string]int64, error) {
+	var rows []struct {
+		Model string
+		N     int64
+	}
+	err := s.db.NewRaw("SELECT model, count(*) AS n FROM ? GROUP BY model", s.table("replica_waiting")).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("count waiting messages: %w", err)
+	}
+	counts := make(map[string]int64, len(rows))
+	for _, r := range rows {
+		counts[r.Model] = r.N
+	}
+	return counts, nil
+}

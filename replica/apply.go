@@ -1,0 +1,49 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/cqrsync/cqrsync/envelope"
+)
+
+// Result is what became of a message given to Apply.
+type Result struct {
+	// Outcome is Returned where the message could not be applied.
+	Outcome Outcome
+	// Applied says that the database changed: false for what was known already, or overtaken.
+	Applied bool
+	// Err says why it could not be applied; nothing of it was, and the message is the caller's to keep.
+	Err error
+}
+
+// Apply takes messages that no broker delivers (a dump, a repair) through the gate, together with what is delivered at the
+// same time, and returns what became of each, in order. They neither wait nor become dead letters: what fails is reported.
+// While the database is in trouble it waits. Hand over thousands at once: they are applied in batches. It ends the time of
+// registration. The error is that of a registration, or that ctx ended before every message was tried.
+func (r *Replica) Apply(ctx context.Context, messages []*envelope.Message) ([]Result, error) {
+	if err := r.start(); err != nil {
+		return nil, err
+	}
+	items := make([]*item, len(messages))
+	var pending sync.WaitGroup
+	pending.Add(len(messages))
+	for i, m := range messages {
+		it := &item{ctx: ctx, message: m, strict: true, done: func(*item) { pending.Done() }}
+		r.examine(it)
+		items[i] = it
+	}
+	r.submit(slices.Clone(items)...)
+	pending.Wait()
+	results := make([]Result, len(items))
+	for i, it := range items {
+		results[i] = Result{it.outcome, it.outcome.effective(), it.result}
+		if errors.Is(it.result, errStopped) {
+			return nil, fmt.Errorf("replica: apply: %w", it.result)
+		}
+	}
+	return results, nil
+}

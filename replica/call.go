@@ -1,0 +1,127 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// callsOutside says that the batch is one key of a HandleFunc model: the inbox hands those out alone.
+func (b *batch) callsOutside() bool {
+	return b.chains[0].binding != nil && b.chains[0].binding.call != nil
+}
+
+// callAhead calls the HandleFunc for the messages that the gate will let pass, before the transaction that moves the gate.
+// The answers are kept, so that trouble with the database does not repeat the calls.
+func (b *batch) callAhead(ctx context.Context) error {
+	c := b.chains[0]
+	state := store.Applied{Key: c.key, Revision: store.NeverApplied}
+	if c.keyed {
+		var err error
+		if state, err = b.store.AppliedRevision(ctx, c.key); err != nil {
+			return err
+		}
+	}
+	for _, it := range c.items {
+		if it.err != nil || !gate(state, it.message).effective() {
+			continue
+		}
+		b.callOnce(ctx, it)
+		if it.callErr == nil || discards(it.callErr) {
+			state = settled(state, it.message)
+		}
+	}
+	return nil
+}
+
+func (b *batch) callOnce(ctx context.Context, it *item) {
+	if it.called {
+		return
+	}
+	it.callErr = b.guard(ctx, it.ctx, func(ctx context.Context) error { return it.binding.call(ctx, it.work) })
+	it.called = true
+}
+
+// callWithoutLedger is the whole of applying where there is no database: every message is handed over, and those that fail
+// wait in memory, without an ack.
+func (b *batch) callWithoutLedger(ctx context.Context) {
+	for _, c := range b.chains {
+		for i, it := range c.items {
+			err := it.err
+			if err == nil {
+				it.called = false
+				b.callOnce(ctx, it)
+				if err = it.callErr; err != nil {
+					err = &codeError{err}
+				}
+			}
+			newest := i == len(c.items)-1
+			b.answerInMemory(ctx, it, err, newest)
+		}
+	}
+	b.chains = nil
+}
+
+func (b *batch) answerInMemory(ctx context.Context, it *item, err error, newest bool) {
+	f := failure{it, err, none}
+	switch {
+	case err == nil:
+		b.end(it, Applied, nil)
+		return
+	case discards(err):
+		b.log.Info("message discarded by its handler", it.attrs("error", err)...)
+		b.end(it, Discarded, nil)
+		return
+	case it.strict:
+		b.end(it, Returned, err)
+		return
+	}
+	f.patience = patienceWith(err)
+	if f.patience != none && !f.exhausted() {
+		if !newest {
+			b.end(it, Stale, nil) // the newer one, which was handed over after it, supersedes it
+			return
+		}
+		b.waitInMemory(f)
+		return
+	}
+	if err := b.publishDead(ctx, f); err != nil {
+		it.outcome, it.result = Returned, err
+		go b.endLater(it)
+		return
+	}
+	it.outcome = Parked
+	b.failures = []failure{f}
+	b.afterFailures()
+	b.end(it, Parked, nil)
+}
+
+// waitInMemory puts an item back into the inbox after its pause, or ends it when nobody waits for it any more. Half of
+// the window may wait so; the rest goes back to the broker, or nothing else would get through.
+func (b *batch) waitInMemory(f failure) {
+	in := f.row(store.Applied{}).In
+	if _, asked := retryAfter(f.err); !asked {
+		f.attempts++
+	}
+	r := b.Replica
+	if r.waiting.inMemory.Add(1) > int64(max(r.config.Window/2, 1)) {
+		r.waiting.inMemory.Add(-1)
+		f.outcome, f.result = Returned, f.err
+		go r.endLater(f.item)
+		return
+	}
+	r.count(Waiting)
+	go func() {
+		defer r.waiting.inMemory.Add(-1)
+		timer := time.NewTimer(in)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			r.inbox.add(f.item)
+		case <-f.ctx.Done():
+			r.end(f.item, Returned, errors.Join(errStopped, f.err))
+		}
+	}()
+}

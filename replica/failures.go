@@ -1,0 +1,249 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/transport"
+)
+
+func (b *batch) fail(it *item, err error) {
+	b.failures = append(b.failures, failure{it, it.about(err), patienceWith(err)})
+}
+
+// keepFailures writes what becomes of the messages that failed, in the batch's own transaction: they wait, or they are
+// dead letters. What waited and does no more is removed.
+func (b *batch) keepFailures(ctx context.Context, tx bun.Tx) error {
+	var dead []failure
+	wait := map[store.Key]failure{}
+	for _, f := range b.failures {
+		switch {
+		case f.strict:
+			f.outcome, f.result = Returned, f.err
+		case f.patience == none || f.exhausted():
+			f.outcome = Parked
+			dead = append(dead, f)
+		default:
+			f.outcome = Waiting
+			key, _ := f.key()
+			if older, ok := wait[key]; ok {
+				older.outcome = Stale // the newer one stands for both
+			}
+			wait[key] = f
+		}
+	}
+	if err := b.removeClaimed(ctx, tx); err != nil {
+		return err
+	}
+	if err := b.keepWaiting(ctx, tx, wait); err != nil {
+		return err
+	}
+	return b.bury(ctx, tx, dead)
+}
+
+// exhausted says that the attempt that just failed was the last.
+func (f failure) exhausted() bool {
+	_, asked := retryAfter(f.err)
+	return f.patience == limited && !asked && f.attempts+1 >= f.binding.retry.Attempts
+}
+
+// removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew.
+func (b *batch) removeClaimed(ctx context.Context, tx bun.Tx) error {
+	var claimed []store.Applied
+	for _, c := range b.chains {
+		for _, it := range c.items {
+			if it.claimed != nil && !slices.Contains(b.deferred, c) {
+				claimed = append(claimed, *it.claimed)
+			}
+		}
+	}
+	if len(claimed) == 0 {
+		return nil
+	}
+	return b.store.RemoveWaiting(ctx, tx, claimed)
+}
+
+// keepWaiting adds to what waits, unless something newer of the key waits already.
+func (b *batch) keepWaiting(ctx context.Context, tx bun.Tx, wait map[store.Key]failure) error {
+	if len(wait) == 0 {
+		return nil
+	}
+	there, err := b.store.WaitingFor(ctx, tx, slices.Collect(maps.Keys(wait)))
+	if err != nil {
+		return err
+	}
+	rows := make([]store.Waiting, 0, len(wait))
+	for key, f := range wait {
+		before := store.Applied{Key: key, Revision: store.NeverApplied}
+		if other, ok := there[key]; ok {
+			if !gate(other, f.message).effective() {
+				f.outcome = Stale
+				continue
+			}
+		}
+		rows = append(rows, f.row(settled(before, f.message)))
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return b.store.AddWaiting(ctx, tx, rows)
+}
+
+func (f failure) row(state store.Applied) store.Waiting {
+	w := store.Waiting{
+		Applied: state, Body: f.body, Metadata: f.headers, Attempts: f.attempts, Error: f.err.Error(),
+	}
+	after, asked := retryAfter(f.err)
+	if asked {
+		w.In = after
+	} else {
+		w.Attempts++
+		w.In = f.binding.retry.pause(w.Attempts)
+	}
+	var orphan *orphanError
+	if errors.As(f.err, &orphan) {
+		w.Parent = orphan.parent
+	}
+	return w
+}
+
+// pause after so many failures: twice as long each time, spread by half so that what failed together comes back apart.
+func (p RetryPolicy) pause(failures int) time.Duration {
+	d := p.Max
+	if shift := failures - 1; shift < 32 && p.Min<<shift>>shift == p.Min {
+		d = min(p.Min<<shift, p.Max)
+	}
+	return d/2 + rand.N(d/2+1) + rand.N(d/2+1)
+}
+
+// bury keeps dead letters. The ledger stays as it is, so that a newer revision of the key supersedes them. One that the
+// database does not take goes back to the broker: there it is kept.
+func (b *batch) bury(ctx context.Context, tx bun.Tx, dead []failure) error {
+	for _, f := range dead {
+		keep := func(tx bun.Tx) error {
+			return b.store.AddReplicaDeadLetter(ctx, tx, f.letter(b.config.Queue, f.err))
+		}
+		var err error
+		switch {
+		case b.config.DeadLetters != nil:
+			err = b.publishDead(ctx, f)
+		case b.careful:
+			err = inSavepoint(ctx, tx, keep)
+		default:
+			err = keep(tx)
+		}
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("park a message: %w; it was not applied because: %w", err, f.err)
+		if !b.careful || patienceWith(err) == outage {
+			return err
+		}
+		f.outcome, f.result = Returned, err
+	}
+	return nil
+}
+
+// deadLetterReason is the metadata key under which a published dead letter says why it is one.
+const deadLetterReason = "cqrsync_error"
+
+// publishDead sends a dead letter the way django-cqrs does, so that its tools list and retry it: the body with the number
+// of retries, on the topic of the model in the queue's dead letter queue.
+func (r *Replica) publishDead(ctx context.Context, f failure) error {
+	body, headers := f.body, maps.Clone(f.headers)
+	model := r.order[0].model // somewhere that the queue is bound to, where the message does not say
+	if m := f.message; m != nil {
+		if f.binding != nil {
+			model = m.Model
+		}
+		m := *m
+		m.Retries = f.attempts
+		if encoded, err := m.Encode(); err == nil {
+			body = encoded
+		}
+	}
+	out := message.NewMessage(f.uuid, body)
+	out.Metadata = message.Metadata{deadLetterReason: f.err.Error()}
+	maps.Copy(out.Metadata, headers)
+	out.SetContext(ctx)
+	if err := r.config.DeadLetters.Publish(transport.DirectTopic("dead_letter_"+r.config.Queue, model), out); err != nil {
+		return &outageError{fmt.Errorf("publish a dead letter: %w", err)}
+	}
+	return nil
+}
+
+// afterFailures counts and logs, after the commit.
+func (b *batch) afterFailures() {
+	waits := false
+	for _, f := range b.failures {
+		switch f.outcome {
+		case Parked:
+			reason := Exhausted
+			if f.patience == none {
+				reason = reasonOf(f.err)
+			}
+			b.counts.reasons[reason].Add(1)
+			b.log.Error("message parked in the dead letters", f.attrs("reason", reason.String(), "error", f.err)...)
+		case Waiting:
+			waits = true
+			b.log.Warn("message waits for another try", f.attrs("attempts", f.attempts+1, "error", f.err)...)
+		}
+		var orphan *orphanError
+		if errors.As(f.err, &orphan) && orphan.parent != (store.Key{}) {
+			b.waiting.orphans.Store(true)
+		}
+	}
+	if waits {
+		b.waiting.nudge()
+	}
+}
+
+// attrs are what a log line says about a message: never its data.
+func (it *item) attrs(more ...any) []any {
+	if it.message == nil {
+		return append([]any{"uuid", it.uuid}, more...)
+	}
+	return append([]any{"model", it.message.Model, "key", it.message.Key, "revision", it.message.Revision}, more...)
+}
+
+// reportGaps tells the hook and the log, after the commit.
+func (b *batch) reportGaps() {
+	for _, c := range b.chains {
+		for _, s := range c.passed {
+			if s.outcome != AppliedGap || s.message.Signal == envelope.Sync {
+				continue
+			}
+			g := Gap{
+				Model: c.key.Model, Key: c.key.Key,
+				Had: s.before.Revision, Missing: s.message.Revision - 1, Applied: s.message.Revision,
+			}
+			if s.message.After != nil {
+				g.Missing = *s.message.After
+			}
+			if b.gaps.first(c.key) {
+				b.log.Warn("a message is missing: applied a later one",
+					"model", g.Model, "key", g.Key, "had", g.Had, "missing", g.Missing, "applied", g.Applied)
+			}
+			if b.config.OnGap != nil {
+				b.tellGap(g)
+			}
+		}
+	}
+}
+
+func (r *Replica) tellGap(g Gap) {
+	err := r.guard(context.Background(), nil, func(ctx context.Context) error { r.config.OnGap(ctx, g); return nil })
+	if err != nil {
+		r.log.Error("OnGap failed", "model", g.Model, "key", g.Key, "error", err)
+	}
+}

@@ -1,0 +1,162 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// item is one message from its delivery to its end.
+type item struct {
+	ctx     context.Context // when it ends, whoever delivered waits no more
+	body    []byte
+	headers map[string]string
+	uuid    string
+
+	message *envelope.Message // nil where the body cannot be read
+	binding *binding          // nil where the model is unknown
+	work    any               // what the binding's prepare made of the message
+	err     error             // why it cannot be applied, where that is known before trying
+
+	attempts int            // failed ones
+	claimed  *store.Applied // what waits as, where it was waiting
+	strict   bool           // its errors go to the caller: it neither waits nor is parked
+	foreign  bool           // it is meant for another queue
+	called   bool           // the HandleFunc was called, and callErr is its answer
+	callErr  error
+
+	// What became of it, once done is called.
+	outcome Outcome
+	result  error
+	done    func(*item)
+}
+
+// maxKey is how many characters a key may have: what the ledger's index takes on every database.
+const maxKey = 512
+
+// read makes an item of what a broker delivered. What is wrong with it stands in err; it has to be kept with it.
+func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers map[string]string) *item {
+	it := &item{ctx: ctx, uuid: uuid, body: body, headers: headers}
+	if len(body) > r.config.MaxPayload {
+		it.err = refused(TooLarge, fmt.Errorf("the body has %d bytes, MaxPayload allows %d", len(body), r.config.MaxPayload))
+		return it
+	}
+	it.message, it.err = envelope.Decode(body, headers)
+	if it.err != nil {
+		it.message = nil
+		return it
+	}
+	r.examine(it)
+	return it
+}
+
+// examine checks and prepares what can be read.
+func (r *Replica) examine(it *item) {
+	m := it.message
+	it.binding = r.models[m.Model]
+	switch {
+	case m.Queue != "" && m.Queue != r.config.Queue:
+		it.foreign = true
+	case it.binding == nil:
+		it.err = refused(UnknownModel, fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle", m.Model))
+	case m.Key == "" || strings.IndexByte(m.Key, 0) >= 0:
+		it.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
+	case utf8.RuneCountInString(m.Key) > maxKey:
+		it.err = Permanent(fmt.Errorf("key %.40q… has more than %d characters", m.Key, maxKey))
+	case isExpired(m):
+		it.err = refused(Expired, fmt.Errorf("expired at %s", envelope.FormatTime(m.Expires)))
+	default:
+		it.err = it.prepare()
+	}
+}
+
+func (it *item) prepare() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+		if err != nil {
+			err = Permanent(it.about(err))
+		}
+	}()
+	if err := it.binding.checkRequired(it.message); err != nil {
+		return err
+	}
+	it.work, err = it.binding.prepare(it.message)
+	return err
+}
+
+// isExpired says that the master no longer vouches for the state. A delete has none and is always true.
+func isExpired(m *envelope.Message) bool {
+	return m.Signal != envelope.Delete && !m.Expires.IsZero() && m.Expires.Before(time.Now())
+}
+
+// about names the message that an error is about.
+func (it *item) about(err error) error {
+	m := it.message
+	return fmt.Errorf("apply %s of model %q key %q revision %d: %w", m.Signal, m.Model, m.Key, m.Revision, err)
+}
+
+// key is the key of the message; ok is false where the ledger has no place for it.
+func (it *item) key() (key store.Key, ok bool) {
+	if it.message == nil || it.binding == nil {
+		return store.Key{}, false
+	}
+	key = store.Key{Model: it.message.Model, Key: it.message.Key}
+	ok = key.Key != "" && strings.IndexByte(key.Key, 0) < 0 && utf8.RuneCountInString(key.Key) <= maxKey
+	return key, ok
+}
+
+// submit takes items in. Each is ended in time, by its done.
+func (r *Replica) submit(items ...*item) {
+	ours := items[:0]
+	for _, it := range items {
+		if it.foreign {
+			r.end(it, Ignored, nil)
+		} else {
+			ours = append(ours, it)
+		}
+	}
+	r.inbox.add(ours...)
+}
+
+// end settles the item, once.
+func (r *Replica) end(it *item, outcome Outcome, err error) {
+	it.outcome, it.result = outcome, err
+	r.count(outcome)
+	it.done(it)
+}
+
+// returnPause is how long a message that could not even be kept stays here before the broker has it back, and at once
+// delivers it again.
+const returnPause = 2 * time.Second
+
+func (r *Replica) endLater(it *item) {
+	timer := time.NewTimer(returnPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-it.ctx.Done():
+	}
+	r.end(it, it.outcome, it.result)
+}
+
+// letter is the item as a dead letter.
+func (it *item) letter(queue string, reason error) store.ReplicaDeadLetter {
+	letter := store.ReplicaDeadLetter{
+		Queue: queue, Body: it.body, Metadata: maps.Clone(it.headers), Error: reason.Error(),
+	}
+	if m := it.message; m != nil {
+		letter.Model, letter.Key, letter.Revision = m.Model, m.Key, &m.Revision
+	}
+	return letter
+}
+
+var errStopped = errors.New("stopped before the message was applied")

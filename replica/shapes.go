@@ -1,0 +1,155 @@
+package replica
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// tableShapes is what the catalog says about the tables of the mirrors. It is read once, with the first batch.
+type tableShapes struct {
+	mu     sync.Mutex
+	loaded bool
+	sorted []*binding // parents before their children, else as registered
+	parent map[string]bool
+}
+
+// parent is a registered or foreign table that a mirror's column points to.
+type parent struct {
+	store.Reference
+	model string // empty where no model is mirrored into the table
+}
+
+// loadShapes reads the shapes of the tables, unless that is done.
+func (b *batch) loadShapes(ctx context.Context) error {
+	s := &b.Replica.shapes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.loaded {
+		if err := s.load(ctx, b.Replica); err != nil {
+			return err
+		}
+	}
+	b.sorted, b.isParent = s.sorted, s.parent
+	return nil
+}
+
+func (s *tableShapes) load(ctx context.Context, r *Replica) error {
+	models := map[string]string{} // table → model
+	complete := true
+	shapes := map[*binding]store.TableShape{}
+	for _, b := range r.order {
+		if b.mirror == nil {
+			continue
+		}
+		shape, err := r.store.TableShape(ctx, r.db, string(b.table.SQLName), b.table.Name)
+		if err != nil {
+			return err
+		}
+		complete = complete && shape.Name != ""
+		shapes[b] = shape
+		models[shape.Name] = b.model
+	}
+	s.parent = map[string]bool{}
+	for b, shape := range shapes {
+		known := &mirrorShape{required: shape.Required, otherUnique: shape.OtherUnique}
+		for _, ref := range shape.References {
+			model := models[ref.Table]
+			known.parents = append(known.parents, parent{ref, model})
+			s.parent[model] = true
+		}
+		b.mirror.shape.Store(known)
+	}
+	s.sorted = sortModels(r)
+	s.loaded = complete
+	return nil
+}
+
+// sortModels puts parents before children. Tables that point at each other stay as registered: their messages find each
+// other by waiting.
+func sortModels(r *Replica) (sorted []*binding) {
+	visited := map[*binding]bool{}
+	var visit func(*binding)
+	visit = func(b *binding) {
+		if visited[b] {
+			return
+		}
+		visited[b] = true
+		if b.mirror != nil {
+			for _, p := range b.mirror.shape.Load().parents {
+				if r.models[p.model] != nil {
+					visit(r.models[p.model])
+				}
+			}
+		}
+		sorted = append(sorted, b)
+	}
+	for _, b := range r.order {
+		visit(b)
+	}
+	return sorted
+}
+
+// orphans finds the chains whose rows point to rows that are not there. The error is an outage.
+func (b *batch) orphans(ctx context.Context, tx bun.Tx, chains []*chain, cause error) (map[*chain]error, error) {
+	orphans := map[*chain]error{}
+	for _, model := range b.sorted {
+		if model.mirror == nil {
+			continue
+		}
+		for _, p := range model.mirror.shape.Load().parents {
+			var pointing []*chain
+			var values []string
+			for _, c := range chains {
+				if c.binding != model || orphans[c] != nil || c.removes() {
+					continue
+				}
+				if text := c.last().work.(*row).text(p.Column); text != "" && text != "NULL" {
+					pointing, values = append(pointing, c), append(values, text)
+				}
+			}
+			there, err := b.present(ctx, tx, p, values)
+			if err != nil {
+				return nil, err
+			}
+			for i, c := range pointing {
+				if !there[values[i]] {
+					orphans[c] = &orphanError{parent: model.mirror.parentKey(p, c.last()), err: cause}
+				}
+			}
+		}
+	}
+	return orphans, nil
+}
+
+// present says which of the values, as SQL, the table that p points to has.
+func (b *batch) present(ctx context.Context, tx bun.Tx, p parent, values []string) (map[string]bool, error) {
+	there := map[string]bool{}
+	distinct := slices.Compact(slices.Sorted(slices.Values(values)))
+	const terms = 200 // SQLite takes 500 in a compound SELECT
+	for chunk := range slices.Chunk(distinct, terms) {
+		query := make([]byte, 0, 64*len(chunk))
+		for i, value := range chunk {
+			if i > 0 {
+				query = append(query, " UNION ALL "...)
+			}
+			query = b.db.QueryGen().AppendQuery(query, "SELECT ? AS i, EXISTS (SELECT 1 FROM ? WHERE ? = ?) AS found",
+				i, tableName(tx, p), bun.Ident(p.Target), bun.Safe(value))
+		}
+		var rows []struct {
+			I     int
+			Found bool
+		}
+		if err := tx.NewRaw("?", bun.Safe(query)).Scan(ctx, &rows); err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			there[chunk[row.I]] = row.Found
+		}
+	}
+	return there, nil
+}

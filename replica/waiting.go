@@ -1,0 +1,179 @@
+package replica
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// waitingRoom is what this process knows about the messages in replica_waiting, and of those that wait in memory where
+// there is no database.
+type waitingRoom struct {
+	orphans  atomic.Bool  // some may wait for a parent
+	inMemory atomic.Int64 // how many wait so
+	wake     chan struct{}
+	turn     chan struct{} // holds a token while somebody maintains
+}
+
+func (w *waitingRoom) init() {
+	w.wake = make(chan struct{}, 1)
+	w.turn = make(chan struct{}, 1)
+}
+
+// nudge makes Maintain look again.
+func (w *waitingRoom) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// release makes due what waits for rows that are there now. It costs nothing while nothing waits.
+func (w *waitingRoom) release(r *Replica, arrived []store.Key) {
+	if len(arrived) == 0 || !w.orphans.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	released, err := r.store.ReleaseWaiting(ctx, r.db, arrived)
+	if err != nil {
+		r.log.Warn("messages that wait for a row which is there now come later, by their pauses", "error", err)
+	}
+	if released > 0 {
+		w.nudge()
+	}
+}
+
+const (
+	releaseTimeout = 10 * time.Second
+	// claimLease is how long a claimed message is nobody else's; when its process dies, it is due again after that.
+	claimLease = time.Minute
+	// lookEvery is how often Maintain looks for what other processes put off, or left behind.
+	lookEvery = time.Second
+	// collectEvery is how often tombstones are collected, in chunks of collectChunk.
+	collectEvery = time.Hour
+	collectChunk = 1000
+)
+
+// Maintain applies what waits in replica_waiting when its time has come, and collects old tombstones, until ctx ends. Run
+// and AddHandlers do it themselves; only who feeds Handler by other means has to call it. One at a time works, others
+// wait for their turn.
+func (r *Replica) Maintain(ctx context.Context) error {
+	if err := r.start(); err != nil || r.store == nil {
+		return err
+	}
+	select {
+	case r.waiting.turn <- struct{}{}:
+		defer func() { <-r.waiting.turn }()
+	case <-ctx.Done():
+		return nil
+	}
+	var collecting sync.WaitGroup
+	defer collecting.Wait()
+	collecting.Go(func() { r.collect(ctx) })
+	for ctx.Err() == nil {
+		in, err := r.retryDue(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.log.Warn("cannot look for waiting messages", "error", err)
+			in = lookEvery
+		}
+		timer := time.NewTimer(in)
+		select {
+		case <-timer.C:
+		case <-r.waiting.wake:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// retryDue tries what is due, and says when to look again.
+func (r *Replica) retryDue(ctx context.Context) (time.Duration, error) {
+	for {
+		in, some, err := r.store.NextWaiting(ctx)
+		if err != nil {
+			return 0, err
+		}
+		r.waiting.orphans.Store(some)
+		if !some || in > 0 {
+			if !some {
+				in = lookEvery
+			}
+			return min(in, lookEvery), nil
+		}
+		claimed, err := r.store.ClaimWaiting(ctx, r.config.Batch, claimLease)
+		if err != nil {
+			return 0, err
+		}
+		if len(claimed) == 0 { // another process was faster
+			return lookEvery, nil
+		}
+		r.again(ctx, claimed)
+	}
+}
+
+// again applies claimed messages and returns when each has its new fate.
+func (r *Replica) again(ctx context.Context, claimed []store.Waiting) {
+	var pending sync.WaitGroup
+	items := make([]*item, len(claimed))
+	pending.Add(len(items))
+	for i, w := range claimed {
+		it := r.read(ctx, "", w.Body, w.Metadata)
+		it.attempts = w.Attempts
+		state := w.Applied
+		it.claimed = &state
+		it.done = func(*item) { pending.Done() }
+		items[i] = it
+	}
+	r.submit(items...)
+	pending.Wait()
+}
+
+// Waiting returns how many messages wait for another try, per model.
+func (r *Replica) Waiting(ctx context.Context) (map[string]int64, error) {
+	if r.store == nil {
+		return map[string]int64{"": r.waiting.inMemory.Load()}, nil
+	}
+	return r.store.CountWaiting(ctx)
+}
+
+// collect deletes tombstones that no late message can need.
+func (r *Replica) collect(ctx context.Context) {
+	if r.config.KeepTombstones < 0 {
+		return
+	}
+	for pause := rand.N(collectEvery); ; pause = collectEvery {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		if n, err := r.CollectTombstones(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("cannot collect tombstones", "error", err)
+		} else if n > 0 {
+			r.log.Info("tombstones collected", "keys", n)
+		}
+	}
+}
+
+// CollectTombstones forgets the deleted keys that are older than Config.KeepTombstones, now, and says how many. Maintain
+// does it every hour.
+func (r *Replica) CollectTombstones(ctx context.Context) (total int64, err error) {
+	if r.store == nil || r.config.KeepTombstones < 0 {
+		return 0, nil
+	}
+	for {
+		n, err := r.store.CollectTombstones(ctx, r.config.KeepTombstones, collectChunk)
+		total += n
+		if err != nil || n < collectChunk {
+			return total, err
+		}
+	}
+}
