@@ -107,7 +107,7 @@ func (c *childTable) clear(ctx context.Context, tx bun.Tx, parents []*row) error
 // replace makes the children of rows those of their lists, where they have one.
 func (c *childTable) replace(ctx context.Context, tx bun.Tx, rows []*row) error {
 	position := 0
-	for i, child := range c.mirror.children {
+	for i, child := range c.children {
 		if child == c {
 			position = i
 		}

@@ -50,7 +50,7 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 	}
 	m := &mirror{binding: b, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
 	m.shape.Store(&mirrorShape{})
-	for _, name := range b.children {
+	for _, name := range b.childNames {
 		child, err := newChildTable(m, name)
 		if err != nil {
 			return nil, err

@@ -44,7 +44,7 @@ func Required(fields ...string) Option {
 // rows: a save that has the list makes the table's rows of this parent exactly those of the list, a delete deletes them.
 // relation is the Go name of the field or bun's (Lines, lines).
 func Children(relation string) Option {
-	return func(b *binding) { b.children = append(b.children, relation) }
+	return func(b *binding) { b.childNames = append(b.childNames, relation) }
 }
 
 // WithRetry gives the model a retry policy of its own. Its zero fields are those of Config.Retry.

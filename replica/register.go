@@ -92,7 +92,7 @@ func bindHandler[T any](
 			return errors.New("the handler is nil")
 		case needsDB && r.db == nil:
 			return errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
-		case len(b.fixed) > 0 || len(b.children) > 0:
+		case len(b.fixed) > 0 || len(b.childNames) > 0:
 			return errors.New("Constant, Computed and Children are for Register: a handler writes what it wants")
 		}
 		b.prepare = func(m *envelope.Message) (any, error) { return newEvent[T](b, m) }
@@ -103,14 +103,14 @@ func bindHandler[T any](
 
 // binding is one registered model: one of mirror, handle, handleBatch and call is set.
 type binding struct {
-	model    string
-	table    *schema.Table
-	shapes   shapes
-	renamed  map[string]string // column → field of the message, where they differ
-	fixed    map[string]computation
-	required []string
-	children []string
-	retry    RetryPolicy
+	model      string
+	table      *schema.Table
+	shapes     shapes
+	renamed    map[string]string // column → field of the message, where they differ
+	fixed      map[string]computation
+	required   []string
+	childNames []string
+	retry      RetryPolicy
 
 	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
 	prepare     func(*envelope.Message) (any, error)

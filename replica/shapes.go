@@ -26,7 +26,7 @@ type parent struct {
 
 // loadShapes reads the shapes of the tables, unless that is done.
 func (b *batch) loadShapes(ctx context.Context) error {
-	s := &b.Replica.shapes
+	s := &b.shapes
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.loaded {

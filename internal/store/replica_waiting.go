@@ -71,27 +71,28 @@ func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) erro
 func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	found := make(map[Key]Applied)
 	for chunk := range slices.Chunk(keys, maxKeys) {
-		rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
-			` FROM ? WHERE (model, "key") IN (?)`), s.table("replica_waiting"), tuples(chunk))
-		if err != nil {
-			return nil, fmt.Errorf("look for waiting messages: %w", err)
-		}
-		for rows.Next() {
-			var a Applied
-			if err = scanApplied(rows, &a); err != nil {
-				break
-			}
-			found[a.Key] = a
-		}
-		if err == nil {
-			err = rows.Err()
-		}
-		_ = rows.Close() // a read error surfaces in rows.Err
-		if err != nil {
+		if err := s.waitingFor(ctx, tx, chunk, found); err != nil {
 			return nil, fmt.Errorf("look for waiting messages: %w", err)
 		}
 	}
 	return found, nil
+}
+
+func (s *Store) waitingFor(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+		` FROM ? WHERE (model, "key") IN (?)`), s.table("replica_waiting"), tuples(keys))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var a Applied
+		if err := scanApplied(rows, &a); err != nil {
+			return err
+		}
+		into[a.Key] = a
+	}
+	return rows.Err()
 }
 
 // RemoveWaiting deletes messages that wait no more; one that was replaced meanwhile stays.
