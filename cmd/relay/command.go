@@ -15,18 +15,23 @@ const (
 	exitOK       = 0
 	exitFailed   = 1
 	exitBadUsage = 2
+	exitPartly   = 3
 )
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := command(stdout, stderr).Run(ctx, args)
 	var usage *usageError
+	var partly *partlyError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &usage):
 		fmt.Fprintln(stderr, usage)
 		return exitBadUsage
+	case errors.As(err, &partly):
+		fmt.Fprintln(stderr, partly)
+		return exitPartly
 	default:
 		fmt.Fprintf(stderr, "error: %v\n", err)
 		return exitFailed
@@ -46,6 +51,9 @@ func (e *usageError) Error() string {
 	}
 	return text.String()
 }
+
+// partlyError is what was asked for and not done, where nothing went wrong.
+type partlyError struct{ error }
 
 func command(stdout, stderr io.Writer) *cli.Command {
 	o := &options{stdout: stdout, stderr: stderr}
@@ -72,22 +80,27 @@ func command(stdout, stderr io.Writer) *cli.Command {
 				Flags:  o.statusFlags(),
 				Action: o.status,
 			},
+			o.deadLetters(),
 		},
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.Args().Present() {
-				return wrong(errors.New("unknown command: use run, migrate or status"))
+				return wrong(errors.New("unknown command: use run, migrate, status or dead-letters"))
 			}
-			return wrong(errors.New("no command: use run, migrate or status, or --help"))
+			return wrong(errors.New("no command: use run, migrate, status or dead-letters, or --help"))
 		},
 		Writer:    stdout,
 		ErrWriter: stderr,
 		// The default prints and exits by itself for some errors.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
-	for _, cmd := range append(root.Commands, root) {
-		cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-			return wrong(err)
-		}
-	}
+	reportUsage(root)
 	return root
+}
+
+// reportUsage makes a mistake in the flags of a command, or of one below it, a usage error.
+func reportUsage(cmd *cli.Command) {
+	cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error { return wrong(err) }
+	for _, below := range cmd.Commands {
+		reportUsage(below)
+	}
 }

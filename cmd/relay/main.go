@@ -3,9 +3,11 @@
 //	relay migrate --db postgres://…
 //	relay run     --db postgres://… --broker amqp://…
 //	relay status  --db postgres://…
+//	relay dead-letters list|show|retry|purge --db postgres://…
 //
-// It exits with 0 on success (run: after SIGINT or SIGTERM and a clean stop), 1 when something failed, and 2 when the
-// configuration is wrong. Passwords appear in no output.
+// It exits with 0 on success (run: after SIGINT or SIGTERM and a clean stop), 1 when something failed, 2 when the
+// configuration is wrong, and 3 when nothing failed but not everything asked for was done, because there was none or
+// because it would have done harm. Passwords appear in no output.
 //
 // Neighbours: package relay does the work; this package is flags, wiring and exit codes.
 package main

@@ -31,7 +31,9 @@ type options struct {
 	side, dialect string // migrate
 	print         bool
 
-	json bool // status
+	json bool // status and others
+
+	letters letterOptions // dead-letters
 
 	closers []io.Closer
 }

@@ -110,9 +110,13 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 	return nil
 }
 
-// messageColumns are those that a dead letter shares with the message it was.
-const messageColumns = `id, lane, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, ` +
-	"correlation_id, updated_at, created_at, expires_at"
+// messageColumns are those that a dead letter shares with the message it was; contentColumns those of them that it keeps
+// when it goes back.
+const (
+	messageColumns = "id, lane, created_at, " + contentColumns
+	contentColumns = `model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, ` +
+		"correlation_id, updated_at, expires_at"
+)
 
 func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane, f Failure) error {
 	i := slices.IndexFunc(lanes, func(l Lane) bool { return l.Lane == f.Lane })

@@ -38,6 +38,11 @@ func Relay(t *testing.T, newURL func(testing.TB) string) {
 		"a dead letter is the whole message":              buriesWhole,
 		"an error text with anything in it is stored":     storesAnyErrorText,
 		"status counts": countsStatus,
+		"a dead letter goes back whole, behind its key": putsBackWhole,
+		"a superseded dead letter stays":                keepsSuperseded,
+		"a dead letter of a deleted key stays":          keepsDeleted,
+		"a retry waits for a writer of its key":         retryWaitsForWriters,
+		"dead letters are chosen, paged and purged":     listsAndPurges,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,357 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// letterOptions are the flags that choose dead letters.
+type letterOptions struct {
+	ids        []int64
+	model, key string
+	olderThan  time.Duration
+	all        bool
+	limit      int
+	after      int64
+}
+
+var (
+	idSetting        = setting{flag: "--id"}
+	olderThanSetting = setting{flag: "--older-than"}
+	limitSetting     = setting{flag: "--limit"}
+)
+
+func (o *options) deadLetters() *cli.Command {
+	json := func(usage string) cli.Flag { return &cli.BoolFlag{Name: "json", Destination: &o.json, Usage: usage} }
+	return &cli.Command{
+		Name:  "dead-letters",
+		Usage: "look at the messages that were given up, send them again, or forget them",
+		Commands: []*cli.Command{
+			{
+				Name:  "list",
+				Usage: "list them, oldest first",
+				Flags: append(o.letterFlags(), json("a JSON line for each instead of a table"),
+					&cli.IntFlag{Name: "limit", Destination: &o.letters.limit, Value: 100, Usage: "list so many at most; 0: all"},
+					&cli.Int64Flag{Name: "after", Destination: &o.letters.after, Usage: "go on behind this id"}),
+				Action: o.listLetters,
+			},
+			{
+				Name:   "show",
+				Usage:  "show one with everything in it",
+				Flags:  []cli.Flag{o.idFlag(), json("one JSON object")},
+				Action: o.showLetters,
+			},
+			{
+				Name:  "retry",
+				Usage: "send them again, unless a newer message of their key has been sent or is on its way",
+				Flags: append(o.letterFlags(), o.allFlag("retry"), json("a JSON line for each")),
+				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
+					"The exit code is 3 when something stayed.",
+				Action: o.retryLetters,
+			},
+			{
+				Name:   "purge",
+				Usage:  "forget them for good",
+				Flags:  append(o.letterFlags(), o.allFlag("purge"), json("one JSON object")),
+				Action: o.purgeLetters,
+			},
+		},
+		Action: func(context.Context, *cli.Command) error {
+			return wrong(errors.New("use dead-letters list, show, retry or purge"))
+		},
+	}
+}
+
+func (o *options) idFlag() cli.Flag {
+	return &cli.Int64SliceFlag{Name: "id", Destination: &o.letters.ids, Usage: "the one with this id; may be repeated"}
+}
+
+func (o *options) allFlag(verb string) cli.Flag {
+	return &cli.BoolFlag{Name: "all", Destination: &o.letters.all, Usage: verb + " all of them"}
+}
+
+func (o *options) letterFlags() []cli.Flag {
+	return []cli.Flag{
+		o.idFlag(),
+		&cli.StringFlag{Name: "model", Destination: &o.letters.model, Usage: "those of this model"},
+		&cli.StringFlag{Name: "key", Destination: &o.letters.key, Usage: "those of this key"},
+		&cli.DurationFlag{Name: "older-than", Destination: &o.letters.olderThan, Usage: "those given up so long ago, as in 72h"},
+	}
+}
+
+func (o *options) letterFilter() store.DeadLetterFilter {
+	f := store.DeadLetterFilter{IDs: o.letters.ids, Model: o.letters.model, Key: o.letters.key, After: o.letters.after}
+	if o.letters.olderThan > 0 {
+		f.Before = time.Now().Add(-o.letters.olderThan)
+	}
+	return f
+}
+
+// openLetters checks the flags and opens the outbox; close closes it. choice says that something must be chosen.
+func (o *options) openLetters(ctx context.Context, cmd *cli.Command, choice bool) (*store.Store, error) {
+	l := o.letters
+	var choiceErr, timeErr, limitErr error
+	chosen := len(l.ids) > 0 || l.model != "" || l.key != "" || l.olderThan != 0
+	if choice && chosen == l.all {
+		choiceErr = errors.New("choose which: --id, --model, --key or --older-than, or else --all")
+	}
+	if l.olderThan < 0 {
+		timeErr = olderThanSetting.wrong(fmt.Errorf("%s, want a positive time", l.olderThan))
+	}
+	if l.limit < 0 {
+		limitErr = limitSetting.wrong(fmt.Errorf("%d, want 0 or more", l.limit))
+	}
+	s, dbErr := o.openStore()
+	if err := wrong(noArguments(cmd), dbErr, choiceErr, timeErr, limitErr); err != nil {
+		return nil, err
+	}
+	return s, s.RequireMigrated(ctx, store.Outbox)
+}
+
+// letterObject is what --json prints of a dead letter. Names are never changed, only added.
+type letterObject struct {
+	ID       int64     `json:"id"`
+	Model    string    `json:"model"`
+	Key      string    `json:"key"`
+	Revision int64     `json:"revision"`
+	Signal   string    `json:"signal"`
+	Queue    string    `json:"queue,omitempty"`
+	Attempts int       `json:"attempts"`
+	Error    string    `json:"error"`
+	Created  time.Time `json:"created"`
+	Dead     time.Time `json:"dead"`
+
+	*contentObject
+}
+
+// contentObject is the rest of it, which only show prints.
+type contentObject struct {
+	After         *int64            `json:"after"`
+	PK            json.RawMessage   `json:"pk"`
+	Data          json.RawMessage   `json:"data"`
+	Previous      json.RawMessage   `json:"previous,omitempty"`
+	Meta          json.RawMessage   `json:"meta,omitempty"`
+	Headers       map[string]string `json:"headers,omitempty"`
+	CorrelationID string            `json:"correlation_id,omitempty"`
+	Updated       time.Time         `json:"updated"`
+	Expires       *time.Time        `json:"expires,omitempty"`
+}
+
+func letterOf(d store.DeadLetter) letterObject {
+	return letterObject{
+		ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision, Signal: d.Signal, Queue: d.Queue,
+		Attempts: d.Attempts, Error: d.Error, Created: d.Created, Dead: d.Dead,
+	}
+}
+
+func contentOf(d store.DeadLetter) *contentObject {
+	c := &contentObject{
+		After: d.After, PK: d.PK, Data: d.Data, Previous: d.Previous, Meta: d.Meta, Headers: d.Headers,
+		CorrelationID: d.CorrelationID, Updated: d.Updated,
+	}
+	if !d.Expires.IsZero() {
+		c.Expires = &d.Expires
+	}
+	return c
+}
+
+func (o *options) listLetters(ctx context.Context, cmd *cli.Command) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
+	s, err := o.openLetters(ctx, cmd, false)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		out := json.NewEncoder(o.stdout)
+		return s.DeadLetters(ctx, o.letterFilter(), o.letters.limit, func(d store.DeadLetter) error { return out.Encode(letterOf(d)) })
+	}
+	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	var listed int
+	var last int64
+	err = s.DeadLetters(ctx, o.letterFilter(), o.letters.limit, func(d store.DeadLetter) error {
+		if listed == 0 {
+			fmt.Fprintln(table, "ID\tMODEL\tKEY\tREVISION\tSIGNAL\tGIVEN UP\tATTEMPTS\tERROR")
+		}
+		listed++
+		last = d.ID
+		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n", d.ID, d.Model, oneLine(d.Key), d.Revision, d.Signal,
+			d.Dead.Format(time.RFC3339), d.Attempts, oneLine(d.Error))
+		return nil
+	})
+	if err := errors.Join(err, table.Flush()); err != nil {
+		return err
+	}
+	switch listed {
+	case 0:
+		fmt.Fprintln(o.stdout, "no dead letters")
+	case o.letters.limit:
+		fmt.Fprintf(o.stdout, "there may be more: --after %d\n", last)
+	}
+	return nil
+}
+
+// oneLine makes any text one cell of a table on a terminal: what a key or an error holds came from outside.
+func oneLine(text string) string {
+	const limit = 100
+	quoted := fmt.Sprintf("%q", text)
+	if quoted == `"`+text+`"` {
+		quoted = text
+	}
+	if runes := []rune(quoted); len(runes) > limit {
+		return string(runes[:limit-1]) + "…"
+	}
+	return quoted
+}
+
+func (o *options) showLetters(ctx context.Context, cmd *cli.Command) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
+	var idErr error
+	if len(o.letters.ids) == 0 {
+		idErr = wrong(idSetting.wrong(errors.New("not set, want the id of a dead letter, as dead-letters list shows it")))
+	}
+	s, err := o.openLetters(ctx, cmd, false)
+	if err := errors.Join(idErr, err); err != nil {
+		return err
+	}
+	shown := 0
+	err = s.DeadLetters(ctx, o.letterFilter(), 0, func(d store.DeadLetter) error {
+		shown++
+		object := letterOf(d)
+		object.contentObject = contentOf(d)
+		if o.json {
+			return json.NewEncoder(o.stdout).Encode(object)
+		}
+		return o.printLetter(object)
+	})
+	if err == nil && shown < len(o.letters.ids) {
+		return &partlyError{fmt.Errorf("%d of %d ids are no dead letters", len(o.letters.ids)-shown, len(o.letters.ids))}
+	}
+	return err
+}
+
+func (o *options) printLetter(d letterObject) error {
+	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(table, "%s\t%s\n", name, value)
+		}
+	}
+	line("id", fmt.Sprint(d.ID))
+	line("message", fmt.Sprintf("%s of %s %s, revision %d", d.Signal, d.Model, oneLine(d.Key), d.Revision))
+	line("queue", d.Queue)
+	line("written", d.Created.Format(time.RFC3339Nano))
+	line("given up", fmt.Sprintf("%s, after %d attempts", d.Dead.Format(time.RFC3339Nano), d.Attempts))
+	line("error", fmt.Sprintf("%q", d.Error))
+	line("correlation id", d.CorrelationID)
+	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
+		line("header", fmt.Sprintf("%q: %q", name, d.Headers[name]))
+	}
+	if d.Expires != nil {
+		line("expires", d.Expires.Format(time.RFC3339Nano))
+	}
+	line("data", string(d.Data))
+	line("previous", string(d.Previous))
+	line("meta", string(d.Meta))
+	return table.Flush()
+}
+
+// retriedObject is what retry --json prints of each.
+type retriedObject struct {
+	ID       int64  `json:"id"`
+	Model    string `json:"model"`
+	Key      string `json:"key"`
+	Revision int64  `json:"revision"`
+	Retried  bool   `json:"retried"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+func (o *options) retryLetters(ctx context.Context, cmd *cli.Command) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
+	s, err := o.openLetters(ctx, cmd, true)
+	if err != nil {
+		return err
+	}
+	const page = 500
+	retried, stayed := 0, 0
+	for filter := o.letterFilter(); ; {
+		var letters []retriedObject
+		err := s.DeadLetters(ctx, filter, page, func(d store.DeadLetter) error {
+			letters = append(letters, retriedObject{ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, d := range letters {
+			err := s.RetryDeadLetter(ctx, d.ID)
+			switch {
+			case errors.Is(err, sql.ErrNoRows):
+				continue // somebody else retried or purged it just now
+			case errors.Is(err, store.ErrSuperseded):
+				stayed++
+				d.Reason = err.Error()
+			case err != nil:
+				return err
+			default:
+				retried++
+				d.Retried = true
+			}
+			if err := o.reportRetried(d); err != nil {
+				return err
+			}
+		}
+		if len(letters) < page {
+			break
+		}
+		filter.After = letters[page-1].ID
+	}
+	if !o.json {
+		fmt.Fprintf(o.stdout, "%d sent again, %d superseded\n", retried, stayed)
+	}
+	switch {
+	case stayed > 0:
+		return &partlyError{fmt.Errorf("%d dead letters stay, because newer messages of their keys were sent: "+
+			"relay dead-letters purge forgets them", stayed)}
+	case retried == 0:
+		return &partlyError{errors.New("no dead letter was found")}
+	}
+	return nil
+}
+
+func (o *options) reportRetried(d retriedObject) error {
+	if o.json {
+		return json.NewEncoder(o.stdout).Encode(d)
+	}
+	if !d.Retried {
+		fmt.Fprintf(o.stdout, "%s %s, revision %d: %s\n", d.Model, oneLine(d.Key), d.Revision, d.Reason)
+	}
+	return nil
+}
+
+func (o *options) purgeLetters(ctx context.Context, cmd *cli.Command) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
+	s, err := o.openLetters(ctx, cmd, true)
+	if err != nil {
+		return err
+	}
+	purged, err := s.PurgeDeadLetters(ctx, o.letterFilter())
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return json.NewEncoder(o.stdout).Encode(map[string]int64{"purged": purged})
+	}
+	fmt.Fprintf(o.stdout, "%d purged\n", purged)
+	return nil
+}

@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// DeadLetter is a message that the relay gave up.
+type DeadLetter struct {
+	Message
+	// Attempts is how often it was tried.
+	Attempts int
+	// Error is why the last attempt failed.
+	Error string
+	// Dead is when it was given up.
+	Dead time.Time
+}
+
+// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero value chooses all.
+type DeadLetterFilter struct {
+	IDs        []int64
+	Model, Key string
+	// Before chooses those given up before that time.
+	Before time.Time
+	// After chooses those with a larger identity: where an earlier page ended.
+	After int64
+}
+
+func (s *Store) where(f DeadLetterFilter) (condition string, args []any) {
+	conditions := []string{"id > ?"}
+	args = append(args, f.After)
+	add := func(condition string, arg any) {
+		conditions, args = append(conditions, condition), append(args, arg)
+	}
+	if len(f.IDs) > 0 {
+		add("id IN (?)", bun.List(f.IDs))
+	}
+	if f.Model != "" {
+		add("model = ?", f.Model)
+	}
+	if f.Key != "" {
+		add(s.sql(`"key" = ?`), f.Key)
+	}
+	if !f.Before.IsZero() {
+		add("dead_at < ?", s.dialect.time(f.Before))
+	}
+	return strings.Join(conditions, " AND "), args
+}
+
+// DeadLetters calls fn for at most limit dead letters, in the order of their identity; 0 means all of them. Do not use
+// the store inside fn: on SQLite it may wait for itself.
+func (s *Store) DeadLetters(ctx context.Context, f DeadLetterFilter, limit int, fn func(DeadLetter) error) error {
+	condition, args := s.where(f)
+	query := s.sql(`
+		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, correlation_id, `) +
+		s.dialect.micros("updated_at") + ", " + s.dialect.micros("created_at") + ", " + s.dialect.micros("expires_at") +
+		", attempts, last_error, " + s.dialect.micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id"
+	if limit > 0 {
+		query += fmt.Sprintf(" LIMIT %d", limit)
+	}
+	rows, err := s.db.QueryContext(ctx, query, append([]any{s.table("outbox_dead_letters")}, args...)...)
+	if err != nil {
+		return fmt.Errorf("read dead letters: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		d, err := scanDeadLetter(rows)
+		if err != nil {
+			return fmt.Errorf("read a dead letter: %w", err)
+		}
+		if err := fn(d); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read dead letters: %w", err)
+	}
+	return nil
+}
+
+func scanDeadLetter(rows *sql.Rows) (d DeadLetter, err error) {
+	var queue, correlation sql.NullString
+	var headers []byte
+	var updated, created, dead int64
+	var expires sql.NullInt64
+	err = rows.Scan(&d.ID, &d.Model, &d.Key, &d.Revision, &d.After, &d.Signal, &queue, (*[]byte)(&d.PK), (*[]byte)(&d.Data),
+		(*[]byte)(&d.Previous), (*[]byte)(&d.Meta), &headers, &correlation, &updated, &created, &expires, &d.Attempts, &d.Error, &dead)
+	if err != nil {
+		return d, err
+	}
+	// Headers that are none are perhaps why the message died. They are shown as they are.
+	if len(headers) > 0 && json.Unmarshal(headers, &d.Headers) != nil {
+		d.Headers = map[string]string{"": string(headers)}
+	}
+	d.Queue, d.CorrelationID = queue.String, correlation.String
+	d.Updated, d.Created, d.Dead = time.UnixMicro(updated).UTC(), time.UnixMicro(created).UTC(), time.UnixMicro(dead).UTC()
+	if expires.Valid {
+		d.Expires = time.UnixMicro(expires.Int64).UTC()
+	}
+	return d, nil
+}
+
+// ErrSuperseded is why a dead letter stays one: sent now it would overtake, or bring back what is gone.
+var ErrSuperseded = errors.New("it is superseded")
+
+// RetryDeadLetter puts a dead letter back into the outbox, if nothing newer of its key was ever sent or is on its way:
+// else it returns ErrSuperseded with the reason, and the letter stays. It returns sql.ErrNoRows for one that is not
+// there any more.
+//
+// The key is locked in the ledger as any writer locks it. So what a writer appends afterwards stands behind the message,
+// and what one appended before has made it superseded.
+func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
+	err := s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		var d Message
+		err := tx.QueryRowContext(ctx, s.sql(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
+			s.table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
+		if err != nil {
+			return err
+		}
+		if err := s.requireNewest(ctx, tx, d); err != nil {
+			return err
+		}
+		lanes, err := s.laneCount(ctx, tx)
+		if err != nil {
+			return err
+		}
+		put, err := tx.ExecContext(ctx, s.sql("INSERT INTO ? (lane, "+contentColumns+") SELECT ?, "+contentColumns+" FROM ? WHERE id = ?"),
+			s.table("outbox_messages"), lane(d.Model, d.Key, lanes), s.table("outbox_dead_letters"), id)
+		if err != nil {
+			return err
+		}
+		if n, err := put.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, sql.ErrNoRows) // another retry was first
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_dead_letters"), id)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("retry dead letter %d: %w", id, err)
+	}
+	return nil
+}
+
+// requireNewest locks the key of a message and returns an error unless the message is the newest one of its key.
+func (s *Store) requireNewest(ctx context.Context, tx bun.Tx, m Message) error {
+	// Locks on every database alike.
+	_, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET revision = revision WHERE model = ? AND "key" = ?`),
+		s.table("outbox_revisions"), m.Model, m.Key)
+	if err != nil {
+		return err
+	}
+	var revision, produced int64
+	var deleted bool
+	err = tx.QueryRowContext(ctx, s.sql(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
+		s.table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%w: the ledger does not know its key", ErrSuperseded)
+	case err != nil:
+		return err
+	case produced > m.Revision:
+		return fmt.Errorf("%w: revision %d of its key has been sent or is on its way", ErrSuperseded, produced)
+	case deleted && m.Signal != "DELETE":
+		return fmt.Errorf("%w: its key was deleted in revision %d", ErrSuperseded, revision)
+	default:
+		return nil
+	}
+}
+
+// PurgeDeadLetters forgets dead letters for good and returns how many.
+func (s *Store) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
+	condition, args := s.where(f)
+	done, err := s.db.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.table("outbox_dead_letters")}, args...)...)
+	if err != nil {
+		return 0, fmt.Errorf("purge dead letters: %w", err)
+	}
+	n, err := done.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("count purged dead letters: %w", err)
+	}
+	return n, nil
+}
