@@ -55,7 +55,7 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 // common is what the messages of one model and transaction share.
 func (m *model) common(ctx context.Context) (store.Message, error) {
 	meta, err := m.metaJSON(ctx)
-	return store.Message{Model: m.id, Meta: meta, CorrelationID: correlationOf(ctx)}, err
+	return store.Message{Model: m.id, Meta: meta, CorrelationID: correlationOf(ctx), Keep: m.everyRevision}, err
 }
 
 // states serializes the rows of the changes that are sent as SAVE, all at once.

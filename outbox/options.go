@@ -107,9 +107,10 @@ func FilterKeepsCopies() Option {
 
 // TrackPrevious sends, with every SAVE that changes one of the named columns, the value it had before the transaction
 // (previous_data). The values are kept in the ledger, so they are right for partial and bulk updates too; a row that
-// was never sent has none. The relay does not compact the messages of such a model.
+// was never sent has none. It implies [EveryRevision].
 func TrackPrevious(names ...string) Option {
 	return func(m *model) (err error) {
+		m.everyRevision = true
 		m.tracked, err = m.fieldsNamed("TrackPrevious", names)
 		return err
 	}
@@ -138,6 +139,14 @@ func ExpireAfter(ttl time.Duration) Option {
 		}
 		return nil
 	}
+}
+
+// EveryRevision sends every revision. Without it the relay drops a message that is still unsent when its entity has a newer
+// one, because a message holds the whole state: catching up after an outage then takes as many messages as there are
+// entities, not changes. Choose it where a handler must see each change. It costs speed too: the next message of an
+// entity waits until the broker has confirmed the one before.
+func EveryRevision() Option {
+	return func(m *model) error { m.everyRevision = true; return nil }
 }
 
 // Silent counts revisions and sends nothing: for a model that is dumped and synced, not followed.

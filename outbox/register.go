@@ -21,16 +21,17 @@ type model struct {
 	id    string // CQRS id
 	table *schema.Table
 
-	columns     []*schema.Field // what a SAVE carries
-	relations   []string
-	serialize   func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error)
-	filter      func(row reflect.Value) bool
-	keepsCopies bool
-	tracked     []*schema.Field
-	meta        func(ctx context.Context) map[string]any
-	deleteData  func(ctx context.Context, row reflect.Value) map[string]any
-	ttl         time.Duration
-	silent      bool
+	columns       []*schema.Field // what a SAVE carries
+	relations     []string
+	serialize     func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error)
+	filter        func(row reflect.Value) bool
+	keepsCopies   bool
+	tracked       []*schema.Field
+	meta          func(ctx context.Context) map[string]any
+	deleteData    func(ctx context.Context, row reflect.Value) map[string]any
+	ttl           time.Duration
+	silent        bool
+	everyRevision bool
 
 	plain atomic.Pointer[plain] // what the catalog said of the table
 }

@@ -62,7 +62,7 @@ func (b *Box) canonical(event *bun.QueryEvent) *model {
 // savesRead says that a message is made of nothing but the row, on a database that can tell whether a row is what was
 // written (PlainColumns).
 func (m *model) savesRead(db *bun.DB) bool {
-	return m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && len(m.relations)+len(m.tracked) == 0 &&
+	return m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && !m.everyRevision && len(m.relations)+len(m.tracked) == 0 &&
 		db.Dialect().Name() == dialect.PG
 }
 

@@ -201,7 +201,7 @@ func save(key string, revision int64) store.Message {
 	}
 	m := store.Message{
 		Model: "order", Key: key, Revision: revision, Signal: "SAVE",
-		PK: pk, Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
+		PK: pk, Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(), Keep: true,
 	}
 	if revision > 0 {
 		after := revision - 1

@@ -2,53 +2,314 @@ package relay
 
 import (
 	"context"
+	"math"
+	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// round is a walk over the lanes. Where one claim cannot ask them all, because they outnumber BatchSize or because
-// messages are large, the next claim goes on at the lane after, so that every lane has its turn.
-type round struct {
-	lane  int  // where the next claim goes on
-	more  bool // a lane that was asked has more messages
-	limit int  // how many messages a claim may bring: BatchSize, less while they are large
+// reader decides what is read next, and when.
+type reader struct {
+	batch     int
+	idle      time.Duration // the longest time between two claims
+	heartbeat time.Duration
+
+	positions []*position
+	at        time.Time     // when to claim next
+	poll      time.Duration // how long after that, if there is nothing
+	again     bool          // there may be something that the claim under way does not see
+	full      []*position   // lanes that gave as much as they were asked for, so may have more at once
+	turned    int           // where in positions the next claim starts
+	deep      bool          // the last claim asked full lanes only
+
+	dueAt     time.Time // when a key may stop waiting; zero without one
+	checkAt   time.Time // when to ask who writes
+	backAt    time.Time // when to look back
+	compactAt time.Time
+	window    int // how many messages the next compaction looks at
 }
 
-// claim reads the next messages, about equally many of each lane. more says that a further claim would find others.
-func (r *Relay) claim(ctx context.Context) (claimed []store.Claimed, more bool, err error) {
-	left := r.lease.from(r.round.lane)
-	if len(left) == 0 { // no lanes, or those that were left in this round have gone to another relay
-		more = r.round.more
-		r.round = round{limit: r.round.limit}
-		return nil, more, nil
-	}
-	lanes := left[:min(len(left), r.round.limit)]
-	perLane := r.round.limit / len(lanes)
-	claimed, cut, err := r.store.Claim(ctx, lanes, perLane)
-	if err != nil {
-		return nil, false, err
-	}
-	last := lanes[len(lanes)-1]
-	if cut {
-		last = claimed[len(claimed)-1].Lane
-		r.round.limit = len(claimed)
-	}
-	r.round.lane = last + 1
-	r.round.more = r.round.more || cut || anyFull(claimed, perLane)
-	if last < left[len(left)-1] {
-		return claimed, true, nil
-	}
-	more = r.round.more
-	r.round = round{limit: min(2*r.round.limit, r.cfg.BatchSize)}
-	return claimed, more, nil
+const (
+	checkEvery = 50 * time.Millisecond
+
+	// A look back starts at the very beginning, for what was put there by hand.
+	backEvery = 2 * time.Second
+
+	// share is the part of the time, 1 in so many, that looking back and compacting in vain may take.
+	share = 50
+
+	minWindow, maxWindow = 16 << 10, 256 << 10
+)
+
+func newReader(cfg Config) reader {
+	return reader{batch: cfg.BatchSize, idle: cfg.PollInterval, heartbeat: cfg.heartbeat(), poll: minPoll, window: minWindow}
 }
 
-// anyFull says whether a lane gave as many messages as it was asked for, and so may have more.
-func anyFull(claimed []store.Claimed, perLane int) bool {
-	for i := perLane - 1; i < len(claimed); i++ {
-		if claimed[i].Lane == claimed[i-perLane+1].Lane {
-			return true
+// restart forgets how far lanes were read.
+func (r *reader) restart(lanes []store.Lane) {
+	positions := make([]*position, len(lanes))
+	for i, l := range lanes {
+		positions[i] = &position{lane: l.Lane}
+	}
+	*r = reader{batch: r.batch, idle: r.idle, heartbeat: r.heartbeat, poll: minPoll, window: minWindow, positions: positions}
+}
+
+// hurry makes the next claim come at once.
+func (r *reader) hurry() { r.poll, r.at, r.again = minPoll, time.Time{}, true }
+
+// soon makes the next claim come as after any work.
+func (r *reader) soon() {
+	r.poll = minPoll
+	if at := time.Now().Add(minPoll); r.at.After(at) {
+		r.at = at
+	}
+}
+
+// lookIn makes a claim come when a key may have stopped waiting.
+func (r *reader) lookIn(wait time.Duration) {
+	if at := time.Now().Add(wait); r.dueAt.IsZero() || at.Before(r.dueAt) {
+		r.dueAt = at
+	}
+	r.notLater()
+}
+
+func (r *reader) notLater() {
+	if !r.dueAt.IsZero() && r.dueAt.Before(r.at) {
+		r.at = r.dueAt
+	}
+}
+
+// plan is one claim.
+type plan struct {
+	positions []*position
+	starts    []store.Start
+	cursors   []int64 // as they were
+	perLane   int
+	check     bool // ask who writes, so that floors can move
+	back      bool // start at the very beginning
+	compact   int  // look at so many messages before, 0 for none
+}
+
+func (r *reader) plan(now time.Time) plan {
+	p := plan{back: !now.Before(r.backAt)}
+	if !r.dueAt.IsZero() && !now.Before(r.dueAt) {
+		r.dueAt = time.Time{}
+	}
+	r.again = false
+	p.positions = append(p.positions, r.positions[r.turned:]...)
+	p.positions = append(p.positions, r.positions[:r.turned]...)
+	// Few full lanes are asked for all there is room for, but every other time only, so that they hold up no others.
+	r.deep = !r.deep && !p.back && len(r.full) > 0 && len(r.full) <= len(r.positions)/2
+	if r.deep {
+		p.positions = r.full
+	}
+	p.perLane = max(1, r.batch/len(p.positions))
+	for _, at := range p.positions {
+		start := store.Start{Lane: at.lane, After: at.floor}
+		if p.back {
+			start.After = 0
+		}
+		p.starts = append(p.starts, start)
+		p.cursors = append(p.cursors, at.cursor)
+		p.check = p.check || at.cursor > at.floor && !now.Before(r.checkAt)
+	}
+	if len(r.full) > 0 && !now.Before(r.compactAt) {
+		p.compact = r.window
+	}
+	return p
+}
+
+// claim reads messages, if it is time and there is room for them.
+func (r *Relay) claim(work context.Context, now time.Time) {
+	if r.tasks.claiming || r.reader.at.After(now) || r.database.retry.After(now) ||
+		len(r.flow.ready) >= r.cfg.BatchSize || len(r.flow.known) >= 12*r.cfg.BatchSize+len(r.lease.lanes) ||
+		r.broker.on() && len(r.flow.ready) > 0 {
+		return
+	}
+	r.tasks.claiming = true
+	p, tenure, lanes := r.reader.plan(now), r.lease.tenure, r.lease.lanes
+	except := r.flow.except(p.starts)
+	r.tasks.start(func() func() {
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		defer cancel()
+		got, err := r.read(ctx, p, except, lanes)
+		return func() {
+			r.tasks.claiming = false
+			if current := tenure == r.lease.tenure; r.answered("claim", err) && current {
+				r.reader.note(p, got, r.flow.add(got.claimed, r.reader.lane))
+			}
+			r.flow.letGo(r.reader.lane)
+		}
+	})
+}
+
+// harvest is what a claim brought.
+type harvest struct {
+	claimed []store.Claimed
+	cut     bool
+	ended   bool // keys stopped waiting, because of a newer message
+	took    time.Duration
+
+	checked bool
+	writers map[string]bool
+	waiting func(lane int) bool
+
+	seen, dropped int // by compaction
+	compactTook   time.Duration
+}
+
+func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []store.Lane) (got harvest, err error) {
+	if p.compact > 0 {
+		if err := r.compact(ctx, p, lanes, &got); err != nil {
+			return got, err
 		}
 	}
-	return false
+	if p.check {
+		if err := r.check(ctx, &got); err != nil {
+			return got, err
+		}
+	}
+	start := time.Now()
+	claimed, cut, err := r.store.Claim(ctx, p.starts, p.perLane, except)
+	if err != nil {
+		return got, err
+	}
+	got.took, got.cut = time.Since(start), cut
+	var ended []store.Key
+	got.claimed = claimed[:0]
+	for _, m := range claimed {
+		if m.Waiting {
+			ended = append(ended, keyOf(&m))
+		} else {
+			got.claimed = append(got.claimed, m)
+		}
+	}
+	got.ended = len(ended) > 0
+	return got, r.store.Hasten(ctx, ended)
+}
+
+// compact looks at what was not read yet.
+func (r *Relay) compact(ctx context.Context, p plan, lanes []store.Lane, got *harvest) (err error) {
+	start := time.Now()
+	starts := make([]store.Start, len(p.positions))
+	for i, at := range p.starts {
+		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
+	}
+	got.seen, got.dropped, err = r.store.Compact(ctx, r.cfg.ID, lanes, starts, p.compact/len(starts)+1)
+	got.compactTook = time.Since(start)
+	r.stats.compacted.Add(int64(got.dropped))
+	return err
+}
+
+func (r *Relay) check(ctx context.Context, got *harvest) error {
+	writers, ok, err := r.store.Writers(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	if got.waiting, err = r.store.WaitingLanes(ctx); err != nil {
+		return err
+	}
+	got.checked, got.writers = true, make(map[string]bool, len(writers))
+	for _, writer := range writers {
+		got.writers[writer] = true
+	}
+	return nil
+}
+
+// note learns from a claim; added says how many of its messages, by lane, were not known before.
+func (r *reader) note(p plan, got harvest, added map[int]int) {
+	index := make(map[int]int, len(p.positions))
+	for i, at := range p.positions {
+		index[at.lane] = i
+	}
+	counts, last := make([]int, len(p.positions)), make([]int64, len(p.positions))
+	reached := len(p.positions) - 1 // the last lane that was read to its end or its limit
+	for _, m := range got.claimed {
+		i := index[m.Lane]
+		counts[i]++
+		if m.ID <= p.positions[i].floor && counts[i] == 1 {
+			p.positions[i].rewind(m.ID - 1) // found by looking back: what follows it must not go before it
+		}
+		last[i] = m.ID
+		if got.cut {
+			reached = i - 1
+		}
+	}
+	r.full = nil
+	for i, at := range p.positions {
+		seen := int64(math.MaxInt64)
+		if counts[i] >= p.perLane || i > reached {
+			seen = last[i]
+			r.full = append(r.full, at)
+		}
+		at.cursor = max(at.cursor, last[i])
+		if got.checked && !at.crowded && !got.waiting(at.lane) {
+			at.advance(got.writers, p.cursors[i], seen)
+		}
+	}
+	if got.cut {
+		r.turn(p.positions[reached+1])
+	}
+	r.schedule(p, got, len(added))
+}
+
+// lane returns a lane's position, nil if it is another relay's.
+func (r *reader) lane(number int) *position {
+	for _, at := range r.positions {
+		if at.lane == number {
+			return at
+		}
+	}
+	return nil
+}
+
+// turn makes the next claim start at a lane.
+func (r *reader) turn(first *position) {
+	for i, at := range r.positions {
+		if at == first {
+			r.turned = i
+		}
+	}
+}
+
+func (r *reader) schedule(p plan, got harvest, added int) {
+	now := time.Now()
+	if got.checked {
+		r.checkAt = now.Add(checkEvery)
+	} else if p.check {
+		r.checkAt = now.Add(time.Hour) // the database cannot tell
+	}
+	if p.back {
+		r.backAt = now.Add(max(backEvery, share*got.took))
+	}
+	if p.compact > 0 {
+		r.noteCompaction(p, got, now)
+	}
+	switch {
+	case len(r.full) > 0 || r.again:
+		r.at = now
+	case added > 0:
+		r.poll = minPoll
+		r.at = now.Add(minPoll)
+	default:
+		r.at = now.Add(min(r.poll, r.heartbeat))
+		r.poll = min(2*r.poll, r.idle)
+	}
+	if got.ended {
+		r.lookIn(0)
+	}
+	r.notLater()
+}
+
+// noteCompaction repeats what paid at once. What did not pay is tried again later, on more messages: the larger the part
+// of a backlog it looks at, the more of them are of one key.
+func (r *reader) noteCompaction(p plan, got harvest, now time.Time) {
+	if 2*got.dropped >= got.seen && got.seen > 0 {
+		r.compactAt = now
+		return
+	}
+	r.compactAt = now.Add(max(time.Second, share*got.compactTook))
+	if got.seen >= p.compact/2 {
+		r.window = min(2*r.window, maxWindow)
+	}
 }

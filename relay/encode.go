@@ -16,7 +16,7 @@ const forceHeader = "cqrs_force"
 
 // encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
 // body here, not when the row is written, so that one statement can draw the revision and write the row.
-func encode(m store.Claimed) (transport.Outgoing, error) {
+func encode(m *store.Claimed) (transport.Outgoing, error) {
 	if m.Invalid != nil {
 		return transport.Outgoing{}, m.Invalid
 	}

@@ -2,7 +2,9 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -13,64 +15,154 @@ import (
 // The database's clock decides when it ends for others. Here it is counted on the monotonic clock from before the
 // request, so it ends here first: what this relay still publishes, no other does yet (P4).
 type lease struct {
-	lanes []store.Lane
-	until time.Time
-	beat  time.Time // when to renew
+	lanes      []store.Lane
+	until      time.Time
+	beat       time.Time // when to renew
+	unbalanced bool      // lanes are to be given or taken, as soon as nothing is in flight
+	tenure     *tenure   // nil without lanes
 }
 
+func (l *lease) owns() bool  { return len(l.lanes) > 0 }
 func (l *lease) valid() bool { return time.Now().Before(l.until) }
 
-// from lists the lanes from the given one on.
-func (l *lease) from(first int) []int {
-	numbers := make([]int, 0, len(l.lanes))
-	for _, lane := range l.lanes {
-		if lane.Lane >= first {
-			numbers = append(numbers, lane.Lane)
-		}
+func (l *lease) extend(until time.Time) {
+	l.until = until
+	if l.tenure != nil {
+		l.tenure.until.Store(&until)
 	}
-	return numbers
 }
 
-// balance renews the lease when it is time, and gives or takes lanes. Nothing may be in flight.
-func (r *Relay) balance(ctx context.Context) error {
-	start := time.Now()
-	if start.Before(r.lease.beat) {
-		return nil
+func (l *lease) end(cause error) {
+	if l.tenure != nil {
+		l.tenure.cancel(cause)
 	}
-	lanes, share, err := r.store.Balance(ctx, r.cfg.ID, r.cfg.LeaseTTL)
-	if err != nil {
-		if !r.lease.valid() {
-			r.stats.lanes.Store(0)
+}
+
+// tenure is the context of what is published under one ownership of lanes. Its deadline is the end of the lease and
+// moves with it: a publisher that asks before each message sends none too late, also when the process was stopped in
+// between and no timer has had its turn.
+type tenure struct {
+	context.Context
+	cancel context.CancelCauseFunc
+	until  atomic.Pointer[time.Time]
+}
+
+func newTenure(work context.Context) *tenure {
+	t := &tenure{}
+	t.Context, t.cancel = context.WithCancelCause(work)
+	return t
+}
+
+func (t *tenure) Deadline() (time.Time, bool) { return *t.until.Load(), true }
+
+var (
+	errLeaseOver  = errors.New("the lease on the lanes ended before the broker had answered")
+	errLanesTaken = errors.New("another relay has taken lanes of this one")
+)
+
+// keepLease renews the lease when it is time, and gives and takes lanes when nothing is in flight.
+func (r *Relay) keepLease(work context.Context, now time.Time) {
+	if r.tasks.leasing || r.database.retry.After(now) {
+		return
+	}
+	switch {
+	case (r.lease.unbalanced || !r.lease.owns() && !now.Before(r.lease.beat)) && r.quiet():
+		r.balance(work)
+	case r.lease.owns() && !now.Before(r.lease.beat):
+		r.renew(work)
+	}
+}
+
+func (r *Relay) balance(work context.Context) {
+	r.tasks.leasing = true
+	r.tasks.start(func() func() {
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		defer cancel()
+		start := time.Now()
+		lanes, share, err := r.store.Balance(ctx, r.cfg.ID, r.cfg.LeaseTTL)
+		return func() {
+			r.tasks.leasing = false
+			if r.answered("lease", err) {
+				r.own(work, start, lanes, share)
+			}
 		}
-		return err
+	})
+}
+
+// own notes what is owned from now on. Everything else starts over.
+func (r *Relay) own(work context.Context, start time.Time, lanes []store.Lane, share int) {
+	if !slices.Equal(lanes, r.lease.lanes) {
+		if len(lanes) != len(r.lease.lanes) {
+			r.log.Info("lanes owned", "lanes", len(lanes), "before", len(r.lease.lanes))
+		}
+		r.lease.end(errLanesTaken)
+		r.lease = lease{lanes: lanes}
+		if len(lanes) > 0 {
+			r.lease.tenure = newTenure(work)
+			r.owned.Do(func() { close(r.running) })
+		}
+		r.stats.lanes.Store(int64(len(lanes)))
+		r.flow = newFlow(r.cfg)
+		r.reader.restart(lanes)
 	}
-	if len(lanes) != len(r.lease.lanes) {
-		r.log.Info("lanes owned", "lanes", len(lanes), "before", len(r.lease.lanes))
-	}
-	r.stats.lanes.Store(int64(len(lanes)))
-	if len(lanes) > 0 {
-		r.owned.Do(func() { close(r.running) })
-	}
-	r.lease = lease{lanes: lanes, until: start.Add(r.cfg.LeaseTTL), beat: start.Add(r.cfg.heartbeat())}
-	if len(lanes) < share { // others are about to give lanes back, or to run out
+	r.lease.unbalanced = false
+	r.lease.extend(start.Add(r.cfg.LeaseTTL))
+	r.lease.beat = start.Add(r.cfg.heartbeat())
+	if len(lanes) < share || len(lanes) == 0 { // others are about to give lanes back, or to run out
 		r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
 	}
-	return nil
 }
 
-// renew keeps the lease while messages are in flight. After an error it may be tried again until the lease ends; a
-// lane that another relay has taken, after a jump of the database's clock, ends it at once.
-func (r *Relay) renew(ctx context.Context) {
-	start := time.Now()
-	ctx, cancel := context.WithDeadline(ctx, r.lease.until)
-	defer cancel()
-	lanes, err := r.store.Renew(ctx, r.cfg.ID, r.cfg.LeaseTTL)
-	switch {
-	case err != nil:
-		r.lease.beat = time.Now().Add(r.cfg.heartbeat() / 3)
-	case slices.Equal(lanes, r.lease.lanes):
-		r.lease.until, r.lease.beat = start.Add(r.cfg.LeaseTTL), start.Add(r.cfg.heartbeat())
-	default:
-		r.lease = lease{}
+// renew keeps the lease. After an error it is tried again until the lease ends; a lane that another relay has taken,
+// after a jump of the database's clock, ends it at once.
+func (r *Relay) renew(work context.Context) {
+	r.tasks.leasing = true
+	until, tenure := r.lease.until, r.lease.tenure
+	r.tasks.start(func() func() {
+		start := time.Now()
+		ctx, cancel := context.WithDeadline(work, until)
+		defer cancel()
+		renewal, err := r.store.Renew(ctx, r.cfg.ID, r.cfg.LeaseTTL)
+		return func() {
+			r.tasks.leasing = false
+			switch {
+			case tenure != r.lease.tenure: // it ended meanwhile
+			case !r.answered("lease", err):
+				r.lease.beat = time.Now().Add(r.cfg.heartbeat() / 3)
+			case !slices.Equal(renewal.Lanes, r.lease.lanes):
+				r.lose(errLanesTaken)
+			default:
+				r.lease.extend(start.Add(r.cfg.LeaseTTL))
+				r.lease.beat = start.Add(r.cfg.heartbeat())
+				if len(renewal.Lanes) < renewal.Share {
+					r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
+				}
+				r.lease.unbalanced = renewal.Unbalanced()
+			}
+		}
+	})
+}
+
+// lose gives everything up that is not confirmed: it is another relay's now. What is in flight is told to end.
+func (r *Relay) lose(cause error) {
+	r.log.Warn("lanes lost", "lanes", len(r.lease.lanes), "error", cause)
+	r.stats.leasesLost.Add(1)
+	r.stats.lanes.Store(0)
+	r.lease.end(cause)
+	r.lease = lease{}
+	r.flow = newFlow(r.cfg)
+	r.reader.restart(nil)
+}
+
+// answered notes whether the database did. An outage ends with an answer to what it began with.
+func (r *Relay) answered(task string, err error) bool {
+	if err != nil {
+		r.asked = task
+		r.database.begin(err)
+		return false
 	}
+	if task == r.asked {
+		r.database.end()
+	}
+	return true
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -14,10 +15,12 @@ type outage struct {
 	backoff backoff.ExponentialBackOff
 	longest time.Duration
 	since   time.Time // zero while nothing is wrong
+	retry   time.Time // nothing is tried before
+	away    *atomic.Bool
 }
 
 func newOutage(what string, log *slog.Logger, longest time.Duration) outage {
-	return outage{what: what, log: log, longest: longest, backoff: backoff.ExponentialBackOff{
+	return outage{what: what, log: log, longest: longest, away: &atomic.Bool{}, backoff: backoff.ExponentialBackOff{
 		InitialInterval:     100 * time.Millisecond,
 		RandomizationFactor: 0.5,
 		Multiplier:          2,
@@ -27,20 +30,25 @@ func newOutage(what string, log *slog.Logger, longest time.Duration) outage {
 
 func (o *outage) on() bool { return !o.since.IsZero() }
 
-// begin notes that it is away and returns how long to wait before the next try.
-func (o *outage) begin(err error) time.Duration {
+// begin notes that it is away. What failed at the same time counts as one try.
+func (o *outage) begin(err error) {
+	now := time.Now()
 	if !o.on() {
-		o.since = time.Now()
+		o.since = now
+		o.away.Store(true)
 		o.backoff.Reset()
 		o.log.Warn(o.what+" unavailable, trying again", "error", err)
 	}
-	return min(o.backoff.NextBackOff(), o.longest)
+	if !o.retry.After(now) {
+		o.retry = now.Add(min(o.backoff.NextBackOff(), o.longest))
+	}
 }
 
 // end notes that it is there.
 func (o *outage) end() {
 	if o.on() {
 		o.log.Info(o.what+" available again", "after", time.Since(o.since).Round(time.Millisecond))
-		o.since = time.Time{}
+		o.since, o.retry = time.Time{}, time.Time{}
+		o.away.Store(false)
 	}
 }

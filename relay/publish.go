@@ -10,155 +10,143 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// results is what became of published messages, and the lanes, with their epochs, under which they were published.
-type results struct {
-	store.Outcome
-	lanes []store.Lane
-}
+// How many batches are in flight at once. Two of messages just claimed: while the broker confirms the end of one, the next
+// is on its way, on another connection where the transport has several. And one of followers, so that a key with many
+// messages waits for the broker's answer only, not for the end of a large batch.
+const (
+	firstBatches     = 2
+	followingBatches = 1
+)
 
-// waveTime bounds how long the further messages of busy keys hold up the next claim, and with it all other keys.
-const waveTime = 50 * time.Millisecond
-
-// publish sends claimed messages in waves: the oldest message of every key, then the second of those whose first was
-// confirmed, and so on. So a key never has two messages in flight, and when one fails nothing has overtaken it (P4).
-// The price is that one key alone moves at one message per round trip to the broker.
-//
-// It returns what became of the messages, whether some were left for a claim that should follow at once, and, if the
-// broker is away, why. A message that is in none of the results is as it was.
-func (r *Relay) publish(ctx, work context.Context, claimed []store.Claimed) (done results, left bool, away error) {
-	done.lanes = r.lease.lanes
-	queues := byKey(claimed)
-	start := time.Now()
-	for len(queues) > 0 && away == nil && ctx.Err() == nil {
-		if time.Since(start) > waveTime || !r.lease.valid() {
-			return done, true, nil
-		}
-		queues, away = r.send(work, queues, &done)
+// publishReady hands batches to the publisher. While the broker is away it is one at a time, at the pace of the outage.
+func (r *Relay) publishReady(now time.Time) {
+	if r.broker.on() && (r.broker.retry.After(now) || r.tasks.first+r.tasks.following > 0) {
+		return
 	}
-	return done, false, away
-}
-
-// byKey groups messages by key, in the order in which the keys first appear.
-func byKey(claimed []store.Claimed) [][]store.Claimed {
-	queues := make([][]store.Claimed, 0, len(claimed))
-	index := make(map[store.Key]int, len(claimed))
-	for i, m := range claimed {
-		key := store.Key{Model: m.Model, Key: m.Key}
-		at, known := index[key]
-		if !known {
-			index[key] = len(queues)
-			queues = append(queues, claimed[i:i+1:i+1]) // most keys have one message: no allocation
-			continue
+	for r.tasks.following < followingBatches && len(r.flow.followers) > 0 {
+		r.publish(take(&r.flow.followers, r.cfg.BatchSize), &r.tasks.following)
+		if r.broker.on() {
+			return
 		}
-		m.Attempts = 0 // those were the attempts of the oldest one
-		queues[at] = append(queues[at], m)
 	}
-	return queues
+	for r.tasks.first < firstBatches && len(r.flow.ready) > 0 {
+		r.publish(take(&r.flow.ready, r.cfg.BatchSize), &r.tasks.first)
+		if r.broker.on() {
+			return
+		}
+	}
 }
 
-// send publishes the first message of every queue and adds what became of it to done. It returns what is left of the
-// queues whose first message was confirmed.
-func (r *Relay) send(
-	work context.Context, queues [][]store.Claimed, done *results,
-) (left [][]store.Claimed, away error) {
-	batch := make([]transport.Outgoing, 0, len(queues))
-	sent := make([][]store.Claimed, 0, len(queues))
-	for _, queue := range queues {
-		out, err := encode(queue[0])
+func (r *Relay) publish(batch []outgoing, inFlight *int) {
+	*inFlight++
+	lanes, tenure := r.lease.lanes, r.lease.tenure
+	r.tasks.start(func() func() {
+		errs := r.deliver(tenure, batch)
+		return func() {
+			*inFlight--
+			r.settle(batch, errs, lanes, tenure == r.lease.tenure)
+		}
+	})
+}
+
+// deliver encodes a batch and hands it to the publisher. It returns one error per message.
+func (r *Relay) deliver(ctx context.Context, batch []outgoing) []error {
+	errs := make([]error, len(batch))
+	messages := make([]transport.Outgoing, 0, len(batch))
+	sent := make([]int, 0, len(batch))
+	for i := range batch {
+		m, err := encode(&batch[i].Claimed)
 		if err != nil {
-			r.refuse(done, queue[0], err)
+			errs[i] = err
 			continue
 		}
-		batch, sent = append(batch, out), append(sent, queue)
+		messages, sent = append(messages, m), append(sent, i)
 	}
-	if len(batch) == 0 {
-		return nil, nil
+	if len(messages) == 0 {
+		return errs
 	}
-	for i, err := range r.deliver(work, batch) {
-		switch queue := sent[i]; {
+	r.stats.batches.Add(1)
+	answers := r.publisher.PublishBatch(ctx, messages)
+	over := transport.Ended(ctx)
+	for n, i := range sent {
+		switch {
+		case n >= len(answers):
+			errs[i] = fmt.Errorf("%w: the publisher said nothing about this message", transport.ErrUnavailable)
+		case answers[n] != nil && over != nil: // whatever it says, it is not the message's fault
+			errs[i] = fmt.Errorf("%w: %w", transport.ErrUnavailable, over)
+		default:
+			errs[i] = answers[n]
+		}
+	}
+	return errs
+}
+
+// settle notes what became of a batch. What was confirmed is to be removed, also when the lanes were lost meanwhile: the
+// fence decides. current says that they were not.
+func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, current bool) {
+	var away error
+	var again []outgoing
+	answered := false
+	r.open.lanes = lanes
+	first := len(r.open.Failed)
+	firstDead := len(r.open.Dead)
+	for i := range batch {
+		m := &batch[i]
+		switch err := errs[i]; {
 		case errors.Is(err, transport.ErrUnavailable):
 			away = err
-		case err != nil:
-			r.refuse(done, queue[0], err)
-		default:
-			done.Sent = append(done.Sent, queue[0])
-			if len(queue) > 1 {
-				left = append(left, queue[1:])
+			again = append(again, *m)
+		case err == nil:
+			answered = true
+			m.Data, m.Previous, m.Meta = nil, nil, nil // it is only to be removed
+			r.open.Sent = append(r.open.Sent, m.Claimed)
+			r.open.Replaced = append(r.open.Replaced, m.replaced...)
+			r.stats.published.Add(1)
+			r.stats.compacted.Add(int64(len(m.replaced)))
+			if current {
+				r.flow.confirmed(m)
 			}
+		case current:
+			answered = true
+			r.refuse(m.Claimed, err)
+			r.flow.failed(m)
 		}
 	}
-	if away == nil {
+	r.report(r.open.Failed[first:], r.open.Dead[firstDead:])
+	if current {
+		r.flow.ready = append(again, r.flow.ready...)
+		r.reader.soon()
+	}
+	switch {
+	case away != nil && current:
+		r.broker.begin(away)
+	case answered:
 		r.broker.end()
 	}
-	return left, away
 }
 
 // refuse notes a message that failed for a reason of its own: its key waits, or it is given up.
-func (r *Relay) refuse(done *results, m store.Claimed, err error) {
+func (r *Relay) refuse(m store.Claimed, err error) {
 	f := store.Failure{Claimed: m, Error: err.Error(), Wait: r.cfg.retryWait(m.Attempts)}
 	if m.Attempts+1 < r.cfg.MaxAttempts {
-		done.Failed = append(done.Failed, f)
+		r.open.Failed = append(r.open.Failed, f)
+		r.stats.retries.Add(1)
 	} else {
-		done.Dead = append(done.Dead, f)
+		r.open.Dead = append(r.open.Dead, f)
+		r.stats.deadLetters.Add(1)
 	}
 }
 
-// deliver hands a batch to the publisher and keeps the lease while it waits, however long the broker takes. When the
-// lease ends all the same, the publisher is told to give up: from then on another relay may publish from these lanes.
-func (r *Relay) deliver(work context.Context, batch []transport.Outgoing) []error {
-	ctx, cancel := context.WithCancelCause(work)
-	defer cancel(nil)
-	answer := make(chan []error, 1)
-	go func() { answer <- r.publisher.PublishBatch(ctx, batch) }()
-
-	r.stats.batches.Add(1)
-	errs := r.await(ctx, cancel, answer)
-	for i, err := range errs {
-		if err != nil && ctx.Err() != nil { // whatever it says, it is not the message's fault
-			errs[i] = fmt.Errorf("%w: %w", transport.ErrUnavailable, context.Cause(ctx))
-		}
-	}
-	for len(errs) < len(batch) {
-		errs = append(errs, fmt.Errorf("%w: the publisher said nothing about this message", transport.ErrUnavailable))
-	}
-	return errs[:len(batch)]
-}
-
-var errLeaseOver = errors.New("the lease on the lanes ended before the broker had answered")
-
-func (r *Relay) await(ctx context.Context, cancel context.CancelCauseFunc, answer <-chan []error) []error {
-	for r.lease.valid() {
-		next := r.lease.beat
-		if r.lease.until.Before(next) {
-			next = r.lease.until
-		}
-		timer := time.NewTimer(time.Until(next))
-		select {
-		case errs := <-answer:
-			timer.Stop()
-			return errs
-		case <-timer.C:
-			r.renew(ctx)
-		}
-	}
-	cancel(errLeaseOver)
-	return <-answer
-}
-
-// report counts and logs what became of messages: one line for all that failed, because what fails often fails for
-// many at once.
-func (r *Relay) report(done results) {
-	r.stats.published.Add(int64(len(done.Sent)))
-	r.stats.retries.Add(int64(len(done.Failed)))
-	r.stats.deadLetters.Add(int64(len(done.Dead)))
-	if n := len(done.Failed); n > 0 {
-		first := done.Failed[0]
-		r.log.Warn("messages refused, their keys wait", "messages", n, "model", first.Model, "key", first.Key,
+// report logs one line for all messages that failed, because what fails often fails for many at once.
+func (r *Relay) report(failed, dead []store.Failure) {
+	if len(failed) > 0 {
+		first := failed[0]
+		r.log.Warn("messages refused, their keys wait", "messages", len(failed), "model", first.Model, "key", first.Key,
 			"revision", first.Revision, "error", first.Error)
 	}
-	if n := len(done.Dead); n > 0 {
-		first := done.Dead[0]
-		r.log.Error("messages given up, see outbox_dead_letters", "messages", n, "model", first.Model, "key", first.Key,
+	if len(dead) > 0 {
+		first := dead[0]
+		r.log.Error("messages given up, see outbox_dead_letters", "messages", len(dead), "model", first.Model, "key", first.Key,
 			"revision", first.Revision, "error", first.Error)
 	}
 }

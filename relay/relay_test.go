@@ -123,7 +123,7 @@ func TestAStopDoesNotWaitForeverForTheBroker(t *testing.T) {
 			<-ctx.Done()
 		}
 		e.append(t, saves(10, 2)...)
-		_, stop := e.start(t, e.broker, relay.Config{ShutdownTimeout: 100 * time.Millisecond})
+		_, stop := e.start(t, e.broker, relay.Config{ShutdownTimeout: time.Second})
 		wait(t, inFlight, "a batch in flight")
 		require.NoError(t, stop())
 		st := e.status(t)
@@ -154,7 +154,11 @@ func TestABacklogInOneLaneDoesNotStarveTheOthers(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
 		e.append(t, saves(64, 1)...)
-		claimed, _, err := e.Claim(t.Context(), []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 1000)
+		var starts []store.Start
+		for lane := range 16 {
+			starts = append(starts, store.Start{Lane: lane})
+		}
+		claimed, _, err := e.Claim(t.Context(), starts, 1000, store.Except{})
 		require.NoError(t, err)
 		low, high := claimed[0], claimed[len(claimed)-1]
 		require.Less(t, low.Lane, high.Lane)

@@ -12,6 +12,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -41,6 +42,7 @@ type BatchPublisher interface {
 	message.Publisher
 	// PublishBatch publishes in order and returns when every message's fate is known or ctx ends: one error per
 	// message, nil where the broker took responsibility for it. Messages may be published again after an error.
+	// Nothing is sent after ctx has ended or its deadline has passed (see Ended): from then on another relay may publish.
 	// It is safe for concurrent use; order is kept within a call, not between calls.
 	PublishBatch(ctx context.Context, batch []Outgoing) []error
 }
@@ -51,6 +53,19 @@ type WindowSubscriber interface {
 	message.Subscriber
 	// SubscribeWindow is Subscribe with room for window (at least 1) unacknowledged messages.
 	SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error)
+}
+
+// Ended returns why nothing more may be sent under ctx, nil while something may. A publisher asks before each message. It
+// looks at the clock: in a process that was stopped and continued, a deadline may have passed of which no timer has told
+// yet. The deadline may move, so ask for it each time.
+func Ended(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if deadline, limited := ctx.Deadline(); limited && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // DirectTopic is the topic that reaches one queue only: a requested sync, or a message sent again to one replica.
@@ -72,7 +87,7 @@ type single struct{ message.Publisher }
 func (s single) PublishBatch(ctx context.Context, batch []Outgoing) []error {
 	errs := make([]error, len(batch))
 	for i, out := range batch {
-		err := ctx.Err()
+		err := Ended(ctx)
 		if err == nil {
 			out.Message.SetContext(ctx)
 			err = s.Publish(out.Topic, out.Message)

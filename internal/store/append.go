@@ -33,7 +33,7 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message) erro
 }
 
 func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes int) error {
-	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	args := []any{s.table("outbox_messages")}
 	for _, m := range messages {
 		headers, err := headersJSON(m.Headers)
@@ -46,12 +46,12 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		}
 		args = append(args, lane(m.Model, m.Key, lanes), m.Model, m.Key, m.Revision, m.After, m.Signal,
 			orNull(m.Queue), string(m.PK), string(m.Data), orNull(string(m.Previous)), orNull(string(m.Meta)),
-			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires)
+			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires, m.Keep)
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (lane, model, "key", revision, after, "signal",
 			queue, pk, data, previous, meta,
-			headers, correlation_id, updated_at, expires_at)
+			headers, correlation_id, updated_at, expires_at, keep)
 		VALUES `)+row+strings.Repeat(", "+row, len(messages)-1), args...)
 	return err
 }

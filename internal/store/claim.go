@@ -5,9 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/uptrace/bun"
 )
 
 // Claimed is a message on its way to the broker.
@@ -15,27 +15,67 @@ type Claimed struct {
 	Message
 	// Attempts is how often the key's oldest unsent message has failed already.
 	Attempts int
+	// Waiting says that the key waits because an older message of it failed, and that this one may replace that: see
+	// Hasten.
+	Waiting bool
 	// Invalid says why the row is no message, nil if it is one. It is a failure of this row alone (P9).
 	Invalid error
+
+	place string // where the row is, if the database finds it faster so than by its lane and id
+}
+
+// Start says where in a lane a claim starts: at the first message behind After.
+type Start struct {
+	Lane  int
+	After int64
+}
+
+// Except is what a claim leaves out because it was claimed before: single messages, and keys with all of theirs.
+type Except struct {
+	IDs  []int64
+	Keys []Key
 }
 
 // maxClaimBytes bounds the payload that one claim brings into memory, whatever its number of messages.
 const maxClaimBytes = 4 << 20
 
-// Claim reads the oldest unsent messages of each lane, at most perLane of each: lane by lane, and in a lane in the
-// order of the identity, which per key is the order of revisions. Keys that wait in outbox_retries are left out, with
-// all their messages. cut says that the claim ended early because of its size; then the last lanes are missing.
+// Claim reads the oldest unsent messages of each lane behind its start, at most perLane of each: lane by lane as they
+// are listed, and in a lane in the order of the identity, which per key is the order of revisions. Of keys that wait in
+// outbox_retries only messages come that end the wait (Waiting). cut says that the claim ended early because of its
+// size; then the last lanes are missing.
 //
-// It looks for what is there, not for what came since the last time: a row that commits late with a low id is simply
-// found by the next claim. It takes no lock; whoever owns the lane is the only one who reads it.
+// A start may be moved on only past what is known to be complete (see Writers): behind a message that was committed late
+// there may be the next one of its key, which must not go first.
 //
-// It takes from every lane, so that a large backlog in one holds up no other, and so that there are many different
-// keys among the messages, which may be published at once.
-func (s *Store) Claim(ctx context.Context, lanes []int, perLane int) (claimed []Claimed, cut bool, err error) {
-	if len(lanes) == 0 {
+// It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane, so that a large backlog
+// in one holds up no other, and because what was written at the same time lies side by side in the table.
+func (s *Store) Claim(ctx context.Context, starts []Start, perLane int, except Except) (claimed []Claimed, cut bool, err error) {
+	if len(starts) == 0 {
 		return nil, false, nil
 	}
-	rows, err := s.db.QueryContext(ctx, s.claimQuery(lanes, perLane))
+	var args []any
+	if len(except.Keys) > 0 {
+		args = []any{tuples(except.Keys)}
+	}
+	query := s.claimQuery(starts, perLane, except)
+	if perLane <= short || s.dialect.inOrder() == "" {
+		return s.readClaim(ctx, s.db, query, args)
+	}
+	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.ExecContext(ctx, s.dialect.inOrder()); err != nil {
+			return fmt.Errorf("claim messages: %w", err)
+		}
+		claimed, cut, err = s.readClaim(ctx, tx, query, args)
+		return err
+	})
+	return claimed, cut, err
+}
+
+// short is how many messages of a lane are few: so few that no database would rather read a long lane whole.
+const short = 50
+
+func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []any) (claimed []Claimed, cut bool, err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("claim messages: %w", err)
 	}
@@ -59,29 +99,35 @@ func (s *Store) Claim(ctx context.Context, lanes []int, perLane int) (claimed []
 
 // claimQuery reads retries in subqueries that cannot be flattened into a join, on purpose: each lane stays a range
 // scan of the index (lane, id) that stops at its limit, however large the backlog is. A hash join would read it whole.
-func (s *Store) claimQuery(lanes []int, perLane int) string {
-	retries := string(s.table("outbox_retries")) + s.sql(` AS r WHERE r.model = m.model AND r."key" = m."key"`)
-	due := "coalesce((SELECT r.next_attempt_at <= " + s.dialect.now() + " FROM " + retries + "), TRUE)"
+// Nearly always nothing waits at all; every database finds that out once per claim, not once per row.
+func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
+	table := string(s.table("outbox_retries"))
+	some := "(SELECT EXISTS (SELECT 1 FROM " + table + "))"
+	ofKey := " FROM " + table + s.sql(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
+	ready := "r.next_attempt_at <= " + s.dialect.now()
+	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + s.sql(replaceable) + ")" + ofKey + ", TRUE))"
+	if len(except.Keys) > 0 {
+		due = s.sql(`(m.model, m."key") NOT IN (?0) AND `) + due
+	}
+	if len(except.IDs) > 0 {
+		due = s.dialect.notIn("m.id", except.IDs) + " AND " + due
+	}
 	return `
 		SELECT ` + s.claimColumns() + `,
-			coalesce((SELECT r.attempts FROM ` + retries + `), 0)
-		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_lanes")), string(s.table("outbox_messages")), due, lanes, perLane) + `
-		ORDER BY m.lane, m.id`
+			CASE WHEN ` + some + ` THEN coalesce((SELECT r.attempts` + ofKey + `, 0) ELSE 0 END,
+			CASE WHEN ` + some + ` THEN coalesce((SELECT NOT (` + ready + `)` + ofKey + `, FALSE) ELSE FALSE END
+		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, starts, perLane) + `
+		ORDER BY l.n, m.id`
 }
+
+// replaceable is the condition for a message m that a newer one of its key replaces, and that replaces older ones.
+const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m."signal" IN ('SAVE', 'DELETE')`
 
 // claimColumns are those of a message m, as scanClaimed reads them before the attempts.
 func (s *Store) claimColumns() string {
-	return s.sql(`m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data, m.previous,
-			m.meta, m.headers, m.correlation_id, `) + s.dialect.micros("m.updated_at") + `, ` +
+	return s.dialect.place("m") + s.sql(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
+			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) + s.dialect.micros("m.updated_at") + `, ` +
 		s.dialect.micros("m.created_at") + `, ` + s.dialect.micros("m.expires_at")
-}
-
-func joinInts(numbers []int) string {
-	text := make([]string, len(numbers))
-	for i, n := range numbers {
-		text[i] = strconv.Itoa(n)
-	}
-	return strings.Join(text, ", ")
 }
 
 func scanClaimed(rows *sql.Rows) (Claimed, error) {
@@ -90,9 +136,9 @@ func scanClaimed(rows *sql.Rows) (Claimed, error) {
 	var headers []byte
 	var updated, created int64
 	var expires sql.NullInt64
-	err := rows.Scan(&m.ID, &m.Lane, &m.Model, &m.Key, &m.Revision, &m.After, &m.Signal, &queue,
-		(*[]byte)(&m.PK), (*[]byte)(&m.Data), (*[]byte)(&m.Previous), (*[]byte)(&m.Meta), &headers, &correlation,
-		&updated, &created, &expires, &m.Attempts)
+	err := rows.Scan(&m.place, &m.ID, &m.Lane, &m.Model, &m.Key, &m.Revision, &m.After, &m.Signal, &queue,
+		(*[]byte)(&m.PK), (*[]byte)(&m.Data), (*[]byte)(&m.Previous), (*[]byte)(&m.Meta), &headers, &correlation, &m.Keep,
+		&updated, &created, &expires, &m.Attempts, &m.Waiting)
 	if err != nil {
 		return Claimed{}, err
 	}

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +16,8 @@ import (
 type Outcome struct {
 	// Sent are confirmed by the broker.
 	Sent []Claimed
+	// Replaced are older than a message of their key in Sent that replaces them.
+	Replaced []Claimed
 	// Failed keep their place; their keys wait.
 	Failed []Failure
 	// Dead are given up, so that the next message of the key may go.
@@ -40,10 +44,10 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	}
 	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m Claimed) bool { return m.Attempts == 0 }))
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 { // nearly always; saves round trips
-		return s.remove(ctx, s.db, relay, lanes, done.Sent)
+		return s.remove(ctx, s.db, relay, lanes, slices.Concat(done.Sent, done.Replaced))
 	}
 	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		gone := slices.Clip(done.Sent)
+		gone := slices.Concat(done.Sent, done.Replaced)
 		for _, f := range done.Dead {
 			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
 				return err
@@ -69,28 +73,42 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	})
 }
 
-// remove deletes sent messages, in one statement. It goes lane by lane so that every database finds the rows by its
-// index: PostgreSQL would plan a list of a thousand pairs as a thousand ORs, SQLite would scan.
-func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, sent []Claimed) error {
-	ids := make(map[int][]int64)
-	for _, m := range sent {
-		ids[m.Lane] = append(ids[m.Lane], m.ID)
-	}
-	args := []any{s.table("outbox_messages")}
-	for _, l := range lanes {
-		if len(ids[l.Lane]) > 0 {
-			args = append(args, l.Lane, bun.List(ids[l.Lane]), s.fence(relay, l))
-		}
-	}
-	if len(args) == 1 {
+// remove deletes claimed messages, in one statement that finds each of them directly.
+func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []Claimed) error {
+	if len(claimed) == 0 || len(lanes) == 0 {
 		return nil
 	}
-	const lane = "(lane = ? AND id IN (?) AND ?)"
-	_, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+lane+strings.Repeat(" OR "+lane, len(args)/3-1), args...)
-	if err != nil {
-		return fmt.Errorf("remove %d sent messages: %w", len(sent), err)
+	for chunk := range slices.Chunk(claimed, maxRemoved) {
+		_, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+s.dialect.claimedRows(chunk)+" AND ?",
+			s.table("outbox_messages"), s.fence(relay, lanes))
+		if err != nil {
+			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
+		}
 	}
 	return nil
+}
+
+// maxRemoved bounds the text of one statement.
+const maxRemoved = 10_000
+
+// idIn is claimedRows where the identity has an index of its own.
+func idIn(claimed []Claimed) string {
+	ids := make([]int64, len(claimed))
+	for i, m := range claimed {
+		ids[i] = m.ID
+	}
+	return "id IN (" + joinInts(ids) + ")"
+}
+
+func joinInts(numbers []int64) string {
+	var b []byte
+	for i, n := range numbers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return string(b)
 }
 
 // postpone needs no fence: at worst a key waits once more for its next owner.
@@ -98,12 +116,16 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 	rows := make([]string, len(failed))
 	args := []any{s.table("outbox_retries")}
 	for i, f := range failed {
-		rows[i] = "(?, ?, ?, " + s.dialect.after(s.dialect.now(), f.Wait) + ", ?)"
-		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error))
+		rows[i] = "(?, ?, ?, " + s.dialect.after(s.dialect.now(), f.Wait) + ", ?, ?)"
+		id := f.ID
+		if !f.Replaceable() {
+			id = math.MaxInt64 // nothing is newer
+		}
+		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error), id)
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
-		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error) VALUES `+strings.Join(rows, ", ")+
-		s.upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error")), args...)
+		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
+		s.upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
 	if err != nil {
 		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
 	}
@@ -115,12 +137,11 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 const (
 	messageColumns = "id, lane, created_at, " + contentColumns
 	contentColumns = `model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, ` +
-		"correlation_id, updated_at, expires_at"
+		"correlation_id, updated_at, expires_at, keep"
 )
 
 func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane, f Failure) error {
-	i := slices.IndexFunc(lanes, func(l Lane) bool { return l.Lane == f.Lane })
-	if i < 0 {
+	if len(lanes) == 0 {
 		return nil
 	}
 	// The row may be there: written, but not removed, by an owner that lost the lane in between.
@@ -129,9 +150,21 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND ?`+
 		s.upsert("id", "attempts", "last_error")),
 		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
-		s.table("outbox_messages"), f.Lane, f.ID, s.fence(relay, lanes[i]))
+		s.table("outbox_messages"), f.Lane, f.ID, s.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
+	}
+	return nil
+}
+
+// Hasten ends the wait of keys: a newer message replaces the one that failed.
+func (s *Store) Hasten(ctx context.Context, keys []Key) error {
+	for chunk := range slices.Chunk(keys, maxKeys) {
+		_, err := s.db.ExecContext(ctx, s.sql("UPDATE ? SET next_attempt_at = "+s.dialect.now()+` WHERE (model, "key") IN (?)`),
+			s.table("outbox_retries"), tuples(chunk))
+		if err != nil {
+			return fmt.Errorf("end the wait of %d keys: %w", len(keys), err)
+		}
 	}
 	return nil
 }

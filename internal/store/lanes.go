@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -18,20 +19,41 @@ type Lane struct {
 	Epoch int64
 }
 
-// Renew extends the lease on every lane the relay owns and returns those lanes, sorted. A lane that ran out is renewed
-// all the same when nobody took it: then nobody else can have published from it.
+// Renewal is what a relay owns, and what it should.
+type Renewal struct {
+	// Lanes are owned now, sorted.
+	Lanes []Lane
+	// Share is how many lanes are the relay's fair share, and Free how many others have no owner.
+	Share, Free int
+}
+
+// Unbalanced says that Balance would give or take lanes.
+func (r Renewal) Unbalanced() bool {
+	return len(r.Lanes) > r.Share || len(r.Lanes) < r.Share && r.Free > 0
+}
+
+// Renew extends the lease on every lane the relay owns. A lane that ran out is renewed all the same when nobody took it:
+// then nobody else can have published from it.
 //
 // Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
 // from before the call.
-func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, err error) {
+func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (renewal Renewal, err error) {
 	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		lanes, err = s.renew(ctx, tx, relay, ttl)
+		renewal, err = s.renewal(ctx, tx, relay, ttl)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("renew lanes: %w", err)
+		return Renewal{}, fmt.Errorf("renew lanes: %w", err)
 	}
-	return lanes, nil
+	return renewal, nil
+}
+
+func (s *Store) renewal(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) (renewal Renewal, err error) {
+	if renewal.Lanes, err = s.renew(ctx, tx, relay, ttl); err != nil {
+		return renewal, err
+	}
+	renewal.Share, renewal.Free, err = s.fairShare(ctx, tx, relay)
+	return renewal, err
 }
 
 // Balance renews like Renew, then moves towards the relay's fair share of the lanes: it gives back what is too much
@@ -42,14 +64,11 @@ func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (lan
 // proxy. No two relays deadlock: rows of others are only ever locked if they can be had without waiting.
 func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, share int, err error) {
 	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		lanes, err = s.renew(ctx, tx, relay, ttl)
+		renewal, err := s.renewal(ctx, tx, relay, ttl)
 		if err != nil {
 			return err
 		}
-		share, err = s.fairShare(ctx, tx)
-		if err != nil {
-			return err
-		}
+		lanes, share = renewal.Lanes, renewal.Share
 		if len(lanes) > share {
 			err = s.giveBack(ctx, tx, relay, lanes[share:])
 			lanes = lanes[:share]
@@ -97,29 +116,39 @@ func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Dur
 	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch FROM ? WHERE owner = ?", s.table("outbox_lanes"), relay))
 }
 
-// fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up.
-func (s *Store) fairShare(ctx context.Context, tx bun.Tx) (int, error) {
+// fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up. Where there is one
+// writer only, the first relay takes all and the others wait for it to leave. It counts the free lanes, too.
+func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (share, free int, err error) {
 	var dead []string
-	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
+	err = tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
 		s.table("outbox_relays")).Scan(ctx, &dead)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if len(dead) > 0 {
 		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.table("outbox_relays"), bun.List(dead))
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	var lanes, relays int
+	var lanes, others, relays int
+	now := s.dialect.now()
 	err = tx.QueryRowContext(ctx, `
-		SELECT (SELECT count(*) FROM ?), (SELECT count(*) FROM ? WHERE expires_at >= `+s.dialect.now()+`)`,
-		s.table("outbox_lanes"), s.table("outbox_relays")).Scan(&lanes, &relays)
-	if err != nil {
-		return 0, err
+		SELECT count(*), count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END),
+			count(CASE WHEN owner <> ? AND expires_at >= `+now+` THEN 1 END),
+			(SELECT count(*) FROM ? WHERE expires_at >= `+now+`)
+		FROM ?`, relay, s.table("outbox_relays"), s.table("outbox_lanes")).Scan(&lanes, &free, &others, &relays)
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case !s.dialect.oneRelay():
+		relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
+		return (lanes + relays - 1) / relays, free, nil
+	case others > 0:
+		return 0, free, nil
+	default:
+		return lanes, free, nil
 	}
-	relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
-	return (lanes + relays - 1) / relays, nil
 }
 
 func (s *Store) giveBack(ctx context.Context, tx bun.Tx, relay string, lanes []Lane) error {
@@ -147,11 +176,15 @@ func (s *Store) take(ctx context.Context, tx bun.Tx, relay string, ttl time.Dura
 	return free, err
 }
 
-// fence is a condition that holds only while relay owns the lane under the very epoch it says. A relay that was
-// stopped for longer than its lease, or survived a restore of the database, changes nothing.
-func (s *Store) fence(relay string, l Lane) schema.QueryWithArgs {
-	return bun.SafeQuery("EXISTS (SELECT 1 FROM ? WHERE lane = ? AND owner = ? AND epoch = ?)",
-		s.table("outbox_lanes"), l.Lane, relay, l.Epoch)
+// fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch that
+// lanes says. A relay that was stopped for longer than its lease, or survived a restore of the database, changes nothing.
+func (s *Store) fence(relay string, lanes []Lane) schema.QueryWithArgs {
+	epochs := make([]string, len(lanes))
+	for i, l := range lanes {
+		epochs[i] = fmt.Sprintf("(%d, %d)", l.Lane, l.Epoch)
+	}
+	return bun.SafeQuery(s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND (lane, epoch) IN ("+strings.Join(epochs, ", ")+")"),
+		s.table("outbox_lanes"), relay)
 }
 
 func scanLanes(rows *sql.Rows, err error) ([]Lane, error) {

@@ -37,4 +37,12 @@ type Message struct {
 	Created time.Time
 	// Expires is zero for never.
 	Expires time.Time
+	// Keep says that no newer message of the key replaces this one. Without it, what has no Previous is dropped when the
+	// key has a newer SAVE or DELETE for all queues.
+	Keep bool
+}
+
+// Replaceable says whether a newer message of the key that is replaceable too makes this one superfluous.
+func (m *Message) Replaceable() bool {
+	return !m.Keep && m.Previous == nil && m.Queue == "" && (m.Signal == "SAVE" || m.Signal == "DELETE")
 }

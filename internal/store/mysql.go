@@ -59,14 +59,28 @@ func (mysql) appliedColumns() string {
 // oldestPerLane has no LATERAL here, and MariaDB takes no limit that depends on a lane as the end of a range: it would
 // read the whole lane. So each lane is a query of its own. They find identities only, because what they find goes
 // through a temporary table.
-func (mysql) oldestPerLane(_, messages, due string, lanes []int, n int) string {
-	oldest := make([]string, len(lanes))
-	for i, lane := range lanes {
-		oldest[i] = fmt.Sprintf("(SELECT m.lane, m.id FROM %s AS m WHERE m.lane = %d AND %s ORDER BY m.id LIMIT %d)",
-			messages, lane, due, n)
+func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
+	oldest := make([]string, len(starts))
+	for i, start := range starts {
+		oldest[i] = fmt.Sprintf("(SELECT %d AS n, m.lane, m.id FROM %s AS m WHERE m.lane = %d AND m.id > %d AND %s ORDER BY m.id LIMIT %d)",
+			i, messages, start.Lane, start.After, due, n)
 	}
-	return fmt.Sprintf("(%s) AS o STRAIGHT_JOIN %s AS m ON m.lane = o.lane AND m.id = o.id",
+	return fmt.Sprintf("(%s) AS l STRAIGHT_JOIN %s AS m ON m.lane = l.lane AND m.id = l.id",
 		strings.Join(oldest, " UNION ALL "), messages)
 }
 
-func (mysql) digest() string { return "" }
+func (mysql) digest() string                       { return "" }
+func (mysql) place(string) string                  { return "''" }
+func (mysql) claimedRows(claimed []Claimed) string { return idIn(claimed) }
+func (mysql) oneRelay() bool                       { return false }
+
+// writers: what InnoDB knows of open transactions takes a privilege to read.
+func (mysql) writers(string) string { return "" }
+
+func (mysql) inOrder() string { return "" }
+
+func (mysql) anyOf(column, query string) string { return column + " IN (" + query + ")" }
+
+func (mysql) notIn(expression string, numbers []int64) string {
+	return expression + " NOT IN (" + joinInts(numbers) + ")"
+}

@@ -3,6 +3,8 @@ package store
 import (
 	"database/sql"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +23,7 @@ func (postgres) ledgerMode() ledgerMode       { return compareLedger }
 func (postgres) writesInWith() bool           { return true }
 func (postgres) maxStatement() int            { return 16 << 20 }
 func (postgres) busy(error) bool              { return false }
+func (postgres) oneRelay() bool               { return false }
 
 func (postgres) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
 
@@ -47,10 +50,57 @@ func (postgres) appliedColumns() string {
 )`
 }
 
-func (postgres) oldestPerLane(laneTable, messages, due string, lanes []int, n int) string {
-	return fmt.Sprintf("%s AS l CROSS JOIN LATERAL "+
-		"(SELECT * FROM %s AS m WHERE m.lane = l.lane AND %s ORDER BY m.id LIMIT %d) AS m WHERE l.lane IN (%s)",
-		laneTable, messages, due, n, joinInts(lanes))
+func (p postgres) oldestPerLane(messages, due string, starts []Start, n int) string {
+	return fmt.Sprintf("%s CROSS JOIN LATERAL (SELECT ctid, * FROM %s AS m "+
+		"WHERE m.lane = l.lane AND m.id > l.after AND %s ORDER BY m.id LIMIT %d) AS m", p.starts(starts), messages, due, n)
+}
+
+// starts is a table l of them.
+func (postgres) starts(starts []Start) string {
+	lanes, after := make([]string, len(starts)), make([]string, len(starts))
+	for i, s := range starts {
+		lanes[i], after[i] = strconv.Itoa(s.Lane), strconv.FormatInt(s.After, 10)
+	}
+	return fmt.Sprintf("unnest('{%s}'::smallint[], '{%s}'::bigint[]) WITH ORDINALITY AS l(lane, after, n)",
+		strings.Join(lanes, ","), strings.Join(after, ","))
+}
+
+func (postgres) place(table string) string { return table + ".ctid::text" }
+
+// claimedRows goes straight to the rows, which saves a descent of the index for each. The identities make sure that they
+// still are those rows: nothing updates them, but a place is used again after its row was vacuumed away.
+func (postgres) claimedRows(claimed []Claimed) string {
+	var places, ids strings.Builder
+	for i, m := range claimed {
+		if i > 0 {
+			places.WriteByte(',')
+			ids.WriteByte(',')
+		}
+		places.WriteString(`"` + m.place + `"`)
+		ids.WriteString(strconv.FormatInt(m.ID, 10))
+	}
+	return "ctid = ANY('{" + places.String() + "}'::tid[]) AND id = ANY('{" + ids.String() + "}'::bigint[])"
+}
+
+// writers: who draws an identity holds this lock already, and keeps it until its transaction ends. Unlike the oldest
+// transaction's number, the lock is not held by those that write elsewhere.
+func (postgres) writers(messages string) string {
+	return "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted" +
+		" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())" +
+		" AND relation = '" + messages + "'::regclass"
+}
+
+// anyOf is no join, which would look at the epochs for every row.
+func (postgres) anyOf(column, query string) string { return column + " = ANY (ARRAY(" + query + "))" }
+
+// inOrder: with a limit that it takes for larger than the lane, PostgreSQL would read the whole lane and sort it.
+func (postgres) inOrder() string {
+	return "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
+}
+
+// notIn hashes them in every version.
+func (postgres) notIn(expression string, numbers []int64) string {
+	return expression + " NOT IN (SELECT unnest('{" + joinInts(numbers) + "}'::bigint[]))"
 }
 
 func (postgres) plainColumns() string {

@@ -53,10 +53,31 @@ func (sqlite) appliedColumns() string {
 
 // oldestPerLane has no LATERAL here: it looks for the n-th row first, and takes what is not beyond it. SQLite never
 // reorders a CROSS JOIN, so that this stays a range scan of the index for each lane.
-func (sqlite) oldestPerLane(laneTable, messages, due string, lanes []int, n int) string {
-	return fmt.Sprintf("%[5]s AS l CROSS JOIN %[1]s AS m ON m.lane = l.lane AND %[2]s AND m.id <= coalesce("+
-		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d) WHERE l.lane IN (%[6]s)",
-		messages, due, n-1, math.MaxInt64, laneTable, joinInts(lanes))
+func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string {
+	rows := make([]string, len(starts))
+	for i, s := range starts {
+		rows[i] = fmt.Sprintf("(%d, %d, %d)", i, s.Lane, s.After)
+	}
+	return fmt.Sprintf("(SELECT column1 AS n, column2 AS lane, column3 AS after FROM (VALUES %[5]s)) AS l "+
+		"CROSS JOIN %[1]s AS m ON m.lane = l.lane AND m.id > l.after AND %[2]s AND m.id <= coalesce("+
+		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND m.id > l.after AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
+		messages, due, n-1, math.MaxInt64, strings.Join(rows, ", "))
+}
+
+func (sqlite) place(string) string                  { return "''" }
+func (sqlite) claimedRows(claimed []Claimed) string { return idIn(claimed) }
+func (sqlite) oneRelay() bool                       { return true }
+
+// writers: SQLite leaves nothing of removed rows behind, so a start need not be moved.
+func (sqlite) writers(string) string { return "" }
+
+func (sqlite) inOrder() string { return "" }
+
+// anyOf: the sign keeps SQLite from finding rows by it.
+func (sqlite) anyOf(column, query string) string { return "+" + column + " IN (" + query + ")" }
+
+func (sqlite) notIn(expression string, numbers []int64) string {
+	return expression + " NOT IN (" + joinInts(numbers) + ")"
 }
 
 // busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler

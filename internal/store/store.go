@@ -7,6 +7,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -138,9 +139,6 @@ type sqlDialect interface {
 	onConflict(key string) string
 	// proposed is, after onConflict, the value that the INSERT would have given the column.
 	proposed(col string) string
-	// oldestPerLane is what follows FROM in a query for the first n messages m of each lane for which due holds. It
-	// must read no more rows than that, however long a lane is.
-	oldestPerLane(laneTable, messages, due string, lanes []int, n int) string
 	// digest are columns that tell two sets of texts apart, of the expression TEXT, as one value; or empty.
 	digest() string
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
@@ -149,6 +147,26 @@ type sqlDialect interface {
 	ledgerMode() ledgerMode
 	// catalog are the queries of TableShape.
 	catalog() catalogQueries
+	// oldestPerLane is what follows FROM in a query for the first n messages m behind each start l for which due holds;
+	// l.n counts the starts. It must read no more rows than that, however long a lane is.
+	oldestPerLane(messages, due string, starts []Start, n int) string
+	// place is an expression for where the row of a table is, as text, for claimedRows.
+	place(table string) string
+	// claimedRows is a condition that finds claimed rows without a scan.
+	claimedRows(claimed []Claimed) string
+	// writers is a query for Writers, or empty.
+	writers(messages string) string
+	// anyOf says that a column has one of the few values that a query returns. It runs once, and it is no way to find rows.
+	anyOf(column, query string) string
+	// inOrder makes the statements of a transaction read lanes by the index, whatever they guess of their length. May be
+	// empty.
+	inOrder() string
+	// notIn says that an expression has none of many numbers.
+	notIn(expression string, numbers []int64) string
+	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.
+	oneRelay() bool
+	// compact drops replaced messages of the lanes, as Compact does, looking at up to n messages of each.
+	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (seen, dropped int, err error)
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.

@@ -40,6 +40,7 @@ func benches() []bench {
 	return []bench{
 		{"write", "transactions per second: business statement / with a hand-written outbox insert / with cqrsync", benchWrite},
 		{"publish", "messages per second to RabbitMQ, all confirmed: raw amqp091 / ours / watermill-amqp", benchPublish},
+		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches and deletes", benchRelayEngine},
 	}
 }
 

@@ -20,23 +20,32 @@ import (
 // Relay exercises lanes, claims, retries, dead letters and status on one database kind.
 func Relay(t *testing.T, newURL func(testing.TB) string) {
 	for name, test := range map[string]func(*testing.T, *relaySuite){
-		"one relay owns every lane":                       ownsEverything,
-		"relays share the lanes fairly":                   sharesFairly,
-		"a lane handed back is free at once":              handsBack,
-		"a lane that ran out goes to another, next epoch": takesOver,
-		"a lane that ran out and nobody took is renewed":  renewsLate,
-		"many balance at once and no lane has two owners": balancesAtOnce,
-		"every column survives the way through a claim":   claimsWholeMessages,
-		"a claim is in order and the oldest of each lane": claimsInOrder,
-		"a claim stops at its size in bytes":              claimsBoundedBytes,
-		"a late commit with a low id is found":            findsLateCommits,
-		"a row that is no message says so":                saysWhatIsInvalid,
-		"a waiting key is left out, others are not":       leavesOutWaitingKeys,
-		"a sent message ends the key's retries":           sentEndsRetries,
-		"an old epoch removes nothing":                    fencesRemoval,
-		"an old epoch buries nothing":                     fencesBurial,
-		"a dead letter is the whole message":              buriesWhole,
-		"an error text with anything in it is stored":     storesAnyErrorText,
+		"one relay owns every lane":                        ownsEverything,
+		"relays share the lanes fairly":                    sharesFairly,
+		"a lane handed back is free at once":               handsBack,
+		"a lane that ran out goes to another, next epoch":  takesOver,
+		"a lane that ran out and nobody took is renewed":   renewsLate,
+		"many balance at once and no lane has two owners":  balancesAtOnce,
+		"a renewal tells what is free":                     tellsWhatIsFree,
+		"with one writer one works and the others wait":    oneWorksTheOthersWait,
+		"every column survives the way through a claim":    claimsWholeMessages,
+		"a claim is in order and the oldest of each lane":  claimsInOrder,
+		"a claim stops at its size in bytes":               claimsBoundedBytes,
+		"a late commit with a low id is found":             findsLateCommits,
+		"a row that is no message says so":                 saysWhatIsInvalid,
+		"writers are those that may add messages late":     listsWriters,
+		"lanes with waiting keys are known":                knowsWaitingLanes,
+		"a message that replaces the failed one says so":   endsTheWait,
+		"of a key's replaceable messages the newest stays": compacts,
+		"what may not be dropped is not dropped":           compactsNoOther,
+		"compaction is fenced, and bounded":                compactsFenced,
+		"sent and replaced messages are removed together":  removesReplaced,
+		"a waiting key is left out, others are not":        leavesOutWaitingKeys,
+		"a sent message ends the key's retries":            sentEndsRetries,
+		"an old epoch removes nothing":                     fencesRemoval,
+		"an old epoch buries nothing":                      fencesBurial,
+		"a dead letter is the whole message":               buriesWhole,
+		"an error text with anything in it is stored":      storesAnyErrorText,
 		"status counts": countsStatus,
 		"a dead letter goes back whole, behind its key": putsBackWhole,
 		"a superseded dead letter stays":                keepsSuperseded,
@@ -78,7 +87,7 @@ func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
 
 func (s *relaySuite) claim(t *testing.T) []store.Claimed {
 	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000)
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, store.Except{})
 	require.NoError(t, err)
 	return claimed
 }
@@ -95,10 +104,10 @@ func (s *relaySuite) status(t *testing.T) store.Status {
 	return st
 }
 
-func allLanes() []int {
-	all := make([]int, lanes)
+func allLanes() []store.Start {
+	all := make([]store.Start, lanes)
 	for i := range all {
-		all[i] = i
+		all[i].Lane = i
 	}
 	return all
 }
@@ -110,6 +119,13 @@ func message(key string, revision int64) store.Message {
 	}
 }
 
+// kept is a message that no newer one replaces.
+func kept(key string, revision int64) store.Message {
+	m := message(key, revision)
+	m.Keep = true
+	return m
+}
+
 func claimsWholeMessages(t *testing.T, s *relaySuite) {
 	after := int64(4)
 	updated := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
@@ -118,12 +134,12 @@ func claimsWholeMessages(t *testing.T, s *relaySuite) {
 		PK: json.RawMessage(`["a'?",1]`), Data: json.RawMessage(`{"n":12345678901234567890.10,"s":"é ' \" ?"}`),
 		Previous: json.RawMessage(`{"n":1}`), Meta: json.RawMessage(`{"m":[]}`),
 		Headers: map[string]string{"traceparent": "00-ab-cd-01"}, CorrelationID: "c-1",
-		Updated: updated, Expires: updated.Add(24 * time.Hour),
+		Updated: updated, Expires: updated.Add(24 * time.Hour), Keep: true,
 	}
 	bare := message("1", 0)
 	bare.Updated = updated
 	s.append(t, full, bare)
-	got := map[string]store.Claimed{}
+	got := map[string]store.Message{}
 	for _, m := range s.claim(t) {
 		require.NotZero(t, m.ID)
 		require.WithinDuration(t, time.Now(), m.Created, time.Hour)
@@ -131,9 +147,9 @@ func claimsWholeMessages(t *testing.T, s *relaySuite) {
 		require.Zero(t, m.Attempts)
 		key := m.Key
 		m.ID, m.Lane, m.Created = 0, 0, time.Time{}
-		got[key] = m
+		got[key] = m.Message
 	}
-	require.Equal(t, map[string]store.Claimed{full.Key: {Message: full}, bare.Key: {Message: bare}}, got)
+	require.Equal(t, map[string]store.Message{full.Key: full, bare.Key: bare}, got)
 }
 
 func claimsInOrder(t *testing.T, s *relaySuite) {
@@ -148,7 +164,7 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 		previous := all[i]
 		require.True(t, previous.Lane < m.Lane || previous.Lane == m.Lane && previous.ID < m.ID)
 	}
-	first, cut, err := s.Claim(t.Context(), allLanes(), 2)
+	first, cut, err := s.Claim(t.Context(), allLanes(), 2, store.Except{})
 	require.NoError(t, err)
 	require.False(t, cut)
 	var want []store.Claimed
@@ -160,13 +176,28 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 	}
 	require.Equal(t, want, first)
 
-	one, _, err := s.Claim(t.Context(), []int{all[0].Lane}, 1000)
+	one, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1000, store.Except{})
 	require.NoError(t, err)
 	require.Len(t, one, perLane[all[0].Lane])
 	for _, m := range one {
 		require.Equal(t, all[0].Lane, m.Lane)
 	}
-	none, _, err := s.Claim(t.Context(), nil, 10)
+	rest, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane, After: all[0].ID}}, 1000, store.Except{})
+	require.NoError(t, err)
+	require.Equal(t, one[1:], rest)
+	last := all[len(all)-1].Lane
+	turned, _, err := s.Claim(t.Context(), []store.Start{{Lane: last}, {Lane: all[0].Lane}}, 1, store.Except{})
+	require.NoError(t, err)
+	require.Equal(t, []int{last, all[0].Lane}, []int{turned[0].Lane, turned[1].Lane}, "lanes come as they are listed")
+	some, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1, store.Except{
+		IDs: []int64{one[0].ID, 12345}, Keys: []store.Key{{Model: "order", Key: one[1].Key}, {Model: "other", Key: one[0].Key}},
+	})
+	require.NoError(t, err)
+	for _, m := range some {
+		require.NotEqual(t, one[0].ID, m.ID)
+		require.NotEqual(t, one[1].Key, m.Key)
+	}
+	none, _, err := s.Claim(t.Context(), nil, 10, store.Except{})
 	require.NoError(t, err)
 	require.Empty(t, none)
 }
@@ -178,7 +209,7 @@ func claimsBoundedBytes(t *testing.T, s *relaySuite) {
 		s.append(t, large)
 		large.Revision++
 	}
-	claimed, cut, err := s.Claim(t.Context(), allLanes(), 100)
+	claimed, cut, err := s.Claim(t.Context(), allLanes(), 100, store.Except{})
 	require.NoError(t, err)
 	require.True(t, cut)
 	require.Len(t, claimed, 3)
@@ -219,7 +250,7 @@ func saysWhatIsInvalid(t *testing.T, s *relaySuite) {
 
 func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
-	s.append(t, message("bad", 0), message("bad", 1), message("good", 0))
+	s.append(t, kept("bad", 0), kept("bad", 1), message("good", 0))
 	s.finish(t, "a", owned, store.Outcome{Failed: failures(only(s.claim(t), "bad", 0), time.Hour)})
 	require.Equal(t, []string{"good/0"}, names(s.claim(t)))
 	require.Equal(t, int64(1), s.status(t).Retries)

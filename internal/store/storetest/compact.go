@@ -1,0 +1,162 @@
+package storetest
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// chain makes revisions first to last of a key, each naming the one before it.
+func chain(key string, first, last int64) (messages []store.Message) {
+	for revision := first; revision <= last; revision++ {
+		m := message(key, revision)
+		if revision > 0 {
+			after := revision - 1
+			m.After = &after
+		}
+		messages = append(messages, m)
+	}
+	return messages
+}
+
+func (s *relaySuite) compact(t *testing.T, relay string, owned []store.Lane, perLane int) (seen, dropped int) {
+	t.Helper()
+	seen, dropped, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane)
+	require.NoError(t, err)
+	return seen, dropped
+}
+
+func compacts(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, chain("new", 0, 4)...)
+	s.append(t, chain("old", 7, 9)...)
+	gone := chain("gone", 3, 4)
+	gone[1].Signal = "DELETE"
+	s.append(t, gone...)
+	s.append(t, chain("single", 5, 5)...)
+	_, dropped := s.compact(t, "a", owned, 100)
+	require.Equal(t, 7, dropped)
+	claimed := s.claim(t)
+	require.ElementsMatch(t, []string{"new/4", "old/9", "gone/4", "single/5"}, names(claimed))
+	require.Nil(t, only(claimed, "new", 4)[0].After, "as the first one had it")
+	require.Equal(t, int64(6), *only(claimed, "old", 9)[0].After)
+	require.Equal(t, int64(2), *only(claimed, "gone", 4)[0].After)
+	require.Equal(t, int64(4), *only(claimed, "single", 5)[0].After)
+
+	s.append(t, chain("old", 10, 11)...)
+	_, dropped = s.compact(t, "a", owned, 100)
+	require.Equal(t, 2, dropped)
+	require.Equal(t, int64(6), *only(s.claim(t), "old", 11)[0].After)
+	s.finish(t, "a", owned, store.Outcome{Sent: s.claim(t)})
+	require.Zero(t, s.status(t).Unsent, "they are found where they are now")
+}
+
+func compactsNoOther(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	messages := chain("1", 0, 5)
+	messages[1].Keep = true
+	messages[2].Queue = "webhooks"
+	messages[3].Signal = "SYNC"
+	messages[4].Previous = json.RawMessage(`{"status":"old"}`)
+	s.append(t, messages...)
+	s.append(t, message("2", 0))
+	_, dropped := s.compact(t, "a", owned, 100)
+	require.Equal(t, 1, dropped)
+	require.ElementsMatch(t, []string{"1/1", "1/2", "1/3", "1/4", "1/5", "2/0"}, names(s.claim(t)))
+}
+
+func compactsFenced(t *testing.T, s *relaySuite) {
+	old := s.balance(t, "a", blink)
+	s.append(t, chain("1", 0, 9)...)
+	current := s.balance(t, "b", ttl)
+	_, dropped := s.compact(t, "a", old, 100)
+	require.Zero(t, dropped, "the old owner drops nothing")
+	_, dropped = s.compact(t, "b", old, 100)
+	require.Zero(t, dropped, "an old epoch drops nothing")
+	seen, dropped := s.compact(t, "b", current, 4)
+	require.Equal(t, 4, seen)
+	require.Equal(t, 3, dropped)
+	require.Equal(t, "1/3", names(s.claim(t))[0])
+}
+
+func removesReplaced(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, chain("1", 0, 2)...)
+	claimed := s.claim(t)
+	s.finish(t, "a", owned, store.Outcome{Sent: claimed[2:], Replaced: claimed[:2]})
+	require.Empty(t, s.claim(t))
+}
+
+func endsTheWait(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0), kept("2", 0))
+	s.finish(t, "a", owned, store.Outcome{Failed: failures(s.claim(t), time.Hour)})
+	require.Empty(t, s.claim(t))
+
+	s.append(t, kept("1", 1), message("2", 1))
+	require.Empty(t, s.claim(t), "what replaces nothing waits, and what cannot be replaced is waited for")
+	s.append(t, message("1", 2))
+	claimed := s.claim(t)
+	require.Equal(t, []string{"1/2"}, names(claimed))
+	require.True(t, claimed[0].Waiting)
+
+	require.NoError(t, s.Hasten(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
+	claimed = s.claim(t)
+	require.Equal(t, []string{"1/0", "1/1", "1/2"}, names(claimed))
+	require.False(t, claimed[0].Waiting)
+	require.Equal(t, 1, claimed[0].Attempts)
+}
+
+func listsWriters(t *testing.T, s *relaySuite) {
+	writers, ok, err := s.Writers(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, writers)
+	if !ok {
+		t.Skip("the database cannot tell")
+	}
+	elsewhere, err := s.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer func() { _ = elsewhere.Rollback() }() // it is to be open until the end
+	_, err = s.Lock(t.Context(), elsewhere, []store.Change{{Key: store.Key{Model: "order", Key: "2"}}})
+	require.NoError(t, err)
+	writers, _, err = s.Writers(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, writers, "a transaction that writes elsewhere")
+
+	tx, err := s.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback() }() // it is committed below
+	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("1", 0)}))
+	first, _, err := s.Writers(t.Context())
+	require.NoError(t, err)
+	require.Len(t, first, 1)
+	again, _, err := s.Writers(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	require.NoError(t, tx.Commit())
+	s.append(t, message("1", 1))
+	writers, _, err = s.Writers(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, writers)
+}
+
+func knowsWaitingLanes(t *testing.T, s *relaySuite) {
+	waiting, err := s.WaitingLanes(t.Context())
+	require.NoError(t, err)
+	for lane := range lanes {
+		require.False(t, waiting(lane))
+	}
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0))
+	claimed := s.claim(t)
+	s.finish(t, "a", owned, store.Outcome{Failed: failures(claimed, time.Hour)})
+	waiting, err = s.WaitingLanes(t.Context())
+	require.NoError(t, err)
+	for lane := range lanes {
+		require.Equal(t, lane == claimed[0].Lane, waiting(lane))
+	}
+}

@@ -1,0 +1,55 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// results is what became of published messages, and the lanes, with their epochs, under which they were published.
+type results struct {
+	store.Outcome
+	lanes []store.Lane
+}
+
+func (r *results) empty() bool { return len(r.Sent)+len(r.Failed)+len(r.Dead) == 0 }
+
+// writeDown records what became of published messages, while more of them are published. On error they stay open: the
+// next try writes the same, instead of publishing the same again.
+func (r *Relay) writeDown(work context.Context, now time.Time) {
+	if r.open.empty() || r.tasks.finished || r.database.retry.After(now) {
+		return
+	}
+	r.tasks.finished = true
+	done := r.open
+	r.open = results{}
+	r.tasks.start(func() func() {
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		defer cancel()
+		err := r.store.Finish(ctx, r.cfg.ID, done.lanes, done.Outcome)
+		return func() {
+			r.tasks.finished = false
+			if !r.answered("finish", err) {
+				r.open.prepend(done)
+				return
+			}
+			r.flow.written(done.Outcome)
+			for _, f := range done.Failed {
+				r.reader.lookIn(f.Wait)
+			}
+			if len(done.Dead) > 0 {
+				r.reader.hurry() // for what waits behind them
+			}
+		}
+	})
+}
+
+// prepend puts what could not be written down back in front of what has been published meanwhile.
+func (r *results) prepend(done results) {
+	r.lanes = done.lanes
+	r.Sent = append(done.Sent, r.Sent...)
+	r.Replaced = append(done.Replaced, r.Replaced...)
+	r.Failed = append(done.Failed, r.Failed...)
+	r.Dead = append(done.Dead, r.Dead...)
+}

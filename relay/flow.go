@@ -1,0 +1,231 @@
+package relay
+
+import (
+	"slices"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// outgoing is a claimed message on its way, with the older ones of its key that it replaces.
+type outgoing struct {
+	store.Claimed
+	replaced []store.Claimed
+}
+
+// flow is what was claimed and is not written down yet.
+//
+// A key has one message on its way to the broker. The next one follows when that is confirmed, and not at all if it
+// failed: so nothing overtakes (P4), with any publisher. What came between and may be replaced is replaced meanwhile, so
+// that a busy key does not move at one revision per answer of the broker, but at one state.
+type flow struct {
+	batch     int
+	ready     []outgoing // first of their keys, in the order of the claims
+	followers []outgoing // their key's last one was just confirmed
+	keys      map[store.Key]*queue
+	known     map[int64]int // lanes of all messages here, by identity
+	behind    int           // how many messages stand behind another of their key
+
+	// What ends while a claim is running may have been read by it before, so it ends when that claim has come in.
+	leaving []store.Outcome
+	roomy   []store.Key // keys that have room again
+}
+
+// queue is a key with a message on its way, and those behind it. When the message has failed they stay behind it until that
+// is written down.
+type queue struct {
+	behind []outgoing
+	failed outgoing
+	idle   bool           // nothing is on its way
+	more   *store.Claimed // the first one there was no room for, nil if there was room
+}
+
+func newFlow(cfg Config) flow {
+	return flow{batch: cfg.BatchSize, keys: map[store.Key]*queue{}, known: map[int64]int{}}
+}
+
+func keyOf(m *store.Claimed) store.Key { return store.Key{Model: m.Model, Key: m.Key} }
+
+// except is what a claim need not bring, of what is behind its starts.
+func (f *flow) except(starts []store.Start) (e store.Except) {
+	after := make(map[int]int64, len(starts))
+	for _, s := range starts {
+		after[s.Lane] = s.After
+	}
+	e.IDs = make([]int64, 0, len(f.known))
+	for id, lane := range f.known {
+		if start, asked := after[lane]; asked && id > start {
+			e.IDs = append(e.IDs, id)
+		}
+	}
+	for key, q := range f.keys {
+		if q.more != nil {
+			e.Keys = append(e.Keys, key)
+		}
+	}
+	return e
+}
+
+// add takes in what a claim brought and returns how many messages of each lane that were. The rest is known, or there is
+// no room for it.
+func (f *flow) add(claimed []store.Claimed, laneOf func(lane int) *position) (added map[int]int) {
+	added = map[int]int{}
+	fresh := make([]*queue, 0, len(claimed)) // in the order of the claim
+	for _, m := range claimed {
+		if _, known := f.known[m.ID]; known {
+			continue
+		}
+		key := keyOf(&m)
+		q := f.keys[key]
+		if q == nil {
+			q = &queue{}
+			f.keys[key] = q
+			fresh = append(fresh, q)
+		}
+		if q.more == nil && !f.room(q) {
+			q.more = &m
+			at := laneOf(m.Lane)
+			at.rewind(m.ID - 1)
+			at.crowded = true
+		}
+		if q.more != nil {
+			continue
+		}
+		f.known[m.ID] = m.Lane
+		added[m.Lane]++
+		length := len(q.behind)
+		q.behind = follow(q.behind, outgoing{Claimed: m})
+		f.behind += len(q.behind) - length
+	}
+	for _, q := range fresh {
+		f.ready = append(f.ready, f.next(q))
+	}
+	return added
+}
+
+// room says whether another message may stand behind those of its key. Few may, of all keys together, or a key that moves
+// slowly would fill the memory and hold up all others.
+func (f *flow) room(q *queue) bool {
+	return len(q.behind) == 0 || len(q.behind) < f.batch && f.behind < 4*f.batch
+}
+
+// follow puts a message behind the others of its key. It replaces the one before it if both allow that, and says then
+// that what that said was sent before was sent before it.
+func follow(queue []outgoing, m outgoing) []outgoing {
+	last := len(queue) - 1
+	if last < 0 || !m.Replaceable() || !queue[last].Replaceable() {
+		return append(queue, m)
+	}
+	old := queue[last]
+	m.After = old.After
+	old.Data, old.Meta = nil, nil // it is only to be removed
+	m.replaced = slices.Concat(old.replaced, []store.Claimed{old.Claimed})
+	queue[last] = m
+	return queue
+}
+
+func (f *flow) next(q *queue) outgoing {
+	m := q.behind[0]
+	q.behind = q.behind[1:]
+	f.behind--
+	return m
+}
+
+// take hands out up to n messages of a list.
+func take(list *[]outgoing, n int) []outgoing {
+	n = min(n, len(*list))
+	batch := (*list)[:n:n]
+	*list = (*list)[n:]
+	return batch
+}
+
+// confirmed lets the next message of the key go.
+func (f *flow) confirmed(m *outgoing) {
+	key := keyOf(&m.Claimed)
+	q := f.keys[key]
+	if q.more != nil && len(q.behind) == f.batch/4 || len(q.behind) == 0 {
+		f.roomy = append(f.roomy, key)
+	}
+	switch {
+	case len(q.behind) > 0:
+		next := f.next(q)
+		next.Attempts = 0 // those were the attempts of the one before
+		f.followers = append(f.followers, next)
+	case q.more != nil:
+		q.idle = true
+	default:
+		delete(f.keys, key)
+	}
+}
+
+// failed keeps the key as it is until the failure is written down.
+func (f *flow) failed(m *outgoing) { f.keys[keyOf(&m.Claimed)].failed = *m }
+
+// written is called when an outcome is.
+func (f *flow) written(done store.Outcome) { f.leaving = append(f.leaving, done) }
+
+// letGo ends what has ended. No claim may be running.
+func (f *flow) letGo(laneOf func(lane int) *position) {
+	for _, done := range f.leaving {
+		for _, list := range [][]store.Claimed{done.Sent, done.Replaced} {
+			for _, m := range list {
+				delete(f.known, m.ID)
+			}
+		}
+		for _, m := range slices.Concat(done.Failed, done.Dead) {
+			f.drop(&m.Claimed, laneOf)
+		}
+	}
+	f.leaving = nil
+	for _, key := range f.roomy {
+		f.makeRoom(key, laneOf)
+	}
+	f.roomy = nil
+}
+
+// makeRoom lets the messages of a key be read that there was no room for.
+func (f *flow) makeRoom(key store.Key, laneOf func(lane int) *position) {
+	q := f.keys[key]
+	if q == nil || q.more == nil {
+		return
+	}
+	lane := q.more.Lane
+	q.more = nil
+	if q.idle {
+		delete(f.keys, key)
+	}
+	f.uncrowd(lane, laneOf)
+}
+
+// uncrowd lets the floor of a lane move when there is room for all its keys.
+func (f *flow) uncrowd(lane int, laneOf func(lane int) *position) {
+	for _, q := range f.keys {
+		if q.more != nil && q.more.Lane == lane {
+			return
+		}
+	}
+	if at := laneOf(lane); at != nil {
+		at.crowded = false
+	}
+}
+
+// drop forgets a message that failed and all behind it: they are read again when the key's time has come.
+func (f *flow) drop(m *store.Claimed, laneOf func(lane int) *position) {
+	key := keyOf(m)
+	q := f.keys[key]
+	if q == nil { // the lanes were lost meanwhile
+		return
+	}
+	delete(f.keys, key)
+	f.behind -= len(q.behind)
+	for _, gone := range append(q.behind, q.failed) {
+		for _, one := range append(gone.replaced, gone.Claimed) {
+			delete(f.known, one.ID)
+			if at := laneOf(one.Lane); at != nil {
+				at.rewind(one.ID - 1)
+			}
+		}
+	}
+	if q.more != nil {
+		f.uncrowd(m.Lane, laneOf)
+	}
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/transport"
+)
+
+// backlog is an outbox on PostgreSQL that can be filled with the same messages again and again.
+type backlog struct {
+	*store.Store
+	rows int
+	drop func() error
+}
+
+// newBacklog writes rows messages of keys keys, key after key and then their next revisions. With keep none replaces
+// another.
+func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err error) {
+	db, drop, err := openPostgres(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b = &backlog{rows: rows, drop: drop}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, drop())
+		}
+	}()
+	if b.Store, err = store.New(db, store.Names{}); err != nil {
+		return nil, err
+	}
+	if _, err = b.Migrate(ctx, store.Outbox); err != nil {
+		return nil, err
+	}
+	messages := make([]store.Message, rows)
+	for i := range messages {
+		messages[i] = backlogMessage(i%keys, int64(i/keys), keep)
+	}
+	for chunk := range slices.Chunk(messages, 5000) {
+		if err = b.Append(ctx, db, chunk); err != nil {
+			return nil, err
+		}
+	}
+	return b, b.exec(ctx, "CREATE TABLE full_outbox AS SELECT * FROM outbox_messages ORDER BY id",
+		"ALTER TABLE full_outbox DROP COLUMN id, ADD COLUMN n serial", "TRUNCATE outbox_messages")
+}
+
+// note makes messages about as large as they are in performance studies: 500 bytes on the wire.
+var note = strings.Repeat("a note of some length, ", 11)
+
+func backlogMessage(key int, revision int64, keep bool) store.Message {
+	id := strconv.Itoa(key)
+	m := store.Message{
+		Model: "order", Key: id, Revision: revision, Signal: "SAVE", Updated: time.Now(), Keep: keep, PK: json.RawMessage(id),
+		Data: json.RawMessage(fmt.Sprintf(`{"id":%s,"customer":"customer %s","status":"status %d","total":%d,"note":%q}`,
+			id, id, revision, key*100, note)),
+	}
+	if revision > 0 {
+		after := revision - 1
+		m.After = &after
+	}
+	return m
+}
+
+func (b *backlog) exec(ctx context.Context, statements ...string) error {
+	for _, statement := range statements {
+		if _, err := b.DB().ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
+		}
+	}
+	return nil
+}
+
+// clear empties the outbox, for good.
+func (b *backlog) clear(ctx context.Context) error {
+	return b.exec(ctx, "TRUNCATE outbox_messages, outbox_retries, outbox_dead_letters, outbox_relays",
+		"UPDATE outbox_lanes SET owner = NULL, expires_at = NULL", "VACUUM outbox_lanes")
+}
+
+// fill writes the messages, in one transaction.
+func (b *backlog) fill(ctx context.Context) error {
+	return b.exec(ctx, `
+		INSERT INTO outbox_messages (lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers,
+			correlation_id, updated_at, created_at, expires_at, keep)
+		SELECT lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers,
+			correlation_id, updated_at, created_at, expires_at, keep FROM full_outbox ORDER BY n`)
+}
+
+// relays runs relays that own their fair shares.
+type relays struct {
+	all  []*relay.Relay
+	stop func() error
+}
+
+func (b *backlog) start(ctx context.Context, publisher func() message.Publisher, n int) (*relays, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	group := &relays{}
+	var running sync.WaitGroup
+	errs := make([]error, n)
+	group.stop = func() error {
+		cancel()
+		running.Wait()
+		return errors.Join(errs...)
+	}
+	for i := range n {
+		rel, err := relay.New(b.DB(), publisher(), relay.Config{
+			LeaseTTL: 3 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			return nil, errors.Join(err, group.stop())
+		}
+		group.all = append(group.all, rel)
+		running.Go(func() { errs[i] = rel.Run(ctx) })
+	}
+	for slices.ContainsFunc(group.all, func(r *relay.Relay) bool { return r.Stats().Lanes != int64(64/n) }) {
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return nil, errors.Join(err, group.stop())
+		}
+	}
+	return group, nil
+}
+
+// settled counts the messages that are published or were replaced.
+func (g *relays) settled() (n int) {
+	for _, r := range g.all {
+		stats := r.Stats()
+		n += int(stats.Published + stats.Compacted)
+	}
+	return n
+}
+
+// drain fills the outbox while the relays are idle, and returns how long they take to empty it.
+func (b *backlog) drain(ctx context.Context, publisher func() message.Publisher, n int) (took time.Duration, err error) {
+	if err := b.clear(ctx); err != nil {
+		return 0, err
+	}
+	group, err := b.start(ctx, publisher, n)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, group.stop()) }()
+	if err := b.fill(ctx); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	for group.settled() < b.rows {
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(start), nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// nowhere is a publisher that takes everything, and looks whether the order per key is kept.
+type nowhere struct {
+	mu    sync.Mutex
+	last  map[string]int64
+	wrong atomic.Int64
+}
+
+func newNowhere() *nowhere { return &nowhere{last: map[string]int64{}} }
+
+func (p *nowhere) PublishBatch(_ context.Context, batch []transport.Outgoing) []error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, out := range batch {
+		revision, err := strconv.ParseInt(out.Message.Metadata.Get("cqrs_revision"), 10, 64)
+		key := out.Message.Metadata.Get("cqrs_key")
+		if last, known := p.last[key]; err != nil || known && last >= revision {
+			p.wrong.Add(1)
+		}
+		p.last[key] = revision
+	}
+	return make([]error, len(batch))
+}
+
+func (p *nowhere) Publish(topic string, messages ...*message.Message) error {
+	for _, m := range messages {
+		p.PublishBatch(context.Background(), []transport.Outgoing{{Topic: topic, Message: m}})
+	}
+	return nil
+}
+
+func (*nowhere) Close() error { return nil }
