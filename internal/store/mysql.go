@@ -22,7 +22,6 @@ func (mysql) onConflict(string) string    { return "ON DUPLICATE KEY UPDATE" }
 func (mysql) proposed(col string) string  { return "VALUES(" + col + ")" }
 func (mysql) recordsInFunction() bool     { return false }
 func (mysql) ledgerMode() ledgerMode      { return lockLedger }
-func (mysql) writesInWith() bool          { return false }
 func (mysql) transactionalDDL() bool      { return false }
 func (mysql) plainColumns() string        { return "" }
 func (mysql) busy(error) bool             { return false }

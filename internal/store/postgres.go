@@ -20,7 +20,6 @@ func (postgres) transactionalDDL() bool       { return true }
 func (postgres) lanesOptions() *sql.TxOptions { return nil }
 func (postgres) recordsInFunction() bool      { return true }
 func (postgres) ledgerMode() ledgerMode       { return compareLedger }
-func (postgres) writesInWith() bool           { return true }
 func (postgres) maxStatement() int            { return 16 << 20 }
 func (postgres) busy(error) bool              { return false }
 func (postgres) oneRelay() bool               { return false }

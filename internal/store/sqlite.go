@@ -23,7 +23,6 @@ func (sqlite) transactionalDDL() bool       { return true }
 func (sqlite) lanesOptions() *sql.TxOptions { return nil }
 func (sqlite) recordsInFunction() bool      { return false }
 func (sqlite) ledgerMode() ledgerMode       { return ownLedger }
-func (sqlite) writesInWith() bool           { return false }
 
 func (sqlite) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
 

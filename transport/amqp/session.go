@@ -122,6 +122,9 @@ func (s *session) send(ctx context.Context, p *parcel) (err error) {
 			return err
 		}
 	}
+	if err := transport.Ended(ctx); err != nil {
+		return err
+	}
 	// Mandatory always, or an unroutable message would be confirmed and gone without a trace.
 	p.confirm, err = s.channel.PublishWithDeferredConfirm(p.exchange, p.key, true, false, p.publishing)
 	return s.cause(err)
