@@ -100,6 +100,16 @@ func idIn(claimed []Claimed) string {
 	return "id IN (" + joinInts(ids) + ")"
 }
 
+func lanesOf(claimed []Claimed) []int64 {
+	lanes := make([]int64, 0, len(claimed))
+	for _, m := range claimed {
+		if !slices.Contains(lanes, int64(m.Lane)) {
+			lanes = append(lanes, int64(m.Lane))
+		}
+	}
+	return lanes
+}
+
 func joinInts(numbers []int64) string {
 	var b []byte
 	for i, n := range numbers {

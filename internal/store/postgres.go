@@ -71,6 +71,9 @@ func (postgres) place(table string) string { return table + ".ctid::text" }
 func (postgres) claimedRows(claimed []Claimed) string {
 	var places, ids strings.Builder
 	for i, m := range claimed {
+		if m.place == "" { // not from a claim
+			return "lane IN (" + joinInts(lanesOf(claimed)) + ") AND " + idIn(claimed)
+		}
 		if i > 0 {
 			places.WriteByte(',')
 			ids.WriteByte(',')
