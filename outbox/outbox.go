@@ -35,6 +35,11 @@ type Config struct {
 	Schema string
 	// TablePrefix stands before every table name. Default: none.
 	TablePrefix string
+	// NoNotify keeps the box from waking relays in other processes. By default, on PostgreSQL, it sends a NOTIFY after
+	// commits that appended messages: outside of the transaction, on a connection of the pool, at most every 10 ms.
+	// Without it, and on other databases, such relays find messages by polling. Relays in this process are woken by
+	// Wake in any case.
+	NoNotify bool
 }
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
@@ -42,6 +47,7 @@ type Box struct {
 	db    *bun.DB
 	store *store.Store
 	wake  chan struct{}
+	away  *announcer // wakes relays in other processes; nil where nothing does
 
 	mu      sync.RWMutex
 	byType  map[reflect.Type]*model
@@ -65,6 +71,9 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		byTable: map[string]*model{},
 		byID:    map[string]*model{},
 	}
+	if s.Announces() && !config.NoNotify {
+		b.away = &announcer{announce: s.Announce}
+	}
 	// bun would rather have hooks added to a copy. The user goes on using db, and a write through it that nobody sees
 	// is what P2 excludes, so the hook belongs on db itself.
 	db.AddQueryHook(guard{b}) //nolint:staticcheck // WithQueryHook guards a copy that nobody uses
@@ -85,6 +94,9 @@ func (b *Box) Migrate(ctx context.Context) error {
 func (b *Box) Wake() <-chan struct{} { return b.wake }
 
 func (b *Box) wakeRelay() {
+	if b.away != nil {
+		b.away.ring()
+	}
 	select {
 	case b.wake <- struct{}{}:
 	default: // one is pending already

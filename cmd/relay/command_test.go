@@ -41,10 +41,11 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 		"":    {"no command"},
 		"foo": {"unknown command"},
 		"run": {"--db (or CQRSYNC_DB): not set, want", "--broker (or CQRSYNC_BROKER): not set, want"},
-		"run --db oracle://h/x --broker memory: --health nowhere --schema a-b --prefix c.d --log-format xml extra": {
+		"run --db oracle://h/x --broker memory: --health nowhere --poll -1s --schema a-b --prefix c.d --log-format xml extra": {
 			"unexpected argument", `unknown scheme "oracle"`, `--broker (or CQRSYNC_BROKER): "memory:"`,
 			`--schema (or CQRSYNC_SCHEMA): schema "a-b"`, `--prefix (or CQRSYNC_TABLE_PREFIX): table prefix "c.d"`,
 			`--log-format: "xml", want text or json`, `--health (or CQRSYNC_HEALTH): "nowhere": want HOST:PORT`,
+			"--poll (or CQRSYNC_POLL): -1s, want a positive time",
 		},
 		"run --db sqlite://x.db --broker kafka://h":   {"--broker (or CQRSYNC_BROKER): ", "kafka://h"},
 		"migrate --side both --dialect sqlite":        {"--db (or CQRSYNC_DB)", `--side: "both", want`, "only together with --print"},
@@ -80,6 +81,7 @@ func TestNoOutputHoldsAPassword(t *testing.T) {
 	} {
 		for _, args := range [][]string{
 			{"run", "--db", url, "--broker", url, "-v"},
+			{"run", "--db", url, "--listen-db", url, "--broker", url, "-v"},
 			{"run", "--db", url, "--broker", "amqp://user:" + password + "@127.0.0.1:1/", "-v", "--migrate"},
 			{"migrate", "--db", url},
 			{"status", "--db", url},

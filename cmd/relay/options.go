@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -27,6 +28,8 @@ type options struct {
 	broker       string // run
 	migrateFirst bool
 	health       string
+	poll         time.Duration
+	listenDB     string
 
 	side, dialect string // migrate
 	print         bool
@@ -72,6 +75,8 @@ var (
 	schemaSetting  = setting{"--schema", "CQRSYNC_SCHEMA"}
 	prefixSetting  = setting{"--prefix", "CQRSYNC_TABLE_PREFIX"}
 	healthSetting  = setting{"--health", "CQRSYNC_HEALTH"}
+	pollSetting    = setting{"--poll", "CQRSYNC_POLL"}
+	listenSetting  = setting{"--listen-db", "CQRSYNC_LISTEN_DB"}
 	formatSetting  = setting{flag: "--log-format"}
 	sideSetting    = setting{flag: "--side"}
 	dialectSetting = setting{flag: "--dialect"}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 
 	"github.com/urfave/cli/v3"
 
@@ -24,6 +27,14 @@ func (o *options) runFlags() []cli.Flag {
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the outbox tables first",
 		},
+		&cli.DurationFlag{
+			Name: "poll", Sources: cli.EnvVars("CQRSYNC_POLL"), Destination: &o.poll,
+			Usage: "the longest time between two looks into an idle outbox; it matters where no wake-up comes (default: 250ms)",
+		},
+		&cli.StringFlag{
+			Name: "listen-db", Sources: cli.EnvVars("CQRSYNC_LISTEN_DB"), Destination: &o.listenDB,
+			Usage: "where to LISTEN for wake-ups, if --db leads through a proxy such as PgBouncer: the database's own address",
+		},
 		&cli.StringFlag{
 			Name: "health", Sources: cli.EnvVars("CQRSYNC_HEALTH"), Destination: &o.health,
 			Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback interface; nothing by default",
@@ -36,15 +47,18 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 	log, logErr := o.logger()
 	s, dbErr := o.openStore()
 	publisher, brokerErr := o.openPublisher(log)
+	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)
-	if err := wrong(noArguments(cmd), dbErr, brokerErr, logErr, healthErr); err != nil {
+	if err := wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, o.checkPoll()); err != nil {
 		return err
 	}
 	mon, err := monitor.New(monitor.Config{})
 	if err != nil {
 		return err
 	}
-	rel, err := relay.New(s.DB(), mon.Publisher(publisher), relay.Config{Schema: o.schema, TablePrefix: o.prefix, Logger: log})
+	rel, err := relay.New(s.DB(), mon.Publisher(publisher), relay.Config{
+		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, Wake: listener.Wake(),
+	})
 	if err != nil {
 		return err
 	}
@@ -60,10 +74,28 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping when what is in flight is finished; a second signal ends the process at once")
 	})()
-	err = runServing(ctx, rel, mon, health, log)
+	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log))
 	stats := rel.Stats()
 	log.Info("relay stopped", "published", stats.Published, "dead_letters", stats.DeadLetters)
 	return err
+}
+
+// openListener makes the listener for wake-ups, which connects later.
+func (o *options) openListener(log *slog.Logger) (*database.Listener, error) {
+	listener, err := database.NewListener(cmp.Or(o.listenDB, o.db), database.ListenConfig{
+		Schema: o.schema, TablePrefix: o.prefix, Logger: log,
+	})
+	if err != nil && o.listenDB == "" {
+		return nil, nil // openStore says it
+	}
+	return listener, listenSetting.wrong(err)
+}
+
+func (o *options) checkPoll() error {
+	if o.poll < 0 {
+		return pollSetting.wrong(fmt.Errorf("%s, want a positive time", o.poll))
+	}
+	return nil
 }
 
 // listenHealth opens the address of --health, nil if there is none; close closes it.
@@ -89,23 +121,28 @@ func (l closeOnce) Close() error {
 	return nil
 }
 
-// runServing runs the relay and answers on health, if there is one, until the relay has stopped. Should the server fail
-// the relay goes on: what must not stop is the messages.
-func runServing(ctx context.Context, rel *relay.Relay, mon *monitor.Monitor, health net.Listener, log *slog.Logger) error {
-	if health == nil {
-		return rel.Run(ctx)
+// runBeside runs the relay, and tasks beside it until it has stopped.
+func runBeside(ctx context.Context, rel *relay.Relay, tasks ...func(context.Context)) error {
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	for _, task := range tasks {
+		running.Go(func() { task(beside) })
 	}
-	log.Info("health and metrics", "address", "http://"+health.Addr().String())
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := mon.Serve(serving, health); err != nil {
-			log.Error("health and metrics are gone, the relay goes on", "error", err)
-		}
-	}()
 	err := rel.Run(ctx)
 	stop()
-	<-served
+	running.Wait()
 	return err
+}
+
+// serve answers on the address of --health. Should that fail the relay goes on: what must not stop is the messages.
+func serve(mon *monitor.Monitor, health net.Listener, log *slog.Logger) func(context.Context) {
+	return func(ctx context.Context) {
+		if health == nil {
+			return
+		}
+		log.Info("health and metrics", "address", "http://"+health.Addr().String())
+		if err := mon.Serve(ctx, health); err != nil {
+			log.Error("health and metrics are gone, the relay goes on", "error", err)
+		}
+	}
 }
