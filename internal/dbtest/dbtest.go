@@ -51,12 +51,18 @@ func Address(t testing.TB, service string) string {
 		}
 		reason = err.Error()
 	}
-	message := fmt.Sprintf("needs %s: set %s (%s)", service, Variable(service), reason)
+	Missing(t, service, fmt.Sprintf("set %s (%s)", Variable(service), reason))
+	return ""
+}
+
+// Missing skips the test for want of a service, or fails it where CQRSYNC_TEST_REQUIRE names that. fix says what to do.
+func Missing(t testing.TB, service, fix string) {
+	t.Helper()
+	message := fmt.Sprintf("needs %s: %s", service, fix)
 	if slices.Contains(strings.Split(os.Getenv("CQRSYNC_TEST_REQUIRE"), ","), service) {
 		t.Fatal(message)
 	}
 	t.Skip(message)
-	return ""
 }
 
 // Each runs test once per database kind, as a parallel subtest with an empty database of its own.
