@@ -15,6 +15,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/relay/monitor"
+	"github.com/cqrsync/cqrsync/relay/wake"
 )
 
 func (o *options) runFlags() []cli.Flag {
@@ -81,8 +82,8 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 }
 
 // openListener makes the listener for wake-ups, which connects later.
-func (o *options) openListener(log *slog.Logger) (*database.Listener, error) {
-	listener, err := database.NewListener(cmp.Or(o.listenDB, o.db), database.ListenConfig{
+func (o *options) openListener(log *slog.Logger) (*wake.Listener, error) {
+	listener, err := wake.NewListener(cmp.Or(o.listenDB, o.db), wake.Config{
 		Schema: o.schema, TablePrefix: o.prefix, Logger: log,
 	})
 	if err != nil && o.listenDB == "" {

@@ -21,10 +21,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/relay/wake"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/tests/containers"
 	"github.com/cqrsync/cqrsync/transport/memory"
@@ -148,7 +148,7 @@ func TestEverythingWorksThroughATransactionPool(t *testing.T) {
 func TestAListenerFindsOutAboutTheProxy(t *testing.T) {
 	bouncer := start(t)
 	var log bytes.Buffer
-	listener, err := database.NewListener(bouncer, database.ListenConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	listener, err := wake.NewListener(bouncer, wake.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	listener.Run(t.Context()) // returns, because nothing would be heard
 	require.Contains(t, log.String(), "not woken by other processes, polling instead")

@@ -1,4 +1,4 @@
-package database_test
+package wake_test
 
 import (
 	"bytes"
@@ -9,11 +9,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"go.uber.org/goleak"
 
-	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/relay/wake"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type item struct {
 	bun.BaseModel `bun:"table:items"`
@@ -28,7 +31,7 @@ func TestACommitElsewhereWakesAListener(t *testing.T) {
 	other := newBox(t, url, outbox.Config{TablePrefix: "y_"})
 	silent := newBox(t, url, outbox.Config{TablePrefix: "x_", NoNotify: true})
 
-	listener, err := database.NewListener(url, database.ListenConfig{TablePrefix: "x_", Logger: slog.New(slog.DiscardHandler)})
+	listener, err := wake.NewListener(url, wake.Config{TablePrefix: "x_", Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -83,7 +86,7 @@ func write(t *testing.T, box *outbox.Box) {
 }
 
 func TestAListenerEndsWhereNothingCanBeHeard(t *testing.T) {
-	listener, err := database.NewListener(dbtest.SQLiteURL(t), database.ListenConfig{})
+	listener, err := wake.NewListener(dbtest.SQLiteURL(t), wake.Config{})
 	require.NoError(t, err)
 	listener.Run(t.Context()) // returns
 	require.Empty(t, listener.Wake())
@@ -91,8 +94,8 @@ func TestAListenerEndsWhereNothingCanBeHeard(t *testing.T) {
 
 func TestAListenerWithoutADatabaseTriesAgainUntilItIsStopped(t *testing.T) {
 	var log bytes.Buffer
-	listener, err := database.NewListener("postgres://user:s3cret@127.0.0.1:1/none?sslmode=disable",
-		database.ListenConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	listener, err := wake.NewListener("postgres://user:s3cret@127.0.0.1:1/none?sslmode=disable",
+		wake.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
@@ -102,9 +105,9 @@ func TestAListenerWithoutADatabaseTriesAgainUntilItIsStopped(t *testing.T) {
 }
 
 func TestNewListenerRefusesWhatIsNoURL(t *testing.T) {
-	_, err := database.NewListener("postgres://user:s3cret@host:port/x", database.ListenConfig{})
+	_, err := wake.NewListener("postgres://user:s3cret@host:port/x", wake.Config{})
 	require.ErrorContains(t, err, "not a PostgreSQL URL")
 	require.NotContains(t, err.Error(), "s3cret")
-	_, err = database.NewListener("sqlite://x.db", database.ListenConfig{TablePrefix: "a-b"})
+	_, err = wake.NewListener("sqlite://x.db", wake.Config{TablePrefix: "a-b"})
 	require.ErrorContains(t, err, `table prefix "a-b"`)
 }

@@ -1,4 +1,12 @@
-package database
+// Package wake lets a relay hear at once what other processes commit.
+//
+//	listener, err := wake.NewListener(url, wake.Config{})
+//	rel, err := relay.New(db, publisher, relay.Config{Wake: listener.Wake()})
+//	go listener.Run(ctx)
+//
+// Neighbours: outbox sends the notifications; relay polls all the same, because they may get lost. It stands beside relay
+// so that only those who want it link pgx.
+package wake
 
 import (
 	"context"
@@ -10,11 +18,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// ListenConfig configures a Listener. The zero value is usable.
-type ListenConfig struct {
+// Config configures a Listener. The zero value is usable.
+type Config struct {
 	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config.
 	Schema, TablePrefix string
 	// Logger receives a line when listening begins, ends, or is not possible. Nil means slog.Default().
@@ -22,13 +31,7 @@ type ListenConfig struct {
 }
 
 // Listener hears, over a connection of its own, what other processes commit to an outbox in PostgreSQL, so that a relay
-// need not wait for its next poll:
-//
-//	listener, err := database.NewListener(url, database.ListenConfig{})
-//	rel, err := relay.New(db, publisher, relay.Config{Wake: listener.Wake()})
-//	go listener.Run(ctx)
-//
-// What it does not hear the relay finds by polling.
+// need not wait for its next poll. What it does not hear the relay finds by polling.
 type Listener struct {
 	config *pgx.ConnConfig // nil: another database, nothing to hear
 	names  store.Names
@@ -37,7 +40,7 @@ type Listener struct {
 }
 
 // NewListener reads the URL; it does not connect. A URL of another database gives a Listener that hears nothing.
-func NewListener(rawURL string, cfg ListenConfig) (*Listener, error) {
+func NewListener(rawURL string, cfg Config) (*Listener, error) {
 	l := &Listener{
 		names: store.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix}, log: cfg.Logger, wake: make(chan struct{}, 1),
 	}
@@ -52,7 +55,7 @@ func NewListener(rawURL string, cfg ListenConfig) (*Listener, error) {
 	}
 	config, err := pgx.ParseConfig(rawURL)
 	if err != nil { // pgx redacts passwords in most of its messages, not in all
-		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)", Redact(rawURL))
+		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)", database.Redact(rawURL))
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	l.config = config
