@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/operate/command"
 )
 
 // The exit codes.
@@ -20,12 +22,18 @@ const (
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := command(stdout, stderr).Run(ctx, args)
+	err := root(stdout, stderr).Run(ctx, args)
 	var usage *usageError
 	var partly *partlyError
+	var operation *command.ExitError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &operation):
+		if text := operation.Error(); text != "" {
+			fmt.Fprintf(stderr, "error: %s\n", text)
+		}
+		return operation.Code
 	case errors.As(err, &usage):
 		fmt.Fprintln(stderr, usage)
 		return exitBadUsage
@@ -55,7 +63,7 @@ func (e *usageError) Error() string {
 // partlyError is what was asked for and not done, where nothing went wrong.
 type partlyError struct{ error }
 
-func command(stdout, stderr io.Writer) *cli.Command {
+func root(stdout, stderr io.Writer) *cli.Command {
 	o := &options{stdout: stdout, stderr: stderr}
 	root := &cli.Command{
 		Name:  "relay",
@@ -81,18 +89,25 @@ func command(stdout, stderr io.Writer) *cli.Command {
 				Action: o.status,
 			},
 			o.deadLetters(),
+			{
+				Name:   "replicate",
+				Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",
+				Flags:  o.replicateFlags(),
+				Action: o.replicate,
+			},
 		},
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.Args().Present() {
-				return wrong(errors.New("unknown command: use run, migrate, status or dead-letters"))
+				return wrong(errors.New("unknown command: see --help"))
 			}
-			return wrong(errors.New("no command: use run, migrate, status or dead-letters, or --help"))
+			return wrong(errors.New("no command: see --help"))
 		},
 		Writer:    stdout,
 		ErrWriter: stderr,
 		// The default prints and exits by itself for some errors.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
+	root.Commands = append(root.Commands, o.operations()...)
 	reportUsage(root)
 	return root
 }

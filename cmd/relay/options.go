@@ -38,6 +38,8 @@ type options struct {
 
 	letters letterOptions // dead-letters
 
+	config, masterDB, replicaDB, queue string // the operations and replicate
+
 	closers []io.Closer
 }
 

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/transport/open"
+)
+
+func (o *options) replicateFlags() []cli.Flag {
+	return []cli.Flag{
+		o.configFlag(),
+		&cli.StringFlag{
+			Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
+			Usage: "where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE",
+		},
+		&cli.StringFlag{
+			Name: "queue", Sources: cli.EnvVars("CQRSYNC_QUEUE"), Destination: &o.queue,
+			Usage: "the name of this replica service, if not that of the file",
+		},
+		&cli.BoolFlag{
+			Name: "migrate", Destination: &o.migrateFirst,
+			Usage: "make or upgrade the replica's ledger first",
+		},
+	}
+}
+
+// replicate keeps the tables of cqrsync.yaml equal to their master's, in any service that has a database.
+func (o *options) replicate(ctx context.Context, cmd *cli.Command) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
+	log, logErr := o.logger()
+	rep, repErr := o.openReplica(ctx)
+	var usage *usageError
+	if repErr != nil && !errors.As(repErr, &usage) {
+		return repErr
+	}
+	var brokerErr error
+	if o.broker == "" || strings.HasPrefix(o.broker, "memory:") {
+		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"))
+	}
+	if err := wrong(noArguments(cmd), repErr, brokerErr, logErr); err != nil {
+		return err
+	}
+	subscriber, err := open.Subscriber(o.broker, rep.Queue(), open.Options{Logger: log})
+	if err != nil {
+		return wrong(brokerSetting.wrong(err))
+	}
+	o.closers = append(o.closers, subscriber)
+	if o.migrateFirst {
+		if err := rep.Migrate(ctx); err != nil {
+			return err
+		}
+	}
+	log.Info("replica started", "queue", rep.Queue(), "config", o.config,
+		"database", database.Redact(o.db), "broker", database.Redact(o.broker))
+	err = rep.Run(ctx, subscriber)
+	log.Info("replica stopped", "counts", fmt.Sprintf("%+v", rep.Stats()))
+	return err
+}

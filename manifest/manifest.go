@@ -1,0 +1,119 @@
+// Package manifest lets the stock binary work on plain tables without Go code: a cqrsync.yaml names the tables, the
+// database's catalog says of what types their columns are, and the package registers them with an outbox or a replica as if
+// a service had written the structs.
+//
+//	queue: webhooks            # replicas: the name of this service
+//	models:
+//	  order:                   # the CQRS id
+//	    table: orders
+//	    key: id                # or [tenant, number]; the table's primary key if left out
+//	    columns: [id, status]  # all if left out
+//	    map: {state: status}   # replicas: column: what the master calls it, where that differs
+//
+// What needs code (relations, serializers, filters, handlers) is registered in a binary of one's own.
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/cqrsync/cqrsync/envelope"
+)
+
+// Manifest is a cqrsync.yaml.
+type Manifest struct {
+	// Queue is the name of the replica service. Masters need none.
+	Queue string `yaml:"queue"`
+	// Models are the tables by CQRS id.
+	Models map[string]Model `yaml:"models"`
+}
+
+// Model is one table.
+type Model struct {
+	// Table is its name, with its schema where that is not on the search path.
+	Table string `yaml:"table"`
+	// Key are the columns by which a row is known. Default: the primary key.
+	Key Names `yaml:"key"`
+	// Columns are those that are sent or kept. The key always is. Default: all.
+	Columns Names `yaml:"columns"`
+	// Map says, for columns of a replica, which field of the message they hold, where the names differ.
+	Map map[string]string `yaml:"map"`
+}
+
+// Names is a list that may be written as a single name.
+type Names []string
+
+// UnmarshalYAML reads a name or a list of names.
+func (n *Names) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode {
+		*n = Names{node.Value}
+		return nil
+	}
+	return node.Decode((*[]string)(n))
+}
+
+// Read reads a file.
+func Read(file string) (*Manifest, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the models: %w", err)
+	}
+	m, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return m, nil
+}
+
+// Parse reads the text of a file and checks what needs no database, all of it at once.
+func Parse(text []byte) (*Manifest, error) {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	var m Manifest
+	if err := d.Decode(&m); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	var errs []error
+	if len(m.Models) == 0 {
+		errs = append(errs, errors.New(`models: none, want for example "models: {order: {table: orders}}"`))
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Models)) {
+		for _, err := range m.Models[id].check(id) {
+			errs = append(errs, fmt.Errorf("models: %s: %w", id, err))
+		}
+	}
+	return &m, errors.Join(errs...)
+}
+
+var (
+	columnName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	tableName  = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+func (m Model) check(id string) []error {
+	var errs []error
+	if err := envelope.CheckModel(id); err != nil {
+		errs = append(errs, err)
+	}
+	if !tableName.MatchString(m.Table) {
+		errs = append(errs, fmt.Errorf("table: %q, want a name of letters, digits and _, or schema.name", m.Table))
+	}
+	for field, names := range map[string][]string{
+		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
+	} {
+		for _, name := range names {
+			if !columnName.MatchString(name) {
+				errs = append(errs, fmt.Errorf("%s: %q, want a name of letters, digits and _", field, name))
+			}
+		}
+	}
+	return errs
+}

@@ -1,0 +1,64 @@
+package manifest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+// Box makes an outbox on db with the models registered.
+func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*outbox.Box, error) {
+	box, err := outbox.New(db, config)
+	if err != nil {
+		return nil, err
+	}
+	err = m.each(func(id string, model Model) error {
+		typ, err := typeOf(ctx, db, model)
+		if err != nil {
+			return err
+		}
+		return outbox.RegisterType(box, typ, id)
+	})
+	return box, err
+}
+
+// Replica makes a replica on db with the models registered. Queue is taken from the manifest where config has none.
+func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Config) (*replica.Replica, error) {
+	if config.Queue == "" {
+		config.Queue = m.Queue
+	}
+	rep, err := replica.New(db, config)
+	if err != nil {
+		return nil, err
+	}
+	err = m.each(func(id string, model Model) error {
+		typ, err := typeOf(ctx, db, model)
+		if err != nil {
+			return err
+		}
+		var options []replica.Option
+		for _, column := range slices.Sorted(maps.Keys(model.Map)) {
+			options = append(options, replica.Rename(model.Map[column], column))
+		}
+		return replica.RegisterType(rep, typ, id, options...)
+	})
+	return rep, err
+}
+
+// each hands over the models in order, and returns what is wrong with any of them.
+func (m *Manifest) each(register func(id string, model Model) error) error {
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(m.Models)) {
+		if err := register(id, m.Models[id]); err != nil {
+			errs = append(errs, fmt.Errorf("model %s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,216 @@
+// Package command makes command lines of package operate, to be mounted in any urfave/cli application:
+//
+//	app.Commands = append(app.Commands, command.Commands(command.Source{Box: openBox, Replica: openReplica})...)
+//
+// A service that mounts them in its own binary has its own serializers, filters and mappings at work; cmd/relay mounts
+// them over tables that a cqrsync.yaml describes.
+//
+// Exit codes are for cron jobs: 0 equal, nothing to do or done; 1 something differed (and was repaired, where the command
+// repairs); 2 an error. Results go to standard output, everything else to standard error.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/operate"
+	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+// Source opens what the commands work on, when they run. Commands of a side that is nil are left out.
+type Source struct {
+	// Box opens the master side with its models registered.
+	Box func(ctx context.Context) (*outbox.Box, error)
+	// Replica opens the replica side with its models registered.
+	Replica func(ctx context.Context) (*replica.Replica, error)
+}
+
+// Commands returns the commands. They read and write the root command's Reader, Writer and ErrWriter.
+func Commands(s Source) []*cli.Command {
+	var commands []*cli.Command
+	if s.Box != nil {
+		commands = append(commands, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster())
+	}
+	if s.Replica != nil {
+		commands = append(commands, s.load(), s.diffReplica(), s.deletedDiffReplica(), s.deletedSyncReplica())
+	}
+	if s.Box != nil && s.Replica != nil {
+		commands = append(commands, s.diff())
+	}
+	for _, c := range commands {
+		c.Action = exiting(c.Name, c.Action)
+		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
+			return &ExitError{Code: ExitFailed, Err: err}
+		}
+	}
+	return commands
+}
+
+// The exit codes.
+const (
+	ExitEqual  = 0
+	ExitDiffer = 1
+	ExitFailed = 2
+)
+
+// ExitError ends a command with a code. It is a cli.ExitCoder: urfave/cli exits with it by itself, unless the
+// application's ExitErrHandler says otherwise.
+type ExitError struct {
+	Code int
+	// Err is nil where the code says it all.
+	Err error
+}
+
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns Err.
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// ExitCode returns Code.
+func (e *ExitError) ExitCode() int { return e.Code }
+
+// differing is the end of a command that found something.
+func differing(found bool) error {
+	if !found {
+		return nil
+	}
+	return &ExitError{Code: ExitDiffer}
+}
+
+// exiting gives every error its code.
+func exiting(name string, action cli.ActionFunc) cli.ActionFunc {
+	return func(ctx context.Context, cmd *cli.Command) error {
+		var exit *ExitError
+		err := errors.New("unexpected argument: everything is a flag, see --help")
+		if !cmd.Args().Present() {
+			err = action(ctx, cmd)
+		}
+		switch {
+		case err == nil || errors.As(err, &exit):
+			return err
+		case ctx.Err() != nil:
+			err = errors.New("interrupted")
+			if cmd.String("resume") != "" {
+				err = fmt.Errorf("interrupted; the same command with --resume %s goes on", cmd.String("resume"))
+			}
+		}
+		return &ExitError{Code: ExitFailed, Err: fmt.Errorf("%s: %w", name, err)}
+	}
+}
+
+// The flags that several commands have.
+
+func modelFlag() cli.Flag {
+	return &cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"}, Required: true, Usage: "the CQRS id of the model"}
+}
+
+func filterFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "filter", Aliases: []string{"f"}, Required: true,
+		Usage: `which instances, as JSON: '{"id__in":[1,2],"status":"open"}', or '{}' for all`,
+	}
+}
+
+func inputFlag() cli.Flag {
+	return &cli.StringFlag{Name: "input", Aliases: []string{"i"}, Value: "-", Usage: "`FILE` to read, - is standard input"}
+}
+
+func outputFlag() cli.Flag {
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "-", Usage: "`FILE` to write, - is standard output"}
+}
+
+func graceFlag() cli.Flag {
+	return &cli.DurationFlag{
+		Name: "grace", Value: 2 * time.Second,
+		Usage: "how long a difference must last to be one: a change that is on its way is none",
+	}
+}
+
+func contentFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "content", Usage: "compare columns too, not revisions only (Django cannot read the output)"}
+}
+
+func resumeFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "resume", Usage: "keep in `FILE` how far it came, and go on from there; it is removed at the end",
+	}
+}
+
+// paceFlags are those of every command.
+func paceFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "batch", Usage: "rows that are read and held at once (default: as fits the command)"},
+		&cli.IntFlag{Name: "rate", Usage: "rows per second at most, 0 for as many as go"},
+		&cli.BoolFlag{Name: "progress", Usage: "show how far it is: a bar on a terminal, else JSON lines"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but results and errors"},
+	}
+}
+
+// options reads the flags that a command has.
+func options(cmd *cli.Command) (operate.Options, *progress, error) {
+	o := operate.Options{
+		PageSize: cmd.Int("batch"), Rate: cmd.Int("rate"), Grace: cmd.Duration("grace"),
+	}
+	var errs []error
+	for name, value := range map[string]int{"batch": o.PageSize, "rate": o.Rate} {
+		if value < 0 {
+			errs = append(errs, fmt.Errorf("--%s: %d, want a positive number", name, value))
+		}
+	}
+	if o.Grace < 0 {
+		errs = append(errs, fmt.Errorf("--grace: %s, want a positive time such as 2s", o.Grace))
+	}
+	if text := cmd.String("filter"); text != "" {
+		var err error
+		if o.Filter, err = operate.ParseFilter(text); err != nil {
+			errs = append(errs, fmt.Errorf("--%w", err))
+		}
+	}
+	p := newProgress(cmd)
+	o.Progress = p.report
+	return o, p, errors.Join(errs...)
+}
+
+// say prints what a person wants to know at the end.
+func say(cmd *cli.Command, format string, args ...any) {
+	if !cmd.Bool("quiet") {
+		fmt.Fprintf(cmd.Root().ErrWriter, format+"\n", args...)
+	}
+}
+
+// input opens --input.
+func input(cmd *cli.Command) (io.ReadCloser, error) {
+	if name := cmd.String("input"); name != "-" {
+		return os.Open(name)
+	}
+	return io.NopCloser(cmd.Root().Reader), nil
+}
+
+// output opens --output, at its end where an earlier run is continued.
+func output(cmd *cli.Command, again bool) (io.WriteCloser, error) {
+	name := cmd.String("output")
+	if name == "-" {
+		return keptOpen{cmd.Root().Writer}, nil
+	}
+	mode := os.O_TRUNC
+	if again {
+		mode = os.O_APPEND
+	}
+	return os.OpenFile(name, os.O_CREATE|os.O_WRONLY|mode, 0o644) //nolint:gosec // a name that the operator chose
+}
+
+type keptOpen struct{ io.Writer }
+
+func (keptOpen) Close() error { return nil }

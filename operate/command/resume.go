@@ -1,0 +1,91 @@
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/urfave/cli/v3"
+)
+
+// position is what a --resume file holds: which command was how far.
+type position struct {
+	Command string `json:"command"`
+	Model   string `json:"model,omitempty"`
+	Filter  string `json:"filter,omitempty"`
+	// After is the last primary key that was dealt with, Lines how many lines were.
+	After json.RawMessage `json:"after,omitempty"`
+	Lines int             `json:"lines,omitempty"`
+
+	file string
+}
+
+// resumed reads the --resume file; without one, or where it is not there yet, it is the beginning.
+func resumed(cmd *cli.Command) (*position, error) {
+	p := &position{Command: cmd.Name, Model: cmd.String("model"), Filter: cmd.String("filter"), file: cmd.String("resume")}
+	if p.file == "" {
+		return p, nil
+	}
+	text, err := os.ReadFile(p.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--resume: %w", err)
+	}
+	var was position
+	if err := json.Unmarshal(text, &was); err != nil {
+		return nil, fmt.Errorf("--resume: %s does not say how far a command came: %w", p.file, err)
+	}
+	if was.Command != p.Command || was.Model != p.Model || was.Filter != p.Filter {
+		return nil, fmt.Errorf("--resume: %s is of %s --model %q --filter %q: give the same flags, or remove it",
+			p.file, was.Command, was.Model, was.Filter)
+	}
+	was.file = p.file
+	return &was, nil
+}
+
+func (p *position) begun() bool { return p.After != nil || p.Lines > 0 }
+
+// reached notes the last key that was dealt with.
+func (p *position) reached(pk json.RawMessage) error {
+	p.After = pk
+	return p.save()
+}
+
+// reachedLine notes how many lines were dealt with.
+func (p *position) reachedLine(lines int) error {
+	p.Lines = lines
+	return p.save()
+}
+
+// save replaces the file, so that it is never half written.
+func (p *position) save() error {
+	if p.file == "" {
+		return nil
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	if err := os.WriteFile(p.file+".new", append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	if err := os.Rename(p.file+".new", p.file); err != nil {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	return nil
+}
+
+// finished removes the file.
+func (p *position) finished() error {
+	if p.file == "" {
+		return nil
+	}
+	if err := os.Remove(p.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	return nil
+}
