@@ -12,8 +12,7 @@ import (
 
 // claim is what a line of DiffMaster says of one key.
 type claim struct {
-	pk       json.RawMessage
-	key      string
+	pk, key  string // as the wire has it, and as ledgers know it
 	revision int64
 	hashes   string
 }
@@ -47,8 +46,8 @@ func parseClaim(row []json.RawMessage, withHashes bool) (c claim, err error) {
 	if len(row) != want {
 		return c, fmt.Errorf("want %d values, got %d", want, len(row))
 	}
-	c.pk = row[0]
-	if c.key, err = envelope.KeyOf(c.pk); err != nil {
+	c.pk = string(row[0])
+	if c.key, err = envelope.KeyOf(row[0]); err != nil {
 		return c, err
 	}
 	if err := json.Unmarshal(row[1], &c.revision); err != nil {
@@ -65,7 +64,7 @@ func parseClaim(row []json.RawMessage, withHashes bool) (c claim, err error) {
 // integerClaims reads [[1,0],[2,5]] and says whether the line was nothing but that.
 func integerClaims(line string) (claims []claim, ok bool) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(line), "[")
-	claims = make([]claim, 0, len(line)/8)
+	claims = make([]claim, 0, strings.Count(line, "["))
 	for ok && rest != "]" {
 		if len(claims) > 0 {
 			if rest, ok = strings.CutPrefix(rest, ","); !ok {
@@ -85,7 +84,7 @@ func integerClaims(line string) (claims []claim, ok bool) {
 		if !found || err != nil || !isInteger(key) {
 			return nil, false
 		}
-		claims = append(claims, claim{pk: json.RawMessage(key), key: key, revision: revision})
+		claims = append(claims, claim{pk: key, key: key, revision: revision})
 	}
 	return claims, ok
 }

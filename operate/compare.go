@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"time"
 
@@ -46,8 +47,8 @@ type comparer struct {
 	rep   *replica.Replica
 	model string
 	shape replica.Shape
-	// speaks says that the ledger has what the table has.
-	speaks bool
+	// speaks says that the ledger has what the table has, integers that its keys are.
+	speaks, integers bool
 	// names are the fields that the master hashed, nil without content.
 	names []string
 	// began is when a later revision of the replica is news to the master's listing.
@@ -76,6 +77,7 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 	if c.shape, err = rep.Model(h.model); err != nil {
 		return nil, err
 	}
+	c.integers = outbox.HasIntegerKeys(c.shape.Table)
 	content, announced := strings.CutPrefix(h.more, announcesContent)
 	switch {
 	case announced:
@@ -92,25 +94,16 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 }
 
 func (c *comparer) run(ctx context.Context, in *lines) error {
-	for {
-		line, ok, err := in.next()
+	looked := ahead(ctx, func(ctx context.Context) iter.Seq2[looked, error] { return c.looks(ctx, in) })
+	for l, err := range looked {
 		if err != nil {
 			return err
 		}
-		if !ok {
-			break
+		now := time.Now()
+		for _, claim := range l.differ {
+			c.suspects = append(c.suspects, suspect{claim, now})
 		}
-		claims, err := parseClaims(string(line), c.names != nil)
-		if err == nil {
-			err = checkHashes(claims, c.names)
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", in.number, err)
-		}
-		if err := c.compare(ctx, claims); err != nil {
-			return fmt.Errorf("line %d: %w", in.number, err)
-		}
-		if err := c.pace.add(ctx, len(claims)); err != nil {
+		if err := c.pace.add(ctx, l.compared); err != nil {
 			return err
 		}
 		if err := c.settle(ctx, len(c.suspects) > maxSuspects); err != nil {
@@ -125,17 +118,47 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 	return c.out.Flush()
 }
 
-// compare is the first look.
-func (c *comparer) compare(ctx context.Context, claims []claim) error {
-	differ, err := c.skim(ctx, claims)
-	if err != nil {
-		return err
+// looked is a line after the first look.
+type looked struct {
+	compared int
+	differ   []claim
+}
+
+// looks reads the next line while the one before is looked up.
+func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error] {
+	lines := ahead(ctx, func(context.Context) iter.Seq2[[]claim, error] {
+		return func(yield func([]claim, error) bool) {
+			for {
+				line, ok, err := in.next()
+				if err == nil && !ok {
+					return
+				}
+				var claims []claim
+				if err == nil {
+					if claims, err = parseClaims(string(line), c.names != nil); err == nil {
+						err = checkHashes(claims, c.names)
+					}
+					if err != nil {
+						err = fmt.Errorf("line %d: %w", in.number, err)
+					}
+				}
+				if !yield(claims, err) || err != nil {
+					return
+				}
+			}
+		}
+	})
+	return func(yield func(looked, error) bool) {
+		for claims, err := range lines {
+			l := looked{compared: len(claims)}
+			if err == nil {
+				l.differ, err = c.skim(ctx, claims)
+			}
+			if !yield(l, err) || err != nil {
+				return
+			}
+		}
 	}
-	now := time.Now()
-	for _, claim := range differ {
-		c.suspects = append(c.suspects, suspect{claim, now})
-	}
-	return nil
 }
 
 // skim looks at all keys of a line with one walk through the ledger, where that tells enough, and returns those that
@@ -149,7 +172,7 @@ func (c *comparer) skim(ctx context.Context, claims []claim) ([]claim, error) {
 		first, last = min(first, claim.key), max(last, claim.key)
 	}
 	most := len(claims) + len(claims)/4 + 1000 // more lie between where the keys are few of many
-	kept, err := c.rep.Live(ctx, c.model, first, "", last, most)
+	kept, err := c.rep.Live(ctx, c.model, replica.Span{From: first, To: last, AnyOrder: true}, most, c.integers)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +193,7 @@ func (c *comparer) skim(ctx context.Context, claims []claim) ([]claim, error) {
 			}
 			next = at
 		}
-		same[next] = !c.differs(claims[next], k, nil)
+		same[next] = claims[next].revision == k.Revision
 		next++
 	}
 	var differ []claim
@@ -194,7 +217,7 @@ func indexOf(claims []claim) map[string]int {
 func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 	pks := make([]json.RawMessage, len(claims))
 	for i, claim := range claims {
-		pks[i] = claim.pk
+		pks[i] = json.RawMessage(claim.pk)
 	}
 	kept, err := c.rep.Lookup(ctx, c.model, pks, c.names != nil)
 	if err != nil {
@@ -276,7 +299,7 @@ func (c *comparer) settle(ctx context.Context, patience bool) error {
 	}
 	pks := make([]json.RawMessage, len(differ))
 	for i, claim := range differ {
-		pks[i] = claim.pk
+		pks[i] = json.RawMessage(claim.pk)
 	}
 	c.differing += int64(len(pks))
 	return c.out.keys(pks)

@@ -61,7 +61,7 @@ func keysOf(ctx context.Context, rep *replica.Replica, model string, size int) i
 		}
 		last := ""
 		for {
-			page, err := rep.Live(ctx, model, "", last, "", size)
+			page, err := rep.Live(ctx, model, replica.Span{After: last}, size, outbox.HasIntegerKeys(shape.Table))
 			pks := make([]json.RawMessage, len(page))
 			for i, kept := range page {
 				pks[i] = outbox.KeyJSON(shape.Table, kept.Key)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -30,9 +31,12 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	read := box.Revisions
 	if o.Content {
 		selection.PageSize, read = o.pageSize(1000), box.Instances
+	} else if err := o.announce(ctx, box, model, selection, to); err != nil {
+		return 0, err
 	}
 	var names []string
-	for page, err := range read(ctx, model, selection) {
+	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] { return read(ctx, model, selection) })
+	for page, err := range pages {
 		if err != nil {
 			return p.done, fmt.Errorf("diff %s: %w", model, err)
 		}
@@ -54,6 +58,23 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 		}
 	}
 	return p.done, nil
+}
+
+// announce writes the first line as soon as it is known that others follow: the next stage has to look at its ledger too.
+func (o DiffMasterOptions) announce(
+	ctx context.Context, box *outbox.Box, model string, s outbox.Selection, to *out,
+) error {
+	s.PageSize, s.AnyOrder = 1, false
+	for page, err := range box.Revisions(ctx, model, s) {
+		if err != nil {
+			return fmt.Errorf("diff %s: %w", model, err)
+		}
+		if len(page) > 0 { // not a row that is kept from replicas
+			to.open()
+			return to.Flush()
+		}
+	}
+	return nil
 }
 
 // revisions writes a line of [key, revision] pairs, or with names, of [key, revision, hashes].

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 
 	"github.com/uptrace/bun"
@@ -37,7 +38,10 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 	}
 	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(1000)}
 	var line []byte
-	for page, err := range box.Instances(ctx, model, selection) {
+	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] {
+		return box.Instances(ctx, model, selection)
+	})
+	for page, err := range pages {
 		if err != nil {
 			return p.done, fmt.Errorf("dump %s: %w", model, err)
 		}

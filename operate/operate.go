@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -68,6 +69,42 @@ func (p *pace) add(ctx context.Context, n int) error {
 	}
 	due := p.started.Add(time.Duration(float64(p.done) / float64(p.options.Rate) * float64(time.Second)))
 	return wait(ctx, time.Until(due))
+}
+
+// ahead reads the next page while the one before is dealt with.
+func ahead[T any](ctx context.Context, pages func(ctx context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
+	type read struct {
+		page T
+		err  error
+	}
+	return func(yield func(T, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		next := make(chan read, 1)
+		go func() {
+			defer close(next)
+			for page, err := range pages(ctx) {
+				select {
+				case next <- read{page, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		defer func() {
+			cancel()
+			for range next { // until the reader has ended
+			}
+		}()
+		for r := range next {
+			if !yield(r.page, r.err) {
+				return
+			}
+		}
+		if err := ctx.Err(); err != nil { // the reader may have ended before it could say so
+			var none T
+			yield(none, err)
+		}
+	}
 }
 
 func wait(ctx context.Context, d time.Duration) error {

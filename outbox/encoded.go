@@ -29,15 +29,27 @@ func KeyJSON(table *schema.Table, key string) json.RawMessage {
 	if len(table.PKs) > 1 {
 		return json.RawMessage(key)
 	}
-	field := table.FieldMap["id"]
-	if len(table.PKs) == 1 {
-		field = table.PKs[0]
-	}
-	if field != nil {
-		if kind := field.IndirectType.Kind(); kind >= reflect.Bool && kind <= reflect.Uint64 {
-			return json.RawMessage(key)
-		}
+	if kind := keyKind(table); kind >= reflect.Bool && kind <= reflect.Float64 {
+		return json.RawMessage(key)
 	}
 	text, _ := marshal(key) // a string always can be
 	return text
+}
+
+// HasIntegerKeys says that a table's primary key, or its column id where it has none, is one integer.
+func HasIntegerKeys(table *schema.Table) bool {
+	kind := keyKind(table)
+	return kind >= reflect.Int && kind <= reflect.Uint64
+}
+
+// keyKind is the kind of a primary key of one column.
+func keyKind(table *schema.Table) reflect.Kind {
+	field := table.FieldMap["id"]
+	if len(table.PKs) > 0 {
+		field = table.PKs[0]
+	}
+	if field == nil || len(table.PKs) > 1 {
+		return reflect.Invalid
+	}
+	return field.IndirectType.Kind()
 }

@@ -74,7 +74,7 @@ func (b *Box) Instances(ctx context.Context, model string, s Selection) iter.Seq
 	return b.pages(ctx, model, s, true)
 }
 
-// Revisions is Instances without Data, and faster.
+// Revisions is Instances without Data and Updated, and faster.
 func (b *Box) Revisions(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
 	return func(yield func([]Instance, error) bool) {
 		if s.AnyOrder && s.Where == nil && s.After == nil {
@@ -253,14 +253,14 @@ func (b *Box) ledgerPages(ctx context.Context, id string, s Selection) (iter.Seq
 	return func(yield func([]Instance, error) bool) {
 		last := ""
 		for {
-			known, err := b.store.Live(ctx, b.db, store.Outbox, id, store.Range{After: last}, size)
+			known, err := b.store.Live(ctx, b.db, store.Outbox, id, store.Range{After: last}, size, HasIntegerKeys(m.table))
 			if err != nil {
 				yield(nil, err)
 				return
 			}
 			instances := make([]Instance, len(known))
 			for i, k := range known {
-				instances[i] = Instance{PK: KeyJSON(m.table, k.Key), Key: k.Key, Revision: k.Revision, Updated: k.Updated}
+				instances[i] = Instance{PK: KeyJSON(m.table, k.Key), Key: k.Key, Revision: k.Revision}
 			}
 			if len(known) > 0 && !yield(instances, nil) || len(known) < size {
 				return

@@ -168,19 +168,22 @@ func (r *Replica) LedgerSpeaks(ctx context.Context, model string) (bool, error) 
 	return r.store.LedgerSpeaksFor(ctx, r.db, store.Replica, model, string(b.table.SQLName), string(b.table.PKs[0].SQLName))
 }
 
-// Live returns up to limit keys that the ledger has as live, in the database's order of texts: from the key from, after the
-// key after and up to the key to, each where it is not empty.
-func (r *Replica) Live(ctx context.Context, model, from, after, to string, limit int) ([]Kept, error) {
-	span := store.Range{From: from, After: after, To: to}
-	known, err := r.store.Live(ctx, r.db, store.Replica, model, span, limit)
+// Span is a part of the ledger in the database's order of texts; an end that is empty is open. AnyOrder does not sort.
+type Span struct {
+	From, After, To string
+	AnyOrder        bool
+}
+
+// KeyRevision is a key with its revision.
+type KeyRevision = store.KeyRevision
+
+// Live returns up to limit keys that the ledger has as live. integers says that all keys of the model are integers.
+func (r *Replica) Live(ctx context.Context, model string, s Span, limit int, integers bool) ([]KeyRevision, error) {
+	page, err := r.store.Live(ctx, r.db, store.Replica, model, store.Range(s), limit, integers)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	kept := make([]Kept, len(known))
-	for i, k := range known {
-		kept[i] = Kept{Key: k.Key, Revision: k.Revision, Updated: k.Updated, Present: true}
-	}
-	return kept, nil
+	return page, nil
 }
 
 // Keys reads the rows of a mirrored model, their primary keys only, page by page in its order.

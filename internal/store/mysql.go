@@ -83,3 +83,6 @@ func (mysql) anyOf(column, query string) string { return column + " IN (" + quer
 func (mysql) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"
 }
+
+// joinTexts: GROUP_CONCAT cuts off at group_concat_max_len.
+func (mysql) joinTexts() string { return "" }

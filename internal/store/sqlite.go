@@ -87,3 +87,5 @@ func (sqlite) busy(err error) bool {
 
 // digest: SQLite has no hash, and looking keys up costs no round trip.
 func (sqlite) digest() string { return "" }
+
+func (sqlite) joinTexts() string { return "" }

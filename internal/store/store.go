@@ -139,6 +139,8 @@ type sqlDialect interface {
 	onConflict(key string) string
 	// proposed is, after onConflict, the value that the INSERT would have given the column.
 	proposed(col string) string
+	// joinTexts is an aggregate that joins the texts TEXT of rows with commas in the rows' order; or empty.
+	joinTexts() string
 	// digest are columns that tell two sets of texts apart, of the expression TEXT, as one value; or empty.
 	digest() string
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.

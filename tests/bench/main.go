@@ -33,6 +33,7 @@ type options struct {
 	rounds   int
 	only     string
 	duration time.Duration
+	rows     int
 	progress io.Writer
 }
 
@@ -41,6 +42,8 @@ func benches() []bench {
 		{"write", "transactions per second: business statement / with a hand-written outbox insert / with cqrsync", benchWrite},
 		{"publish", "messages per second to RabbitMQ, all confirmed: raw amqp091 / ours / watermill-amqp", benchPublish},
 		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches and deletes", benchRelayEngine},
+		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
+		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},
 	}
 }
 
@@ -63,6 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each case runs")
 	flags.StringVar(&o.only, "only", "", "measure only the groups whose name contains this")
 	flags.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long a case runs in a round, where it is timed by duration")
+	flags.IntVar(&o.rows, "rows", 1_000_000, "how many rows the tables have, where a case reads a table")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
