@@ -218,17 +218,25 @@ func every(names []string, holds func(string) bool) bool {
 }
 
 // whyWhereUnseen accepts only statements with WherePK: their text ends the WHERE clause with the condition that bun
-// writes for it, as one more AND. Further conditions can only narrow it.
+// writes for it, as one more AND. Further conditions can only narrow it. bun puts those into parentheses, so that the
+// same text inside one of them is not at the end.
 func (m *model) whyWhereUnseen(event *bun.QueryEvent) string {
 	rows := reflect.Indirect(reflect.ValueOf(event.Model.Value()))
 	for _, condition := range m.keyConditions(event.DB, rows) {
-		for _, before := range []string{" WHERE ", " AND "} {
-			if strings.Contains(event.Query, before+condition) {
-				return ""
-			}
+		at := strings.LastIndex(event.Query, condition)
+		if at < 0 || !endsWhere(event.Query[at+len(condition):]) {
+			continue
+		}
+		before := event.Query[:at]
+		if strings.HasSuffix(before, " WHERE ") || strings.HasSuffix(before, " AND ") {
+			return ""
 		}
 	}
 	return "its WHERE is not by primary key (WherePK), so it may touch rows that its model does not name"
+}
+
+func endsWhere(rest string) bool {
+	return rest == "" || strings.HasPrefix(rest, " RETURNING ") || strings.HasPrefix(rest, " ORDER BY ") || strings.HasPrefix(rest, " LIMIT ")
 }
 
 // keyConditions writes the condition of WherePK as bun does, with and without the table's alias, and for slices also

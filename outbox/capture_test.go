@@ -215,6 +215,104 @@ var statements = []statementCase{
 		refused: "only NewInsert, NewUpdate and NewDelete",
 	},
 	{
+		name: "insert that skips rows which are there",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewInsert().Model(&[]Note{{Slug: "old"}, {Slug: "new"}}).Ignore().Exec(ctx))
+		},
+		want: []string{"note new 1 SAVE", "note old 1 SAVE"}, // which of them were new, the database does not say
+	},
+	{
+		name: "update without zero fields",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Order{ID: 1, Status: "paid"}).OmitZero().WherePK().Exec(ctx))
+		},
+		want: []string{"order 1 1 SAVE"},
+	},
+	{
+		name: "update with where that returns the rows",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			var orders []Order
+			return exec(tx.NewUpdate().Model(&orders).Set("status = 'x'").Where("id = 1").Returning("*").Exec(ctx))
+		},
+		refused: "not by primary key",
+	},
+	{
+		name: "update with the text of the key condition inside another one",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Order{ID: 1}).Set("status = 'x'").
+				Where(`1 = 1 OR 1 = 1 AND (?TableAlias.? = 1)`, bun.Ident("id")).Exec(ctx))
+		},
+		refused: "not by primary key",
+	},
+	{
+		name: "delete by table name",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Table("orders").Where("id = 1").Exec(ctx))
+		},
+		refused: "no bun model",
+	},
+	{
+		name: "delete with where that returns the rows",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			var orders []Order
+			return exec(tx.NewDelete().Model(&orders).Where("id = 1").Returning("*").Exec(ctx))
+		},
+		refused: "not by primary key",
+	},
+	{
+		name: "soft delete",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model(&File{ID: 1}).WherePK().Exec(ctx))
+		},
+		want: []string{"file 1 1 DELETE"},
+	},
+	{
+		name: "soft delete, then restored",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			if err := exec(tx.NewDelete().Model(&File{ID: 1}).WherePK().Exec(ctx)); err != nil {
+				return err
+			}
+			return exec(tx.NewUpdate().Model(&File{ID: 1}).Set("deleted_at = NULL").WhereAllWithDeleted().WherePK().Exec(ctx))
+		},
+		want: []string{"file 1 1 SAVE"},
+	},
+	{
+		name: "force delete",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model(&File{ID: 1}).WherePK().ForceDelete().Exec(ctx))
+		},
+		want: []string{"file 1 1 DELETE"},
+	},
+	{
+		name: "soft delete by where",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model((*File)(nil)).Where("id = 1").Exec(ctx))
+		},
+		refused: "nil pointer",
+	},
+	{
+		name: "merge",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewRaw(`MERGE INTO orders AS o USING (SELECT 1 AS id) AS s ON o.id = s.id
+				WHEN MATCHED THEN UPDATE SET status = 'x'`).Exec(ctx))
+		},
+		refused: "raw SQL",
+	},
+	{
+		name: "copy",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.ExecContext(ctx, "COPY orders (number) FROM STDIN"))
+		},
+		refused: "raw SQL",
+	},
+	{
+		name: "two writes in one raw statement",
+		write: func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.ExecContext(ctx, "SELECT 1; UPDATE logs SET text = ''; DELETE FROM orders"))
+		},
+		refused: "raw SQL",
+	},
+	{
 		name: "truncate",
 		write: func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.NewTruncateTable().Model((*Order)(nil)).Exec(ctx))
@@ -243,8 +341,7 @@ func TestStatementIsCapturedOrRefused(t *testing.T) {
 				if strings.Contains(c.name, "conflict do nothing") || c.name == "upsert by primary key" || c.name == "bulk update of a slice" {
 					dbtest.NotOnMariaDB(f, f.db, "it has no ON CONFLICT, and bun's values have MySQL's form")
 				}
-				f.insert(&[]Order{{Number: "a", Status: "new"}, {Number: "b", Status: "new"}})
-				f.take()
+				f.prepareStatements()
 				var statement error
 				err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
 					statement = c.write(ctx, tx)
@@ -268,6 +365,77 @@ func TestStatementIsCapturedOrRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// prepareStatements commits the rows that the statements meet: note "old" as one that was there before cqrsync.
+func (f fixture) prepareStatements() {
+	f.insert(&[]Order{{Number: "a", Status: "new"}, {Number: "b", Status: "new"}})
+	f.insert(&File{ID: 1, Name: "f"})
+	require.NoError(f, exec(f.db.NewInsert().Model(&Note{Slug: "old"}).Exec(outbox.Explicit(f.Context()))))
+	f.take()
+}
+
+// NewMerge is known by PostgreSQL only.
+func TestMergeIsRefused(t *testing.T) {
+	f := newFixture(t, dbtestPostgres(t))
+	err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewMerge().Model((*Order)(nil)).With("s", tx.NewValues(&[]Order{{ID: 1}})).
+			Using("s").On("?TableAlias.id = s.id").WhenDelete("MATCHED").Exec(ctx))
+	})
+	var refused *outbox.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Reason, "only NewInsert, NewUpdate and NewDelete")
+}
+
+// Prepared statements do not pass through bun: nothing refuses them, so whoever uses them reports the rows.
+func TestPreparedStatementsAreReported(t *testing.T) {
+	each(t, func(f fixture) {
+		f.insert(&Note{Slug: "n"})
+		f.take()
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			statement, err := tx.PrepareContext(ctx, "UPDATE notes SET text = 'x'")
+			require.NoError(f, err)
+			defer func() { _ = statement.Close() }()
+			require.NoError(f, exec(statement.ExecContext(ctx)))
+			return f.box.Saved(ctx, tx, &Note{Slug: "n"})
+		}))
+		messages := f.take()
+		require.Equal(f, []string{"note n 1 SAVE"}, summary(messages))
+		require.Contains(f, string(messages[0].Data), `"x"`)
+	})
+}
+
+// Hooked has hooks of its own; the second writes another tracked row through the same connection.
+type Hooked struct {
+	bun.BaseModel `bun:"table:hooked"`
+
+	ID    int64 `bun:",pk"`
+	Times int64
+}
+
+func (h *Hooked) BeforeAppendModel(_ context.Context, q bun.Query) error {
+	if _, update := q.(*bun.UpdateQuery); update {
+		h.Times++
+	}
+	return nil
+}
+
+func (*Hooked) AfterUpdate(ctx context.Context, q *bun.UpdateQuery) error {
+	return exec(q.NewInsert().Model(&Note{Slug: "by hook"}).Exec(ctx))
+}
+
+func TestHooksOfTheModelRunAndAreCaptured(t *testing.T) {
+	each(t, func(f fixture) {
+		require.NoError(f, exec(f.db.NewCreateTable().Model((*Hooked)(nil)).Exec(f.Context())))
+		require.NoError(f, outbox.Register[Hooked](f.box, "hooked"))
+		f.insert(&Hooked{ID: 1})
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Hooked{ID: 1}).WherePK().Exec(ctx))
+		}))
+		messages := f.take()
+		require.Equal(f, []string{"hooked 1 0 SAVE", "hooked 1 1 SAVE", "note by hook 0 SAVE"}, summary(messages))
+		require.JSONEq(f, `{"id":1,"times":1}`, string(messages[1].Data))
+	})
 }
 
 func TestWritesOutsideRunInTxAreRefused(t *testing.T) {

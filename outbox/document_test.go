@@ -20,8 +20,9 @@ var update = flag.Bool("update", false, "write docs/capture.md anew")
 
 const documentHead = `# What is captured, and what is refused
 
-Every way to write a tracked table inside ` + "`Box.RunInTx`" + `, tried on a table that holds the orders 1 and 2. A refused statement
-has not run, and its transaction does not commit, even if the error is ignored.
+Every way to write a tracked table inside ` + "`Box.RunInTx`" + `, tried on tables that hold the orders 1 and 2, the file 1, and a note
+"old" that was there before cqrsync. A refused statement has not run, and its transaction does not commit, even if the
+error is ignored. Captured is what the outbox then holds: model, key, revision, signal.
 
 This page is written by a test (` + "`go test ./outbox -run Document -update`" + `) and checked by it.
 
@@ -34,7 +35,8 @@ Outside ` + "`Box.RunInTx`" + ` every write to a tracked table is refused, unles
 
 Not seen, because they do not pass through bun: statements on ` + "`*sql.DB`, `*sql.Tx` and `*sql.Conn`" + `, prepared statements, COPY
 through a driver, triggers, foreign keys with ON DELETE or ON UPDATE actions, and other programs. Report such rows with
-` + "`Box.Saved` and `Box.Deleted`" + `, or send the entity they belong to again with ` + "`outbox.Touch`" + `.
+` + "`Box.Saved` and `Box.Deleted`" + `, those of a ` + "`*sql.Tx` with `Box.Capture`" + `, or send the entity they belong to again with ` + "`outbox.Touch`" + `.
+Native pgx transactions are neither; ` + "`Box.Capture`" + ` says how to use pgx within one that is.
 `
 
 // The page in docs is what the library does, not what somebody remembers of it.
@@ -43,8 +45,7 @@ func TestDocumentSaysWhatHappens(t *testing.T) {
 	page.WriteString(documentHead)
 	for _, c := range statements {
 		f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
-		f.insert(&[]Order{{Number: "a", Status: "new"}, {Number: "b", Status: "new"}})
-		f.take()
+		f.prepareStatements()
 		err := f.inTx(c.write)
 		outcome := "captured: " + strings.Join(summary(f.take()), ", ")
 		var refused *outbox.RefusedError

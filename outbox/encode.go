@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -141,6 +142,11 @@ func encodeValue(value any, date bool) ([]byte, error) {
 			return json.Marshal(v.Format(time.DateOnly))
 		}
 		return json.Marshal(envelope.FormatTime(v))
+	case bun.NullTime:
+		if v.IsZero() {
+			return null, nil // as its column is
+		}
+		return encodeValue(v.Time, date)
 	case json.Marshaler, encoding.TextMarshaler:
 		// Types that know their JSON (UUIDs, decimals, raw JSON) keep it.
 	case driver.Valuer:
@@ -154,6 +160,37 @@ func encodeValue(value any, date bool) ([]byte, error) {
 		}
 	}
 	return marshal(value)
+}
+
+// unsendable returns the first type within typ that no value of has a JSON form, nil if there is none.
+func unsendable(typ reflect.Type, above map[reflect.Type]bool) reflect.Type {
+	if above[typ] {
+		return nil
+	}
+	above[typ] = true
+	for _, form := range []reflect.Type{
+		reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler](), reflect.TypeFor[driver.Valuer](),
+	} {
+		if reflect.PointerTo(typ).Implements(form) {
+			return nil
+		}
+	}
+	switch typ.Kind() {
+	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
+		return typ
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return unsendable(typ.Elem(), above)
+	case reflect.Struct:
+		for _, field := range reflect.VisibleFields(typ) {
+			if !field.IsExported() || field.Tag.Get("json") == "-" {
+				continue
+			}
+			if found := unsendable(field.Type, above); found != nil {
+				return found
+			}
+		}
+	}
+	return nil
 }
 
 // marshal is json.Marshal without the escapes for HTML: compact, and as Python writes it.

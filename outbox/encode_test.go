@@ -3,14 +3,18 @@ package outbox_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
+	"fmt"
 	"math"
+	"reflect"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -76,6 +80,136 @@ func TestEveryTypeIsSentInTheWireForm(t *testing.T) {
 		}
 		require.Equal(t, want, got)
 	})
+}
+
+// Cents is a decimal of its own making: text in its column and in the message.
+type Cents int64
+
+func (c Cents) Value() (driver.Value, error) { return fmt.Sprintf("%d.%02d", c/100, c%100), nil }
+
+func (c *Cents) Scan(src any) error {
+	var whole, part int64
+	_, err := fmt.Sscanf(fmt.Sprintf("%s", src), "%d.%d", &whole, &part)
+	*c = Cents(100*whole + part)
+	return err
+}
+
+// Level is an enum that is a word in its column.
+type Level int
+
+func (l Level) MarshalText() ([]byte, error) { return []byte([]string{"low", "high"}[l]), nil }
+func (l Level) Value() (driver.Value, error) { return []string{"low", "high"}[l], nil }
+
+func (l *Level) Scan(src any) error {
+	*l = 0
+	if fmt.Sprintf("%s", src) == "high" {
+		*l = 1
+	}
+	return nil
+}
+
+// Digest is a type of a column of bytes.
+type Digest [4]byte
+
+func (d Digest) Value() (driver.Value, error) { return d[:], nil }
+
+func (d *Digest) Scan(src any) error {
+	copy(d[:], src.([]byte))
+	return nil
+}
+
+type Status string
+
+type Geo struct{ Lat, Lon float64 }
+
+// Rare has a column of each kind that is met less often, and a null of each.
+type Rare struct {
+	bun.BaseModel `bun:"table:rare"`
+	outbox.Tracked
+
+	ID      int64 `bun:",pk"`
+	Geo     Geo   `bun:"embed:geo_"`
+	Price   Cents `bun:"type:varchar(20)"`
+	Level   Level `bun:"type:varchar(10)"`
+	Status  Status
+	Digest  Digest   `bun:"type:blob"`
+	Names   []string `bun:"type:json"`
+	Lasting time.Duration
+	Gone    bun.NullTime
+	Price2  *Cents `bun:"type:varchar(20)"`
+	Level2  *Level `bun:"type:varchar(10)"`
+	Status2 *Status
+	Raw2    json.RawMessage `bun:"type:json,nullzero"`
+	Names2  []string        `bun:"type:json,nullzero"`
+	Blob2   []byte
+	Float2  *float64
+	Flag2   *bool
+	Time2   sql.NullTime
+	Int2    sql.NullInt64
+	Text2   sql.Null[string]
+}
+
+func TestRareTypesAndTheirNulls(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		model := reflect.TypeFor[Rare]()
+		if db.Dialect().Name() == dialect.PG {
+			db.Table(model).FieldMap["digest"].UserSQLType = "bytea"
+			db.Table(model).FieldMap["digest"].CreateTableSQLType = "bytea"
+		}
+		require.NoError(t, exec(db.NewCreateTable().Model((*Rare)(nil)).Exec(t.Context())))
+		box, err := outbox.New(db, outbox.Config{})
+		require.NoError(t, err)
+		require.NoError(t, outbox.Register[Rare](box, "rare"))
+		require.NoError(t, box.Migrate(t.Context()))
+		f := fixture{t, db, box}
+		f.insert(&Rare{
+			ID: 1, Geo: Geo{47.5, -8}, Price: 1234, Level: 1, Status: "new", Digest: Digest{0, 1, 254, 255},
+			Names: []string{"a", "ü"}, Lasting: time.Second,
+			Gone: bun.NullTime{Time: time.Date(2026, 1, 2, 3, 4, 5, 600000, time.UTC)},
+		})
+		var got map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(f.take()[0].Data, &got))
+		want := map[string]string{
+			"id": `1`, "geo_lat": `47.5`, "geo_lon": `-8`, "price": `"12.34"`, "level": `"high"`, "status": `"new"`,
+			"digest": `"AAH+/w=="`, "names": `["a","ü"]`, "lasting": `1000000000`,
+			"gone":   `"2026-01-02 03:04:05.000600+00:00"`,
+			"price2": `null`, "level2": `null`, "status2": `null`, "raw2": `null`, "names2": `null`, "blob2": `null`,
+			"float2": `null`, "flag2": `null`, "time2": `null`, "int2": `null`, "text2": `null`,
+		}
+		for name, value := range want {
+			require.Equal(t, value, string(got[name]), name)
+		}
+		require.Len(t, got, len(want))
+	})
+}
+
+func TestPostgresArraysAreLists(t *testing.T) {
+	type Tagged struct {
+		bun.BaseModel `bun:"table:tagged"`
+		ID            int64    `bun:",pk"`
+		Tags          []string `bun:",array"`
+		Numbers       []int64  `bun:",array"`
+		None          []int64  `bun:",array"`
+	}
+	f := newFixture(t, dbtestPostgres(t))
+	require.NoError(t, exec(f.db.NewCreateTable().Model((*Tagged)(nil)).Exec(t.Context())))
+	require.NoError(t, outbox.Register[Tagged](f.box, "tagged"))
+	f.insert(&Tagged{ID: 1, Tags: []string{"a", `b"c`}, Numbers: []int64{1, math.MaxInt64}})
+	require.Equal(t, `{"id":1,"tags":["a","b\"c"],"numbers":[1,9223372036854775807],"none":null}`, string(f.take()[0].Data))
+}
+
+func TestATypeThatCannotBeSentIsRefusedAtRegister(t *testing.T) {
+	type Odd struct {
+		ID    int64               `bun:",pk"`
+		Wires map[string]chan int `bun:"type:json"`
+		Call  func()              `bun:"type:text"`
+	}
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	err := outbox.Register[Odd](f.box, "odd")
+	require.ErrorContains(t, err, "column call: a func() cannot be sent")
+	require.ErrorContains(t, err, "column wires: a chan int cannot be sent")
+	require.ErrorContains(t, outbox.Register[Odd](f.box, "odd", outbox.Columns("id", "wires")), "column wires")
+	require.NoError(t, outbox.Register[Odd](f.box, "odd", outbox.Columns("id")))
 }
 
 // What JSON cannot carry fails in the transaction, where the caller can react, not after the commit.

@@ -54,7 +54,7 @@ func (b *Box) Model(model string) (*schema.Table, error) {
 }
 
 func (b *Box) modelOfID(id string) (*model, error) {
-	if err := b.ready(); err != nil {
+	if err := b.registrations(); err != nil {
 		return nil, err
 	}
 	b.mu.RLock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
@@ -52,6 +53,16 @@ type Note struct {
 	Text string
 }
 
+// File is deleted softly.
+type File struct {
+	bun.BaseModel `bun:"table:files"`
+	outbox.Tracked
+
+	ID        int64 `bun:",pk"`
+	Name      string
+	DeletedAt time.Time `bun:",soft_delete,nullzero"`
+}
+
 // Log is not registered.
 type Log struct {
 	bun.BaseModel `bun:"table:logs"`
@@ -72,7 +83,7 @@ func each(t *testing.T, test func(f fixture)) {
 }
 
 func newFixture(t *testing.T, db *bun.DB) fixture {
-	for _, table := range []any{(*Order)(nil), (*Line)(nil), (*Seat)(nil), (*Note)(nil), (*Log)(nil)} {
+	for _, table := range []any{(*Order)(nil), (*Line)(nil), (*Seat)(nil), (*Note)(nil), (*File)(nil), (*Log)(nil)} {
 		_, err := db.NewCreateTable().Model(table).Exec(t.Context())
 		require.NoError(t, err)
 	}
@@ -81,6 +92,7 @@ func newFixture(t *testing.T, db *bun.DB) fixture {
 	require.NoError(t, outbox.Register[Order](box, "order", outbox.Relations("Lines")))
 	require.NoError(t, outbox.Register[Seat](box, "seat"))
 	require.NoError(t, outbox.Register[Note](box, "note"))
+	require.NoError(t, outbox.Register[File](box, "file"))
 	require.NoError(t, box.Migrate(t.Context()))
 	return fixture{t, db, box}
 }

@@ -54,8 +54,10 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 
 // common is what the messages of one model and transaction share.
 func (m *model) common(ctx context.Context) (store.Message, error) {
-	meta, err := m.metaJSON(ctx)
-	return store.Message{Model: m.id, Meta: meta, CorrelationID: correlationOf(ctx), Keep: m.everyRevision}, err
+	meta, metaErr := m.metaJSON(ctx)
+	headers, headersErr := m.box.headers(ctx)
+	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlationOf(ctx), Keep: m.everyRevision},
+		errors.Join(metaErr, headersErr)
 }
 
 // states serializes the rows of the changes that are sent as SAVE, all at once.

@@ -2,6 +2,8 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -211,6 +213,46 @@ func TestMetaCorrelationHeadersExpiryAndDeleteData(t *testing.T) {
 		outbox.Meta(func(context.Context) map[string]any { return map[string]any{"source": "test", "who": "nobody"} }),
 		outbox.ExpireAfter(time.Hour),
 		outbox.DeleteData(func(_ context.Context, a *Account) map[string]any { return map[string]any{"name": a.Name} }))
+}
+
+func TestHeadersComeFromTheContext(t *testing.T) {
+	type traceKey struct{}
+	headersOf := func(ctx context.Context) map[string]string {
+		trace, _ := ctx.Value(traceKey{}).(string)
+		if trace == "" {
+			return nil
+		}
+		return map[string]string{"traceparent": trace, "tenant": "default"}
+	}
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		for _, table := range []any{(*Account)(nil), (*Note)(nil)} {
+			require.NoError(t, exec(db.NewCreateTable().Model(table).Exec(t.Context())))
+		}
+		box, err := outbox.New(db, outbox.Config{Headers: headersOf})
+		require.NoError(t, err)
+		require.NoError(t, outbox.Register[Account](box, "account", outbox.TrackPrevious("name"))) // is read
+		require.NoError(t, outbox.Register[Note](box, "note"))                                     // may not be
+		require.NoError(t, box.Migrate(t.Context()))
+		write := func(ctx context.Context, key int64) error {
+			return box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+				return errors.Join(
+					exec(tx.NewInsert().Model(&Account{ID: key}).Exec(ctx)), exec(tx.NewInsert().Model(&Note{Slug: fmt.Sprint(key)}).Exec(ctx)))
+			})
+		}
+		const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+		ctx := outbox.WithHeaders(context.WithValue(t.Context(), traceKey{}, trace), map[string]string{"tenant": "it's 7"})
+		require.NoError(t, write(ctx, 1))
+		require.NoError(t, write(t.Context(), 2))
+		var headers []string
+		require.NoError(t, db.NewSelect().Table("outbox_messages").ColumnExpr("coalesce(headers, 'null')").Order("id").Scan(t.Context(), &headers))
+		require.Len(t, headers, 4)
+		for i := range 2 {
+			require.JSONEq(t, `{"traceparent":"`+trace+`","tenant":"it's 7"}`, headers[i])
+			require.Equal(t, "null", headers[i+2])
+		}
+		err = write(outbox.WithHeaders(t.Context(), map[string]string{"cqrs_revision": "9"}), 3)
+		require.ErrorContains(t, err, `header "cqrs_revision"`)
+	})
 }
 
 func TestSilentModelCountsAndSendsNothing(t *testing.T) {

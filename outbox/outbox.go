@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 
 	"github.com/uptrace/bun"
 
@@ -40,14 +41,27 @@ type Config struct {
 	// Without it, and on other databases, such relays find messages by polling. Relays in this process are woken by
 	// Wake in any case.
 	NoNotify bool
+	// Headers returns what travels beside the messages of a transaction with the given context, as broker headers: the
+	// W3C trace context, say. With OpenTelemetry:
+	//
+	//	func(ctx context.Context) map[string]string {
+	//		headers := propagation.MapCarrier{}
+	//		otel.GetTextMapPropagator().Inject(ctx, headers)
+	//		return headers
+	//	}
+	//
+	// Those of [WithHeaders] win. Default: none.
+	Headers func(ctx context.Context) map[string]string
 }
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
 type Box struct {
-	db    *bun.DB
-	store *store.Store
-	wake  chan struct{}
-	away  *announcer // wakes relays in other processes; nil where nothing does
+	db             *bun.DB
+	store          *store.Store
+	contextHeaders func(ctx context.Context) map[string]string
+	wake           chan struct{}
+	away           *announcer  // wakes relays in other processes; nil where nothing does
+	migrated       atomic.Bool // the tables were seen
 
 	mu      sync.RWMutex
 	byType  map[reflect.Type]*model
@@ -64,8 +78,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &Box{
-		db:      db,
-		store:   s,
+		db: db, store: s, contextHeaders: config.Headers,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},
 		byTable: map[string]*model{},

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,10 +16,12 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // model is a registered entity type.
 type model struct {
+	box   *Box
 	id    string // CQRS id
 	table *schema.Table
 
@@ -46,7 +50,7 @@ func Register[T any](b *Box, id string, options ...Option) error {
 
 // RegisterType is [Register] for a type that is known at run time only, such as one made from a table's catalog.
 func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error {
-	m, err := newModel(b.db, typ, id, options)
+	m, err := newModel(b, typ, id, options)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err == nil {
@@ -59,12 +63,12 @@ func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error 
 	return err
 }
 
-func newModel(db *bun.DB, typ reflect.Type, id string, options []Option) (*model, error) {
+func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, error) {
 	if typ.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("%s is not a struct: register the bun model itself, not a pointer or slice of it", typ)
 	}
-	table := db.Table(typ)
-	m := &model{id: id, table: table, columns: table.Fields}
+	table := b.db.Table(typ)
+	m := &model{box: b, id: id, table: table, columns: table.Fields}
 	errs := []error{envelope.CheckModel(id)}
 	if len(m.table.PKs) == 0 {
 		errs = append(errs, errors.New(`no primary key: tag a field with bun:",pk"`))
@@ -72,7 +76,22 @@ func newModel(db *bun.DB, typ reflect.Type, id string, options []Option) (*model
 	for _, option := range options {
 		errs = append(errs, option(m))
 	}
+	if m.serialize == nil {
+		errs = append(errs, m.checkColumns())
+	}
 	return m, errors.Join(errs...)
+}
+
+// checkColumns refuses types that cannot be sent, such as a channel, before the first row is written.
+func (m *model) checkColumns() error {
+	var errs []error
+	for _, field := range m.columns {
+		if typ := unsendable(field.StructField.Type, map[reflect.Type]bool{}); typ != nil {
+			errs = append(errs, fmt.Errorf("column %s: a %s cannot be sent: give its type MarshalJSON, or leave the column out "+
+				"with WithoutColumns", field.Name, typ))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (b *Box) add(m *model) error {
@@ -87,11 +106,48 @@ func (b *Box) add(m *model) error {
 	return nil
 }
 
-// ready returns what is wrong with the registrations, all at once.
-func (b *Box) ready() error {
+// Check says what would keep the box from working, all of it at once: wrong registrations, outbox tables that are
+// missing or older than this version ([ErrNotMigrated]), and registered tables or columns that the database does not
+// have. Call it when the service starts. RunInTx repeats the first two by itself, the tables until they are there.
+func (b *Box) Check(ctx context.Context) error {
+	errs := []error{b.ready(ctx)}
+	b.mu.RLock()
+	models := slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int { return strings.Compare(a.id, b.id) })
+	b.mu.RUnlock()
+	for _, m := range models {
+		columns := make([]string, len(m.table.Fields))
+		for i, field := range m.table.Fields {
+			columns[i] = "r." + string(field.SQLName) // SQLite takes a bare "name" that is no column for a text
+		}
+		_, err := b.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0", bun.Safe(strings.Join(columns, ", ")), m.table.SQLName)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("outbox: model %s: the table %s does not have the columns of %s: %w",
+				m.id, m.table.Name, m.table.Type, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ErrNotMigrated says that the outbox tables are missing or older than this version: call [Box.Migrate], or run
+// "relay migrate".
+var ErrNotMigrated = store.ErrNotMigrated
+
+// registrations returns what is wrong with them, all at once.
+func (b *Box) registrations() error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return errors.Join(b.invalid...)
+}
+
+// ready says whether transactions may run: all registrations are right, and the tables are there. It asks the database
+// until they are, and never again.
+func (b *Box) ready(ctx context.Context) error {
+	if b.migrated.Load() {
+		return b.registrations()
+	}
+	missing := b.store.RequireMigrated(ctx, store.Outbox)
+	b.migrated.Store(missing == nil)
+	return errors.Join(b.registrations(), missing)
 }
 
 // modelOf finds the registration of a table name as it stands in a statement.

@@ -67,7 +67,7 @@ func (b *Box) RunInTx(
 	if outer, nested := ctx.Value(sessionKey{b}).(*session); nested {
 		return outer.tx.RunInTx(ctx, opts, func(_ context.Context, tx bun.Tx) error { return fn(ctx, tx) })
 	}
-	if err := b.ready(); err != nil {
+	if err := b.ready(ctx); err != nil {
 		return err
 	}
 	s := newSession(b)
@@ -110,7 +110,7 @@ func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any) error {
 	if tx.Tx == nil {
 		return errZeroTx
 	}
-	if err := b.ready(); err != nil {
+	if err := b.registrations(); err != nil { // not ready: the transaction may hold SQLite's only connection
 		return err
 	}
 	s := sessionOf(tx.NewSelect().DB())
