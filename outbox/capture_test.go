@@ -387,6 +387,17 @@ func TestMergeIsRefused(t *testing.T) {
 	require.Contains(t, refused.Reason, "only NewInsert, NewUpdate and NewDelete")
 }
 
+// MariaDB's upsert meets whichever unique key it hits first, so it may change a row that its model does not name.
+func TestUpsertOnMariaDBIsRefused(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.MariaDBURL(t)))
+	err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "a"}).On("DUPLICATE KEY UPDATE").Exec(ctx))
+	})
+	var refused *outbox.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Contains(t, refused.Reason, "conflict target is not the primary key")
+}
+
 // Prepared statements do not pass through bun: nothing refuses them, so whoever uses them reports the rows.
 func TestPreparedStatementsAreReported(t *testing.T) {
 	each(t, func(f fixture) {
