@@ -3,6 +3,7 @@ package replica
 import (
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -11,12 +12,16 @@ import (
 // up to a batch: so one message alone is applied at once, and under load the batches grow by themselves. A key is in
 // one worker's hands at a time. Workers come with the first message and go with the last: nothing runs that has
 // nothing to do, and whoever delivers (Run, a Router's handler, Apply) feeds the same batches.
+//
+// Mirrors get a second worker only when a whole batch waits for one: two half batches cost more than one whole. Handlers
+// take their time, so the workers share out what waits.
 type inbox struct {
 	replica *Replica
 
 	mu      sync.Mutex
 	slots   map[store.Key]*slot
 	ready   []*slot // with messages, in no worker's hands, longest waiting first
+	slow    int     // how many of ready have a handler that is called for each message
 	workers int
 	keyless int64 // numbers what has no key
 }
@@ -26,7 +31,8 @@ type slot struct {
 	key   store.Key
 	items []*item // in order of arrival
 	taken bool    // by a worker
-	calls bool    // HandleFunc: taken alone, because every call takes its time
+	slow  bool    // Handle or HandleFunc
+	calls bool    // HandleFunc: taken alone
 }
 
 // maxBatchBytes bounds a transaction's messages, and with them its statements: SQLite's have a limit, and MariaDB's
@@ -50,23 +56,62 @@ func (in *inbox) add(items ...*item) {
 		}
 		s := in.slots[key]
 		if s == nil {
-			s = &slot{key: key, calls: it.binding != nil && it.binding.call != nil}
+			s = &slot{key: key}
+			if b := it.binding; b != nil {
+				s.calls, s.slow = b.call != nil, b.call != nil || b.handle != nil
+			}
 			in.slots[key] = s
 		}
 		s.items = append(s.items, it)
 		if len(s.items) == 1 && !s.taken {
-			in.ready = append(in.ready, s)
+			in.queue(s)
 		}
 	}
-	for range min(in.replica.config.Workers-in.workers, len(in.ready)) {
+	for range min(in.replica.config.Workers-in.workers, in.wanted()) {
 		in.workers++
 		go in.work()
 	}
 }
 
+// queue adds a slot to those that are ready.
+func (in *inbox) queue(s *slot) {
+	in.ready = append(in.ready, s)
+	if s.slow {
+		in.slow++
+	}
+}
+
+// wanted is how many more workers would have something to do.
+func (in *inbox) wanted() int {
+	n := in.slow + (len(in.ready)-in.slow)/in.replica.config.Batch
+	if n == 0 && in.workers == 0 {
+		n = min(len(in.ready), 1)
+	}
+	return n
+}
+
 func (in *inbox) work() {
 	for batch := in.take(nil); batch != nil; batch = in.take(batch) {
+		start := time.Now()
 		in.replica.settle(batch)
+		in.gather(time.Since(start))
+	}
+}
+
+// maxGather bounds gather.
+const maxGather = 5 * time.Millisecond
+
+// gather waits a moment where messages came during the last transaction, but no whole batch: more are on their way. Without
+// it a stream stays in the small batches that it begins with, because a broker sends as many as it gets acks for. The
+// moment is no longer than the transaction was, so it never doubles more than that delay; a message that finds nobody
+// at work does not meet it.
+func (in *inbox) gather(took time.Duration) {
+	in.mu.Lock()
+	n := len(in.ready)
+	worthwhile := n > 0 && n < in.replica.config.Batch && in.slow == 0
+	in.mu.Unlock()
+	if worthwhile {
+		<-time.After(min(took, maxGather))
 	}
 }
 
@@ -77,13 +122,14 @@ func (in *inbox) take(last []*slot) []*slot {
 	for _, s := range last {
 		s.taken = false
 		if len(s.items) > 0 {
-			in.ready = append(in.ready, s)
+			in.queue(s)
 		} else {
 			delete(in.slots, s.key)
 		}
 	}
 	var batch []*slot
-	messages, size := 0, 0
+	messages, size, slow := 0, 0, 0
+	share := (in.slow + in.replica.config.Workers - 1) / in.replica.config.Workers
 	rest := in.ready[:0]
 	for i, s := range in.ready {
 		full := len(batch) > 0 && (messages >= in.replica.config.Batch || size >= maxBatchBytes || batch[0].calls)
@@ -91,9 +137,13 @@ func (in *inbox) take(last []*slot) []*slot {
 			rest = append(rest, in.ready[i:]...)
 			break
 		}
-		if len(batch) > 0 && s.calls {
+		if len(batch) > 0 && s.calls || s.slow && slow == max(share, 1) {
 			rest = append(rest, s)
 			continue
+		}
+		if s.slow {
+			slow++
+			in.slow--
 		}
 		s.taken = true
 		batch = append(batch, s)

@@ -44,6 +44,7 @@ func benches() []bench {
 		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches and deletes", benchRelayEngine},
 		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
 		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},
+		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a hand-written ideal; and the delay", benchReplica},
 	}
 }
 
