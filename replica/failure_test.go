@@ -54,7 +54,8 @@ func TestNothingIsAcknowledgedThatCannotBeParked(t *testing.T) {
 	poison.SetContext(ctx)
 	result := make(chan error)
 	go func() { result <- f.Handler()(poison) }()
-	f.deliver(save(1, 0, "a"))
+	require.Eventually(t, func() bool { return f.Transactions() > 0 }, time.Minute, time.Millisecond)
+	f.deliver(save(1, 0, "a")) // after the poison was tried: there is one worker
 	stop()
 	err = await(t, result)
 	require.ErrorContains(t, err, "replica_dead_letters", "why it could not be parked")

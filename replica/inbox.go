@@ -3,6 +3,7 @@ package replica
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -24,6 +25,7 @@ type inbox struct {
 	slow    int     // how many of ready have a handler that is called for each message
 	workers int
 	keyless int64 // numbers what has no key
+	batches atomic.Int64
 }
 
 // slot is what waits for one key.
@@ -93,6 +95,7 @@ func (in *inbox) wanted() int {
 func (in *inbox) work() {
 	for batch := in.take(nil); batch != nil; batch = in.take(batch) {
 		start := time.Now()
+		in.batches.Add(1)
 		in.replica.settle(batch)
 		in.gather(time.Since(start))
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
@@ -254,4 +255,35 @@ func requireLanes(t *testing.T, s *Store, want int) {
 	var n int
 	require.NoError(t, s.db.NewRaw("SELECT count(*) FROM ?", s.table("outbox_lanes")).Scan(t.Context(), &n))
 	require.Equal(t, want, n)
+}
+
+// What an older version left: its tables, with rows in them.
+func TestMigrateUpgradesAReplicasLedger(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s, ctx := newStore(t, db), t.Context()
+		data := templateData{s.names, s.dialect}
+		files, err := files(s.dialect, Replica)
+		require.NoError(t, err)
+		sql, err := render(files, "20261123000001_replica.tx.up.sql", data)
+		require.NoError(t, err)
+		for _, statement := range append(strings.Split(sql, "--bun:split"), data.createApplied(Replica),
+			"INSERT INTO "+data.Table("replica_migrations")+" (name, group_id) VALUES ('20261123000001', 1)",
+			s.sql(`INSERT INTO replica_revisions (model, "key", revision, deleted) VALUES ('order', '1', 4, TRUE), ('order', '2', 7, FALSE)`)) {
+			_, err := db.ExecContext(ctx, statement)
+			require.NoError(t, err)
+		}
+		applied, err := s.Migrate(ctx, Replica)
+		require.NoError(t, err)
+		require.NotContains(t, applied, "20261123000001_replica")
+
+		keys := []Key{{"order", "1"}, {"order", "2"}}
+		rows, err := s.LockApplied(ctx, db, keys)
+		require.NoError(t, err)
+		require.Equal(t, map[Key]Applied{
+			keys[0]: {Key: keys[0], Revision: 4, Deleted: true}, keys[1]: {Key: keys[1], Revision: 7},
+		}, rows)
+		collected, err := s.CollectTombstones(ctx, -time.Second, 10)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, collected, "its time begins with the upgrade")
+	})
 }

@@ -62,7 +62,7 @@ type catalogQueries struct {
 func (postgres) catalog() catalogQueries {
 	return catalogQueries{
 		byQuotedName: true,
-		name:         `SELECT to_regclass(?)::text`,
+		name:         `SELECT coalesce(to_regclass(?)::text, '')`,
 		required: `
 			SELECT attname FROM pg_attribute
 			WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef

@@ -1,0 +1,206 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// settleRead reads keys and writes what next makes of each.
+func (s *replicaSuite) settleRead(ctx context.Context, keys []store.Key, between func(), next func(*store.Applied)) error {
+	return s.DB().RunInTx(ctx, s.BatchOptions(), func(ctx context.Context, tx bun.Tx) error {
+		read, err := s.ReadApplied(ctx, tx, keys)
+		if err != nil {
+			return err
+		}
+		between()
+		rows := make([]store.Applied, 0, len(keys))
+		for _, k := range keys {
+			row := read[k]
+			next(&row)
+			rows = append(rows, row)
+		}
+		return s.SettleApplied(ctx, tx, rows)
+	})
+}
+
+func settlesWhatWasRead(t *testing.T, s *replicaSuite) {
+	keys := []store.Key{{Model: "b", Key: "1"}, {Model: "a", Key: "it's"}, {Model: "a", Key: "10"}}
+	at := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
+	raise := func(a *store.Applied) { a.Revision++; a.Updated = at }
+	nothing := func() {}
+	for revision := range int64(3) {
+		require.NoError(t, s.settleRead(t.Context(), keys, nothing, raise))
+		for _, row := range s.read(t, keys...) {
+			require.Equal(t, store.Applied{Key: row.Key, Revision: revision, Updated: at}, row)
+		}
+	}
+	require.NoError(t, s.settleRead(t.Context(), keys[:2], nothing, func(a *store.Applied) { a.Revision, a.Deleted = 9, true }))
+	require.True(t, s.read(t, keys[0])[keys[0]].Deleted)
+
+	if s.DB().Dialect().Name() != dialect.PG {
+		return // elsewhere the reader has locked the keys, or the whole database
+	}
+	for _, key := range []store.Key{keys[0], {Model: "a", Key: "new"}} {
+		faster := func() { require.NoError(t, s.settleRead(t.Context(), []store.Key{key}, nothing, raise)) }
+		err := s.settleRead(t.Context(), []store.Key{keys[2], key}, faster, func(a *store.Applied) { a.Revision = 100 })
+		require.ErrorIs(t, err, store.ErrOvertaken)
+		require.EqualValues(t, 2, s.read(t, keys[2])[keys[2]].Revision)
+	}
+}
+
+func forgetsPlaceholders(t *testing.T, s *replicaSuite) {
+	known, unknown := store.Key{Model: "a", Key: "1"}, store.Key{Model: "a", Key: "2"}
+	require.NoError(t, s.SettleApplied(t.Context(), s.DB(), []store.Applied{{Key: known, Revision: 3}}))
+	_, err := s.LockApplied(t.Context(), s.DB(), []store.Key{known, unknown})
+	require.NoError(t, err)
+	require.NoError(t, s.ForgetLocked(t.Context(), s.DB(), []store.Key{known, unknown}))
+	n, err := s.DB().NewSelect().Table("replica_revisions").Count(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+}
+
+func waiting(key string, revision int64, in time.Duration) store.Waiting {
+	return store.Waiting{
+		Applied: store.Applied{Key: store.Key{Model: "order", Key: key}, Revision: revision},
+		Body:    []byte(`{"a": "?'\\ü"}`), Metadata: map[string]string{"cqrs_key": key}, Attempts: 2, Error: "no \x00 such", In: in,
+	}
+}
+
+func claimsWaiting(t *testing.T, s *replicaSuite) {
+	ctx := t.Context()
+	_, some, err := s.NextWaiting(ctx)
+	require.NoError(t, err)
+	require.False(t, some)
+
+	at := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
+	due := waiting("it's", 3, 0)
+	due.Deleted, due.Updated, due.Parent = true, at, store.Key{Model: "shop", Key: "7"}
+	require.NoError(t, s.AddWaiting(ctx, s.DB(), []store.Waiting{due, waiting("2", 0, time.Hour)}))
+	in, some, err := s.NextWaiting(ctx)
+	require.NoError(t, err)
+	require.True(t, some)
+	require.Zero(t, in)
+
+	claimed, err := s.ClaimWaiting(ctx, 10, time.Hour)
+	require.NoError(t, err)
+	due.Error, due.In = "no \uFFFD such", 0
+	require.Equal(t, []store.Waiting{due}, claimed)
+	claimed, err = s.ClaimWaiting(ctx, 10, time.Hour)
+	require.NoError(t, err)
+	require.Empty(t, claimed, "nobody else gets it")
+	in, some, err = s.NextWaiting(ctx)
+	require.NoError(t, err)
+	require.True(t, some)
+	require.Greater(t, in, 30*time.Minute)
+
+	counts, err := s.CountWaiting(ctx)
+	require.NoError(t, err)
+	require.Equal(t, map[string]int64{"order": 2}, counts)
+	require.NoError(t, s.RemoveWaiting(ctx, s.DB(), []store.Applied{due.Applied, waiting("2", 0, 0).Applied}))
+	counts, err = s.CountWaiting(ctx)
+	require.NoError(t, err)
+	require.Empty(t, counts)
+}
+
+func replacesWaiting(t *testing.T, s *replicaSuite) {
+	ctx := t.Context()
+	require.NoError(t, s.AddWaiting(ctx, s.DB(), []store.Waiting{waiting("1", 3, 0)}))
+	require.NoError(t, s.AddWaiting(ctx, s.DB(), []store.Waiting{waiting("1", 4, 0)}))
+	key := store.Key{Model: "order", Key: "1"}
+	found, err := s.WaitingFor(ctx, s.DB(), []store.Key{key, {Model: "order", Key: "2"}})
+	require.NoError(t, err)
+	require.Equal(t, map[store.Key]store.Applied{key: {Key: key, Revision: 4}}, found)
+	require.NoError(t, s.RemoveWaiting(ctx, s.DB(), []store.Applied{{Key: key, Revision: 3}}))
+	found, err = s.WaitingFor(ctx, s.DB(), []store.Key{key})
+	require.NoError(t, err)
+	require.Len(t, found, 1, "the one that replaced it stays")
+}
+
+func releasesWaiting(t *testing.T, s *replicaSuite) {
+	ctx := t.Context()
+	parent := store.Key{Model: "shop", Key: "7"}
+	child, other := waiting("1", 3, time.Hour), waiting("2", 3, time.Hour)
+	child.Parent, other.Parent = parent, store.Key{Model: "shop", Key: "8"}
+	require.NoError(t, s.AddWaiting(ctx, s.DB(), []store.Waiting{child, other}))
+	n, err := s.ReleaseWaiting(ctx, s.DB(), []store.Key{parent, {Model: "shop", Key: "9"}})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+	claimed, err := s.ClaimWaiting(ctx, 10, time.Hour)
+	require.NoError(t, err)
+	require.Len(t, claimed, 1)
+	require.Equal(t, "1", claimed[0].Key.Key)
+}
+
+func collectsTombstones(t *testing.T, s *replicaSuite) {
+	ctx := t.Context()
+	row := func(key string, deleted bool) store.Applied {
+		return store.Applied{Key: store.Key{Model: "order", Key: key}, Revision: 1, Deleted: deleted}
+	}
+	require.NoError(t, s.SettleApplied(ctx, s.DB(), []store.Applied{row("1", true), row("2", true), row("3", true), row("4", false)}))
+	require.NoError(t, s.SettleApplied(ctx, s.DB(), []store.Applied{row("3", false)}))
+	n, err := s.CollectTombstones(ctx, time.Hour, 10)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	for _, want := range []int64{1, 1, 0} {
+		n, err = s.CollectTombstones(ctx, -time.Second, 1)
+		require.NoError(t, err)
+		require.Equal(t, want, n, "one at a time, and no live row")
+	}
+}
+
+func tellsRevisions(t *testing.T, s *replicaSuite) {
+	ctx := t.Context()
+	at := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
+	key := store.Key{Model: "order", Key: "1"}
+	a, err := s.AppliedRevision(ctx, key)
+	require.NoError(t, err)
+	require.Equal(t, store.Applied{Key: key, Revision: store.NeverApplied}, a)
+	rows := []store.Applied{
+		{Key: key, Revision: 3, Updated: at},
+		{Key: store.Key{Model: "order", Key: "2"}, Updated: at.Add(-time.Hour)},
+		{Key: store.Key{Model: "note", Key: "2"}},
+	}
+	require.NoError(t, s.SettleApplied(ctx, s.DB(), rows))
+	a, err = s.AppliedRevision(ctx, key)
+	require.NoError(t, err)
+	require.Equal(t, rows[0], a)
+	newest, err := s.NewestApplied(ctx)
+	require.NoError(t, err)
+	require.Equal(t, map[string]time.Time{"order": at}, newest)
+}
+
+func knowsTables(t *testing.T, s *replicaSuite) {
+	ctx := t.Context()
+	exec := func(statement string) {
+		_, err := s.DB().ExecContext(ctx, statement)
+		require.NoError(t, err)
+	}
+	exec("CREATE TABLE shops (id bigint PRIMARY KEY, name varchar(20) UNIQUE)")
+	exec("CREATE TABLE orders (id bigint PRIMARY KEY, shop_id bigint, total bigint NOT NULL, note varchar(20) NOT NULL DEFAULT 'x', " +
+		"FOREIGN KEY (shop_id) REFERENCES shops (id))")
+	isMariaDB := s.DB().Dialect().Name() == dialect.MySQL
+	quoted := func(name string) string {
+		return string(s.DB().QueryGen().AppendIdent(nil, name))
+	}
+	shape, err := s.TableShape(ctx, s.DB(), quoted("orders"), "orders")
+	require.NoError(t, err)
+	require.Equal(t, "orders", shape.Name)
+	require.Subset(t, shape.Required, []string{"total"})
+	require.NotContains(t, shape.Required, "note")
+	require.NotContains(t, shape.Required, "shop_id")
+	require.Equal(t, []store.Reference{{Column: "shop_id", Table: "shops", Target: "id"}}, shape.References)
+	require.False(t, shape.OtherUnique)
+	shape, err = s.TableShape(ctx, s.DB(), quoted("shops"), "shops")
+	require.NoError(t, err)
+	require.Empty(t, shape.References)
+	require.Equal(t, isMariaDB, shape.OtherUnique)
+	_, err = s.TableShape(ctx, s.DB(), quoted("nothing"), "nothing")
+	require.NoError(t, err, "a missing table is nothing to fail about here")
+}

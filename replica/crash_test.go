@@ -1,0 +1,31 @@
+package replica
+
+// CrashAt lets tests end a transaction between any two of its steps, as a crash of the process does.
+func (r *Replica) CrashAt(crash func(point string) error) { r.crash = crash }
+
+// HoldWorkers lets messages gather until release.
+func (r *Replica) HoldWorkers() (release func()) {
+	in := &r.inbox
+	in.mu.Lock()
+	in.workers += r.config.Workers
+	in.mu.Unlock()
+	return func() {
+		in.mu.Lock()
+		in.workers -= r.config.Workers
+		in.mu.Unlock()
+		in.add()
+	}
+}
+
+// Held is how many messages wait for a worker.
+func (r *Replica) Held() (n int) {
+	r.inbox.mu.Lock()
+	defer r.inbox.mu.Unlock()
+	for _, s := range r.inbox.slots {
+		n += len(s.items)
+	}
+	return n
+}
+
+// Transactions is how many were begun.
+func (r *Replica) Transactions() int64 { return r.inbox.batches.Load() }
