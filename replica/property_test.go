@@ -81,7 +81,7 @@ func TestAnythingThatHappensEndsInTheMastersState(t *testing.T) {
 			const keys = 3
 			first := base.Add(keys)
 			var sent []*envelope.Message
-			live := map[int64]string{}
+			var live map[int64]string
 			if rapid.Bool().Draw(t, "django") {
 				sent, live = writeAsDjango(t, first, keys)
 			} else {

@@ -218,8 +218,8 @@ func (b *replicaBench) upsertMany(ctx context.Context, batch []amqp091.Delivery)
 
 // ignoreEnd is nil for an error that the end of ctx brought about.
 func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
