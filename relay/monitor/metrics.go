@@ -132,10 +132,14 @@ func (m *Monitor) collectRelay(send sender) {
 	}
 	st := w.Stats()
 	send(published, float64(st.Published))
+	send(compacted, float64(st.Compacted))
 	send(batches, float64(st.Batches))
 	send(retries, float64(st.Retries))
 	send(buried, float64(st.DeadLetters))
 	send(lanes, float64(st.Lanes))
+	send(leasesLost, float64(st.LeasesLost))
+	send(breaker, oneIf(st.BrokerAway), "broker")
+	send(breaker, oneIf(st.DatabaseAway), "database")
 }
 
 func oneIf(yes bool) float64 {

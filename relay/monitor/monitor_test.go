@@ -122,6 +122,7 @@ func TestItIsReadyAndCountsWhileMessagesLeave(t *testing.T) {
 			"cqrsync_relay_lanes 64", "cqrsync_relay_ready 1", `cqrsync_relay_unroutable_messages_total{topic="lonely"} 3`,
 			"cqrsync_outbox_lanes_owned 64", "cqrsync_outbox_unsent_messages ", "cqrsync_outbox_oldest_age_seconds ",
 			"cqrsync_outbox_readable 1", "go_goroutines ", "cqrsync_relay_retries_total 0", "cqrsync_relay_dead_letters_total 0",
+			"cqrsync_relay_compacted_messages_total 0", "cqrsync_relay_leases_lost_total 0", `cqrsync_relay_breaker_open{of="broker"} 0`,
 		} {
 			e.says(t, "/metrics", http.StatusOK, "\n"+series)
 		}
@@ -141,6 +142,7 @@ func TestItIsNotReadyWhileNothingLeavesAndSaysWhy(t *testing.T) {
 		e.says(t, "/readyz", http.StatusServiceUnavailable, "s: the broker has been away for ")
 		e.says(t, "/readyz", http.StatusServiceUnavailable, "s: dial tcp 127.0.0.1:1: refused: broker unavailable\n")
 		e.says(t, "/metrics", http.StatusOK, "cqrsync_relay_ready 0\n")
+		e.says(t, "/metrics", http.StatusOK, `cqrsync_relay_breaker_open{of="broker"} 1`)
 		e.broker.set(nil)
 		e.says(t, "/readyz", http.StatusOK, "ready\n")
 	})
