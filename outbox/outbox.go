@@ -37,7 +37,7 @@ type Config struct {
 	// TablePrefix stands before every table name. Default: none.
 	TablePrefix string
 	// NoNotify keeps the box from waking relays in other processes. By default, on PostgreSQL, it sends a NOTIFY after
-	// commits that appended messages: outside of the transaction, on a connection of the pool, at most every 10 ms.
+	// commits that appended messages: outside of the transaction, on a connection of the pool, at most every 5 ms.
 	// Without it, and on other databases, such relays find messages by polling. Relays in this process are woken by
 	// Wake in any case.
 	NoNotify bool

@@ -9,7 +9,7 @@ import (
 const (
 	// announceEvery is the shortest time between two notifications. A relay that was woken looks again by itself within
 	// that time, so that more of them would gain nothing.
-	announceEvery = 10 * time.Millisecond
+	announceEvery = 5 * time.Millisecond
 	// announceTimeout bounds one, in which the pool may have no connection to spare.
 	announceTimeout = 5 * time.Second
 )

@@ -22,7 +22,7 @@ func TestNotificationsComeAtOnceThenSeldomAndLast(t *testing.T) {
 		a.ring()
 		synctest.Wait()
 		require.Equal(t, []time.Duration{0}, told, "the first at once")
-		for range 100 { // for 25 ms
+		for range 50 { // for 12.5 ms
 			time.Sleep(250 * time.Microsecond) //nolint:forbidigo // the time of synctest does not pass
 			a.ring()
 		}

@@ -41,6 +41,7 @@ func benches() []bench {
 	return []bench{
 		{"write", "transactions per second: business statement / with a hand-written outbox insert / with cqrsync", benchWrite},
 		{"publish", "messages per second to RabbitMQ, all confirmed: raw amqp091 / ours / watermill-amqp", benchPublish},
+		{"latency", "milliseconds from commit to a RabbitMQ consumer: hand-written publish after commit / cqrsync", benchLatency},
 		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches and deletes", benchRelayEngine},
 		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
 		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},

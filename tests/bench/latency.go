@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"github.com/uptrace/bun"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/relay/wake"
+	"github.com/cqrsync/cqrsync/transport/amqp"
+)
+
+// latencyTime is how long a case writes in a round: long enough for a 99th percentile at 100 a second.
+const latencyTime = 4 * time.Second
+
+// benchLatency measures the time from COMMIT, as the writer sees it, to a RabbitMQ consumer.
+func benchLatency(ctx context.Context, o options, report func(result)) (err error) {
+	db, drop, err := openPostgres(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, drop()) }()
+	l, err := newLatencyBench(ctx, db)
+	if err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	for _, rate := range []int{100, 1000} {
+		name := fmt.Sprintf("%d transactions a second", rate)
+		if !strings.Contains(name, o.only) {
+			continue
+		}
+		p99 := map[string][]float64{}
+		of := func(name string, way latencyWay) benchCase {
+			return benchCase{name, func(ctx context.Context) (float64, error) {
+				delays, err := l.run(ctx, rate, way)
+				if err != nil {
+					return 0, err
+				}
+				p99[name] = append(p99[name], percentile(delays, 0.99))
+				return percentile(delays, 0.5), nil
+			}}
+		}
+		const byHand = "hand-written publish after commit"
+		g := group{bench: "latency", name: name + ", p50", unit: "ms", of: byHand, cases: []benchCase{
+			of(byHand, latencyWay{byHand: true}),
+			of("cqrsync, relay in the same process", latencyWay{wake: true}),
+			of("cqrsync, relay elsewhere, NOTIFY", latencyWay{listen: true}),
+			of("cqrsync, relay elsewhere, polling", latencyWay{}),
+		}}
+		r, err := g.measure(ctx, o)
+		if err != nil {
+			return err
+		}
+		report(r)
+		g.name = name + ", p99"
+		report(result{group: g, values: p99})
+	}
+	idle, err := l.idleQueries(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.progress, "an idle relay: %.1f statements a second\n", idle)
+	return nil
+}
+
+// latencyWay is how a message gets from the writer to the broker.
+type latencyWay struct{ byHand, wake, listen bool }
+
+type latencyBench struct {
+	db     *bun.DB // with nothing attached
+	schema string
+	loud   *outbox.Box // sends NOTIFY
+	quiet  *outbox.Box
+	next   int64
+
+	statements atomic.Int64 // of relays
+	conn       *amqp091.Connection
+	channel    *amqp091.Channel // publishes by hand, with confirms
+	exchange   string
+
+	mu       sync.Mutex
+	received map[string]time.Time
+	arrived  chan struct{} // one is pending when something arrived
+}
+
+func newLatencyBench(ctx context.Context, db *bun.DB) (*latencyBench, error) {
+	l := &latencyBench{
+		db: bun.NewDB(db.DB, db.Dialect()), next: 1_000_000, exchange: "cqrsync_bench_" + watermill.NewShortUUID(),
+		received: map[string]time.Time{}, arrived: make(chan struct{}, 1),
+	}
+	if err := db.NewRaw("SELECT current_schema()").Scan(ctx, &l.schema); err != nil {
+		return nil, err
+	}
+	for _, box := range []struct {
+		to     **outbox.Box
+		config outbox.Config
+	}{{&l.loud, outbox.Config{}}, {&l.quiet, outbox.Config{NoNotify: true}}} {
+		var err error
+		if *box.to, err = outbox.New(bun.NewDB(db.DB, db.Dialect()), box.config); err != nil {
+			return nil, err
+		}
+		if err := outbox.Register[trackedOrder](*box.to, "order"); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.loud.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := l.db.NewCreateTable().Model((*plainOrder)(nil)).Exec(ctx); err != nil {
+		return nil, err
+	}
+	return l, l.connect()
+}
+
+// connect makes the queue and consumes from it.
+func (l *latencyBench) connect() error {
+	var err error
+	if l.conn, err = amqp091.Dial(os.Getenv(dbtest.Variable(dbtest.RabbitMQ))); err != nil {
+		return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ)) // the error may quote it
+	}
+	if l.channel, err = l.conn.Channel(); err != nil {
+		return err
+	}
+	if err := l.channel.ExchangeDeclare(l.exchange, "topic", true, false, false, false, nil); err != nil {
+		return err
+	}
+	if _, err := l.channel.QueueDeclare(l.exchange, true, false, false, false, nil); err != nil {
+		return err
+	}
+	if err := l.channel.QueueBind(l.exchange, "order", l.exchange, false, nil); err != nil {
+		return err
+	}
+	if err := l.channel.Confirm(false); err != nil {
+		return err
+	}
+	consumer, err := l.conn.Channel()
+	if err != nil {
+		return err
+	}
+	deliveries, err := consumer.Consume(l.exchange, "", true, false, false, false, nil)
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the connection
+		for d := range deliveries {
+			now := time.Now()
+			key, _ := d.Headers["cqrs_key"].(string)
+			l.mu.Lock()
+			if _, again := l.received[key]; !again {
+				l.received[key] = now
+			}
+			l.mu.Unlock()
+			select {
+			case l.arrived <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return nil
+}
+
+func (l *latencyBench) close() error {
+	_, err := l.channel.QueueDelete(l.exchange, false, false, false)
+	return errors.Join(err, l.channel.ExchangeDelete(l.exchange, false, false), l.conn.Close())
+}
+
+// run writes at a steady rate and returns the delay of every message in milliseconds.
+func (l *latencyBench) run(ctx context.Context, rate int, way latencyWay) (delays []float64, err error) {
+	if !way.byHand {
+		stop, err := l.startRelay(ctx, way)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	committed, err := l.write(ctx, rate, way)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	for {
+		if delays = l.delays(committed); delays != nil {
+			return delays, nil
+		}
+		select {
+		case <-l.arrived:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-deadline.C:
+			return nil, errors.New("not every message arrived")
+		}
+	}
+}
+
+// delays returns nothing until everything has arrived.
+func (l *latencyBench) delays(committed map[string]time.Time) []float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delays := make([]float64, 0, len(committed))
+	for key, at := range committed {
+		arrived, ok := l.received[key]
+		if !ok {
+			return nil
+		}
+		// The server has committed before the writer hears of it.
+		delays = append(delays, float64(max(arrived.Sub(at), 0).Microseconds())/1000)
+	}
+	clear(l.received)
+	return delays
+}
+
+// write commits transactions at a steady rate, however long each takes, and returns when each had committed.
+func (l *latencyBench) write(ctx context.Context, rate int, way latencyWay) (committed map[string]time.Time, err error) {
+	const writers = 16
+	var mu sync.Mutex
+	committed = map[string]time.Time{}
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(writers)
+	start := time.Now()
+	for n := range int(latencyTime.Seconds() * float64(rate)) {
+		due := start.Add(time.Duration(n) * time.Second / time.Duration(rate))
+		select {
+		case <-time.After(time.Until(due)):
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), work.Wait())
+		}
+		l.next++
+		row := newOrder(l.next)
+		work.Go(func() error {
+			at, err := l.transaction(ctx, row, way)
+			mu.Lock()
+			defer mu.Unlock()
+			committed[strconv.FormatInt(row.ID, 10)] = at
+			return err
+		})
+	}
+	return committed, work.Wait()
+}
+
+func (l *latencyBench) transaction(ctx context.Context, row plainOrder, way latencyWay) (committed time.Time, err error) {
+	if way.byHand {
+		err = l.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+			_, err := tx.NewInsert().Model(&row).Exec(ctx)
+			return err
+		})
+		committed = time.Now()
+		if err != nil {
+			return committed, err
+		}
+		body, err := json.Marshal(row)
+		if err != nil {
+			return committed, err
+		}
+		_, err = l.channel.PublishWithDeferredConfirm(l.exchange, "order", false, false, amqp091.Publishing{
+			ContentType: "text/plain", DeliveryMode: amqp091.Persistent, Body: body,
+			Headers: amqp091.Table{"cqrs_key": strconv.FormatInt(row.ID, 10)},
+		})
+		return committed, err
+	}
+	box := l.quiet
+	if way.listen {
+		box = l.loud
+	}
+	tracked := trackedOrder{ID: row.ID, Customer: row.Customer, Status: row.Status, Total: row.Total, Note: row.Note}
+	err = box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.NewInsert().Model(&tracked).Exec(ctx)
+		return err
+	})
+	return time.Now(), err
+}
+
+// startRelay runs a relay, on connections of its own where it is elsewhere; stop ends it.
+func (l *latencyBench) startRelay(ctx context.Context, way latencyWay) (stop func() error, err error) {
+	address, err := withParameters(os.Getenv(dbtest.Variable(dbtest.RabbitMQ)), map[string]string{"exchange": l.exchange})
+	if err != nil {
+		return nil, err
+	}
+	config, err := amqp.NewConfig(address, "")
+	if err != nil {
+		return nil, err
+	}
+	publisher, err := amqp.NewPublisher(config)
+	if err != nil {
+		return nil, err
+	}
+	cfg := relay.Config{Logger: slog.New(slog.DiscardHandler)}
+	listener, err := wake.NewListener(os.Getenv(dbtest.Variable(dbtest.Postgres)), wake.Config{Schema: l.schema, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case way.wake:
+		cfg.Wake = l.quiet.Wake()
+	case way.listen:
+		cfg.Wake = listener.Wake()
+	}
+	rel, err := relay.New(l.db.WithQueryHook(statementCounter{&l.statements}), publisher, cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running errgroup.Group
+	running.Go(func() error { return rel.Run(ctx) })
+	if way.listen {
+		running.Go(func() error {
+			listener.Run(ctx)
+			return nil
+		})
+	}
+	<-rel.Running()
+	return func() error {
+		cancel()
+		return errors.Join(running.Wait(), publisher.Close())
+	}, nil
+}
+
+// idleQueries counts the statements a second of a relay that has nothing to do.
+func (l *latencyBench) idleQueries(ctx context.Context) (float64, error) {
+	stop, err := l.startRelay(ctx, latencyWay{listen: true})
+	if err != nil {
+		return 0, err
+	}
+	const calm, watch = 3 * time.Second, 10 * time.Second
+	time.Sleep(calm) //nolint:forbidigo // it looks again and again after work, and less and less
+	before := l.statements.Load()
+	time.Sleep(watch) //nolint:forbidigo // that is what is measured
+	return float64(l.statements.Load()-before) / watch.Seconds(), stop()
+}
+
+// statementCounter is a hook that counts a relay's statements.
+type statementCounter struct{ n *atomic.Int64 }
+
+func (statementCounter) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
+	return ctx
+}
+
+func (c statementCounter) AfterQuery(context.Context, *bun.QueryEvent) { c.n.Add(1) }
+
+func percentile(values []float64, p float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(int(float64(len(sorted))*p), len(sorted)-1)]
+}
