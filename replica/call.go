@@ -95,6 +95,7 @@ func (b *batch) answerInMemory(ctx context.Context, it *item, err error, newest 
 	it.outcome = Parked
 	b.failures = []failure{f}
 	b.afterFailures()
+	b.failures = nil
 	b.end(it, Parked, nil)
 }
 

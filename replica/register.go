@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
@@ -173,7 +174,8 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 		option(b)
 	}
 	for column, field := range b.renamed {
-		if !b.table.HasField(column) {
+		named := func(m member) bool { return m.name == column }
+		if !slices.ContainsFunc(b.shapes[b.table.Type], named) {
 			return nil, fmt.Errorf("Rename(%q, %q): the struct has no such column", field, column)
 		}
 	}
