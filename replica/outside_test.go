@@ -50,14 +50,14 @@ func TestHandleFuncIsCalledOutsideOfTransactionsAndGated(t *testing.T) {
 		fail := errors.New("the search engine is down")
 		require.NoError(t, replica.HandleFunc(f.Replica, "note", func(_ context.Context, e replica.Event[Note]) error {
 			got = append(got, string(e.Signal)+e.Key+e.Data.Text)
-			switch {
-			case e.Data.Text == "fail":
+			switch e.Data.Text {
+			case "fail":
 				err := fail
 				fail = nil
 				return err
-			case e.Data.Text == "poison":
+			case "poison":
 				return replica.Permanent(errors.New("never"))
-			case e.Data.Text == "panic":
+			case "panic":
 				panic("at the handler's")
 			}
 			return nil
