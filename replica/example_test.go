@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -77,6 +78,52 @@ func ExampleHandle() {
 	// Output:
 	// SAVE of order 7 with [{pen 2}] for 12.30
 	// DELETE of order 7 with [] for
+}
+
+func ExampleHandleFunc() {
+	ctx := context.Background()
+	db, cleanUp := openDatabase()
+	defer cleanUp()
+
+	type Order struct {
+		ID     int64
+		Status string
+	}
+	rep, err := replica.New(db, replica.Config{Queue: "webhooks", Workers: 16, Logger: slog.New(slog.DiscardHandler)})
+	check(err)
+	check(replica.HandleFunc(rep, "order", func(ctx context.Context, order replica.Event[Order]) error {
+		if order.Data.Status == "draft" {
+			return replica.Discard(fmt.Errorf("order %s is a draft", order.Key))
+		}
+		fmt.Println("POST /hooks", order.Key, "revision", order.Revision, order.Data.Status)
+		return nil // any other error: again later, by Config.Retry, while all other orders go on
+	}))
+	check(rep.Migrate(ctx))
+
+	handler := rep.Handler()
+	check(handler(delivered(envelope.Save, 0, `{"id":7,"status":"draft"}`)))
+	check(handler(delivered(envelope.Save, 1, `{"id":7,"status":"paid"}`)))
+	check(handler(delivered(envelope.Save, 1, `{"id":7,"status":"paid"}`)))
+	// Output:
+	// POST /hooks 7 revision 1 paid
+}
+
+func ExampleReplica_WaitFor() {
+	ctx := context.Background()
+	db, cleanUp := openDatabase()
+	defer cleanUp()
+	_, err := db.NewCreateTable().Model((*OrderRef)(nil)).Exec(ctx)
+	check(err)
+	rep, err := replica.New(db, replica.Config{Queue: "webhooks"})
+	check(err)
+	check(replica.Register[OrderRef](rep, "order"))
+	check(rep.Migrate(ctx))
+
+	check(rep.Handler()(delivered(envelope.Save, 3, `{"id":7,"status":"paid"}`)))
+	check(rep.WaitFor(ctx, "order", "7", 3)) // returns when the copy has what the caller wrote
+	fmt.Println("order 7 is at revision 3 or beyond")
+	// Output:
+	// order 7 is at revision 3 or beyond
 }
 
 // delivered is a message about order 7 as a broker delivers it.

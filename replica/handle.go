@@ -1,0 +1,126 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// codeError is an error of the service's own code, after which the transaction still works.
+type codeError struct{ err error }
+
+func (e *codeError) Error() string { return e.err.Error() }
+func (e *codeError) Unwrap() error { return e.err }
+
+func (b *binding) handlerError(err error) error {
+	if patienceWithHandler(err) == outage {
+		return err
+	}
+	return &codeError{err}
+}
+
+// guard calls the service's code within its time, with the values of a message's context, and turns a panic into an error.
+func (r *Replica) guard(ctx, values context.Context, call func(context.Context) error) (err error) {
+	if values != nil {
+		ctx = withValues(ctx, values)
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.config.HandlerTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return call(ctx)
+}
+
+// handleEach calls the handlers one by one, each message in a savepoint of its own, and as long as there is time.
+func (b *batch) handleEach(ctx context.Context, tx bun.Tx, chains []*chain) error {
+	start := time.Now()
+	for i, c := range chains {
+		if i > 0 && time.Since(start) > handlerBudget {
+			b.deferRest(chains[i:])
+			return nil
+		}
+		if err := b.handleChain(ctx, tx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deferRest leaves chains to the next transaction, with nothing decided about them.
+func (b *batch) deferRest(chains []*chain) {
+	b.deferred = chains
+	for _, c := range chains {
+		c.passed = nil
+		b.failures = slices.DeleteFunc(b.failures, func(f failure) bool { return slices.Contains(c.items, f.item) })
+	}
+}
+
+// handleChain lets the gate decide anew before each message: one that failed has not moved it.
+func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
+	c.state, c.passed = c.before, nil
+	for _, it := range c.items {
+		if it.err != nil {
+			continue // fold has refused it, or the gate has
+		}
+		outcome := gate(c.state, it.message)
+		if !outcome.effective() {
+			it.outcome = outcome
+			continue
+		}
+		err := b.handleOne(ctx, tx, it)
+		discarded := discards(err)
+		switch {
+		case err == nil:
+			c.pass(it, outcome)
+		case discarded:
+			b.log.Info("message discarded by its handler", it.attrs("error", err)...)
+			c.pass(it, Discarded)
+		case patienceWith(err) == outage:
+			return err
+		default:
+			b.fail(it, err)
+		}
+	}
+	return nil
+}
+
+func (b *batch) handleOne(ctx context.Context, tx bun.Tx, it *item) error {
+	if it.binding.call != nil {
+		if !it.called {
+			// The ledger said otherwise when the calls were made, and says now that this one is due.
+			return &outageError{fmt.Errorf("model %q key %q: %w", it.message.Model, it.message.Key, store.ErrOvertaken)}
+		}
+		if it.callErr == nil {
+			return nil
+		}
+		return &codeError{it.callErr}
+	}
+	if it.callErr != nil { // it took too long and broke the transaction before this one
+		return &codeError{it.callErr}
+	}
+	var timedOut error
+	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
+		return b.guard(ctx, it.ctx, func(ctx context.Context) error {
+			err := it.binding.handle(ctx, tx, it.work)
+			timedOut = context.Cause(ctx)
+			return err
+		})
+	})
+	if err == nil {
+		return nil
+	}
+	if patienceWithHandler(err) == outage && timedOut != nil && ctx.Err() == nil {
+		// A statement was cut off, and the connection with it. Next time the message fails without being tried.
+		it.callErr = fmt.Errorf("handler timeout (%s): %w", b.config.HandlerTimeout, err)
+	}
+	return it.binding.handlerError(err)
+}

@@ -1,0 +1,114 @@
+package replica
+
+import (
+	"context"
+	"slices"
+
+	"github.com/uptrace/bun"
+)
+
+// applyIsolated is the careful way: what fails is found and set aside, the rest is applied.
+func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
+	var todo, handled []*chain
+	for _, c := range b.chains {
+		switch {
+		case c.binding == nil || !c.keyed:
+		case c.binding.handle != nil || c.binding.call != nil:
+			handled = append(handled, c)
+		case len(c.passed) > 0:
+			todo = append(todo, c)
+		}
+	}
+	b.sortByModel(todo)
+	for len(todo) > 0 {
+		failed, err := b.split(ctx, tx, todo)
+		if err != nil {
+			return err
+		}
+		todo = b.afterRound(todo, failed)
+	}
+	if err := b.handleEach(ctx, tx, handled); err != nil {
+		return err
+	}
+	return b.settleLedger(ctx, tx)
+}
+
+// afterRound decides what to do about the chains that failed. What stood in their way may be among those that did not,
+// so each gets one more chance; then its last message fails, and the one before it is applied in its stead.
+func (b *batch) afterRound(todo []*chain, failed map[*chain]error) (next []*chain) {
+	for _, c := range todo {
+		err := failed[c]
+		if err == nil {
+			continue
+		}
+		if !c.again && len(failed) < len(todo) {
+			c.again = true
+			next = append(next, c)
+			continue
+		}
+		b.fail(c.drop().item, err)
+		if len(c.passed) > 0 {
+			next = append(next, c)
+		}
+	}
+	return next
+}
+
+// sortByModel puts chains into the order in which their models are written, so that halves of the list succeed or fail
+// for the same reasons.
+func (b *batch) sortByModel(chains []*chain) {
+	position := make(map[*binding]int, len(b.sorted))
+	for i, model := range b.sorted {
+		position[model] = i
+	}
+	slices.SortStableFunc(chains, func(x, y *chain) int { return position[x.binding] - position[y.binding] })
+}
+
+// split writes the chains, and finds those that cannot be written by writing halves. The error is an outage.
+func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, chains) })
+	switch {
+	case err == nil:
+		return nil, nil
+	case patienceWith(err) == outage:
+		return nil, err
+	}
+	failed := map[*chain]error{}
+	if isForeignKey(err) {
+		// All that lack their parents fail for one reason, and one query finds them: halving would find them one by one.
+		orphans, orphansErr := b.orphans(ctx, tx, chains, err)
+		if orphansErr != nil {
+			return nil, orphansErr
+		}
+		for c, err := range orphans {
+			failed[c] = err
+		}
+		chains = slices.DeleteFunc(slices.Clone(chains), func(c *chain) bool { return failed[c] != nil })
+		if len(orphans) > 0 {
+			if len(chains) == 0 {
+				return failed, nil
+			}
+			more, err := b.split(ctx, tx, chains)
+			merge(failed, more)
+			return failed, err
+		}
+	}
+	if len(chains) == 1 {
+		failed[chains[0]] = err
+		return failed, nil
+	}
+	for _, half := range [][]*chain{chains[:len(chains)/2], chains[len(chains)/2:]} {
+		more, err := b.split(ctx, tx, half)
+		if err != nil {
+			return nil, err
+		}
+		merge(failed, more)
+	}
+	return failed, nil
+}
+
+func merge(into, from map[*chain]error) {
+	for c, err := range from {
+		into[c] = err
+	}
+}
