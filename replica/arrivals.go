@@ -20,27 +20,28 @@ func (r *Replica) WaitFor(ctx context.Context, model, key string, revision int64
 	if r.store == nil {
 		return errors.New("wait for a revision: the replica has no database, and so no ledger")
 	}
-	k := store.Key{Model: model, Key: key}
-	for pause := time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+	at := store.Applied{Key: store.Key{Model: model, Key: key}, Revision: store.NeverApplied}
+	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 200*time.Millisecond) {
 		arrived := r.arrived.watch() // before the look, or what comes in between would be missed
-		at, err := r.store.AppliedRevision(ctx, k)
-		if err != nil {
-			return err
-		}
-		if at.Revision >= revision {
+		found, err := r.store.AppliedRevision(ctx, at.Key)
+		switch {
+		case err == nil && found.Revision >= revision:
 			return nil
+		case err == nil:
+			at = found
+		case ctx.Err() == nil:
+			return err
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-arrived:
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("wait for revision %d of model %q key %q, which is at %s: %w",
-				revision, model, key, revisionText(at.Revision), context.Cause(ctx))
 		}
 		timer.Stop()
 	}
+	return fmt.Errorf("wait for revision %d of model %q key %q, which is at %s: %w",
+		revision, model, key, revisionText(at.Revision), context.Cause(ctx))
 }
 
 func revisionText(revision int64) string {
