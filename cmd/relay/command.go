@@ -89,6 +89,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 				Action: o.status,
 			},
 			o.deadLetters(),
+			o.lanes(),
 			{
 				Name:   "replicate",
 				Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",

@@ -38,6 +38,8 @@ type options struct {
 
 	letters letterOptions // dead-letters
 
+	timeout time.Duration // lanes set
+
 	config, masterDB, replicaDB, queue string // the operations and replicate
 
 	closers []io.Closer

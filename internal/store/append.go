@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"hash/fnv"
 	"iter"
 	"strings"
 
@@ -19,21 +17,22 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message) erro
 	if len(messages) == 0 {
 		return nil
 	}
-	lanes, err := s.laneCount(ctx, tx)
+	lanes, err := s.numbering(ctx, tx)
 	if err != nil {
 		return err
 	}
 	size := func(m Message) int { return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + sizeQuoted(m.Data) }
 	for chunk := range chunkBySize(messages, size, s.dialect.maxStatement()) {
 		if err := s.appendChunk(ctx, tx, chunk, lanes); err != nil {
+			err = s.renumbered(err)
 			return fmt.Errorf("append %d messages to the outbox: %w", len(messages), err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes int) error {
-	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes numbering) error {
+	row := "(" + s.laneValue() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	args := []any{s.table("outbox_messages")}
 	for _, m := range messages {
 		headers, err := headersJSON(m.Headers)
@@ -44,7 +43,7 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		if !m.Expires.IsZero() {
 			expires = s.dialect.time(m.Expires)
 		}
-		args = append(args, lane(m.Model, m.Key, lanes), m.Model, m.Key, m.Revision, m.After, m.Signal,
+		args = append(args, lanes.of(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After, m.Signal,
 			orNull(m.Queue), string(m.PK), string(m.Data), orNull(string(m.Previous)), orNull(string(m.Meta)),
 			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires, m.Keep)
 	}
@@ -93,29 +92,3 @@ func chunkBySize[T any](items []T, size func(T) int, limit int) iter.Seq[[]T] {
 
 // sizeQuoted is how long a text is as a literal, in which an apostrophe is doubled.
 func sizeQuoted(text []byte) int { return len(text) + bytes.Count(text, []byte("'")) }
-
-// lane is the hash partition of a key: the unit of order and of relay ownership. Changing the function would send a
-// key's messages through two lanes at once, out of order.
-func lane(model, key string, lanes int) int {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(model)) // a hash never fails
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write([]byte(key))
-	return int(h.Sum64() % uint64(lanes))
-}
-
-// laneCount reads how many lanes the migration made, once.
-func (s *Store) laneCount(ctx context.Context, tx bun.IDB) (int, error) {
-	if n := s.lanes.Load(); n > 0 {
-		return int(n), nil
-	}
-	var n int64
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM ?", s.table("outbox_lanes")).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count lanes: %w", err)
-	}
-	if n == 0 {
-		return 0, errors.New("outbox_lanes is empty: run relay migrate")
-	}
-	s.lanes.Store(n)
-	return int(n), nil
-}

@@ -127,14 +127,14 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 		if err := s.requireNewest(ctx, tx, d); err != nil {
 			return err
 		}
-		lanes, err := s.laneCount(ctx, tx)
+		lanes, err := s.numbering(ctx, tx)
 		if err != nil {
 			return err
 		}
-		put, err := tx.ExecContext(ctx, s.sql("INSERT INTO ? (lane, "+contentColumns+") SELECT ?, "+contentColumns+" FROM ? WHERE id = ?"),
-			s.table("outbox_messages"), lane(d.Model, d.Key, lanes), s.table("outbox_dead_letters"), id)
+		put, err := tx.ExecContext(ctx, s.sql("INSERT INTO ? (lane, "+contentColumns+") SELECT "+s.laneValue()+", "+contentColumns+" FROM ? WHERE id = ?"),
+			s.table("outbox_messages"), lanes.of(d.Model, d.Key), s.table("outbox_dead_letters"), id)
 		if err != nil {
-			return err
+			return s.renumbered(err)
 		}
 		if n, err := put.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, sql.ErrNoRows) // another retry was first

@@ -65,5 +65,5 @@ func Conflicted(err error) bool {
 		busy, locked                   = 5, 6
 	)
 	state, code := SQLState(err), SQLiteCode(err)&0xff
-	return state == serializationFailure || state == deadlock || code == busy || code == locked
+	return errors.Is(err, errRenumbered) || state == serializationFailure || state == deadlock || code == busy || code == locked
 }

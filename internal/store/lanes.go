@@ -75,6 +75,9 @@ func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (l
 			return err
 		}
 		taken, err := s.take(ctx, tx, relay, ttl, share-len(lanes))
+		if len(taken) > 0 {
+			s.cached.Store(nil) // there may be more of them, or fewer, than there were
+		}
 		lanes = sortLanes(append(lanes, taken...))
 		return err
 	})
@@ -131,16 +134,20 @@ func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (share, 
 			return 0, 0, err
 		}
 	}
-	var lanes, others, relays int
+	var lanes, others, relays, changing int
 	now := s.dialect.now()
 	err = tx.QueryRowContext(ctx, `
 		SELECT count(*), count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END),
 			count(CASE WHEN owner <> ? AND expires_at >= `+now+` THEN 1 END),
-			(SELECT count(*) FROM ? WHERE expires_at >= `+now+`)
-		FROM ?`, relay, s.table("outbox_relays"), s.table("outbox_lanes")).Scan(&lanes, &free, &others, &relays)
+			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
+			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
+		FROM ?`, relay, s.table("outbox_relays"), changer, s.table("outbox_relays"), changer, s.table("outbox_lanes")).
+		Scan(&lanes, &free, &others, &relays, &changing)
 	switch {
 	case err != nil:
 		return 0, 0, err
+	case changing > 0:
+		return 0, 0, nil
 	case !s.dialect.oneRelay():
 		relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
 		return (lanes + relays - 1) / relays, free, nil

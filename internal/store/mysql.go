@@ -33,6 +33,19 @@ func (mysql) lanesOptions() *sql.TxOptions { return &sql.TxOptions{Isolation: sq
 // maxStatement stays under max_allowed_packet, whose default is 16 MiB, also when every second byte is escaped.
 func (mysql) maxStatement() int { return 4 << 20 }
 
+func (mysql) laneNumbers() string { return "outbox_lane_numbers" }
+func (mysql) shareRows() string   { return " LOCK IN SHARE MODE" }
+
+func (mysql) renumber(names Names, first, last int) (before, after []string) {
+	numbers := names.table("`", "outbox_lane_numbers")
+	return []string{ // whose rows writers hold; others wait behind this statement
+			"SET STATEMENT innodb_lock_wait_timeout = 2 FOR DELETE FROM " + numbers,
+		}, []string{
+			fmt.Sprintf("INSERT INTO %s (lane) SELECT lane FROM %s WHERE lane BETWEEN %d AND %d",
+				numbers, names.table("`", "outbox_lanes"), first, last),
+		}
+}
+
 func (mysql) after(t string, d time.Duration) string {
 	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
 }

@@ -24,6 +24,20 @@ func (postgres) maxStatement() int            { return 16 << 20 }
 func (postgres) busy(error) bool              { return false }
 func (postgres) oneRelay() bool               { return false }
 
+func (postgres) laneNumbers() string { return "" }
+func (postgres) shareRows() string   { return "" }
+
+func (postgres) renumber(names Names, first, last int) (before, after []string) {
+	messages := names.table(`"`, "outbox_messages")
+	return []string{
+			"SET LOCAL lock_timeout = '2s'", // writers wait behind this lock
+			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE",
+			"ALTER TABLE " + messages + " DROP CONSTRAINT outbox_messages_lanes",
+		}, []string{
+			fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT outbox_messages_lanes CHECK (lane BETWEEN %d AND %d)", messages, first, last),
+		}
+}
+
 func (postgres) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
 
 func (postgres) micros(col string) string {

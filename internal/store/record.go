@@ -34,6 +34,7 @@ func (s *Store) Record(ctx context.Context, tx bun.IDB, common Message, entities
 	size := func(e Entity) int { return 60 + 2*len(e.Key) + 2*sizeQuoted(e.Data) }
 	for chunk := range chunkBySize(entities, size, s.dialect.maxStatement()) {
 		if err := record(ctx, tx, common, chunk); err != nil {
+			err = s.renumbered(err)
 			return fmt.Errorf("record %d entities in the outbox: %w", len(entities), err)
 		}
 	}
@@ -47,20 +48,20 @@ func (s *Store) recordInFunction(ctx context.Context, tx bun.IDB, common Message
 	if err != nil {
 		return err
 	}
-	lanes, err := s.laneCount(ctx, tx)
+	lanes, err := s.numbering(ctx, tx)
 	if err != nil {
 		return err
 	}
 	shared := []any{orNull(string(common.Meta)), headers, orNull(common.CorrelationID)}
 	if len(entities) == 1 {
 		e := entities[0]
-		args := []any{s.table("outbox_record"), lane(common.Model, e.Key, lanes), common.Model, e.Key, e.Existed, string(e.PK), string(e.Data)}
+		args := []any{s.table("outbox_record"), lanes.of(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK), string(e.Data)}
 		_, err = tx.ExecContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?)", append(args, shared...)...)
 		return err
 	}
 	var laneOf, keys, existed, pks, data pgArray
 	for _, e := range entities {
-		laneOf.add(strconv.Itoa(lane(common.Model, e.Key, lanes)))
+		laneOf.add(strconv.Itoa(lanes.of(common.Model, e.Key)))
 		keys.add(e.Key)
 		existed.add(strconv.FormatBool(e.Existed))
 		pks.add(string(e.PK))

@@ -32,6 +32,12 @@ func (sqlite) plainColumns() string { return "" }
 // maxStatement stays under SQLITE_MAX_SQL_LENGTH, whose default is 1,000,000 bytes.
 func (sqlite) maxStatement() int { return 512 << 10 }
 
+func (sqlite) laneNumbers() string { return "outbox_lanes" }
+func (sqlite) shareRows() string   { return "" }
+
+// renumber has nothing to do: a write transaction excludes all others.
+func (sqlite) renumber(Names, int, int) (before, after []string) { return nil, nil }
+
 func (sqlite) after(t string, d time.Duration) string {
 	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
 }

@@ -31,11 +31,11 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 		SELECT count(*), coalesce(`+s.dialect.micros(now)+` - `+s.dialect.micros("min(m.created_at)")+`, 0),
 			(SELECT count(*) FROM ?),
 			(SELECT count(*) FROM ?),
-			(SELECT count(*) FROM ? WHERE expires_at >= `+now+`),
+			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
 			(SELECT count(*) FROM ?),
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+`)
 		FROM ? AS m`,
-		s.table("outbox_retries"), s.table("outbox_dead_letters"), s.table("outbox_relays"),
+		s.table("outbox_retries"), s.table("outbox_dead_letters"), s.table("outbox_relays"), changer,
 		s.table("outbox_lanes"), s.table("outbox_lanes"), s.table("outbox_messages")).
 		Scan(&st.Unsent, &oldest, &st.Retries, &st.DeadLetters, &st.Relays, &st.Lanes, &st.LanesOwned)
 	if err != nil {

@@ -43,7 +43,7 @@ type Store struct {
 	db      *bun.DB
 	dialect sqlDialect
 	names   Names
-	lanes   atomic.Int64 // how many the migration made; 0 until first read
+	cached  atomic.Pointer[numbering]
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -134,6 +134,14 @@ type sqlDialect interface {
 	lockRows() string
 	// lanesOptions are those of the transactions in which relays lock lanes.
 	lanesOptions() *sql.TxOptions
+	// laneNumbers is the table whose rows are the lanes that writers may use; they hold a row until they commit. It is
+	// empty where a condition on outbox_messages excludes all others.
+	laneNumbers() string
+	// shareRows ends a SELECT that holds the rows it reads until the transaction ends, as far as that is needed.
+	shareRows() string
+	// renumber are the statements around a change of the lanes that keep writers away until it commits, and refuse those
+	// who know the old ones afterwards.
+	renumber(names Names, first, last int) (before, after []string)
 	// onConflict begins the part of an INSERT that updates the rows it meets by their primary key: assignments follow.
 	// Some databases make them one after the other, so none may read a column that one before it wrote.
 	onConflict(key string) string

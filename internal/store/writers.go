@@ -30,7 +30,7 @@ func (s *Store) Writers(ctx context.Context) (writers []string, ok bool, err err
 
 // WaitingLanes says which lanes have keys that wait for another attempt. When there are very many of them, it is all.
 func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, err error) {
-	lanes, err := s.laneCount(ctx, s.db)
+	lanes, err := s.numbering(ctx, s.db)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 		if err := rows.Scan(&key.Model, &key.Key); err != nil {
 			return nil, fmt.Errorf("list waiting keys: %w", err)
 		}
-		found[lane(key.Model, key.Key, lanes)] = true
+		found[lanes.of(key.Model, key.Key)] = true
 	}
 	return func(lane int) bool { return keys > maxWaiting || found[lane] }, rows.Err()
 }

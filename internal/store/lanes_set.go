@@ -1,0 +1,265 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// MaxLanes is how many lanes there may be.
+const MaxLanes = 1024
+
+const (
+	// changer is the id, which no relay has, of whoever changes the number of lanes: while it is among the live relays,
+	// nobody's share of the lanes is more than none.
+	changer = ""
+	// changerTTL is how long relays stand still after a change that was killed.
+	changerTTL = 30 * time.Second
+	// maxRenumbered is how many unsent messages may be left for a change. Writers wait while they change lanes.
+	maxRenumbered = 2000
+	lastLane      = 1<<15 - 1 // of a smallint
+)
+
+// LaneOwner is a lane and who publishes from it.
+type LaneOwner struct {
+	Lane int
+	// Owner is a relay's id, empty if the lane is free.
+	Owner string
+	Epoch int64
+	// Left is how long its lease runs, negative if it ran out and nobody took the lane.
+	Left time.Duration
+}
+
+// LaneOwners lists the lanes.
+func (s *Store) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT lane, coalesce(owner, ''), epoch, coalesce("+
+		s.dialect.micros("expires_at")+" - "+s.dialect.micros(s.dialect.now())+", 0) FROM ? ORDER BY lane", s.table("outbox_lanes"))
+	if err != nil {
+		return nil, fmt.Errorf("list lanes: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var o LaneOwner
+		var left int64
+		if err := rows.Scan(&o.Lane, &o.Owner, &o.Epoch, &left); err != nil {
+			return nil, fmt.Errorf("list lanes: %w", err)
+		}
+		o.Left = time.Duration(left) * time.Microsecond
+		owners = append(owners, o)
+	}
+	return owners, rows.Err()
+}
+
+// SetLanes changes the number of lanes, while writers write and relays run: it waits until few messages are left, has the
+// relays give back all lanes, so that nothing is in flight, and then moves what is left into the new lanes, in one short
+// transaction that writers wait for. It tries until ctx ends, and then leaves everything as it was. said is told what it
+// waits for.
+//
+// A writer whose transaction began before counts with the old number. It is refused, with an error that is a conflict
+// (see Conflicted), and counts anew.
+func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err error) {
+	if count < 1 || count > MaxLanes {
+		return fmt.Errorf("%d lanes: want 1 to %d", count, MaxLanes)
+	}
+	if err := s.drained(ctx, said); err != nil {
+		return fmt.Errorf("set %d lanes: %w", count, err)
+	}
+	defer func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if left := s.Leave(ending, changer); err == nil {
+			err = left
+		}
+	}()
+	if err := s.halted(ctx, said); err != nil {
+		return fmt.Errorf("set %d lanes: %w", count, err)
+	}
+	for {
+		err := s.renumber(ctx, count)
+		if err == nil || !busyOrConflicted(err) || ctx.Err() != nil {
+			if err != nil {
+				return fmt.Errorf("set %d lanes: %w", count, err)
+			}
+			return nil
+		}
+		said("waiting for a transaction that takes long")
+		if err := s.hold(ctx); err != nil {
+			return fmt.Errorf("set %d lanes: %w", count, err)
+		}
+	}
+}
+
+const lockNotAvailable = "55P03"
+
+func busyOrConflicted(err error) bool { return Conflicted(err) || SQLState(err) == lockNotAvailable }
+
+// drained waits until few messages are left.
+func (s *Store) drained(ctx context.Context, said func(string)) error {
+	return poll(ctx, func() (string, error) {
+		st, err := s.Status(ctx)
+		if err != nil || st.Unsent <= maxRenumbered {
+			return "", err
+		}
+		return fmt.Sprintf("waiting for the relays: %d messages are unsent, %d may be", st.Unsent, maxRenumbered), nil
+	}, said)
+}
+
+// hold takes, or keeps, all lanes from the relays.
+func (s *Store) hold(ctx context.Context) error {
+	_, err := s.db.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+s.dialect.after(s.dialect.now(), changerTTL)+")"+
+		s.upsert("id", "expires_at"), s.table("outbox_relays"), changer)
+	if err != nil {
+		return fmt.Errorf("hold the lanes: %w", err)
+	}
+	return nil
+}
+
+// halted holds the lanes and waits until no relay has one.
+func (s *Store) halted(ctx context.Context, said func(string)) error {
+	return poll(ctx, func() (string, error) {
+		if err := s.hold(ctx); err != nil {
+			return "", err
+		}
+		st, err := s.Status(ctx)
+		if err != nil || st.LanesOwned == 0 {
+			return "", err
+		}
+		return fmt.Sprintf("waiting for the relays to give back %d lanes", st.LanesOwned), nil
+	}, said)
+}
+
+// poll asks what is being waited for until that is nothing, and says it when it changes.
+func poll(ctx context.Context, ask func() (string, error), said func(string)) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for before := ""; ; {
+		waiting, err := ask()
+		switch {
+		case err != nil && ctx.Err() != nil && before != "":
+			return fmt.Errorf("%w while %s", context.Cause(ctx), before)
+		case err != nil || waiting == "":
+			return err
+		}
+		if waiting != before {
+			said(waiting)
+		}
+		before = waiting
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w while %s", context.Cause(ctx), waiting)
+		}
+	}
+}
+
+func (s *Store) renumber(ctx context.Context, count int) error {
+	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		old, err := s.readNumbering(ctx, tx)
+		if err != nil || old.count == count {
+			return err
+		}
+		next := numbering{old.first + old.count, count}
+		if next.first+next.count-1 > lastLane {
+			next.first = 0
+		}
+		before, after := s.dialect.renumber(s.names, next.first, next.first+next.count-1)
+		if err := execAll(ctx, tx, before); err != nil {
+			return err
+		}
+		if err := s.replaceLanes(ctx, tx, old, next); err != nil {
+			return err
+		}
+		if err := s.moveMessages(ctx, tx, next); err != nil {
+			return err
+		}
+		return execAll(ctx, tx, after)
+	})
+}
+
+func execAll(ctx context.Context, tx bun.Tx, statements []string) error {
+	for _, statement := range statements {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of them, whatever their
+// numbers.
+func (s *Store) replaceLanes(ctx context.Context, tx bun.Tx, old, next numbering) error {
+	lanes := s.table("outbox_lanes")
+	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil { // locks them all
+		return err
+	}
+	var owned int
+	var epoch int64
+	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+s.dialect.now()+" THEN 1 END), max(epoch) FROM ?", lanes).
+		Scan(&owned, &epoch)
+	if err != nil {
+		return err
+	}
+	if owned > 0 {
+		return errors.New("a relay took lanes meanwhile: try again")
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE lane BETWEEN ? AND ?", lanes, old.first, old.first+old.count-1)
+	if err != nil {
+		return err
+	}
+	rows := make([]laneRow, next.count)
+	for i := range rows {
+		rows[i] = laneRow{next.first + i, epoch}
+	}
+	_, err = tx.NewInsert().Model(&rows).ModelTableExpr("?", lanes).Returning("NULL").Exec(ctx)
+	return err
+}
+
+type laneRow struct {
+	Lane  int   `bun:",pk"`
+	Epoch int64 `bun:"epoch"`
+}
+
+// moveMessages puts what is unsent into the new lanes. The identities stay, so that the order of a key does.
+func (s *Store) moveMessages(ctx context.Context, tx bun.Tx, next numbering) error {
+	type move struct{ from, to int }
+	moves := map[move][]int64{}
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT id, lane, model, "key" FROM ?`), s.table("outbox_messages"))
+	if err != nil {
+		return err
+	}
+	if err := eachMessage(rows, func(id int64, lane int, model, key string) {
+		m := move{lane, next.of(model, key)}
+		moves[m] = append(moves[m], id)
+	}); err != nil {
+		return err
+	}
+	for m, ids := range moves {
+		for chunk := range slices.Chunk(ids, maxKeys) {
+			_, err := tx.ExecContext(ctx, "UPDATE ? SET lane = ? WHERE lane = ? AND id IN (?)",
+				s.table("outbox_messages"), m.to, m.from, bun.List(chunk))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func eachMessage(rows *sql.Rows, fn func(id int64, lane int, model, key string)) error {
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var id int64
+		var lane int
+		var model, key string
+		if err := rows.Scan(&id, &lane, &model, &key); err != nil {
+			return err
+		}
+		fn(id, lane, model, key)
+	}
+	return rows.Err()
+}
