@@ -76,27 +76,30 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 			err = left
 		}
 	}()
-	if err := s.halted(ctx, said); err != nil {
-		return fmt.Errorf("set %d lanes: %w", count, err)
-	}
 	for {
-		err := s.renumber(ctx, count)
-		if err == nil || !busyOrConflicted(err) || ctx.Err() != nil {
-			if err != nil {
-				return fmt.Errorf("set %d lanes: %w", count, err)
-			}
-			return nil
+		err := s.halted(ctx, said)
+		if err == nil {
+			err = s.renumber(ctx, count)
 		}
-		said("waiting for a transaction that takes long")
-		if err := s.hold(ctx); err != nil {
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil || !passing(err):
 			return fmt.Errorf("set %d lanes: %w", count, err)
+		case !errors.Is(err, errTaken):
+			said("waiting for a transaction that takes long")
 		}
 	}
 }
 
-const lockNotAvailable = "55P03"
+// errTaken: a relay that had not seen the change in time took lanes. It gives them back.
+var errTaken = errors.New("a relay took lanes meanwhile")
 
-func busyOrConflicted(err error) bool { return Conflicted(err) || SQLState(err) == lockNotAvailable }
+// passing says that trying again may help.
+func passing(err error) bool {
+	const lockNotAvailable = "55P03"
+	return errors.Is(err, errTaken) || Conflicted(err) || SQLState(err) == lockNotAvailable
+}
 
 // drained waits until few messages are left.
 func (s *Store) drained(ctx context.Context, said func(string)) error {
@@ -205,7 +208,7 @@ func (s *Store) replaceLanes(ctx context.Context, tx bun.Tx, old, next numbering
 		return err
 	}
 	if owned > 0 {
-		return errors.New("a relay took lanes meanwhile: try again")
+		return errTaken
 	}
 	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE lane BETWEEN ? AND ?", lanes, old.first, old.first+old.count-1)
 	if err != nil {
