@@ -30,7 +30,7 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	selection := outbox.Selection{Where: where, PageSize: o.pageSize(diffPage), AnyOrder: !o.Content}
 	read := box.Revisions
 	if o.Content {
-		selection.PageSize, read = o.pageSize(1000), box.Instances
+		selection.PageSize, read = o.pageSize(statePage), box.Instances
 	} else if err := o.announce(ctx, box, model, selection, to); err != nil {
 		return 0, err
 	}

@@ -36,7 +36,7 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 	if o.After == nil {
 		_, _ = buffered.WriteString(model) // Flush returns the error
 	}
-	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(1000)}
+	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage)}
 	var line []byte
 	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] {
 		return box.Instances(ctx, model, selection)

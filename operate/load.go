@@ -118,7 +118,7 @@ func (l *loader) run(ctx context.Context, in *lines) error {
 }
 
 func (l *loader) read(ctx context.Context, in *lines, batches chan<- batch) error {
-	size := l.o.pageSize(1000)
+	size := l.o.pageSize(statePage)
 	var b batch
 	read := 0
 	send := func() error {

@@ -28,7 +28,8 @@ import (
 type Options struct {
 	// Filter selects instances on the master; see ParseFilter. The zero value selects all.
 	Filter Filter
-	// PageSize is how many rows are read and held at once. Default 1000, for diffs 10,000.
+	// PageSize is how many rows are read and held at once. Default 5000, for diffs 10,000: small enough for memory, and large
+	// enough that round trips do not count.
 	PageSize int
 	// Rate is how many rows per second may be handled, 0 for as many as go.
 	Rate int
@@ -46,8 +47,12 @@ func (o Options) pageSize(otherwise int) int {
 	return otherwise
 }
 
-// diffPage is how many keys stand in a line, as with django-cqrs.
-const diffPage = 10_000
+const (
+	// statePage is how many states are held at once.
+	statePage = 5_000
+	// diffPage is how many keys stand in a line, as with django-cqrs.
+	diffPage = 10_000
+)
 
 // pace counts rows, reports them and holds them to the rate.
 type pace struct {

@@ -27,7 +27,7 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 		return 0, err
 	}
 	p := o.pace()
-	for page, err := range box.Revisions(ctx, model, outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(1000)}) {
+	for page, err := range box.Revisions(ctx, model, outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage)}) {
 		if err != nil {
 			return sent, fmt.Errorf("sync %s: %w", model, err)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
@@ -28,9 +27,18 @@ func (o *options) configFlag() cli.Flag {
 	}
 }
 
+// loadBatch is how many lines of a dump a transaction takes: nobody waits for the first of them.
+const loadBatch = 2000
+
 // operations are the commands of package operate, over the tables of cqrsync.yaml.
 func (o *options) operations() []*cli.Command {
-	commands := command.Commands(command.Source{Box: o.openBox, Replica: o.openReplica})
+	commands := command.Commands(command.Source{
+		Box: o.openBox,
+		Replica: func(ctx context.Context) (*replica.Replica, error) {
+			o.batch = loadBatch
+			return o.openReplica(ctx)
+		},
+	})
 	for _, c := range commands {
 		c.Flags = append(c.Flags, o.configFlag())
 		if c.Name == "diff" {
@@ -73,11 +81,9 @@ func (o *options) openReplica(ctx context.Context) (*replica.Replica, error) {
 	if err != nil {
 		return nil, wrong(err)
 	}
-	return m.Replica(ctx, db, o.replicaConfig(log))
-}
-
-func (o *options) replicaConfig(log *slog.Logger) replica.Config {
-	return replica.Config{Queue: o.queue, Schema: o.schema, TablePrefix: o.prefix, Logger: log}
+	return m.Replica(ctx, db, replica.Config{
+		Queue: o.queue, Schema: o.schema, TablePrefix: o.prefix, Logger: log, Batch: o.batch,
+	})
 }
 
 // openTables reads cqrsync.yaml and opens the database that url names, or else that of --db; close closes it.

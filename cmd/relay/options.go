@@ -41,6 +41,7 @@ type options struct {
 	timeout time.Duration // lanes set
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
+	batch                              int
 
 	closers []io.Closer
 }

@@ -69,9 +69,10 @@ func (s *Store) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into 
 		for len(sorted) > 0 && sorted[0].Model == model {
 			keys, sorted = append(keys, sorted[0].Key), sorted[1:]
 		}
+		condition, keyArgs := among(keys)
 		selects = append(selects, `SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
-			`, version FROM ? WHERE model = ? AND "key" IN (?)`)
-		args = append(args, s.table("replica_revisions"), model, bun.List(keys))
+			`, version FROM ? WHERE model = ? AND `+condition)
+		args = append(append(args, s.table("replica_revisions"), model), keyArgs...)
 	}
 	rows, err := tx.QueryContext(ctx, s.sql(strings.Join(selects, " UNION ALL ")), args...)
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -45,8 +46,13 @@ func (s *Store) known(
 	ctx context.Context, tx bun.IDB, side Side, model string, keys []string, lock string,
 ) (map[string]Known, error) {
 	known := make(map[string]Known, len(keys))
-	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), maxKeys) {
-		rows, err := s.lookUp(ctx, tx, s.ledger(side), model, `"key" IN (?)`+lock, bun.List(chunk))
+	order := byLength
+	if lock != "" {
+		order = strings.Compare // the one order of locks
+	}
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), order), maxKeys) {
+		condition, args := among(chunk)
+		rows, err := s.lookUp(ctx, tx, s.ledger(side), model, condition+lock, args...)
 		if err != nil {
 			return nil, fmt.Errorf("look up %d keys of %s: %w", len(keys), model, err)
 		}
@@ -62,6 +68,26 @@ func (s *Store) known(
 type Range struct {
 	From, After, To string
 	AnyOrder        bool
+}
+
+// byLength brings integers into their order, and those of one length together.
+func byLength(a, b string) int {
+	if c := cmp.Compare(len(a), len(b)); c != 0 {
+		return c
+	}
+	return cmp.Compare(a, b)
+}
+
+// among is a condition that a key is one of some. Where these are digits of one length, which every collation orders
+// alike, it says between which they lie: without that, PostgreSQL reads the whole ledger for a long list.
+func among(keys []string) (condition string, args []any) {
+	first, last := slices.Min(keys), slices.Max(keys)
+	for _, key := range keys {
+		if len(key) != len(first) || strings.Trim(key, "0123456789") != "" {
+			return `"key" IN (?)`, []any{bun.List(keys)}
+		}
+	}
+	return `"key" IN (?) AND "key" >= ? AND "key" <= ?`, []any{bun.List(keys), first, last}
 }
 
 // KeyRevision is a key with its revision.
