@@ -56,7 +56,14 @@ func carry(ctx context.Context, t require.TestingT, master *bun.DB, rep *replica
 	for _, r := range results {
 		require.NoError(t, r.Err)
 	}
-	_, err = master.NewDelete().Table("outbox_messages").Where("TRUE").Exec(ctx)
+	if len(rows) == 0 {
+		return 0
+	}
+	ids := make([]int64, len(rows))
+	for i, r := range rows {
+		ids[i] = r.ID
+	}
+	_, err = master.NewDelete().Table("outbox_messages").Where("id IN (?)", bun.List(ids)).Exec(ctx)
 	require.NoError(t, err)
 	return len(rows)
 }
