@@ -152,7 +152,9 @@ func patienceWithState(state string) patience {
 	switch state {
 	case "23503", "23001", "23505", "23P01": // foreign key, unique, exclusion
 		return limited
-	case "25006", "55P03", "57014": // read only; a lock or the time was not to be had
+	case "57014": // canceled, because it took too long: the half of it may not
+		return limited
+	case "25006", "55P03": // read only; a lock was not to be had
 		return outage
 	}
 	switch state[:2] {

@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
@@ -136,5 +138,32 @@ func TestUniqueValueOfAnotherRowIsParkedInTheEnd(t *testing.T) {
 		f.maintain(func() bool { return f.Stats().Parked == 1 })
 		require.Equal(t, replica.Stats{Applied: 1, Waiting: 2, Parked: 1}, f.Stats())
 		require.Contains(t, f.deadLetters()[0].Error, "name")
+	})
+}
+
+// P9: whatever a broker delivers, it ends: applied, or kept with the reason.
+func FuzzAnyBodyHasAnEnd(f *testing.F) {
+	for _, body := range []string{"", "{", "null", "\x00\xff",
+		`{"signal_type":"SAVE","cqrs_id":"note","instance_data":{"id":1,"cqrs_revision":0,"text":"a"},"instance_pk":1}`,
+		`{"signal_type":"DELETE","cqrs_id":"note","instance_data":{"id":1,"cqrs_revision":1},"instance_pk":1}`,
+		`{"signal_type":"SYNC","cqrs_id":"note","instance_data":{"id":"1","cqrs_revision":9,"text":"\u0000"},"instance_pk":"1"}`} {
+		f.Add([]byte(body))
+	}
+	db, err := database.Open(dbtest.SQLiteURL(f))
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, db.Close()) })
+	_, err = db.ExecContext(f.Context(), "CREATE TABLE notes (id bigint PRIMARY KEY, text varchar)")
+	require.NoError(f, err)
+	rep, err := replica.New(db, replica.Config{Queue: queue, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(f, err)
+	require.NoError(f, rep.Migrate(f.Context()))
+	require.NoError(f, replica.Register[Note](rep, "note"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		before := rep.Stats()
+		require.NoError(t, rep.Handler()(message.NewMessage("fuzz", body)))
+		after := rep.Stats()
+		require.Zero(t, after.Returned)
+		require.Equal(t, before.Applied+before.Duplicates+before.Stale+before.Parked+before.Waiting+1,
+			after.Applied+after.Duplicates+after.Stale+after.Parked+after.Waiting)
 	})
 }

@@ -40,6 +40,43 @@ func (r *Replica) guard(ctx, values context.Context, call func(context.Context) 
 	return call(ctx)
 }
 
+// handleTogether calls a HandleBatch. It does so in a savepoint also where nothing is wrong: the savepoint's release is
+// what notices a handler that swallowed an error.
+func (b *batch) handleTogether(ctx context.Context, tx bun.Tx, model *binding, items []*item) error {
+	works := make([]any, len(items))
+	for i, it := range items {
+		if it.callErr != nil { // it broke the transaction before this one
+			return &codeError{it.callErr}
+		}
+		works[i] = it.work
+	}
+	var timedOut error
+	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
+		return b.guard(ctx, nil, func(ctx context.Context) error {
+			err := model.handleBatch(ctx, tx, works)
+			timedOut = context.Cause(ctx)
+			return err
+		})
+	})
+	if err == nil {
+		return nil
+	}
+	if timedOut != nil && ctx.Err() == nil {
+		for _, it := range items {
+			it.brokenBy(b.config.HandlerTimeout, err)
+		}
+	}
+	return model.handlerError(err)
+}
+
+// brokenBy remembers that a handler's statement was cut off by its timeout, and the connection with it: in the next
+// transaction the message fails without being tried.
+func (it *item) brokenBy(timeout time.Duration, err error) {
+	if patienceWithHandler(err) == outage {
+		it.callErr = fmt.Errorf("handler timeout (%s): %w", timeout, err)
+	}
+}
+
 // handleEach calls the handlers one by one, each message in a savepoint of its own, and as long as there is time.
 func (b *batch) handleEach(ctx context.Context, tx bun.Tx, chains []*chain) error {
 	start := time.Now()
@@ -118,9 +155,8 @@ func (b *batch) handleOne(ctx context.Context, tx bun.Tx, it *item) error {
 	if err == nil {
 		return nil
 	}
-	if patienceWithHandler(err) == outage && timedOut != nil && ctx.Err() == nil {
-		// A statement was cut off, and the connection with it. Next time the message fails without being tried.
-		it.callErr = fmt.Errorf("handler timeout (%s): %w", b.config.HandlerTimeout, err)
+	if timedOut != nil && ctx.Err() == nil {
+		it.brokenBy(b.config.HandlerTimeout, err)
 	}
 	return it.binding.handlerError(err)
 }

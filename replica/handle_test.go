@@ -258,3 +258,19 @@ func TestHandlerTimeoutEndsATry(t *testing.T) {
 		require.Equal(t, map[int64]string{3: "c"}, f.notes())
 	})
 }
+
+func TestBatchHandlerTimeoutHoldsNobodyUp(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newFixtureWith(t, db, replica.Config{HandlerTimeout: 50 * time.Millisecond})
+		mirror[Account](f, "account")
+		require.NoError(t, replica.HandleBatch(f.Replica, "note",
+			func(ctx context.Context, tx bun.Tx, _ []replica.Event[Note]) error {
+				<-ctx.Done()
+				_, err := tx.ExecContext(ctx, "SELECT 1")
+				return err
+			}))
+		f.together(save(1, 0, "a"), of("account", envelope.Save, "1", 0, `"name":"a"`))
+		require.Equal(t, Account{1, "a"}, one[Account](t, db, "id = 1"))
+		require.Equal(t, replica.Stats{Applied: 1, Waiting: 1}, f.Stats())
+	})
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/memory"
 )
 
 // newBroker is an in-process broker whose Publish returns when the message is acknowledged.
@@ -245,4 +246,43 @@ func TestAddHandlersServesInARouter(t *testing.T) {
 		require.NoError(t, router.Close())
 		require.NoError(t, await(t, result))
 	})
+}
+
+// A broker that hands out a window fills the transactions, in Run and in a Router.
+func TestWindowIsAppliedTogether(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T, f *fixture, subscriber message.Subscriber) (stop func() error){
+		"Run": func(t *testing.T, f *fixture, subscriber message.Subscriber) func() error {
+			stop := run(t, f.Replica, subscriber)
+			await(t, f.Running())
+			return stop
+		},
+		"Router": func(t *testing.T, f *fixture, subscriber message.Subscriber) func() error {
+			router := newRouter(t)
+			require.NoError(t, f.AddHandlers(router, subscriber))
+			result := make(chan error, 1)
+			go func() { result <- router.Run(t.Context()) }()
+			await(t, router.Running())
+			return func() error { return errors.Join(router.Close(), await(t, result)) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+				const messages = 300
+				broker := memory.New()
+				subscriber, publisher := broker.Subscriber(queue), broker.Publisher()
+				require.NoError(t, subscriber.SubscribeInitialize("note"))
+				f := newFixture(t, db)
+				mirror[Note](f, "note")
+				for id := range int64(messages) {
+					require.NoError(t, publisher.Publish("note", delivery(t, save(id, 0, "a"))))
+				}
+				stop := start(t, f, subscriber)
+				require.Eventually(t, func() bool { return f.Stats().Applied == messages }, time.Minute, time.Millisecond)
+				require.Less(t, f.Transactions(), int64(messages/3))
+				require.NoError(t, stop())
+				require.NoError(t, subscriber.Close())
+				require.Equal(t, replica.Stats{Applied: messages}, f.Stats())
+			})
+		})
+	}
 }

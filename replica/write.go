@@ -11,14 +11,14 @@ import (
 // their parents; then saves, parents before their children.
 func (b *batch) write(ctx context.Context, tx bun.Tx, chains []*chain) error {
 	rows := map[*binding][][]*row{}
-	works := map[*binding][]any{}
+	batches := map[*binding][]*item{}
 	for _, c := range chains {
 		switch {
 		case len(c.passed) == 0:
 		case c.binding.mirror != nil:
 			rows[c.binding] = append(rows[c.binding], c.rows())
 		case c.binding.handleBatch != nil:
-			works[c.binding] = append(works[c.binding], c.last().work)
+			batches[c.binding] = append(batches[c.binding], c.last())
 		}
 	}
 	for round := 0; ; round++ {
@@ -42,15 +42,10 @@ func (b *batch) write(ctx context.Context, tx bun.Tx, chains []*chain) error {
 		}
 	}
 	for _, model := range b.sorted {
-		if len(works[model]) == 0 {
-			continue
-		}
-		// In a savepoint also when nothing is wrong: it is its release that notices a handler that swallowed an error.
-		err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
-			return b.guard(ctx, nil, func(ctx context.Context) error { return model.handleBatch(ctx, tx, works[model]) })
-		})
-		if err != nil {
-			return model.handlerError(err)
+		if len(batches[model]) > 0 {
+			if err := b.handleTogether(ctx, tx, model, batches[model]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
