@@ -52,6 +52,9 @@ type Config struct {
 	// cqrs.dead_letter_<queue>.<model>, where django-cqrs's dead_letters command finds them. Make their queue before: the
 	// broker drops what no queue is bound to. Default nil: the table.
 	DeadLetters message.Publisher
+	// DeadLetterTTL is how long the broker keeps what goes to DeadLetters, where it can tell. Default 10 days, django-cqrs's;
+	// negative for ever.
+	DeadLetterTTL time.Duration
 	// OnGap is called after a message was applied although one before it never came. The row is right, because a message
 	// carries the whole state, but a handler has missed something. It runs between transactions: be quick. Default nil.
 	OnGap func(context.Context, Gap)
@@ -106,6 +109,7 @@ func (c Config) withDefaults() Config {
 	c.Retry = c.Retry.withDefaults(RetryPolicy{Attempts: 30, Min: time.Second, Max: 5 * time.Minute})
 	c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 30*time.Second)
 	c.KeepTombstones = cmp.Or(c.KeepTombstones, 90*24*time.Hour)
+	c.DeadLetterTTL = cmp.Or(c.DeadLetterTTL, 10*24*time.Hour)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
 }

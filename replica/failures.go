@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -175,6 +176,9 @@ func (r *Replica) publishDead(ctx context.Context, f failure) error {
 	out := message.NewMessage(f.uuid, body)
 	out.Metadata = message.Metadata{deadLetterReason: f.err.Error()}
 	maps.Copy(out.Metadata, headers)
+	if r.config.DeadLetterTTL > 0 {
+		out.Metadata.Set(transport.ExpirationKey, strconv.FormatInt(r.config.DeadLetterTTL.Milliseconds(), 10))
+	}
 	out.SetContext(ctx)
 	if err := r.config.DeadLetters.Publish(transport.DirectTopic("dead_letter_"+r.config.Queue, model), out); err != nil {
 		return &outageError{fmt.Errorf("publish a dead letter: %w", err)}

@@ -151,6 +151,7 @@ func TestReplicaWithoutADatabase(t *testing.T) {
 	require.Equal(t, 2, body.Retries, "as django-cqrs counts them")
 	require.Equal(t, "note", body.CqrsID)
 	require.Contains(t, box.letters[0].Metadata["cqrsync_error"], "always")
+	require.Equal(t, "864000000", box.letters[0].Metadata[transport.ExpirationKey])
 	require.Equal(t, "{", string(box.letters[1].Payload), "whole")
 	counts := rep.DeadLetters()
 	require.EqualValues(t, 1, counts[replica.Exhausted])

@@ -72,6 +72,10 @@ func Ended(ctx context.Context) error {
 // The form is django-cqrs's.
 func DirectTopic(queue, topic string) string { return "cqrs." + queue + "." + topic }
 
+// ExpirationKey is the metadata key of a publisher's wish: after so many milliseconds the broker may drop the message. It
+// does not travel with the message. Only RabbitMQ heeds it.
+const ExpirationKey = "cqrsync_expiration"
+
 // Batch makes a BatchPublisher of any publisher. One that has the ability already is returned as it is; for others
 // every message is its own Publish call, and after an error the rest of the batch is reported unavailable, because
 // sending it would overtake.

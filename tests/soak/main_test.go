@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"net/url"
 	"testing"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -11,18 +10,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// removeFromBroker deletes a test's queue and exchange.
-func removeFromBroker(t *testing.T, broker, name string) {
+// removeQueue deletes a test's queue and exchange.
+func removeQueue(t *testing.T, broker, queue, exchange string) {
 	t.Helper()
-	u, err := url.Parse(broker)
-	require.NoError(t, err)
-	u.RawQuery = ""
-	conn, err := amqp091.Dial(u.String())
+	conn, err := amqp091.Dial(broker)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	channel, err := conn.Channel()
 	require.NoError(t, err)
-	_, err = channel.QueueDelete(name, false, false, false)
+	_, err = channel.QueueDelete(queue, false, false, false)
 	require.NoError(t, err)
-	require.NoError(t, channel.ExchangeDelete(name, false, false))
+	require.NoError(t, channel.ExchangeDelete(exchange, false, false))
 }

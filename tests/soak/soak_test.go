@@ -104,7 +104,8 @@ type soak struct {
 	t         *testing.T
 	db        *bun.DB
 	rep       *replica.Replica
-	sub       transport.WindowSubscriber
+	name      string // of queue and exchange
+	broker    string
 	publisher transport.BatchPublisher
 	pending   []transport.Outgoing
 }
@@ -113,37 +114,36 @@ func newSoak(t *testing.T, databaseURL, broker string) *soak {
 	t.Helper()
 	ctx := t.Context()
 	logger := slog.New(slog.DiscardHandler)
-	name := "cqrsync_soak_" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	separator := "?"
-	if strings.Contains(broker, "?") {
-		separator = "&"
-	}
-	broker += separator + "exchange=" + name
-	s := &soak{t: t}
+	s := &soak{t: t, name: uniqueName(), broker: broker}
 	var err error
 	s.db, err = database.Open(databaseURL)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.db.Close()) })
 	_, err = s.db.ExecContext(ctx, "CREATE TABLE orders (id bigint PRIMARY KEY, total bigint NOT NULL CHECK (total >= 0), note text)")
 	require.NoError(t, err)
-	s.rep, err = replica.New(s.db, replica.Config{Queue: name, Workers: 2, Logger: logger})
+	s.rep, err = replica.New(s.db, replica.Config{Queue: s.name, Workers: 2, Logger: logger})
 	require.NoError(t, err)
 	require.NoError(t, s.rep.Migrate(ctx))
 	require.NoError(t, replica.Register[Order](s.rep, "order"))
-	s.sub, err = open.Subscriber(broker, name, open.Options{Logger: logger})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.sub.Close()) })
-	s.publisher, err = open.Publisher(broker, open.Options{Logger: logger})
+	s.publisher, err = open.Publisher(withExchange(broker, s.name), open.Options{Logger: logger})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.publisher.Close()) })
-	t.Cleanup(func() { removeFromBroker(t, broker, name) })
+	t.Cleanup(func() { removeQueue(t, broker, s.name, s.name) })
 	return s
 }
 
-func (s *soak) run() (stop func() error) {
+func uniqueName() string { return "cqrsync_soak_" + strconv.FormatInt(time.Now().UnixNano(), 36) }
+
+func (s *soak) run() (stop func() error) { return s.runFrom(s.broker) }
+
+// runFrom runs the replica on messages from a broker's address.
+func (s *soak) runFrom(broker string) (stop func() error) {
+	subscriber, err := open.Subscriber(withExchange(broker, s.name), s.name, open.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { require.NoError(s.t, subscriber.Close()) })
 	ctx, cancel := context.WithCancel(s.t.Context())
 	result := make(chan error, 1)
-	go func() { result <- s.rep.Run(ctx, s.sub) }()
+	go func() { result <- s.rep.Run(ctx, subscriber) }()
 	select {
 	case <-s.rep.Running():
 	case err := <-result:

@@ -8,6 +8,8 @@ import (
 	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 // Marshaler turns Watermill messages into AMQP messages and back: the UUID is the message id, metadata are string
@@ -21,12 +23,15 @@ type Marshaler struct{}
 func (Marshaler) Marshal(msg *message.Message) (amqp091.Publishing, error) {
 	headers := make(amqp091.Table, len(msg.Metadata))
 	for key, value := range msg.Metadata {
-		headers[key] = value
+		if key != transport.ExpirationKey {
+			headers[key] = value
+		}
 	}
 	return amqp091.Publishing{
 		ContentType:  "text/plain", // django-cqrs's; application/json makes Kombu decode it, and kills its workers
 		DeliveryMode: amqp091.Persistent,
 		MessageId:    msg.UUID,
+		Expiration:   msg.Metadata.Get(transport.ExpirationKey),
 		Headers:      headers,
 		Body:         msg.Payload,
 	}, nil

@@ -9,6 +9,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
@@ -22,6 +23,15 @@ func TestMarshalerReadsWhatItWrites(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.True(t, sent.Equals(got))
+}
+
+func TestExpirationIsAPropertyAndNoHeader(t *testing.T) {
+	sent := message.NewMessage("id", []byte("body"))
+	sent.Metadata.Set(transport.ExpirationKey, "864000000")
+	publishing, err := amqp.Marshaler{}.Marshal(sent)
+	require.NoError(t, err)
+	require.Equal(t, "864000000", publishing.Expiration)
+	require.Empty(t, publishing.Headers)
 }
 
 func TestMarshalerReadsMessagesOfWatermill(t *testing.T) {
