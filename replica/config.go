@@ -67,7 +67,7 @@ type Config struct {
 // replica_waiting, newer messages of its key overtake it, and all other keys go on. Trouble with the database itself
 // does not count: it stops everything, and nothing is given up because of it.
 type RetryPolicy struct {
-	// Attempts is after how many a message becomes a dead letter. Default 30, which is more than two hours.
+	// Attempts is after how many a message becomes a dead letter. Default 30, which is an hour and three quarters.
 	Attempts int
 	// Min is the pause after the first failure, before random spread; each further one is twice as long. Default 1s.
 	Min time.Duration

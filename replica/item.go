@@ -64,6 +64,8 @@ func (r *Replica) examine(it *item) {
 	switch {
 	case m.Queue != "" && m.Queue != r.config.Queue:
 		it.foreign = true
+	case it.binding != nil && it.binding.direct && m.Queue == "" && !it.strict:
+		it.foreign = true
 	case it.binding == nil:
 		it.err = refused(UnknownModel, fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle", m.Model))
 	case m.Key == "" || strings.IndexByte(m.Key, 0) >= 0:

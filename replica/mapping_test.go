@@ -105,3 +105,13 @@ func TestMappingErrorsSayWhatToDo(t *testing.T) {
 	require.ErrorContains(t, replica.Register[Note](rep, "b", replica.Children("Lines")), `Children("Lines"): the struct has no such relation`)
 	require.ErrorContains(t, replica.Register[Note](rep, "c", replica.WithRetry(replica.RetryPolicy{Attempts: -1})), "Retry.Attempts is -1")
 }
+
+func TestOnlyDirectSyncsIgnoresBroadcasts(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note", replica.OnlyDirectSyncs())
+	direct := msg(envelope.Sync, 2, 0, `"text":"b"`)
+	direct.Queue = queue
+	f.deliver(save(1, 0, "a"), direct)
+	require.Equal(t, map[int64]string{2: "b"}, f.notes())
+	require.Equal(t, replica.Stats{Applied: 1, Ignored: 1}, f.Stats())
+}

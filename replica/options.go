@@ -47,6 +47,12 @@ func Children(relation string) Option {
 	return func(b *binding) { b.childNames = append(b.childNames, relation) }
 }
 
+// OnlyDirectSyncs ignores everything but what was sent to this queue alone (relay sync --queue): for a model whose changes
+// the replica does not follow, and that it is given now and then. django-cqrs masters do not say for whom a message is.
+func OnlyDirectSyncs() Option {
+	return func(b *binding) { b.direct = true }
+}
+
 // WithRetry gives the model a retry policy of its own. Its zero fields are those of Config.Retry.
 func WithRetry(policy RetryPolicy) Option {
 	return func(b *binding) { b.retry = policy }

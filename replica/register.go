@@ -112,6 +112,7 @@ type binding struct {
 	required   []string
 	childNames []string
 	retry      RetryPolicy
+	direct     bool // only what is for this queue alone
 
 	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
 	prepare     func(*envelope.Message) (any, error)

@@ -1,0 +1,107 @@
+// Package monitor shows a replica to Prometheus: what became of its messages, what waits, and how far behind it is.
+//
+//	registry.MustRegister(monitor.New(rep))
+//
+// It is a package of its own, so that services without Prometheus do not link it.
+package monitor
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+// Monitor is a prometheus.Collector. Several replicas of one process can be registered: every series has the queue.
+type Monitor struct {
+	replica *replica.Replica
+
+	messages, deadLetters, waiting, lag, readable *prometheus.Desc
+
+	mu    sync.Mutex // guards what follows, which is asked from the database at most once in askEvery
+	asked time.Time
+	state state
+}
+
+type state struct {
+	waiting map[string]int64
+	lags    map[string]time.Duration
+	err     error
+}
+
+const (
+	askEvery   = 5 * time.Second
+	askTimeout = 3 * time.Second
+)
+
+// New makes a collector of a replica.
+func New(r *replica.Replica) *Monitor {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, prometheus.Labels{"queue": r.Queue()})
+	}
+	return &Monitor{
+		replica:     r,
+		messages:    desc("cqrsync_replica_messages_total", "Messages by what became of them.", "outcome"),
+		deadLetters: desc("cqrsync_replica_dead_letters_total", "Messages given up, by reason.", "reason"),
+		waiting:     desc("cqrsync_replica_waiting_messages", "Messages that wait for another try, of all processes.", "model"),
+		lag:         desc("cqrsync_replica_lag_seconds", "Age of the newest change applied; a master that writes nothing looks like a lag.", "model"),
+		readable:    desc("cqrsync_replica_readable", "1 while the state of the replica could be read; without it the two series before are missing."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{m.messages, m.deadLetters, m.waiting, m.lag, m.readable} {
+		out <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Monitor) Collect(out chan<- prometheus.Metric) {
+	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, kind, value, labels...)
+	}
+	stats := m.replica.Stats()
+	for outcome, n := range map[replica.Outcome]int64{
+		replica.Applied: stats.Applied - stats.Gaps, replica.AppliedGap: stats.Gaps, replica.Duplicate: stats.Duplicates,
+		replica.Stale: stats.Stale, replica.Ignored: stats.Ignored, replica.Discarded: stats.Discarded,
+		replica.Waiting: stats.Waiting, replica.Parked: stats.Parked, replica.Returned: stats.Returned,
+	} {
+		send(m.messages, prometheus.CounterValue, float64(n), outcome.String())
+	}
+	for reason, n := range m.replica.DeadLetters() {
+		send(m.deadLetters, prometheus.CounterValue, float64(n), reason.String())
+	}
+	s := m.ask()
+	if s.err != nil {
+		send(m.readable, prometheus.GaugeValue, 0)
+		return
+	}
+	send(m.readable, prometheus.GaugeValue, 1)
+	for model, n := range s.waiting {
+		send(m.waiting, prometheus.GaugeValue, float64(n), model)
+	}
+	for model, lag := range s.lags {
+		send(m.lag, prometheus.GaugeValue, lag.Seconds(), model)
+	}
+}
+
+func (m *Monitor) ask() state {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(m.asked) < askEvery {
+		return m.state
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout) // a collector is given none
+	defer cancel()
+	m.state = state{}
+	m.state.waiting, m.state.err = m.replica.Waiting(ctx)
+	if m.state.err == nil {
+		m.state.lags, m.state.err = m.replica.Lag(ctx)
+	}
+	m.asked = time.Now()
+	return m.state
+}
