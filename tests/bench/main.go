@@ -46,6 +46,9 @@ func benches() []bench {
 		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
 		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},
 		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a hand-written ideal; and the delay", benchReplica},
+		{"relay", "a backlog from PostgreSQL to RabbitMQ: raw publisher alone / 1, 2 and 4 relays / Watermill forwarder", benchRelay},
+		{"relay-held", "a large backlog, with and without a snapshot held open by another session", benchRelayHeld},
+		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of each key", benchCompaction},
 	}
 }
 

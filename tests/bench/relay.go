@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/transport/amqp"
+)
+
+// benchRelay drains a backlog into a durable RabbitMQ queue, everything confirmed.
+func benchRelay(ctx context.Context, o options, report func(result)) (err error) {
+	const rows, forwarded = 100_000, 3_000
+	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))
+	if address == "" {
+		return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ))
+	}
+	b, err := newBacklog(ctx, rows, rows, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.drop()) }()
+	for _, kind := range []string{"classic", "quorum"} {
+		name := "100,000 rows, PostgreSQL to a " + kind + " queue"
+		if !strings.Contains(name, o.only) {
+			continue
+		}
+		r := relayBench{publishBench{address: address, kind: kind, payload: payloadOf(500)}, b}
+		result, err := group{
+			bench: "relay", name: name, unit: "messages/s", of: "raw publisher alone",
+			cases: []benchCase{
+				{"raw publisher alone", r.rate(rows, r.raw)},
+				{"cqrsync, 1 relay", r.drained(1)},
+				{"cqrsync, 2 relays", r.drained(2)},
+				{"cqrsync, 4 relays", r.drained(4)},
+				{"Watermill forwarder", r.forwarded(forwarded)},
+			},
+		}.measure(ctx, o)
+		if err != nil {
+			return err
+		}
+		report(result)
+	}
+	return nil
+}
+
+type relayBench struct {
+	publishBench
+	backlog *backlog
+}
+
+// drained empties the backlog with n relays, each with its own publisher.
+func (r relayBench) drained(n int) func(context.Context) (float64, error) {
+	return r.timed(r.backlog.rows, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
+		publisher, closeAll, err := r.publishers(at)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, closeAll()) }()
+		return r.backlog.drain(ctx, publisher, n)
+	})
+}
+
+// publishers returns a function that makes one, and one that closes them all.
+func (r relayBench) publishers(at publishPlace) (open func() message.Publisher, closeAll func() error, err error) {
+	address, err := withParameters(r.address, map[string]string{"exchange": at.exchange})
+	if err != nil {
+		return nil, nil, err
+	}
+	config, err := amqp.NewConfig(address, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	var all []*amqp.Publisher
+	open = func() message.Publisher {
+		publisher, err := amqp.NewPublisher(config)
+		if err != nil {
+			return nil // which relay.New refuses
+		}
+		all = append(all, publisher)
+		return publisher
+	}
+	closeAll = func() error {
+		var errs []error
+		for _, publisher := range all {
+			errs = append(errs, publisher.Close())
+		}
+		return errors.Join(errs...)
+	}
+	return open, closeAll, nil
+}
+
+// timed is rate, with the time that publish says it took.
+func (r relayBench) timed(
+	messages int, publish func(context.Context, publishPlace) (time.Duration, error),
+) func(context.Context) (float64, error) {
+	return func(ctx context.Context) (float64, error) {
+		var took time.Duration
+		_, err := r.rate(messages, func(ctx context.Context, at publishPlace) (err error) {
+			took, err = publish(ctx, at)
+			return err
+		})(ctx)
+		return float64(messages) / took.Seconds(), err
+	}
+}
