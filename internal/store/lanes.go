@@ -105,6 +105,11 @@ func (s *Store) Leave(ctx context.Context, relay string) error {
 }
 
 func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) ([]Lane, error) {
+	if limit := s.dialect.limitIdle(ttl); limit != "" {
+		if _, err := tx.ExecContext(ctx, limit); err != nil {
+			return nil, err
+		}
+	}
 	until := s.dialect.after(s.dialect.now(), ttl)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+until+")"+s.upsert("id", "expires_at"),
 		s.table("outbox_relays"), relay)

@@ -93,6 +93,8 @@ func (mysql) inOrder() string { return "" }
 
 func (mysql) anyOf(column, query string) string { return column + " IN (" + query + ")" }
 
+func (mysql) limitIdle(time.Duration) string { return "" }
+
 func (mysql) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"
 }

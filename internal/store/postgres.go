@@ -114,6 +114,10 @@ func (postgres) inOrder() string {
 	return "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 }
 
+func (postgres) limitIdle(d time.Duration) string {
+	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", max(d.Milliseconds(), 1000))
+}
+
 // notIn hashes them in every version.
 func (postgres) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (SELECT unnest('{" + joinInts(numbers) + "}'::bigint[]))"

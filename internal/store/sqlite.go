@@ -81,6 +81,8 @@ func (sqlite) inOrder() string { return "" }
 // anyOf: the sign keeps SQLite from finding rows by it.
 func (sqlite) anyOf(column, query string) string { return "+" + column + " IN (" + query + ")" }
 
+func (sqlite) limitIdle(time.Duration) string { return "" }
+
 func (sqlite) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"
 }

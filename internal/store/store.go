@@ -171,6 +171,9 @@ type sqlDialect interface {
 	// inOrder makes the statements of a transaction read lanes by the index, whatever they guess of their length. May be
 	// empty.
 	inOrder() string
+	// limitIdle is a statement that lets the database end the transaction of a client that says nothing for that long, such
+	// as a process that was stopped: its locks would keep others from its lanes. May be empty.
+	limitIdle(d time.Duration) string
 	// notIn says that an expression has none of many numbers.
 	notIn(expression string, numbers []int64) string
 	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.

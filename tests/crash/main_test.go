@@ -16,5 +16,9 @@ func TestMain(m *testing.M) {
 		write(url, os.Getenv(writerStop))
 		return
 	}
+	if url := os.Getenv(relayURL); url != "" {
+		runRelay(url, os.Getenv(relayBroker))
+		return
+	}
 	containers.Main(m)
 }

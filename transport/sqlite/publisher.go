@@ -174,7 +174,7 @@ func (p *Publisher) write(calls []*call) error {
 			return fmt.Errorf("drop messages older than %s: %w", p.config.Retention, err)
 		}
 		for _, c := range calls {
-			if gone := c.ctx.Err() != nil; gone {
+			if gone := transport.Ended(c.ctx) != nil; gone {
 				continue // and may have published the messages again
 			}
 			if err := p.insert(ctx, tx, c); err != nil {
