@@ -43,7 +43,9 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 		return nil
 	}
 	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m Claimed) bool { return m.Attempts == 0 }))
-	if len(settled)+len(done.Failed)+len(done.Dead) == 0 { // nearly always; saves round trips
+	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
+	// between the rows, in which others are about to insert.
+	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
 		return s.remove(ctx, s.db, relay, lanes, slices.Concat(done.Sent, done.Replaced))
 	}
 	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
