@@ -212,7 +212,7 @@ func (b *batch) applyAll(ctx context.Context, tx bun.Tx) error {
 	return b.write(ctx, tx, b.chains)
 }
 
-// settleLedger writes the ledger rows that the chains changed.
+// settleLedger writes the ledger rows that the chains changed, and removes the placeholders of those that changed nothing.
 func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
 	var rows []store.Applied
 	var unchanged []store.Key
@@ -220,7 +220,7 @@ func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
 		switch {
 		case len(c.passed) > 0:
 			rows = append(rows, c.state)
-		case b.careful && c.keyed && c.before.Revision == store.NeverApplied:
+		case c.keyed && c.before.Revision == store.NeverApplied:
 			unchanged = append(unchanged, c.key)
 		}
 	}

@@ -286,3 +286,31 @@ func TestDeferredConstraintFailsOneMessageOnly(t *testing.T) {
 	require.Equal(t, map[int64]string{1: "a"}, f.notes())
 	require.EqualValues(t, 1, f.Stats().Waiting)
 }
+
+func TestOfSeveralThatFailTheNewestWaits(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := family(t, db)
+		parent := func(id string, revision int64, name string) *envelope.Message {
+			return of("parent", envelope.Save, id, revision, `"name":"`+name+`"`)
+		}
+		f.deliver(parent("1", 0, "a"))
+		f.together(parent("2", 0, "a"), parent("2", 1, "a"), parent("2", 2, "a"))
+		require.Len(t, f.waiting(), 1)
+		require.EqualValues(t, 2, f.waiting()[0].Revision)
+		require.Equal(t, replica.Stats{Applied: 1, Waiting: 1, Stale: 2}, f.Stats())
+		n, err := db.NewSelect().Table("replica_revisions").Count(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n, "no trace of a key that was never applied")
+	})
+}
+
+func TestPoisonOfANewKeyLeavesNoTraceInTheLedger(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newFixture(t, db)
+		mirror[Note](f, "note")
+		f.deliver(msg(envelope.Save, 1, 0, `"text":{}`))
+		n, err := db.NewSelect().Table("replica_revisions").Count(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, n)
+	})
+}

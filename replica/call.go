@@ -102,7 +102,7 @@ func (b *batch) answerInMemory(ctx context.Context, it *item, err error, newest 
 // waitInMemory puts an item back into the inbox after its pause, or ends it when nobody waits for it any more. Half of
 // the window may wait so; the rest goes back to the broker, or nothing else would get through.
 func (b *batch) waitInMemory(f failure) {
-	in := f.row(store.Applied{}).In
+	in := f.row().In
 	if _, asked := retryAfter(f.err); !asked {
 		f.attempts++
 	}

@@ -37,8 +37,12 @@ func (b *batch) keepFailures(ctx context.Context, tx bun.Tx) error {
 		default:
 			f.outcome = Waiting
 			key, _ := f.key()
-			if older, ok := wait[key]; ok {
-				older.outcome = Stale // the newer one stands for both
+			if other, ok := wait[key]; ok { // the newer one stands for both
+				if !gate(other.state(), f.message).effective() {
+					f.outcome = Stale
+					continue
+				}
+				other.outcome = Stale
 			}
 			wait[key] = f
 		}
@@ -85,14 +89,13 @@ func (b *batch) keepWaiting(ctx context.Context, tx bun.Tx, wait map[store.Key]f
 	}
 	rows := make([]store.Waiting, 0, len(wait))
 	for key, f := range wait {
-		before := store.Applied{Key: key, Revision: store.NeverApplied}
 		if other, ok := there[key]; ok {
 			if !gate(other, f.message).effective() {
 				f.outcome = Stale
 				continue
 			}
 		}
-		rows = append(rows, f.row(settled(before, f.message)))
+		rows = append(rows, f.row())
 	}
 	if len(rows) == 0 {
 		return nil
@@ -100,9 +103,15 @@ func (b *batch) keepWaiting(ctx context.Context, tx bun.Tx, wait map[store.Key]f
 	return b.store.AddWaiting(ctx, tx, rows)
 }
 
-func (f failure) row(state store.Applied) store.Waiting {
+// state is what the ledger will hold when the message is applied.
+func (it *item) state() store.Applied {
+	key, _ := it.key()
+	return settled(store.Applied{Key: key, Revision: store.NeverApplied}, it.message)
+}
+
+func (f failure) row() store.Waiting {
 	w := store.Waiting{
-		Applied: state, Body: f.body, Metadata: f.headers, Attempts: f.attempts, Error: f.err.Error(),
+		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.attempts, Error: f.err.Error(),
 	}
 	after, asked := retryAfter(f.err)
 	if asked {
