@@ -41,11 +41,12 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 		"":    {"no command"},
 		"foo": {"unknown command"},
 		"run": {"--db (or CQRSYNC_DB): not set, want", "--broker (or CQRSYNC_BROKER): not set, want"},
-		"run --db oracle://h/x --broker memory: --health nowhere --poll -1s --schema a-b --prefix c.d --log-format xml extra": {
+		"run --db oracle://h/x --broker memory: --health nowhere --poll -1s --shutdown-timeout -2s --schema a-b --prefix c.d --log-format xml extra": {
 			"unexpected argument", `unknown scheme "oracle"`, `--broker (or CQRSYNC_BROKER): "memory:"`,
 			`--schema (or CQRSYNC_SCHEMA): schema "a-b"`, `--prefix (or CQRSYNC_TABLE_PREFIX): table prefix "c.d"`,
 			`--log-format: "xml", want text or json`, `--health (or CQRSYNC_HEALTH): "nowhere": want HOST:PORT`,
 			"--poll (or CQRSYNC_POLL): -1s, want a positive time",
+			"--shutdown-timeout (or CQRSYNC_SHUTDOWN_TIMEOUT): -2s, want a positive time",
 		},
 		"run --db sqlite://x.db --broker kafka://h":   {"--broker (or CQRSYNC_BROKER): ", "kafka://h"},
 		"migrate --side both --dialect sqlite":        {"--db (or CQRSYNC_DB)", `--side: "both", want`, "only together with --print"},

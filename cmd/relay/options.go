@@ -29,6 +29,7 @@ type options struct {
 	migrateFirst bool
 	health       string
 	poll         time.Duration
+	shutdown     time.Duration
 	listenDB     string
 
 	side, dialect string // migrate
@@ -75,16 +76,17 @@ func (o *options) commonFlags() []cli.Flag {
 type setting struct{ flag, variable string }
 
 var (
-	dbSetting      = setting{"--db", "CQRSYNC_DB"}
-	brokerSetting  = setting{"--broker", "CQRSYNC_BROKER"}
-	schemaSetting  = setting{"--schema", "CQRSYNC_SCHEMA"}
-	prefixSetting  = setting{"--prefix", "CQRSYNC_TABLE_PREFIX"}
-	healthSetting  = setting{"--health", "CQRSYNC_HEALTH"}
-	pollSetting    = setting{"--poll", "CQRSYNC_POLL"}
-	listenSetting  = setting{"--listen-db", "CQRSYNC_LISTEN_DB"}
-	formatSetting  = setting{flag: "--log-format"}
-	sideSetting    = setting{flag: "--side"}
-	dialectSetting = setting{flag: "--dialect"}
+	dbSetting       = setting{"--db", "CQRSYNC_DB"}
+	brokerSetting   = setting{"--broker", "CQRSYNC_BROKER"}
+	schemaSetting   = setting{"--schema", "CQRSYNC_SCHEMA"}
+	prefixSetting   = setting{"--prefix", "CQRSYNC_TABLE_PREFIX"}
+	healthSetting   = setting{"--health", "CQRSYNC_HEALTH"}
+	pollSetting     = setting{"--poll", "CQRSYNC_POLL"}
+	shutdownSetting = setting{"--shutdown-timeout", "CQRSYNC_SHUTDOWN_TIMEOUT"}
+	listenSetting   = setting{"--listen-db", "CQRSYNC_LISTEN_DB"}
+	formatSetting   = setting{flag: "--log-format"}
+	sideSetting     = setting{flag: "--side"}
+	dialectSetting  = setting{flag: "--dialect"}
 )
 
 func (s setting) wrong(err error) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -32,6 +33,10 @@ func (o *options) runFlags() []cli.Flag {
 			Name: "poll", Sources: cli.EnvVars("CQRSYNC_POLL"), Destination: &o.poll,
 			Usage: "the longest time between two looks into an idle outbox; it matters where no wake-up comes (default: 250ms)",
 		},
+		&cli.DurationFlag{
+			Name: "shutdown-timeout", Sources: cli.EnvVars("CQRSYNC_SHUTDOWN_TIMEOUT"), Destination: &o.shutdown,
+			Usage: "how long, after the first signal, the broker may take to confirm what is in flight (default: 10s)",
+		},
 		&cli.StringFlag{
 			Name: "listen-db", Sources: cli.EnvVars("CQRSYNC_LISTEN_DB"), Destination: &o.listenDB,
 			Usage: "where to LISTEN for wake-ups, if --db leads through a proxy such as PgBouncer: the database's own address",
@@ -50,7 +55,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 	publisher, brokerErr := o.openPublisher(log)
 	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)
-	if err := wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, o.checkPoll()); err != nil {
+	if err := wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, o.checkTimes()); err != nil {
 		return err
 	}
 	mon, err := monitor.New(monitor.Config{})
@@ -58,7 +63,8 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	rel, err := relay.New(s.DB(), mon.Publisher(publisher), relay.Config{
-		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, Wake: listener.Wake(),
+		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, ShutdownTimeout: o.shutdown,
+		Wake: listener.Wake(),
 	})
 	if err != nil {
 		return err
@@ -92,11 +98,15 @@ func (o *options) openListener(log *slog.Logger) (*wake.Listener, error) {
 	return listener, listenSetting.wrong(err)
 }
 
-func (o *options) checkPoll() error {
-	if o.poll < 0 {
-		return pollSetting.wrong(fmt.Errorf("%s, want a positive time", o.poll))
+// checkTimes checks the flags that are times; 0 means the default.
+func (o *options) checkTimes() error {
+	var errs []error
+	for s, value := range map[setting]time.Duration{pollSetting: o.poll, shutdownSetting: o.shutdown} {
+		if value < 0 {
+			errs = append(errs, s.wrong(fmt.Errorf("%s, want a positive time", value)))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // listenHealth opens the address of --health, nil if there is none; close closes it.

@@ -72,12 +72,17 @@ func benchLatency(ctx context.Context, o options, report func(result)) (err erro
 		g.name = name + ", p99"
 		report(result{group: g, values: p99})
 	}
-	idle, err := l.idleQueries(ctx)
-	if err != nil {
-		return err
+	const idle = "an idle relay"
+	if !strings.Contains(idle, o.only) {
+		return nil
 	}
-	fmt.Fprintf(o.progress, "an idle relay: %.1f statements a second\n", idle)
-	return nil
+	g := group{bench: "latency", name: idle, unit: "statements/s", of: "cqrsync", cases: []benchCase{{"cqrsync", l.idleQueries}}}
+	o.rounds = 1
+	r, err := g.measure(ctx, o)
+	if err == nil {
+		report(r)
+	}
+	return err
 }
 
 // latencyWay is how a message gets from the writer to the broker.
