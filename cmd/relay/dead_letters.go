@@ -44,13 +44,13 @@ func (o *options) deadLetters() *cli.Command {
 				Flags: append(o.letterFlags(), json("a JSON line for each instead of a table"),
 					&cli.IntFlag{Name: "limit", Destination: &o.letters.limit, Value: 100, Usage: "list so many at most; 0: all"},
 					&cli.Int64Flag{Name: "after", Destination: &o.letters.after, Usage: "go on behind this id"}),
-				Action: o.listLetters,
+				Action: o.bySide(o.listLetters, o.listReplicaLetters),
 			},
 			{
 				Name:   "show",
 				Usage:  "show one with everything in it",
-				Flags:  []cli.Flag{o.idFlag(), json("one JSON object")},
-				Action: o.showLetters,
+				Flags:  []cli.Flag{o.letterSideFlag(), o.configFlag(), o.idFlag(), json("one JSON object")},
+				Action: o.bySide(o.showLetters, o.showReplicaLetters),
 			},
 			{
 				Name:  "retry",
@@ -58,13 +58,13 @@ func (o *options) deadLetters() *cli.Command {
 				Flags: append(o.letterFlags(), o.allFlag("retry"), json("a JSON line for each")),
 				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
 					"The exit code is 3 when something stayed.",
-				Action: o.retryLetters,
+				Action: o.bySide(o.retryLetters, o.retryReplicaLetters),
 			},
 			{
 				Name:   "purge",
 				Usage:  "forget them for good",
 				Flags:  append(o.letterFlags(), o.allFlag("purge"), json("one JSON object")),
-				Action: o.purgeLetters,
+				Action: o.bySide(o.purgeLetters, o.purgeReplicaLetters),
 			},
 		},
 		Action: func(context.Context, *cli.Command) error {
@@ -83,6 +83,8 @@ func (o *options) allFlag(verb string) cli.Flag {
 
 func (o *options) letterFlags() []cli.Flag {
 	return []cli.Flag{
+		o.letterSideFlag(),
+		o.configFlag(),
 		o.idFlag(),
 		&cli.StringFlag{Name: "model", Destination: &o.letters.model, Usage: "those of this model"},
 		&cli.StringFlag{Name: "key", Destination: &o.letters.key, Usage: "those of this key"},
@@ -100,6 +102,10 @@ func (o *options) letterFilter() store.DeadLetterFilter {
 
 // openLetters checks the flags and opens the outbox; close closes it. choice says that something must be chosen.
 func (o *options) openLetters(ctx context.Context, cmd *cli.Command, choice bool) (*store.Store, error) {
+	return o.openLettersOf(ctx, cmd, store.Outbox, choice)
+}
+
+func (o *options) openLettersOf(ctx context.Context, cmd *cli.Command, side store.Side, choice bool) (*store.Store, error) {
 	l := o.letters
 	var choiceErr, timeErr, limitErr error
 	chosen := len(l.ids) > 0 || l.model != "" || l.key != "" || l.olderThan != 0
@@ -116,7 +122,7 @@ func (o *options) openLetters(ctx context.Context, cmd *cli.Command, choice bool
 	if err := wrong(noArguments(cmd), dbErr, choiceErr, timeErr, limitErr); err != nil {
 		return nil, err
 	}
-	return s, s.RequireMigrated(ctx, store.Outbox)
+	return s, s.RequireMigrated(ctx, side)
 }
 
 // letterObject is what --json prints of a dead letter. Names are never changed, only added.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
@@ -58,4 +59,58 @@ func (s *Store) AddReplicaDeadLetter(ctx context.Context, db bun.IDB, d ReplicaD
 // printable is s as a text column can hold it. It is for what describes a message, never for the message itself.
 func printable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// KeptReplicaDeadLetter is one that AddReplicaDeadLetter kept.
+type KeptReplicaDeadLetter struct {
+	ID int64
+	ReplicaDeadLetter
+	// Dead is when it was given up.
+	Dead time.Time
+}
+
+// ReplicaDeadLetters returns at most limit dead letters, in the order of their identity; 0 means all of them.
+func (s *Store) ReplicaDeadLetters(ctx context.Context, f DeadLetterFilter, limit int) ([]KeptReplicaDeadLetter, error) {
+	condition, args := s.where(f)
+	query := s.sql(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body, metadata, error, ` +
+		s.dialect.micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id")
+	if limit > 0 {
+		query += fmt.Sprintf(" LIMIT %d", limit)
+	}
+	rows, err := s.db.QueryContext(ctx, query, append([]any{s.table("replica_dead_letters")}, args...)...)
+	if err != nil {
+		return nil, fmt.Errorf("read dead letters: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	var letters []KeptReplicaDeadLetter
+	for rows.Next() {
+		var d KeptReplicaDeadLetter
+		var body, metadata string
+		var dead int64
+		if err := rows.Scan(&d.ID, &d.Queue, &d.Model, &d.Key, &d.Revision, &body, &metadata, &d.Error, &dead); err != nil {
+			return nil, fmt.Errorf("read dead letters: %w", err)
+		}
+		if err := json.Unmarshal([]byte(metadata), &d.Metadata); err != nil {
+			return nil, fmt.Errorf("dead letter %d: metadata: %w", d.ID, err)
+		}
+		d.Body, d.Dead = []byte(body), time.UnixMicro(dead).UTC()
+		if d.Metadata[BodyEncoding] == "base64" {
+			if d.Body, err = base64.StdEncoding.DecodeString(body); err != nil {
+				return nil, fmt.Errorf("dead letter %d: body: %w", d.ID, err)
+			}
+			delete(d.Metadata, BodyEncoding)
+		}
+		letters = append(letters, d)
+	}
+	return letters, rows.Err()
+}
+
+// RemoveReplicaDeadLetters forgets dead letters for good, and returns how many.
+func (s *Store) RemoveReplicaDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
+	condition, args := s.where(f)
+	result, err := s.db.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.table("replica_dead_letters")}, args...)...)
+	if err != nil {
+		return 0, fmt.Errorf("remove dead letters: %w", err)
+	}
+	return result.RowsAffected()
 }

@@ -1,0 +1,72 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// LetterFilter chooses dead letters: those for which everything holds that is set. The zero value chooses all.
+type LetterFilter struct {
+	IDs        []int64
+	Model, Key string
+	// Before chooses those given up before that time.
+	Before time.Time
+}
+
+// RetriedLetter is what became of a dead letter.
+type RetriedLetter struct {
+	ID         int64
+	Model, Key string
+	// Outcome is Returned where the message could still not be applied, and stays; Err says why.
+	Outcome Outcome
+	Err     error
+}
+
+// RetryLetters takes dead letters through the gate again, after what made them fail was mended. What is applied, known or
+// overtaken is removed, the rest stays. tell is called for each.
+func (r *Replica) RetryLetters(ctx context.Context, f LetterFilter, tell func(RetriedLetter)) error {
+	const page = 500
+	next := store.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before}
+	for {
+		letters, err := r.store.ReplicaDeadLetters(ctx, next, page)
+		if err != nil {
+			return fmt.Errorf("replica: %w", err)
+		}
+		for _, letter := range letters {
+			result, err := r.retryLetter(ctx, letter)
+			if err != nil {
+				return err
+			}
+			tell(result)
+		}
+		if len(letters) < page {
+			return nil
+		}
+		next.After = letters[page-1].ID
+	}
+}
+
+func (r *Replica) retryLetter(ctx context.Context, letter store.KeptReplicaDeadLetter) (RetriedLetter, error) {
+	retried := RetriedLetter{ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned}
+	m, err := envelope.Decode(letter.Body, letter.Metadata)
+	if err != nil {
+		retried.Err = err
+		return retried, nil
+	}
+	results, err := r.Apply(ctx, []*envelope.Message{m})
+	if err != nil {
+		return retried, err
+	}
+	retried.Outcome, retried.Err = results[0].Outcome, results[0].Err
+	if retried.Err != nil {
+		return retried, nil
+	}
+	if _, err := r.store.RemoveReplicaDeadLetters(ctx, store.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
+		return retried, fmt.Errorf("replica: dead letter %d was applied: %w", letter.ID, err)
+	}
+	return retried, nil
+}
