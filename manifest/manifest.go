@@ -40,7 +40,7 @@ type Manifest struct {
 type Model struct {
 	// Table is its name, with its schema where that is not on the search path.
 	Table string `yaml:"table"`
-	// Key are the columns by which a row is known. Default: the primary key.
+	// Key are the columns by which a row is known; a replica's table needs a unique index on them. Default: the primary key.
 	Key Names `yaml:"key"`
 	// Columns are those that are sent or kept. The key always is. Default: all.
 	Columns Names `yaml:"columns"`

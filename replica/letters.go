@@ -52,20 +52,18 @@ func (r *Replica) RetryLetters(ctx context.Context, f LetterFilter, tell func(Re
 
 func (r *Replica) retryLetter(ctx context.Context, letter store.KeptReplicaDeadLetter) (RetriedLetter, error) {
 	retried := RetriedLetter{ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned}
-	m, err := envelope.Decode(letter.Body, letter.Metadata)
-	if err != nil {
-		retried.Err = err
+	var m *envelope.Message
+	if m, retried.Err = envelope.Decode(letter.Body, letter.Metadata); retried.Err != nil {
 		return retried, nil
 	}
 	results, err := r.Apply(ctx, []*envelope.Message{m})
 	if err != nil {
 		return retried, err
 	}
-	retried.Outcome, retried.Err = results[0].Outcome, results[0].Err
-	if retried.Err != nil {
+	if retried.Outcome, retried.Err = results[0].Outcome, results[0].Err; retried.Err != nil {
 		return retried, nil
 	}
-	if _, err := r.store.RemoveReplicaDeadLetters(ctx, store.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
+	if _, err = r.store.RemoveReplicaDeadLetters(ctx, store.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
 		return retried, fmt.Errorf("replica: dead letter %d was applied: %w", letter.ID, err)
 	}
 	return retried, nil

@@ -26,7 +26,7 @@ type Shape struct {
 	Table *schema.Table
 	// Mirrored says that the rows are kept in Table; else a handler does what it likes, and the ledger is all there is.
 	Mirrored bool
-	// Fields is what the master calls each column.
+	// Fields is what the master calls each column. Constant and computed ones are not among them.
 	Fields map[string]string
 }
 
@@ -38,7 +38,9 @@ func (r *Replica) Model(model string) (Shape, error) {
 	}
 	shape := Shape{Table: b.table, Mirrored: b.mirror != nil, Fields: make(map[string]string, len(b.table.Fields))}
 	for _, f := range b.table.Fields {
-		shape.Fields[f.Name] = b.fieldName(f.Name)
+		if _, own := b.fixed[f.Name]; !own {
+			shape.Fields[f.Name] = b.fieldName(f.Name)
+		}
 	}
 	return shape, nil
 }
