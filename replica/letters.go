@@ -54,14 +54,14 @@ func (r *Replica) retryLetter(ctx context.Context, letter store.KeptReplicaDeadL
 	retried := RetriedLetter{ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned}
 	var m *envelope.Message
 	if m, retried.Err = envelope.Decode(letter.Body, letter.Metadata); retried.Err != nil {
-		return retried, nil
+		return retried, nil //nolint:nilerr // it is in the result
 	}
 	results, err := r.Apply(ctx, []*envelope.Message{m})
 	if err != nil {
 		return retried, err
 	}
 	if retried.Outcome, retried.Err = results[0].Outcome, results[0].Err; retried.Err != nil {
-		return retried, nil
+		return retried, nil //nolint:nilerr // it is in the result
 	}
 	if _, err = r.store.RemoveReplicaDeadLetters(ctx, store.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
 		return retried, fmt.Errorf("replica: dead letter %d was applied: %w", letter.ID, err)
