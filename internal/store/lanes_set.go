@@ -66,6 +66,9 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 	if count < 1 || count > MaxLanes {
 		return fmt.Errorf("%d lanes: want 1 to %d", count, MaxLanes)
 	}
+	if now, err := s.readNumbering(ctx, s.db); err != nil || now.count == count {
+		return err
+	}
 	if err := s.drained(ctx, said); err != nil {
 		return fmt.Errorf("set %d lanes: %w", count, err)
 	}
