@@ -74,12 +74,16 @@ func (s *Store) Claim(ctx context.Context, starts []Start, perLane int, except E
 // short is how many messages of a lane are few: so few that no database would rather read a long lane whole.
 const short = 50
 
+// rowsExpected saves the copying of large rows while a claim grows.
+const rowsExpected = 256
+
 func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []any) (claimed []Claimed, cut bool, err error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("claim messages: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	claimed = make([]Claimed, 0, rowsExpected)
 	size := 0
 	for rows.Next() {
 		m, err := scanClaimed(rows)

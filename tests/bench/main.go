@@ -48,11 +48,18 @@ func benches() []bench {
 		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a hand-written ideal; and the delay", benchReplica},
 		{"relay", "a backlog from PostgreSQL to RabbitMQ: raw publisher alone / 1, 2 and 4 relays / Watermill forwarder", benchRelay},
 		{"relay-held", "a large backlog, with and without a snapshot held open by another session", benchRelayHeld},
+		{"relay-order", "what a queue receives while relays join, are killed, stopped and continued", benchRelayOrder},
 		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of each key", benchCompaction},
 	}
 }
 
 func main() {
+	if url := os.Getenv(orderDatabase); url != "" {
+		if err := orderRelay(url, os.Getenv(orderBroker)); err != nil {
+			fmt.Fprintln(os.Stderr, "relay:", err)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

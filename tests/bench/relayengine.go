@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 
@@ -50,7 +52,7 @@ func benchRelayEngine(ctx context.Context, o options, report func(result)) (err 
 	return err
 }
 
-// handLoop is what one writes on pgx: lock a thousand rows, publish them (to nowhere), delete them, commit.
+// handLoop is what one writes on pgx: lock a thousand rows, make Watermill messages of them, delete them, commit.
 type handLoop struct {
 	b    *backlog
 	conn *pgx.Conn
@@ -109,7 +111,8 @@ func (h *handLoop) step(ctx context.Context) (int, error) {
 	var id int64
 	_, err = pgx.ForEachRow(rows, []any{&id, &topic, &key, &payload, &headers}, func() error {
 		ids = append(ids, id)
-		return nil
+		m := message.NewMessage(watermill.NewUUID(), message.Payload(payload)) // what a publisher takes
+		return json.Unmarshal([]byte(headers), &m.Metadata)
 	})
 	if err != nil {
 		return 0, err
