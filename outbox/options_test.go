@@ -285,3 +285,26 @@ func TestOptionErrorsNameTheOptionAndTheValue(t *testing.T) {
 		require.ErrorContains(t, err, part)
 	}
 }
+
+func TestEveryRevisionKeepsMessagesFromBeingReplaced(t *testing.T) {
+	for name, test := range map[string]struct {
+		options []outbox.Option
+		keep    bool
+	}{
+		"by default a newer state replaces an unsent one": {nil, false},
+		"EveryRevision":                     {[]outbox.Option{outbox.EveryRevision()}, true},
+		"TrackPrevious implies it":          {[]outbox.Option{outbox.TrackPrevious("name")}, true},
+		"also where the row has to be read": {[]outbox.Option{outbox.EveryRevision(), outbox.ExpireAfter(time.Hour)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			accounts(t, func(f fixture) {
+				f.save(&Account{ID: 1, Name: "a"})
+				f.save(&Account{ID: 1, Name: "b"})
+				f.remove(&Account{ID: 1})
+				var kept []bool
+				require.NoError(t, f.db.NewSelect().Table("outbox_messages").Column("keep").Scan(f.Context(), &kept))
+				require.Equal(t, []bool{test.keep, test.keep, test.keep}, kept)
+			}, test.options...)
+		})
+	}
+}

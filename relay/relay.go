@@ -3,7 +3,7 @@
 // Promises:
 //   - P4: the messages of one key leave in revision order, with any number of relays. A lane has one owner at a time,
 //     and a key has one message in flight.
-//   - P5: a row leaves the outbox only after the broker confirmed it, or a newer message of its key that replaces it.
+//   - P5: a row leaves the outbox only after the broker confirmed it, or when a newer message of its key replaces it.
 //     Kill -9 anywhere sends again, and loses nothing.
 //   - P9: a message that cannot be published stops its own key only, and that until it is replaced or given up.
 //   - P10: memory is bounded by the batch, no transaction is open while the broker is waited for, and neither a backlog

@@ -1,0 +1,116 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+func TestAFloorWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
+	const everything = 1 << 62
+	who := func(names ...string) map[string]bool {
+		set := map[string]bool{}
+		for _, name := range names {
+			set[name] = true
+		}
+		return set
+	}
+	p := &position{cursor: 100}
+	p.advance(who("a", "b"), 100, everything)
+	require.Zero(t, p.floor, "two may commit late")
+	p.advance(who("b", "c"), 150, everything)
+	require.Zero(t, p.floor, "one still may")
+	p.advance(who("c", "d"), 200, 99)
+	require.Zero(t, p.floor, "not all was seen")
+	p.advance(who("c", "d"), 200, everything)
+	require.Equal(t, int64(100), p.floor, "those who came later draw larger identities")
+	p.advance(who("e"), 200, everything)
+	require.Equal(t, int64(200), p.floor)
+	p.advance(who(), 300, everything)
+	require.Equal(t, int64(300), p.floor, "nobody was there")
+	p.rewind(250)
+	require.Equal(t, int64(250), p.floor)
+	p.rewind(400)
+	require.Equal(t, int64(250), p.floor, "it goes back only")
+}
+
+// everywhere takes all messages.
+type everywhere struct{ message.Publisher }
+
+func (everywhere) Publish(string, ...*message.Message) error { return nil }
+
+// A floor that never moves would be right, and slow; one that passes a waiting key would lose its order.
+func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		r, err := New(db, everywhere{}, Config{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		_, err = r.store.Migrate(t.Context(), store.Outbox)
+		require.NoError(t, err)
+		if _, ok, err := r.store.Writers(t.Context()); err != nil || !ok {
+			require.NoError(t, err)
+			t.Skip("the database cannot tell who writes: floors stay at the beginning")
+		}
+		add := func(key string) {
+			require.NoError(t, r.store.Append(t.Context(), db, []store.Message{{
+				Model: "order", Key: key, Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(), Keep: true,
+			}}))
+		}
+		add("waits")
+		claimed, _, err := r.store.Claim(t.Context(), everyLane(), 10, store.Except{})
+		require.NoError(t, err)
+		waiting := claimed[0]
+		require.NoError(t, r.store.Finish(t.Context(), "other", nil, store.Outcome{
+			Failed: []store.Failure{{Claimed: waiting, Error: "no", Wait: time.Hour}},
+		}))
+
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for n := range 400 {
+			if n%20 == 0 { // others write all the time
+				for i := range 64 {
+					add(fmt.Sprint("k", i))
+				}
+			}
+			r.advance(ctx)
+			r.wait(ctx)
+			if n > 200 && moved(r, waiting.Lane) {
+				break
+			}
+		}
+		require.True(t, moved(r, waiting.Lane), "the floors of the others stand still")
+		require.Less(t, r.reader.lane(waiting.Lane).floor, waiting.ID, "the floor has passed a waiting key")
+		for r.finishing(ctx) {
+			r.wait(ctx)
+		}
+		require.NoError(t, r.leave(ctx))
+	})
+}
+
+func everyLane() []store.Start {
+	all := make([]store.Start, 64)
+	for i := range all {
+		all[i].Lane = i
+	}
+	return all
+}
+
+// moved says that most floors but that of one lane have.
+func moved(r *Relay, except int) bool {
+	n := 0
+	for _, at := range r.reader.positions {
+		if at.lane != except && at.floor > 0 {
+			n++
+		}
+	}
+	return n > 20
+}
