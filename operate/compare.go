@@ -124,30 +124,9 @@ type looked struct {
 	differ   []claim
 }
 
-// looks reads the next line while the one before is looked up.
+// looks takes the first look at each line; the next one is read meanwhile.
 func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error] {
-	lines := ahead(ctx, func(context.Context) iter.Seq2[[]claim, error] {
-		return func(yield func([]claim, error) bool) {
-			for {
-				line, ok, err := in.next()
-				if err == nil && !ok {
-					return
-				}
-				var claims []claim
-				if err == nil {
-					if claims, err = parseClaims(string(line), c.names != nil); err == nil {
-						err = checkHashes(claims, c.names)
-					}
-					if err != nil {
-						err = fmt.Errorf("line %d: %w", in.number, err)
-					}
-				}
-				if !yield(claims, err) || err != nil {
-					return
-				}
-			}
-		}
-	})
+	lines := ahead(ctx, func(context.Context) iter.Seq2[[]claim, error] { return c.claims(in) })
 	return func(yield func(looked, error) bool) {
 		for claims, err := range lines {
 			l := looked{compared: len(claims)}
@@ -155,6 +134,32 @@ func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error
 				l.differ, err = c.skim(ctx, claims)
 			}
 			if !yield(l, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// claims reads the lines.
+func (c *comparer) claims(in *lines) iter.Seq2[[]claim, error] {
+	return func(yield func([]claim, error) bool) {
+		for {
+			line, ok, err := in.next()
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !ok {
+				return
+			}
+			claims, err := parseClaims(string(line), c.names != nil)
+			if err == nil {
+				err = checkHashes(claims, c.names)
+			}
+			if err != nil {
+				err = fmt.Errorf("line %d: %w", in.number, err)
+			}
+			if !yield(claims, err) || err != nil {
 				return
 			}
 		}
