@@ -240,8 +240,10 @@ func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
 	return b.store.SettleApplied(ctx, tx, rows)
 }
 
-// finish tells what became of the messages, after the commit.
+// finish tells what became of the messages, after the commit. The acks come last: who sees one finds everything told.
 func (b *batch) finish() {
+	b.reportGaps()
+	b.afterFailures()
 	var parents []store.Key
 	for _, c := range b.chains {
 		if slices.Contains(b.deferred, c) {
@@ -251,6 +253,12 @@ func (b *batch) finish() {
 			parents = append(parents, c.key)
 		}
 		b.arrived.tell(c)
+	}
+	b.waiting.release(b.Replica, parents)
+	for _, c := range b.chains {
+		if slices.Contains(b.deferred, c) {
+			continue
+		}
 		for _, it := range c.items {
 			if it.outcome == Returned && !it.strict {
 				go b.endLater(it)
@@ -259,11 +267,7 @@ func (b *batch) finish() {
 			b.end(it, it.outcome, it.result)
 		}
 	}
-	b.reportGaps()
-	b.afterFailures()
-	b.waiting.release(b.Replica, parents)
-	b.chains = b.deferred
-	b.deferred = nil
+	b.chains, b.deferred = b.deferred, nil
 }
 
 // inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.

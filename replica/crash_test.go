@@ -1,12 +1,19 @@
 package replica
 
+import "runtime"
+
 // CrashAt lets tests end a transaction between any two of its steps, as a crash of the process does.
 func (r *Replica) CrashAt(crash func(point string) error) { r.crash = crash }
 
-// HoldWorkers lets messages gather until release.
+// HoldWorkers lets messages gather until release. It waits for workers that are about to leave.
 func (r *Replica) HoldWorkers() (release func()) {
 	in := &r.inbox
 	in.mu.Lock()
+	for in.workers > 0 {
+		in.mu.Unlock()
+		runtime.Gosched()
+		in.mu.Lock()
+	}
 	in.workers += r.config.Workers
 	in.mu.Unlock()
 	return func() {
