@@ -49,8 +49,9 @@ type Config struct {
 	KeepTombstones time.Duration
 
 	// DeadLetters takes the messages that can never be applied, in place of the table replica_dead_letters: on the topic
-	// cqrs.dead_letter_<queue>.<model>, where django-cqrs's dead_letters command finds them. Make their queue before: the
-	// broker drops what no queue is bound to. Default nil: the table.
+	// cqrs.dead_letter_<queue>.<model>, where django-cqrs's dead_letters command finds them. Package transport/amqp makes
+	// their queue beside the replica's; elsewhere make it before, because a broker drops what no queue is bound to.
+	// Default nil: the table.
 	DeadLetters message.Publisher
 	// DeadLetterTTL is how long the broker keeps what goes to DeadLetters, where it can tell. Default 10 days, django-cqrs's;
 	// negative for ever.

@@ -143,8 +143,10 @@ func (b *replicaBench) withQueue(use func(c consumption, channel *amqp091.Channe
 		return err
 	}
 	defer func() {
-		_, deleteErr := channel.QueueDelete(name, false, false, false)
-		err = errors.Join(err, deleteErr)
+		for _, queue := range []string{name, "dead_letter_" + name} { // ours makes the second
+			_, deleteErr := channel.QueueDelete(queue, false, false, false)
+			err = errors.Join(err, deleteErr)
+		}
 	}()
 	if err := channel.QueueBind(name, "order", name, false, nil); err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp091 "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/database"
@@ -129,32 +131,35 @@ func TestDeadLettersReachTheirQueue(t *testing.T) {
 	publisher, err := open.Publisher(broker, open.Options{Logger: logger})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, publisher.Close()) }()
-	subscriber, err := open.Subscriber(broker, "dead_letter_"+name, open.Options{Logger: logger})
+	subscriber, err := open.Subscriber(broker, name, open.Options{Logger: logger})
 	require.NoError(t, err)
-	defer removeQueue(t, address, "dead_letter_"+name, name)
+	defer removeQueue(t, address, name)
 	defer func() { require.NoError(t, subscriber.Close()) }()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	letters, err := subscriber.SubscribeWindow(ctx, "order", 10)
-	require.NoError(t, err)
+	initializer := subscriber.(message.SubscribeInitializer)
+	require.NoError(t, initializer.SubscribeInitialize("order"), "makes the queue, and that of its dead letters")
 
 	db, err := database.Open(dbtest.SQLiteURL(t))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 	rep, err := replica.New(db, replica.Config{Queue: name, DeadLetters: publisher, Logger: logger})
 	require.NoError(t, err)
-	require.NoError(t, rep.Migrate(ctx))
+	require.NoError(t, rep.Migrate(t.Context()))
 	require.NoError(t, replica.HandleFunc(rep, "order", func(context.Context, replica.Event[Order]) error { return nil }))
 	poison := newTraffic(t, 1, 1).bad()
 	require.NoError(t, rep.Handler()(poison))
-	select {
-	case letter := <-letters:
-		require.JSONEq(t, string(poison.Payload), string(letter.Payload))
-		require.Contains(t, letter.Metadata["cqrsync_error"], `field "total"`)
-		letter.Ack()
-	case <-time.After(time.Minute):
-		require.Fail(t, "no dead letter came")
-	}
+
+	conn, err := amqp091.Dial(address)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	channel, err := conn.Channel()
+	require.NoError(t, err)
+	letter, there, err := channel.Get("dead_letter_"+name, true)
+	require.NoError(t, err)
+	require.True(t, there, "the broker has confirmed it")
+	require.JSONEq(t, string(poison.Payload), string(letter.Body))
+	require.Contains(t, letter.Headers["cqrsync_error"], `field "total"`)
+	require.Equal(t, "864000000", letter.Expiration, "django-cqrs's ten days")
+	require.Equal(t, "cqrs.dead_letter_"+name+".order", letter.RoutingKey)
 }
 
 func withExchange(broker, name string) string {

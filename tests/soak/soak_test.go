@@ -128,7 +128,7 @@ func newSoak(t *testing.T, databaseURL, broker string) *soak {
 	s.publisher, err = open.Publisher(withExchange(broker, s.name), open.Options{Logger: logger})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.publisher.Close()) })
-	t.Cleanup(func() { removeQueue(t, broker, s.name, s.name) })
+	t.Cleanup(func() { removeQueue(t, broker, s.name) })
 	return s
 }
 
