@@ -188,17 +188,31 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 	return got, r.store.Hasten(ctx, ended)
 }
 
-// compact looks at what was not read yet.
-func (r *Relay) compact(ctx context.Context, p plan, lanes []store.Lane, got *harvest) (err error) {
+// compact looks at what was not read yet, and at more and more of it as long as at least half is dropped: all before any
+// of it is read, because what is read is published.
+func (r *Relay) compact(ctx context.Context, p plan, lanes []store.Lane, got *harvest) error {
 	start := time.Now()
 	starts := make([]store.Start, len(p.positions))
 	for i, at := range p.starts {
 		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
 	}
-	got.seen, got.dropped, err = r.store.Compact(ctx, r.cfg.ID, lanes, starts, p.compact/len(starts)+1)
-	got.compactTook = time.Since(start)
-	r.stats.compacted.Add(int64(got.dropped))
-	return err
+	limited, cancel := context.WithTimeout(ctx, r.cfg.LeaseTTL/2)
+	defer cancel()
+	for window := p.compact; ; window = min(2*window, maxWindow) {
+		seen, dropped, err := r.store.Compact(limited, r.cfg.ID, lanes, starts, window/len(starts)+1)
+		if limited.Err() != nil && ctx.Err() == nil { // too much at once: the claim goes on without
+			got.compactTook = time.Since(start)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.stats.compacted.Add(int64(dropped))
+		got.seen, got.dropped, got.compactTook = got.seen+seen, got.dropped+dropped, time.Since(start)
+		if 2*dropped < seen || seen == 0 || got.compactTook > r.cfg.LeaseTTL/4 {
+			return nil
+		}
+	}
 }
 
 func (r *Relay) check(ctx context.Context, got *harvest) error {
@@ -309,7 +323,10 @@ func (r *reader) noteCompaction(p plan, got harvest, now time.Time) {
 		return
 	}
 	r.compactAt = now.Add(max(time.Second, share*got.compactTook))
-	if got.seen >= p.compact/2 {
+	switch {
+	case got.seen == 0: // it did not end in time
+		r.window = minWindow
+	case got.seen >= p.compact/2:
 		r.window = min(2*r.window, maxWindow)
 	}
 }
