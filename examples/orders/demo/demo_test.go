@@ -95,7 +95,7 @@ func TestAComparisonFindsEveryDifferenceInBothDirections(t *testing.T) {
 			"UPDATE webhook_orders SET customer = 'Bob' WHERE id = 2",
 			`UPDATE webhook_orders SET ? = '[{"id":3,"order_id":3,"sku":"book","quantity":1,"price":6}]' WHERE id = 3`,
 			"UPDATE webhook_orders SET id = 10000 WHERE id = 501",
-			"UPDATE stats_orders SET created_at = '2020-01-01 00:00:00+00:00' WHERE id = 1",
+			"UPDATE stats_orders SET created_at = '2020-01-01 00:00:00' WHERE id = 1",
 			"DELETE FROM stats_orders WHERE id = 501",
 			"UPDATE stats_orders SET id = 0 WHERE id = 2",
 		} {
