@@ -36,6 +36,7 @@ type mirrorShape struct {
 	required    []string // columns with neither NULL nor a default
 	parents     []parent
 	otherUnique bool
+	types       map[string]string // of the columns; see store.TableShape
 }
 
 func newMirror(r *Replica, b *binding) (*mirror, error) {

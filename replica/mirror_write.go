@@ -40,12 +40,8 @@ func (m *mirror) saveSet(ctx context.Context, tx bun.Tx, set *columnSet, rows []
 		return slices.ContainsFunc(set.fields, func(f *schema.Field) bool { return f.Name == column })
 	})
 	if len(missing) == 0 && !shape.otherUnique {
-		tuples := make([]string, len(rows))
-		for i, r := range rows {
-			tuples[i] = r.tuple()
-		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES ? ?",
-			m.table.SQLName, bun.Safe(set.names), bun.Safe(strings.Join(tuples, ", ")), bun.Safe(m.onConflict(set)))
+		_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) ? ?",
+			m.table.SQLName, bun.Safe(set.names), bun.Safe(source(set, rows, shape.types)), bun.Safe(m.onConflict(set)))
 		return err
 	}
 	for _, r := range rows {

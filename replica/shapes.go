@@ -56,7 +56,7 @@ func (s *tableShapes) load(ctx context.Context, r *Replica) error {
 	}
 	s.parent = map[string]bool{}
 	for b, shape := range shapes {
-		known := &mirrorShape{required: shape.Required, otherUnique: shape.OtherUnique}
+		known := &mirrorShape{required: shape.Required, otherUnique: shape.OtherUnique, types: shape.Types}
 		for _, ref := range shape.References {
 			model := models[ref.Table]
 			known.parents = append(known.parents, parent{ref, model})

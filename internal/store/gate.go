@@ -159,24 +159,17 @@ func (s *Store) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) e
 	if rows[0].compared {
 		return s.settleCompared(ctx, tx, rows)
 	}
-	return s.insertApplied(ctx, tx, rows, s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at")+
-		", version = "+string(s.table("replica_revisions"))+".version + 1")
-}
-
-func (s *Store) insertApplied(ctx context.Context, tx bun.IDB, rows []Applied, onConflict string) error {
 	values := make([]string, len(rows))
 	args := []any{s.table("replica_revisions")}
 	for i, a := range rows {
 		values[i] = "(?, ?, ?, ?, ?, " + s.deletedAt(a) + ")"
 		args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, s.timeOrNull(a.Updated))
 	}
-	result, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (model, "key", revision, deleted, updated_at, deleted_at)
-		VALUES `+strings.Join(values, ", ")+onConflict), args...)
-	if err != nil || !rows[0].compared {
-		return err
-	}
-	return allOf(result, rows)
+		VALUES `+strings.Join(values, ", ")+s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at")+
+		", version = "+string(s.table("replica_revisions"))+".version + 1"), args...)
+	return err
 }
 
 func (s *Store) deletedAt(a Applied) string {
@@ -184,59 +177,6 @@ func (s *Store) deletedAt(a Applied) string {
 		return s.dialect.now()
 	}
 	return "NULL"
-}
-
-// settleCompared writes rows that were read without a lock. It is two statements where there are old and new keys: an
-// upsert would be one, and costs half as much again for every old key.
-func (s *Store) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) error {
-	var known, unknown []Applied
-	for _, a := range rows {
-		if a.version == 0 {
-			unknown = append(unknown, a)
-		} else {
-			known = append(known, a)
-		}
-	}
-	if len(known) > 0 {
-		if err := s.updateCompared(ctx, tx, known); err != nil {
-			return err
-		}
-	}
-	if len(unknown) > 0 {
-		return s.insertApplied(ctx, tx, unknown, " ON CONFLICT DO NOTHING")
-	}
-	return nil
-}
-
-func (s *Store) updateCompared(ctx context.Context, tx bun.IDB, rows []Applied) error {
-	values := make([]string, len(rows))
-	args := []any{s.table("replica_revisions")}
-	for i, a := range rows {
-		updated, cast := s.timeOrNull(a.Updated), ""
-		if i == 0 {
-			cast = "::timestamptz" // PostgreSQL takes a column of literals for text, unless one says otherwise
-		}
-		values[i] = "(?, ?, ?, ?, ?" + cast + ", ?, " + s.deletedAt(a) + cast + ")"
-		args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, updated, a.version)
-	}
-	result, err := tx.ExecContext(ctx, s.sql(`
-		UPDATE ? AS r SET revision = n.revision, deleted = n.deleted, updated_at = n.updated_at, deleted_at = n.deleted_at,
-			version = r.version + 1
-		FROM (VALUES `+strings.Join(values, ", ")+`) AS n (model, "key", revision, deleted, updated_at, version, deleted_at)
-		WHERE r.model = n.model AND r."key" = n."key" AND r.version + 1 = n.version`), args...)
-	if err != nil {
-		return err
-	}
-	return allOf(result, rows)
-}
-
-// allOf says whether a statement wrote every row, or another consumer was faster.
-func allOf(result sql.Result, rows []Applied) error {
-	n, err := result.RowsAffected()
-	if err == nil && n < int64(len(rows)) {
-		err = ErrOvertaken
-	}
-	return err
 }
 
 // ForgetLocked deletes the placeholders of keys that LockApplied found unknown, and that are not to be settled after

@@ -59,37 +59,20 @@ func (s *Store) recordInFunction(ctx context.Context, tx bun.IDB, common Message
 		_, err = tx.ExecContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?)", append(args, shared...)...)
 		return err
 	}
-	var laneOf, keys, existed, pks, data pgArray
+	var laneOf, keys, existed, pks, data Array
 	for _, e := range entities {
-		laneOf.add(strconv.Itoa(lanes.of(common.Model, e.Key)))
-		keys.add(e.Key)
-		existed.add(strconv.FormatBool(e.Existed))
-		pks.add(string(e.PK))
-		data.add(string(e.Data))
+		laneOf.Add(strconv.Itoa(lanes.of(common.Model, e.Key)))
+		keys.Add(e.Key)
+		existed.Add(strconv.FormatBool(e.Existed))
+		pks.Add(string(e.PK))
+		data.Add(string(e.Data))
 	}
 	args := []any{
-		s.table("outbox_record_many"), laneOf.literal(), common.Model, keys.literal(), existed.literal(), pks.literal(), data.literal(),
+		s.table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal(), data.Literal(),
 	}
 	_, err = tx.ExecContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?)", append(args, shared...)...)
 	return err
 }
-
-// pgArray writes an array as PostgreSQL reads it: {"a","b"}, with \ before quotes and itself.
-type pgArray struct{ strings.Builder }
-
-var escapeElement = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
-func (a *pgArray) add(element string) {
-	if a.Len() == 0 {
-		a.WriteString(`{"`)
-	} else {
-		a.WriteString(`,"`)
-	}
-	_, _ = escapeElement.WriteString(a, element) // a Builder never fails
-	a.WriteByte('"')
-}
-
-func (a *pgArray) literal() string { return a.String() + "}" }
 
 func (s *Store) recordInSteps(ctx context.Context, tx bun.IDB, common Message, entities []Entity) error {
 	changes := make([]Change, len(entities))

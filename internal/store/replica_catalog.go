@@ -18,6 +18,8 @@ type TableShape struct {
 	// OtherUnique says that values beside the primary key must be unique. It is asked only where an upsert cannot be
 	// told which key it may meet.
 	OtherUnique bool
+	// Types are those of the columns, without their limits, where rows can be written as arrays.
+	Types map[string]string
 }
 
 // Reference is a foreign key of one column.
@@ -47,6 +49,9 @@ func (s *Store) TableShape(ctx context.Context, db bun.IDB, quoted, name string)
 	if err == nil && q.otherUnique != "" {
 		err = db.NewRaw(q.otherUnique, argument).Scan(ctx, &shape.OtherUnique)
 	}
+	if err == nil && q.types != "" {
+		shape.Types, err = columnTypes(ctx, db, q.types, argument)
+	}
 	if err != nil {
 		return TableShape{}, fmt.Errorf("read the catalog about table %s: %w", name, err)
 	}
@@ -55,8 +60,22 @@ func (s *Store) TableShape(ctx context.Context, db bun.IDB, quoted, name string)
 
 // catalogQueries take a table's name.
 type catalogQueries struct {
-	byQuotedName                            bool
-	name, required, references, otherUnique string // name and otherUnique may be empty
+	byQuotedName         bool
+	required, references string
+
+	name, otherUnique, types string // may be empty
+}
+
+func columnTypes(ctx context.Context, db bun.IDB, query, table string) (map[string]string, error) {
+	var columns []struct{ Name, Type string }
+	if err := db.NewRaw(query, table).Scan(ctx, &columns); err != nil {
+		return nil, err
+	}
+	types := make(map[string]string, len(columns))
+	for _, c := range columns {
+		types[c.Name] = c.Type
+	}
+	return types, nil
 }
 
 func (postgres) catalog() catalogQueries {
@@ -74,6 +93,9 @@ func (postgres) catalog() catalogQueries {
 				JOIN pg_attribute AS b ON b.attrelid = c.confrelid AND b.attnum = c.confkey[1]
 			WHERE c.conrelid = to_regclass(?) AND c.contype = 'f' AND array_length(c.conkey, 1) = 1
 			ORDER BY a.attnum`,
+		types: `
+			SELECT attname AS name, format_type(atttypid, -1) AS type FROM pg_attribute
+			WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped`,
 	}
 }
 
