@@ -60,7 +60,8 @@ func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions)
 			return loaded, err
 		}
 	}
-	l := loader{rep: rep, o: o, loaded: loaded, pace: o.pace(), pk: pkFields(shape)}
+	l := loader{rep: rep, o: o, loaded: loaded, pk: pkFields(shape)}
+	l.pace, l.limit = Options{Progress: o.Progress}.pace(), Options{Rate: o.Rate}.pace()
 	err = l.run(ctx, in)
 	return l.loaded, err
 }
@@ -81,7 +82,8 @@ type loader struct {
 	rep    *replica.Replica
 	o      LoadOptions
 	loaded Loaded
-	pace   *pace
+	pace   *pace // of what is written
+	limit  *pace // of what is begun
 	pk     []string
 }
 
@@ -91,6 +93,10 @@ type batch struct {
 	numbers  []int // of their lines
 	bad      []badLine
 	end      int // the lines after the first that are dealt with after this batch
+
+	applied chan struct{} // closed when results and err are there
+	results []replica.Result
+	err     error
 }
 
 type badLine struct {
@@ -98,17 +104,32 @@ type badLine struct {
 	err    error
 }
 
-// run reads and parses while the batch before is written.
+// run reads and parses while the batches before are written, several at once: the gate does not need their order, and rows
+// that point to others have a second chance.
 func (l *loader) run(ctx context.Context, in *lines) error {
 	group, ctx := errgroup.WithContext(ctx)
-	batches := make(chan batch, 2)
+	batches := make(chan *batch, 1)
+	write := func(b *batch) error {
+		b.applied = make(chan struct{})
+		group.Go(func() error {
+			defer close(b.applied)
+			b.results, b.err = l.rep.Apply(ctx, b.messages)
+			return b.err
+		})
+		select {
+		case batches <- b:
+			return l.limit.add(ctx, len(b.messages))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	group.Go(func() error {
 		defer close(batches)
-		return l.read(ctx, in, batches)
+		return l.read(in, write)
 	})
 	group.Go(func() error {
 		for b := range batches {
-			if err := l.apply(ctx, b); err != nil {
+			if err := l.finish(ctx, b); err != nil {
 				return err
 			}
 		}
@@ -117,28 +138,18 @@ func (l *loader) run(ctx context.Context, in *lines) error {
 	return group.Wait()
 }
 
-func (l *loader) read(ctx context.Context, in *lines, batches chan<- batch) error {
+func (l *loader) read(in *lines, write func(*batch) error) error {
 	size := l.o.pageSize(statePage)
-	var b batch
+	b := &batch{}
 	read := 0
-	send := func() error {
-		b.end = read
-		select {
-		case batches <- b:
-			b = batch{}
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 	for {
 		line, ok, err := in.next()
 		if err != nil {
 			return err
 		}
 		if !ok {
-			if read > l.o.SkipLines {
-				return send()
+			if b.end > 0 {
+				return write(b)
 			}
 			return nil
 		}
@@ -150,10 +161,12 @@ func (l *loader) read(ctx context.Context, in *lines, batches chan<- batch) erro
 		} else {
 			b.messages, b.numbers = append(b.messages, m), append(b.numbers, in.number)
 		}
+		b.end = read
 		if len(b.messages)+len(b.bad) >= size {
-			if err := send(); err != nil {
+			if err := write(b); err != nil {
 				return err
 			}
+			b = &batch{}
 		}
 	}
 }
@@ -188,12 +201,17 @@ func (l *loader) message(line []byte) (*envelope.Message, error) {
 	return m, nil
 }
 
-func (l *loader) apply(ctx context.Context, b batch) error {
-	results, err := l.rep.Apply(ctx, b.messages)
-	if err != nil {
-		return err
+// finish waits for a batch and accounts for it, in the order of lines.
+func (l *loader) finish(ctx context.Context, b *batch) error {
+	<-b.applied
+	if b.err == nil {
+		b.err = l.again(ctx, b)
 	}
-	for i, result := range results {
+	if b.err != nil {
+		return b.err
+	}
+	lines := len(b.numbers) + len(b.bad)
+	for i, result := range b.results {
 		switch {
 		case result.Err != nil:
 			b.bad = append(b.bad, badLine{b.numbers[i], result.Err})
@@ -210,21 +228,36 @@ func (l *loader) apply(ctx context.Context, b batch) error {
 			l.o.BadLine(bad.number, bad.err)
 		}
 	}
-	n := len(b.numbers) + len(b.bad) - failed(results)
-	l.loaded.Lines += int64(n)
+	l.loaded.Lines += int64(lines)
 	if l.o.Reached != nil {
 		if err := l.o.Reached(b.end); err != nil {
 			return err
 		}
 	}
-	return l.pace.add(ctx, n)
+	return l.pace.add(ctx, lines)
 }
 
-func failed(results []replica.Result) (n int) {
-	for _, r := range results {
-		if r.Err != nil {
-			n++
+// again applies what failed once more, now that the batches before are written, and as long as that helps: rows point to
+// rows that were written at the same time.
+func (l *loader) again(ctx context.Context, b *batch) error {
+	for before := len(b.messages) + 1; ; {
+		var messages []*envelope.Message
+		var places []int
+		for i, result := range b.results {
+			if result.Err != nil {
+				messages, places = append(messages, b.messages[i]), append(places, i)
+			}
+		}
+		if len(messages) == 0 || len(messages) == before {
+			return nil
+		}
+		before = len(messages)
+		results, err := l.rep.Apply(ctx, messages)
+		if err != nil {
+			return err
+		}
+		for i, result := range results {
+			b.results[places[i]] = result
 		}
 	}
-	return n
 }

@@ -27,15 +27,18 @@ func (o *options) configFlag() cli.Flag {
 	}
 }
 
-// loadBatch is how many lines of a dump a transaction takes: nobody waits for the first of them.
-const loadBatch = 2000
+// What load works with: lines per transaction, of which nobody waits for the first, and transactions at once.
+const (
+	loadBatch   = 5000
+	loadWorkers = 2
+)
 
 // operations are the commands of package operate, over the tables of cqrsync.yaml.
 func (o *options) operations() []*cli.Command {
 	commands := command.Commands(command.Source{
 		Box: o.openBox,
 		Replica: func(ctx context.Context) (*replica.Replica, error) {
-			o.batch = loadBatch
+			o.batch, o.workers = loadBatch, loadWorkers
 			return o.openReplica(ctx)
 		},
 	})
@@ -82,7 +85,7 @@ func (o *options) openReplica(ctx context.Context) (*replica.Replica, error) {
 		return nil, wrong(err)
 	}
 	return m.Replica(ctx, db, replica.Config{
-		Queue: o.queue, Schema: o.schema, TablePrefix: o.prefix, Logger: log, Batch: o.batch,
+		Queue: o.queue, Schema: o.schema, TablePrefix: o.prefix, Logger: log, Batch: o.batch, Workers: o.workers,
 	})
 }
 

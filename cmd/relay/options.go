@@ -42,7 +42,7 @@ type options struct {
 	timeout time.Duration // lanes set
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
-	batch                              int
+	batch, workers                     int
 
 	closers []io.Closer
 }

@@ -64,7 +64,9 @@ func newPair(ctx context.Context, rows int, copied bool) (p *pair, err error) {
 	if p.box, err = outbox.New(p.master, outbox.Config{}); err != nil {
 		return p, err
 	}
-	if p.rep, err = replica.New(p.copies, replica.Config{Queue: "bench", Batch: 2000, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	if p.rep, err = replica.New(p.copies, replica.Config{
+		Queue: "bench", Batch: 5000, Workers: 2, Logger: slog.New(slog.DiscardHandler), // as the relay's load
+	}); err != nil {
 		return p, err
 	}
 	if err := errors.Join(
