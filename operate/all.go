@@ -39,16 +39,28 @@ func (r Result) Equal() bool { return r.Differing == 0 && r.Extra == 0 }
 
 // Diff is all the stages in one process, for whoever reaches both databases: it compares, writes to w what DiffReplica
 // and DeletedDiffMaster write, sends again what differs, and deletes what the master does not have. The keys are sent
-// through the outbox: they arrive when the relay has published them. With a filter, deleted keys are not looked for.
+// through the outbox: they arrive when the relay has published them. With a filter, what only the replica has is what it
+// selects there; a filter by a field that the replica does not keep is refused.
 func Diff(
 	ctx context.Context, box *outbox.Box, rep *replica.Replica, model string, w io.Writer, o DiffOptions,
 ) (Result, error) {
 	result := Result{Difference: Difference{Model: model}}
+	if _, err := whereOn(box, model, o.Filter); err != nil {
+		return result, err
+	}
+	shape, err := rep.Model(model)
+	if err == nil {
+		_, err = o.Filter.onReplica(shape)
+	}
+	if err != nil {
+		return result, err
+	}
+	o.SkipLines, o.ReachedLine = 0, nil
 	quiet := o.Options
 	quiet.Progress, quiet.Rate = nil, 0
-	err := pipeline(ctx,
+	err = pipeline(ctx,
 		func(ctx context.Context, _ io.Reader, w io.Writer) error {
-			_, err := DiffMaster(ctx, box, model, w, DiffMasterOptions{quiet, o.Content})
+			_, err := DiffMaster(ctx, box, model, w, DiffMasterOptions{Options: quiet, Content: o.Content})
 			return err
 		},
 		func(ctx context.Context, r io.Reader, to io.Writer) (err error) {
@@ -61,7 +73,7 @@ func Diff(
 			}
 			return err
 		})
-	if err != nil || len(o.Filter.conditions) > 0 {
+	if err != nil {
 		return result, err
 	}
 	err = pipeline(ctx,

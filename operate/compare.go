@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -54,8 +55,10 @@ type comparer struct {
 	// began is when a later revision of the replica is news to the master's listing.
 	began     time.Time
 	grace     time.Duration
+	options   Options
 	out       *out
 	pace      *pace
+	lines     int       // after the first, that were looked at once
 	suspects  []suspect // in the order in which they were seen
 	differing int64
 }
@@ -63,14 +66,18 @@ type comparer struct {
 type suspect struct {
 	claim
 	seen time.Time
+	line int
 }
 
 // maxSuspects bounds what is held to be looked at again.
 const maxSuspects = 100_000
 
+// linger bounds how long a suspect whose grace is over waits for others, because a run that is interrupted goes on from it.
+const linger = 10 * time.Second
+
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
 	c := &comparer{
-		rep: rep, model: h.model, began: h.at().Add(-o.Grace), grace: o.Grace,
+		rep: rep, model: h.model, began: h.at().Add(-o.Grace), grace: o.Grace, options: o, lines: o.SkipLines,
 		out: newOut(w, header{h.model, h.time, rep.Queue()}), pace: o.pace(),
 	}
 	var err error
@@ -89,25 +96,34 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 			return nil, err
 		}
 	}
+	c.out.opened = o.SkipLines > 0
 	c.out.open()
 	return c, nil
 }
 
 func (c *comparer) run(ctx context.Context, in *lines) error {
+	reached := c.lines
 	looked := ahead(ctx, func(ctx context.Context) iter.Seq2[looked, error] { return c.looks(ctx, in) })
 	for l, err := range looked {
 		if err != nil {
 			return err
 		}
 		now := time.Now()
+		c.lines++
 		for _, claim := range l.differ {
-			c.suspects = append(c.suspects, suspect{claim, now})
+			c.suspects = append(c.suspects, suspect{claim, now, c.lines})
 		}
 		if err := c.pace.add(ctx, l.compared); err != nil {
 			return err
 		}
 		if err := c.settle(ctx, len(c.suspects) > maxSuspects); err != nil {
 			return err
+		}
+		if n := c.settled(); n > reached {
+			reached = n
+			if err := errors.Join(c.out.Flush(), c.options.reached(n)); err != nil {
+				return err
+			}
 		}
 	}
 	for len(c.suspects) > 0 {
@@ -116,6 +132,14 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 		}
 	}
 	return c.out.Flush()
+}
+
+// settled is how many lines need no second look any more.
+func (c *comparer) settled() int {
+	if len(c.suspects) > 0 {
+		return c.suspects[0].line - 1
+	}
+	return c.lines
 }
 
 // looked is a line after the first look.
@@ -143,6 +167,7 @@ func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error
 // claims reads the lines.
 func (c *comparer) claims(in *lines) iter.Seq2[[]claim, error] {
 	return func(yield func([]claim, error) bool) {
+		skip := c.options.SkipLines
 		for {
 			line, ok, err := in.next()
 			if err != nil {
@@ -151,6 +176,9 @@ func (c *comparer) claims(in *lines) iter.Seq2[[]claim, error] {
 			}
 			if !ok {
 				return
+			}
+			if skip--; skip >= 0 {
+				continue
 			}
 			claims, err := parseClaims(string(line), c.names != nil)
 			if err == nil {
@@ -291,11 +319,12 @@ func (c *comparer) settle(ctx context.Context, patience bool) error {
 		}
 	}
 	var ripe []claim
-	for len(ripe) < diffPage && len(ripe) < len(c.suspects) && time.Since(c.suspects[len(ripe)].seen) >= c.grace {
+	full := c.options.pageSize(diffPage)
+	for len(ripe) < full && len(ripe) < len(c.suspects) && time.Since(c.suspects[len(ripe)].seen) >= c.grace {
 		ripe = append(ripe, c.suspects[len(ripe)].claim)
 	}
-	if len(ripe) == 0 || len(ripe) < diffPage && !patience {
-		return nil // lines of a few keys each would make diff-sync slow
+	if len(ripe) == 0 || len(ripe) < full && !patience && time.Since(c.suspects[0].seen) < c.grace+linger {
+		return nil // many lines of a few keys each would make diff-sync slow
 	}
 	c.suspects = append(c.suspects[:0], c.suspects[len(ripe):]...)
 	differ, err := c.look(ctx, ripe)

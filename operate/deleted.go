@@ -13,12 +13,12 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// DeletedDiffReplica writes the keys that the replica has: model and time in the first line, then lines of keys. Nothing
+// DeletedDiffReplica writes the keys that the replica has, or those of the rows that Options.Filter selects: model and time in the first line, then lines of keys. Nothing
 // is written where it has none. It returns how many there are.
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
 	to := newOut(w, newHeader(model, ""))
-	for page, err := range keysOf(ctx, rep, model, o.pageSize(diffPage)) {
+	for page, err := range keysOf(ctx, rep, model, o) {
 		if err != nil {
 			return p.done, fmt.Errorf("deleted diff of %s: %w", model, err)
 		}
@@ -33,20 +33,25 @@ func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string,
 }
 
 // keysOf reads the primary keys that a replica has: from the ledger where that speaks for the table, else from the table.
-func keysOf(ctx context.Context, rep *replica.Replica, model string, size int) iter.Seq2[[]json.RawMessage, error] {
+func keysOf(ctx context.Context, rep *replica.Replica, model string, o Options) iter.Seq2[[]json.RawMessage, error] {
 	return func(yield func([]json.RawMessage, error) bool) {
+		size := o.pageSize(diffPage)
 		shape, err := rep.Model(model)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		speaks, err := rep.LedgerSpeaks(ctx, model)
+		where, err := o.Filter.onReplica(shape)
+		speaks := false
+		if err == nil && where == nil {
+			speaks, err = rep.LedgerSpeaks(ctx, model)
+		}
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		if !speaks {
-			for page, err := range rep.Keys(ctx, model, size) {
+			for page, err := range rep.Keys(ctx, model, where, size) {
 				pks := make([]json.RawMessage, len(page))
 				for i, row := range page {
 					if err == nil {
@@ -84,6 +89,7 @@ func DeletedDiffMaster(ctx context.Context, box *outbox.Box, r io.Reader, w io.W
 		}
 		d.Model = h.model
 		to := newOut(w, h)
+		to.opened = o.SkipLines > 0
 		to.open()
 		if err := to.Flush(); err != nil {
 			return nil, err
@@ -119,17 +125,23 @@ func eachKeys(
 		return err
 	}
 	p := o.pace()
-	for {
+	for n := 1; ; n++ {
 		line, ok, err := in.next()
 		if err != nil || !ok {
 			return err
 		}
-		pks, err := keys(line, in.number)
-		if err == nil {
-			err = handle(pks)
+		if n <= o.SkipLines {
+			continue
 		}
+		pks, err := keys(line, in.number)
 		if err != nil {
+			return err
+		}
+		if err := handle(pks); err != nil {
 			return fmt.Errorf("line %d: %w", in.number, err)
+		}
+		if err := o.reached(n); err != nil {
+			return err
 		}
 		if err := p.add(ctx, len(pks)); err != nil {
 			return err

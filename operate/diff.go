@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -16,6 +17,10 @@ type DiffMasterOptions struct {
 	Options
 	// Content adds hashes of the fields, so that rows that differ at the same revision are found. Django cannot read it.
 	Content bool
+	// After and Reached are as with Dump. With either, keys come in the order of the primary key, which is slower than the
+	// ledger's.
+	After   json.RawMessage
+	Reached func(pk json.RawMessage) error
 }
 
 // DiffMaster writes what the master has: model and time in the first line, then lines of [key, revision] pairs. Nothing
@@ -27,7 +32,10 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	}
 	p := o.pace()
 	to := newOut(w, newHeader(model, ""))
-	selection := outbox.Selection{Where: where, PageSize: o.pageSize(diffPage), AnyOrder: !o.Content}
+	to.opened = o.After != nil
+	selection := outbox.Selection{
+		Where: where, After: o.After, PageSize: o.pageSize(diffPage), AnyOrder: !o.Content && o.After == nil && o.Reached == nil,
+	}
 	read := box.Revisions
 	if o.Content {
 		selection.PageSize, read = o.pageSize(statePage), box.Instances
@@ -52,6 +60,11 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 		to.open()
 		if err := to.revisions(page, names); err != nil {
 			return p.done, fmt.Errorf("diff %s: write: %w", model, err)
+		}
+		if o.Reached != nil {
+			if err := o.Reached(page[len(page)-1].PK); err != nil {
+				return p.done, err
+			}
 		}
 		if err := p.add(ctx, len(page)); err != nil {
 			return p.done, err

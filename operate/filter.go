@@ -18,6 +18,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/replica"
 )
 
 // Filter selects instances. The zero value selects all.
@@ -93,6 +94,31 @@ func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery
 		}
 		return q
 	}, nil
+}
+
+// onReplica is On for the table of a replica, which may have fewer columns, and other names for them.
+func (f Filter) onReplica(shape replica.Shape) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
+	if len(f.conditions) > 0 && !shape.Mirrored {
+		return nil, errors.New("filter: the replica hands this model to a handler and has no rows to select: want {}")
+	}
+	var own Filter
+	var errs []error
+	for _, c := range f.conditions {
+		name := c.column
+		for column, field := range shape.Fields {
+			if field == name {
+				c.column = column
+			}
+		}
+		if name != "pk" && shape.Fields[c.column] != name {
+			errs = append(errs, fmt.Errorf("filter: %q: the replica does not keep this field, so it cannot select its rows by it", name))
+		}
+		own.conditions = append(own.conditions, c)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return own.On(shape.Table)
 }
 
 // term is a condition whose column is known and whose values have its type.

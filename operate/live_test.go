@@ -125,11 +125,11 @@ func TestAnInterruptedDumpAndLoadGoOn(t *testing.T) {
 
 		reached := 0
 		_, err = operate.Load(s.Context(), s.rep, bytes.NewReader([]byte(whole)), operate.LoadOptions{
-			Options: operate.Options{PageSize: 10}, Reached: func(lines int) error { reached = lines; return interrupted },
+			Options: operate.Options{PageSize: 10, ReachedLine: func(lines int) error { reached = lines; return interrupted }},
 		})
 		require.ErrorIs(s, err, interrupted)
 		require.Equal(s, 10, reached)
-		loaded := s.load(whole, operate.LoadOptions{SkipLines: reached})
+		loaded := s.load(whole, operate.LoadOptions{Options: operate.Options{SkipLines: reached}})
 		require.EqualValues(s, 15, loaded.Applied)
 		require.Equal(s, s.wanted(), s.copied())
 	})

@@ -20,10 +20,6 @@ type LoadOptions struct {
 	Options
 	// Clear empties the model's table first.
 	Clear bool
-	// SkipLines is how many lines after the first have been loaded before.
-	SkipLines int
-	// Reached, if set, is called with how many lines after the first have been dealt with, good or bad.
-	Reached func(lines int) error
 	// BadLine, if set, is called for each line that could not be loaded. The line's number counts from 1.
 	BadLine func(number int, err error)
 }
@@ -229,10 +225,8 @@ func (l *loader) finish(ctx context.Context, b *batch) error {
 		}
 	}
 	l.loaded.Lines += int64(lines)
-	if l.o.Reached != nil {
-		if err := l.o.Reached(b.end); err != nil {
-			return err
-		}
+	if err := l.o.reached(b.end); err != nil {
+		return err
 	}
 	return l.pace.add(ctx, lines)
 }

@@ -42,9 +42,8 @@ func TestRowsThatPointToRowsOfEarlierBatchesAreLoaded(t *testing.T) {
 		}
 		var bad, reached []int
 		loaded, err := operate.Load(t.Context(), rep, strings.NewReader(strings.Join(dump, "\n")), operate.LoadOptions{
-			Options: operate.Options{PageSize: 7},
+			Options: operate.Options{PageSize: 7, ReachedLine: func(lines int) error { reached = append(reached, lines); return nil }},
 			BadLine: func(number int, err error) { bad = append(bad, number) },
-			Reached: func(lines int) error { reached = append(reached, lines); return nil },
 		})
 		require.NoError(t, err)
 		require.IsIncreasing(t, reached)

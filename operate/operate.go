@@ -26,7 +26,8 @@ import (
 
 // Options are common to the operations. The zero value is ready to use.
 type Options struct {
-	// Filter selects instances on the master; see ParseFilter. The zero value selects all.
+	// Filter selects instances, by the names that the master has for their fields; see ParseFilter. The zero value selects
+	// all.
 	Filter Filter
 	// PageSize is how many rows are read and held at once. Default 5000, for diffs 10,000: small enough for memory, and large
 	// enough that round trips do not count.
@@ -38,6 +39,19 @@ type Options struct {
 	// Grace is how long a difference must last to be reported: a change that is on its way is none. 0 looks twice
 	// without waiting.
 	Grace time.Duration
+	// SkipLines, of operations that read what another one wrote: so many lines after the first were dealt with by a run
+	// that was interrupted. What this one writes belongs behind what that one wrote.
+	SkipLines int
+	// ReachedLine, if set, is called with how many lines after the first have been dealt with, good or bad. Its error ends
+	// the operation.
+	ReachedLine func(lines int) error
+}
+
+func (o Options) reached(lines int) error {
+	if o.ReachedLine == nil {
+		return nil
+	}
+	return o.ReachedLine(lines)
 }
 
 func (o Options) pageSize(otherwise int) int {

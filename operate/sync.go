@@ -54,37 +54,17 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 // DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there only. It returns how
 // many were appended; keys that are gone meanwhile are not among them.
 func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
-	in := newLines(r)
-	line, ok, err := in.next()
-	if err != nil || !ok {
-		return 0, err
-	}
-	h, err := parseHeader(line)
-	if err != nil {
-		return 0, err
-	}
-	if h.more == "" {
-		return 0, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
-	}
-	p := o.pace()
-	for {
-		line, ok, err := in.next()
-		if err != nil || !ok {
-			return sent, err
+	err = eachKeys(ctx, r, o, func(h header) (func([]json.RawMessage) error, error) {
+		if h.more == "" {
+			return nil, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
 		}
-		pks, err := keys(line, in.number)
-		if err != nil {
-			return sent, err
-		}
-		n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more})
-		if err != nil {
-			return sent, fmt.Errorf("line %d: %w", in.number, err)
-		}
-		sent += int64(n)
-		if err := p.add(ctx, len(pks)); err != nil {
-			return sent, err
-		}
-	}
+		return func(pks []json.RawMessage) error {
+			n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more})
+			sent += int64(n)
+			return err
+		}, nil
+	})
+	return sent, err
 }
 
 func pksOf(instances []outbox.Instance) []json.RawMessage {

@@ -188,8 +188,11 @@ func (r *Replica) Live(ctx context.Context, model string, s Span, limit int, int
 	return page, nil
 }
 
-// Keys reads the rows of a mirrored model, their primary keys only, page by page in its order.
-func (r *Replica) Keys(ctx context.Context, model string, pageSize int) iter.Seq2[[]reflect.Value, error] {
+// Keys reads the rows of a mirrored model, their primary keys only, page by page in its order. where, if not nil, narrows
+// the query, whose model is the registered one.
+func (r *Replica) Keys(
+	ctx context.Context, model string, where func(*bun.SelectQuery) *bun.SelectQuery, pageSize int,
+) iter.Seq2[[]reflect.Value, error] {
 	return func(yield func([]reflect.Value, error) bool) {
 		b, err := r.bindingOf(model)
 		if err != nil {
@@ -201,6 +204,9 @@ func (r *Replica) Keys(ctx context.Context, model string, pageSize int) iter.Seq
 			rows := reflect.New(reflect.SliceOf(b.table.Type))
 			columns := bun.Safe(qualified(b.table))
 			query := b.everyRow(r.db.NewSelect().Model(rows.Interface())).ColumnExpr("?", columns)
+			if where != nil {
+				query = where(query)
+			}
 			if last.IsValid() {
 				query = query.Where("(?) > (?)", columns, bun.List(valuesOf(b.table, last)))
 			}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -87,4 +89,28 @@ func TestExitCodesAndWhatIsPrintedWhere(t *testing.T) {
 		require.Equal(t, 2, r.code, "%s: %s", line, r.stderr)
 		require.Contains(t, r.stderr, want, line)
 	}
+}
+
+func TestAnInterruptedDiffGoesOnAfterTheLinesItDealtWith(t *testing.T) {
+	master := tables(t, "outbox")
+	dir := t.TempDir()
+	differing, file := filepath.Join(dir, "differing"), filepath.Join(dir, "position")
+	require.NoError(t, os.WriteFile(differing, []byte("order,2026-11-24 12:00:00.000000+00:00,webhooks\n[1]\n[2]\n[3]\n"), 0o600))
+	command := on(master, "diff-sync", "-i", differing, "--resume", file)
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan result, 1)
+	go func() { done <- invoke(ctx, append(command, "--rate", "1")...) }()
+	require.Eventually(t, func() bool { _, err := os.Stat(file); return err == nil }, time.Minute, time.Millisecond)
+	interrupt()
+	r := <-done
+	require.Equal(t, 2, r.code, r.stderr)
+	require.Contains(t, r.stderr, "the same command with --resume "+file+" goes on")
+
+	r = invoke(t.Context(), command...)
+	require.Equal(t, 1, r.code, r.stderr)
+	require.NoFileExists(t, file)
+	var keys []string
+	require.NoError(t, dbtest.Open(t, master[1]).NewSelect().Table("outbox_messages").Column("key").Order("key").Scan(t.Context(), &keys))
+	require.Equal(t, []string{"1", "2", "3"}, keys, "each once")
 }

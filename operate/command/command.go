@@ -89,6 +89,12 @@ func differing(found bool) error {
 	return &ExitError{Code: ExitDiffer}
 }
 
+// isDifference says that an error is none: something differed.
+func isDifference(err error) bool {
+	var exit *ExitError
+	return errors.As(err, &exit) && exit.Code == ExitDiffer
+}
+
 // exiting gives every error its code.
 func exiting(name string, action cli.ActionFunc) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
@@ -110,6 +116,13 @@ func exiting(name string, action cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
+// The categories, which say which sides a command works on.
+const (
+	categoryMaster  = "master"
+	categoryReplica = "replica"
+	categoryBoth    = "both"
+)
+
 // The flags that several commands have.
 
 func modelFlag() cli.Flag {
@@ -120,6 +133,13 @@ func filterFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "filter", Aliases: []string{"f"}, Required: true,
 		Usage: `which instances, as JSON: '{"id__in":[1,2],"status":"open"}', or '{}' for all`,
+	}
+}
+
+// narrowFlag is filterFlag for commands that take all where it is not given.
+func narrowFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "filter", Aliases: []string{"f"}, Value: "{}", Usage: "which instances, as JSON; all if not given",
 	}
 }
 
@@ -181,13 +201,6 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	p := newProgress(cmd)
 	o.Progress = p.report
 	return o, p, errors.Join(errs...)
-}
-
-// say prints what a person wants to know at the end.
-func say(cmd *cli.Command, format string, args ...any) {
-	if !cmd.Bool("quiet") {
-		fmt.Fprintf(cmd.Root().ErrWriter, format+"\n", args...)
-	}
 }
 
 // input opens --input.

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 
 	"github.com/urfave/cli/v3"
 
@@ -12,152 +11,84 @@ import (
 
 func (s Source) dump() *cli.Command {
 	return &cli.Command{
-		Name: "dump", Usage: "write the instances of a model, for load (or Django's cqrs_bulk_load)", Category: "master",
-		Flags: append(paceFlags(), modelFlag(), &cli.StringFlag{
-			Name: "filter", Aliases: []string{"f"}, Value: "{}", Usage: "which instances, as JSON; all if not given",
-		}, outputFlag(), resumeFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, optionsErr := options(cmd)
-			at, resumeErr := resumed(cmd)
-			if err := errors.Join(optionsErr, resumeErr); err != nil {
-				return err
+		Name: "dump", Usage: "write the instances of a model, for load (or Django's cqrs_bulk_load)", Category: categoryMaster,
+		Flags: append(paceFlags(), modelFlag(), narrowFlag(), outputFlag(), resumeFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			n, err := operate.Dump(ctx, j.box, j.model(), j.out,
+				operate.DumpOptions{Options: j.options, After: j.at.After, Reached: j.at.reached})
+			if err == nil {
+				j.say("%d instances of %s", n, j.model())
 			}
-			box, err := s.Box(ctx)
-			if err != nil {
-				return err
-			}
-			w, err := output(cmd, at.begun())
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, w.Close()) }()
-			n, err := operate.Dump(ctx, box, cmd.String("model"), w,
-				operate.DumpOptions{Options: o, After: at.After, Reached: at.reached})
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "dump: %d instances of %s", n, cmd.String("model"))
-			return at.finished()
-		},
+			return err
+		}),
 	}
 }
 
 func (s Source) sync() *cli.Command {
 	return &cli.Command{
-		Name: "sync", Usage: "send the present state of instances again", Category: "master",
+		Name: "sync", Usage: "send the present state of instances again", Category: categoryMaster,
 		Flags: append(paceFlags(), modelFlag(), filterFlag(), resumeFlag(),
 			&cli.StringFlag{Name: "queue", Usage: "the one replica that is sent them; all if not given"},
 			&cli.BoolFlag{Name: "force", Usage: "replicas take them even where they have newer revisions: " +
 				"the master was restored from a backup"}),
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			o, p, optionsErr := options(cmd)
-			at, resumeErr := resumed(cmd)
-			if err := errors.Join(optionsErr, resumeErr); err != nil {
-				return err
-			}
-			box, err := s.Box(ctx)
-			if err != nil {
-				return err
-			}
-			sent, err := operate.Sync(ctx, box, cmd.String("model"), operate.SyncOptions{
-				Options: o, After: at.After, Reached: at.reached,
-				To: outbox.SyncOptions{Queue: cmd.String("queue"), Force: cmd.Bool("force")},
+		Action: s.action(func(ctx context.Context, j *job) error {
+			sent, err := operate.Sync(ctx, j.box, j.model(), operate.SyncOptions{
+				Options: j.options, After: j.at.After, Reached: j.at.reached,
+				To: outbox.SyncOptions{Queue: j.String("queue"), Force: j.Bool("force")},
 			})
-			if err != nil {
-				return err
+			if err == nil {
+				j.say("%d instances of %s are in the outbox", sent, j.model())
 			}
-			p.end()
-			say(cmd, "sync: %d instances of %s are in the outbox", sent, cmd.String("model"))
-			return at.finished()
-		},
+			return err
+		}),
 	}
 }
 
 func (s Source) diffMaster() *cli.Command {
 	return &cli.Command{
-		Name: "diff-master", Usage: "write which revisions the master has, for diff-replica", Category: "master",
-		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), contentFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
-			if err != nil {
-				return err
+		Name: "diff-master", Usage: "write which revisions the master has, for diff-replica", Category: categoryMaster,
+		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), contentFlag(), resumeFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			o := operate.DiffMasterOptions{Options: j.options, Content: j.Bool("content"), After: j.at.After}
+			if j.at.kept() {
+				o.Reached = j.at.reached
 			}
-			box, err := s.Box(ctx)
-			if err != nil {
-				return err
+			n, err := operate.DiffMaster(ctx, j.box, j.model(), j.out, o)
+			if err == nil {
+				j.say("%d instances of %s", n, j.model())
 			}
-			w, err := output(cmd, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, w.Close()) }()
-			n, err := operate.DiffMaster(ctx, box, cmd.String("model"), w,
-				operate.DiffMasterOptions{Options: o, Content: cmd.Bool("content")})
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "diff-master: %d instances of %s", n, cmd.String("model"))
-			return nil
-		},
+			return err
+		}),
 	}
 }
 
 func (s Source) diffSync() *cli.Command {
 	return &cli.Command{
-		Name: "diff-sync", Usage: "send again what diff-replica found, to that replica only", Category: "master",
-		Flags: append(paceFlags(), inputFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
+		Name: "diff-sync", Usage: "send again what diff-replica found, to that replica only", Category: categoryMaster,
+		Flags: append(paceFlags(), inputFlag(), resumeFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			sent, err := operate.DiffSync(ctx, j.box, j.in, j.options)
 			if err != nil {
 				return err
 			}
-			box, err := s.Box(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := input(cmd)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, r.Close()) }()
-			sent, err := operate.DiffSync(ctx, box, r, o)
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "diff-sync: %d instances are in the outbox", sent)
+			j.say("%d instances are in the outbox", sent)
 			return differing(sent > 0)
-		},
+		}),
 	}
 }
 
 func (s Source) deletedDiffMaster() *cli.Command {
 	return &cli.Command{
-		Name: "deleted-diff-master", Usage: "write which keys of deleted-diff-replica the master does not have", Category: "master",
-		Flags: append(paceFlags(), inputFlag(), outputFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
+		Name: "deleted-diff-master", Usage: "write which keys of deleted-diff-replica the master does not have",
+		Category: categoryMaster,
+		Flags:    append(paceFlags(), inputFlag(), outputFlag(), resumeFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			found, err := operate.DeletedDiffMaster(ctx, j.box, j.in, j.out, j.options)
 			if err != nil {
 				return err
 			}
-			box, err := s.Box(ctx)
-			if err != nil {
-				return err
-			}
-			r, w, err := streams(cmd)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, r.Close(), w.Close()) }()
-			found, err := operate.DeletedDiffMaster(ctx, box, r, w, o)
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "deleted-diff-master: %d of %d keys are not on the master", found.Differing, found.Compared)
+			j.say("%d of %d keys are not on the master", found.Differing, found.Compared)
 			return differing(found.Differing > 0)
-		},
+		}),
 	}
 }

@@ -78,6 +78,7 @@ func (p *progress) line(finished bool) {
 
 func round(f float64) float64 { return float64(int64(f*10+0.5)) / 10 }
 
+// end is for the first call; more do nothing.
 func (p *progress) end() {
 	if p.bar != nil {
 		_ = p.bar.Finish() // as with Set64
@@ -85,4 +86,5 @@ func (p *progress) end() {
 	if p.lines {
 		p.line(true)
 	}
+	p.bar, p.lines = nil, false
 }

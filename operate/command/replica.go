@@ -17,47 +17,30 @@ import (
 
 func (s Source) load() *cli.Command {
 	return &cli.Command{
-		Name: "load", Usage: "read what dump (or Django's cqrs_bulk_dump) wrote", Category: "replica",
+		Name: "load", Usage: "read what dump (or Django's cqrs_bulk_dump) wrote", Category: categoryReplica,
 		Flags: append(paceFlags(), inputFlag(), resumeFlag(),
 			&cli.BoolFlag{Name: "clear", Usage: "empty the table first; asks"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, optionsErr := options(cmd)
-			at, resumeErr := resumed(cmd)
-			if err := errors.Join(optionsErr, resumeErr); err != nil {
-				return err
-			}
-			if cmd.Bool("clear") && !cmd.Bool("yes") && !at.begun() {
-				if err := ask(cmd.Root().ErrWriter, "Empty the replica's table first?"); err != nil {
+		Action: s.action(func(ctx context.Context, j *job) error {
+			if j.Bool("clear") && !j.Bool("yes") && !j.at.begun() {
+				if err := ask(j.Root().ErrWriter, "Empty the replica's table first?"); err != nil {
 					return err
 				}
 			}
-			rep, err := s.Replica(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := input(cmd)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, r.Close()) }()
-			loaded, err := operate.Load(ctx, rep, r, operate.LoadOptions{
-				Options: o, Clear: cmd.Bool("clear"), SkipLines: at.Lines, Reached: at.reachedLine,
-				BadLine: func(number int, err error) {
-					fmt.Fprintf(cmd.Root().ErrWriter, "load: line %d: %v\n", number, err)
-				},
+			loaded, err := operate.Load(ctx, j.rep, j.in, operate.LoadOptions{
+				Options: j.options, Clear: j.Bool("clear"),
+				BadLine: func(number int, err error) { j.report(fmt.Sprintf("line %d", number), err) },
 			})
 			if err != nil {
 				return err
 			}
-			p.end()
-			say(cmd, "load: %d lines of %s: %d applied, %d unchanged, %d bad",
+			j.say("%d lines of %s: %d applied, %d unchanged, %d bad",
 				loaded.Lines, loaded.Model, loaded.Applied, loaded.Unchanged, loaded.Bad)
 			if loaded.Bad > 0 {
 				return fmt.Errorf("%d of %d lines could not be loaded; the others were", loaded.Bad, loaded.Lines)
 			}
-			return at.finished()
-		},
+			return nil
+		}),
 	}
 }
 
@@ -79,151 +62,77 @@ func ask(w io.Writer, question string) error {
 	return nil
 }
 
-// streams opens --input and --output.
-func streams(cmd *cli.Command) (io.ReadCloser, io.WriteCloser, error) {
-	r, err := input(cmd)
-	if err != nil {
-		return nil, nil, err
-	}
-	w, err := output(cmd, false)
-	if err != nil {
-		return nil, nil, errors.Join(err, r.Close())
-	}
-	return r, w, nil
-}
-
 func (s Source) diffReplica() *cli.Command {
 	return &cli.Command{
-		Name: "diff-replica", Usage: "write which keys of diff-master differ here, for diff-sync", Category: "replica",
-		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
+		Name: "diff-replica", Usage: "write which keys of diff-master differ here, for diff-sync", Category: categoryReplica,
+		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), resumeFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			found, err := operate.DiffReplica(ctx, j.rep, j.in, j.out, j.options)
 			if err != nil {
 				return err
 			}
-			rep, err := s.Replica(ctx)
-			if err != nil {
-				return err
-			}
-			r, w, err := streams(cmd)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, r.Close(), w.Close()) }()
-			found, err := operate.DiffReplica(ctx, rep, r, w, o)
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "diff-replica: %d of %d instances differ", found.Differing, found.Compared)
+			j.say("%d of %d instances differ", found.Differing, found.Compared)
 			return differing(found.Differing > 0)
-		},
+		}),
 	}
 }
 
 func (s Source) deletedDiffReplica() *cli.Command {
 	return &cli.Command{
-		Name: "deleted-diff-replica", Usage: "write which keys the replica has, for deleted-diff-master", Category: "replica",
-		Flags: append(paceFlags(), modelFlag(), outputFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
-			if err != nil {
-				return err
+		Name: "deleted-diff-replica", Usage: "write which keys the replica has, for deleted-diff-master",
+		Category: categoryReplica,
+		Flags:    append(paceFlags(), modelFlag(), narrowFlag(), outputFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			n, err := operate.DeletedDiffReplica(ctx, j.rep, j.model(), j.out, j.options)
+			if err == nil {
+				j.say("%d keys of %s", n, j.model())
 			}
-			rep, err := s.Replica(ctx)
-			if err != nil {
-				return err
-			}
-			w, err := output(cmd, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, w.Close()) }()
-			n, err := operate.DeletedDiffReplica(ctx, rep, cmd.String("model"), w, o)
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "deleted-diff-replica: %d keys of %s", n, cmd.String("model"))
-			return nil
-		},
+			return err
+		}),
 	}
 }
 
 func (s Source) deletedSyncReplica() *cli.Command {
 	return &cli.Command{
-		Name: "deleted-sync-replica", Usage: "delete what deleted-diff-master found", Category: "replica",
-		Flags: append(paceFlags(), inputFlag(), graceFlag()),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
+		Name: "deleted-sync-replica", Usage: "delete what deleted-diff-master found", Category: categoryReplica,
+		Flags: append(paceFlags(), inputFlag(), graceFlag(), resumeFlag()),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			d, err := operate.DeletedSyncReplica(ctx, j.rep, j.in, j.options, j.badKey)
 			if err != nil {
 				return err
 			}
-			rep, err := s.Replica(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := input(cmd)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, r.Close()) }()
-			d, err := operate.DeletedSyncReplica(ctx, rep, r, o, badKey(cmd))
-			if err != nil {
-				return err
-			}
-			p.end()
-			say(cmd, "deleted-sync-replica: %d deleted, %d changed since and were kept", d.Deleted, d.Kept)
+			j.say("%d deleted, %d changed since and were kept", d.Deleted, d.Kept)
 			if d.Bad > 0 {
 				return fmt.Errorf("%d keys could not be deleted", d.Bad)
 			}
 			return differing(d.Deleted > 0)
-		},
+		}),
 	}
 }
 
-func badKey(cmd *cli.Command) func(pk json.RawMessage, err error) {
-	return func(pk json.RawMessage, err error) {
-		fmt.Fprintf(cmd.Root().ErrWriter, "%s: key %s: %v\n", cmd.Name, pk, err)
-	}
-}
+func (j *job) badKey(pk json.RawMessage, err error) { j.report("key "+string(pk), err) }
 
 func (s Source) diff() *cli.Command {
 	return &cli.Command{
-		Name: "diff", Category: "both",
+		Name: "diff", Category: categoryBoth,
 		Usage: "find and repair what differs, where one place reaches both databases",
 		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), graceFlag(), contentFlag(),
 			&cli.BoolFlag{Name: "check", Usage: "report only, repair nothing"}),
-		Action: func(ctx context.Context, cmd *cli.Command) (err error) {
-			o, p, err := options(cmd)
-			if err != nil {
-				return err
-			}
-			box, boxErr := s.Box(ctx)
-			rep, repErr := s.Replica(ctx)
-			if err := errors.Join(boxErr, repErr); err != nil {
-				return err
-			}
-			w, err := output(cmd, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, w.Close()) }()
-			found, err := operate.Diff(ctx, box, rep, cmd.String("model"), w, operate.DiffOptions{
-				Options: o, Content: cmd.Bool("content"), CheckOnly: cmd.Bool("check"), BadKey: badKey(cmd),
+		Action: s.action(func(ctx context.Context, j *job) error {
+			found, err := operate.Diff(ctx, j.box, j.rep, j.model(), j.out, operate.DiffOptions{
+				Options: j.options, Content: j.Bool("content"), CheckOnly: j.Bool("check"), BadKey: j.badKey,
 			})
 			if err != nil {
 				return err
 			}
-			p.end()
-			say(cmd, "diff: %d of %d instances differ, %d are on the replica only", found.Differing, found.Compared, found.Extra)
-			if !cmd.Bool("check") {
-				say(cmd, "diff: %d are in the outbox, %d were deleted", found.Sent, found.Deleted)
+			j.say("%d of %d instances differ, %d are on the replica only", found.Differing, found.Compared, found.Extra)
+			if !j.Bool("check") {
+				j.say("%d are in the outbox, %d were deleted", found.Sent, found.Deleted)
 			}
 			if found.Bad > 0 {
 				return fmt.Errorf("%d keys could not be deleted", found.Bad)
 			}
 			return differing(!found.Equal())
-		},
+		}),
 	}
 }

@@ -47,6 +47,9 @@ func resumed(cmd *cli.Command) (*position, error) {
 	return &was, nil
 }
 
+// kept says that somebody may go on from the position.
+func (p *position) kept() bool { return p.file != "" }
+
 func (p *position) begun() bool { return p.After != nil || p.Lines > 0 }
 
 // reached notes the last key that was dealt with.
