@@ -63,18 +63,6 @@ type comparer struct {
 	differing int64
 }
 
-type suspect struct {
-	claim
-	seen time.Time
-	line int
-}
-
-// maxSuspects bounds what is held to be looked at again.
-const maxSuspects = 100_000
-
-// linger bounds how long a suspect whose grace is over waits for others, because a run that is interrupted goes on from it.
-const linger = 10 * time.Second
-
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
 	c := &comparer{
 		rep: rep, model: h.model, began: h.at().Add(-o.Grace), grace: o.Grace, options: o, lines: o.SkipLines,
@@ -132,14 +120,6 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 		}
 	}
 	return c.out.Flush()
-}
-
-// settled is how many lines need no second look any more.
-func (c *comparer) settled() int {
-	if len(c.suspects) > 0 {
-		return c.suspects[0].line - 1
-	}
-	return c.lines
 }
 
 // looked is a line after the first look.
@@ -305,36 +285,4 @@ func (c *comparer) hashes(kept replica.Kept) (map[string]string, error) {
 		}
 	}
 	return hashes, nil
-}
-
-// settle looks again at the suspects whose grace is over, and reports those that still differ; with patience it waits
-// for the grace of the oldest.
-func (c *comparer) settle(ctx context.Context, patience bool) error {
-	if len(c.suspects) == 0 {
-		return nil
-	}
-	if patience {
-		if err := wait(ctx, time.Until(c.suspects[0].seen.Add(c.grace))); err != nil {
-			return err
-		}
-	}
-	var ripe []claim
-	full := c.options.pageSize(diffPage)
-	for len(ripe) < full && len(ripe) < len(c.suspects) && time.Since(c.suspects[len(ripe)].seen) >= c.grace {
-		ripe = append(ripe, c.suspects[len(ripe)].claim)
-	}
-	if len(ripe) == 0 || len(ripe) < full && !patience && time.Since(c.suspects[0].seen) < c.grace+linger {
-		return nil // many lines of a few keys each would make diff-sync slow
-	}
-	c.suspects = append(c.suspects[:0], c.suspects[len(ripe):]...)
-	differ, err := c.look(ctx, ripe)
-	if err != nil {
-		return err
-	}
-	pks := make([]json.RawMessage, len(differ))
-	for i, claim := range differ {
-		pks[i] = json.RawMessage(claim.pk)
-	}
-	c.differing += int64(len(pks))
-	return c.out.keys(pks)
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,8 +41,14 @@ func (m *mirror) saveSet(ctx context.Context, tx bun.Tx, set *columnSet, rows []
 		return slices.ContainsFunc(set.fields, func(f *schema.Field) bool { return f.Name == column })
 	})
 	if len(missing) == 0 && !shape.otherUnique {
-		_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) ? ?",
-			m.table.SQLName, bun.Safe(set.names), bun.Safe(source(set, rows, shape.types)), bun.Safe(m.onConflict(set)))
+		if done, err := m.saveArrays(ctx, tx, set, rows, shape); done || err != nil {
+			return err
+		}
+		tuples := make([]string, len(rows))
+		for i, r := range rows {
+			tuples[i] = r.tuple()
+		}
+		_, err := m.upsert(ctx, tx, set, "VALUES "+strings.Join(tuples, ", "))
 		return err
 	}
 	for _, r := range rows {
@@ -50,6 +57,11 @@ func (m *mirror) saveSet(ctx context.Context, tx bun.Tx, set *columnSet, rows []
 		}
 	}
 	return nil
+}
+
+func (m *mirror) upsert(ctx context.Context, tx bun.Tx, set *columnSet, rows string) (sql.Result, error) {
+	return tx.ExecContext(ctx, "INSERT INTO ? (?) ? ?",
+		m.table.SQLName, bun.Safe(set.names), bun.Safe(rows), bun.Safe(m.onConflict(set)))
 }
 
 // saveInSteps looks whether the row is there, where an upsert does not do. An upsert of a part of a row fails on every

@@ -69,6 +69,40 @@ func TestManyRowsAreWrittenLikeOne(t *testing.T) {
 	})
 }
 
+// TestAColumnTypeChangesMeanwhile: the catalog was read with the first batch.
+func TestAColumnTypeChangesMeanwhile(t *testing.T) {
+	type Row struct {
+		ID int64     `bun:",pk"`
+		At time.Time `bun:"type:date"`
+	}
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		if db.Dialect().Name() != dialect.PG {
+			t.Skip("only PostgreSQL is told types")
+		}
+		f := newFixture(t, db)
+		mirror[Row](f, "note")
+		for revision := range int64(3) {
+			var messages []*envelope.Message
+			for id := range int64(40) {
+				messages = append(messages, msg(envelope.Sync, id, revision, `"at":"2026-01-02 03:04:05+00:00"`))
+			}
+			results, err := f.Apply(t.Context(), onTheWire(t, messages))
+			require.NoError(t, err)
+			for _, r := range results {
+				require.NoError(t, r.Err)
+			}
+			if revision == 0 {
+				_, err = db.ExecContext(t.Context(), "ALTER TABLE rows ALTER COLUMN at TYPE timestamptz")
+				require.NoError(t, err)
+				continue
+			}
+			n, err := db.NewSelect().Model((*Row)(nil)).Where("at = '2026-01-02 03:04:05+00'").Count(t.Context())
+			require.NoError(t, err)
+			require.EqualValues(t, 40, n)
+		}
+	})
+}
+
 func quote(t *testing.T, text string) string {
 	quoted, err := json.Marshal(text)
 	require.NoError(t, err)
