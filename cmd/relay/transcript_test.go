@@ -23,7 +23,7 @@ import (
 func TestTranscriptsAreWhatHappens(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("psql"); err != nil {
-		t.Skip("needs psql")
+		dbtest.Missing(t, dbtest.Postgres, "install Debian's package postgresql-client: the transcripts use psql")
 	}
 	master, replica := psqlURL(t), psqlURL(t)
 	dir := t.TempDir()
