@@ -48,8 +48,8 @@ type comparer struct {
 	rep   *replica.Replica
 	model string
 	shape replica.Shape
-	// speaks says that the ledger has what the table has, integers that its keys are.
-	speaks, integers bool
+	// speaks says that the ledger has what the table has, repeats that it may have whole lines word for word.
+	speaks, repeats bool
 	// names are the fields that the master hashed, nil without content.
 	names []string
 	// began is when a later revision of the replica is news to the master's listing.
@@ -58,21 +58,20 @@ type comparer struct {
 	options   Options
 	out       *out
 	pace      *pace
-	lines     int       // after the first, that were looked at once
+	looked    int       // lines after the first, that were looked at once
 	suspects  []suspect // in the order in which they were seen
 	differing int64
 }
 
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
 	c := &comparer{
-		rep: rep, model: h.model, began: h.at().Add(-o.Grace), grace: o.Grace, options: o, lines: o.SkipLines,
+		rep: rep, model: h.model, began: h.at().Add(-o.Grace), grace: o.Grace, options: o, looked: o.SkipLines,
 		out: newOut(w, header{h.model, h.time, rep.Queue()}), pace: o.pace(),
 	}
 	var err error
 	if c.shape, err = rep.Model(h.model); err != nil {
 		return nil, err
 	}
-	c.integers = outbox.HasIntegerKeys(c.shape.Table)
 	content, announced := strings.CutPrefix(h.more, announcesContent)
 	switch {
 	case announced:
@@ -83,6 +82,7 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 		if c.speaks, err = rep.LedgerSpeaks(ctx, h.model); err != nil {
 			return nil, err
 		}
+		c.repeats = c.speaks && outbox.HasIntegerKeys(c.shape.Table)
 	}
 	c.out.opened = o.SkipLines > 0
 	c.out.open()
@@ -90,16 +90,16 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 }
 
 func (c *comparer) run(ctx context.Context, in *lines) error {
-	reached := c.lines
+	reached := c.looked
 	looked := ahead(ctx, func(ctx context.Context) iter.Seq2[looked, error] { return c.looks(ctx, in) })
 	for l, err := range looked {
 		if err != nil {
 			return err
 		}
 		now := time.Now()
-		c.lines++
+		c.looked++
 		for _, claim := range l.differ {
-			c.suspects = append(c.suspects, suspect{claim, now, c.lines})
+			c.suspects = append(c.suspects, suspect{claim, now, c.looked})
 		}
 		if err := c.pace.add(ctx, l.compared); err != nil {
 			return err
@@ -120,135 +120,6 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 		}
 	}
 	return c.out.Flush()
-}
-
-// looked is a line after the first look.
-type looked struct {
-	compared int
-	differ   []claim
-}
-
-// looks takes the first look at each line; the next one is read meanwhile.
-func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error] {
-	lines := ahead(ctx, func(context.Context) iter.Seq2[[]claim, error] { return c.claims(in) })
-	return func(yield func(looked, error) bool) {
-		for claims, err := range lines {
-			l := looked{compared: len(claims)}
-			if err == nil {
-				l.differ, err = c.skim(ctx, claims)
-			}
-			if !yield(l, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// claims reads the lines.
-func (c *comparer) claims(in *lines) iter.Seq2[[]claim, error] {
-	return func(yield func([]claim, error) bool) {
-		skip := c.options.SkipLines
-		for {
-			line, ok, err := in.next()
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !ok {
-				return
-			}
-			if skip--; skip >= 0 {
-				continue
-			}
-			claims, err := parseClaims(string(line), c.names != nil)
-			if err == nil {
-				err = checkHashes(claims, c.names)
-			}
-			if err != nil {
-				err = fmt.Errorf("line %d: %w", in.number, err)
-			}
-			if !yield(claims, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// skim looks at all keys of a line with one walk through the ledger, where that tells enough, and returns those that
-// seem to differ. The order of texts in Go may be another one than the database's: then more keys seem to.
-func (c *comparer) skim(ctx context.Context, claims []claim) ([]claim, error) {
-	if !c.speaks || len(claims) == 0 {
-		return c.look(ctx, claims)
-	}
-	first, last := claims[0].key, claims[0].key
-	for _, claim := range claims[1:] {
-		first, last = min(first, claim.key), max(last, claim.key)
-	}
-	most := len(claims) + len(claims)/4 + 1000 // more lie between where the keys are few of many
-	kept, err := c.rep.Live(ctx, c.model, replica.Span{From: first, To: last, AnyOrder: true}, most, c.integers)
-	if err != nil {
-		return nil, err
-	}
-	if len(kept) == most {
-		return c.look(ctx, claims)
-	}
-	same := make([]bool, len(claims))
-	var index map[string]int // made where the two orders differ
-	next := 0
-	for _, k := range kept {
-		if next >= len(claims) || claims[next].key != k.Key {
-			if index == nil {
-				index = indexOf(claims)
-			}
-			at, found := index[k.Key]
-			if !found {
-				continue
-			}
-			next = at
-		}
-		same[next] = claims[next].revision == k.Revision
-		next++
-	}
-	var differ []claim
-	for i, claim := range claims {
-		if !same[i] {
-			differ = append(differ, claim)
-		}
-	}
-	return differ, nil
-}
-
-func indexOf(claims []claim) map[string]int {
-	index := make(map[string]int, len(claims))
-	for i, claim := range claims {
-		index[claim.key] = i
-	}
-	return index
-}
-
-// look looks at each key: its ledger row and its row.
-func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
-	pks := make([]json.RawMessage, len(claims))
-	for i, claim := range claims {
-		pks[i] = json.RawMessage(claim.pk)
-	}
-	kept, err := c.rep.Lookup(ctx, c.model, pks, c.names != nil)
-	if err != nil {
-		return nil, err
-	}
-	var differ []claim
-	for i, claim := range claims {
-		hashes := map[string]string(nil)
-		if c.names != nil && kept[i].Row.IsValid() {
-			if hashes, err = c.hashes(kept[i]); err != nil {
-				return nil, err
-			}
-		}
-		if c.differs(claim, kept[i], hashes) {
-			differ = append(differ, claim)
-		}
-	}
-	return differ, nil
 }
 
 // differs says that what is kept is neither what the master had nor newer.

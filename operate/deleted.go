@@ -66,7 +66,7 @@ func keysOf(ctx context.Context, rep *replica.Replica, model string, o Options) 
 		}
 		last := ""
 		for {
-			page, err := rep.Live(ctx, model, replica.Span{After: last}, size, outbox.HasIntegerKeys(shape.Table))
+			page, err := rep.Live(ctx, model, replica.Span{After: last}, size)
 			pks := make([]json.RawMessage, len(page))
 			for i, kept := range page {
 				pks[i] = outbox.KeyJSON(shape.Table, kept.Key)

@@ -30,63 +30,124 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	if err != nil {
 		return 0, err
 	}
-	p := o.pace()
-	to := newOut(w, newHeader(model, ""))
-	to.opened = o.After != nil
-	selection := outbox.Selection{
-		Where: where, After: o.After, PageSize: o.pageSize(diffPage), AnyOrder: !o.Content && o.After == nil && o.Reached == nil,
+	l := lister{
+		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), out: newOut(w, newHeader(model, "")),
+		selection: outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage)},
 	}
-	read := box.Revisions
-	if o.Content {
-		selection.PageSize, read = o.pageSize(statePage), box.Instances
-	} else if err := o.announce(ctx, box, model, selection, to); err != nil {
-		return 0, err
+	l.out.opened = o.After != nil
+	if err := l.run(ctx); err != nil {
+		return l.pace.done, fmt.Errorf("diff %s: %w", model, err)
 	}
-	var names []string
-	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] { return read(ctx, model, selection) })
-	for page, err := range pages {
+	return l.pace.done, nil
+}
+
+// lister writes the lines of DiffMaster.
+type lister struct {
+	DiffMasterOptions
+	box       *outbox.Box
+	model     string
+	selection outbox.Selection
+	pace      *pace
+	out       *out
+	names     []string // of the fields that are hashed, once an instance has told
+}
+
+func (l *lister) run(ctx context.Context) error {
+	if l.Content {
+		l.selection.PageSize = l.pageSize(statePage)
+		return l.instances(ctx, l.box.Instances)
+	}
+	if err := l.announce(ctx); err != nil {
+		return err
+	}
+	if l.selection.Where == nil && l.After == nil && l.Reached == nil {
+		pages, err := l.box.Listing(ctx, l.model, l.selection.PageSize)
 		if err != nil {
-			return p.done, fmt.Errorf("diff %s: %w", model, err)
+			return err
+		}
+		if pages != nil {
+			return l.ledger(ctx, pages)
+		}
+	}
+	return l.instances(ctx, l.box.Revisions)
+}
+
+// announce writes the first line as soon as it is known that others follow: the next stage has to look at its ledger too.
+func (l *lister) announce(ctx context.Context) error {
+	first := l.selection
+	first.PageSize = 1
+	for page, err := range l.box.Revisions(ctx, l.model, first) {
+		if err != nil {
+			return err
+		}
+		if len(page) > 0 { // not a row that is kept from replicas
+			l.out.open()
+			return l.out.Flush()
+		}
+	}
+	return nil
+}
+
+// ledger writes what the ledger has, in its own words.
+func (l *lister) ledger(ctx context.Context, pages iter.Seq2[outbox.Pairs, error]) error {
+	for page, err := range ahead(ctx, func(context.Context) iter.Seq2[outbox.Pairs, error] { return pages }) {
+		if err != nil {
+			return err
+		}
+		l.out.open()
+		_, _ = l.out.WriteString("[[") // Flush returns the error
+		_, _ = l.out.WriteString(page.Text)
+		_, _ = l.out.WriteString("]]\n")
+		if err := l.out.Flush(); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		if err := l.pace.add(ctx, page.Count); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// instances writes what read reads.
+func (l *lister) instances(
+	ctx context.Context, read func(context.Context, string, outbox.Selection) iter.Seq2[[]outbox.Instance, error],
+) error {
+	pages := func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] { return read(ctx, l.model, l.selection) }
+	for page, err := range ahead(ctx, pages) {
+		if err != nil {
+			return err
 		}
 		if len(page) == 0 {
 			continue
 		}
-		if o.Content && names == nil {
-			if names, err = fieldNames(page[0].Data); err != nil {
-				return p.done, fmt.Errorf("diff %s: key %s: %w", model, page[0].Key, err)
-			}
-			to.header.more = announcesContent + strings.Join(names, " ")
+		if err := l.begin(page[0]); err != nil {
+			return err
 		}
-		to.open()
-		if err := to.revisions(page, names); err != nil {
-			return p.done, fmt.Errorf("diff %s: write: %w", model, err)
+		if err := l.out.revisions(page, l.names); err != nil {
+			return fmt.Errorf("write: %w", err)
 		}
-		if o.Reached != nil {
-			if err := o.Reached(page[len(page)-1].PK); err != nil {
-				return p.done, err
+		if l.Reached != nil {
+			if err := l.Reached(page[len(page)-1].PK); err != nil {
+				return err
 			}
 		}
-		if err := p.add(ctx, len(page)); err != nil {
-			return p.done, err
+		if err := l.pace.add(ctx, len(page)); err != nil {
+			return err
 		}
 	}
-	return p.done, nil
+	return nil
 }
 
-// announce writes the first line as soon as it is known that others follow: the next stage has to look at its ledger too.
-func (o DiffMasterOptions) announce(
-	ctx context.Context, box *outbox.Box, model string, s outbox.Selection, to *out,
-) error {
-	s.PageSize, s.AnyOrder = 1, false
-	for page, err := range box.Revisions(ctx, model, s) {
-		if err != nil {
-			return fmt.Errorf("diff %s: %w", model, err)
+// begin writes the first line, which with content says what the first instance has.
+func (l *lister) begin(first outbox.Instance) error {
+	if l.Content && l.names == nil {
+		var err error
+		if l.names, err = fieldNames(first.Data); err != nil {
+			return fmt.Errorf("key %s: %w", first.Key, err)
 		}
-		if len(page) > 0 { // not a row that is kept from replicas
-			to.open()
-			return to.Flush()
-		}
+		l.out.header.more = announcesContent + strings.Join(l.names, " ")
 	}
+	l.out.open()
 	return nil
 }
 

@@ -48,6 +48,14 @@ type Seat struct {
 	Guest string
 }
 
+// Tag has a text for a key.
+type Tag struct {
+	bun.BaseModel `bun:"table:tags"`
+
+	Name  string `bun:",pk,type:varchar(100)"`
+	Color string
+}
+
 // service is a master and a replica, each with a database of its own.
 type service struct {
 	*testing.T
@@ -68,11 +76,11 @@ func each(t *testing.T, test func(s *service)) {
 
 func newService(t *testing.T, master, copies *bun.DB) *service {
 	s := &service{T: t, master: master, copies: copies}
-	for _, table := range []any{(*Account)(nil), (*Seat)(nil)} {
+	for _, table := range []any{(*Account)(nil), (*Seat)(nil), (*Tag)(nil)} {
 		_, err := master.NewCreateTable().Model(table).Exec(t.Context())
 		require.NoError(t, err)
 	}
-	for _, table := range []any{(*AccountCopy)(nil), (*Seat)(nil)} {
+	for _, table := range []any{(*AccountCopy)(nil), (*Seat)(nil), (*Tag)(nil)} {
 		_, err := copies.NewCreateTable().Model(table).Exec(t.Context())
 		require.NoError(t, err)
 	}
@@ -81,11 +89,13 @@ func newService(t *testing.T, master, copies *bun.DB) *service {
 	require.NoError(t, err)
 	require.NoError(t, outbox.Register[Account](s.box, "account"))
 	require.NoError(t, outbox.Register[Seat](s.box, "seat"))
+	require.NoError(t, outbox.Register[Tag](s.box, "tag"))
 	require.NoError(t, s.box.Migrate(t.Context()))
 	s.rep, err = replica.New(copies, replica.Config{Queue: "replica_a", Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	require.NoError(t, replica.Register[AccountCopy](s.rep, "account", replica.Rename("name", "title")))
 	require.NoError(t, replica.Register[Seat](s.rep, "seat"))
+	require.NoError(t, replica.Register[Tag](s.rep, "tag"))
 	require.NoError(t, s.rep.Migrate(t.Context()))
 	return s
 }

@@ -56,5 +56,5 @@ func (c *comparer) settled() int {
 	if len(c.suspects) > 0 {
 		return c.suspects[0].line - 1
 	}
-	return c.lines
+	return c.looked
 }

@@ -37,9 +37,6 @@ type Selection struct {
 	After json.RawMessage
 	// PageSize is how many rows are read, and held in memory, at once. Default 1000.
 	PageSize int
-	// AnyOrder lets Revisions come in the order of the ledger, where the ledger alone can tell: that is faster. Then After
-	// must be nil.
-	AnyOrder bool
 }
 
 const defaultPage = 1000
@@ -76,20 +73,7 @@ func (b *Box) Instances(ctx context.Context, model string, s Selection) iter.Seq
 
 // Revisions is Instances without Data and Updated, and faster.
 func (b *Box) Revisions(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
-	return func(yield func([]Instance, error) bool) {
-		if s.AnyOrder && s.Where == nil && s.After == nil {
-			pages, err := b.ledgerPages(ctx, model, s)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if pages != nil {
-				pages(yield)
-				return
-			}
-		}
-		b.pages(ctx, model, s, false)(yield)
-	}
+	return b.pages(ctx, model, s, false)
 }
 
 // Lookup returns those of the instances with the given primary keys that exist and are sent, without Data. A key that no
@@ -233,41 +217,6 @@ func (b *Box) instances(
 		instances[i] = Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision, Updated: k.Updated, Data: states[i]}
 	}
 	return instances, nil
-}
-
-// ledgerPages reads the ledger alone, if it speaks for the table; nil if it does not.
-func (b *Box) ledgerPages(ctx context.Context, id string, s Selection) (iter.Seq2[[]Instance, error], error) {
-	m, err := b.modelOfID(id)
-	if err != nil || len(m.table.PKs) > 1 || m.filter != nil {
-		return nil, err
-	}
-	pk := m.table.PKs[0]
-	speaks, err := b.store.LedgerSpeaksFor(ctx, b.db, store.Outbox, id, string(m.table.SQLName), string(pk.SQLName))
-	if err != nil || !speaks {
-		return nil, err
-	}
-	size := s.PageSize
-	if size <= 0 {
-		size = defaultPage
-	}
-	return func(yield func([]Instance, error) bool) {
-		last := ""
-		for {
-			known, err := b.store.Live(ctx, b.db, store.Outbox, id, store.Range{After: last}, size, HasIntegerKeys(m.table))
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			instances := make([]Instance, len(known))
-			for i, k := range known {
-				instances[i] = Instance{PK: KeyJSON(m.table, k.Key), Key: k.Key, Revision: k.Revision}
-			}
-			if len(known) > 0 && !yield(instances, nil) || len(known) < size {
-				return
-			}
-			last = known[len(known)-1].Key
-		}
-	}, nil
 }
 
 // marksOf reads primary keys as the wire has them.

@@ -179,13 +179,25 @@ type Span struct {
 // KeyRevision is a key with its revision.
 type KeyRevision = store.KeyRevision
 
-// Live returns up to limit keys that the ledger has as live. integers says that all keys of the model are integers.
-func (r *Replica) Live(ctx context.Context, model string, s Span, limit int, integers bool) ([]KeyRevision, error) {
-	page, err := r.store.Live(ctx, r.db, store.Replica, model, store.Range(s), limit, integers)
+// Live returns up to limit keys that the ledger has as live.
+func (r *Replica) Live(ctx context.Context, model string, s Span, limit int) ([]KeyRevision, error) {
+	page, err := r.store.Live(ctx, r.db, store.Replica, model, store.Range(s), limit)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
 	return page, nil
+}
+
+// Pairs are keys with their revisions in the words of a line of a diff, but for its outer brackets: 1,0],[2,5.
+type Pairs = store.Pairs
+
+// Pairs is Live for a model whose keys are integers, and cheaper.
+func (r *Replica) Pairs(ctx context.Context, model string, s Span, limit int) (Pairs, error) {
+	pairs, err := r.store.Pairs(ctx, r.db, store.Replica, model, store.Range(s), limit)
+	if err != nil {
+		return pairs, fmt.Errorf("replica: %w", err)
+	}
+	return pairs, nil
 }
 
 // Keys reads the rows of a mirrored model, their primary keys only, page by page in its order. where, if not nil, narrows

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -63,13 +62,6 @@ func (s *Store) known(
 	return known, nil
 }
 
-// Range is a part of a ledger in the order of the database; an empty end is open. AnyOrder spares the database to sort
-// what it found.
-type Range struct {
-	From, After, To string
-	AnyOrder        bool
-}
-
 // byLength brings integers into their order, and those of one length together.
 func byLength(a, b string) int {
 	if c := cmp.Compare(len(a), len(b)); c != 0 {
@@ -88,78 +80,6 @@ func among(keys []string) (condition string, args []any) {
 		}
 	}
 	return `"key" IN (?) AND "key" >= ? AND "key" <= ?`, []any{bun.List(keys), first, last}
-}
-
-// KeyRevision is a key with its revision.
-type KeyRevision struct {
-	Key      string
-	Revision int64
-}
-
-// Live returns up to limit live keys of a model within a range, in the order of the database, with their revisions and
-// nothing else. integers says that all keys are integers.
-func (s *Store) Live(
-	ctx context.Context, tx bun.IDB, side Side, model string, r Range, limit int, integers bool,
-) (page []KeyRevision, err error) {
-	condition, args := "model = ? AND NOT deleted", []any{s.ledger(side), model}
-	for _, end := range []struct{ operator, key string }{{">=", r.From}, {">", r.After}, {"<=", r.To}} {
-		if end.key != "" {
-			condition, args = condition+` AND "key" `+end.operator+` ?`, append(args, end.key)
-		}
-	}
-	if !r.AnyOrder {
-		condition += ` ORDER BY "key"`
-	}
-	query := s.sql(`SELECT "key", revision FROM ? WHERE ` + condition + ` LIMIT ?`)
-	args = append(args, limit)
-	if join := s.dialect.joinTexts(); join != "" && integers {
-		page, err = s.liveAtOnce(ctx, tx, join, query, args)
-	} else {
-		page, err = s.liveRows(ctx, tx, query, args)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the live keys of %s: %w", model, err)
-	}
-	return page, nil
-}
-
-// liveAtOnce reads a page as one row of two texts: for rows this small, a row each costs more than what is in it.
-func (s *Store) liveAtOnce(ctx context.Context, tx bun.IDB, join, query string, args []any) ([]KeyRevision, error) {
-	of := func(text string) string { return strings.ReplaceAll(join, "TEXT", text) }
-	var n int
-	var keys, revisions *string
-	err := tx.QueryRowContext(ctx, "SELECT count(*), "+of(s.sql(`"key"`))+", "+of("CAST(revision AS text)")+
-		" FROM ("+query+") AS page", args...).Scan(&n, &keys, &revisions)
-	if err != nil || n == 0 {
-		return nil, err
-	}
-	page := make([]KeyRevision, n)
-	for i := range page {
-		var revision string
-		page[i].Key, *keys, _ = strings.Cut(*keys, ",")
-		revision, *revisions, _ = strings.Cut(*revisions, ",")
-		if page[i].Revision, err = strconv.ParseInt(revision, 10, 64); err != nil {
-			return nil, err
-		}
-	}
-	return page, nil
-}
-
-func (s *Store) liveRows(ctx context.Context, tx bun.IDB, query string, args []any) ([]KeyRevision, error) {
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	var page []KeyRevision
-	for rows.Next() {
-		var k KeyRevision
-		if err := rows.Scan(&k.Key, &k.Revision); err != nil {
-			return nil, err
-		}
-		page = append(page, k)
-	}
-	return page, rows.Err()
 }
 
 func (s *Store) lookUp(
@@ -184,25 +104,6 @@ func (s *Store) lookUp(
 		known = append(known, k)
 	}
 	return known, rows.Err()
-}
-
-// LedgerSpeaksFor says that the live keys of a model's ledger are the keys of its table, by count and sum of hashes
-// that both are read for in one statement, so that writes going on do not matter. Then a diff reads the ledger alone.
-// false may also mean that the database has no cheap way to tell. table and column are quoted.
-func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, model, table, column string) (bool, error) {
-	digest := s.dialect.digest()
-	if digest == "" {
-		return false, nil
-	}
-	of := func(text string) string { return strings.ReplaceAll(digest, "TEXT", text) }
-	var same bool
-	err := tx.QueryRowContext(ctx, s.sql(`SELECT (SELECT `+of("CAST("+column+" AS text)")+` FROM ?) =
-		(SELECT `+of(`"key"`)+` FROM ? WHERE model = ? AND NOT deleted)`),
-		bun.Safe(table), s.ledger(side), model).Scan(&same)
-	if err != nil {
-		return false, fmt.Errorf("compare the ledger of %s with its table: %w", model, err)
-	}
-	return same, nil
 }
 
 // Adopt gives rows that were there before cqrsync their ledger row: revision 0, of which no message was made. Keys that

@@ -99,5 +99,5 @@ func (mysql) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"
 }
 
-// joinTexts: GROUP_CONCAT cuts off at group_concat_max_len.
-func (mysql) joinTexts() string { return "" }
+// joinPairs: GROUP_CONCAT cuts off at group_concat_max_len.
+func (mysql) joinPairs() string { return "" }

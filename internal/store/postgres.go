@@ -137,4 +137,6 @@ func (postgres) plainColumns() string {
 // digest sums a 64-bit hash.
 func (postgres) digest() string { return "ROW(count(*), sum(hashtextextended(TEXT, 0)))" }
 
-func (postgres) joinTexts() string { return "string_agg(TEXT, ',')" }
+func (postgres) joinPairs() string {
+	return `coalesce(string_agg("key" || ',' || revision, '],['), '')`
+}

@@ -147,8 +147,9 @@ type sqlDialect interface {
 	onConflict(key string) string
 	// proposed is, after onConflict, the value that the INSERT would have given the column.
 	proposed(col string) string
-	// joinTexts is an aggregate that joins the texts TEXT of rows with commas in the rows' order; or empty.
-	joinTexts() string
+	// joinPairs is an aggregate that makes the text of Pairs of rows, in their order; or empty. For rows this small, a row
+	// each costs more than what is in it.
+	joinPairs() string
 	// digest are columns that tell two sets of texts apart, of the expression TEXT, as one value; or empty.
 	digest() string
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.

@@ -31,6 +31,8 @@ func Replica(t *testing.T, newURL func(testing.TB) string) {
 		"a parent releases what waits for it":        releasesWaiting,
 		"old tombstones are collected":               collectsTombstones,
 		"the ledger tells revisions and times":       tellsRevisions,
+		"live keys are listed with revisions":        listsLiveKeys,
+		"a ledger speaks for its table or not":       comparesLedgerAndTable,
 		"the catalog knows a table":                  knowsTables,
 		"a dead letter is the whole message":         keepsWholeDeadLetter,
 		"a dead letter may hold any bytes":           keepsAnyBytes,

@@ -1,0 +1,156 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/cqrsync/cqrsync/replica"
+)
+
+// looked is a line after the first look.
+type looked struct {
+	compared int
+	differ   []claim
+}
+
+// looks takes the first look at each line; the next one is read meanwhile.
+func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error] {
+	lines := ahead(ctx, func(context.Context) iter.Seq2[numbered, error] { return c.lines(in) })
+	return func(yield func(looked, error) bool) {
+		for line, err := range lines {
+			var l looked
+			if err == nil {
+				l, err = c.skim(ctx, line)
+			}
+			if !yield(l, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// numbered is a line with its number.
+type numbered struct {
+	number int
+	text   string
+}
+
+// lines reads the lines that are not to be skipped.
+func (c *comparer) lines(in *lines) iter.Seq2[numbered, error] {
+	return func(yield func(numbered, error) bool) {
+		for skip := c.options.SkipLines; ; skip-- {
+			line, ok, err := in.next()
+			if err == nil && !ok {
+				return
+			}
+			if err == nil && skip > 0 {
+				continue
+			}
+			if !yield(numbered{in.number, string(line)}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// skim takes the cheapest look at a line that tells enough.
+func (c *comparer) skim(ctx context.Context, line numbered) (looked, error) {
+	if c.repeats {
+		if n, same, err := c.repeated(ctx, line.text); err != nil || same {
+			return looked{compared: n}, err
+		}
+	}
+	claims, err := c.parse(line)
+	if err != nil {
+		return looked{}, err
+	}
+	differ, err := c.walk(ctx, claims)
+	if len(differ) == 0 {
+		c.repeats = false // the same in other words: the order of a master that is not ours
+	}
+	return looked{len(claims), differ}, err
+}
+
+// repeated says that the ledger has just what the line says, from its first key on, and how many keys these are. That
+// takes neither of them apart.
+func (c *comparer) repeated(ctx context.Context, line string) (n int, same bool, err error) {
+	text, opened := strings.CutPrefix(line, "[[")
+	text, closed := strings.CutSuffix(text, "]]")
+	first, _, _ := strings.Cut(text, ",")
+	if !opened || !closed || !isInteger(first) {
+		return 0, false, nil
+	}
+	n = strings.Count(text, "],[") + 1
+	kept, err := c.rep.Pairs(ctx, c.model, replica.Span{From: first}, n)
+	return n, kept == replica.Pairs{Text: text, Count: n}, err
+}
+
+func (c *comparer) parse(line numbered) ([]claim, error) {
+	claims, err := parseClaims(line.text, c.names != nil)
+	if err == nil {
+		err = checkHashes(claims, c.names)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("line %d: %w", line.number, err)
+	}
+	return claims, nil
+}
+
+// walk looks at all keys of a line with one walk through the ledger, where that tells enough, and returns those that
+// seem to differ. The order of texts in Go may be another one than the database's: then more keys seem to.
+func (c *comparer) walk(ctx context.Context, claims []claim) ([]claim, error) {
+	if !c.speaks || len(claims) == 0 {
+		return c.look(ctx, claims)
+	}
+	first, last := claims[0].key, claims[0].key
+	for _, claim := range claims[1:] {
+		first, last = min(first, claim.key), max(last, claim.key)
+	}
+	most := len(claims) + len(claims)/4 + 1000 // more lie between where the keys are few of many
+	kept, err := c.rep.Live(ctx, c.model, replica.Span{From: first, To: last, AnyOrder: true}, most)
+	if err != nil {
+		return nil, err
+	}
+	if len(kept) == most {
+		return c.look(ctx, claims)
+	}
+	revisions := make(map[string]int64, len(kept))
+	for _, k := range kept {
+		revisions[k.Key] = k.Revision
+	}
+	var differ []claim
+	for _, claim := range claims {
+		if revision, live := revisions[claim.key]; !live || revision != claim.revision {
+			differ = append(differ, claim)
+		}
+	}
+	return differ, nil
+}
+
+// look looks at each key: its ledger row and its row.
+func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
+	pks := make([]json.RawMessage, len(claims))
+	for i, claim := range claims {
+		pks[i] = json.RawMessage(claim.pk)
+	}
+	kept, err := c.rep.Lookup(ctx, c.model, pks, c.names != nil)
+	if err != nil {
+		return nil, err
+	}
+	var differ []claim
+	for i, claim := range claims {
+		hashes := map[string]string(nil)
+		if c.names != nil && kept[i].Row.IsValid() {
+			if hashes, err = c.hashes(kept[i]); err != nil {
+				return nil, err
+			}
+		}
+		if c.differs(claim, kept[i], hashes) {
+			differ = append(differ, claim)
+		}
+	}
+	return differ, nil
+}
