@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/cqrsync/cqrsync/envelope"
 )
@@ -29,15 +28,15 @@ func (r *Replica) Apply(ctx context.Context, messages []*envelope.Message) ([]Re
 		return nil, err
 	}
 	items := make([]*item, len(messages))
-	var pending sync.WaitGroup
-	pending.Add(len(messages))
+	var unfinished countdown
+	unfinished.Add(len(messages))
 	for i, m := range messages {
-		it := &item{ctx: ctx, message: m, strict: true, done: func(*item) { pending.Done() }}
+		it := &item{ctx: ctx, message: m, strict: true, from: &unfinished}
 		r.examine(it)
 		items[i] = it
 	}
 	r.submit(slices.Clone(items)...)
-	pending.Wait()
+	unfinished.Wait()
 	results := make([]Result, len(items))
 	for i, it := range items {
 		results[i] = Result{it.outcome, it.outcome.effective(), it.result}

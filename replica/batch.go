@@ -255,6 +255,7 @@ func (b *batch) finish() {
 		b.arrived.tell(c)
 	}
 	b.waiting.release(b.Replica, parents)
+	var ended []*item
 	for _, c := range b.chains {
 		if slices.Contains(b.deferred, c) {
 			continue
@@ -264,9 +265,10 @@ func (b *batch) finish() {
 				go b.endLater(it)
 				continue
 			}
-			b.end(it, it.outcome, it.result)
+			ended = append(ended, it)
 		}
 	}
+	b.endAll(ended)
 	b.chains, b.deferred = b.deferred, nil
 }
 

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -15,10 +18,12 @@ import (
 
 // item is one message from its delivery to its end.
 type item struct {
-	ctx     context.Context // when it ends, whoever delivered waits no more
-	body    []byte
-	headers map[string]string
-	uuid    string
+	ctx      context.Context // when it ends, whoever delivered waits no more
+	from     deliverer
+	delivery *message.Message // nil where it came otherwise
+	body     []byte
+	headers  map[string]string
+	uuid     string
 
 	message *envelope.Message // nil where the body cannot be read
 	binding *binding          // nil where the model is unknown
@@ -32,11 +37,18 @@ type item struct {
 	called   bool           // the HandleFunc was called, and callErr is its answer
 	callErr  error
 
-	// What became of it, once done is called.
+	// What became of it, once from is told.
 	outcome Outcome
 	result  error
-	done    func(*item)
 }
+
+// deliverer submits items and is told what became of them; of a transaction's together, so that their acks cost little.
+type deliverer interface{ ended(items []*item) }
+
+// countdown is a deliverer that waits for all its items.
+type countdown struct{ sync.WaitGroup }
+
+func (c *countdown) ended(items []*item) { c.Add(-len(items)) }
 
 // maxKey is how many characters a key may have: what the ledger's index takes on every database.
 const maxKey = 512
@@ -129,11 +141,22 @@ func (r *Replica) submit(items ...*item) {
 	r.inbox.add(ours...)
 }
 
-// end settles the item, once.
+// end settles an item, once.
 func (r *Replica) end(it *item, outcome Outcome, err error) {
 	it.outcome, it.result = outcome, err
-	r.count(outcome)
-	it.done(it)
+	r.endAll([]*item{it})
+}
+
+// endAll settles items whose outcome is known, once.
+func (r *Replica) endAll(items []*item) {
+	byDeliverer := make(map[deliverer][]*item, 1)
+	for _, it := range items {
+		r.count(it.outcome)
+		byDeliverer[it.from] = append(byDeliverer[it.from], it)
+	}
+	for from, items := range byDeliverer {
+		from.ended(items)
+	}
 }
 
 // returnPause is how long a message that could not even be kept stays here before the broker has it back, and at once

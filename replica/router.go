@@ -22,10 +22,11 @@ func (r *Replica) Handler() message.NoPublishHandlerFunc {
 	}
 	return func(delivery *message.Message) error {
 		it := r.read(delivery.Context(), delivery.UUID, delivery.Payload, delivery.Metadata)
-		done := make(chan struct{})
-		it.done = func(*item) { close(done) }
+		var unfinished countdown
+		unfinished.Add(1)
+		it.from = &unfinished
 		r.submit(it)
-		<-done
+		unfinished.Wait()
 		if it.outcome == Returned {
 			return it.result
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +84,7 @@ func (r *Replica) checkTables(ctx context.Context) error {
 type subscription struct {
 	*Replica
 	topic      string
-	subscribe  func(context.Context) (<-chan *message.Message, error)
+	subscribe  func(context.Context) (transport.Subscription, error)
 	subscribed func()
 }
 
@@ -91,21 +92,44 @@ type subscription struct {
 // them. A stock subscriber waits for every ack; it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
 	for _, b := range r.order {
-		if windowed, ok := subscriber.(transport.WindowSubscriber); ok {
-			all = append(all, &subscription{Replica: r, topic: b.model,
-				subscribe: func(ctx context.Context) (<-chan *message.Message, error) {
-					return windowed.SubscribeWindow(ctx, b.model, r.window())
-				}})
-			continue
-		}
-		for range r.config.Workers {
-			all = append(all, &subscription{Replica: r, topic: b.model,
-				subscribe: func(ctx context.Context) (<-chan *message.Message, error) {
-					return subscriber.Subscribe(ctx, b.model)
-				}})
+		subscribe, n := r.subscribe(subscriber, b.model)
+		for range n {
+			all = append(all, &subscription{Replica: r, topic: b.model, subscribe: subscribe})
 		}
 	}
 	return all
+}
+
+// subscribe is how to subscribe to a topic, and how often.
+func (r *Replica) subscribe(
+	subscriber message.Subscriber, topic string,
+) (subscribe func(context.Context) (transport.Subscription, error), n int) {
+	switch s := subscriber.(type) {
+	case transport.BatchSubscriber:
+		return func(ctx context.Context) (transport.Subscription, error) {
+			return s.SubscribeBatch(ctx, topic, r.window())
+		}, 1
+	case transport.WindowSubscriber:
+		return func(ctx context.Context) (transport.Subscription, error) {
+			messages, err := s.SubscribeWindow(ctx, topic, r.window())
+			return transport.Subscription{Messages: messages, Settle: settleEach}, err
+		}, 1
+	default:
+		return func(ctx context.Context) (transport.Subscription, error) {
+			messages, err := s.Subscribe(ctx, topic)
+			return transport.Subscription{Messages: messages, Settle: settleEach}, err
+		}, r.config.Workers
+	}
+}
+
+// settleEach is for subscribers that look at each message's own ack.
+func settleEach(acked, returned []*message.Message) {
+	for _, delivery := range acked {
+		delivery.Ack()
+	}
+	for _, delivery := range returned {
+		delivery.Nack()
+	}
 }
 
 // window is one subscription's share of Config.Window.
@@ -156,51 +180,59 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 // consume subscribes and hands over messages until the channel closes or ctx ends, and says whether there were any. The
 // subscription outlives ctx until the messages in flight are acknowledged: an ack that comes after it is worth nothing.
 func (s *subscription) consume(ctx context.Context) (some bool, err error) {
-	subscription, end := context.WithCancel(context.WithoutCancel(ctx))
+	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
-	messages, err := s.subscribe(subscription)
+	in := &intake{log: s.log}
+	in.Subscription, err = s.subscribe(subscribed)
 	connecting()
 	if err != nil {
 		return false, err
 	}
 	s.subscribed()
-	var inFlight sync.WaitGroup
 	for open := true; open; {
 		var delivery *message.Message
 		select {
 		case <-ctx.Done():
 			open = false
-		case delivery, open = <-messages:
+		case delivery, open = <-in.Messages:
 		}
 		if delivery == nil {
 			continue
 		}
 		some = true
-		inFlight.Add(1)
-		s.submit(s.delivered(ctx, delivery, inFlight.Done))
+		in.unsettled.Add(1)
+		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
+		it.delivery, it.from = delivery, in
+		s.submit(it)
 	}
-	inFlight.Wait()
+	in.unsettled.Wait()
 	end()
-	for delivery := range messages { // on its way when the reading stopped
-		delivery.Nack()
+	for delivery := range in.Messages { // on its way when the reading stopped
+		in.Settle(nil, []*message.Message{delivery})
 	}
 	return some, nil
 }
 
-// delivered makes an item of a delivery, which ends with its ack or nack.
-func (s *subscription) delivered(ctx context.Context, delivery *message.Message, done func()) *item {
-	it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
-	it.done = func(it *item) {
-		defer done()
+// intake is what one subscription delivers, until it is acknowledged or returned.
+type intake struct {
+	transport.Subscription
+	log       *slog.Logger
+	unsettled sync.WaitGroup
+}
+
+func (in *intake) ended(items []*item) {
+	var acked, returned []*message.Message
+	for _, it := range items {
 		if it.outcome == Returned {
-			s.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
-			delivery.Nack()
-			return
+			in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			returned = append(returned, it.delivery)
+		} else {
+			acked = append(acked, it.delivery)
 		}
-		delivery.Ack()
 	}
-	return it
+	in.Settle(acked, returned)
+	in.unsettled.Add(-len(items))
 }
 
 // valued is a context with the values of another one.

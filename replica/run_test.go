@@ -286,3 +286,64 @@ func TestWindowIsAppliedTogether(t *testing.T) {
 		})
 	}
 }
+
+// inBatches makes a BatchSubscriber of one that looks at single acks, and counts what it is told.
+type inBatches struct {
+	transport.WindowSubscriber
+	settled, acked, returned atomic.Int64
+}
+
+func (s *inBatches) SubscribeBatch(ctx context.Context, topic string, window int) (transport.Subscription, error) {
+	messages, err := s.SubscribeWindow(ctx, topic, window)
+	return transport.Subscription{Messages: messages, Settle: func(acked, returned []*message.Message) {
+		s.settled.Add(1)
+		for _, msg := range acked {
+			s.acked.Add(1)
+			msg.Ack()
+		}
+		for _, msg := range returned {
+			s.returned.Add(1)
+			msg.Nack()
+		}
+	}}, err
+}
+
+func TestAcksOfATransactionComeTogether(t *testing.T) {
+	const messages = 300
+	broker := memory.New()
+	subscriber := &inBatches{WindowSubscriber: broker.Subscriber(queue)}
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	stop := run(t, f.Replica, subscriber)
+	await(t, f.Running())
+	for id := range int64(messages) {
+		require.NoError(t, broker.Publisher().Publish("note", delivery(t, save(id, 0, "a"))))
+	}
+	require.Eventually(t, func() bool { return f.Stats().Applied == messages }, time.Minute, time.Millisecond)
+	require.NoError(t, stop())
+	require.NoError(t, subscriber.Close())
+	require.EqualValues(t, messages, subscriber.acked.Load())
+	require.Zero(t, subscriber.returned.Load())
+	require.Equal(t, f.Transactions(), subscriber.settled.Load())
+}
+
+func TestWhatCannotBeParkedGoesBackToTheBroker(t *testing.T) {
+	broker := memory.New()
+	subscriber := &inBatches{WindowSubscriber: broker.Subscriber(queue)}
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	_, err := f.db.ExecContext(t.Context(), "ALTER TABLE replica_dead_letters RENAME TO elsewhere")
+	require.NoError(t, err)
+	stop := run(t, f.Replica, subscriber)
+	await(t, f.Running())
+	poison := message.NewMessage("poison", []byte("{"))
+	require.NoError(t, broker.Publisher().Publish("note", poison, delivery(t, save(1, 0, "a"))))
+	require.Eventually(t, func() bool { return f.Stats().Applied == 1 }, time.Minute, time.Millisecond)
+	require.NoError(t, stop())
+	require.EqualValues(t, 1, subscriber.acked.Load())
+	require.EqualValues(t, 1, subscriber.returned.Load())
+	messages, err := subscriber.Subscribe(t.Context(), "note")
+	require.NoError(t, err)
+	require.Equal(t, poison.UUID, await(t, messages).UUID)
+	require.NoError(t, subscriber.Close())
+}

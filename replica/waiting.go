@@ -119,19 +119,19 @@ func (r *Replica) retryDue(ctx context.Context) (time.Duration, error) {
 
 // again applies claimed messages and returns when each has its new fate.
 func (r *Replica) again(ctx context.Context, claimed []store.Waiting) {
-	var pending sync.WaitGroup
+	var unfinished countdown
 	items := make([]*item, len(claimed))
-	pending.Add(len(items))
+	unfinished.Add(len(items))
 	for i, w := range claimed {
 		it := r.read(ctx, "", w.Body, w.Metadata)
 		it.attempts = w.Attempts
 		state := w.Applied
 		it.claimed = &state
-		it.done = func(*item) { pending.Done() }
+		it.from = &unfinished
 		items[i] = it
 	}
 	r.submit(items...)
-	pending.Wait()
+	unfinished.Wait()
 }
 
 // Waiting returns how many messages wait for another try, per model.

@@ -1,4 +1,4 @@
-// Package transport is the seam between cqrsync and a message broker: Watermill's Publisher and Subscriber, and two
+// Package transport is the seam between cqrsync and a message broker: Watermill's Publisher and Subscriber, and three
 // optional abilities beside them. One package per broker stands below; package transport/open picks one by URL.
 //
 // A stock Watermill publisher or subscriber works everywhere, only slower.
@@ -53,6 +53,23 @@ type WindowSubscriber interface {
 	message.Subscriber
 	// SubscribeWindow is Subscribe with room for window (at least 1) unacknowledged messages.
 	SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error)
+}
+
+// BatchSubscriber is a WindowSubscriber that can be told of many messages at once what became of them. A transaction's
+// worth of acks then costs the broker about as much as one, and no goroutine waits for each message.
+type BatchSubscriber interface {
+	WindowSubscriber
+	// SubscribeBatch is SubscribeWindow for a consumer that calls Settle: the messages' own Ack and Nack do nothing.
+	SubscribeBatch(ctx context.Context, topic string, window int) (Subscription, error)
+}
+
+// Subscription is how a consumer receives messages and answers for them.
+type Subscription struct {
+	// Messages is closed when the subscription has ended.
+	Messages <-chan *message.Message
+	// Settle acknowledges messages, and gives others back to the queue. It is safe for concurrent use; what has been settled
+	// already, or was handed out by another subscription, is passed over.
+	Settle func(acked, returned []*message.Message)
 }
 
 // Ended returns why nothing more may be sent under ctx, nil while something may. A publisher asks before each message. It

@@ -18,6 +18,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -300,11 +301,15 @@ func (b *replicaBench) cqrsync(ctx context.Context, c consumption) (err error) {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	subscriber, err := open.Subscriber(address, c.queue, open.Options{Logger: logger})
+	opened, err := open.Subscriber(address, c.queue, open.Options{Logger: logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, subscriber.Close()) }()
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	subscriber, ok := opened.(transport.BatchSubscriber)
+	if !ok {
+		return fmt.Errorf("%T takes single acks only", opened)
+	}
 	rep, err := replica.New(b.db, replica.Config{Queue: c.queue, Workers: c.workers, Logger: logger})
 	if err != nil {
 		return err
@@ -312,5 +317,5 @@ func (b *replicaBench) cqrsync(ctx context.Context, c consumption) (err error) {
 	if err := replica.Register[orderCopy](rep, "order"); err != nil {
 		return err
 	}
-	return rep.Run(ctx, &watched{WindowSubscriber: subscriber, acked: c.acked})
+	return rep.Run(ctx, &watched{BatchSubscriber: subscriber, acked: c.acked})
 }

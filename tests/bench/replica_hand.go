@@ -16,30 +16,21 @@ import (
 
 // watched tells of every ack.
 type watched struct {
-	transport.WindowSubscriber
+	transport.BatchSubscriber
 	acked func(time.Time, []byte)
 }
 
-func (w *watched) SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error) {
-	in, err := w.WindowSubscriber.SubscribeWindow(ctx, topic, window)
-	if err != nil {
-		return nil, err
-	}
-	out := make(chan *message.Message)
-	go func() {
-		defer close(out)
-		for msg := range in {
-			go func() {
-				select {
-				case <-msg.Acked():
-					w.acked(time.Now(), msg.Payload)
-				case <-msg.Nacked():
-				}
-			}()
-			out <- msg
+func (w *watched) SubscribeBatch(ctx context.Context, topic string, window int) (transport.Subscription, error) {
+	s, err := w.BatchSubscriber.SubscribeBatch(ctx, topic, window)
+	settle := s.Settle
+	s.Settle = func(acked, returned []*message.Message) {
+		settle(acked, returned)
+		now := time.Now()
+		for _, msg := range acked {
+			w.acked(now, msg.Payload)
 		}
-	}()
-	return out, nil
+	}
+	return s, err
 }
 
 // The hand-written consumers: what a team writes on amqp091 and SQL.

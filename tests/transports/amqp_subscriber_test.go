@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -308,4 +309,33 @@ func TestAMQPSpeaksTLS(t *testing.T) {
 	err = behind.publisher(t, "").Publish(topic, message.NewMessage("", nil))
 	require.ErrorIs(t, err, transport.ErrUnavailable)
 	require.ErrorContains(t, err, "certificate")
+}
+
+func TestAMQPSubscriberTakesBatchesOfAcks(t *testing.T) {
+	t.Parallel()
+	r, topic, queue := newRabbit(t), unique("topic"), unique("queue")
+	sub := r.subscriber(t, queue)
+	s, err := sub.SubscribeBatch(t.Context(), topic, 10)
+	require.NoError(t, err)
+	batch := outgoing(topic, 12)
+	accepted(t, r.publisher(t, "").PublishBatch(t.Context(), batch), 12)
+	var held []*message.Message
+	for range 10 {
+		held = append(held, receive(t, s.Messages))
+	}
+	silent(t, s.Messages)
+	held[0].Ack()
+	silent(t, s.Messages) // its own ack does nothing
+	s.Settle(held[6:], held[4:6])
+	s.Settle(held[6:], nil) // a second time does no harm
+	more := []*message.Message{receive(t, s.Messages), receive(t, s.Messages), receive(t, s.Messages), receive(t, s.Messages)}
+	require.ElementsMatch(t, slices.Concat(ids(batch[10:]), ids(batch[4:6])), uuids(more))
+	s.Settle(slices.Concat(more, held[:3]), nil)
+	s.Settle(nil, held[3:4])
+	require.NoError(t, sub.Close()) // and no ack is lost that waited for the one before it
+	closed(t, s.Messages)
+	s.Settle(held[3:4], nil) // too late
+	again := r.subscribe(t, queue, topic, 10)
+	require.Equal(t, []string{batch[3].Message.UUID}, acked(t, again, 1))
+	silent(t, again)
 }

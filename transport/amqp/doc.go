@@ -1,4 +1,4 @@
-// Package amqp is the RabbitMQ transport: Watermill's Publisher and Subscriber with package transport's two further
+// Package amqp is the RabbitMQ transport: Watermill's Publisher and Subscriber with package transport's further
 // abilities, on watermill-amqp's configuration, marshaler and topology types.
 //
 //	config, err := amqp.NewConfig("amqp://user:password@host:5672/vhost?mandatory=true", "webhooks")

@@ -29,7 +29,7 @@ type Subscriber struct {
 }
 
 var (
-	_ transport.WindowSubscriber   = (*Subscriber)(nil)
+	_ transport.BatchSubscriber    = (*Subscriber)(nil)
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
@@ -76,6 +76,15 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 }
 
 // SubscribeWindow implements transport.WindowSubscriber.
+func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error) {
+	sub, err := s.subscribe(ctx, topic, window, true)
+	if err != nil {
+		return nil, err
+	}
+	return sub.out, nil
+}
+
+// SubscribeBatch implements transport.BatchSubscriber.
 //
 // When it returns, exchange, queue and bindings exist. If it cannot get that far within the connection timeout, the
 // error is transport.ErrUnavailable: try again. It is another one where trying again does not help: the queue exists
@@ -83,7 +92,15 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 //
 // A subscription lasts until ctx ends or Close; a lost connection or a deleted queue only interrupts it. A nacked
 // message comes back at once: waiting before the nack is the receiver's affair.
-func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error) {
+func (s *Subscriber) SubscribeBatch(ctx context.Context, topic string, window int) (transport.Subscription, error) {
+	sub, err := s.subscribe(ctx, topic, window, false)
+	if err != nil {
+		return transport.Subscription{}, err
+	}
+	return transport.Subscription{Messages: sub.out, Settle: sub.settle}, nil
+}
+
+func (s *Subscriber) subscribe(ctx context.Context, topic string, window int, ownAcks bool) (*subscription, error) {
 	if window < 1 || window > 65535 { // the protocol's prefetch count has 16 bits
 		return nil, fmt.Errorf("subscribe to %s: the window is %d, want 1 to 65535", topic, window)
 	}
@@ -99,12 +116,12 @@ func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window i
 		done()
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
-	sub := newSubscription(s, topic, window)
+	sub := newSubscription(s, topic, window, ownAcks)
 	go func() {
 		defer done()
 		sub.run(ctx, first)
 	}()
-	return sub.out, nil
+	return sub, nil
 }
 
 // Close ends every subscription, gives messages handed out a moment to be acknowledged, and disconnects.
@@ -150,7 +167,7 @@ func (s *Subscriber) consume(ctx context.Context, topic string, window int) (c *
 		c = &consumer{
 			conn:    conn,
 			channel: channel,
-			acker:   newAcker(channel),
+			acker:   newAcker(channel, window),
 			tag:     tag,
 			closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
 		}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp091 "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -22,11 +24,22 @@ type subscription struct {
 	subscriber *Subscriber
 	topic      string
 	window     int
+	ownAcks    bool // Ack and Nack of the messages count, and settle is not called
 	out        chan *message.Message
-	// room has a token for every message handed out and not settled. The broker's own count starts anew with every
+	// room is the window less the messages handed out and not settled. The broker's own count starts anew with every
 	// connection; without this one a reconnect would exceed the window, and a window of 1 would lose its order.
-	room chan struct{}
+	room *semaphore.Weighted
 	over chan struct{} // closed when no more acks are awaited
+
+	mu     sync.Mutex
+	handed map[*message.Message]place // handed out and not settled
+}
+
+// place is where the broker awaits the ack of a message.
+type place struct {
+	acker *acker
+	tag   uint64
+	end   context.CancelFunc // of the message's context
 }
 
 // consumer is a subscription's presence on one channel.
@@ -41,14 +54,16 @@ type consumer struct {
 
 var errConsumerEnded = errors.New("the broker ended the consumer: is the queue deleted?")
 
-func newSubscription(s *Subscriber, topic string, window int) *subscription {
+func newSubscription(s *Subscriber, topic string, window int, ownAcks bool) *subscription {
 	return &subscription{
 		subscriber: s,
 		topic:      topic,
 		window:     window,
+		ownAcks:    ownAcks,
 		out:        make(chan *message.Message),
-		room:       make(chan struct{}, window),
+		room:       semaphore.NewWeighted(int64(window)),
 		over:       make(chan struct{}),
+		handed:     map[*message.Message]place{},
 	}
 }
 
@@ -90,40 +105,69 @@ func (s *subscription) deliver(ctx context.Context, c *consumer) error {
 
 // hand waits for room and a reader. It does not mind when the connection is lost meanwhile: the message then comes a
 // second time, which receivers must bear anyway.
-func (s *subscription) hand(ctx context.Context, acker *acker, delivery amqp091.Delivery) error {
+func (s *subscription) hand(ctx context.Context, from *acker, delivery amqp091.Delivery) error {
 	msg, err := s.subscriber.config.Marshaler.Unmarshal(delivery)
 	if err != nil { // never from Marshaler; the message comes again, after a pause
 		return fmt.Errorf("unmarshal: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	msg.SetContext(ctx)
-	select {
-	case <-ctx.Done():
-		cancel()
-		return nil
-	case s.room <- struct{}{}:
+	if err := s.room.Acquire(ctx, 1); err != nil {
+		return err // ctx has ended
 	}
+	at := place{acker: from, tag: delivery.DeliveryTag, end: func() {}}
+	if s.ownAcks {
+		ctx, at.end = context.WithCancel(ctx)
+	}
+	msg.SetContext(ctx)
+	s.mu.Lock()
+	s.handed[msg] = at
+	s.mu.Unlock()
 	select {
-	case <-ctx.Done():
-		cancel()
-		<-s.room
+	case <-ctx.Done(): // the broker has it back when the channel closes
+		s.answer([]*message.Message{msg}, func(*acker, []uint64) {})
 	case s.out <- msg:
-		go s.settle(msg, acker, delivery.DeliveryTag, cancel)
+		if s.ownAcks {
+			go s.await(msg)
+		}
 	}
 	return nil
 }
 
-// settle passes one ack or nack on.
-func (s *subscription) settle(msg *message.Message, acker *acker, tag uint64, cancel context.CancelFunc) {
+// await passes the ack or nack of one message on.
+func (s *subscription) await(msg *message.Message) {
 	select {
 	case <-msg.Acked():
-		acker.ack(tag)
+		s.settle([]*message.Message{msg}, nil)
 	case <-msg.Nacked():
-		acker.nack(tag, !s.subscriber.config.Consume.NoRequeueOnNack)
+		s.settle(nil, []*message.Message{msg})
 	case <-s.over:
 	}
-	cancel()
-	<-s.room
+}
+
+// settle passes acks and nacks on.
+func (s *subscription) settle(acked, returned []*message.Message) {
+	requeue := !s.subscriber.config.Consume.NoRequeueOnNack
+	s.answer(returned, func(a *acker, tags []uint64) { a.nack(requeue, tags...) })
+	s.answer(acked, func(a *acker, tags []uint64) { a.ack(tags...) })
+}
+
+// answer tells the channels that messages came from, and makes room for others.
+func (s *subscription) answer(messages []*message.Message, tell func(*acker, []uint64)) {
+	tags := map[*acker][]uint64{}
+	room := int64(0)
+	s.mu.Lock()
+	for _, msg := range messages {
+		if at, handed := s.handed[msg]; handed {
+			delete(s.handed, msg)
+			at.end()
+			tags[at.acker] = append(tags[at.acker], at.tag)
+			room++
+		}
+	}
+	s.mu.Unlock()
+	for acker, tags := range tags {
+		tell(acker, tags)
+	}
+	s.room.Release(room)
 }
 
 // resume tries for ever to consume again; nil means that ctx ended.
@@ -158,16 +202,18 @@ func (s *subscription) leave(c *consumer) {
 
 // drain returns when every message handed out is settled, or will not be.
 func (s *subscription) drain(limit time.Duration) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	for settled := 0; settled < s.window; {
-		select {
-		case s.room <- struct{}{}:
-			settled++
-		case <-timer.C:
-			close(s.over)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if s.room.Acquire(ctx, int64(s.window)) == nil {
+		return
 	}
+	close(s.over)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.handed {
+		at.end()
+	}
+	clear(s.handed)
 }
 
 func (c *consumer) close() {
