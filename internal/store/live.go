@@ -114,9 +114,9 @@ func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, mode
 	if digest == "" {
 		return false, nil
 	}
-	of := func(text string) string { return strings.ReplaceAll(digest, "TEXT", text) }
+	of := func(key string) string { return strings.ReplaceAll(digest, "KEY", key) }
 	var same bool
-	err := tx.QueryRowContext(ctx, s.sql(`SELECT (SELECT `+of("CAST("+column+" AS text)")+` FROM ?) =
+	err := tx.QueryRowContext(ctx, s.sql(`SELECT (SELECT `+of(column)+` FROM ?) =
 		(SELECT `+of(`"key"`)+` FROM ? WHERE model = ? AND NOT deleted)`),
 		bun.Safe(table), s.ledger(side), model).Scan(&same)
 	if err != nil {

@@ -135,7 +135,7 @@ func (postgres) plainColumns() string {
 }
 
 // digest sums a 64-bit hash.
-func (postgres) digest() string { return "ROW(count(*), sum(hashtextextended(TEXT, 0)))" }
+func (postgres) digest() string { return "ROW(count(*), sum(hashtextextended(CAST(KEY AS text), 0)))" }
 
 func (postgres) joinPairs() string {
 	return `coalesce(string_agg("key" || ',' || revision, '],['), '')`

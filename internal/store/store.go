@@ -150,7 +150,7 @@ type sqlDialect interface {
 	// joinPairs is an aggregate that makes the text of Pairs of rows, in their order; or empty. For rows this small, a row
 	// each costs more than what is in it.
 	joinPairs() string
-	// digest are columns that tell two sets of texts apart, of the expression TEXT, as one value; or empty.
+	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as texts; or empty.
 	digest() string
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
 	recordsInFunction() bool

@@ -66,7 +66,7 @@ func comparesLedgerAndTable(t *testing.T, s *replicaSuite) {
 	}
 	require.False(t, speaks(), "the ledger is empty")
 	s.settled(t, map[string]int64{"1": 0, "20": 5, "300": 2, "4": 1}, "4")
-	able := s.DB().Dialect().Name().String() == "pg" // others have no cheap way to tell
+	able := s.DB().Dialect().Name().String() != "sqlite" // which has no cheap way to tell
 	require.Equal(t, able, speaks())
 
 	undone := context.Canceled
