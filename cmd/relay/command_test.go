@@ -15,7 +15,13 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
+// asRelay makes the test binary the command itself, where a process of its own is needed.
+const asRelay = "CQRSYNC_TEST_AS_RELAY"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asRelay) != "" {
+		main()
+	}
 	for _, variable := range os.Environ() { // a developer's own settings must not reach the tests
 		name, _, _ := strings.Cut(variable, "=")
 		if strings.HasPrefix(name, "CQRSYNC_") && !strings.HasPrefix(name, "CQRSYNC_TEST_") {

@@ -114,3 +114,39 @@ func TestAnInterruptedDiffGoesOnAfterTheLinesItDealtWith(t *testing.T) {
 	require.NoError(t, dbtest.Open(t, master[1]).NewSelect().Table("outbox_messages").Column("key").Order("key").Scan(t.Context(), &keys))
 	require.Equal(t, []string{"1", "2", "3"}, keys, "each once")
 }
+
+func TestALoadWithBadLinesSaysSoToTheEndAndStartsOverAfterwards(t *testing.T) {
+	replica := tables(t, "replica")
+	dir := t.TempDir()
+	dump, file := filepath.Join(dir, "dump"), filepath.Join(dir, "position")
+	lines := func(first string) string {
+		const revision = `,"cqrs_revision":1,"cqrs_updated":"2026-11-24 12:00:00+00:00"}`
+		return "order\n" + first + revision + "\n" + `{"id":5,"status":"new"` + revision + "\n" + `{"id":6,"status":"new"` + revision
+	}
+	require.NoError(t, os.WriteFile(dump, []byte(lines(`{"status":"without a key"`)), 0o600))
+	command := on(replica, "load", "-i", dump, "--batch", "1", "--resume", file)
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan result, 1)
+	go func() { done <- invoke(ctx, append(command, "--rate", "1")...) }()
+	require.Eventually(t, func() bool { _, err := os.Stat(file); return err == nil }, time.Minute, time.Millisecond)
+	interrupt()
+	r := <-done
+	require.Equal(t, 2, r.code, r.stderr)
+	require.Contains(t, r.stderr, "load: line 2: ")
+	require.Contains(t, r.stderr, "goes on")
+
+	r = invoke(t.Context(), command...)
+	require.Equal(t, 2, r.code, "the bad line was passed over, but is not forgotten")
+	require.NotContains(t, r.stderr, "load: line 2: ")
+	require.Contains(t, r.stderr, "1 lines could not be loaded, the others were; when the cause is gone, run the same command again")
+	require.NoFileExists(t, file, "or the same command would pass it over again")
+
+	require.NoError(t, os.WriteFile(dump, []byte(lines(`{"id":4,"status":"new"`)), 0o600))
+	r = invoke(t.Context(), command...)
+	require.Zero(t, r.code, r.stderr)
+	var ids []int64
+	require.NoError(t, dbtest.Open(t, replica[1]).NewSelect().Table("orders").Column("id").
+		Where("status = 'new'").Order("id").Scan(t.Context(), &ids))
+	require.Equal(t, []int64{4, 5, 6}, ids)
+}

@@ -13,8 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -202,28 +200,3 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	o.Progress = p.report
 	return o, p, errors.Join(errs...)
 }
-
-// input opens --input.
-func input(cmd *cli.Command) (io.ReadCloser, error) {
-	if name := cmd.String("input"); name != "-" {
-		return os.Open(name)
-	}
-	return io.NopCloser(cmd.Root().Reader), nil
-}
-
-// output opens --output, at its end where an earlier run is continued.
-func output(cmd *cli.Command, again bool) (io.WriteCloser, error) {
-	name := cmd.String("output")
-	if name == "-" {
-		return keptOpen{cmd.Root().Writer}, nil
-	}
-	mode := os.O_TRUNC
-	if again {
-		mode = os.O_APPEND
-	}
-	return os.OpenFile(name, os.O_CREATE|os.O_WRONLY|mode, 0o644) //nolint:gosec // a name that the operator chose
-}
-
-type keptOpen struct{ io.Writer }
-
-func (keptOpen) Close() error { return nil }

@@ -17,11 +17,11 @@ func TestClearingIsConfirmedOnTheTerminal(t *testing.T) {
 	for answer, confirmed := range map[string]bool{"y\n": true, "Yes\n": true, "n\n": false, "\n": false, "": false, "yesterday\n": false} {
 		terminal = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(answer)), nil }
 		var asked bytes.Buffer
-		require.Equal(t, confirmed, ask(&asked, "Empty?") == nil, "%q", answer)
+		require.Equal(t, confirmed, ask(t.Context(), &asked, "Empty?") == nil, "%q", answer)
 		require.Contains(t, asked.String(), "[y/N]")
 	}
 	terminal = func() (io.ReadCloser, error) { return nil, errors.New("no terminal") }
-	require.ErrorContains(t, ask(io.Discard, "Empty?"), "give --yes")
+	require.ErrorContains(t, ask(t.Context(), io.Discard, "Empty?"), "give --yes")
 }
 
 func TestCommandsOfASideThatIsNotThereAreLeftOut(t *testing.T) {

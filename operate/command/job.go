@@ -42,7 +42,7 @@ func (s Source) action(do func(ctx context.Context, j *job) error) cli.ActionFun
 			return err
 		}
 		err = do(ctx, j)
-		if err == nil || isDifference(err) {
+		if atEnd(err) {
 			err = errors.Join(err, j.at.finished())
 		}
 		return err
@@ -63,7 +63,7 @@ func (s Source) open(ctx context.Context, j *job) error {
 	}
 	var err error
 	if j.String("input") != "" {
-		if j.in, err = input(j.Command); err != nil {
+		if j.in, err = input(ctx, j.Command); err != nil {
 			return err
 		}
 	}
@@ -93,7 +93,16 @@ func (j *job) say(format string, args ...any) {
 	}
 }
 
-// report prints what happened to a part of the input.
-func (j *job) report(what string, err error) {
+// bad reports a part of the input that could not be dealt with.
+func (j *job) bad(what string, err error) {
+	j.at.Bad++
 	fmt.Fprintf(j.Root().ErrWriter, "%s: %s: %v\n", j.Name, what, err)
+}
+
+// badOnes is the error of a command that came to its end with bad input, counting what an interrupted run before saw.
+func (j *job) badOnes(what string) error {
+	if j.at.Bad == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d %s, the others were; %w", j.at.Bad, what, errBad)
 }

@@ -23,23 +23,20 @@ func (s Source) load() *cli.Command {
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			if j.Bool("clear") && !j.Bool("yes") && !j.at.begun() {
-				if err := ask(j.Root().ErrWriter, "Empty the replica's table first?"); err != nil {
+				if err := ask(ctx, j.Root().ErrWriter, "Empty the replica's table first?"); err != nil {
 					return err
 				}
 			}
 			loaded, err := operate.Load(ctx, j.rep, j.in, operate.LoadOptions{
 				Options: j.options, Clear: j.Bool("clear"),
-				BadLine: func(number int, err error) { j.report(fmt.Sprintf("line %d", number), err) },
+				BadLine: func(number int, err error) { j.bad(fmt.Sprintf("line %d", number), err) },
 			})
 			if err != nil {
 				return err
 			}
 			j.say("%d lines of %s: %d applied, %d unchanged, %d bad",
 				loaded.Lines, loaded.Model, loaded.Applied, loaded.Unchanged, loaded.Bad)
-			if loaded.Bad > 0 {
-				return fmt.Errorf("%d of %d lines could not be loaded; the others were", loaded.Bad, loaded.Lines)
-			}
-			return nil
+			return j.badOnes("lines could not be loaded")
 		}),
 	}
 }
@@ -48,11 +45,12 @@ func (s Source) load() *cli.Command {
 var terminal = func() (io.ReadCloser, error) { return os.Open("/dev/tty") }
 
 // ask returns an error unless the answer is yes.
-func ask(w io.Writer, question string) error {
+func ask(ctx context.Context, w io.Writer, question string) error {
 	tty, err := terminal()
 	if err != nil {
 		return fmt.Errorf("--clear asks on the terminal, and there is none: give --yes (%w)", err)
 	}
+	tty = until(ctx, tty)
 	defer func() { _ = tty.Close() }() // it was only read
 	fmt.Fprintf(w, "%s Rows that the dump lacks are gone then. [y/N] ", question)
 	answer, _ := bufio.NewReader(tty).ReadString('\n') // nothing is no
@@ -102,15 +100,15 @@ func (s Source) deletedSyncReplica() *cli.Command {
 				return err
 			}
 			j.say("%d deleted, %d changed since and were kept", d.Deleted, d.Kept)
-			if d.Bad > 0 {
-				return fmt.Errorf("%d keys could not be deleted", d.Bad)
+			if err := j.badOnes("keys could not be deleted"); err != nil {
+				return err
 			}
 			return differing(d.Deleted > 0)
 		}),
 	}
 }
 
-func (j *job) badKey(pk json.RawMessage, err error) { j.report("key "+string(pk), err) }
+func (j *job) badKey(pk json.RawMessage, err error) { j.bad("key "+string(pk), err) }
 
 func (s Source) diff() *cli.Command {
 	return &cli.Command{
@@ -129,8 +127,8 @@ func (s Source) diff() *cli.Command {
 			if !j.Bool("check") {
 				j.say("%d are in the outbox, %d were deleted", found.Sent, found.Deleted)
 			}
-			if found.Bad > 0 {
-				return fmt.Errorf("%d keys could not be deleted", found.Bad)
+			if err := j.badOnes("keys could not be deleted"); err != nil {
+				return err
 			}
 			return differing(!found.Equal())
 		}),

@@ -18,6 +18,8 @@ type position struct {
 	// After is the last primary key that was dealt with, Lines how many lines were.
 	After json.RawMessage `json:"after,omitempty"`
 	Lines int             `json:"lines,omitempty"`
+	// Bad is what went wrong on the way: whoever goes on passes it over, and must not end as if all were well.
+	Bad int64 `json:"bad,omitempty"`
 
 	file string
 }
@@ -81,6 +83,12 @@ func (p *position) save() error {
 	}
 	return nil
 }
+
+// errBad says that a command came to its end, but some of its input was bad.
+var errBad = errors.New("when the cause is gone, run the same command again")
+
+// atEnd says that a command that ended so came to its end: whoever runs it again means the whole.
+func atEnd(err error) bool { return err == nil || isDifference(err) || errors.Is(err, errBad) }
 
 // finished removes the file.
 func (p *position) finished() error {
