@@ -43,7 +43,7 @@ func TestACommandWhoseInputStallsEndsWithASignal(t *testing.T) {
 					require.Equal(t, 2, exitCode(t, err), stderr.String())
 				case <-time.After(20 * time.Second):
 					require.NoError(t, cmd.Process.Kill())
-					<-ended
+					require.Error(t, <-ended)
 					t.Fatal("it waits for input that does not come")
 				}
 				require.Contains(t, stderr.String(), "interrupted")
