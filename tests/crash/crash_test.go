@@ -44,7 +44,7 @@ func TestAKilledWriterLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing
 					fmt.Sprintf("commit %d hold", 1+rand.IntN(10)),     // committed, and nobody knows it yet
 					fmt.Sprintf("statement %d run", 1+rand.IntN(100)),  // anywhere
 				} {
-					killWriter(t, url, stop)
+					killProcess(t, stop, writerURL+"="+url, writerStop+"="+stop)
 					requireWhole(t, db, stop)
 				}
 			}
@@ -53,30 +53,30 @@ func TestAKilledWriterLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing
 	}
 }
 
-// killWriter runs a writer until it has come to its breakpoint.
-func killWriter(t *testing.T, url, stop string) {
+// killProcess runs the program that the environment chooses until it has come to where it is to be killed.
+func killProcess(t *testing.T, stop string, environment ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	path, err := os.Executable()
 	require.NoError(t, err)
-	writer := exec.CommandContext(ctx, path)
-	writer.Env = append(os.Environ(), writerURL+"="+url, writerStop+"="+stop)
-	writer.Stderr = os.Stderr
-	stdout, err := writer.StdoutPipe()
+	process := exec.CommandContext(ctx, path)
+	process.Env = append(os.Environ(), environment...)
+	process.Stderr = os.Stderr
+	stdout, err := process.StdoutPipe()
 	require.NoError(t, err)
-	require.NoError(t, writer.Start())
+	require.NoError(t, process.Start())
 	out := bufio.NewReader(stdout)
 	line, readErr := out.ReadString('\n')
-	killErr := writer.Process.Kill()
+	killErr := process.Process.Kill()
 	_, _ = io.Copy(io.Discard, out)
-	waitErr := writer.Wait()
+	waitErr := process.Wait()
 	require.NoError(t, readErr)
 	require.Equal(t, "here\n", line, stop)
 	require.NoError(t, killErr)
 	var exit *exec.ExitError
 	require.ErrorAs(t, waitErr, &exit)
-	require.False(t, exit.Exited(), "the writer ended by itself: %s", exit)
+	require.False(t, exit.Exited(), "it ended by itself: %s", exit)
 }
 
 // requireWhole compares the outbox with the journal. Each is one statement, so one snapshot: a COMMIT that the

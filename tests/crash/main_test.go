@@ -1,6 +1,6 @@
-// Package crash_test kills the writing service with SIGKILL, between its statements and right after COMMIT, and shows
-// that what it left behind is whole: a message for every committed change and none for any other (P1), and replicas
-// that become equal to the master (P8).
+// Package crash_test kills with SIGKILL. The writing service, between its statements and right after COMMIT: what it left
+// behind is whole, a message for every committed change and none for any other (P1), and replicas become equal to the
+// master (P8). Relays, and whoever changes the number of lanes: nothing is lost or out of order (P4, P5).
 package crash_test
 
 import (
@@ -18,6 +18,10 @@ func TestMain(m *testing.M) {
 	}
 	if url := os.Getenv(relayURL); url != "" {
 		runRelay(url, os.Getenv(relayBroker))
+		return
+	}
+	if url := os.Getenv(lanesURL); url != "" {
+		setLanes(url, os.Getenv(lanesCount), os.Getenv(lanesStop))
 		return
 	}
 	containers.Main(m)
