@@ -28,12 +28,8 @@ type Difference struct {
 // later revision differs only if that revision is older than the diff: else the master went on meanwhile.
 func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Writer, o Options) (Difference, error) {
 	in := newLines(r)
-	line, ok, err := in.next()
+	h, ok, err := in.header()
 	if err != nil || !ok {
-		return Difference{}, err
-	}
-	h, err := parseHeader(line)
-	if err != nil {
 		return Difference{}, err
 	}
 	c, err := newComparer(ctx, rep, h, w, o)
@@ -54,7 +50,6 @@ type comparer struct {
 	names []string
 	// began is when a later revision of the replica is news to the master's listing.
 	began     time.Time
-	grace     time.Duration
 	options   Options
 	out       *out
 	pace      *pace
@@ -65,7 +60,7 @@ type comparer struct {
 
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
 	c := &comparer{
-		rep: rep, model: h.model, began: h.at().Add(-o.Grace), grace: o.Grace, options: o, looked: o.SkipLines,
+		rep: rep, model: h.model, began: h.at().Add(-o.Grace), options: o, looked: o.SkipLines,
 		out: newOut(w, header{h.model, h.time, rep.Queue()}), pace: o.pace(),
 	}
 	var err error
@@ -109,7 +104,7 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 		}
 		if n := c.settled(); n > reached {
 			reached = n
-			if err := errors.Join(c.out.Flush(), c.options.reached(n)); err != nil {
+			if err := errors.Join(c.out.Flush(), c.options.reachedLine(n)); err != nil {
 				return err
 			}
 		}

@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -15,12 +14,10 @@ import (
 // DiffMasterOptions are those of DiffMaster.
 type DiffMasterOptions struct {
 	Options
+	// Resume, if it is not zero, has keys come in the order of the primary key, which is slower than the ledger's.
+	Resume
 	// Content adds hashes of the fields, so that rows that differ at the same revision are found. Django cannot read it.
 	Content bool
-	// After and Reached are as with Dump. With either, keys come in the order of the primary key, which is slower than the
-	// ledger's.
-	After   json.RawMessage
-	Reached func(pk json.RawMessage) error
 }
 
 // DiffMaster writes what the master has: model and time in the first line, then lines of [key, revision] pairs. Nothing
@@ -31,7 +28,7 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 		return 0, err
 	}
 	l := lister{
-		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), out: newOut(w, newHeader(model, "")),
+		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), out: newOut(w, newHeader(model)),
 		selection: outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage)},
 	}
 	l.out.opened = o.After != nil
@@ -126,10 +123,8 @@ func (l *lister) instances(
 		if err := l.out.revisions(page, l.names); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
-		if l.Reached != nil {
-			if err := l.Reached(page[len(page)-1].PK); err != nil {
-				return err
-			}
+		if err := l.reached(page); err != nil {
+			return err
 		}
 		if err := l.pace.add(ctx, len(page)); err != nil {
 			return err

@@ -3,7 +3,6 @@ package operate
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -18,10 +17,7 @@ import (
 // DumpOptions are those of Dump.
 type DumpOptions struct {
 	Options
-	// After is the primary key, as JSON, after which to go on; the first line is then left out. Nil begins.
-	After json.RawMessage
-	// Reached, if set, is called with the last primary key of each page, when all before it has been written.
-	Reached func(pk json.RawMessage) error
+	Resume
 }
 
 // Dump writes the instances of a model: the CQRS id in the first line, then one instance_data object per line, in the
@@ -52,10 +48,8 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 		if err := buffered.Flush(); err != nil {
 			return p.done, fmt.Errorf("dump %s: write: %w", model, err)
 		}
-		if o.Reached != nil && len(page) > 0 {
-			if err := o.Reached(page[len(page)-1].PK); err != nil {
-				return p.done, err
-			}
+		if err := o.reached(page); err != nil {
+			return p.done, err
 		}
 		if err := p.add(ctx, len(page)); err != nil {
 			return p.done, err

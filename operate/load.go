@@ -225,7 +225,7 @@ func (l *loader) finish(ctx context.Context, b *batch) error {
 		}
 	}
 	l.loaded.Lines += int64(lines)
-	if err := l.o.reached(b.end); err != nil {
+	if err := l.o.reachedLine(b.end); err != nil {
 		return err
 	}
 	return l.pace.add(ctx, lines)

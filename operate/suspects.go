@@ -26,16 +26,16 @@ func (c *comparer) settle(ctx context.Context, patience bool) error {
 		return nil
 	}
 	if patience {
-		if err := wait(ctx, time.Until(c.suspects[0].seen.Add(c.grace))); err != nil {
+		if err := wait(ctx, time.Until(c.suspects[0].seen.Add(c.options.Grace))); err != nil {
 			return err
 		}
 	}
 	var ripe []claim
 	full := c.options.pageSize(diffPage)
-	for len(ripe) < full && len(ripe) < len(c.suspects) && time.Since(c.suspects[len(ripe)].seen) >= c.grace {
+	for len(ripe) < full && len(ripe) < len(c.suspects) && time.Since(c.suspects[len(ripe)].seen) >= c.options.Grace {
 		ripe = append(ripe, c.suspects[len(ripe)].claim)
 	}
-	if len(ripe) == 0 || len(ripe) < full && !patience && time.Since(c.suspects[0].seen) < c.grace+linger {
+	if len(ripe) == 0 || len(ripe) < full && !patience && time.Since(c.suspects[0].seen) < c.options.Grace+linger {
 		return nil // many lines of a few keys each would make diff-sync slow
 	}
 	c.suspects = append(c.suspects[:0], c.suspects[len(ripe):]...)

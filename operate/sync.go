@@ -12,11 +12,9 @@ import (
 // SyncOptions are those of Sync.
 type SyncOptions struct {
 	Options
+	Resume
 	// To says which replica is sent the states, and whether it must take them.
 	To outbox.SyncOptions
-	// After and Reached are as with Dump.
-	After   json.RawMessage
-	Reached func(pk json.RawMessage) error
 }
 
 // Sync sends the present state of instances to one replica, or to all, as SYNC messages through the outbox. It returns how
@@ -39,10 +37,8 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 			return sent, err
 		}
 		sent += int64(n)
-		if o.Reached != nil {
-			if err := o.Reached(page[len(page)-1].PK); err != nil {
-				return sent, err
-			}
+		if err := o.reached(page); err != nil {
+			return sent, err
 		}
 		if err := p.add(ctx, len(page)); err != nil {
 			return sent, err
@@ -54,15 +50,18 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 // DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there only. It returns how
 // many were appended; keys that are gone meanwhile are not among them.
 func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
-	err = eachKeys(ctx, r, o, func(h header) (func([]json.RawMessage) error, error) {
-		if h.more == "" {
-			return nil, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
-		}
-		return func(pks []json.RawMessage) error {
-			n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more})
-			sent += int64(n)
-			return err
-		}, nil
+	in := newLines(r)
+	h, ok, err := in.header()
+	if err != nil || !ok {
+		return 0, err
+	}
+	if h.more == "" {
+		return 0, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
+	}
+	err = in.eachKeys(ctx, o, func(pks []json.RawMessage) error {
+		n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more})
+		sent += int64(n)
+		return err
 	})
 	return sent, err
 }

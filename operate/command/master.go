@@ -15,7 +15,7 @@ func (s Source) dump() *cli.Command {
 		Flags: append(paceFlags(), modelFlag(), narrowFlag(), outputFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			n, err := operate.Dump(ctx, j.box, j.model(), j.out,
-				operate.DumpOptions{Options: j.options, After: j.at.After, Reached: j.at.reached})
+				operate.DumpOptions{Options: j.options, Resume: j.at.resume()})
 			if err == nil {
 				j.say("%d instances of %s", n, j.model())
 			}
@@ -33,7 +33,7 @@ func (s Source) sync() *cli.Command {
 				"the master was restored from a backup"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			sent, err := operate.Sync(ctx, j.box, j.model(), operate.SyncOptions{
-				Options: j.options, After: j.at.After, Reached: j.at.reached,
+				Options: j.options, Resume: j.at.resume(),
 				To: outbox.SyncOptions{Queue: j.String("queue"), Force: j.Bool("force")},
 			})
 			if err == nil {
@@ -49,11 +49,8 @@ func (s Source) diffMaster() *cli.Command {
 		Name: "diff-master", Usage: "write which revisions the master has, for diff-replica", Category: categoryMaster,
 		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), contentFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
-			o := operate.DiffMasterOptions{Options: j.options, Content: j.Bool("content"), After: j.at.After}
-			if j.at.kept() {
-				o.Reached = j.at.reached
-			}
-			n, err := operate.DiffMaster(ctx, j.box, j.model(), j.out, o)
+			n, err := operate.DiffMaster(ctx, j.box, j.model(), j.out,
+				operate.DiffMasterOptions{Options: j.options, Resume: j.at.resume(), Content: j.Bool("content")})
 			if err == nil {
 				j.say("%d instances of %s", n, j.model())
 			}

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/operate"
 )
 
 // position is what a --resume file holds: which command was how far.
@@ -49,15 +51,17 @@ func resumed(cmd *cli.Command) (*position, error) {
 	return &was, nil
 }
 
-// kept says that somebody may go on from the position.
-func (p *position) kept() bool { return p.file != "" }
-
 func (p *position) begun() bool { return p.After != nil || p.Lines > 0 }
 
-// reached notes the last key that was dealt with.
-func (p *position) reached(pk json.RawMessage) error {
-	p.After = pk
-	return p.save()
+// resume is for commands that go through primary keys; it is zero where nobody may go on.
+func (p *position) resume() operate.Resume {
+	if p.file == "" {
+		return operate.Resume{}
+	}
+	return operate.Resume{After: p.After, Reached: func(pk json.RawMessage) error {
+		p.After = pk
+		return p.save()
+	}}
 }
 
 // reachedLine notes how many lines were dealt with.

@@ -1,0 +1,169 @@
+package operate
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cqrsync/cqrsync/envelope"
+)
+
+// header is the first line of a diff: model, time and, by stage, the queue or what else a stage announces.
+type header struct {
+	model, time, more string
+}
+
+func newHeader(model string) header {
+	return header{model: model, time: envelope.FormatTime(time.Now())}
+}
+
+func (h header) String() string {
+	line := h.model + "," + h.time
+	if h.more != "" {
+		line += "," + h.more
+	}
+	return line
+}
+
+// at is when the first stage began; zero if that cannot be read.
+func (h header) at() time.Time {
+	t, _ := envelope.ParseTime(h.time)
+	return t
+}
+
+// ErrNotADiff says that the input is not the output of the stage before.
+var ErrNotADiff = errors.New("the first line is not MODEL,TIME as diff commands write it")
+
+func parseHeader(line []byte) (header, error) {
+	parts := bytes.SplitN(bytes.TrimSpace(line), []byte(","), 3)
+	if len(parts) < 2 {
+		return header{}, fmt.Errorf("line 1: %w", ErrNotADiff)
+	}
+	h := header{model: string(parts[0]), time: string(parts[1])}
+	if len(parts) == 3 {
+		h.more = string(parts[2])
+	}
+	if err := envelope.CheckModel(h.model); err != nil {
+		return header{}, fmt.Errorf("line 1: %w: model %w", ErrNotADiff, err)
+	}
+	return h, nil
+}
+
+// maxLine bounds what is read as one line.
+const maxLine = 256 << 20
+
+// lines reads lines of any length up to maxLine, and counts them.
+type lines struct {
+	scanner *bufio.Scanner
+	number  int
+}
+
+func newLines(r io.Reader) *lines {
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 64<<10), maxLine)
+	return &lines{scanner: s}
+}
+
+// next returns the next line that is not empty; ok is false at the end. The line is overwritten by the next call.
+func (l *lines) next() (line []byte, ok bool, err error) {
+	for l.scanner.Scan() {
+		l.number++
+		if line = bytes.TrimSpace(l.scanner.Bytes()); len(line) > 0 {
+			return line, true, nil
+		}
+	}
+	if err := l.scanner.Err(); err != nil {
+		return nil, false, fmt.Errorf("read line %d: %w", l.number+1, err)
+	}
+	return nil, false, nil
+}
+
+// header reads the first line; ok is false where there is nothing to read.
+func (l *lines) header() (h header, ok bool, err error) {
+	line, ok, err := l.next()
+	if err == nil && ok {
+		h, err = parseHeader(line)
+	}
+	return h, ok, err
+}
+
+// eachKeys hands on the keys of each line after the first, but for those that an earlier run dealt with.
+func (l *lines) eachKeys(ctx context.Context, o Options, handle func(pks []json.RawMessage) error) error {
+	p := o.pace()
+	for n := 1; ; n++ {
+		line, ok, err := l.next()
+		if err != nil || !ok {
+			return err
+		}
+		if n <= o.SkipLines {
+			continue
+		}
+		pks, err := parseKeys(line)
+		if err == nil {
+			err = handle(pks)
+		}
+		if err != nil {
+			return fmt.Errorf("line %d: %w", l.number, err)
+		}
+		if err := o.reachedLine(n); err != nil {
+			return err
+		}
+		if err := p.add(ctx, len(pks)); err != nil {
+			return err
+		}
+	}
+}
+
+// parseKeys reads a line of keys: a JSON array.
+func parseKeys(line []byte) ([]json.RawMessage, error) {
+	var pks []json.RawMessage
+	if err := json.Unmarshal(line, &pks); err != nil {
+		return nil, fmt.Errorf("want a JSON array of keys: %w", err)
+	}
+	for i, pk := range pks {
+		if _, err := envelope.KeyOf(pk); err != nil {
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
+		}
+	}
+	return pks, nil
+}
+
+// out writes lines; the first error sticks.
+type out struct {
+	*bufio.Writer
+	header header
+	opened bool
+}
+
+func newOut(w io.Writer, h header) *out {
+	return &out{Writer: bufio.NewWriterSize(w, 64<<10), header: h}
+}
+
+// open writes the first line, once.
+func (o *out) open() {
+	if !o.opened {
+		o.opened = true
+		_, _ = o.WriteString(o.header.String() + "\n") // Flush returns the error
+	}
+}
+
+// keys writes a line of keys, and none if there are none.
+func (o *out) keys(pks []json.RawMessage) error {
+	if len(pks) == 0 {
+		return nil
+	}
+	o.open()
+	separator := byte('[')
+	for _, pk := range pks {
+		_ = o.WriteByte(separator)
+		_, _ = o.Write(pk)
+		separator = ','
+	}
+	_, _ = o.WriteString("]\n")
+	return o.Flush()
+}
