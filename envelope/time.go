@@ -8,7 +8,7 @@ import (
 
 // FormatTime writes a time as Python's str does, in UTC: "2026-11-22 22:16:33.237828+00:00", without the fraction
 // when it is zero. Microseconds are the wire's resolution; what is finer is cut off.
-func FormatTime(t time.Time) string { return string(appendTime(nil, t, ' ')) }
+func FormatTime(t time.Time) string { return string(appendTime(make([]byte, 0, 32), t, ' ')) }
 
 func appendTime(dst []byte, t time.Time, separator byte) []byte {
 	t = t.UTC().Truncate(time.Microsecond)

@@ -89,11 +89,10 @@ func (c *childTable) child(parent *row, elem map[string]json.RawMessage) (*row, 
 		}
 		cells = append(cells, cell{f, value})
 	}
-	r := &row{columns: &columnSet{}}
+	r := &row{columns: &columnSet{}, values: c.render(cells)}
 	names := make([]string, len(cells))
 	for i, cell := range cells {
 		names[i] = string(cell.field.SQLName)
-		r.values = append(r.values, c.render(cell))
 	}
 	r.columns.names = strings.Join(names, ", ")
 	return r, nil

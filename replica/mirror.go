@@ -140,20 +140,17 @@ func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 		if err := m.decodeKey(instance, m.table.PKs, fields); err != nil {
 			return nil, err
 		}
-		r := &row{deleted: true}
-		for _, f := range m.table.PKs {
-			r.values = append(r.values, m.render(cell{f, f.Value(instance)}))
+		key := make([]cell, len(m.table.PKs))
+		for i, f := range m.table.PKs {
+			key[i] = cell{f, f.Value(instance)}
 		}
-		return r, nil
+		return &row{deleted: true, values: m.render(key)}, nil
 	}
 	cells, err := m.cells(instance, msg, fields)
 	if err != nil {
 		return nil, err
 	}
-	r := &row{columns: m.set(cells), values: make([]string, len(cells))}
-	for i, c := range cells {
-		r.values[i] = m.render(c)
-	}
+	r := &row{columns: m.set(cells), values: m.render(cells)}
 	for _, child := range m.children {
 		if err := child.prepare(r, fields); err != nil {
 			return nil, err
@@ -162,12 +159,18 @@ func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 	return r, nil
 }
 
-func (m *mirror) render(c cell) string {
-	text, err := c.AppendQuery(m.gen, nil)
-	if err != nil {
-		return "NULL" // AppendQuery has no error to return
+// render makes SQL of cells, parts of one text.
+func (m *mirror) render(cells []cell) []string {
+	text, ends := make([]byte, 0, 32*len(cells)), make([]int, len(cells))
+	for i, c := range cells {
+		text = c.appendTo(text, m.gen)
+		ends[i] = len(text)
 	}
-	return string(text)
+	values, all, start := make([]string, len(cells)), string(text), 0
+	for i, end := range ends {
+		values[i], start = all[start:end], end
+	}
+	return values
 }
 
 // set is the set of the cells' columns.
@@ -203,12 +206,11 @@ type cell struct {
 	value any
 }
 
-// AppendQuery makes a cell an argument of a bun query.
-func (c cell) AppendQuery(gen schema.QueryGen, b []byte) ([]byte, error) {
+func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 	if v, ok := c.value.(reflect.Value); ok {
-		return c.field.Append(gen, b, v), nil
+		return c.field.Append(gen, b, v)
 	}
-	return gen.Append(b, c.value), nil
+	return gen.Append(b, c.value)
 }
 
 // cells reads the columns that the message carries, the primary key first. instance lends its fields to decode into.
