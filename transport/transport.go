@@ -65,7 +65,8 @@ type BatchSubscriber interface {
 
 // Subscription is how a consumer receives messages and answers for them.
 type Subscription struct {
-	// Messages is closed when the subscription has ended.
+	// Messages is closed when the subscription has ended. Read it until then, and settle what it still had: only so does
+	// another consumer have that soon.
 	Messages <-chan *message.Message
 	// Settle acknowledges messages, and gives others back to the queue. It is safe for concurrent use; what has been settled
 	// already, or was handed out by another subscription, is passed over.

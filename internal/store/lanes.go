@@ -61,7 +61,8 @@ func (s *Store) renewal(ctx context.Context, tx bun.Tx, relay string, ttl time.D
 // flight, because the lane may be gone afterwards.
 //
 // Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
-// proxy. No two relays deadlock: rows of others are only ever locked if they can be had without waiting.
+// proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
+// which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
 func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, share int, err error) {
 	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		renewal, err := s.renewal(ctx, tx, relay, ttl)

@@ -54,8 +54,12 @@ type consumer struct {
 
 var errConsumerEnded = errors.New("the broker ended the consumer: is the queue deleted?")
 
+// readAhead is how many messages may lie ready for a consumer that settles batches, so that neither waits for the other at
+// each. It gives back what it does not take; who acknowledges single messages may not, and gets them one by one.
+const readAhead = 64
+
 func newSubscription(s *Subscriber, topic string, window int, ownAcks bool) *subscription {
-	return &subscription{
+	sub := &subscription{
 		subscriber: s,
 		topic:      topic,
 		window:     window,
@@ -65,6 +69,10 @@ func newSubscription(s *Subscriber, topic string, window int, ownAcks bool) *sub
 		over:       make(chan struct{}),
 		handed:     map[*message.Message]place{},
 	}
+	if !ownAcks {
+		sub.out = make(chan *message.Message, readAhead)
+	}
+	return sub
 }
 
 // run delivers until ctx ends, from one consumer after the other.
