@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
@@ -165,5 +166,30 @@ func FuzzAnyBodyHasAnEnd(f *testing.F) {
 		require.Zero(t, after.Returned)
 		require.Equal(t, before.Applied+before.Duplicates+before.Stale+before.Parked+before.Waiting+1,
 			after.Applied+after.Duplicates+after.Stale+after.Parked+after.Waiting)
+	})
+}
+
+// Rows that exchange a unique value with each other pass where the database looks at the end of the statement.
+func TestUniqueValuesAreSwapped(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		if db.Dialect().Name() != dialect.PG {
+			t.Skip("only PostgreSQL's constraints can be deferred")
+		}
+		f := newFixture(t, db)
+		mirror[Note](f, "note")
+		_, err := db.ExecContext(t.Context(), "ALTER TABLE notes ADD UNIQUE (text) DEFERRABLE")
+		require.NoError(t, err)
+		for revision, texts := range [][]string{{"x", "y"}, {"y", "x"}} {
+			var messages []*envelope.Message
+			for i, text := range texts {
+				m := save(int64(i), int64(revision), text)
+				m.Key = string(m.PK)
+				messages = append(messages, m)
+			}
+			_, err := f.Apply(t.Context(), messages)
+			require.NoError(t, err)
+		}
+		require.Equal(t, map[int64]string{0: "y", 1: "x"}, f.notes())
+		require.Equal(t, replica.Stats{Applied: 4}, f.Stats())
 	})
 }
