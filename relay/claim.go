@@ -198,7 +198,7 @@ func (r *Relay) compact(ctx context.Context, p plan, lanes []store.Lane, got *ha
 	}
 	limited, cancel := context.WithTimeout(ctx, r.cfg.LeaseTTL/2)
 	defer cancel()
-	for window := p.compact; ; window = min(2*window, maxWindow) {
+	for window := p.compact; ; window = min(4*window, maxWindow) {
 		seen, dropped, err := r.store.Compact(limited, r.cfg.ID, lanes, starts, window/len(starts)+1)
 		if limited.Err() != nil && ctx.Err() == nil { // too much at once: the claim goes on without
 			got.compactTook = time.Since(start)

@@ -55,12 +55,11 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 			SELECT model, key, max(id) AS newest, CASE WHEN count(after) = count(*) THEN min(after) END AS after
 			FROM seen GROUP BY model, key HAVING count(*) > 1),
 		places AS MATERIALIZED (
-			SELECT seen.place, seen.id = keys.newest AS newest FROM seen JOIN keys USING (model, key)),
+			SELECT seen.place, seen.id = keys.newest AS newest, keys.after FROM seen JOIN keys USING (model, key)),
 		dropped AS (
 			DELETE FROM ? WHERE ctid = ANY (ARRAY(SELECT place FROM places WHERE NOT newest)) RETURNING 1),
 		kept AS (
-			UPDATE ? AS m SET after = keys.after FROM keys
-			WHERE m.ctid = ANY (ARRAY(SELECT place FROM places WHERE newest)) AND m.id = keys.newest)
+			UPDATE ? AS m SET after = places.after FROM places WHERE places.newest AND m.ctid = places.place)
 		SELECT (SELECT count(*) FROM seen), (SELECT count(*) FROM dropped)`,
 		messages, c.perLane, s.fence(c.relay, c.lanes), messages, messages).Scan(&seen, &dropped)
 	return seen, dropped, err
