@@ -15,6 +15,7 @@ type reader struct {
 	heartbeat time.Duration
 
 	positions []*position
+	ask       int           // how many messages the next claim asks for
 	at        time.Time     // when to claim next
 	poll      time.Duration // how long after that, if there is nothing
 	again     bool          // there may be something that the claim under way does not see
@@ -24,13 +25,19 @@ type reader struct {
 
 	dueAt     time.Time // when a key may stop waiting; zero without one
 	checkAt   time.Time // when to ask who writes
+	blind     bool      // the database cannot tell
 	backAt    time.Time // when to look back
 	compactAt time.Time
 	window    int // how many messages the next compaction looks at
 }
 
 const (
+	// Between the floors and the cursors a claim reads again what earlier ones brought, so floors move that often, and with
+	// every claim from a backlog.
 	checkEvery = 50 * time.Millisecond
+
+	// A claim costs as much as some hundred messages, so a backlog is read in claims of up to so many batches.
+	backlogBatches = 4
 
 	// A look back starts at the very beginning, for what was put there by hand.
 	backEvery = 2 * time.Second
@@ -42,7 +49,9 @@ const (
 )
 
 func newReader(cfg Config) reader {
-	return reader{batch: cfg.BatchSize, idle: cfg.PollInterval, heartbeat: cfg.heartbeat(), poll: minPoll, window: minWindow}
+	r := reader{batch: cfg.BatchSize, idle: cfg.PollInterval, heartbeat: cfg.heartbeat()}
+	r.restart(nil)
+	return r
 }
 
 // restart forgets how far lanes were read.
@@ -51,7 +60,9 @@ func (r *reader) restart(lanes []store.Lane) {
 	for i, l := range lanes {
 		positions[i] = &position{lane: l.Lane}
 	}
-	*r = reader{batch: r.batch, idle: r.idle, heartbeat: r.heartbeat, poll: minPoll, window: minWindow, positions: positions}
+	*r = reader{
+		batch: r.batch, idle: r.idle, heartbeat: r.heartbeat, poll: minPoll, window: minWindow, ask: r.batch, positions: positions,
+	}
 }
 
 // hurry makes the next claim come at once.
@@ -103,7 +114,8 @@ func (r *reader) plan(now time.Time) plan {
 	if r.deep {
 		p.positions = r.full
 	}
-	p.perLane = max(1, r.batch/len(p.positions))
+	p.perLane = max(1, r.ask/len(p.positions))
+	backlog := r.ask > r.batch
 	for _, at := range p.positions {
 		start := store.Start{Lane: at.lane, After: at.floor}
 		if p.back {
@@ -111,7 +123,7 @@ func (r *reader) plan(now time.Time) plan {
 		}
 		p.starts = append(p.starts, start)
 		p.cursors = append(p.cursors, at.cursor)
-		p.check = p.check || at.cursor > at.floor && !now.Before(r.checkAt)
+		p.check = p.check || at.cursor > at.floor && !r.blind && (backlog || !now.Before(r.checkAt))
 	}
 	if len(r.full) > 0 && !now.Before(r.compactAt) {
 		p.compact = r.window
@@ -145,13 +157,13 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 
 // harvest is what a claim brought.
 type harvest struct {
-	claimed []store.Claimed
+	claimed []*store.Claimed
 	cut     bool
 	ended   bool // keys stopped waiting, because of a newer message
 	took    time.Duration
 
 	checked bool
-	writers map[string]bool
+	writers store.Writers
 	waiting func(lane int) bool
 
 	seen, dropped int // by compaction
@@ -179,7 +191,7 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 	got.claimed = claimed[:0]
 	for _, m := range claimed {
 		if m.Waiting {
-			ended = append(ended, keyOf(&m))
+			ended = append(ended, keyOf(m))
 		} else {
 			got.claimed = append(got.claimed, m)
 		}
@@ -223,10 +235,7 @@ func (r *Relay) check(ctx context.Context, got *harvest) error {
 	if got.waiting, err = r.store.WaitingLanes(ctx); err != nil {
 		return err
 	}
-	got.checked, got.writers = true, make(map[string]bool, len(writers))
-	for _, writer := range writers {
-		got.writers[writer] = true
-	}
+	got.checked, got.writers = true, writers
 	return nil
 }
 
@@ -261,8 +270,14 @@ func (r *reader) note(p plan, got harvest, added map[int]int) {
 			at.advance(got.writers, p.cursors[i], seen)
 		}
 	}
-	if got.cut {
+	switch {
+	case got.cut:
 		r.turn(p.positions[reached+1])
+		r.ask = len(got.claimed)
+	case len(r.full) > 0:
+		r.ask = min(2*r.ask, backlogBatches*r.batch)
+	default:
+		r.ask = r.batch
 	}
 	r.schedule(p, got, len(added))
 }
@@ -288,10 +303,8 @@ func (r *reader) turn(first *position) {
 
 func (r *reader) schedule(p plan, got harvest, added int) {
 	now := time.Now()
-	if got.checked {
-		r.checkAt = now.Add(checkEvery)
-	} else if p.check {
-		r.checkAt = now.Add(time.Hour) // the database cannot tell
+	if p.check {
+		r.checkAt, r.blind = now.Add(checkEvery), !got.checked
 	}
 	if p.back {
 		r.backAt = now.Add(max(backEvery, share*got.took))

@@ -8,8 +8,8 @@ import (
 
 // outgoing is a claimed message on its way, with the older ones of its key that it replaces.
 type outgoing struct {
-	store.Claimed
-	replaced []store.Claimed
+	*store.Claimed
+	replaced []*store.Claimed
 }
 
 // flow is what was claimed and is not written down yet.
@@ -67,14 +67,14 @@ func (f *flow) except(starts []store.Start) (e store.Except) {
 
 // add takes in what a claim brought and returns how many messages of each lane that were. The rest is known, or there is
 // no room for it.
-func (f *flow) add(claimed []store.Claimed, laneOf func(lane int) *position) (added map[int]int) {
+func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (added map[int]int) {
 	added = map[int]int{}
 	fresh := make([]*queue, 0, len(claimed)) // in the order of the claim
 	for _, m := range claimed {
 		if _, known := f.known[m.ID]; known {
 			continue
 		}
-		key := keyOf(&m)
+		key := keyOf(m)
 		q := f.keys[key]
 		if q == nil {
 			q = &queue{}
@@ -82,7 +82,7 @@ func (f *flow) add(claimed []store.Claimed, laneOf func(lane int) *position) (ad
 			fresh = append(fresh, q)
 		}
 		if q.more == nil && !f.room(q) {
-			q.more = &m
+			q.more = m
 			at := laneOf(m.Lane)
 			at.rewind(m.ID - 1)
 			at.crowded = true
@@ -118,7 +118,7 @@ func follow(queue []outgoing, m outgoing) []outgoing {
 	old := queue[last]
 	m.After = old.After
 	old.Data, old.Meta = nil, nil // it is only to be removed
-	m.replaced = slices.Concat(old.replaced, []store.Claimed{old.Claimed})
+	m.replaced = slices.Concat(old.replaced, []*store.Claimed{old.Claimed})
 	queue[last] = m
 	return queue
 }
@@ -140,7 +140,7 @@ func take(list *[]outgoing, n int) []outgoing {
 
 // confirmed lets the next message of the key go.
 func (f *flow) confirmed(m *outgoing) {
-	key := keyOf(&m.Claimed)
+	key := keyOf(m.Claimed)
 	q := f.keys[key]
 	if q.more != nil && len(q.behind) == f.batch/4 || len(q.behind) == 0 {
 		f.roomy = append(f.roomy, key)
@@ -158,7 +158,7 @@ func (f *flow) confirmed(m *outgoing) {
 }
 
 // failed keeps the key as it is until the failure is written down.
-func (f *flow) failed(m *outgoing) { f.keys[keyOf(&m.Claimed)].failed = *m }
+func (f *flow) failed(m *outgoing) { f.keys[keyOf(m.Claimed)].failed = *m }
 
 // written is called when an outcome is.
 func (f *flow) written(done store.Outcome) { f.leaving = append(f.leaving, done) }
@@ -166,13 +166,13 @@ func (f *flow) written(done store.Outcome) { f.leaving = append(f.leaving, done)
 // letGo ends what has ended. No claim may be running.
 func (f *flow) letGo(laneOf func(lane int) *position) {
 	for _, done := range f.leaving {
-		for _, list := range [][]store.Claimed{done.Sent, done.Replaced} {
+		for _, list := range [][]*store.Claimed{done.Sent, done.Replaced} {
 			for _, m := range list {
 				delete(f.known, m.ID)
 			}
 		}
 		for _, m := range slices.Concat(done.Failed, done.Dead) {
-			f.drop(&m.Claimed, laneOf)
+			f.drop(m.Claimed, laneOf)
 		}
 	}
 	f.leaving = nil

@@ -1,5 +1,12 @@
 package relay
 
+import (
+	"maps"
+	"slices"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
 // position is how far a lane was read.
 //
 // Where many rows were removed, a claim that starts at the beginning of a lane walks over what is left of them, and as
@@ -26,11 +33,11 @@ func (p *position) rewind(id int64) {
 
 // advance moves the floor after a look from it that has seen everything up to seen. writers had the outbox open before
 // that; before is where the cursor was before that.
-func (p *position) advance(writers map[string]bool, before, seen int64) {
+func (p *position) advance(writers store.Writers, before, seen int64) {
 	if p.mark > 0 && seen >= p.mark {
 		left := p.pending[:0]
 		for _, writer := range p.pending {
-			if writers[writer] {
+			if writers.Open[writer] {
 				left = append(left, writer)
 			}
 		}
@@ -38,13 +45,10 @@ func (p *position) advance(writers map[string]bool, before, seen int64) {
 			p.floor, p.mark = p.mark, 0
 		}
 	}
-	if p.mark == 0 && before > p.floor {
-		p.mark, p.pending = before, nil
-		for writer := range writers {
-			p.pending = append(p.pending, writer)
-		}
-		if len(writers) == 0 && seen >= before {
-			p.floor, p.mark = before, 0 // nobody was there to commit late
+	if mark := max(before, min(writers.Drawn, seen)); p.mark == 0 && mark > p.floor {
+		p.mark, p.pending = mark, slices.Collect(maps.Keys(writers.Open))
+		if len(p.pending) == 0 && seen >= mark {
+			p.floor, p.mark = mark, 0 // nobody was there to commit late
 		}
 	}
 }

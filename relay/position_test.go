@@ -18,12 +18,12 @@ import (
 
 func TestAFloorWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 	const everything = 1 << 62
-	who := func(names ...string) map[string]bool {
-		set := map[string]bool{}
+	who := func(names ...string) store.Writers {
+		w := store.Writers{Open: map[string]bool{}}
 		for _, name := range names {
-			set[name] = true
+			w.Open[name] = true
 		}
-		return set
+		return w
 	}
 	p := &position{cursor: 100}
 	p.advance(who("a", "b"), 100, everything)
@@ -42,6 +42,22 @@ func TestAFloorWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 	require.Equal(t, int64(250), p.floor)
 	p.rewind(400)
 	require.Equal(t, int64(250), p.floor, "it goes back only")
+
+	drawn := func(id int64, names ...string) store.Writers {
+		w := who(names...)
+		w.Drawn = id
+		return w
+	}
+	p.advance(drawn(500), 300, 400)
+	require.Equal(t, int64(400), p.floor, "who draws later draws larger identities, but more was not seen")
+	p.advance(drawn(500), 400, everything)
+	require.Equal(t, int64(500), p.floor, "all that was seen beyond may have had others before it")
+	p.advance(drawn(600, "f"), 500, everything)
+	require.Equal(t, int64(500), p.floor, "one may commit late")
+	p.advance(drawn(700), 500, 599)
+	require.Equal(t, int64(500), p.floor, "not all of it was seen since")
+	p.advance(drawn(700), 500, 600)
+	require.Equal(t, int64(600), p.floor)
 }
 
 // everywhere takes all messages.

@@ -55,7 +55,7 @@ func (r *Relay) deliver(ctx context.Context, batch []outgoing) []error {
 	messages := make([]transport.Outgoing, 0, len(batch))
 	sent := make([]int, 0, len(batch))
 	for i := range batch {
-		m, err := encode(&batch[i].Claimed)
+		m, err := encode(batch[i].Claimed)
 		if err != nil {
 			errs[i] = err
 			continue
@@ -126,7 +126,7 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 }
 
 // refuse notes a message that failed for a reason of its own: its key waits, or it is given up.
-func (r *Relay) refuse(m store.Claimed, err error) {
+func (r *Relay) refuse(m *store.Claimed, err error) {
 	f := store.Failure{Claimed: m, Error: err.Error(), Wait: r.cfg.retryWait(m.Attempts)}
 	if m.Attempts+1 < r.cfg.MaxAttempts {
 		r.open.Failed = append(r.open.Failed, f)

@@ -48,7 +48,7 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 	require.NoError(t, err)
 	var done store.Outcome
 	for _, m := range unsent {
-		done.Dead = append(done.Dead, store.Failure{Claimed: store.Claimed{Message: m}, Error: "too\nlarge"})
+		done.Dead = append(done.Dead, store.Failure{Claimed: &store.Claimed{Message: m}, Error: "too\nlarge"})
 	}
 	require.NoError(t, s.Finish(ctx, "test", lanes, done))
 	for _, key := range superseded {

@@ -49,7 +49,7 @@ const maxClaimBytes = 4 << 20
 //
 // It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane, so that a large backlog
 // in one holds up no other, and because what was written at the same time lies side by side in the table.
-func (s *Store) Claim(ctx context.Context, starts []Start, perLane int, except Except) (claimed []Claimed, cut bool, err error) {
+func (s *Store) Claim(ctx context.Context, starts []Start, perLane int, except Except) (claimed []*Claimed, cut bool, err error) {
 	if len(starts) == 0 {
 		return nil, false, nil
 	}
@@ -77,13 +77,13 @@ const short = 50
 // rowsExpected saves the copying of large rows while a claim grows.
 const rowsExpected = 256
 
-func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []any) (claimed []Claimed, cut bool, err error) {
+func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []any) (claimed []*Claimed, cut bool, err error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("claim messages: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	claimed = make([]Claimed, 0, rowsExpected)
+	claimed = make([]*Claimed, 0, rowsExpected)
 	size := 0
 	for rows.Next() {
 		m, err := scanClaimed(rows)
@@ -134,8 +134,8 @@ func (s *Store) claimColumns() string {
 		s.dialect.micros("m.created_at") + `, ` + s.dialect.micros("m.expires_at")
 }
 
-func scanClaimed(rows *sql.Rows) (Claimed, error) {
-	var m Claimed
+func scanClaimed(rows *sql.Rows) (*Claimed, error) {
+	m := &Claimed{}
 	var queue, correlation sql.NullString
 	var headers []byte
 	var updated, created int64
@@ -144,7 +144,7 @@ func scanClaimed(rows *sql.Rows) (Claimed, error) {
 		(*[]byte)(&m.PK), (*[]byte)(&m.Data), (*[]byte)(&m.Previous), (*[]byte)(&m.Meta), &headers, &correlation, &m.Keep,
 		&updated, &created, &expires, &m.Attempts, &m.Waiting)
 	if err != nil {
-		return Claimed{}, err
+		return nil, err
 	}
 	if len(headers) > 0 {
 		if err := json.Unmarshal(headers, &m.Headers); err != nil {

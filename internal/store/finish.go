@@ -15,9 +15,9 @@ import (
 // Outcome is what became of claimed messages. At most one message per key is in Failed or Dead.
 type Outcome struct {
 	// Sent are confirmed by the broker.
-	Sent []Claimed
+	Sent []*Claimed
 	// Replaced are older than a message of their key in Sent that replaces them.
-	Replaced []Claimed
+	Replaced []*Claimed
 	// Failed keep their place; their keys wait.
 	Failed []Failure
 	// Dead are given up, so that the next message of the key may go.
@@ -26,7 +26,7 @@ type Outcome struct {
 
 // Failure is a message that could not be sent.
 type Failure struct {
-	Claimed
+	*Claimed
 	// Error is why. What a database would refuse, or does not need, is cut from it.
 	Error string
 	// Wait is how long the key waits.
@@ -42,7 +42,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
-	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m Claimed) bool { return m.Attempts == 0 }))
+	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return m.Attempts == 0 }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
@@ -76,7 +76,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 }
 
 // remove deletes claimed messages, in one statement that finds each of them directly.
-func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []Claimed) error {
+func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
 	if len(claimed) == 0 || len(lanes) == 0 {
 		return nil
 	}
@@ -94,7 +94,7 @@ func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []La
 const maxRemoved = 10_000
 
 // idIn is claimedRows where the identity has an index of its own.
-func idIn(claimed []Claimed) string {
+func idIn(claimed []*Claimed) string {
 	ids := make([]int64, len(claimed))
 	for i, m := range claimed {
 		ids[i] = m.ID
@@ -102,7 +102,7 @@ func idIn(claimed []Claimed) string {
 	return "id IN (" + joinInts(ids) + ")"
 }
 
-func lanesOf(claimed []Claimed) []int64 {
+func lanesOf(claimed []*Claimed) []int64 {
 	lanes := make([]int64, 0, len(claimed))
 	for _, m := range claimed {
 		if !slices.Contains(lanes, int64(m.Lane)) {
@@ -181,7 +181,7 @@ func (s *Store) Hasten(ctx context.Context, keys []Key) error {
 	return nil
 }
 
-func keysOf(messages []Claimed) []Key {
+func keysOf(messages []*Claimed) []Key {
 	keys := make([]Key, len(messages))
 	for i, m := range messages {
 		keys[i] = Key{m.Model, m.Key}

@@ -3,29 +3,51 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 )
 
-// Writers lists the transactions that may have added messages and are still open. A message with a lower identity than
-// one that was read can only come from a transaction that was open then. So once none of those listed after a read is
-// open any more, a further read has seen everything up to where the first one came.
+// Writers are the transactions that may have added messages and are still open. Those that do not touch the outbox are
+// not among them, however long they are open.
+type Writers struct {
+	Open map[string]bool
+	// Drawn: what has an identity up to here and is not of a transaction in Open is committed, or never will be. 0 if the
+	// database does not tell.
+	Drawn int64
+}
+
+// Writers lists who is writing. A message with a lower identity than one that was read can only come from a transaction
+// that was open then. So once none of those listed is open any more, a further read has seen everything up to Drawn, and
+// up to where the read before the list came.
 //
-// ok is false where the database cannot tell. Transactions that do not touch the outbox are not listed, however long they
-// are open.
-func (s *Store) Writers(ctx context.Context) (writers []string, ok bool, err error) {
+// ok is false where the database cannot tell.
+func (s *Store) Writers(ctx context.Context) (w Writers, ok bool, err error) {
 	query := s.dialect.writers(string(s.table("outbox_messages")))
 	if query == "" {
-		return nil, false, nil
+		return Writers{}, false, nil
 	}
 	rows, err := s.db.QueryContext(ctx, query)
 	if err == nil {
-		writers, err = scanStrings(rows)
+		w, err = scanWriters(rows)
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("list the transactions that write to the outbox: %w", err)
+		return Writers{}, false, fmt.Errorf("list the transactions that write to the outbox: %w", err)
 	}
-	return writers, true, nil
+	return w, true, nil
+}
+
+func scanWriters(rows *sql.Rows) (Writers, error) {
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	w := Writers{Open: map[string]bool{}}
+	for rows.Next() {
+		var writer *string
+		if err := rows.Scan(&w.Drawn, &writer); err != nil {
+			return Writers{}, err
+		}
+		if writer != nil {
+			w.Open[*writer] = true
+		}
+	}
+	return w, rows.Err()
 }
 
 // WaitingLanes says which lanes have keys that wait for another attempt. When there are very many of them, it is all.
@@ -52,14 +74,3 @@ func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 }
 
 const maxWaiting = 10_000
-
-func scanStrings(rows *sql.Rows) (list []string, err error) {
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			return nil, errors.Join(err, rows.Close())
-		}
-		list = append(list, text)
-	}
-	return list, errors.Join(rows.Err(), rows.Close())
-}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,10 +35,14 @@ func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err
 	if err != nil {
 		return nil, err
 	}
-	b = &backlog{rows: rows, drop: drop}
+	collectAt := debug.SetGCPercent(400) // as "relay run" does; for the hand-written cases too
+	b = &backlog{rows: rows, drop: func() error {
+		debug.SetGCPercent(collectAt)
+		return drop()
+	}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, drop())
+			err = errors.Join(err, b.drop())
 		}
 	}()
 	if b.Store, err = store.New(db, store.Names{}); err != nil {

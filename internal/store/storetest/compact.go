@@ -112,36 +112,37 @@ func endsTheWait(t *testing.T, s *relaySuite) {
 }
 
 func listsWriters(t *testing.T, s *relaySuite) {
-	writers, ok, err := s.Writers(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, writers)
-	if !ok {
-		t.Skip("the database cannot tell")
+	list := func() store.Writers {
+		writers, ok, err := s.Writers(t.Context())
+		require.NoError(t, err)
+		if !ok {
+			t.Skip("the database cannot tell")
+		}
+		return writers
 	}
+	require.Empty(t, list().Open)
+	require.Zero(t, list().Drawn)
 	elsewhere, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer func() { _ = elsewhere.Rollback() }() // it is to be open until the end
 	_, err = s.Lock(t.Context(), elsewhere, []store.Change{{Key: store.Key{Model: "order", Key: "2"}}})
 	require.NoError(t, err)
-	writers, _, err = s.Writers(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, writers, "a transaction that writes elsewhere")
+	require.Empty(t, list().Open, "a transaction that writes elsewhere")
 
 	tx, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback() }() // it is committed below
 	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("1", 0)}))
-	first, _, err := s.Writers(t.Context())
-	require.NoError(t, err)
-	require.Len(t, first, 1)
-	again, _, err := s.Writers(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, first, again)
+	first := list()
+	require.Len(t, first.Open, 1)
+	require.Equal(t, first, list())
 	require.NoError(t, tx.Commit())
 	s.append(t, message("1", 1))
-	writers, _, err = s.Writers(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, writers)
+	require.Empty(t, list().Open)
+	last := s.claim(t)[1].ID
+	require.Equal(t, last, list().Drawn)
+	require.Less(t, first.Drawn, last)
+	require.NotZero(t, first.Drawn)
 }
 
 func knowsWaitingLanes(t *testing.T, s *relaySuite) {

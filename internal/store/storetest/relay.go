@@ -85,7 +85,7 @@ func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
 	require.NoError(t, s.Append(t.Context(), s.DB(), messages))
 }
 
-func (s *relaySuite) claim(t *testing.T) []store.Claimed {
+func (s *relaySuite) claim(t *testing.T) []*store.Claimed {
 	t.Helper()
 	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, store.Except{})
 	require.NoError(t, err)
@@ -167,7 +167,7 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 	first, cut, err := s.Claim(t.Context(), allLanes(), 2, store.Except{})
 	require.NoError(t, err)
 	require.False(t, cut)
-	var want []store.Claimed
+	var want []*store.Claimed
 	perLane := map[int]int{}
 	for _, m := range all {
 		if perLane[m.Lane]++; perLane[m.Lane] <= 2 {
@@ -366,7 +366,7 @@ func (s *relaySuite) exec(t *testing.T, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-func failures(messages []store.Claimed, wait time.Duration) []store.Failure {
+func failures(messages []*store.Claimed, wait time.Duration) []store.Failure {
 	failed := make([]store.Failure, len(messages))
 	for i, m := range messages {
 		failed[i] = store.Failure{Claimed: m, Error: "no queue", Wait: wait}
@@ -374,16 +374,16 @@ func failures(messages []store.Claimed, wait time.Duration) []store.Failure {
 	return failed
 }
 
-func only(messages []store.Claimed, key string, revision int64) []store.Claimed {
+func only(messages []*store.Claimed, key string, revision int64) []*store.Claimed {
 	for _, m := range messages {
 		if m.Key == key && m.Revision == revision {
-			return []store.Claimed{m}
+			return []*store.Claimed{m}
 		}
 	}
 	return nil
 }
 
-func names(messages []store.Claimed) []string {
+func names(messages []*store.Claimed) []string {
 	var out []string
 	for _, m := range messages {
 		out = append(out, fmt.Sprintf("%s/%d", m.Key, m.Revision))
