@@ -200,27 +200,21 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 	return got, r.store.Hasten(ctx, ended)
 }
 
-// compact looks at what was not read yet, and at more and more of it as long as at least half is dropped: all before any
-// of it is read, because what is read is published.
+// compact looks at what was not read yet, at a part of it first, and then at as much as one statement may, as long as at
+// least half is dropped: all before any of it is read, because what is read is published.
 func (r *Relay) compact(ctx context.Context, p plan, lanes []store.Lane, got *harvest) error {
 	start := time.Now()
 	starts := make([]store.Start, len(p.positions))
 	for i, at := range p.starts {
 		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
 	}
-	limited, cancel := context.WithTimeout(ctx, r.cfg.LeaseTTL/2)
-	defer cancel()
-	for window := p.compact; ; window = min(4*window, maxWindow) {
-		seen, dropped, err := r.store.Compact(limited, r.cfg.ID, lanes, starts, window/len(starts)+1)
-		if limited.Err() != nil && ctx.Err() == nil { // too much at once: the claim goes on without
-			got.compactTook = time.Since(start)
-			return nil
-		}
+	for window := p.compact; ; window = maxWindow {
+		seen, dropped, err := r.store.Compact(ctx, r.cfg.ID, lanes, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
+		r.stats.compacted.Add(int64(dropped))
+		got.seen, got.dropped, got.compactTook = got.seen+seen, got.dropped+dropped, time.Since(start)
 		if err != nil {
 			return err
 		}
-		r.stats.compacted.Add(int64(dropped))
-		got.seen, got.dropped, got.compactTook = got.seen+seen, got.dropped+dropped, time.Since(start)
 		if 2*dropped < seen || seen == 0 || got.compactTook > r.cfg.LeaseTTL/4 {
 			return nil
 		}

@@ -89,7 +89,7 @@ func TestAChangeOfLanesThatIsGivenUpLeavesEverythingAsItWas(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
 		// A relay that does not answer keeps its lanes.
-		_, _, err := e.Balance(t.Context(), "silent", time.Minute)
+		_, err := e.Balance(t.Context(), "silent", time.Minute)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		var said []string
@@ -102,10 +102,10 @@ func TestAChangeOfLanesThatIsGivenUpLeavesEverythingAsItWas(t *testing.T) {
 		st := e.status(t)
 		require.Equal(t, int64(64), st.LanesOwned)
 		require.Equal(t, int64(1), st.Relays)
-		lanes, share, err := e.Balance(t.Context(), "silent", time.Minute)
+		owned, err := e.Balance(t.Context(), "silent", time.Minute)
 		require.NoError(t, err)
-		require.Len(t, lanes, 64)
-		require.Equal(t, 64, share)
+		require.Len(t, owned.Lanes, 64)
+		require.Equal(t, 64, owned.Share)
 
 		require.ErrorContains(t, e.SetLanes(t.Context(), 0, nil), "0 lanes: want 1 to 1024")
 		require.NoError(t, e.Leave(t.Context(), "silent"))

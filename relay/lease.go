@@ -20,6 +20,7 @@ type lease struct {
 	beat       time.Time // when to renew
 	unbalanced bool      // lanes are to be given or taken, as soon as nothing is in flight
 	tenure     *tenure   // nil without lanes
+	alone      bool      // no other relay lives
 }
 
 func (l *lease) owns() bool  { return len(l.lanes) > 0 }
@@ -79,18 +80,19 @@ func (r *Relay) balance(work context.Context) {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
 		start := time.Now()
-		lanes, share, err := r.store.Balance(ctx, r.cfg.ID, r.cfg.LeaseTTL)
+		owned, err := r.store.Balance(ctx, r.cfg.ID, r.cfg.LeaseTTL)
 		return func() {
 			r.tasks.leasing = false
 			if r.answered("lease", err) {
-				r.own(work, start, lanes, share)
+				r.own(work, start, owned)
 			}
 		}
 	})
 }
 
 // own notes what is owned from now on. Everything else starts over.
-func (r *Relay) own(work context.Context, start time.Time, lanes []store.Lane, share int) {
+func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership) {
+	lanes := owned.Lanes
 	if !slices.Equal(lanes, r.lease.lanes) {
 		if len(lanes) != len(r.lease.lanes) {
 			r.log.Info("lanes owned", "lanes", len(lanes), "before", len(r.lease.lanes))
@@ -105,10 +107,10 @@ func (r *Relay) own(work context.Context, start time.Time, lanes []store.Lane, s
 		r.flow = newFlow(r.cfg)
 		r.reader.restart(lanes)
 	}
-	r.lease.unbalanced = false
+	r.lease.unbalanced, r.lease.alone = false, owned.Alone
 	r.lease.extend(start.Add(r.cfg.LeaseTTL))
 	r.lease.beat = start.Add(r.cfg.heartbeat())
-	if len(lanes) < share || len(lanes) == 0 { // others are about to give lanes back, or to run out
+	if len(lanes) < owned.Share || len(lanes) == 0 { // others are about to give lanes back, or to run out
 		r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
 	}
 }
@@ -122,22 +124,22 @@ func (r *Relay) renew(work context.Context) {
 		start := time.Now()
 		ctx, cancel := context.WithDeadline(work, until)
 		defer cancel()
-		renewal, err := r.store.Renew(ctx, r.cfg.ID, r.cfg.LeaseTTL)
+		owned, err := r.store.Renew(ctx, r.cfg.ID, r.cfg.LeaseTTL)
 		return func() {
 			r.tasks.leasing = false
 			switch {
 			case tenure != r.lease.tenure: // it ended meanwhile
 			case !r.answered("lease", err):
 				r.lease.beat = time.Now().Add(r.cfg.heartbeat() / 3)
-			case !slices.Equal(renewal.Lanes, r.lease.lanes):
+			case !slices.Equal(owned.Lanes, r.lease.lanes):
 				r.lose(errLanesTaken)
 			default:
 				r.lease.extend(start.Add(r.cfg.LeaseTTL))
 				r.lease.beat = start.Add(r.cfg.heartbeat())
-				if len(renewal.Lanes) < renewal.Share {
+				if len(owned.Lanes) < owned.Share {
 					r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
 				}
-				r.lease.unbalanced = renewal.Unbalanced()
+				r.lease.unbalanced, r.lease.alone = owned.Unbalanced(), owned.Alone
 			}
 		}
 	})

@@ -10,13 +10,19 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// How many batches are in flight at once. Two of messages just claimed: while the broker confirms the end of one, the next
-// is on its way, on another connection where the transport has several. And one of followers, so that a key with many
-// messages waits for the broker's answer only, not for the end of a large batch.
-const (
-	firstBatches     = 2
-	followingBatches = 1
-)
+// followingBatches of followers may be in flight at once, so that a key with many messages waits for the broker's answer
+// only, not for the end of a large batch.
+const followingBatches = 1
+
+// firstBatches is how many batches of messages just claimed may be in flight at once. Two: while the broker confirms the
+// end of one, the next is on its way, on another connection where the transport has several. Where other relays do the
+// same, one: more than the broker can write at a time only costs it.
+func (r *Relay) firstBatches() int {
+	if r.lease.alone {
+		return 2
+	}
+	return 1
+}
 
 // publishReady hands batches to the publisher. While the broker is away it is one at a time, at the pace of the outage.
 func (r *Relay) publishReady(now time.Time) {
@@ -29,7 +35,7 @@ func (r *Relay) publishReady(now time.Time) {
 			return
 		}
 	}
-	for r.tasks.first < firstBatches && len(r.flow.ready) > 0 {
+	for r.tasks.first < r.firstBatches() && len(r.flow.ready) > 0 {
 		r.publish(take(&r.flow.ready, r.cfg.BatchSize), &r.tasks.first)
 		if r.broker.on() {
 			return

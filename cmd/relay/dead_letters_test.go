@@ -39,7 +39,7 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 			}})
 		}))
 	}
-	lanes, _, err := s.Balance(ctx, "test", time.Minute)
+	owned, err := s.Balance(ctx, "test", time.Minute)
 	require.NoError(t, err)
 	for _, key := range keys {
 		write(key)
@@ -50,7 +50,7 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 	for _, m := range unsent {
 		done.Dead = append(done.Dead, store.Failure{Claimed: &store.Claimed{Message: m}, Error: "too\nlarge"})
 	}
-	require.NoError(t, s.Finish(ctx, "test", lanes, done))
+	require.NoError(t, s.Finish(ctx, "test", owned.Lanes, done))
 	for _, key := range superseded {
 		write(key)
 	}

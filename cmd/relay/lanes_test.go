@@ -21,7 +21,7 @@ func TestLanes(t *testing.T) {
 			require.NoError(t, err)
 			_, err = s.Migrate(t.Context(), store.Outbox)
 			require.NoError(t, err)
-			_, _, err = s.Balance(t.Context(), "relay-1", time.Minute)
+			_, err = s.Balance(t.Context(), "relay-1", time.Minute)
 			require.NoError(t, err)
 
 			r := invoke(t.Context(), "lanes", "--db", url)

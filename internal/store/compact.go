@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -14,28 +16,67 @@ type compaction struct {
 	lanes   []Lane
 	starts  []Start
 	perLane int
+	limit   time.Duration
 }
 
 // Compact drops unsent messages that a newer one of their key replaces, among the oldest perLane messages of each lane
 // behind its start. The newest takes over the after of the oldest that it replaces, so that replicas see no gap where none
 // is. Lanes that relay does not own any more under their epoch stay as they are.
 //
-// seen is how many messages it looked at, and dropped how many are gone. Where it saw as many as it was allowed to, it may
-// be worth calling again.
+// seen is how many messages it looked at, and dropped how many are gone, also beside an error. Where it saw as many as it
+// was allowed to, it may be worth calling again. What takes longer than limit is given up, which is no error.
+//
+// It takes two connections, because one statement keeps one core busy.
 func (s *Store) Compact(
-	ctx context.Context, relay string, lanes []Lane, starts []Start, perLane int,
+	ctx context.Context, relay string, lanes []Lane, starts []Start, perLane int, limit time.Duration,
 ) (seen, dropped int, err error) {
-	if len(starts) == 0 || len(lanes) == 0 {
+	if len(lanes) == 0 {
 		return 0, 0, nil
 	}
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		seen, dropped, err = s.dialect.compact(ctx, tx, s, compaction{relay, lanes, starts, perLane})
+	halves := [][]Start{starts[:len(starts)/2], starts[len(starts)/2:]}
+	if s.dialect.oneRelay() {
+		halves = [][]Start{starts}
+	}
+	var running sync.WaitGroup
+	results := make([]compacted, len(halves))
+	for i, half := range halves {
+		running.Go(func() { results[i] = s.compact(ctx, compaction{relay, lanes, half, perLane, limit}) })
+	}
+	running.Wait()
+	for _, r := range results {
+		seen, dropped, err = seen+r.seen, dropped+r.dropped, errors.Join(err, r.err)
+	}
+	if err != nil {
+		err = fmt.Errorf("drop replaced messages: %w", err)
+	}
+	return seen, dropped, err
+}
+
+type compacted struct {
+	seen, dropped int
+	err           error
+}
+
+func (s *Store) compact(ctx context.Context, c compaction) (r compacted) {
+	if len(c.starts) == 0 {
+		return r
+	}
+	late := false
+	r.err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) (err error) {
+		// The commit is not limited: were it cut off, nobody would know what is gone.
+		limited, cancel := context.WithTimeout(ctx, c.limit)
+		defer cancel()
+		r.seen, r.dropped, err = s.dialect.compact(limited, tx, s, c)
+		late = limited.Err() != nil && ctx.Err() == nil
 		return err
 	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("drop replaced messages: %w", err)
+	if r.err == nil {
+		return r
 	}
-	return seen, dropped, nil
+	if late {
+		r.err = nil
+	}
+	return compacted{err: r.err}
 }
 
 // compact is one statement: rows, keys and places are read once, and no message is read that comes in meanwhile. The

@@ -19,17 +19,19 @@ type Lane struct {
 	Epoch int64
 }
 
-// Renewal is what a relay owns, and what it should.
-type Renewal struct {
+// Ownership is what a relay owns, and what it should.
+type Ownership struct {
 	// Lanes are owned now, sorted.
 	Lanes []Lane
 	// Share is how many lanes are the relay's fair share, and Free how many others have no owner.
 	Share, Free int
+	// Alone says that no other relay lives.
+	Alone bool
 }
 
 // Unbalanced says that Balance would give or take lanes.
-func (r Renewal) Unbalanced() bool {
-	return len(r.Lanes) > r.Share || len(r.Lanes) < r.Share && r.Free > 0
+func (o Ownership) Unbalanced() bool {
+	return len(o.Lanes) > o.Share || len(o.Lanes) < o.Share && o.Free > 0
 }
 
 // Renew extends the lease on every lane the relay owns. A lane that ran out is renewed all the same when nobody took it:
@@ -37,55 +39,56 @@ func (r Renewal) Unbalanced() bool {
 //
 // Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
 // from before the call.
-func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (renewal Renewal, err error) {
+func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (owned Ownership, err error) {
 	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		renewal, err = s.renewal(ctx, tx, relay, ttl)
+		owned, err = s.ownership(ctx, tx, relay, ttl)
 		return err
 	})
 	if err != nil {
-		return Renewal{}, fmt.Errorf("renew lanes: %w", err)
+		return Ownership{}, fmt.Errorf("renew lanes: %w", err)
 	}
-	return renewal, nil
+	return owned, nil
 }
 
-func (s *Store) renewal(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) (renewal Renewal, err error) {
-	if renewal.Lanes, err = s.renew(ctx, tx, relay, ttl); err != nil {
-		return renewal, err
+func (s *Store) ownership(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) (owned Ownership, err error) {
+	lanes, err := s.renew(ctx, tx, relay, ttl)
+	if err != nil {
+		return Ownership{}, err
 	}
-	renewal.Share, renewal.Free, err = s.fairShare(ctx, tx, relay)
-	return renewal, err
+	owned, err = s.fairShare(ctx, tx, relay)
+	owned.Lanes = lanes
+	return owned, err
 }
 
 // Balance renews like Renew, then moves towards the relay's fair share of the lanes: it gives back what is too much
-// and takes what is free or has run out. It returns the lanes owned now and the share. Nothing of a lane may be in
+// and takes what is free or has run out. It returns what is owned then. Nothing of a lane may be in
 // flight, because the lane may be gone afterwards.
 //
 // Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
 // proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
 // which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
-func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (lanes []Lane, share int, err error) {
+func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (owned Ownership, err error) {
 	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		renewal, err := s.renewal(ctx, tx, relay, ttl)
+		owned, err = s.ownership(ctx, tx, relay, ttl)
 		if err != nil {
 			return err
 		}
-		lanes, share = renewal.Lanes, renewal.Share
-		if len(lanes) > share {
-			err = s.giveBack(ctx, tx, relay, lanes[share:])
-			lanes = lanes[:share]
+		if len(owned.Lanes) > owned.Share {
+			err = s.giveBack(ctx, tx, relay, owned.Lanes[owned.Share:])
+			owned.Lanes = owned.Lanes[:owned.Share]
 			return err
 		}
-		taken, err := s.take(ctx, tx, relay, ttl, share-len(lanes))
+		taken, err := s.take(ctx, tx, relay, ttl, owned.Share-len(owned.Lanes))
 		if len(taken) > 0 {
 			s.cached.Store(nil) // there may be more of them, or fewer, than there were
 		}
-		lanes = sortLanes(append(lanes, taken...))
+		owned.Lanes = sortLanes(append(owned.Lanes, taken...))
 		return err
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("balance lanes: %w", err)
+		return Ownership{}, fmt.Errorf("balance lanes: %w", err)
 	}
-	return lanes, share, nil
+	return owned, nil
 }
 
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
@@ -127,17 +130,17 @@ func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Dur
 
 // fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up. Where there is one
 // writer only, the first relay takes all and the others wait for it to leave. It counts the free lanes, too.
-func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (share, free int, err error) {
+func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (fair Ownership, err error) {
 	var dead []string
 	err = tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
 		s.table("outbox_relays")).Scan(ctx, &dead)
 	if err != nil {
-		return 0, 0, err
+		return Ownership{}, err
 	}
 	if len(dead) > 0 {
 		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.table("outbox_relays"), bun.List(dead))
 		if err != nil {
-			return 0, 0, err
+			return Ownership{}, err
 		}
 	}
 	var lanes, others, relays, changing int
@@ -148,20 +151,20 @@ func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (share, 
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
 		FROM ?`, relay, s.table("outbox_relays"), changer, s.table("outbox_relays"), changer, s.table("outbox_lanes")).
-		Scan(&lanes, &free, &others, &relays, &changing)
+		Scan(&lanes, &fair.Free, &others, &relays, &changing)
+	fair.Alone = relays < 2 && others == 0
 	switch {
 	case err != nil:
-		return 0, 0, err
+		return Ownership{}, err
 	case changing > 0:
-		return 0, 0, nil
+		return Ownership{}, nil
 	case !s.dialect.oneRelay():
 		relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
-		return (lanes + relays - 1) / relays, free, nil
-	case others > 0:
-		return 0, free, nil
-	default:
-		return lanes, free, nil
+		fair.Share = (lanes + relays - 1) / relays
+	case others == 0:
+		fair.Share = lanes
 	}
+	return fair, nil
 }
 
 func (s *Store) giveBack(ctx context.Context, tx bun.Tx, relay string, lanes []Lane) error {

@@ -107,8 +107,9 @@ func (b *backlog) fill(ctx context.Context) error {
 
 // relays runs relays that own their fair shares.
 type relays struct {
-	all  []*relay.Relay
-	stop func() error
+	all   []*relay.Relay
+	wakes []chan struct{}
+	stop  func() error
 }
 
 func (b *backlog) start(ctx context.Context, publisher func() message.Publisher, n int) (*relays, error) {
@@ -122,13 +123,14 @@ func (b *backlog) start(ctx context.Context, publisher func() message.Publisher,
 		return errors.Join(errs...)
 	}
 	for i := range n {
+		wake := make(chan struct{}, 1)
 		rel, err := relay.New(b.DB(), publisher(), relay.Config{
-			LeaseTTL: 3 * time.Second, Logger: slog.New(slog.DiscardHandler),
+			LeaseTTL: 3 * time.Second, Logger: slog.New(slog.DiscardHandler), Wake: wake,
 		})
 		if err != nil {
 			return nil, errors.Join(err, group.stop())
 		}
-		group.all = append(group.all, rel)
+		group.all, group.wakes = append(group.all, rel), append(group.wakes, wake)
 		running.Go(func() { errs[i] = rel.Run(ctx) })
 	}
 	for slices.ContainsFunc(group.all, func(r *relay.Relay) bool { return r.Stats().Lanes != int64(64/n) }) {
@@ -137,6 +139,13 @@ func (b *backlog) start(ctx context.Context, publisher func() message.Publisher,
 		}
 	}
 	return group, nil
+}
+
+// wake does what an outbox.Box does after a commit.
+func (g *relays) wake() {
+	for _, wake := range g.wakes {
+		wake <- struct{}{}
+	}
 }
 
 // settled counts the messages that are published or were replaced.
@@ -162,6 +171,7 @@ func (b *backlog) drain(ctx context.Context, publisher func() message.Publisher,
 		return 0, err
 	}
 	start := time.Now()
+	group.wake()
 	for group.settled() < b.rows {
 		if err := pause(ctx, time.Millisecond); err != nil {
 			return 0, err

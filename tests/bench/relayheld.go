@@ -68,6 +68,7 @@ func (d *heldDrain) measure(ctx context.Context) (rate float64, err error) {
 		return 0, err
 	}
 	start := time.Now()
+	group.wake()
 	var marks [11]time.Duration // when each tenth was done
 	for tenth := 1; tenth <= 10; {
 		if done := group.settled(); done >= tenth*d.rows/10 {

@@ -25,7 +25,7 @@ func chain(key string, first, last int64) (messages []store.Message) {
 
 func (s *relaySuite) compact(t *testing.T, relay string, owned []store.Lane, perLane int) (seen, dropped int) {
 	t.Helper()
-	seen, dropped, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane)
+	seen, dropped, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane, time.Minute)
 	require.NoError(t, err)
 	return seen, dropped
 }
@@ -53,6 +53,18 @@ func compacts(t *testing.T, s *relaySuite) {
 	require.Equal(t, int64(6), *only(s.claim(t), "old", 11)[0].After)
 	s.finish(t, "a", owned, store.Outcome{Sent: s.claim(t)})
 	require.Zero(t, s.status(t).Unsent, "they are found where they are now")
+}
+
+func givesUpCompaction(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, chain("1", 0, 5)...)
+	seen, dropped, err := s.Compact(t.Context(), "a", owned, allLanes(), 100, -1)
+	require.NoError(t, err)
+	require.Zero(t, seen)
+	require.Zero(t, dropped)
+	require.Len(t, s.claim(t), 6)
+	_, dropped = s.compact(t, "a", owned, 100)
+	require.Equal(t, 5, dropped)
 }
 
 func compactsNoOther(t *testing.T, s *relaySuite) {

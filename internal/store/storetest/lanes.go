@@ -22,7 +22,7 @@ func ownsEverything(t *testing.T, s *relaySuite) {
 	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
 	renewed, err := s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
-	require.Equal(t, store.Renewal{Lanes: owned, Share: lanes}, renewed)
+	require.Equal(t, store.Ownership{Lanes: owned, Share: lanes, Alone: true}, renewed)
 	require.False(t, renewed.Unbalanced())
 }
 
@@ -87,11 +87,11 @@ func balancesAtOnce(t *testing.T, s *relaySuite) {
 	for i := range relays {
 		wg.Go(func() {
 			for range 20 {
-				lanes, _, err := s.Balance(context.WithoutCancel(t.Context()), fmt.Sprint("relay-", i), ttl)
+				owned, err := s.Balance(context.WithoutCancel(t.Context()), fmt.Sprint("relay-", i), ttl)
 				if store.Conflicted(err) {
 					continue // as the relay does, until its next heartbeat
 				}
-				views[i], errs[i] = lanes, errors.Join(errs[i], err)
+				views[i], errs[i] = owned.Lanes, errors.Join(errs[i], err)
 			}
 		})
 	}
@@ -119,7 +119,7 @@ func oneWorksTheOthersWait(t *testing.T, s *relaySuite) {
 	require.Len(t, s.balance(t, "a", ttl), lanes, "it gives nothing back")
 	renewed, err := s.Renew(t.Context(), "b", ttl)
 	require.NoError(t, err)
-	require.Equal(t, store.Renewal{}, renewed)
+	require.Equal(t, store.Ownership{}, renewed)
 	require.NoError(t, s.Leave(t.Context(), "a"))
 	renewed, err = s.Renew(t.Context(), "b", ttl)
 	require.NoError(t, err)
@@ -132,6 +132,10 @@ func tellsWhatIsFree(t *testing.T, s *relaySuite) {
 	s.exec(t, "UPDATE outbox_lanes SET owner = NULL, expires_at = NULL WHERE lane < 10")
 	renewed, err := s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
-	require.Equal(t, store.Renewal{Lanes: owned[10:], Share: lanes, Free: 10}, renewed)
+	require.Equal(t, store.Ownership{Lanes: owned[10:], Share: lanes, Free: 10, Alone: true}, renewed)
 	require.True(t, renewed.Unbalanced())
+	s.balance(t, "b", ttl)
+	renewed, err = s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.False(t, renewed.Alone)
 }

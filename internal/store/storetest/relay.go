@@ -39,6 +39,7 @@ func Relay(t *testing.T, newURL func(testing.TB) string) {
 		"of a key's replaceable messages the newest stays": compacts,
 		"what may not be dropped is not dropped":           compactsNoOther,
 		"compaction is fenced, and bounded":                compactsFenced,
+		"a compaction that takes too long is given up":     givesUpCompaction,
 		"sent and replaced messages are removed together":  removesReplaced,
 		"a waiting key is left out, others are not":        leavesOutWaitingKeys,
 		"a sent message ends the key's retries":            sentEndsRetries,
@@ -75,9 +76,9 @@ const (
 
 func (s *relaySuite) balance(t *testing.T, relay string, ttl time.Duration) []store.Lane {
 	t.Helper()
-	owned, _, err := s.Balance(t.Context(), relay, ttl)
+	owned, err := s.Balance(t.Context(), relay, ttl)
 	require.NoError(t, err)
-	return owned
+	return owned.Lanes
 }
 
 func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
