@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -313,4 +314,43 @@ func TestPoisonOfANewKeyLeavesNoTraceInTheLedger(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, n)
 	})
+}
+
+func TestLessThanABatchIsLeftToTheWorkerThatIsBusy(t *testing.T) {
+	f := newFixtureWith(t, dbtest.Open(t, dbtest.PostgresURL(t)), replica.Config{Workers: 2, Batch: 2}) // SQLite has one transaction
+	mirror[Note](f, "note")
+	begun, proceed := make(chan int64, 3), [3]chan struct{}{}
+	for i := range proceed {
+		proceed[i] = make(chan struct{})
+	}
+	f.CrashAt(func(point string) error {
+		if point == "folded" {
+			n := f.Transactions()
+			begun <- n
+			<-proceed[n-1]
+		}
+		return nil
+	})
+	handler := f.Handler()
+	var done sync.WaitGroup
+	send := func(ids ...int64) {
+		for _, id := range ids {
+			d := delivery(t, save(id, 0, "a"))
+			done.Go(func() { assert.NoError(t, handler(d)) })
+		}
+	}
+	send(1)
+	require.EqualValues(t, 1, <-begun)
+	send(2, 3)
+	require.EqualValues(t, 2, <-begun, "a whole batch has a worker of its own")
+	send(4)
+	require.Eventually(t, func() bool { return f.Held() == 1 }, time.Minute, time.Millisecond)
+	close(proceed[2])
+	close(proceed[1])
+	require.Eventually(t, func() bool { return f.Working() == 1 }, time.Minute, time.Millisecond)
+	assert.EqualValues(t, 2, f.Transactions())
+	close(proceed[0])
+	done.Wait()
+	assert.EqualValues(t, 3, f.Transactions())
+	require.Len(t, f.notes(), 4)
 }

@@ -34,5 +34,12 @@ func (r *Replica) Held() (n int) {
 	return n
 }
 
+// Working is how many workers there are.
+func (r *Replica) Working() int {
+	r.inbox.mu.Lock()
+	defer r.inbox.mu.Unlock()
+	return r.inbox.workers
+}
+
 // Transactions is how many were begun.
 func (r *Replica) Transactions() int64 { return r.inbox.batches.Load() }

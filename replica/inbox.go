@@ -14,7 +14,7 @@ import (
 // one worker's hands at a time. Workers come with the first message and go with the last: nothing runs that has
 // nothing to do, and whoever delivers (Run, a Router's handler, Apply) feeds the same batches.
 //
-// Mirrors get a second worker only when a whole batch waits for one: two half batches cost more than one whole. Handlers
+// Mirrors have a second worker only while a whole batch waits for one: two half batches cost more than one whole. Handlers
 // take their time, so the workers share out what waits.
 type inbox struct {
 	replica *Replica
@@ -118,7 +118,8 @@ func (in *inbox) gather(took time.Duration) {
 	}
 }
 
-// take returns the slots of the next batch, after those of the last were given back; nil ends the worker.
+// take returns the slots of the next batch, after those of the last were given back; nil ends the worker. The last worker
+// does not end while anything is ready.
 func (in *inbox) take(last []*slot) []*slot {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -129,6 +130,10 @@ func (in *inbox) take(last []*slot) []*slot {
 		} else {
 			delete(in.slots, s.key)
 		}
+	}
+	if in.workers > 1 && in.slow == 0 && len(in.ready) < in.replica.config.Batch {
+		in.workers-- // who is still at work takes what there is, and what comes meanwhile
+		return nil
 	}
 	var batch []*slot
 	messages, size, slow := 0, 0, 0

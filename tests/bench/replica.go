@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	appliedFast = 20_000 // messages of a case that applies in batches
-	appliedSlow = 1_500  // of one that commits each
+	appliedFast = 40_000 // messages of a case that applies in batches
+	appliedSlow = 4_000  // of one that commits each
 	appliedKeys = 4_000  // that the messages are spread over, one after the other
 	delayRate   = 100    // messages per second, where the delay is measured
 	delayFor    = 4      // times --duration, because a p99 wants samples
