@@ -20,7 +20,7 @@ type lease struct {
 	beat       time.Time // when to renew
 	unbalanced bool      // lanes are to be given or taken, as soon as nothing is in flight
 	tenure     *tenure   // nil without lanes
-	alone      bool      // no other relay lives
+	alone      bool      // no other relay is at work
 }
 
 func (l *lease) owns() bool  { return len(l.lanes) > 0 }

@@ -9,23 +9,23 @@ import (
 
 // applyIsolated is the careful way: what fails is found and set aside, the rest is applied.
 func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
-	var todo, handled []*chain
+	var remaining, handled []*chain
 	for _, c := range b.chains {
 		switch {
 		case c.binding == nil || !c.keyed:
 		case c.binding.handle != nil || c.binding.call != nil:
 			handled = append(handled, c)
 		case len(c.passed) > 0:
-			todo = append(todo, c)
+			remaining = append(remaining, c)
 		}
 	}
-	b.sortByModel(todo)
-	for len(todo) > 0 {
-		failed, err := b.split(ctx, tx, todo)
+	b.sortByModel(remaining)
+	for len(remaining) > 0 {
+		failed, err := b.split(ctx, tx, remaining)
 		if err != nil {
 			return err
 		}
-		todo = b.afterRound(todo, failed)
+		remaining = b.afterRound(remaining, failed)
 	}
 	if err := b.handleEach(ctx, tx, handled); err != nil {
 		return err
@@ -35,13 +35,13 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 
 // afterRound decides what to do about the chains that failed. What stood in their way may be among those that did not,
 // so each gets one more chance; then its last message fails, and the one before it is applied in its stead.
-func (b *batch) afterRound(todo []*chain, failed map[*chain]error) (next []*chain) {
-	for _, c := range todo {
+func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []*chain) {
+	for _, c := range remaining {
 		err := failed[c]
 		if err == nil {
 			continue
 		}
-		if !c.again && len(failed) < len(todo) {
+		if !c.again && len(failed) < len(remaining) {
 			c.again = true
 			next = append(next, c)
 			continue

@@ -98,12 +98,7 @@ func TestAnInterruptedDiffGoesOnAfterTheLinesItDealtWith(t *testing.T) {
 	require.NoError(t, os.WriteFile(differing, []byte("order,2026-11-24 12:00:00.000000+00:00,webhooks\n[1]\n[2]\n[3]\n"), 0o600))
 	command := on(master, "diff-sync", "-i", differing, "--resume", file)
 
-	ctx, interrupt := context.WithCancel(t.Context())
-	done := make(chan result, 1)
-	go func() { done <- invoke(ctx, append(command, "--rate", "1")...) }()
-	require.Eventually(t, func() bool { _, err := os.Stat(file); return err == nil }, time.Minute, time.Millisecond)
-	interrupt()
-	r := <-done
+	r := interrupted(t, command, file)
 	require.Equal(t, 2, r.code, r.stderr)
 	require.Contains(t, r.stderr, "the same command with --resume "+file+" goes on")
 
@@ -113,6 +108,17 @@ func TestAnInterruptedDiffGoesOnAfterTheLinesItDealtWith(t *testing.T) {
 	var keys []string
 	require.NoError(t, dbtest.Open(t, master[1]).NewSelect().Table("outbox_messages").Column("key").Order("key").Scan(t.Context(), &keys))
 	require.Equal(t, []string{"1", "2", "3"}, keys, "each once")
+}
+
+// interrupted gives a slow command and ends it when it has noted a position.
+func interrupted(t *testing.T, command []string, file string) result {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan result, 1)
+	go func() { done <- invoke(ctx, append(command, "--rate", "1")...) }()
+	require.Eventually(t, func() bool { _, err := os.Stat(file); return err == nil }, time.Minute, time.Millisecond)
+	interrupt()
+	return <-done
 }
 
 func TestALoadWithBadLinesSaysSoToTheEndAndStartsOverAfterwards(t *testing.T) {
@@ -126,12 +132,7 @@ func TestALoadWithBadLinesSaysSoToTheEndAndStartsOverAfterwards(t *testing.T) {
 	require.NoError(t, os.WriteFile(dump, []byte(lines(`{"status":"without a key"`)), 0o600))
 	command := on(replica, "load", "-i", dump, "--batch", "1", "--resume", file)
 
-	ctx, interrupt := context.WithCancel(t.Context())
-	done := make(chan result, 1)
-	go func() { done <- invoke(ctx, append(command, "--rate", "1")...) }()
-	require.Eventually(t, func() bool { _, err := os.Stat(file); return err == nil }, time.Minute, time.Millisecond)
-	interrupt()
-	r := <-done
+	r := interrupted(t, command, file)
 	require.Equal(t, 2, r.code, r.stderr)
 	require.Contains(t, r.stderr, "load: line 2: ")
 	require.Contains(t, r.stderr, "goes on")

@@ -25,7 +25,7 @@ type Ownership struct {
 	Lanes []Lane
 	// Share is how many lanes are the relay's fair share, and Free how many others have no owner.
 	Share, Free int
-	// Alone says that no other relay lives.
+	// Alone says that no other relay is at work.
 	Alone bool
 }
 
@@ -152,12 +152,11 @@ func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (fair Ow
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
 		FROM ?`, relay, s.table("outbox_relays"), changer, s.table("outbox_relays"), changer, s.table("outbox_lanes")).
 		Scan(&lanes, &fair.Free, &others, &relays, &changing)
-	fair.Alone = relays < 2 && others == 0
-	switch {
-	case err != nil:
+	if err != nil || changing > 0 {
 		return Ownership{}, err
-	case changing > 0:
-		return Ownership{}, nil
+	}
+	fair.Alone = others == 0 && (relays < 2 || s.dialect.oneRelay())
+	switch {
 	case !s.dialect.oneRelay():
 		relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
 		fair.Share = (lanes + relays - 1) / relays

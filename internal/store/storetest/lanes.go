@@ -137,5 +137,5 @@ func tellsWhatIsFree(t *testing.T, s *relaySuite) {
 	s.balance(t, "b", ttl)
 	renewed, err = s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
-	require.False(t, renewed.Alone)
+	require.Equal(t, s.oneRelay(), renewed.Alone)
 }
