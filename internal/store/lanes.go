@@ -194,12 +194,21 @@ func (s *Store) take(ctx context.Context, tx bun.Tx, relay string, ttl time.Dura
 // fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch that
 // lanes says. A relay that was stopped for longer than its lease, or survived a restore of the database, changes nothing.
 func (s *Store) fence(relay string, lanes []Lane) schema.QueryWithArgs {
-	epochs := make([]string, len(lanes))
-	for i, l := range lanes {
-		epochs[i] = fmt.Sprintf("(%d, %d)", l.Lane, l.Epoch)
+	var owned []string
+	for epoch, numbers := range lanesByEpoch(lanes) {
+		owned = append(owned, fmt.Sprintf("epoch = %d AND lane IN (%s)", epoch, joinInts(numbers)))
 	}
-	return bun.SafeQuery(s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND (lane, epoch) IN ("+strings.Join(epochs, ", ")+")"),
+	return bun.SafeQuery(s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+")"),
 		s.table("outbox_lanes"), relay)
+}
+
+// lanesByEpoch: the epochs are few, and a list of numbers is read faster than one of pairs.
+func lanesByEpoch(lanes []Lane) map[int64][]int64 {
+	byEpoch := map[int64][]int64{}
+	for _, l := range lanes {
+		byEpoch[l.Epoch] = append(byEpoch[l.Epoch], int64(l.Lane))
+	}
+	return byEpoch
 }
 
 func scanLanes(rows *sql.Rows, err error) ([]Lane, error) {

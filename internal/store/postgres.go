@@ -84,6 +84,9 @@ func (postgres) place(table string) string { return table + ".ctid::text" }
 
 // claimedRows goes straight to the rows, which saves a descent of the index for each. The identities make sure that they
 // still are those rows: nothing updates them, but a place is used again after its row was vacuumed away.
+//
+// The lists stand in queries, which hides how long they are: for some thousand places PostgreSQL would rather read the
+// whole table, and spend as much time on guessing how many of them there are as on removing them.
 func (postgres) claimedRows(claimed []*Claimed) string {
 	var places, ids strings.Builder
 	for i, m := range claimed {
@@ -97,7 +100,8 @@ func (postgres) claimedRows(claimed []*Claimed) string {
 		places.WriteString(`"` + m.place + `"`)
 		ids.WriteString(strconv.FormatInt(m.ID, 10))
 	}
-	return "ctid = ANY('{" + places.String() + "}'::tid[]) AND id = ANY('{" + ids.String() + "}'::bigint[])"
+	return "ctid = ANY (ARRAY(SELECT unnest('{" + places.String() + "}'::tid[]))) AND " +
+		hashed("id", "SELECT unnest('{"+ids.String()+"}'::bigint[])")
 }
 
 // writers: who draws an identity locks its sequence first, and keeps that until its transaction ends. Unlike the oldest
@@ -115,8 +119,11 @@ func (postgres) writers(messages string) string {
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 }
 
-// anyOf is no join, which would look at the epochs for every row.
-func (postgres) anyOf(column, query string) string { return column + " = ANY (ARRAY(" + query + "))" }
+func (postgres) anyOf(column, query string) string { return hashed(column, query) }
+
+// hashed looks a column up among what a query returns. Without IS TRUE it would become a join, and that the way to find
+// the rows.
+func hashed(column, query string) string { return column + " IN (" + query + ") IS TRUE" }
 
 // inOrder: with a limit that it takes for larger than the lane, PostgreSQL would read the whole lane and sort it. And it
 // takes such a statement for so expensive that it compiles it, which costs more than running it.
