@@ -74,8 +74,8 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 		return false, err
 	}
 	common.Signal = string(envelope.Save)
-	s.appended = true
-	return true, s.box.store.Record(ctx, tx, common, entities)
+	s.wrote = true
+	return true, s.box.store.Record(ctx, tx, common, entities, s.appended)
 }
 
 // seal ends capture: from here on the session's own hook lets the flush's statements pass, and nothing else touches the
@@ -115,8 +115,8 @@ func (s *session) flushBatch(
 	if err := s.box.store.Settle(ctx, tx, settlement); err != nil {
 		return err
 	}
-	s.appended = s.appended || len(messages) > 0
-	return s.box.store.Append(ctx, tx, messages)
+	s.wrote = s.wrote || len(messages) > 0
+	return s.box.store.Append(ctx, tx, messages, s.appended)
 }
 
 // outcome is what the replicas are to learn of a key.

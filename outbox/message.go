@@ -30,7 +30,8 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 	for i, c := range changes {
 		message := common
 		message.Key, message.PK = c.mark.key, c.mark.pk
-		message.Revision, message.After, message.Updated = c.revision.Revision, c.revision.After, c.revision.Updated
+		message.Revision, message.After, message.Follows = c.revision.Revision, c.revision.After, c.revision.Follows
+		message.Updated = c.revision.Updated
 		switch c.outcome {
 		case saved:
 			message.Signal, message.Data = string(envelope.Save), states[i]

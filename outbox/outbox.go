@@ -60,8 +60,9 @@ type Box struct {
 	store          *store.Store
 	contextHeaders func(ctx context.Context) map[string]string
 	wake           chan struct{}
-	away           *announcer  // wakes relays in other processes; nil where nothing does
-	migrated       atomic.Bool // the tables were seen
+	handover       atomic.Pointer[store.Handover] // nil while nobody asked for it
+	away           *announcer                     // wakes relays in other processes; nil where nothing does
+	migrated       atomic.Bool                    // the tables were seen
 
 	mu      sync.RWMutex
 	byType  map[reflect.Type]*model
@@ -102,11 +103,22 @@ func (b *Box) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// Wake receives after a commit that appended messages. A relay in the same process waits on it (relay.Config.Wake);
-// signals coalesce, and a lost one costs latency only.
+// Handover is for one relay in the same process (relay.Config.Handover): it is handed what [Box.RunInTx] has committed, and
+// publishes it without reading it from the outbox first. What is large, or cannot be taken in time, it reads as ever.
+func (b *Box) Handover() *store.Handover {
+	b.handover.CompareAndSwap(nil, store.NewHandover())
+	return b.handover.Load()
+}
+
+// Wake receives after a commit that appended messages: for a relay in the same process (relay.Config.Wake) that is not the one
+// of [Box.Handover]. Signals coalesce, and a lost one costs latency only.
 func (b *Box) Wake() <-chan struct{} { return b.wake }
 
-func (b *Box) wakeRelay() {
+// committed tells relays that there is something to publish.
+func (b *Box) committed(o store.Offer) {
+	if h := b.handover.Load(); h != nil {
+		h.Offer(o)
+	}
 	if b.away != nil {
 		b.away.ring()
 	}

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // session is what one transaction did to registered models. It hangs, as a query hook, on a copy of the bun.DB that
@@ -24,7 +27,8 @@ type session struct {
 	owed     map[*model]*RefusedError // written under Explicit, not reported yet
 	refused  error                    // the first refusal: the transaction must not commit, even if the caller ignored it
 	flushing bool
-	appended bool
+	wrote    bool            // messages were appended
+	appended *store.Appended // which ones, if a relay is to be handed them
 }
 
 // mark is one key that the transaction touched.
@@ -75,15 +79,21 @@ func (b *Box) RunInTx(
 	sessions.Store(db, s)
 	defer sessions.Delete(db)
 
+	if b.handover.Load() != nil {
+		s.appended = &store.Appended{}
+	}
+	var before time.Time
 	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 		s.tx = tx
 		if err := fn(context.WithValue(ctx, sessionKey{b}, s), tx); err != nil {
 			return err
 		}
-		return s.flush(ctx, tx)
+		err := s.flush(ctx, tx)
+		before = time.Now()
+		return err
 	})
-	if err == nil && s.appended {
-		b.wakeRelay()
+	if err == nil && s.wrote {
+		b.committed(s.appended.Offer(before))
 	}
 	return err
 }

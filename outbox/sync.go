@@ -53,7 +53,7 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 		return 0, fmt.Errorf("outbox: sync %s: %w", model, err)
 	}
 	if sent > 0 {
-		b.wakeRelay()
+		b.committed(store.Offer{Rest: true})
 	}
 	return sent, nil
 }
@@ -101,7 +101,10 @@ func (b *Box) syncBatch(ctx context.Context, tx bun.Tx, m *model, marks []*mark,
 			messages[i].Headers = map[string]string{ForceHeader: "true"}
 		}
 	}
-	return len(messages), b.store.Append(ctx, tx, messages)
+	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
+		return 0, err
+	}
+	return len(messages), b.store.Append(ctx, tx, messages, nil)
 }
 
 // lockLedger locks the ledger rows of keys, and makes those that are missing.

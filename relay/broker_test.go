@@ -158,7 +158,7 @@ func (e *env) start(t *testing.T, publisher message.Publisher, cfg relay.Config)
 
 func (e *env) append(t *testing.T, messages ...store.Message) {
 	t.Helper()
-	require.NoError(t, e.Append(t.Context(), e.DB(), messages))
+	require.NoError(t, e.Append(t.Context(), e.DB(), messages, nil))
 }
 
 func (e *env) status(t *testing.T) store.Status {

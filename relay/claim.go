@@ -134,8 +134,7 @@ func (r *reader) plan(now time.Time) plan {
 // claim reads messages, if it is time and there is room for them.
 func (r *Relay) claim(work context.Context, now time.Time) {
 	if r.tasks.claiming || r.reader.at.After(now) || r.database.retry.After(now) ||
-		len(r.flow.ready) >= r.cfg.BatchSize || len(r.flow.known) >= 12*r.cfg.BatchSize+len(r.lease.lanes) ||
-		r.broker.on() && len(r.flow.ready) > 0 {
+		!r.hasRoom() || r.broker.on() && len(r.flow.ready) > 0 {
 		return
 	}
 	r.tasks.claiming = true
@@ -153,6 +152,11 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 			r.flow.letGo(r.reader.lane)
 		}
 	})
+}
+
+// hasRoom says whether more messages may come into memory.
+func (r *Relay) hasRoom() bool {
+	return len(r.flow.ready) < r.cfg.BatchSize && len(r.flow.known) < 12*r.cfg.BatchSize+len(r.lease.lanes)
 }
 
 // harvest is what a claim brought.

@@ -11,8 +11,8 @@ import (
 
 func TestDefaultsKeepEveryFieldThatIsSet(t *testing.T) {
 	cfg := Config{
-		ID: "a", BatchSize: 1, PollInterval: 2, Wake: make(chan struct{}), LeaseTTL: 3, MaxAttempts: 4, RetryMin: 5, RetryMax: 6,
-		ShutdownTimeout: 7, Schema: "s", TablePrefix: "p", Logger: slog.Default(),
+		ID: "a", BatchSize: 1, PollInterval: 2, Wake: make(chan struct{}), Handover: &Handover{}, LeaseTTL: 3, MaxAttempts: 4,
+		RetryMin: 5, RetryMax: 6, ShutdownTimeout: 7, Schema: "s", TablePrefix: "p", Logger: slog.Default(),
 	}
 	for i := range reflect.TypeFor[Config]().NumField() {
 		require.False(t, reflect.ValueOf(cfg).Field(i).IsZero(), "this test knows every field")

@@ -21,7 +21,7 @@ type order struct {
 	Status string
 }
 
-// A relay in the process that writes: it is woken after each commit. As a process of its own it is cmd/relay.
+// A relay in the process that writes: it is handed what was committed. As a process of its own it is cmd/relay.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -70,7 +70,7 @@ func example(ctx context.Context, stop func()) error {
 	if err != nil {
 		return err
 	}
-	rel, err := relay.New(db, broker.Publisher(), relay.Config{Wake: box.Wake(), Logger: slog.New(slog.DiscardHandler)})
+	rel, err := relay.New(db, broker.Publisher(), relay.Config{Handover: box.Handover(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

@@ -15,10 +15,19 @@ type results struct {
 
 func (r *results) empty() bool { return len(r.Sent)+len(r.Failed)+len(r.Dead) == 0 }
 
+// few says that what is open is not worth a statement yet.
+func (r *results) few(cfg Config) bool {
+	return len(r.Sent) < cfg.BatchSize/10 && len(r.Failed)+len(r.Dead) == 0
+}
+
+// finishEvery: a statement that removes one row costs the database as much as one that removes a hundred, and nobody waits for
+// it. What is confirmed and not removed is sent again after a crash.
+const finishEvery = 10 * time.Millisecond
+
 // writeDown records what became of published messages, while more of them are published. On error they stay open: the
 // next try writes the same, instead of publishing the same again.
 func (r *Relay) writeDown(work context.Context, now time.Time) {
-	if r.open.empty() || r.tasks.finished || r.database.retry.After(now) {
+	if r.open.empty() || r.tasks.finished || r.database.retry.After(now) || r.open.few(r.cfg) && now.Before(r.tasks.finishAt) {
 		return
 	}
 	r.tasks.finished = true
@@ -30,6 +39,7 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 		err := r.store.Finish(ctx, r.cfg.ID, done.lanes, done.Outcome)
 		return func() {
 			r.tasks.finished = false
+			r.tasks.finishAt = time.Now().Add(finishEvery)
 			if !r.answered("finish", err) {
 				r.open.prepend(done)
 				return

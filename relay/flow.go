@@ -23,6 +23,7 @@ type flow struct {
 	followers []outgoing // their key's last one was just confirmed
 	keys      map[store.Key]*queue
 	known     map[int64]int // lanes of all messages here, by identity
+	newest    *recent       // the newest revision of a key that came in here; nil if nobody asks
 	behind    int           // how many messages stand behind another of their key
 
 	// What ends while a claim is running may have been read by it before, so it ends when that claim has come in.
@@ -40,7 +41,11 @@ type queue struct {
 }
 
 func newFlow(cfg Config) flow {
-	return flow{batch: cfg.BatchSize, keys: map[store.Key]*queue{}, known: map[int64]int{}}
+	f := flow{batch: cfg.BatchSize, keys: map[store.Key]*queue{}, known: map[int64]int{}}
+	if cfg.Handover != nil {
+		f.newest = newRecent()
+	}
+	return f
 }
 
 func keyOf(m *store.Claimed) store.Key { return store.Key{Model: m.Model, Key: m.Key} }
@@ -90,16 +95,22 @@ func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (a
 		if q.more != nil {
 			continue
 		}
-		f.known[m.ID] = m.Lane
 		added[m.Lane]++
-		length := len(q.behind)
-		q.behind = follow(q.behind, outgoing{Claimed: m})
-		f.behind += len(q.behind) - length
+		f.line(key, q, m)
 	}
 	for _, q := range fresh {
 		f.ready = append(f.ready, f.next(q))
 	}
 	return added
+}
+
+// line puts a message behind those of its key.
+func (f *flow) line(key store.Key, q *queue, m *store.Claimed) {
+	f.known[m.ID] = m.Lane
+	f.newest.put(key, m.Revision)
+	length := len(q.behind)
+	q.behind = follow(q.behind, outgoing{Claimed: m})
+	f.behind += len(q.behind) - length
 }
 
 // room says whether another message may stand behind those of its key. Few may, of all keys together, or a key that moves
@@ -216,6 +227,7 @@ func (f *flow) drop(m *store.Claimed, laneOf func(lane int) *position) {
 		return
 	}
 	delete(f.keys, key)
+	f.newest.put(key, dropped)
 	f.behind -= len(q.behind)
 	for _, gone := range append(q.behind, q.failed) {
 		for _, one := range append(gone.replaced, gone.Claimed) {

@@ -81,7 +81,7 @@ func record(s *store.Store, key string) error {
 		}
 		m := save(key, drawn[k].Revision)
 		m.After = drawn[k].After
-		return s.Append(ctx, tx, []store.Message{m})
+		return s.Append(ctx, tx, []store.Message{m}, nil)
 	})
 }
 

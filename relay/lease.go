@@ -101,11 +101,13 @@ func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership
 		r.lease = lease{lanes: lanes}
 		if len(lanes) > 0 {
 			r.lease.tenure = newTenure(work)
-			r.owned.Do(func() { close(r.running) })
 		}
 		r.stats.lanes.Store(int64(len(lanes)))
 		r.flow = newFlow(r.cfg)
 		r.reader.restart(lanes)
+		if len(lanes) > 0 {
+			r.owned.Do(func() { close(r.running) })
+		}
 	}
 	r.lease.unbalanced, r.lease.alone = false, owned.Alone
 	r.lease.extend(start.Add(r.cfg.LeaseTTL))

@@ -46,7 +46,7 @@ func TestSeveralRelaysLoseNothingAndKeepTheOrder(t *testing.T) {
 		var writing sync.WaitGroup
 		writing.Go(func() {
 			for chunk := range slices.Chunk(all, keys) {
-				require.NoError(t, e.Append(t.Context(), e.DB(), chunk))
+				require.NoError(t, e.Append(t.Context(), e.DB(), chunk, nil))
 			}
 		})
 		second, _ := e.start(t, e.broker, cfg)

@@ -79,7 +79,7 @@ func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 		add := func(key string) {
 			require.NoError(t, r.store.Append(t.Context(), db, []store.Message{{
 				Model: "order", Key: key, Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(), Keep: true,
-			}}))
+			}}, nil))
 		}
 		add("waits")
 		claimed, _, err := r.store.Claim(t.Context(), everyLane(), 10, store.Except{})

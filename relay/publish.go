@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -29,13 +30,13 @@ func (r *Relay) publishReady(now time.Time) {
 	if r.broker.on() && (r.broker.retry.After(now) || r.tasks.first+r.tasks.following > 0) {
 		return
 	}
-	for r.tasks.following < followingBatches && len(r.flow.followers) > 0 {
+	for r.mayPublish(r.flow.followers, r.tasks.following, followingBatches) {
 		r.publish(take(&r.flow.followers, r.cfg.BatchSize), &r.tasks.following)
 		if r.broker.on() {
 			return
 		}
 	}
-	for r.tasks.first < r.firstBatches() && len(r.flow.ready) > 0 {
+	for r.mayPublish(r.flow.ready, r.tasks.first, r.firstBatches()) {
 		r.publish(take(&r.flow.ready, r.cfg.BatchSize), &r.tasks.first)
 		if r.broker.on() {
 			return
@@ -43,13 +44,25 @@ func (r *Relay) publishReady(now time.Time) {
 	}
 }
 
+// smallBatches of few messages may be in flight at once, so that a message need not wait for the answer to those before it:
+// for the broker that is its longest way.
+const smallBatches = 8
+
+// mayPublish says whether some of what is ready may go while that many batches like it are in flight.
+func (r *Relay) mayPublish(ready []outgoing, inFlight, limit int) bool {
+	few := r.tasks.messages+len(ready) <= r.cfg.BatchSize/10
+	return len(ready) > 0 && (inFlight < limit || few && inFlight < smallBatches)
+}
+
 func (r *Relay) publish(batch []outgoing, inFlight *int) {
 	*inFlight++
+	r.tasks.messages += len(batch)
 	lanes, tenure := r.lease.lanes, r.lease.tenure
 	r.tasks.start(func() func() {
 		errs := r.deliver(tenure, batch)
 		return func() {
 			*inFlight--
+			r.tasks.messages -= len(batch)
 			r.settle(batch, errs, lanes, tenure == r.lease.tenure)
 		}
 	})
@@ -121,7 +134,9 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 	r.report(r.open.Failed[first:], r.open.Dead[firstDead:])
 	if current {
 		r.flow.ready = append(again, r.flow.ready...)
-		r.reader.soon()
+		if slices.ContainsFunc(batch, func(m outgoing) bool { return !m.Follows }) { // it was read, so there may be more to read
+			r.reader.soon()
+		}
 	}
 	switch {
 	case away != nil && current:

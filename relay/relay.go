@@ -14,7 +14,9 @@
 // reads, publishes and deletes at the same time, each for another part of the backlog. What tells a row that is to be
 // sent is that it is there: how far a lane was read is remembered to save work, and is looked behind again and again.
 //
-// Where to read: run.go is the loop, flow.go what is in memory, position.go how far lanes were read, lease.go the
+// What a box in the same process has just committed it may be handed instead of reading it (Config.Handover).
+//
+// Where to read: run.go is the loop, flow.go what is in memory, handover.go what came there unread, position.go how far lanes were read, lease.go the
 // ownership, claim.go, publish.go and finish.go the three things that are done at the same time.
 //
 // Neighbours: internal/store (the tables), envelope (the wire), transport (the broker). Package outbox writes what

@@ -44,8 +44,10 @@ type tasks struct {
 	leasing  bool // the lease is being renewed, or lanes given and taken
 	claiming bool
 	finished bool
+	finishAt time.Time // when to write down the next few
 	// How many batches are in flight: of messages just claimed, and of those that follow one of their key.
 	first, following int
+	messages         int // in all of them
 }
 
 func (t *tasks) start(task func() (apply func())) {
@@ -90,14 +92,16 @@ func (r *Relay) finishing(work context.Context) bool {
 func (r *Relay) wait(ctx context.Context) {
 	timer := time.NewTimer(time.Until(r.due()))
 	defer timer.Stop()
-	wake := r.wake
+	wake, offers := r.wake, r.cfg.Handover.Offers()
 	if r.broker.on() || r.database.on() {
-		wake = nil // an outage has its own pace
+		wake, offers = nil, nil // an outage has its own pace
 	}
 	select {
 	case apply := <-r.tasks.done:
 		r.tasks.running--
 		apply()
+	case offer := <-offers:
+		r.take(offer)
 	case <-ctx.Done():
 	case <-timer.C:
 	case _, ok := <-wake:
@@ -112,7 +116,7 @@ func (r *Relay) wait(ctx context.Context) {
 func (r *Relay) due() time.Time {
 	now := time.Now()
 	next := now.Add(r.cfg.heartbeat())
-	for _, at := range []time.Time{r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry} {
+	for _, at := range []time.Time{r.tasks.finishAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry} {
 		if at.After(now) && at.Before(next) {
 			next = at
 		}

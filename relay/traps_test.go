@@ -165,13 +165,13 @@ func TestTheOrderIsThatOfCommitsNotOfIdentities(t *testing.T) {
 			// A transaction draws an identity and stays open, while the relay gets far beyond it.
 			tx, err := db.BeginTx(t.Context(), nil)
 			require.NoError(t, err)
-			require.NoError(t, e.Append(t.Context(), tx, []store.Message{save("late", 2*round)}))
+			require.NoError(t, e.Append(t.Context(), tx, []store.Message{save("late", 2*round)}, nil))
 			for i := range int64(20) {
 				e.append(t, save(fmt.Sprint("k", i), round))
 				e.requireSent(t)
 			}
 			// It draws another one for the same key, behind all others, and commits both at once.
-			require.NoError(t, e.Append(t.Context(), tx, []store.Message{save("late", 2*round+1)}))
+			require.NoError(t, e.Append(t.Context(), tx, []store.Message{save("late", 2*round+1)}, nil))
 			require.NoError(t, tx.Commit())
 			e.requireSent(t)
 		}

@@ -36,7 +36,7 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 				Model: "order", Key: key, Revision: drawn[k].Revision, After: drawn[k].After, Signal: "SAVE",
 				PK: json.RawMessage(`"` + key + `"`), Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
 				Headers: map[string]string{"traceparent": "00-ab"},
-			}})
+			}}, nil)
 		}))
 	}
 	owned, err := s.Balance(ctx, "test", time.Minute)

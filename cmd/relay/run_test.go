@@ -109,7 +109,7 @@ func appendOrder(t *testing.T, url string) {
 	require.NoError(t, err)
 	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{{
 		Model: "order", Key: "1", Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
-	}}))
+	}}, nil))
 }
 
 func TestTheBinary(t *testing.T) {

@@ -60,7 +60,7 @@ func (p *process) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.addRelay(shop.databases.Orders, relay.Config{Wake: shop.orders.Box().Wake()}, nil); err != nil {
+	if err := p.addRelay(shop.databases.Orders, relay.Config{Handover: shop.orders.Box().Handover()}, nil); err != nil {
 		return err
 	}
 	ordersURL, err := p.listen(ctx, "orders", p.ordersAddr, shop.orders.Serve)

@@ -68,7 +68,7 @@ func (p *process) demo(ctx context.Context, config demo.Config) error {
 		p.runSubscribed(config.Relay.Run)
 		err = p.brokerLeavesProcess()
 	} else {
-		err = p.addRelay(shop.databases.Orders, relay.Config{Wake: shop.orders.Box().Wake()}, nil)
+		err = p.addRelay(shop.databases.Orders, relay.Config{Handover: shop.orders.Box().Handover()}, nil)
 	}
 	if err != nil {
 		return err

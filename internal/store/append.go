@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -13,7 +14,7 @@ import (
 
 // Append writes messages into the outbox, in order. Their keys must be locked by Lock in the same transaction: that is
 // what makes the identity grow with the revision.
-func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message) error {
+func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message, to *Appended) error {
 	if len(messages) == 0 {
 		return nil
 	}
@@ -23,7 +24,7 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message) erro
 	}
 	size := func(m Message) int { return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + sizeQuoted(m.Data) }
 	for chunk := range chunkBySize(messages, size, s.dialect.maxStatement()) {
-		if err := s.appendChunk(ctx, tx, chunk, lanes); err != nil {
+		if err := s.appendChunk(ctx, tx, chunk, lanes, to); err != nil {
 			err = s.renumbered(err)
 			return fmt.Errorf("append %d messages to the outbox: %w", len(messages), err)
 		}
@@ -31,7 +32,7 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message) erro
 	return nil
 }
 
-func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes numbering) error {
+func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes numbering, to *Appended) error {
 	row := "(" + s.laneValue() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	args := []any{s.table("outbox_messages")}
 	for _, m := range messages {
@@ -47,12 +48,42 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 			orNull(m.Queue), string(m.PK), string(m.Data), orNull(string(m.Previous)), orNull(string(m.Meta)),
 			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires, m.Keep)
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	statement := s.sql(`
 		INSERT INTO ? (lane, model, "key", revision, after, "signal",
 			queue, pk, data, previous, meta,
 			headers, correlation_id, updated_at, expires_at, keep)
-		VALUES `)+row+strings.Repeat(", "+row, len(messages)-1), args...)
-	return err
+		VALUES `) + row + strings.Repeat(", "+row, len(messages)-1)
+	if !to.wants(len(messages)) {
+		_, err := tx.ExecContext(ctx, statement, args...)
+		return err
+	}
+	rows, err := tx.QueryContext(ctx, statement+s.sql(` RETURNING model, "key", id`), args...)
+	if err != nil {
+		return err
+	}
+	ids, err := scanIdentities(rows)
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		m.ID, m.Lane = ids[Key{m.Model, m.Key}], lanes.of(m.Model, m.Key)
+		to.add(m)
+	}
+	return nil
+}
+
+func scanIdentities(rows *sql.Rows) (map[Key]int64, error) {
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	ids := map[Key]int64{}
+	for rows.Next() {
+		var key Key
+		var id int64
+		if err := rows.Scan(&key.Model, &key.Key, &id); err != nil {
+			return nil, err
+		}
+		ids[key] = id
+	}
+	return ids, rows.Err()
 }
 
 func orNull(s string) any {

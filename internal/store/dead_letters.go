@@ -150,8 +150,8 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 
 // requireNewest locks the key of a message and returns an error unless the message is the newest one of its key.
 func (s *Store) requireNewest(ctx context.Context, tx bun.Tx, m Message) error {
-	// Locks on every database alike.
-	_, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET revision = revision WHERE model = ? AND "key" = ?`),
+	// It locks on every database alike, and is what NoteResent does.
+	_, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET resent = revision WHERE model = ? AND "key" = ?`),
 		s.table("outbox_revisions"), m.Model, m.Key)
 	if err != nil {
 		return err

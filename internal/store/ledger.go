@@ -49,6 +49,8 @@ type Revision struct {
 	Revision int64
 	// After is the last revision that made a message before this one, nil if there was none.
 	After *int64
+	// Follows is Message.Follows.
+	Follows bool
 	// WasDeleted says that the ledger holds the key as deleted: replicas do not have it.
 	WasDeleted bool
 	// Tracked is what Settle stored for the key last: a JSON object, or nil.
@@ -91,7 +93,7 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map
 		INSERT INTO ? (model, "key", revision, produced, updated_at)
 		VALUES `+strings.Join(values, ", ")+`
 		`+s.raise()+`
-		RETURNING model, "key", revision, after, deleted, tracked, `+s.dialect.micros("updated_at")), args...)
+		RETURNING model, "key", revision, after, `+follows+`, deleted, tracked, `+s.dialect.micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map
 		var r Revision
 		var updated int64
 		var tracked *string
-		err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.WasDeleted, &tracked, &updated)
+		err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.Follows, &r.WasDeleted, &tracked, &updated)
 		if err != nil {
 			return err
 		}
@@ -113,6 +115,10 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map
 	return rows.Err()
 }
 
+// follows is the condition, in the ledger, for Message.Follows: resent is the revision at which something of the key went
+// out once more, a SYNC or a dead letter. It went before what it is not greater or equal to.
+const follows = `(revision = 0 OR after IS NOT NULL AND coalesce(resent, -1) < after)`
+
 // raise is what an INSERT does with a ledger row that is there: the next revision, at the present time, or just after
 // that of the last one where the clock went back.
 func (s *Store) raise() string {
@@ -123,6 +129,19 @@ func (s *Store) raise() string {
 			revision   = ` + old + `revision + 1,
 			updated_at = ` + s.dialect.greatest(s.dialect.proposed("updated_at"),
 		s.dialect.after(old+"updated_at", time.Microsecond))
+}
+
+// NoteResent notes that something of locked keys of a model goes into the outbox out of turn: the next message of each must
+// not leave before that has been read.
+func (s *Store) NoteResent(ctx context.Context, tx bun.IDB, model string, keys []string) error {
+	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), maxKeys) {
+		_, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
+			s.table("outbox_revisions"), model, bun.List(chunk))
+		if err != nil {
+			return fmt.Errorf("note %d keys of %s as sent again: %w", len(keys), model, err)
+		}
+	}
+	return nil
 }
 
 // Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (replicas have the

@@ -40,6 +40,9 @@ type Message struct {
 	// Keep says that no newer message of the key replaces this one. Without it, what has no Previous is dropped when the
 	// key has a newer SAVE or DELETE for all queues.
 	Keep bool
+	// Follows says that the message of revision After, or none at all, is the last thing of the key that went into the outbox
+	// before this one: so it may follow that at once (Handover). Only who appends it knows; it is no column.
+	Follows bool
 }
 
 // Replaceable says whether a newer message of the key that is replaceable too makes this one superfluous.

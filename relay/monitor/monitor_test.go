@@ -105,7 +105,7 @@ func (e *env) append(t *testing.T, key string) {
 	t.Helper()
 	require.NoError(t, e.Append(t.Context(), e.DB(), []store.Message{{
 		Model: "order", Key: key, Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
-	}}))
+	}}, nil))
 }
 
 func TestItIsReadyAndCountsWhileMessagesLeave(t *testing.T) {

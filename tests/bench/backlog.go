@@ -56,7 +56,7 @@ func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err
 		messages[i] = backlogMessage(i%keys, int64(i/keys), keep)
 	}
 	for chunk := range slices.Chunk(messages, 5000) {
-		if err = b.Append(ctx, db, chunk); err != nil {
+		if err = b.Append(ctx, db, chunk, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -313,7 +313,7 @@ func (l *latencyBench) startRelay(ctx context.Context, way latencyWay) (stop fun
 	}
 	switch {
 	case way.wake:
-		cfg.Wake = l.quiet.Wake()
+		cfg.Handover = l.quiet.Handover()
 	case way.listen:
 		cfg.Wake = listener.Wake()
 	}

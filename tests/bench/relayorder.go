@@ -260,7 +260,7 @@ func writeOrderKeys(ctx context.Context, s *store.Store, chosen map[int]bool, wr
 				PK: json.RawMessage(key.Key), Data: json.RawMessage(`{"id":` + key.Key + `}`),
 			})
 		}
-		return s.Append(ctx, tx, messages)
+		return s.Append(ctx, tx, messages, nil)
 	})
 }
 

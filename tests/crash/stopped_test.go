@@ -182,7 +182,7 @@ func appendRound(ctx context.Context, s *store.Store, keys int) error {
 				PK: json.RawMessage(key.Key), Data: json.RawMessage(`{"id":` + key.Key + `}`),
 			})
 		}
-		return s.Append(ctx, tx, messages)
+		return s.Append(ctx, tx, messages, nil)
 	})
 }
 

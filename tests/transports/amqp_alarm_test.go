@@ -54,7 +54,7 @@ func TestAMQPABrokerUnderAlarmIsUnavailableAndCostsNoAttempt(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{{
 		Model: "order", Key: "1", Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
-	}}))
+	}}, nil))
 	var log lockedBuffer
 	rel, err := relay.New(s.DB(), pub, relay.Config{MaxAttempts: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)

@@ -144,7 +144,7 @@ func listsWriters(t *testing.T, s *relaySuite) {
 	tx, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback() }() // it is committed below
-	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("1", 0)}))
+	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("1", 0)}, nil))
 	first := list()
 	require.Len(t, first.Open, 1)
 	require.Equal(t, first, list())

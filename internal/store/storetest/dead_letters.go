@@ -23,7 +23,7 @@ func (s *relaySuite) record(t *testing.T, key string) {
 			return err
 		}
 		m.Revision, m.After = drawn[k].Revision, drawn[k].After
-		return s.Append(ctx, tx, []store.Message{m})
+		return s.Append(ctx, tx, []store.Message{m}, nil)
 	})
 	require.NoError(t, err)
 }

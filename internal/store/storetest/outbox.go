@@ -32,6 +32,8 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 		"more messages than one statement takes":       appendsMany,
 		"text that is not JSON is refused":             refusesNoJSON,
 		"recording is locking and appending":           records,
+		"what was appended can be handed over":         handsOver,
+		"nothing is handed over past what was resent":  handsNothingOverPastResent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -99,13 +101,13 @@ func startsAtOne(t *testing.T, s outboxSuite) {
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
 		return s.Record(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
 			{Key: "recorded", PK: json.RawMessage(`"recorded"`), Data: json.RawMessage(`{}`), Existed: true},
-		})
+		}, nil)
 	})
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
 		return s.Record(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
 			{Key: "recorded too", PK: json.RawMessage(`1`), Data: json.RawMessage(`{}`), Existed: true},
 			{Key: "recorded new", PK: json.RawMessage(`2`), Data: json.RawMessage(`{}`)},
-		})
+		}, nil)
 	})
 	revisions := map[string]int64{}
 	for _, m := range s.unsent(t) {
@@ -243,14 +245,14 @@ func appendsWhole(t *testing.T, s outboxSuite) {
 	full.Previous, full.Meta = json.RawMessage(`{"n":1}`), json.RawMessage(`{"who":"ann"}`)
 	full.Headers = map[string]string{"traceparent": "00-1-2-03"}
 	full.Expires = time.UnixMicro(1_800_000_000_000_001).UTC()
-	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, []store.Message{full}) })
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, []store.Message{full}, nil) })
 	read := s.unsent(t)
 	require.Len(t, read, 1)
 	require.NotZero(t, read[0].ID)
 	require.WithinDuration(t, time.Now(), read[0].Created, time.Minute)
 	full.ID, full.Lane, full.Created = read[0].ID, read[0].Lane, read[0].Created
 	require.Equal(t, full, read[0])
-	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, nil) })
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, nil, nil) })
 }
 
 func appendsMany(t *testing.T, s outboxSuite) {
@@ -259,7 +261,7 @@ func appendsMany(t *testing.T, s outboxSuite) {
 		messages[i] = message(fmt.Sprint(i), 0)
 		messages[i].Data = json.RawMessage(`{"text":"` + strings.Repeat("it's ", 200) + `"}`)
 	}
-	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, messages) })
+	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, messages, nil) })
 	require.Len(t, s.unsent(t), len(messages))
 }
 
@@ -267,7 +269,7 @@ func refusesNoJSON(t *testing.T, s outboxSuite) {
 	bad := message("a", 0)
 	bad.Data = json.RawMessage(`{"id":`)
 	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		return s.Append(ctx, tx, []store.Message{message("b", 0), bad})
+		return s.Append(ctx, tx, []store.Message{message("b", 0), bad}, nil)
 	})
 	require.Error(t, err)
 	require.Empty(t, s.unsent(t))
@@ -284,7 +286,7 @@ func records(t *testing.T, s outboxSuite) {
 			m := message(text, 0)
 			entities[i] = store.Entity{Key: m.Key, PK: m.PK, Data: m.Data}
 		}
-		s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Record(ctx, tx, common, entities) })
+		s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Record(ctx, tx, common, entities, nil) })
 		all := s.unsent(t)
 		return all[len(all)-len(texts):]
 	}

@@ -83,7 +83,7 @@ func (s *relaySuite) balance(t *testing.T, relay string, ttl time.Duration) []st
 
 func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
 	t.Helper()
-	require.NoError(t, s.Append(t.Context(), s.DB(), messages))
+	require.NoError(t, s.Append(t.Context(), s.DB(), messages, nil))
 }
 
 func (s *relaySuite) claim(t *testing.T) []*store.Claimed {
@@ -224,7 +224,7 @@ func findsLateCommits(t *testing.T, s *relaySuite) {
 	tx, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback() }() // it is committed below
-	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("early", 0)}))
+	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("early", 0)}, nil))
 	s.append(t, message("late", 0))
 	owned := s.balance(t, "a", ttl)
 	claimed := s.claim(t)
