@@ -18,24 +18,29 @@ const (
 // and parses nothing, so it is cheap enough for every row of a backlog; members of the same name that data has already
 // are overruled, since the last one counts. What is not an object comes back as it is, and Encode refuses it.
 func Stamp(data json.RawMessage, revision int64, updated time.Time) json.RawMessage {
+	const stampLen = len(`,"cqrs_revision":,"cqrs_updated":"2026-11-22 22:16:33.237828+00:00"}`) + 20
+	return AppendStamp(make([]byte, 0, len(data)+stampLen), data, revision, updated)
+}
+
+// AppendStamp appends to dst what Stamp returns. Encode copies it, so that one dst does for many messages.
+func AppendStamp(dst []byte, data json.RawMessage, revision int64, updated time.Time) []byte {
 	body, isObject := bytes.CutSuffix(bytes.TrimSpace(data), []byte("}"))
 	if !isObject || !bytes.HasPrefix(body, []byte("{")) {
-		return data
+		return append(dst, data...)
 	}
-	const stampLen = len(`,"cqrs_revision":,"cqrs_updated":"2026-11-22 22:16:33.237828+00:00"}`) + 20
-	out := append(make([]byte, 0, len(body)+stampLen), body...)
+	dst = append(dst, body...)
 	if len(bytes.TrimSpace(body)) > 1 {
-		out = append(out, ',')
+		dst = append(dst, ',')
 	}
-	out = append(out, `"`+dataRevision+`":`...)
-	out = strconv.AppendInt(out, revision, 10)
-	out = append(out, `,"`+dataUpdated+`":`...)
+	dst = append(dst, `"`+dataRevision+`":`...)
+	dst = strconv.AppendInt(dst, revision, 10)
+	dst = append(dst, `,"`+dataUpdated+`":`...)
 	if updated.IsZero() {
-		return append(out, "null}"...)
+		return append(dst, "null}"...)
 	}
-	out = append(out, '"')
-	out = appendTime(out, updated, ' ')
-	return append(out, `"}`...)
+	dst = append(dst, '"')
+	dst = appendTime(dst, updated, ' ')
+	return append(dst, `"}`...)
 }
 
 // DeleteData returns the instance_data of a DELETE, before Stamp. The key is always called id, whatever its column is

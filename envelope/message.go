@@ -19,7 +19,6 @@ package envelope
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strconv"
 	"time"
 )
@@ -110,8 +109,11 @@ func ownMetadata(name string) bool {
 // filters or logs without reading bodies; Decode takes them from the body.
 func (m *Message) Metadata() map[string]string {
 	md := make(map[string]string, len(m.Headers)+6)
-	maps.Copy(md, m.Headers)
-	maps.DeleteFunc(md, func(name, _ string) bool { return ownMetadata(name) })
+	for name, value := range m.Headers {
+		if !ownMetadata(name) {
+			md[name] = value
+		}
+	}
 	md[metaRevision] = strconv.FormatInt(m.Revision, 10)
 	if m.Key != "" {
 		md[metaKey] = m.Key

@@ -2,8 +2,10 @@ package envelope
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"strings"
 	"unicode/utf8"
 )
@@ -226,7 +228,7 @@ func (s *scanner) skipString() error {
 	if !s.accept('"') {
 		return s.unexpected("'\"'")
 	}
-	for i := s.pos; i < len(s.src); i++ {
+	for i := s.pos + plainLen(s.src[s.pos:]); i < len(s.src); i += 1 + plainLen(s.src[i+1:]) {
 		switch c := s.src[i]; {
 		case c == '"':
 			s.pos = i + 1
@@ -245,6 +247,22 @@ func (s *scanner) skipString() error {
 	}
 	s.pos = len(s.src)
 	return s.unexpected("the end of a string")
+}
+
+// plainLen is how many bytes there are before a quote, a backslash or a control character. It looks at eight at a time, and
+// may stop before the last eight.
+func plainLen(s []byte) (n int) {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; len(s)-n >= 8; n += 8 {
+		word := binary.LittleEndian.Uint64(s[n:])
+		quote, backslash := word^ones*'"', word^ones*'\\'
+		// A byte's highest bit is set if it is below what is taken from it. A borrow makes that wrong only behind one that is.
+		found := ((quote-ones)&^quote | (backslash-ones)&^backslash | (word-ones*' ')&^word) & highs
+		if found != 0 {
+			return n + bits.TrailingZeros64(found)/8
+		}
+	}
+	return n
 }
 
 // escapeLen is the length of the escape after a backslash, 0 if there is none.

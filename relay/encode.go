@@ -14,17 +14,23 @@ import (
 // forceHeader is outbox.ForceHeader: what is there a header is a field of the message here.
 const forceHeader = "cqrs_force"
 
+// encoder makes the wire messages of a batch.
+type encoder struct {
+	data []byte // of the last message, stamped
+}
+
 // encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
 // body here, not when the row is written, so that one statement can draw the revision and write the row.
-func encode(m *store.Claimed) (transport.Outgoing, error) {
+func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 	if m.Invalid != nil {
 		return transport.Outgoing{}, m.Invalid
 	}
+	c.data = envelope.AppendStamp(c.data[:0], m.Data, m.Revision, m.Updated)
 	e := envelope.Message{
 		Signal:        envelope.Signal(m.Signal),
 		Model:         m.Model,
 		PK:            m.PK,
-		Data:          envelope.Stamp(m.Data, m.Revision, m.Updated),
+		Data:          c.data,
 		Revision:      m.Revision,
 		Updated:       m.Updated,
 		Previous:      m.Previous,

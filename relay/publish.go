@@ -73,8 +73,9 @@ func (r *Relay) deliver(ctx context.Context, batch []outgoing) []error {
 	errs := make([]error, len(batch))
 	messages := make([]transport.Outgoing, 0, len(batch))
 	sent := make([]int, 0, len(batch))
+	var encoder encoder
 	for i := range batch {
-		m, err := encode(batch[i].Claimed)
+		m, err := encoder.encode(batch[i].Claimed)
 		if err != nil {
 			errs[i] = err
 			continue
