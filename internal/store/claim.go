@@ -84,9 +84,10 @@ func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	claimed = make([]*Claimed, 0, rowsExpected)
+	row := newClaimedRow()
 	size := 0
 	for rows.Next() {
-		m, err := scanClaimed(rows)
+		m, err := row.scan(rows)
 		if err != nil {
 			return nil, false, fmt.Errorf("read a claimed message: %w", err)
 		}
@@ -118,8 +119,7 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 	}
 	return `
 		SELECT ` + s.claimColumns() + `,
-			CASE WHEN ` + some + ` THEN coalesce((SELECT r.attempts` + ofKey + `, 0) ELSE 0 END,
-			CASE WHEN ` + some + ` THEN coalesce((SELECT NOT (` + ready + `)` + ofKey + `, FALSE) ELSE FALSE END
+			CASE WHEN ` + some + ` THEN (SELECT CASE WHEN ` + ready + ` THEN r.attempts ELSE -r.attempts END` + ofKey + ` END
 		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, starts, perLane) + `
 		ORDER BY l.n, m.id`
 }
@@ -127,34 +127,53 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 // replaceable is the condition for a message m that a newer one of its key replaces, and that replaces older ones.
 const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m."signal" IN ('SAVE', 'DELETE')`
 
-// claimColumns are those of a message m, as scanClaimed reads them before the attempts.
+// claimColumns are those of a message m, as a claimedRow reads them before the attempts.
 func (s *Store) claimColumns() string {
 	return s.dialect.place("m") + s.sql(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
 			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) + s.dialect.micros("m.updated_at") + `, ` +
-		s.dialect.micros("m.created_at") + `, ` + s.dialect.micros("m.expires_at")
+		s.dialect.micros("m.expires_at")
 }
 
-func scanClaimed(rows *sql.Rows) (*Claimed, error) {
-	m := &Claimed{}
-	var queue, correlation sql.NullString
-	var headers []byte
-	var updated, created int64
-	var expires sql.NullInt64
-	err := rows.Scan(&m.place, &m.ID, &m.Lane, &m.Model, &m.Key, &m.Revision, &m.After, &m.Signal, &queue,
-		(*[]byte)(&m.PK), (*[]byte)(&m.Data), (*[]byte)(&m.Previous), (*[]byte)(&m.Meta), &headers, &correlation, &m.Keep,
-		&updated, &created, &expires, &m.Attempts, &m.Waiting)
-	if err != nil {
+// claimedRow is where the rows of a claim are read into, one after the other. What it reads into is listed once, and is of
+// the types that database/sql copies without a detour.
+type claimedRow struct {
+	m       Claimed
+	columns []any
+
+	lane, updated                   int64
+	after, expires, attempts        sql.NullInt64
+	queue, pk, data, previous, meta []byte
+	headers, correlation            []byte
+}
+
+func newClaimedRow() *claimedRow {
+	r := &claimedRow{}
+	r.columns = []any{
+		&r.m.place, &r.m.ID, &r.lane, &r.m.Model, &r.m.Key, &r.m.Revision, &r.after, &r.m.Signal, &r.queue, &r.pk, &r.data,
+		&r.previous, &r.meta, &r.headers, &r.correlation, &r.m.Keep, &r.updated, &r.expires, &r.attempts,
+	}
+	return r
+}
+
+func (r *claimedRow) scan(rows *sql.Rows) (*Claimed, error) {
+	if err := rows.Scan(r.columns...); err != nil {
 		return nil, err
 	}
-	if len(headers) > 0 {
-		if err := json.Unmarshal(headers, &m.Headers); err != nil {
+	m := r.m
+	m.Lane, m.Queue, m.CorrelationID = int(r.lane), string(r.queue), string(r.correlation)
+	m.PK, m.Data, m.Previous, m.Meta = r.pk, r.data, r.previous, r.meta
+	m.Updated = time.UnixMicro(r.updated).UTC()
+	if r.after.Valid {
+		m.After = new(r.after.Int64)
+	}
+	if r.expires.Valid {
+		m.Expires = time.UnixMicro(r.expires.Int64).UTC()
+	}
+	m.Attempts, m.Waiting = int(max(r.attempts.Int64, -r.attempts.Int64)), r.attempts.Int64 < 0
+	if len(r.headers) > 0 {
+		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
 			m.Invalid = fmt.Errorf("headers of outbox message %d: %w", m.ID, err)
 		}
 	}
-	m.Queue, m.CorrelationID = queue.String, correlation.String
-	m.Updated, m.Created = time.UnixMicro(updated).UTC(), time.UnixMicro(created).UTC()
-	if expires.Valid {
-		m.Expires = time.UnixMicro(expires.Int64).UTC()
-	}
-	return m, nil
+	return &m, nil
 }

@@ -33,7 +33,7 @@ type Message struct {
 	CorrelationID string
 	// Updated is cqrs_updated: the ledger's time of this revision.
 	Updated time.Time
-	// Created is when the row was appended (read only).
+	// Created is when the row was appended. Only dead letters are read with it.
 	Created time.Time
 	// Expires is zero for never.
 	Expires time.Time

@@ -63,7 +63,7 @@ func putsBackWhole(t *testing.T, s *relaySuite) {
 	require.Equal(t, "too large", d.Error)
 	require.Equal(t, 1, d.Attempts)
 	require.NotZero(t, d.Dead)
-	before := time.Now().Add(-time.Minute)
+	require.WithinDuration(t, time.Now(), d.Created, time.Minute)
 	require.NoError(t, s.RetryDeadLetter(t.Context(), d.ID))
 
 	claimed := s.claim(t)
@@ -71,9 +71,8 @@ func putsBackWhole(t *testing.T, s *relaySuite) {
 	got := claimed[0].Message
 	require.Greater(t, got.ID, d.ID, "behind everything of its key")
 	require.Zero(t, claimed[0].Attempts)
-	require.True(t, got.Created.After(before))
 	want := d.Message
-	want.ID, want.Lane, want.Created = got.ID, got.Lane, got.Created
+	want.ID, want.Lane, want.Created = got.ID, got.Lane, time.Time{}
 	require.Equal(t, want, got)
 	require.Zero(t, s.status(t).DeadLetters)
 	require.ErrorIs(t, s.RetryDeadLetter(t.Context(), d.ID), sql.ErrNoRows)

@@ -54,7 +54,6 @@ func (s outboxSuite) requireClaimed(t *testing.T, o store.Offer) {
 	require.NoError(t, err)
 	byID := map[int64]store.Message{}
 	for _, m := range claimed {
-		m.Created = time.Time{}
 		byID[m.ID] = m.Message
 	}
 	for _, m := range o.Messages {
