@@ -16,9 +16,9 @@ import (
 // The primary key may be null, for a message of django-cqrs that is passed on (see Message.Key), but not empty.
 func (m *Message) Encode() ([]byte, error) {
 	data, dataErr := m.encodeData()
-	previous, previousErr := encodeObject(m.Previous, "null")
+	previous, previousErr := encodeObject(m.Previous, null)
 	pk, pkErr := encodePK(m.PK)
-	meta, metaErr := encodeObject(m.Meta, "{}")
+	meta, metaErr := encodeObject(m.Meta, empty)
 	if err := errors.Join(
 		about("signal_type", m.Signal.check()),
 		about("cqrs_id", CheckModel(m.Model)),
@@ -88,17 +88,19 @@ func (m *Message) encodeData() ([]byte, error) {
 	return appendNonFinite(nil, data, m.NonFinite)
 }
 
-// encodeObject returns raw compact, or the text for none.
-func encodeObject(raw json.RawMessage, none string) ([]byte, error) {
+var empty = []byte("{}")
+
+// encodeObject returns raw compact, or none.
+func encodeObject(raw json.RawMessage, none []byte) ([]byte, error) {
 	if len(raw) == 0 {
-		return []byte(none), nil
+		return none, nil
 	}
 	value, err := encodeValue(raw)
 	switch {
 	case err != nil:
 		return nil, err
 	case !given(value):
-		return []byte(none), nil
+		return none, nil
 	case value[0] != '{':
 		return nil, fmt.Errorf("want an object, got %s", kind(value))
 	}
