@@ -6,10 +6,12 @@
 package database
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/mysqldialect"
@@ -64,6 +67,10 @@ func Open(rawURL string) (*bun.DB, error) {
 	}
 }
 
+// readBuffer is how much is read from PostgreSQL at a time. pgx reads 8 kB, and system calls were a fifth of what it costs to
+// read rows.
+const readBuffer = 64 << 10
+
 func openPostgres(rawURL string) (*bun.DB, error) {
 	config, err := pgx.ParseConfig(rawURL)
 	if err != nil {
@@ -71,6 +78,9 @@ func openPostgres(rawURL string) (*bun.DB, error) {
 		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)", Redact(rawURL))
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
+	}
 	db := sql.OpenDB(stdlib.GetConnector(*config))
 	limitConns(db)
 	return bun.NewDB(db, pgdialect.New()), nil
