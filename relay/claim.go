@@ -154,9 +154,10 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 	})
 }
 
-// hasRoom says whether more messages may come into memory.
+// hasRoom says whether more messages may come into memory. It is time for a claim before the last one's messages are used
+// up, which takes about as long as to read the next ones.
 func (r *Relay) hasRoom() bool {
-	return len(r.flow.ready) < r.cfg.BatchSize && len(r.flow.known) < 12*r.cfg.BatchSize+len(r.lease.lanes)
+	return len(r.flow.ready) <= backlogBatches/2*r.cfg.BatchSize && len(r.flow.known) < 4*backlogBatches*r.cfg.BatchSize+len(r.lease.lanes)
 }
 
 // harvest is what a claim brought.

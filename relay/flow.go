@@ -153,7 +153,7 @@ func take(list *[]outgoing, n int) []outgoing {
 func (f *flow) confirmed(m *outgoing) {
 	key := keyOf(m.Claimed)
 	q := f.keys[key]
-	if q.more != nil && len(q.behind) == f.batch/4 || len(q.behind) == 0 {
+	if q.more != nil && (len(q.behind) == f.batch/4 || len(q.behind) == 0) {
 		f.roomy = append(f.roomy, key)
 	}
 	switch {
