@@ -69,3 +69,20 @@ func TestFieldsOfWhatIsNoObjectAreAnError(t *testing.T) {
 		require.ErrorContains(t, err, "instance_data: byte", data)
 	}
 }
+
+func TestAppendStampWritesBehindWhatIsThere(t *testing.T) {
+	data := AppendStamp([]byte("before"), json.RawMessage(`{"id":1}`), 3, time.Time{})
+	require.Equal(t, `before{"id":1,"cqrs_revision":3,"cqrs_updated":null}`, string(data))
+	require.Equal(t, "before[1]", string(AppendStamp([]byte("before"), json.RawMessage(`[1]`), 3, time.Time{})))
+}
+
+func TestABodyKeepsNothingOfTheDataItWasMadeFrom(t *testing.T) {
+	m := valid()
+	data := AppendStamp(nil, json.RawMessage(`{"id":1}`), m.Revision, m.Updated)
+	m.Data = data
+	body, err := m.Encode()
+	require.NoError(t, err)
+	before := string(body)
+	clear(data)
+	require.Equal(t, before, string(body))
+}

@@ -68,3 +68,18 @@ func TestWhatIsNoTimeIsRefused(t *testing.T) {
 		require.True(t, got.IsZero())
 	}
 }
+
+func TestTimesAreWrittenAsByTheirLayout(t *testing.T) {
+	for _, start := range []time.Time{{}, time.UnixMicro(-1), time.UnixMicro(0), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)} {
+		for _, step := range []time.Duration{0, 1, time.Microsecond, 1_234_567 * time.Microsecond, time.Second, 36*time.Hour + 61*time.Minute} {
+			at := start.Add(-step)
+			layout := "2006-01-02 15:04:05.000000-07:00"
+			if at.Nanosecond() < 1000 {
+				layout = "2006-01-02 15:04:05-07:00"
+			}
+			if at.Year() >= 1 {
+				require.Equal(t, at.UTC().Format(layout), FormatTime(at))
+			}
+		}
+	}
+}
