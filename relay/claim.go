@@ -238,8 +238,8 @@ func (r *Relay) check(ctx context.Context, got *harvest) error {
 	return nil
 }
 
-// note learns from a claim; added says how many of its messages, by lane, were not known before.
-func (r *reader) note(p plan, got harvest, added map[int]int) {
+// note learns from a claim; added says how many of its messages came into memory.
+func (r *reader) note(p plan, got harvest, added int) {
 	index := make(map[int]int, len(p.positions))
 	for i, at := range p.positions {
 		index[at.lane] = i
@@ -278,7 +278,7 @@ func (r *reader) note(p plan, got harvest, added map[int]int) {
 	default:
 		r.ask = r.batch
 	}
-	r.schedule(p, got, len(added))
+	r.schedule(p, got, added)
 }
 
 // lane returns a lane's position, nil if it is another relay's.

@@ -70,10 +70,8 @@ func (f *flow) except(starts []store.Start) (e store.Except) {
 	return e
 }
 
-// add takes in what a claim brought and returns how many messages of each lane that were. The rest is known, or there is
-// no room for it.
-func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (added map[int]int) {
-	added = map[int]int{}
+// add takes in what a claim brought and returns how many messages that were. The rest is known, or there is no room for it.
+func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (added int) {
 	fresh := make([]*queue, 0, len(claimed)) // in the order of the claim
 	for _, m := range claimed {
 		if _, known := f.known[m.ID]; known {
@@ -95,7 +93,7 @@ func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (a
 		if q.more != nil {
 			continue
 		}
-		added[m.Lane]++
+		added++
 		f.line(key, q, m)
 	}
 	for _, q := range fresh {
