@@ -56,7 +56,7 @@ func TestAKilledWriterLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing
 // killProcess runs the program that the environment chooses until it has come to where it is to be killed.
 func killProcess(t *testing.T, stop string, environment ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	path, err := os.Executable()
 	require.NoError(t, err)

@@ -131,7 +131,8 @@ func keepWriting(t *testing.T, s *store.Store) (written *atomic.Int64, stop func
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var writing sync.WaitGroup
 	writing.Go(func() {
-		often := time.NewTicker(20 * time.Millisecond)
+		// Not so often that an SQLite file, which has one writer at a time and no queue, is never to be had by anyone else.
+		often := time.NewTicker(50 * time.Millisecond)
 		defer often.Stop()
 		for ctx.Err() == nil {
 			switch err := appendRound(t.Context(), s, keys); {
