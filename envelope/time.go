@@ -15,6 +15,9 @@ func appendTime(dst []byte, t time.Time, separator byte) []byte {
 	t = t.UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
+	if year < 0 {
+		dst, year = append(dst, '-'), -year
+	}
 	dst = append(appendDigits(dst, year, 4), '-')
 	dst = append(appendDigits(dst, int(month), 2), '-')
 	dst = append(appendDigits(dst, day, 2), separator)

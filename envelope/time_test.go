@@ -14,6 +14,8 @@ func TestTimesAreWrittenAsPythonWritesThem(t *testing.T) {
 		"2026-11-22 22:16:36.743000+00:00": time.Date(2026, 11, 22, 22, 16, 36, 743e6, time.UTC),
 		"2026-11-22 22:16:33+00:00":        time.Date(2026, 11, 22, 22, 16, 33, 999, time.UTC),
 		"0001-01-01 00:00:00+00:00":        {},
+		"-0043-03-15 12:00:00+00:00":       time.Date(-43, 3, 15, 12, 0, 0, 0, time.UTC),
+		"10000-01-01 00:00:00+00:00":       time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC),
 	} {
 		require.Equal(t, want, FormatTime(at))
 	}

@@ -148,17 +148,16 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 	return nil
 }
 
-// requireNewest locks the key of a message and returns an error unless the message is the newest one of its key.
+// requireNewest locks the key of a message that is to go out again, and returns an error unless it is the newest one of its
+// key.
 func (s *Store) requireNewest(ctx context.Context, tx bun.Tx, m Message) error {
-	// It locks on every database alike, and is what NoteResent does.
-	_, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET resent = revision WHERE model = ? AND "key" = ?`),
-		s.table("outbox_revisions"), m.Model, m.Key)
-	if err != nil {
+	// An update locks on every database alike, and what follows the retried message must not pass it.
+	if err := s.NoteResent(ctx, tx, m.Model, []string{m.Key}); err != nil {
 		return err
 	}
 	var revision, produced int64
 	var deleted bool
-	err = tx.QueryRowContext(ctx, s.sql(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
+	err := tx.QueryRowContext(ctx, s.sql(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
 		s.table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):

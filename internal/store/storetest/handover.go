@@ -117,3 +117,15 @@ func handsNothingOverPastResent(t *testing.T, s outboxSuite) {
 	s.lock(t, store.Settlement{Deleted: []store.Key{key("1")}}, key("1"))
 	require.Len(t, s.record(t, common, false, "1").Messages, 1, "it follows the one that deleted it")
 }
+
+func handsNothingOverPastARetry(t *testing.T, s outboxSuite) {
+	common := store.Message{Model: "order", Signal: "SAVE"}
+	letter := s.record(t, common, false, "1").Messages[0]
+	owned, err := s.Balance(t.Context(), "relay", ttl)
+	require.NoError(t, err)
+	dead := store.Outcome{Dead: []store.Failure{{Claimed: letter, Error: "too large"}}}
+	require.NoError(t, s.Finish(t.Context(), "relay", owned.Lanes, dead))
+	require.NoError(t, s.RetryDeadLetter(t.Context(), letter.ID))
+	require.Empty(t, s.record(t, common, false, "1").Messages)
+	require.Len(t, s.record(t, common, false, "1").Messages, 1, "the one after it")
+}

@@ -34,6 +34,7 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 		"recording is locking and appending":           records,
 		"what was appended can be handed over":         handsOver,
 		"nothing is handed over past what was resent":  handsNothingOverPastResent,
+		"nor past a dead letter that is tried again":   handsNothingOverPastARetry,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
