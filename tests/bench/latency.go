@@ -29,6 +29,9 @@ import (
 // latencyTime is how long a case writes in a round: long enough for a 99th percentile at 100 a second.
 const latencyTime = 4 * time.Second
 
+// latencyWarmUp is how long it writes before: until sessions have been opened, and have read the catalogue and planned.
+const latencyWarmUp = time.Second
+
 // benchLatency measures the time from COMMIT, as the writer sees it, to a RabbitMQ consumer.
 func benchLatency(ctx context.Context, o options, report func(result)) (err error) {
 	db, drop, err := openPostgres(ctx)
@@ -195,7 +198,10 @@ func (l *latencyBench) run(ctx context.Context, rate int, way latencyWay) (delay
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
-	committed, err := l.write(ctx, rate, way)
+	if _, err := l.write(ctx, rate, way, latencyWarmUp); err != nil {
+		return nil, err
+	}
+	committed, err := l.write(ctx, rate, way, latencyTime)
 	if err != nil {
 		return nil, err
 	}
@@ -233,14 +239,16 @@ func (l *latencyBench) delays(committed map[string]time.Time) []float64 {
 }
 
 // write commits transactions at a steady rate, however long each takes, and returns when each had committed.
-func (l *latencyBench) write(ctx context.Context, rate int, way latencyWay) (committed map[string]time.Time, err error) {
+func (l *latencyBench) write(
+	ctx context.Context, rate int, way latencyWay, duration time.Duration,
+) (committed map[string]time.Time, err error) {
 	const writers = 16
 	var mu sync.Mutex
 	committed = map[string]time.Time{}
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(writers)
 	start := time.Now()
-	for n := range int(latencyTime.Seconds() * float64(rate)) {
+	for n := range int(duration.Seconds() * float64(rate)) {
 		due := start.Add(time.Duration(n) * time.Second / time.Duration(rate))
 		select {
 		case <-time.After(time.Until(due)):
