@@ -45,7 +45,9 @@ const (
 	// share is the part of the time, 1 in so many, that looking back and compacting in vain may take.
 	share = 50
 
-	minWindow, maxWindow = 16 << 10, 256 << 10
+	// A window is read lane by lane, so each of its pages many times: it should fit into the database's cache, of which
+	// PostgreSQL has 128 MB unless told otherwise. One of twice as many messages takes longer for each.
+	minWindow, maxWindow = 16 << 10, 128 << 10
 )
 
 func newReader(cfg Config) reader {
@@ -156,8 +158,13 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 
 // hasRoom says whether more messages may come into memory. It is time for a claim before the last one's messages are used
 // up, which takes about as long as to read the next ones.
+//
+// Messages that stand behind others of their keys will do as long as they keep the broker busy: a claim would bring more
+// for which there is no room, and the next ones would have to look past all of those for one that there is room for.
 func (r *Relay) hasRoom() bool {
-	return len(r.flow.ready) <= backlogBatches/2*r.cfg.BatchSize && len(r.flow.known) < 4*backlogBatches*r.cfg.BatchSize+len(r.lease.lanes)
+	soon := len(r.flow.ready) + len(r.flow.followers)
+	enough := soon+r.tasks.messages >= r.cfg.BatchSize && soon+r.flow.behind > backlogBatches/2*r.cfg.BatchSize
+	return !enough && len(r.flow.known) < 4*backlogBatches*r.cfg.BatchSize+len(r.lease.lanes)
 }
 
 // harvest is what a claim brought.

@@ -90,10 +90,10 @@ func (b *backlog) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// clear empties the outbox, for good.
+// clear empties the outbox, for good. No case is to pay for what PostgreSQL has not written yet of the one before.
 func (b *backlog) clear(ctx context.Context) error {
 	return b.exec(ctx, "TRUNCATE outbox_messages, outbox_retries, outbox_dead_letters, outbox_relays",
-		"UPDATE outbox_lanes SET owner = NULL, expires_at = NULL", "VACUUM outbox_lanes")
+		"UPDATE outbox_lanes SET owner = NULL, expires_at = NULL", "VACUUM outbox_lanes", "CHECKPOINT")
 }
 
 // fill writes the messages, in one transaction.
@@ -103,6 +103,21 @@ func (b *backlog) fill(ctx context.Context) error {
 			correlation_id, updated_at, created_at, expires_at, keep)
 		SELECT lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers,
 			correlation_id, updated_at, created_at, expires_at, keep FROM full_outbox ORDER BY n`)
+}
+
+// calm waits for the claim that a relay may have begun during fill: it looks at all that was being written, and sees none.
+func (b *backlog) calm(ctx context.Context) error {
+	for {
+		var claiming bool
+		err := b.DB().NewRaw(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+			WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%SELECT m.ctid%')`).Scan(ctx, &claiming)
+		if err != nil || !claiming {
+			return err
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // relays runs relays that own their fair shares.
@@ -124,9 +139,11 @@ func (b *backlog) start(ctx context.Context, publisher func() message.Publisher,
 	}
 	for i := range n {
 		wake := make(chan struct{}, 1)
-		rel, err := relay.New(b.DB(), publisher(), relay.Config{
-			LeaseTTL: 3 * time.Second, Logger: slog.New(slog.DiscardHandler), Wake: wake,
-		})
+		config := relay.Config{Logger: slog.New(slog.DiscardHandler), Wake: wake}
+		if n > 1 {
+			config.LeaseTTL = 3 * time.Second // they share the lanes out before the clock starts
+		}
+		rel, err := relay.New(b.DB(), publisher(), config)
 		if err != nil {
 			return nil, errors.Join(err, group.stop())
 		}
@@ -168,6 +185,9 @@ func (b *backlog) drain(ctx context.Context, publisher func() message.Publisher,
 	}
 	defer func() { err = errors.Join(err, group.stop()) }()
 	if err := b.fill(ctx); err != nil {
+		return 0, err
+	}
+	if err := b.calm(ctx); err != nil {
 		return 0, err
 	}
 	start := time.Now()
