@@ -52,25 +52,38 @@ func scanWriters(rows *sql.Rows) (Writers, error) {
 
 // WaitingLanes says which lanes have keys that wait for another attempt. When there are very many of them, it is all.
 func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, err error) {
-	lanes, err := s.readNumbering(ctx, s.db) // not as it was: a floor that moves too far loses the order
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.db.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? LIMIT ?`), s.table("outbox_retries"), maxWaiting+1)
+	keys, err := s.waitingKeys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list waiting keys: %w", err)
 	}
-	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	keys := 0
 	found := map[int]bool{}
-	for ; rows.Next(); keys++ {
-		var key Key
-		if err := rows.Scan(&key.Model, &key.Key); err != nil {
-			return nil, fmt.Errorf("list waiting keys: %w", err)
+	if len(keys) > 0 { // nearly never, and a relay with a backlog asks all the time
+		lanes, err := s.readNumbering(ctx, s.db) // not as it was: a floor that moves too far loses the order
+		if err != nil {
+			return nil, err
 		}
-		found[lanes.of(key.Model, key.Key)] = true
+		for _, key := range keys {
+			found[lanes.of(key.Model, key.Key)] = true
+		}
 	}
-	return func(lane int) bool { return keys > maxWaiting || found[lane] }, rows.Err()
+	return func(lane int) bool { return len(keys) > maxWaiting || found[lane] }, nil
 }
 
 const maxWaiting = 10_000
+
+// waitingKeys lists them, up to one more than maxWaiting.
+func (s *Store) waitingKeys(ctx context.Context) (keys []Key, err error) {
+	rows, err := s.db.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? LIMIT ?`), s.table("outbox_retries"), maxWaiting+1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var key Key
+		if err := rows.Scan(&key.Model, &key.Key); err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, rows.Err()
+}
