@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -28,10 +27,7 @@ func (slow) PublishBatch(ctx context.Context, batch []transport.Outgoing) []erro
 func TestABacklogOfFewKeysIsReadNoFasterThanItIsSent(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		const keys, revisions = 25, 20
-		r, err := New(db, slow{}, Config{Logger: slog.New(slog.DiscardHandler), BatchSize: 10})
-		require.NoError(t, err)
-		_, err = r.store.Migrate(t.Context(), store.Outbox)
-		require.NoError(t, err)
+		r := newRelay(t, db, slow{}, Config{BatchSize: 10})
 		var all []store.Message
 		for revision := range int64(revisions) {
 			for key := range keys {

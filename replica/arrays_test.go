@@ -76,8 +76,12 @@ func TestAColumnTypeChangesMeanwhile(t *testing.T) {
 		At time.Time `bun:"type:date"`
 	}
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		if db.Dialect().Name() != dialect.PG {
-			t.Skip("only PostgreSQL is told types")
+		change := "ALTER TABLE rows ALTER COLUMN at TYPE timestamptz"
+		switch db.Dialect().Name() {
+		case dialect.MySQL:
+			change = "ALTER TABLE `rows` MODIFY at datetime(6)"
+		case dialect.SQLite:
+			t.Skip("SQLite does not change the type of a column")
 		}
 		f := newFixture(t, db)
 		mirror[Row](f, "note")
@@ -92,7 +96,7 @@ func TestAColumnTypeChangesMeanwhile(t *testing.T) {
 				require.NoError(t, r.Err)
 			}
 			if revision == 0 {
-				_, err = db.ExecContext(t.Context(), "ALTER TABLE rows ALTER COLUMN at TYPE timestamptz")
+				_, err = db.ExecContext(t.Context(), change)
 				require.NoError(t, err)
 				continue
 			}
@@ -117,9 +121,7 @@ func TestOneOfManyRowsDoesNotFit(t *testing.T) {
 		Code  string `bun:"type:char(3)"`
 	}
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		if db.Dialect().Name() == dialect.SQLite {
-			t.Skip("SQLite stores texts of any length")
-		}
+		anyLength := db.Dialect().Name() == dialect.SQLite // it stores what it is given
 		f := newFixture(t, db)
 		mirror[Row](f, "note")
 		var messages []*envelope.Message
@@ -131,7 +133,7 @@ func TestOneOfManyRowsDoesNotFit(t *testing.T) {
 		results, err := f.Apply(t.Context(), onTheWire(t, messages))
 		require.NoError(t, err)
 		for i, r := range results {
-			require.Equal(t, i == 7 || i == 23, r.Err != nil, "%d: %v", i, r.Err)
+			require.Equal(t, !anyLength && (i == 7 || i == 23), r.Err != nil, "%d: %v", i, r.Err)
 		}
 		n, err := db.NewSelect().Model((*Row)(nil)).Where("short = 'abc' AND code = 'abc'").Count(t.Context())
 		require.NoError(t, err)

@@ -110,7 +110,8 @@ func (b *backlog) calm(ctx context.Context) error {
 	for {
 		var claiming bool
 		err := b.DB().NewRaw(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-			WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%SELECT m.ctid%')`).Scan(ctx, &claiming)
+			WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%outbox_messages%')`,
+		).Scan(ctx, &claiming)
 		if err != nil || !claiming {
 			return err
 		}
