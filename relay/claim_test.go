@@ -23,30 +23,42 @@ func (slow) PublishBatch(ctx context.Context, batch []transport.Outgoing) []erro
 	return make([]error, len(batch))
 }
 
+// revisions makes that many messages of each key, none of which replaces another: the first of each, the second of each.
+func revisions(n int, keys ...string) (all []store.Message) {
+	for revision := range int64(n) {
+		for _, key := range keys {
+			all = append(all, store.Message{
+				Model: "order", Key: key, Revision: revision, Signal: "SAVE", Keep: true,
+				PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
+			})
+		}
+	}
+	return all
+}
+
+// step lets a relay do what it can, and waits a little for what comes of it.
+func step(ctx context.Context, r *Relay) {
+	r.advance(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	r.wait(ctx)
+}
+
 // What is read and has no room is read again, past everything that is in its way.
 func TestABacklogOfFewKeysIsReadNoFasterThanItIsSent(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		const keys, revisions = 25, 20
 		r := newRelay(t, db, slow{}, Config{BatchSize: 10})
-		var all []store.Message
-		for revision := range int64(revisions) {
-			for key := range keys {
-				all = append(all, store.Message{
-					Model: "order", Key: fmt.Sprint(key), Revision: revision, Signal: "SAVE", Keep: true,
-					PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
-				})
-			}
+		var keys []string
+		for key := range 25 {
+			keys = append(keys, fmt.Sprint(key))
 		}
-		require.NoError(t, r.store.Append(t.Context(), db, all, nil))
+		require.NoError(t, r.store.Append(t.Context(), db, revisions(20, keys...), nil))
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		for quiet := 0; quiet < 5; {
 			before := len(r.flow.known)
-			r.advance(ctx)
-			waiting, stop := context.WithTimeout(ctx, 50*time.Millisecond)
-			r.wait(waiting)
-			stop()
+			step(ctx, r)
 			quiet++
 			if r.tasks.messages == 0 || r.tasks.claiming || len(r.flow.known) != before {
 				quiet = 0
@@ -56,6 +68,30 @@ func TestABacklogOfFewKeysIsReadNoFasterThanItIsSent(t *testing.T) {
 		for key, q := range r.flow.keys {
 			require.Nil(t, q.more, "there was no room for the next message of key %s", key.Key)
 		}
+		cancel()
+		for r.finishing(ctx) {
+			r.wait(context.Background())
+		}
+	})
+}
+
+// Messages behind others of their keys are no reason to read nothing else, if they keep nobody busy.
+func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		r := newRelay(t, db, slow{}, Config{BatchSize: 10})
+		require.NoError(t, r.store.Append(t.Context(), db, revisions(20, "a", "b", "c"), nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		deadline := time.Now().Add(time.Minute)
+		until := func(what string, happened func() bool) {
+			for !happened() {
+				require.True(t, time.Now().Before(deadline), what)
+				step(ctx, r)
+			}
+		}
+		until("the three keys are not read", func() bool { return r.flow.behind > 20 })
+		require.NoError(t, r.store.Append(t.Context(), db, revisions(1, "other"), nil))
+		until("the other key is not read", func() bool { return r.flow.keys[store.Key{Model: "order", Key: "other"}] != nil })
 		cancel()
 		for r.finishing(ctx) {
 			r.wait(context.Background())
