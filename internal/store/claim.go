@@ -85,12 +85,16 @@ func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	claimed = make([]*Claimed, 0, rowsExpected)
 	row := newClaimedRow()
-	size := 0
+	size, before := 0, &Claimed{}
 	for rows.Next() {
 		m, err := row.scan(rows)
 		if err != nil {
 			return nil, false, fmt.Errorf("read a claimed message: %w", err)
 		}
+		if m.Lane == before.Lane && m.ID <= before.ID { // see orderOfClaim
+			return nil, false, fmt.Errorf("claim messages: the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
+		}
+		before = m
 		claimed = append(claimed, m)
 		if size += len(m.Data) + len(m.Previous) + len(m.Meta); size > maxClaimBytes {
 			return claimed, true, nil
@@ -121,7 +125,7 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 		SELECT ` + s.claimColumns() + `,
 			CASE WHEN ` + some + ` THEN (SELECT CASE WHEN ` + ready + ` THEN r.attempts ELSE -r.attempts END` + ofKey + ` END
 		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, starts, perLane) + `
-		ORDER BY l.n, m.id`
+		ORDER BY ` + s.dialect.orderOfClaim()
 }
 
 // replaceable is the condition for a message m that a newer one of its key replaces, and that replaces older ones.

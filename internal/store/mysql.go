@@ -81,6 +81,7 @@ func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
 		strings.Join(oldest, " UNION ALL "), messages)
 }
 
+func (mysql) orderOfClaim() string                  { return "l.n, m.id" }
 func (mysql) place(string) string                   { return "''" }
 func (mysql) claimedRows(claimed []*Claimed) string { return idIn(claimed) }
 func (mysql) oneRelay() bool                        { return false }

@@ -69,6 +69,7 @@ func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string 
 		messages, due, n-1, math.MaxInt64, strings.Join(rows, ", "))
 }
 
+func (sqlite) orderOfClaim() string                  { return "l.n, m.id" }
 func (sqlite) place(string) string                   { return "''" }
 func (sqlite) claimedRows(claimed []*Claimed) string { return idIn(claimed) }
 func (sqlite) oneRelay() bool                        { return true }

@@ -161,6 +161,8 @@ type sqlDialect interface {
 	// oldestPerLane is what follows FROM in a query for the first n messages m behind each start l for which due holds;
 	// l.n counts the starts. It must read no more rows than that, however long a lane is.
 	oldestPerLane(messages, due string, starts []Start, n int) string
+	// orderOfClaim is by l.n and, in a lane, by m.id.
+	orderOfClaim() string
 	// place is an expression for where the row of a table is, as text, for claimedRows.
 	place(table string) string
 	// claimedRows is a condition that finds claimed rows without a scan.
