@@ -16,6 +16,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
@@ -79,6 +80,15 @@ func backlogMessage(key int, revision int64, keep bool) store.Message {
 		m.After = &after
 	}
 	return m
+}
+
+// wire is what a relay makes of it.
+func wire(m store.Message) ([]byte, error) {
+	e := envelope.Message{
+		Signal: envelope.Signal(m.Signal), Model: m.Model, PK: m.PK, Data: envelope.AppendStamp(nil, m.Data, m.Revision, m.Updated),
+		Revision: m.Revision, Updated: m.Updated,
+	}
+	return e.Encode()
 }
 
 func (b *backlog) exec(ctx context.Context, statements ...string) error {
@@ -193,12 +203,15 @@ func (b *backlog) drain(ctx context.Context, publisher func() message.Publisher,
 	}
 	start := time.Now()
 	group.wake()
-	for group.settled() < b.rows {
-		if err := pause(ctx, time.Millisecond); err != nil {
+	for {
+		took = time.Since(start)
+		if group.settled() >= b.rows {
+			return took, nil
+		}
+		if err := pause(ctx, max(time.Millisecond, took/500)); err != nil { // whoever looks needs a core, too
 			return 0, err
 		}
 	}
-	return time.Since(start), nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

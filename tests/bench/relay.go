@@ -26,12 +26,16 @@ func benchRelay(ctx context.Context, o options, report func(result)) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, b.drop()) }()
+	payload, err := wire(backlogMessage(rows/2, 0, true))
+	if err != nil {
+		return err
+	}
 	for _, kind := range []string{"classic", "quorum"} {
 		name := "100,000 rows, PostgreSQL to a " + kind + " queue"
 		if !strings.Contains(name, o.only) {
 			continue
 		}
-		r := relayBench{publishBench{address: address, kind: kind, payload: payloadOf(500)}, b}
+		r := relayBench{publishBench{address: address, kind: kind, payload: payload}, b}
 		result, err := group{
 			bench: "relay", name: name, unit: "messages/s", of: "raw publisher alone",
 			cases: []benchCase{
