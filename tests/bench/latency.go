@@ -246,25 +246,37 @@ func (l *latencyBench) write(
 	var mu sync.Mutex
 	committed = map[string]time.Time{}
 	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(writers)
-	start := time.Now()
-	for n := range int(duration.Seconds() * float64(rate)) {
-		due := start.Add(time.Duration(n) * time.Second / time.Duration(rate))
-		select {
-		case <-time.After(time.Until(due)):
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), work.Wait())
-		}
-		l.next++
-		row := newOrder(l.next)
+	rows := make(chan plainOrder)
+	for range writers {
 		work.Go(func() error {
-			at, err := l.transaction(ctx, row, way)
-			mu.Lock()
-			defer mu.Unlock()
-			committed[strconv.FormatInt(row.ID, 10)] = at
-			return err
+			for row := range rows {
+				at, err := l.transaction(ctx, row, way)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				committed[strconv.FormatInt(row.ID, 10)] = at
+				mu.Unlock()
+			}
+			return nil
 		})
 	}
+	work.Go(func() error {
+		defer close(rows)
+		start := time.Now()
+		for n := range int(duration.Seconds() * float64(rate)) {
+			if err := pause(ctx, time.Until(start.Add(time.Duration(n)*time.Second/time.Duration(rate)))); err != nil {
+				return err
+			}
+			l.next++
+			select {
+			case rows <- newOrder(l.next):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
 	return committed, work.Wait()
 }
 
