@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	publishedFast   = 20_000 // messages of a case that pipelines
+	publishedFast   = 40_000 // messages of a case that pipelines
 	publishedSlow   = 1_000  // of one that waits for every confirm
 	publishWindow   = 1_000
 	publishedAtOnce = 1_000 // what the relay claims
