@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -170,8 +171,8 @@ func (r *Relay) hasRoom() bool {
 // harvest is what a claim brought.
 type harvest struct {
 	claimed []*store.Claimed
-	cut     bool
-	ended   bool // keys stopped waiting, because of a newer message
+	unread  []int // lanes that were not read as far as was asked
+	ended   bool  // keys stopped waiting, because of a newer message
 	took    time.Duration
 
 	checked bool
@@ -194,11 +195,11 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		}
 	}
 	start := time.Now()
-	claimed, cut, err := r.store.Claim(ctx, p.starts, p.perLane, except)
+	claimed, unread, err := r.store.Claim(ctx, p.starts, p.perLane, except)
 	if err != nil {
 		return got, err
 	}
-	got.took, got.cut = time.Since(start), cut
+	got.took, got.unread = time.Since(start), unread
 	var ended []store.Key
 	got.claimed = claimed[:0]
 	for _, m := range claimed {
@@ -252,7 +253,6 @@ func (r *reader) note(p plan, got harvest, added int) {
 		index[at.lane] = i
 	}
 	counts, last := make([]int, len(p.positions)), make([]int64, len(p.positions))
-	reached := len(p.positions) - 1 // the last lane that was read to its end or its limit
 	for _, m := range got.claimed {
 		i := index[m.Lane]
 		counts[i]++
@@ -260,14 +260,11 @@ func (r *reader) note(p plan, got harvest, added int) {
 			p.positions[i].rewind(m.ID - 1) // found by looking back: what follows it must not go before it
 		}
 		last[i] = m.ID
-		if got.cut {
-			reached = i - 1
-		}
 	}
 	r.full = nil
 	for i, at := range p.positions {
 		seen := int64(math.MaxInt64)
-		if counts[i] >= p.perLane || i > reached {
+		if counts[i] >= p.perLane || slices.Contains(got.unread, at.lane) {
 			seen = last[i]
 			r.full = append(r.full, at)
 		}
@@ -277,8 +274,8 @@ func (r *reader) note(p plan, got harvest, added int) {
 		}
 	}
 	switch {
-	case got.cut:
-		r.turn(p.positions[reached+1])
+	case len(got.unread) > 0:
+		r.turn(got.unread[0])
 		r.ask = len(got.claimed)
 	case len(r.full) > 0:
 		r.ask = min(2*r.ask, backlogBatches*r.batch)
@@ -299,12 +296,8 @@ func (r *reader) lane(number int) *position {
 }
 
 // turn makes the next claim start at a lane.
-func (r *reader) turn(first *position) {
-	for i, at := range r.positions {
-		if at == first {
-			r.turned = i
-		}
-	}
+func (r *reader) turn(lane int) {
+	r.turned = slices.IndexFunc(r.positions, func(at *position) bool { return at.lane == lane })
 }
 
 func (r *reader) schedule(p plan, got harvest, added int) {

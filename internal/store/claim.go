@@ -4,7 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -41,69 +45,109 @@ const maxClaimBytes = 4 << 20
 
 // Claim reads the oldest unsent messages of each lane behind its start, at most perLane of each: lane by lane as they
 // are listed, and in a lane in the order of the identity, which per key is the order of revisions. Of keys that wait in
-// outbox_retries only messages come that end the wait (Waiting). cut says that the claim ended early because of its
-// size; then the last lanes are missing.
+// outbox_retries only messages come that end the wait (Waiting). unread are the lanes that were not read that far, because
+// the claim had grown too large.
 //
 // A start may be moved on only past what is known to be complete (see Writers): behind a message that was committed late
 // there may be the next one of its key, which must not go first.
 //
 // It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane, so that a large backlog
 // in one holds up no other, and because what was written at the same time lies side by side in the table.
-func (s *Store) Claim(ctx context.Context, starts []Start, perLane int, except Except) (claimed []*Claimed, cut bool, err error) {
-	if len(starts) == 0 {
-		return nil, false, nil
+//
+// A large claim takes two connections, for half of the lanes each, because one statement keeps one core busy.
+func (s *Store) Claim(
+	ctx context.Context, starts []Start, perLane int, except Except,
+) (claimed []*Claimed, unread []int, err error) {
+	halves := [][]Start{starts}
+	if perLane > short && !s.dialect.oneRelay() {
+		halves = [][]Start{starts[:len(starts)/2], starts[len(starts)/2:]}
 	}
-	var args []any
-	if len(except.Keys) > 0 {
-		args = []any{tuples(except.Keys)}
+	claims := make([]claim, len(halves))
+	var size atomic.Int64
+	var running sync.WaitGroup
+	for i, half := range halves {
+		claims[i] = claim{starts: half, perLane: perLane, except: except, size: &size}
+		running.Go(func() { claims[i].err = s.claim(ctx, &claims[i]) })
 	}
-	query := s.claimQuery(starts, perLane, except)
-	if perLane <= short || s.dialect.inOrder() == "" {
-		return s.readClaim(ctx, s.db, query, args)
+	running.Wait()
+	for _, c := range claims {
+		claimed, unread, err = append(claimed, c.claimed...), append(unread, c.unread...), errors.Join(err, c.err)
 	}
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.ExecContext(ctx, s.dialect.inOrder()); err != nil {
-			return fmt.Errorf("claim messages: %w", err)
-		}
-		claimed, cut, err = s.readClaim(ctx, tx, query, args)
-		return err
-	})
-	return claimed, cut, err
+	if err != nil {
+		return nil, nil, fmt.Errorf("claim messages: %w", err)
+	}
+	return claimed, unread, nil
+}
+
+// claim is one statement of a Claim.
+type claim struct {
+	starts  []Start
+	perLane int
+	except  Except
+	size    *atomic.Int64 // of all statements together
+
+	claimed []*Claimed
+	unread  []int
+	err     error
 }
 
 // short is how many messages of a lane are few: so few that no database would rather read a long lane whole.
 const short = 50
 
+func (s *Store) claim(ctx context.Context, c *claim) error {
+	if len(c.starts) == 0 {
+		return nil
+	}
+	if c.perLane <= short || s.dialect.inOrder() == "" {
+		return s.readClaim(ctx, s.db, c)
+	}
+	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.ExecContext(ctx, s.dialect.inOrder()); err != nil {
+			return err
+		}
+		return s.readClaim(ctx, tx, c)
+	})
+}
+
 // rowsExpected saves the copying of large rows while a claim grows.
 const rowsExpected = 256
 
-func (s *Store) readClaim(ctx context.Context, db bun.IDB, query string, args []any) (claimed []*Claimed, cut bool, err error) {
-	rows, err := db.QueryContext(ctx, query, args...)
+func (s *Store) readClaim(ctx context.Context, db bun.IDB, c *claim) error {
+	var args []any
+	if len(c.except.Keys) > 0 {
+		args = []any{tuples(c.except.Keys)}
+	}
+	rows, err := db.QueryContext(ctx, s.claimQuery(c.starts, c.perLane, c.except), args...)
 	if err != nil {
-		return nil, false, fmt.Errorf("claim messages: %w", err)
+		return err
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	claimed = make([]*Claimed, 0, rowsExpected)
-	row := newClaimedRow()
-	size, before := 0, &Claimed{}
+	c.claimed = make([]*Claimed, 0, rowsExpected)
+	row, before := newClaimedRow(), &Claimed{}
 	for rows.Next() {
 		m, err := row.scan(rows)
 		if err != nil {
-			return nil, false, fmt.Errorf("read a claimed message: %w", err)
+			return err
 		}
 		if m.Lane == before.Lane && m.ID <= before.ID { // see orderOfClaim
-			return nil, false, fmt.Errorf("claim messages: the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
+			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
 		}
 		before = m
-		claimed = append(claimed, m)
-		if size += len(m.Data) + len(m.Previous) + len(m.Meta); size > maxClaimBytes {
-			return claimed, true, nil
+		c.claimed = append(c.claimed, m)
+		if c.size.Add(int64(len(m.Data)+len(m.Previous)+len(m.Meta))) > maxClaimBytes {
+			c.leave(m.Lane)
+			return nil
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return nil, false, fmt.Errorf("claim messages: %w", err)
+	return rows.Err()
+}
+
+// leave notes that the claim ends in this lane.
+func (c *claim) leave(lane int) {
+	first := slices.IndexFunc(c.starts, func(s Start) bool { return s.Lane == lane })
+	for _, s := range c.starts[first:] {
+		c.unread = append(c.unread, s.Lane)
 	}
-	return claimed, false, nil
 }
 
 // claimQuery reads retries in subqueries that cannot be flattened into a join, on purpose: each lane stays a range

@@ -164,9 +164,9 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 		previous := all[i]
 		require.True(t, previous.Lane < m.Lane || previous.Lane == m.Lane && previous.ID < m.ID)
 	}
-	first, cut, err := s.Claim(t.Context(), allLanes(), 2, store.Except{})
+	first, unread, err := s.Claim(t.Context(), allLanes(), 2, store.Except{})
 	require.NoError(t, err)
-	require.False(t, cut)
+	require.Empty(t, unread)
 	var want []*store.Claimed
 	perLane := map[int]int{}
 	for _, m := range all {
@@ -209,10 +209,31 @@ func claimsBoundedBytes(t *testing.T, s *relaySuite) {
 		s.append(t, large)
 		large.Revision++
 	}
-	claimed, cut, err := s.Claim(t.Context(), allLanes(), 100, store.Except{})
+	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, store.Except{})
 	require.NoError(t, err)
-	require.True(t, cut)
 	require.Len(t, claimed, 3)
+	require.Equal(t, claimed[0].Lane, unread[0])
+
+	for key := range 8 {
+		large.Key, large.Revision = fmt.Sprint("k", key), 0
+		s.append(t, large)
+	}
+	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, store.Except{})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(claimed), 3)
+	require.LessOrEqual(t, len(claimed), 4, "one more for a second connection")
+	known := store.Except{}
+	for more := claimed; len(more) > 0; {
+		for _, m := range more {
+			known.IDs = append(known.IDs, m.ID)
+		}
+		more, _, err = s.Claim(t.Context(), allLanes(), 100, known)
+		require.NoError(t, err)
+		for _, m := range more {
+			require.Contains(t, unread, m.Lane, "of message %d nothing was said", m.ID)
+		}
+	}
+	require.Len(t, known.IDs, 12)
 	require.NotEmpty(t, s.claim(t), "the connection is in order")
 }
 
