@@ -23,6 +23,7 @@ type reader struct {
 	full      []*position   // lanes that gave as much as they were asked for, so may have more at once
 	turned    int           // where in positions the next claim starts
 	deep      bool          // the last claim asked full lanes only
+	late      bool          // when the last claim came in, nothing was left to send of those before
 
 	dueAt     time.Time // when a key may stop waiting; zero without one
 	checkAt   time.Time // when to ask who writes
@@ -102,6 +103,8 @@ type plan struct {
 	check     bool // ask who writes, so that floors can move
 	back      bool // start at the very beginning
 	compact   int  // look at so many messages before, 0 for none
+
+	connections int // to read over
 }
 
 func (r *reader) plan(now time.Time) plan {
@@ -134,6 +137,15 @@ func (r *reader) plan(now time.Time) plan {
 	return p
 }
 
+// claimConnections is how many of them a claim of a backlog takes. One keeps one core of the database busy, so two where
+// the broker has waited for the last claim. Where other relays work, they do the same.
+func (r *Relay) claimConnections() int {
+	if r.reader.late && r.lease.alone {
+		return 2
+	}
+	return 1
+}
+
 // claim reads messages, if it is time and there is room for them.
 func (r *Relay) claim(work context.Context, now time.Time) {
 	if r.tasks.claiming || r.reader.at.After(now) || r.database.retry.After(now) ||
@@ -142,6 +154,7 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 	}
 	r.tasks.claiming = true
 	p, tenure, lanes := r.reader.plan(now), r.lease.tenure, r.lease.lanes
+	p.connections = r.claimConnections()
 	except := r.flow.except(p.starts)
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
@@ -149,6 +162,7 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 		got, err := r.read(ctx, p, except, lanes)
 		return func() {
 			r.tasks.claiming = false
+			r.reader.late = len(r.flow.ready)+r.tasks.messages == 0
 			if current := tenure == r.lease.tenure; r.answered("claim", err) && current {
 				r.reader.note(p, got, r.flow.add(got.claimed, r.reader.lane))
 			}
@@ -195,7 +209,7 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		}
 	}
 	start := time.Now()
-	claimed, unread, err := r.store.Claim(ctx, p.starts, p.perLane, except)
+	claimed, unread, err := r.store.Claim(ctx, p.starts, p.perLane, p.connections, except)
 	if err != nil {
 		return got, err
 	}

@@ -77,7 +77,7 @@ func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 			}}, nil))
 		}
 		add("waits")
-		claimed, _, err := r.store.Claim(t.Context(), everyLane(), 10, store.Except{})
+		claimed, _, err := r.store.Claim(t.Context(), everyLane(), 10, 1, store.Except{})
 		require.NoError(t, err)
 		waiting := claimed[0]
 		require.NoError(t, r.store.Finish(t.Context(), "other", nil, store.Outcome{

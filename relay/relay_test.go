@@ -158,7 +158,7 @@ func TestABacklogInOneLaneDoesNotStarveTheOthers(t *testing.T) {
 		for lane := range 16 {
 			starts = append(starts, store.Start{Lane: lane})
 		}
-		claimed, _, err := e.Claim(t.Context(), starts, 1000, store.Except{})
+		claimed, _, err := e.Claim(t.Context(), starts, 1000, 1, store.Except{})
 		require.NoError(t, err)
 		low, high := claimed[0], claimed[len(claimed)-1]
 		require.Less(t, low.Lane, high.Lane)

@@ -54,20 +54,24 @@ const maxClaimBytes = 4 << 20
 // It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane, so that a large backlog
 // in one holds up no other, and because what was written at the same time lies side by side in the table.
 //
-// A large claim takes two connections, for half of the lanes each, because one statement keeps one core busy.
+// One statement keeps one core busy, so a large claim is spread over that many connections, each with its part of the
+// lanes.
 func (s *Store) Claim(
-	ctx context.Context, starts []Start, perLane int, except Except,
+	ctx context.Context, starts []Start, perLane, connections int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
-	halves := [][]Start{starts}
-	if perLane > short && !s.dialect.oneRelay() {
-		halves = [][]Start{starts[:len(starts)/2], starts[len(starts)/2:]}
+	if len(starts) == 0 {
+		return nil, nil, nil
 	}
-	claims := make([]claim, len(halves))
+	if perLane <= short || s.dialect.oneRelay() {
+		connections = 1
+	}
+	var claims []*claim
 	var size atomic.Int64
 	var running sync.WaitGroup
-	for i, half := range halves {
-		claims[i] = claim{starts: half, perLane: perLane, except: except, size: &size}
-		running.Go(func() { claims[i].err = s.claim(ctx, &claims[i]) })
+	for part := range slices.Chunk(starts, (len(starts)+connections-1)/connections) {
+		c := &claim{starts: part, perLane: perLane, except: except, size: &size}
+		claims = append(claims, c)
+		running.Go(func() { c.err = s.claim(ctx, c) })
 	}
 	running.Wait()
 	for _, c := range claims {
@@ -95,9 +99,6 @@ type claim struct {
 const short = 50
 
 func (s *Store) claim(ctx context.Context, c *claim) error {
-	if len(c.starts) == 0 {
-		return nil
-	}
 	if c.perLane <= short || s.dialect.inOrder() == "" {
 		return s.readClaim(ctx, s.db, c)
 	}

@@ -50,7 +50,7 @@ func (s outboxSuite) write(t *testing.T, done store.Settlement, messages ...stor
 // requireClaimed compares an offer with what a claim of its messages brings.
 func (s outboxSuite) requireClaimed(t *testing.T, o store.Offer) {
 	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, store.Except{})
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, store.Except{})
 	require.NoError(t, err)
 	byID := map[int64]store.Message{}
 	for _, m := range claimed {

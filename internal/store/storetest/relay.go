@@ -88,7 +88,7 @@ func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
 
 func (s *relaySuite) claim(t *testing.T) []*store.Claimed {
 	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, store.Except{})
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, store.Except{})
 	require.NoError(t, err)
 	return claimed
 }
@@ -164,7 +164,7 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 		previous := all[i]
 		require.True(t, previous.Lane < m.Lane || previous.Lane == m.Lane && previous.ID < m.ID)
 	}
-	first, unread, err := s.Claim(t.Context(), allLanes(), 2, store.Except{})
+	first, unread, err := s.Claim(t.Context(), allLanes(), 2, 2, store.Except{})
 	require.NoError(t, err)
 	require.Empty(t, unread)
 	var want []*store.Claimed
@@ -176,20 +176,20 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 	}
 	require.Equal(t, want, first)
 
-	one, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1000, store.Except{})
+	one, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1000, 2, store.Except{})
 	require.NoError(t, err)
 	require.Len(t, one, perLane[all[0].Lane])
 	for _, m := range one {
 		require.Equal(t, all[0].Lane, m.Lane)
 	}
-	rest, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane, After: all[0].ID}}, 1000, store.Except{})
+	rest, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane, After: all[0].ID}}, 1000, 2, store.Except{})
 	require.NoError(t, err)
 	require.Equal(t, one[1:], rest)
 	last := all[len(all)-1].Lane
-	turned, _, err := s.Claim(t.Context(), []store.Start{{Lane: last}, {Lane: all[0].Lane}}, 1, store.Except{})
+	turned, _, err := s.Claim(t.Context(), []store.Start{{Lane: last}, {Lane: all[0].Lane}}, 1, 2, store.Except{})
 	require.NoError(t, err)
 	require.Equal(t, []int{last, all[0].Lane}, []int{turned[0].Lane, turned[1].Lane}, "lanes come as they are listed")
-	some, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1, store.Except{
+	some, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1, 2, store.Except{
 		IDs: []int64{one[0].ID, 12345}, Keys: []store.Key{{Model: "order", Key: one[1].Key}, {Model: "other", Key: one[0].Key}},
 	})
 	require.NoError(t, err)
@@ -197,7 +197,7 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 		require.NotEqual(t, one[0].ID, m.ID)
 		require.NotEqual(t, one[1].Key, m.Key)
 	}
-	none, _, err := s.Claim(t.Context(), nil, 10, store.Except{})
+	none, _, err := s.Claim(t.Context(), nil, 10, 2, store.Except{})
 	require.NoError(t, err)
 	require.Empty(t, none)
 }
@@ -209,7 +209,7 @@ func claimsBoundedBytes(t *testing.T, s *relaySuite) {
 		s.append(t, large)
 		large.Revision++
 	}
-	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, store.Except{})
+	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, 2, store.Except{})
 	require.NoError(t, err)
 	require.Len(t, claimed, 3)
 	require.Equal(t, claimed[0].Lane, unread[0])
@@ -218,7 +218,7 @@ func claimsBoundedBytes(t *testing.T, s *relaySuite) {
 		large.Key, large.Revision = fmt.Sprint("k", key), 0
 		s.append(t, large)
 	}
-	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, store.Except{})
+	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, 2, store.Except{})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(claimed), 3)
 	require.LessOrEqual(t, len(claimed), 4, "one more for a second connection")
@@ -227,7 +227,7 @@ func claimsBoundedBytes(t *testing.T, s *relaySuite) {
 		for _, m := range more {
 			known.IDs = append(known.IDs, m.ID)
 		}
-		more, _, err = s.Claim(t.Context(), allLanes(), 100, known)
+		more, _, err = s.Claim(t.Context(), allLanes(), 100, 2, known)
 		require.NoError(t, err)
 		for _, m := range more {
 			require.Contains(t, unread, m.Lane, "of message %d nothing was said", m.ID)
