@@ -81,7 +81,7 @@ func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []La
 		return nil
 	}
 	for chunk := range slices.Chunk(claimed, maxRemoved) {
-		_, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+s.dialect.claimedRows(chunk)+" AND ?",
+		_, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+s.dialect.claimedRows(string(s.table("outbox_messages")), chunk)+" AND ?",
 			s.table("outbox_messages"), s.fence(relay, lanes))
 		if err != nil {
 			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
@@ -100,16 +100,6 @@ func idIn(claimed []*Claimed) string {
 		ids[i] = m.ID
 	}
 	return "id IN (" + joinInts(ids) + ")"
-}
-
-func lanesOf(claimed []*Claimed) []int64 {
-	lanes := make([]int64, 0, len(claimed))
-	for _, m := range claimed {
-		if !slices.Contains(lanes, int64(m.Lane)) {
-			lanes = append(lanes, int64(m.Lane))
-		}
-	}
-	return lanes
 }
 
 func joinInts(numbers []int64) string {

@@ -92,11 +92,11 @@ func (postgres) place(table string) string { return table + ".ctid::text" }
 //
 // The lists stand in queries, which hides how long they are: for some thousand places PostgreSQL would rather read the
 // whole table, and spend as much time on guessing how many of them there are as on removing them.
-func (postgres) claimedRows(claimed []*Claimed) string {
+func (p postgres) claimedRows(messages string, claimed []*Claimed) string {
 	var places, ids strings.Builder
 	for i, m := range claimed {
 		if m.place == "" { // not from a claim
-			return "lane IN (" + joinInts(lanesOf(claimed)) + ") AND " + idIn(claimed)
+			return p.lookedUp(messages, claimed)
 		}
 		if i > 0 {
 			places.WriteByte(',')
@@ -107,6 +107,18 @@ func (postgres) claimedRows(claimed []*Claimed) string {
 	}
 	return "ctid = ANY (ARRAY(SELECT unnest('{" + places.String() + "}'::tid[]))) AND " +
 		hashed("id", "SELECT unnest('{"+ids.String()+"}'::bigint[])")
+}
+
+// lookedUp finds the places first, one descent of the index for each: a list of lanes and one of identities would be one
+// for each pair, ten thousand for a hundred rows. The limit keeps the lookup from becoming a join, which may read the table.
+func (postgres) lookedUp(messages string, claimed []*Claimed) string {
+	lanes, ids := make([]int64, len(claimed)), make([]int64, len(claimed))
+	for i, m := range claimed {
+		lanes[i], ids[i] = int64(m.Lane), m.ID
+	}
+	return fmt.Sprintf("ctid = ANY (ARRAY(SELECT m.place FROM unnest('{%s}'::smallint[], '{%s}'::bigint[]) AS l(lane, id) "+
+		"CROSS JOIN LATERAL (SELECT m.ctid AS place FROM %s AS m WHERE m.lane = l.lane AND m.id = l.id LIMIT 1) AS m))",
+		joinInts(lanes), joinInts(ids), messages)
 }
 
 // writers: who draws an identity locks its sequence first, and keeps that until its transaction ends. Unlike the oldest

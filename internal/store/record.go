@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/uptrace/bun"
 )
@@ -89,8 +88,7 @@ func (s *Store) recordOffered(
 	var parts []string
 	var args []any
 	for i, e := range entities {
-		parts = append(parts, "SELECT "+strconv.Itoa(i)+", _id, _revision, _after, "+s.dialect.micros("_updated")+
-			", _follows FROM ?(?, ?, ?, ?, ?, ?, ?, ?, ?)")
+		parts = append(parts, "SELECT "+strconv.Itoa(i)+", _id, _revision, _after, _updated, _follows FROM ?(?, ?, ?, ?, ?, ?, ?, ?, ?)")
 		args = append(args, call(e)...)
 	}
 	rows, err := tx.QueryContext(ctx, strings.Join(parts, " UNION ALL "), args...)
@@ -101,13 +99,12 @@ func (s *Store) recordOffered(
 	for rows.Next() {
 		m := common
 		var i int
-		var updated int64
-		if err := rows.Scan(&i, &m.ID, &m.Revision, &m.After, &updated, &m.Follows); err != nil {
+		if err := rows.Scan(&i, &m.ID, &m.Revision, &m.After, &m.Updated, &m.Follows); err != nil {
 			return err
 		}
 		e := entities[i]
 		m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.of(common.Model, e.Key)
-		m.Updated = time.UnixMicro(updated).UTC()
+		m.Updated = m.Updated.UTC()
 		to.add(m)
 	}
 	return rows.Err()

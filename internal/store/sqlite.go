@@ -69,10 +69,10 @@ func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string 
 		messages, due, n-1, math.MaxInt64, strings.Join(rows, ", "))
 }
 
-func (sqlite) orderOfClaim() string                  { return "l.n, m.id" }
-func (sqlite) place(string) string                   { return "''" }
-func (sqlite) claimedRows(claimed []*Claimed) string { return idIn(claimed) }
-func (sqlite) oneRelay() bool                        { return true }
+func (sqlite) orderOfClaim() string                            { return "l.n, m.id" }
+func (sqlite) place(string) string                             { return "''" }
+func (sqlite) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
+func (sqlite) oneRelay() bool                                  { return true }
 
 // writers: SQLite leaves nothing of removed rows behind, so a start need not be moved.
 func (sqlite) writers(string) string { return "" }

@@ -166,7 +166,7 @@ type sqlDialect interface {
 	// place is an expression for where the row of a table is, as text, for claimedRows.
 	place(table string) string
 	// claimedRows is a condition that finds claimed rows without a scan.
-	claimedRows(claimed []*Claimed) string
+	claimedRows(messages string, claimed []*Claimed) string
 	// writers is a query for Writers, or empty: rows of Drawn and one of those in Open, or null. Drawn must be read first.
 	writers(messages string) string
 	// anyOf says that a column has one of the few values that a query returns. It runs once, and it is no way to find rows.
