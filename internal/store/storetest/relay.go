@@ -20,6 +20,7 @@ import (
 // Relay exercises lanes, claims, retries, dead letters and status on one database kind.
 func Relay(t *testing.T, newURL func(testing.TB) string) {
 	for name, test := range map[string]func(*testing.T, *relaySuite){
+		"what was handed over is removed":                  removesWhatWasHandedOver,
 		"one relay owns every lane":                        ownsEverything,
 		"relays share the lanes fairly":                    sharesFairly,
 		"a lane handed back is free at once":               handsBack,
@@ -200,6 +201,30 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 	none, _, err := s.Claim(t.Context(), nil, 10, 2, store.Except{})
 	require.NoError(t, err)
 	require.Empty(t, none)
+}
+
+func removesWhatWasHandedOver(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	messages := make([]store.Message, 40)
+	for i := range messages {
+		messages[i] = message(fmt.Sprint(i), 0)
+		messages[i].Follows = true
+	}
+	to := &store.Appended{}
+	require.NoError(t, s.Append(t.Context(), s.DB(), messages, to))
+	offered := to.Offer(time.Time{}).Messages
+	require.Len(t, offered, len(messages))
+	s.finish(t, "a", owned, store.Outcome{Sent: offered[:15]})
+	s.finish(t, "b", owned, store.Outcome{Sent: offered[15:]}) // who does not own the lanes
+	var left []string
+	for _, m := range s.claim(t) {
+		left = append(left, m.Key)
+	}
+	var want []string
+	for _, m := range messages[15:] {
+		want = append(want, m.Key)
+	}
+	require.ElementsMatch(t, want, left)
 }
 
 func claimsBoundedBytes(t *testing.T, s *relaySuite) {
