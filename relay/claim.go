@@ -162,7 +162,7 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 		got, err := r.read(ctx, p, except, lanes)
 		return func() {
 			r.tasks.claiming = false
-			r.reader.late = len(r.flow.ready)+r.tasks.messages == 0
+			r.reader.late = len(r.flow.ready)+len(r.flow.followers)+r.tasks.messages == 0
 			if current := tenure == r.lease.tenure; r.answered("claim", err) && current {
 				r.reader.note(p, got, r.flow.add(got.claimed, r.reader.lane))
 			}

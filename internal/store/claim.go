@@ -62,14 +62,15 @@ func (s *Store) Claim(
 	if len(starts) == 0 {
 		return nil, nil, nil
 	}
-	if perLane <= short || s.dialect.oneRelay() {
+	large := perLane > short
+	if !large || s.dialect.oneRelay() {
 		connections = 1
 	}
 	var claims []*claim
 	var size atomic.Int64
 	var running sync.WaitGroup
 	for part := range slices.Chunk(starts, (len(starts)+connections-1)/connections) {
-		c := &claim{starts: part, perLane: perLane, except: except, size: &size}
+		c := &claim{starts: part, perLane: perLane, inOrder: large && s.dialect.inOrder() != "", except: except, size: &size}
 		claims = append(claims, c)
 		running.Go(func() { c.err = s.claim(ctx, c) })
 	}
@@ -87,6 +88,7 @@ func (s *Store) Claim(
 type claim struct {
 	starts  []Start
 	perLane int
+	inOrder bool // the database has to be told to read so many by the index
 	except  Except
 	size    *atomic.Int64 // of all statements together
 
@@ -99,7 +101,7 @@ type claim struct {
 const short = 50
 
 func (s *Store) claim(ctx context.Context, c *claim) error {
-	if c.perLane <= short || s.dialect.inOrder() == "" {
+	if !c.inOrder {
 		return s.readClaim(ctx, s.db, c)
 	}
 	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {

@@ -72,7 +72,7 @@ func (p postgres) oldestPerLane(messages, due string, starts []Start, n int) str
 
 // orderOfClaim leaves the order in a lane to oldestPerLane: it reads a lane in the order of m.id, and a nested loop, the
 // only join there is for LATERAL, keeps it. No standard promises that, so readClaim looks. To sort what is in order took
-// a third of a claim's time, because whole rows are copied.
+// a quarter of a claim's time, because whole rows are copied.
 func (postgres) orderOfClaim() string { return "l.n" }
 
 // starts is a table l of them.
