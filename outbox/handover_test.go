@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -48,5 +49,42 @@ func TestAHandoverIsOfferedWhatWasCommitted(t *testing.T) {
 		require.True(f, o.Rest, "what was rolled back is not offered, and a SYNC is to be read")
 		require.Empty(f, o.Messages)
 		require.Empty(f, offers)
+	})
+}
+
+// And it needs no connection besides that of its transaction.
+func TestAPreparedBoxWritesLikeAnyOther(t *testing.T) {
+	each(t, func(f fixture) {
+		db := bun.NewDB(f.db.DB, f.db.Dialect())
+		box, err := outbox.New(db, outbox.Config{Prepare: true})
+		require.NoError(f, err)
+		require.NoError(f, outbox.Register[Note](box, "note"))
+		f.db.SetMaxOpenConns(1)
+		for _, handover := range []bool{false, true} {
+			if handover {
+				box.Handover()
+			}
+			for revision := range int64(2) {
+				var got []message
+				for i, b := range []*outbox.Box{f.box, box} {
+					row := &Note{Slug: fmt.Sprint(handover, i), Text: "x"}
+					require.NoError(f, b.RunInTx(f.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+						if revision == 0 {
+							_, err = tx.NewInsert().Model(row).Exec(ctx)
+						} else {
+							_, err = tx.NewUpdate().Model(row).WherePK().Exec(ctx)
+						}
+						return err
+					}))
+					m := f.take()
+					require.Len(f, m, 1)
+					require.Equal(f, row.Slug, m[0].Key)
+					m[0].Key, m[0].PK, m[0].Data = "", nil, nil
+					got = append(got, m[0])
+				}
+				require.Equal(f, got[0], got[1])
+				require.Equal(f, revision, got[1].Revision)
+			}
+		}
 	})
 }

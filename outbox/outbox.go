@@ -52,6 +52,12 @@ type Config struct {
 	//
 	// Those of [WithHeaders] win. Default: none.
 	Headers func(ctx context.Context) map[string]string
+	// Prepare keeps the statement that appends the message of a single row prepared on each of the database's connections.
+	// On PostgreSQL that takes a tenth of its time off a small transaction; elsewhere it changes nothing. Not through a
+	// proxy that pools transactions, unless it carries prepared statements over: PgBouncer does from 1.21 on, with
+	// max_prepared_statements set; through an older one transactions would fail. Bun's query hooks do not see the
+	// statement. Default: off.
+	Prepare bool
 }
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
@@ -59,10 +65,11 @@ type Box struct {
 	db             *bun.DB
 	store          *store.Store
 	contextHeaders func(ctx context.Context) map[string]string
+	prepare        bool
 	wake           chan struct{}
 	handover       atomic.Pointer[store.Handover] // nil while nobody asked for it
 	away           *announcer                     // wakes relays in other processes; nil where nothing does
-	migrated       atomic.Bool                    // the tables were seen
+	checked        atomic.Bool                    // the tables were seen, and the statement is prepared
 
 	mu      sync.RWMutex
 	byType  map[reflect.Type]*model
@@ -79,7 +86,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &Box{
-		db: db, store: s, contextHeaders: config.Headers,
+		db: db, store: s, contextHeaders: config.Headers, prepare: config.Prepare,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},
 		byTable: map[string]*model{},

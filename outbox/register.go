@@ -142,12 +142,15 @@ func (b *Box) registrations() error {
 // ready says whether transactions may run: all registrations are right, and the tables are there. It asks the database
 // until they are, and never again.
 func (b *Box) ready(ctx context.Context) error {
-	if b.migrated.Load() {
+	if b.checked.Load() {
 		return b.registrations()
 	}
-	missing := b.store.RequireMigrated(ctx, store.Outbox)
-	b.migrated.Store(missing == nil)
-	return errors.Join(b.registrations(), missing)
+	err := b.store.RequireMigrated(ctx, store.Outbox)
+	if err == nil && b.prepare {
+		err = b.store.Prepare(ctx)
+	}
+	b.checked.Store(err == nil)
+	return errors.Join(b.registrations(), err)
 }
 
 // modelOf finds the registration of a table name as it stands in a statement.

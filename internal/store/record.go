@@ -2,11 +2,14 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 )
@@ -59,6 +62,11 @@ func (s *Store) recordInFunction(
 		args := []any{s.table("outbox_record"), lanes.of(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK), string(e.Data)}
 		return append(args, shared...)
 	}
+	if stmt := s.prepared.Load(); stmt != nil && len(entities) == 1 {
+		if own, ok := tx.(bun.Tx); ok {
+			return recordPrepared(ctx, own.StmtContext(ctx, stmt), common, entities[0], lanes, call, to)
+		}
+	}
 	if to.wants(len(entities)) {
 		return s.recordOffered(ctx, tx, common, entities, lanes, call, to)
 	}
@@ -82,13 +90,14 @@ func (s *Store) recordInFunction(
 }
 
 // recordOffered records a few entities and learns what was drawn for them. The parts of a UNION ALL run one after the other.
+// What the function draws is read as one value: as the columns of a table that it makes, it would cost a fifth more.
 func (s *Store) recordOffered(
 	ctx context.Context, tx bun.IDB, common Message, entities []Entity, lanes numbering, call func(Entity) []any, to *Appended,
 ) error {
 	var parts []string
 	var args []any
 	for i, e := range entities {
-		parts = append(parts, "SELECT "+strconv.Itoa(i)+", _id, _revision, _after, _updated, _follows FROM ?(?, ?, ?, ?, ?, ?, ?, ?, ?)")
+		parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, ?, ?, ?, ?)::text")
 		args = append(args, call(e)...)
 	}
 	rows, err := tx.QueryContext(ctx, strings.Join(parts, " UNION ALL "), args...)
@@ -97,17 +106,97 @@ func (s *Store) recordOffered(
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	for rows.Next() {
-		m := common
 		var i int
-		if err := rows.Scan(&i, &m.ID, &m.Revision, &m.After, &m.Updated, &m.Follows); err != nil {
+		var drawn string
+		if err := rows.Scan(&i, &drawn); err != nil {
 			return err
 		}
-		e := entities[i]
-		m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.of(common.Model, e.Key)
-		m.Updated = m.Updated.UTC()
+		m, err := recorded(common, entities[i], lanes, drawn)
+		if err != nil {
+			return err
+		}
 		to.add(m)
 	}
 	return rows.Err()
+}
+
+// Prepare makes Record keep the statement for one entity prepared on each connection, in transactions of bun. Otherwise
+// reading and planning it is half of what it costs. It takes a connection of the pool, so no transaction may wait for it.
+func (s *Store) Prepare(ctx context.Context) error {
+	if !s.dialect.recordsInFunction() {
+		return nil
+	}
+	stmt, err := s.db.DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, $6, $7, $8, $9)::text", s.table("outbox_record")))
+	if err != nil {
+		return fmt.Errorf("prepare outbox_record: %w", err)
+	}
+	if !s.prepared.CompareAndSwap(nil, stmt) {
+		return stmt.Close()
+	}
+	return nil
+}
+
+func recordPrepared(
+	ctx context.Context, stmt *sql.Stmt, common Message, e Entity, lanes numbering, call func(Entity) []any, to *Appended,
+) error {
+	var drawn string
+	if err := stmt.QueryRowContext(ctx, call(e)[1:]...).Scan(&drawn); err != nil {
+		return err
+	}
+	if !to.wants(1) {
+		return nil
+	}
+	m, err := recorded(common, e, lanes, drawn)
+	if err == nil {
+		to.add(m)
+	}
+	return err
+}
+
+// recorded is the message of an entity that was recorded.
+func recorded(common Message, e Entity, lanes numbering, drawn string) (m Message, err error) {
+	m = common
+	m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.of(common.Model, e.Key)
+	err = m.draw(drawn)
+	return m, err
+}
+
+// draw reads (_id,_revision,_after,_updated,_follows), what outbox_record returns, in PostgreSQL's notation of a row.
+func (m *Message) draw(row string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("outbox_record returned %s: %w", row, err)
+		}
+	}()
+	fields := strings.Split(strings.Trim(row, "()"), ",")
+	if len(fields) != 5 {
+		return errors.New("want five fields: run relay migrate")
+	}
+	if m.ID, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
+		return err
+	}
+	if m.Revision, err = strconv.ParseInt(fields[1], 10, 64); err != nil {
+		return err
+	}
+	if fields[2] != "" {
+		after, err := strconv.ParseInt(fields[2], 10, 64)
+		if err != nil {
+			return err
+		}
+		m.After = &after
+	}
+	m.Updated, err = parseTime(strings.Trim(fields[3], `"`))
+	m.Follows = fields[4] == "t"
+	return err
+}
+
+// parseTime reads PostgreSQL's ISO notation, in which an offset has minutes only where it needs them.
+func parseTime(text string) (time.Time, error) {
+	at, err := time.Parse("2006-01-02 15:04:05.999999-07", text)
+	if err != nil {
+		at, err = time.Parse("2006-01-02 15:04:05.999999-07:00", text)
+	}
+	return at.UTC(), err
 }
 
 func (s *Store) recordInSteps(

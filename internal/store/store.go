@@ -44,6 +44,8 @@ type Store struct {
 	dialect sqlDialect
 	names   Names
 	cached  atomic.Pointer[numbering]
+
+	prepared atomic.Pointer[sql.Stmt] // of outbox_record; nil without Prepare
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

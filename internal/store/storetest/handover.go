@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -94,6 +95,46 @@ func handsOver(t *testing.T, s outboxSuite) {
 	require.Len(t, o.Messages, 1)
 	require.True(t, o.Rest)
 	s.requireClaimed(t, o)
+}
+
+// recordsOne compares what the database says of a recorded entity with what a claim reads, whatever the session's time
+// zone, and after the function was made anew.
+func recordsOne(t *testing.T, s outboxSuite) {
+	common := store.Message{
+		Model: "order", Signal: "SAVE", Meta: json.RawMessage(`{"who":"ann"}`), CorrelationID: "it's", Headers: map[string]string{"a": "b"},
+	}
+	zones := []string{"UTC", "Asia/Kolkata", "America/St_Johns"}
+	onPostgres := s.DB().Dialect().Name() == dialect.PG
+	for revision, zone := range zones {
+		m := message(`it's "ünï", \ ?`, 0)
+		entity := store.Entity{Key: m.Key, PK: m.PK, Data: m.Data}
+		to := &store.Appended{}
+		s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
+			if onPostgres {
+				_, err := tx.ExecContext(ctx, "SET LOCAL TIME ZONE ?", zone)
+				require.NoError(t, err)
+			}
+			return s.Record(ctx, tx, common, []store.Entity{entity}, to)
+		})
+		o := to.Offer(time.Time{})
+		require.Len(t, o.Messages, 1)
+		require.EqualValues(t, revision, o.Messages[0].Revision)
+		s.requireClaimed(t, o)
+		if onPostgres {
+			s.makeAnew(t, "x_outbox_record")
+		}
+	}
+}
+
+// makeAnew drops a function and makes it again, as an upgrade does.
+func (s outboxSuite) makeAnew(t *testing.T, function string) {
+	t.Helper()
+	var definition string
+	require.NoError(t, s.DB().NewRaw("SELECT pg_get_functiondef(?::regproc)", function).Scan(t.Context(), &definition))
+	_, err := s.DB().ExecContext(t.Context(), "DROP FUNCTION ?", bun.Ident(function))
+	require.NoError(t, err)
+	_, err = s.DB().DB.ExecContext(t.Context(), definition)
+	require.NoError(t, err)
 }
 
 func handsNothingOverPastResent(t *testing.T, s outboxSuite) {

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -32,8 +33,13 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 		"more messages than one statement takes":       appendsMany,
 		"text that is not JSON is refused":             refusesNoJSON,
 		"recording is locking and appending":           records,
+		"recording, prepared":                          prepared(records),
+		"one is recorded as it is claimed":             recordsOne,
+		"one is recorded as it is claimed, prepared":   prepared(recordsOne),
+		"a row that was there before, prepared":        prepared(startsAtOne),
 		"what was appended can be handed over":         handsOver,
 		"nothing is handed over past what was resent":  handsNothingOverPastResent,
+		"nothing past what was resent, prepared":       prepared(handsNothingOverPastResent),
 		"nor past a dead letter that is tried again":   handsNothingOverPastARetry,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -49,6 +55,14 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 }
 
 type outboxSuite struct{ *store.Store }
+
+// prepared runs a test with a statement that stays prepared, prepared twice as by two transactions at once.
+func prepared(test func(*testing.T, outboxSuite)) func(*testing.T, outboxSuite) {
+	return func(t *testing.T, s outboxSuite) {
+		require.NoError(t, errors.Join(s.Prepare(t.Context()), s.Prepare(t.Context())))
+		test(t, s)
+	}
+}
 
 // created are changes of keys that are new with this transaction.
 func created(keys ...store.Key) []store.Change {
