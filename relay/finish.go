@@ -20,9 +20,14 @@ func (r *results) few(cfg Config) bool {
 	return len(r.Sent) < cfg.BatchSize/10 && len(r.Failed)+len(r.Dead) == 0
 }
 
-// finishEvery: a statement that removes one row costs the database as much as one that removes a hundred, and nobody waits for
-// it. What is confirmed and not removed is sent again after a crash.
-const finishEvery = 10 * time.Millisecond
+// A statement that removes one row costs the database as much as one that removes a hundred, and nobody waits for it. So while
+// few messages are open it takes one part in finishShare of the time: where the database is busy, there are fewer of them. What
+// is confirmed and not removed is sent again after a crash.
+const (
+	minFinishPause = 10 * time.Millisecond
+	maxFinishPause = 100 * time.Millisecond
+	finishShare    = 20
+)
 
 // writeDown records what became of published messages, while more of them are published. On error they stay open: the
 // next try writes the same, instead of publishing the same again.
@@ -36,10 +41,12 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
+		start := time.Now()
 		err := r.store.Finish(ctx, r.cfg.ID, done.lanes, done.Outcome)
+		took := time.Since(start)
 		return func() {
 			r.tasks.finished = false
-			r.tasks.finishAt = time.Now().Add(finishEvery)
+			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took), maxFinishPause))
 			if !r.answered("finish", err) {
 				r.open.prepend(done)
 				return
