@@ -77,16 +77,23 @@ func openSession(ctx context.Context, d *dialer, config Config) (*session, error
 
 // declare makes sure that the exchanges exist. Publishing to one that does not would close the channel.
 func (s *session) declare(ctx context.Context, parcels []parcel) error {
-	ctx, release := s.conn.limit(ctx, s.config.connectTimeout())
-	defer release()
 	for _, p := range parcels {
 		if s.declared[p.exchange] || p.exchange == "" { // the default exchange always exists
 			continue
 		}
-		if err := s.config.TopologyBuilder.ExchangeDeclare(s.channel, p.exchange, s.config.Config); err != nil {
-			return because(ctx, err)
+		if err := s.declareOne(ctx, p.exchange); err != nil {
+			return err
 		}
 		s.declared[p.exchange] = true
+	}
+	return nil
+}
+
+func (s *session) declareOne(ctx context.Context, exchange string) error {
+	ctx, release := s.conn.limit(ctx, s.config.connectTimeout())
+	defer release()
+	if err := s.config.TopologyBuilder.ExchangeDeclare(s.channel, exchange, s.config.Config); err != nil {
+		return because(ctx, err)
 	}
 	return nil
 }
