@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,7 @@ func benchLatency(ctx context.Context, o options, report func(result)) (err erro
 		g := group{bench: "latency", name: name + ", p50", unit: "ms", of: byHand, cases: []benchCase{
 			of(byHand, latencyWay{byHand: true}),
 			of("cqrsync, relay in the same process", latencyWay{wake: true}),
+			of("the same, prepared", latencyWay{wake: true, prepared: true}),
 			of("cqrsync, relay elsewhere, NOTIFY", latencyWay{listen: true}),
 			of("cqrsync, relay elsewhere, polling", latencyWay{}),
 		}}
@@ -89,18 +91,20 @@ func benchLatency(ctx context.Context, o options, report func(result)) (err erro
 }
 
 // latencyWay is how a message gets from the writer to the broker.
-type latencyWay struct{ byHand, wake, listen bool }
+type latencyWay struct{ byHand, wake, prepared, listen bool }
 
 type latencyBench struct {
-	db     *bun.DB // with nothing attached
-	schema string
-	loud   *outbox.Box // sends NOTIFY
-	quiet  *outbox.Box
-	next   int64
+	db       *bun.DB // with nothing attached
+	schema   string
+	loud     *outbox.Box // sends NOTIFY
+	quiet    *outbox.Box
+	prepared *outbox.Box
+	next     int64
 
 	statements atomic.Int64 // of relays
 	conn       *amqp091.Connection
-	channel    *amqp091.Channel // publishes by hand, with confirms
+	channel    *amqp091.Channel    // publishes by hand, with confirms
+	consumer   *amqp091.Connection // another service's
 	exchange   string
 
 	mu       sync.Mutex
@@ -119,7 +123,11 @@ func newLatencyBench(ctx context.Context, db *bun.DB) (*latencyBench, error) {
 	for _, box := range []struct {
 		to     **outbox.Box
 		config outbox.Config
-	}{{&l.loud, outbox.Config{}}, {&l.quiet, outbox.Config{NoNotify: true}}} {
+	}{
+		{&l.loud, outbox.Config{}},
+		{&l.quiet, outbox.Config{NoNotify: true}},
+		{&l.prepared, outbox.Config{NoNotify: true, Prepare: true}},
+	} {
 		var err error
 		if *box.to, err = outbox.New(bun.NewDB(db.DB, db.Dialect()), box.config); err != nil {
 			return nil, err
@@ -140,8 +148,10 @@ func newLatencyBench(ctx context.Context, db *bun.DB) (*latencyBench, error) {
 // connect makes the queue and consumes from it.
 func (l *latencyBench) connect() error {
 	var err error
-	if l.conn, err = amqp091.Dial(os.Getenv(dbtest.Variable(dbtest.RabbitMQ))); err != nil {
-		return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ)) // the error may quote it
+	for _, conn := range []**amqp091.Connection{&l.conn, &l.consumer} {
+		if *conn, err = amqp091.Dial(os.Getenv(dbtest.Variable(dbtest.RabbitMQ))); err != nil {
+			return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ)) // the error may quote it
+		}
 	}
 	if l.channel, err = l.conn.Channel(); err != nil {
 		return err
@@ -158,7 +168,7 @@ func (l *latencyBench) connect() error {
 	if err := l.channel.Confirm(false); err != nil {
 		return err
 	}
-	consumer, err := l.conn.Channel()
+	consumer, err := l.consumer.Channel()
 	if err != nil {
 		return err
 	}
@@ -186,7 +196,7 @@ func (l *latencyBench) connect() error {
 
 func (l *latencyBench) close() error {
 	_, err := l.channel.QueueDelete(l.exchange, false, false, false)
-	return errors.Join(err, l.channel.ExchangeDelete(l.exchange, false, false), l.conn.Close())
+	return errors.Join(err, l.channel.ExchangeDelete(l.exchange, false, false), l.conn.Close(), l.consumer.Close())
 }
 
 // run writes at a steady rate and returns the delay of every message in milliseconds.
@@ -242,7 +252,8 @@ func (l *latencyBench) delays(committed map[string]time.Time) []float64 {
 func (l *latencyBench) write(
 	ctx context.Context, rate int, way latencyWay, duration time.Duration,
 ) (committed map[string]time.Time, err error) {
-	const writers = 16
+	// Few a core: more only make each other wait, for both ways, and what is measured then is the scheduler.
+	writers := 4 * runtime.GOMAXPROCS(0)
 	var mu sync.Mutex
 	committed = map[string]time.Time{}
 	work, ctx := errgroup.WithContext(ctx)
@@ -300,16 +311,24 @@ func (l *latencyBench) transaction(ctx context.Context, row plainOrder, way late
 		})
 		return committed, err
 	}
-	box := l.quiet
-	if way.listen {
-		box = l.loud
-	}
+	box := l.box(way)
 	tracked := trackedOrder{ID: row.ID, Customer: row.Customer, Status: row.Status, Total: row.Total, Note: row.Note}
 	err = box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewInsert().Model(&tracked).Exec(ctx)
 		return err
 	})
 	return time.Now(), err
+}
+
+func (l *latencyBench) box(way latencyWay) *outbox.Box {
+	switch {
+	case way.listen:
+		return l.loud
+	case way.prepared:
+		return l.prepared
+	default:
+		return l.quiet
+	}
 }
 
 // startRelay runs a relay, on connections of its own where it is elsewhere; stop ends it.
@@ -333,7 +352,7 @@ func (l *latencyBench) startRelay(ctx context.Context, way latencyWay) (stop fun
 	}
 	switch {
 	case way.wake:
-		cfg.Handover = l.quiet.Handover()
+		cfg.Handover = l.box(way).Handover()
 	case way.listen:
 		cfg.Wake = listener.Wake()
 	}
