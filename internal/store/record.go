@@ -130,8 +130,8 @@ func (s *Store) Prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare outbox_record: %w", err)
 	}
-	if !s.prepared.CompareAndSwap(nil, stmt) {
-		return stmt.Close()
+	if !s.prepared.CompareAndSwap(nil, stmt) { // another transaction was first
+		defer func() { _ = stmt.Close() }() // the server forgets it with the connection at the latest
 	}
 	return nil
 }
