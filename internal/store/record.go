@@ -128,7 +128,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 	}
 	stmt, err := s.db.DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, $6, $7, $8, $9)::text", s.table("outbox_record")))
 	if err != nil {
-		return fmt.Errorf("prepare outbox_record: %w", err)
+		return fmt.Errorf("prepare outbox_record: %w (behind a proxy that pools transactions leave Config.Prepare off)", err)
 	}
 	if !s.prepared.CompareAndSwap(nil, stmt) { // another transaction was first
 		defer func() { _ = stmt.Close() }() // the server forgets it with the connection at the latest
