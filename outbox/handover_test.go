@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -52,7 +53,7 @@ func TestAHandoverIsOfferedWhatWasCommitted(t *testing.T) {
 	})
 }
 
-// And it needs no connection besides that of its transaction.
+// The pool has one connection: to prepare must not take another while a transaction waits.
 func TestAPreparedBoxWritesLikeAnyOther(t *testing.T) {
 	each(t, func(f fixture) {
 		db := bun.NewDB(f.db.DB, f.db.Dialect())
@@ -85,6 +86,11 @@ func TestAPreparedBoxWritesLikeAnyOther(t *testing.T) {
 				require.Equal(f, got[0], got[1])
 				require.Equal(f, revision, got[1].Revision)
 			}
+		}
+		if db.Dialect().Name() == dialect.PG {
+			statements, err := db.NewSelect().Table("pg_prepared_statements").Where("statement LIKE '%outbox_record%'").Count(f.Context())
+			require.NoError(f, err)
+			require.EqualValues(f, 1, statements)
 		}
 	})
 }

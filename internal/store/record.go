@@ -111,11 +111,7 @@ func (s *Store) recordOffered(
 		if err := rows.Scan(&i, &drawn); err != nil {
 			return err
 		}
-		m, err := recorded(common, entities[i], lanes, drawn)
-		if err != nil {
-			return err
-		}
-		to.add(m)
+		to.addRecorded(common, entities[i], lanes, drawn)
 	}
 	return rows.Err()
 }
@@ -143,51 +139,42 @@ func recordPrepared(
 	if err := stmt.QueryRowContext(ctx, call(e)[1:]...).Scan(&drawn); err != nil {
 		return err
 	}
-	if !to.wants(1) {
-		return nil
+	if to.wants(1) {
+		to.addRecorded(common, e, lanes, drawn)
 	}
-	m, err := recorded(common, e, lanes, drawn)
-	if err == nil {
-		to.add(m)
-	}
-	return err
+	return nil
 }
 
-// recorded is the message of an entity that was recorded.
-func recorded(common Message, e Entity, lanes numbering, drawn string) (m Message, err error) {
-	m = common
+// addRecorded takes in the message of an entity that was recorded. What was drawn for it stands in the database either way,
+// so where it cannot be read the relay is to read the message, and the transaction goes on.
+func (a *Appended) addRecorded(common Message, e Entity, lanes numbering, drawn string) {
+	m := common
 	m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.of(common.Model, e.Key)
-	err = m.draw(drawn)
-	return m, err
+	if !m.draw(drawn) {
+		a.rest = true
+		return
+	}
+	a.add(m)
 }
 
-// draw reads (_id,_revision,_after,_updated,_follows), what outbox_record returns, in PostgreSQL's notation of a row.
-func (m *Message) draw(row string) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("outbox_record returned %s: %w", row, err)
-		}
-	}()
+// draw reads (_id,_revision,_after,_updated,_follows), what outbox_record returns, in PostgreSQL's notation of a row. It
+// returns false if it cannot: a session may write times otherwise than ISO does (DateStyle).
+func (m *Message) draw(row string) bool {
 	fields := strings.Split(strings.Trim(row, "()"), ",")
 	if len(fields) != 5 {
-		return errors.New("want five fields: run relay migrate")
+		return false
 	}
-	if m.ID, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
-		return err
-	}
-	if m.Revision, err = strconv.ParseInt(fields[1], 10, 64); err != nil {
-		return err
-	}
+	id, noID := strconv.ParseInt(fields[0], 10, 64)
+	revision, noRevision := strconv.ParseInt(fields[1], 10, 64)
+	updated, noTime := parseTime(strings.Trim(fields[3], `"`))
+	m.ID, m.Revision, m.Updated, m.Follows = id, revision, updated, fields[4] == "t"
+	var noAfter error
 	if fields[2] != "" {
-		after, err := strconv.ParseInt(fields[2], 10, 64)
-		if err != nil {
-			return err
-		}
+		var after int64
+		after, noAfter = strconv.ParseInt(fields[2], 10, 64)
 		m.After = &after
 	}
-	m.Updated, err = parseTime(strings.Trim(fields[3], `"`))
-	m.Follows = fields[4] == "t"
-	return err
+	return errors.Join(noID, noRevision, noTime, noAfter) == nil
 }
 
 // parseTime reads PostgreSQL's ISO notation, in which an offset has minutes only where it needs them.

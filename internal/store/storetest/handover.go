@@ -105,24 +105,32 @@ func recordsOne(t *testing.T, s outboxSuite) {
 	}
 	zones := []string{"UTC", "Asia/Kolkata", "America/St_Johns"}
 	onPostgres := s.DB().Dialect().Name() == dialect.PG
-	for revision, zone := range zones {
+	record := func(set string) store.Offer {
 		m := message(`it's "ünï", \ ?`, 0)
-		entity := store.Entity{Key: m.Key, PK: m.PK, Data: m.Data}
 		to := &store.Appended{}
 		s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
 			if onPostgres {
-				_, err := tx.ExecContext(ctx, "SET LOCAL TIME ZONE ?", zone)
+				_, err := tx.ExecContext(ctx, "SET LOCAL "+set)
 				require.NoError(t, err)
 			}
-			return s.Record(ctx, tx, common, []store.Entity{entity}, to)
+			return s.Record(ctx, tx, common, []store.Entity{{Key: m.Key, PK: m.PK, Data: m.Data}}, to)
 		})
-		o := to.Offer(time.Time{})
+		return to.Offer(time.Time{})
+	}
+	for revision, zone := range zones {
+		o := record("TIME ZONE '" + zone + "'")
 		require.Len(t, o.Messages, 1)
 		require.EqualValues(t, revision, o.Messages[0].Revision)
 		s.requireClaimed(t, o)
 		if onPostgres {
 			s.makeAnew(t, "x_outbox_record")
 		}
+	}
+	if onPostgres {
+		o := record("DateStyle TO 'German'")
+		require.Empty(t, o.Messages)
+		require.True(t, o.Rest, "the relay is to read what cannot be read here")
+		require.Len(t, s.unsent(t), len(zones)+1)
 	}
 }
 
