@@ -176,6 +176,23 @@ func TestAMQPPublisherRefusesWhatTheProtocolHasNoRoomFor(t *testing.T) {
 	}
 }
 
+func TestAMQPPublisherRefusesAnExchangeThatTheProtocolHasNoRoomFor(t *testing.T) {
+	t.Parallel()
+	r := newRabbit(t)
+	config := r.config(t, "", "")
+	config.Exchange.GenerateName = func(topic string) string { return topic }
+	config.Publish.GenerateRoutingKey = func(string) string { return "key" }
+	pub, err := amqp.NewPublisher(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	batch := outgoing(r.exchange, 2)
+	batch[0].Topic = strings.Repeat("t", 256)
+	errs := pub.PublishBatch(t.Context(), batch)
+	require.ErrorContains(t, errs[0], "at most 255")
+	require.NotErrorIs(t, errs[0], transport.ErrUnavailable)
+	require.NoError(t, errs[1])
+}
+
 func TestAMQPPublisherPassesOnAMarshalError(t *testing.T) {
 	t.Parallel()
 	r, topic := newRabbit(t), unique("topic")

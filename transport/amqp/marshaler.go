@@ -73,12 +73,12 @@ func headerText(value any) (text string, ok bool) {
 
 // checkLimits refuses what the protocol has no room for. amqp091 notices only in the middle of a frame and gives up
 // the connection, which would look like an unavailable broker, for ever.
-func checkLimits(topic string, publishing amqp091.Publishing) error {
+func checkLimits(publishing amqp091.Publishing) error {
 	if err := publishing.Headers.Validate(); err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
 	for _, text := range [...]string{
-		topic, publishing.MessageId, publishing.ContentType, publishing.ContentEncoding, publishing.CorrelationId,
+		publishing.MessageId, publishing.ContentType, publishing.ContentEncoding, publishing.CorrelationId,
 		publishing.ReplyTo, publishing.Expiration, publishing.Type, publishing.UserId, publishing.AppId,
 	} {
 		if err := checkShort(text); err != nil {

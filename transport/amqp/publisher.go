@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	errs := make([]error, len(batch))
 	settle := func(q *parcel, fate error) { errs[q.index] = p.verdict(batch[q.index], fate) }
-	pending := p.marshal(batch, settle)
+	pending := p.address(batch, settle)
 	for window := p.config.Window; len(pending) > 0; window = 1 {
 		unknown, err := p.attempt(ctx, pending, window, settle)
 		switch pending = unknown; {
@@ -122,20 +123,18 @@ func (p *Publisher) Close() error {
 	return nil
 }
 
-// marshal settles what cannot be sent and returns the rest.
-func (p *Publisher) marshal(batch []transport.Outgoing, settle func(*parcel, error)) []parcel {
+// address makes the parcels of a batch, and settles those whose destination cannot be. What is in the others is marshalled
+// when they are sent, so that the first one is with the broker while the last one is not there yet.
+func (p *Publisher) address(batch []transport.Outgoing, settle func(*parcel, error)) []parcel {
 	parcels := make([]parcel, 0, len(batch))
 	for i, out := range batch {
 		q := parcel{
 			index:    i,
+			message:  out.Message,
 			exchange: p.config.Exchange.GenerateName(out.Topic),
 			key:      p.config.Publish.GenerateRoutingKey(out.Topic),
 		}
-		var err error
-		if q.publishing, err = p.config.Marshaler.Marshal(out.Message); err == nil {
-			err = checkLimits(q.key, q.publishing)
-		}
-		if err != nil {
+		if err := cmp.Or(checkShort(q.exchange), checkShort(q.key)); err != nil {
 			settle(&q, err)
 			continue
 		}
@@ -197,7 +196,7 @@ func (p *Publisher) attempt(
 	}
 	s.conn.cut()
 	for _, q := range parcels { // confirms come out of order
-		if q.confirm != nil && q.confirm.Acked() {
+		if q.unfit != nil || q.confirm != nil && q.confirm.Acked() {
 			settle(&q, s.fate(&q))
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/cqrsync/cqrsync/transport"
@@ -25,9 +26,11 @@ var errReturned = errors.New("returned")
 // parcel is one message on its way.
 type parcel struct {
 	index      int // in the caller's batch
+	message    *message.Message
 	exchange   string
 	key        string
-	publishing amqp091.Publishing
+	publishing amqp091.Publishing            // of message, when it is about to be sent
+	unfit      error                         // why it cannot be
 	confirm    *amqp091.DeferredConfirmation // nil until it is sent
 }
 
@@ -99,28 +102,42 @@ func (s *session) declareOne(ctx context.Context, exchange string) error {
 }
 
 // publish sends parcels in order with up to window of them unconfirmed, and calls settle for each as its fate becomes
-// known: nil, errReturned or ErrNacked. An error means that the session is over; what was not settled by then may or
-// may not have arrived.
+// known: nil, errReturned, ErrNacked or what makes it unfit. An error means that the session is over; what was not settled by
+// then may or may not have arrived.
 func (s *session) publish(ctx context.Context, parcels []parcel, window int, settle func(*parcel, error)) error {
 	s.conn.socket.gather()
 	defer func() { _ = s.conn.socket.release() }() // everything is flushed, or the session is over
 	sent, settled := 0, 0
 	for settled < len(parcels) {
 		if sent < len(parcels) && sent-settled < window {
-			if err := s.send(ctx, &parcels[sent]); err != nil {
-				return err
+			p := &parcels[sent]
+			if s.pack(p) {
+				if err := s.send(ctx, p); err != nil {
+					return err
+				}
 			}
 			sent++
 			continue
 		}
 		p := &parcels[settled]
-		if err := s.await(ctx, p); err != nil {
-			return err
+		if p.unfit == nil {
+			if err := s.await(ctx, p); err != nil {
+				return err
+			}
 		}
 		settle(p, s.fate(p))
 		settled++
 	}
 	return nil
+}
+
+// pack makes what is sent, and says whether it can be.
+func (s *session) pack(p *parcel) (fit bool) {
+	p.publishing, p.unfit = s.config.Marshaler.Marshal(p.message)
+	if p.unfit == nil {
+		p.unfit = checkLimits(p.publishing)
+	}
+	return p.unfit == nil
 }
 
 func (s *session) send(ctx context.Context, p *parcel) (err error) {
@@ -152,8 +169,11 @@ func (s *session) await(ctx context.Context, p *parcel) error {
 	return nil
 }
 
-// fate of a parcel that was awaited.
+// fate of a parcel that was awaited, or is unfit.
 func (s *session) fate(p *parcel) error {
+	if p.unfit != nil {
+		return p.unfit
+	}
 	for len(s.returns) > 0 {
 		r := <-s.returns
 		s.returned[destination{r.MessageId, r.Exchange, r.RoutingKey}]++
