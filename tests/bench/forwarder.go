@@ -16,8 +16,9 @@ import (
 )
 
 // forwarded empties a table of watermill-sql with Watermill's forwarder, tuned: batches of 1,000, no waiting between them.
-func (r relayBench) forwarded(messages int) func(context.Context) (float64, error) {
-	return r.timed(messages, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
+func (r relayBench) forwarded() func(context.Context) (float64, error) {
+	rows := r.backlog.rows
+	return r.timed(rows, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
 		const topic = "forwarded"
 		schema := sql.DefaultPostgreSQLSchema{SubscribeBatchSize: 1000}
 		drop := []string{"DROP TABLE IF EXISTS watermill_" + topic, "DROP TABLE IF EXISTS watermill_offsets_" + topic}
@@ -36,7 +37,7 @@ func (r relayBench) forwarded(messages int) func(context.Context) (float64, erro
 		if err := subscriber.SubscribeInitialize(topic); err != nil {
 			return 0, err
 		}
-		if err := r.fillForwarder(ctx, topic, at, messages); err != nil {
+		if err := r.fillForwarder(ctx, topic, at, rows); err != nil {
 			return 0, err
 		}
 		publisher, err := r.stockPublisher(at)
@@ -51,7 +52,7 @@ func (r relayBench) forwarded(messages int) func(context.Context) (float64, erro
 		start := time.Now()
 		ended := make(chan error, 1)
 		go func() { ended <- f.Run(ctx) }()
-		if err := r.arrived(ctx, at, messages, ended); err != nil {
+		if err := r.arrived(ctx, at, rows, ended); err != nil {
 			return 0, err
 		}
 		return time.Since(start), nil
@@ -59,7 +60,7 @@ func (r relayBench) forwarded(messages int) func(context.Context) (float64, erro
 }
 
 // fillForwarder writes what forwarder.Publisher would, in one statement.
-func (r relayBench) fillForwarder(ctx context.Context, topic string, at publishPlace, messages int) error {
+func (r relayBench) fillForwarder(ctx context.Context, topic string, at publishPlace, rows int) error {
 	msg := r.message()
 	payload, err := json.Marshal(map[string]any{
 		"destination_topic": at.topic, "uuid": msg.UUID, "payload": []byte(msg.Payload), "metadata": msg.Metadata,
@@ -68,7 +69,7 @@ func (r relayBench) fillForwarder(ctx context.Context, topic string, at publishP
 		return err
 	}
 	_, err = r.backlog.DB().ExecContext(ctx, fmt.Sprintf(
-		"INSERT INTO watermill_%s (uuid, payload, metadata, transaction_id) SELECT ?, ?::json, '{}', pg_current_xact_id() FROM generate_series(1, %d)", topic, messages),
+		"INSERT INTO watermill_%s (uuid, payload, metadata, transaction_id) SELECT ?, ?::json, '{}', pg_current_xact_id() FROM generate_series(1, %d)", topic, rows),
 		msg.UUID, string(payload))
 	return err
 }
