@@ -46,6 +46,7 @@ func benchPublish(ctx context.Context, o options, report func(result)) error {
 		}
 		g := group{bench: "publish", name: name, unit: "messages/s", of: "raw amqp091, window 1000", cases: []benchCase{
 			{"raw amqp091, window 1000", p.onShortQueues(publishedFast, p.raw)},
+			{"the same, mandatory", p.onShortQueues(publishedFast, p.rawMandatory)},
 			{"ours", p.onShortQueues(publishedFast, ours(1, publishedInto))},
 			{"ours, 1000 a call", p.onShortQueues(publishedFast, ours(1, publishedAtOnce))},
 			{"ours, 1000 a call, 2 at once", p.onShortQueues(publishedFast, ours(2, publishedAtOnce))},
@@ -165,7 +166,16 @@ func (publishBench) allThere(ctx context.Context, channel *amqp091.Channel, queu
 }
 
 // raw is what one writes for speed on the client library: a thousand confirms in flight, the oldest awaited.
-func (p publishBench) raw(ctx context.Context, at publishPlace) (err error) {
+func (p publishBench) raw(ctx context.Context, at publishPlace) error {
+	return p.pipelined(ctx, at, false)
+}
+
+// rawMandatory also hears of messages that no queue takes, as ours does.
+func (p publishBench) rawMandatory(ctx context.Context, at publishPlace) error {
+	return p.pipelined(ctx, at, true)
+}
+
+func (p publishBench) pipelined(ctx context.Context, at publishPlace, mandatory bool) (err error) {
 	conn, err := amqp091.Dial(p.address)
 	if err != nil {
 		return errors.New("RabbitMQ cannot be reached")
@@ -192,7 +202,7 @@ func (p publishBench) raw(ctx context.Context, at publishPlace) (err error) {
 				return err
 			}
 		}
-		confirm, err := channel.PublishWithDeferredConfirmWithContext(ctx, at.exchange, at.topic, false, false, amqp091.Publishing{
+		confirm, err := channel.PublishWithDeferredConfirmWithContext(ctx, at.exchange, at.topic, mandatory, false, amqp091.Publishing{
 			ContentType:  "text/plain",
 			DeliveryMode: amqp091.Persistent,
 			MessageId:    watermill.NewUUID(),
