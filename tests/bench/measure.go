@@ -19,7 +19,7 @@ type group struct {
 	bench, name, unit string
 	of                string // the case that the ratios refer to
 	cases             []benchCase
-	rounds            map[string]int // of cases that take long: the first so many only
+	rounds            map[string]int // of cases that take long, never of the one in of: the first so many only
 }
 
 type result struct {

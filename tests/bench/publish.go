@@ -87,7 +87,7 @@ func (p publishBench) message() *message.Message {
 }
 
 // onShortQueues is rate with a new queue after every publishedInto messages. RabbitMQ copies a classic queue's messages in memory
-// several times per thousand that come in (it collects its garbage), so one that nobody reads takes half as many a second as an
+// about twice per thousand that come in (it collects its garbage), so one that nobody reads takes half as many a second as an
 // empty one, and whoever fills it fastest would be compared with others on a shorter queue.
 func (p publishBench) onShortQueues(
 	messages int, publish func(context.Context, publishPlace) error,

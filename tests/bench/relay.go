@@ -16,7 +16,7 @@ import (
 
 // benchRelay drains a backlog into a durable RabbitMQ queue, everything confirmed.
 func benchRelay(ctx context.Context, o options, report func(result)) (err error) {
-	const rows = 100_000
+	const rows, forwarder = 100_000, "Watermill forwarder"
 	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))
 	if address == "" {
 		return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ))
@@ -43,9 +43,9 @@ func benchRelay(ctx context.Context, o options, report func(result)) (err error)
 				{"cqrsync, 1 relay", r.drained(1)},
 				{"cqrsync, 2 relays", r.drained(2)},
 				{"cqrsync, 4 relays", r.drained(4)},
-				{"Watermill forwarder", r.forwarded()},
+				{forwarder, r.forwarded()},
 			},
-			rounds: map[string]int{"Watermill forwarder": 2}, // of two minutes each
+			rounds: map[string]int{forwarder: 2}, // of two minutes each
 		}.measure(ctx, o)
 		if err != nil {
 			return err

@@ -193,6 +193,35 @@ func TestAMQPPublisherRefusesAnExchangeThatTheProtocolHasNoRoomFor(t *testing.T)
 	require.NoError(t, errs[1])
 }
 
+// What fits into the socket's buffer waits there, so the second message is larger than that.
+func TestAMQPPublisherSendsTheFirstBeforeTheLastIsMarshalled(t *testing.T) {
+	t.Parallel()
+	r, topic := newRabbit(t), unique("topic")
+	queue := r.bound(t, topic)
+	batch := outgoing(topic, 3)
+	batch[1].Message.Payload = bytes.Repeat([]byte("x"), 1<<20)
+	config := r.config(t, "", "")
+	config.Marshaler = watched{before: func(msg *message.Message) {
+		if msg == batch[2].Message {
+			require.Equal(t, batch[0].Message.UUID, r.next(t, queue).MessageId)
+		}
+	}}
+	pub, err := amqp.NewPublisher(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	require.NoError(t, errors.Join(pub.PublishBatch(t.Context(), batch)...))
+}
+
+type watched struct {
+	amqp.Marshaler
+	before func(*message.Message)
+}
+
+func (w watched) Marshal(msg *message.Message) (amqp091.Publishing, error) {
+	w.before(msg)
+	return w.Marshaler.Marshal(msg)
+}
+
 func TestAMQPPublisherPassesOnAMarshalError(t *testing.T) {
 	t.Parallel()
 	r, topic := newRabbit(t), unique("topic")
