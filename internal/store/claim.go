@@ -25,8 +25,11 @@ type Claimed struct {
 	// Invalid says why the row is no message, nil if it is one. It is a failure of this row alone (P9).
 	Invalid error
 
-	place string // where the row is, if the database finds it faster so than by its lane and id
+	place place
 }
+
+// place is where a row is, if the database finds it faster so than by its lane and id: a ctid of PostgreSQL, "(page,row)".
+type place string
 
 // Start says where in a lane a claim starts: at the first message behind After.
 type Start struct {
@@ -100,38 +103,38 @@ type claim struct {
 // short is how many messages of a lane are few: so few that no database would rather read a long lane whole.
 const short = 50
 
-func (s *Store) claim(ctx context.Context, c *claim) error {
-	if !c.inOrder {
-		return s.readClaim(ctx, s.db, c)
+func (s *Store) claim(ctx context.Context, c *claim) (err error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
 	}
-	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if !c.inOrder {
+		return s.readClaim(ctx, conn, c)
+	}
+	return conn.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.ExecContext(ctx, s.dialect.inOrder()); err != nil {
 			return err
 		}
-		return s.readClaim(ctx, tx, c)
+		return s.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection
 	})
 }
 
 // rowsExpected saves the copying of large rows while a claim grows.
 const rowsExpected = 256
 
-func (s *Store) readClaim(ctx context.Context, db bun.IDB, c *claim) error {
+// errLarge ends the reading of a claim that has grown too large.
+var errLarge = errors.New("large")
+
+func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 	var args []any
 	if len(c.except.Keys) > 0 {
 		args = []any{tuples(c.except.Keys)}
 	}
-	rows, err := db.QueryContext(ctx, s.claimQuery(c.starts, c.perLane, c.except), args...)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	c.claimed = make([]*Claimed, 0, rowsExpected)
-	row, before := newClaimedRow(), &Claimed{}
-	for rows.Next() {
-		m, err := row.scan(rows)
-		if err != nil {
-			return err
-		}
+	row, before := s.newClaimedRow(), &Claimed{}
+	err := s.readRows(ctx, conn, row.columns, func() error {
+		m := row.message()
 		if m.Lane == before.Lane && m.ID <= before.ID { // see orderOfClaim
 			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
 		}
@@ -139,10 +142,14 @@ func (s *Store) readClaim(ctx context.Context, db bun.IDB, c *claim) error {
 		c.claimed = append(c.claimed, m)
 		if c.size.Add(int64(len(m.Data)+len(m.Previous)+len(m.Meta))) > maxClaimBytes {
 			c.leave(m.Lane)
-			return nil
+			return errLarge
 		}
+		return nil
+	}, s.claimQuery(c.starts, c.perLane, c.except), args...)
+	if errors.Is(err, errLarge) {
+		return nil
 	}
-	return rows.Err()
+	return err
 }
 
 // leave notes that the claim ends in this lane.
@@ -180,15 +187,19 @@ const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m
 
 // claimColumns are those of a message m, as a claimedRow reads them before the attempts.
 func (s *Store) claimColumns() string {
+	micros := s.dialect.micros
+	if _, ok := s.binary(); ok {
+		micros = func(column string) string { return column } // is what the format has
+	}
 	return s.dialect.place("m") + s.sql(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
-			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) + s.dialect.micros("m.updated_at") + `, ` +
-		s.dialect.micros("m.expires_at")
+			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) + micros("m.updated_at") + `, ` + micros("m.expires_at")
 }
 
 // claimedRow is where the rows of a claim are read into, one after the other. What it reads into is listed once, and is of
 // the types that database/sql copies without a detour.
 type claimedRow struct {
 	m       Claimed
+	epoch   int64 // of the times, in microseconds since 1970
 	columns []any
 
 	lane, updated                   int64
@@ -197,8 +208,11 @@ type claimedRow struct {
 	headers, correlation            []byte
 }
 
-func newClaimedRow() *claimedRow {
+func (s *Store) newClaimedRow() *claimedRow {
 	r := &claimedRow{}
+	if _, ok := s.binary(); ok {
+		r.epoch = binaryEpoch
+	}
 	r.columns = []any{
 		&r.m.place, &r.m.ID, &r.lane, &r.m.Model, &r.m.Key, &r.m.Revision, &r.after, &r.m.Signal, &r.queue, &r.pk, &r.data,
 		&r.previous, &r.meta, &r.headers, &r.correlation, &r.m.Keep, &r.updated, &r.expires, &r.attempts,
@@ -206,19 +220,17 @@ func newClaimedRow() *claimedRow {
 	return r
 }
 
-func (r *claimedRow) scan(rows *sql.Rows) (*Claimed, error) {
-	if err := rows.Scan(r.columns...); err != nil {
-		return nil, err
-	}
+// message is what was read last.
+func (r *claimedRow) message() *Claimed {
 	m := r.m
 	m.Lane, m.Queue, m.CorrelationID = int(r.lane), string(r.queue), string(r.correlation)
 	m.PK, m.Data, m.Previous, m.Meta = r.pk, r.data, r.previous, r.meta
-	m.Updated = time.UnixMicro(r.updated).UTC()
+	m.Updated = time.UnixMicro(r.epoch + r.updated).UTC()
 	if r.after.Valid {
 		m.After = new(r.after.Int64)
 	}
 	if r.expires.Valid {
-		m.Expires = time.UnixMicro(r.expires.Int64).UTC()
+		m.Expires = time.UnixMicro(r.epoch + r.expires.Int64).UTC()
 	}
 	m.Attempts, m.Waiting = int(max(r.attempts.Int64, -r.attempts.Int64)), r.attempts.Int64 < 0
 	if len(r.headers) > 0 {
@@ -226,5 +238,5 @@ func (r *claimedRow) scan(rows *sql.Rows) (*Claimed, error) {
 			m.Invalid = fmt.Errorf("headers of outbox message %d: %w", m.ID, err)
 		}
 	}
-	return &m, nil
+	return &m
 }

@@ -85,7 +85,7 @@ func (postgres) starts(starts []Start) string {
 		strings.Join(lanes, ","), strings.Join(after, ","))
 }
 
-func (postgres) place(table string) string { return table + ".ctid::text" }
+func (postgres) place(table string) string { return table + ".ctid" }
 
 // claimedRows goes straight to the rows, which saves a descent of the index for each. The identities make sure that they
 // still are those rows: nothing updates them, but a place is used again after its row was vacuumed away.
@@ -102,7 +102,7 @@ func (p postgres) claimedRows(messages string, claimed []*Claimed) string {
 			places.WriteByte(',')
 			ids.WriteByte(',')
 		}
-		places.WriteString(`"` + m.place + `"`)
+		places.WriteString(`"` + string(m.place) + `"`)
 		ids.WriteString(strconv.FormatInt(m.ID, 10))
 	}
 	return "ctid = ANY (ARRAY(SELECT unnest('{" + places.String() + "}'::tid[]))) AND " +

@@ -165,7 +165,7 @@ type sqlDialect interface {
 	oldestPerLane(messages, due string, starts []Start, n int) string
 	// orderOfClaim is by l.n and, in a lane, by m.id.
 	orderOfClaim() string
-	// place is an expression for where the row of a table is, as text, for claimedRows.
+	// place is an expression for where the row of a table is, for claimedRows.
 	place(table string) string
 	// claimedRows is a condition that finds claimed rows without a scan.
 	claimedRows(messages string, claimed []*Claimed) string

@@ -13,12 +13,11 @@ import (
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Outbox exercises the master's ledger and the appending of messages on one database kind.
-func Outbox(t *testing.T, newURL func(testing.TB) string) {
+func Outbox(t *testing.T, open func(testing.TB) *bun.DB) {
 	for name, test := range map[string]func(*testing.T, outboxSuite){
 		"revisions start at 0 and count":               countsRevisions,
 		"a row that was there before starts at 1":      startsAtOne,
@@ -44,7 +43,7 @@ func Outbox(t *testing.T, newURL func(testing.TB) string) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := dbtest.Open(t, newURL(t))
+			db := open(t)
 			s, err := store.New(db, store.Names{Prefix: "x_"})
 			require.NoError(t, err)
 			_, err = s.Migrate(t.Context(), store.Outbox)

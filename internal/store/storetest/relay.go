@@ -13,12 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Relay exercises lanes, claims, retries, dead letters and status on one database kind.
-func Relay(t *testing.T, newURL func(testing.TB) string) {
+func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 	for name, test := range map[string]func(*testing.T, *relaySuite){
 		"what was handed over is removed":                  removesWhatWasHandedOver,
 		"one relay owns every lane":                        ownsEverything,
@@ -57,7 +56,7 @@ func Relay(t *testing.T, newURL func(testing.TB) string) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := dbtest.Open(t, newURL(t))
+			db := open(t)
 			s, err := store.New(db, store.Names{})
 			require.NoError(t, err)
 			_, err = s.Migrate(t.Context(), store.Outbox)

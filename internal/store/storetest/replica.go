@@ -11,12 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Replica exercises the replica's ledger and dead letters on one database kind.
-func Replica(t *testing.T, newURL func(testing.TB) string) {
+func Replica(t *testing.T, open func(testing.TB) *bun.DB) {
 	for name, test := range map[string]func(*testing.T, *replicaSuite){
 		"an unknown key was never applied":           knowsNothing,
 		"what was settled is read back":              settles,
@@ -39,7 +38,7 @@ func Replica(t *testing.T, newURL func(testing.TB) string) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := dbtest.Open(t, newURL(t))
+			db := open(t)
 			s, err := store.New(db, store.Names{})
 			require.NoError(t, err)
 			_, err = s.Migrate(t.Context(), store.Replica)
