@@ -30,7 +30,8 @@ type reader struct {
 	blind     bool      // the database cannot tell
 	backAt    time.Time // when to look back
 	compactAt time.Time
-	window    int // how many messages the next compaction looks at
+	window    int  // how many messages the next compaction looks at
+	droppable bool // the last claim brought messages that a newer one may replace
 }
 
 const (
@@ -131,7 +132,7 @@ func (r *reader) plan(now time.Time) plan {
 		p.cursors = append(p.cursors, at.cursor)
 		p.check = p.check || at.cursor > at.floor && !r.blind && (backlog || !now.Before(r.checkAt))
 	}
-	if len(r.full) > 0 && !now.Before(r.compactAt) {
+	if len(r.full) > 0 && r.droppable && !now.Before(r.compactAt) {
 		p.compact = r.window
 	}
 	return p
@@ -267,6 +268,7 @@ func (r *reader) note(p plan, got harvest, added int) {
 		index[at.lane] = i
 	}
 	counts, last := make([]int, len(p.positions)), make([]int64, len(p.positions))
+	r.droppable = slices.ContainsFunc(got.claimed, func(m *store.Claimed) bool { return m.Replaceable() })
 	for _, m := range got.claimed {
 		i := index[m.Lane]
 		counts[i]++

@@ -98,3 +98,21 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 		}
 	})
 }
+
+// To look at a backlog in vain takes as long as to send some thousand messages of it.
+func TestABacklogIsCompactedWhereItsMessagesMayBeDropped(t *testing.T) {
+	r := newReader(Config{}.withDefaults())
+	r.restart([]store.Lane{{Lane: 0}})
+	claim := func(keep ...bool) plan {
+		p := r.plan(time.Now())
+		got := harvest{}
+		for i := range p.perLane {
+			got.claimed = append(got.claimed, &store.Claimed{Message: store.Message{ID: int64(i + 1), Signal: "SAVE", Keep: keep[i%len(keep)]}})
+		}
+		r.note(p, got, p.perLane)
+		return p
+	}
+	require.Zero(t, claim(true).compact, "nothing is known of it")
+	require.Zero(t, claim(true, true, false).compact, "of what was seen all is kept")
+	require.Positive(t, claim(true).compact, "some may be dropped")
+}

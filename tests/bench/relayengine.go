@@ -32,7 +32,7 @@ func benchRelayEngine(ctx context.Context, o options, report func(result)) (err 
 		return func(ctx context.Context) (float64, error) {
 			sink := newNowhere()
 			took, err := b.drain(ctx, func() message.Publisher { return sink }, relays)
-			if n := sink.wrong.Load(); n > 0 {
+			if n := sink.outOfOrder(); n > 0 {
 				err = errors.Join(err, fmt.Errorf("%d messages out of order", n))
 			}
 			return rows / took.Seconds(), err
