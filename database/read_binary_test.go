@@ -22,7 +22,9 @@ func readBinary(ctx context.Context, t *testing.T, db *bun.DB, query string, rea
 	conn, err := db.Conn(t.Context())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
-	return conn.Raw(func(driverConn any) error { return db.Dialect().(binaryReader).ReadBinary(ctx, driverConn, query, read) })
+	return conn.Raw(func(driverConn any) error {
+		return db.Dialect().(binaryReader).ReadBinary(ctx, driverConn, query, read)
+	})
 }
 
 func TestAReadThatEndsEarlyLeavesTheConnectionAsItWas(t *testing.T) {

@@ -99,20 +99,41 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 	})
 }
 
-// To look at a backlog in vain takes as long as to send some thousand messages of it.
-func TestABacklogIsCompactedWhereItsMessagesMayBeDropped(t *testing.T) {
-	r := newReader(Config{}.withDefaults())
-	r.restart([]store.Lane{{Lane: 0}})
-	claim := func(keep ...bool) plan {
-		p := r.plan(time.Now())
-		got := harvest{}
-		for i := range p.perLane {
-			got.claimed = append(got.claimed, &store.Claimed{Message: store.Message{ID: int64(i + 1), Signal: "SAVE", Keep: keep[i%len(keep)]}})
+// backlog returns a function that plans a claim and notes what it brings: as many as it asks for of one lane, made by message.
+func backlog(message func(n int) store.Message) (claim func() plan) {
+	reader, n := newReader(Config{}.withDefaults()), 0
+	reader.restart([]store.Lane{{Lane: 0}})
+	return func() plan {
+		p := reader.plan(time.Now())
+		got := harvest{checked: p.check, waiting: func(int) bool { return false }}
+		for range p.perLane {
+			n++
+			m := message(n)
+			m.ID = int64(n)
+			got.claimed = append(got.claimed, &store.Claimed{Message: m})
 		}
-		r.note(p, got, p.perLane)
+		got.writers.Drawn = int64(n)
+		reader.note(p, got, p.perLane)
 		return p
 	}
-	require.Zero(t, claim(true).compact, "nothing is known of it")
-	require.Zero(t, claim(true, true, false).compact, "of what was seen all is kept")
-	require.Positive(t, claim(true).compact, "some may be dropped")
+}
+
+// To look at a backlog in vain takes as long as to send some thousand messages of it.
+func TestABacklogIsCompactedWhereItsMessagesMayBeDropped(t *testing.T) {
+	keep := true
+	claim := backlog(func(n int) store.Message { return store.Message{Signal: "SAVE", Keep: keep || n%2 == 0} })
+	require.Zero(t, claim().compact, "nothing is known of it")
+	keep = false
+	require.Zero(t, claim().compact, "of what was seen all is kept")
+	require.Positive(t, claim().compact, "some may be dropped")
+}
+
+func TestNoClaimFromABacklogReadsAgainWhatTheOnesBeforeBrought(t *testing.T) {
+	claim := backlog(func(int) store.Message { return store.Message{} })
+	claim() // that it is a backlog is known after the first
+	claim()
+	for range 5 {
+		p := claim()
+		require.Equal(t, p.cursors[0], p.starts[0].After)
+	}
 }

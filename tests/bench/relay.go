@@ -40,6 +40,7 @@ func benchRelay(ctx context.Context, o options, report func(result)) (err error)
 			bench: "relay", name: name, unit: "messages/s", of: "raw publisher alone",
 			cases: []benchCase{
 				{"raw publisher alone", r.rate(rows, r.raw)},
+				{"the same, mandatory", r.rate(rows, r.rawMandatory)},
 				{"cqrsync, 1 relay", r.drained(1)},
 				{"cqrsync, 2 relays", r.drained(2)},
 				{"cqrsync, 4 relays", r.drained(4)},
