@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -27,12 +28,13 @@ type result struct {
 	values map[string][]float64 // case → one value per round, from the first on
 }
 
-// measure runs the cases round by round, each round in another order, so that a slow minute of the machine hits all.
+// measure runs the cases round by round, so that a slow minute of the machine hits all, each round in an order of its own, so
+// that none always runs behind the same one and pays for its traces.
 func (g group) measure(ctx context.Context, o options) (result, error) {
 	r := result{group: g, values: map[string][]float64{}}
 	for round := range o.rounds {
-		for i := range g.cases {
-			c := g.cases[(i+round)%len(g.cases)]
+		for _, i := range rand.Perm(len(g.cases)) {
+			c := g.cases[i]
 			if limit, limited := g.rounds[c.name]; limited && round >= limit {
 				continue
 			}
