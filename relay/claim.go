@@ -29,6 +29,7 @@ type reader struct {
 	checkAt   time.Time // when to ask who writes
 	blind     bool      // the database cannot tell
 	backAt    time.Time // when to look back
+	backLane  int       // where in positions the next look back begins, if it is not at all of them
 	compactAt time.Time
 	window    int  // how many messages the next compaction looks at
 	droppable bool // the last claim brought messages that a newer one may replace
@@ -42,7 +43,8 @@ const (
 	// A claim costs as much as some hundred messages, so a backlog is read in claims of up to so many batches.
 	backlogBatches = 4
 
-	// A look back starts at the very beginning, for what was put there by hand.
+	// A look back starts at the very beginning, for what was put there by hand. It walks over what is left of all that was
+	// removed, a second for half a million rows, so in a backlog it is one lane's turn at a time.
 	backEvery = 2 * time.Second
 
 	// share is the part of the time, 1 in so many, that looking back and compacting in vain may take.
@@ -102,14 +104,22 @@ type plan struct {
 	cursors   []int64 // as they were
 	perLane   int
 	check     bool // ask who writes, so that floors can move
-	back      bool // start at the very beginning
+	back      int  // in how many lanes to start at the very beginning
 	compact   int  // look at so many messages before, 0 for none
 
 	connections int // to read over
 }
 
 func (r *reader) plan(now time.Time) plan {
-	p := plan{back: !now.Before(r.backAt)}
+	p := plan{}
+	backlog := r.ask > r.batch
+	switch {
+	case now.Before(r.backAt):
+	case backlog:
+		p.back = 1
+	default:
+		p.back = len(r.positions)
+	}
 	if !r.dueAt.IsZero() && !now.Before(r.dueAt) {
 		r.dueAt = time.Time{}
 	}
@@ -117,15 +127,14 @@ func (r *reader) plan(now time.Time) plan {
 	p.positions = append(p.positions, r.positions[r.turned:]...)
 	p.positions = append(p.positions, r.positions[:r.turned]...)
 	// Few full lanes are asked for all there is room for, but every other time only, so that they hold up no others.
-	r.deep = !r.deep && !p.back && len(r.full) > 0 && len(r.full) <= len(r.positions)/2
+	r.deep = !r.deep && p.back == 0 && len(r.full) > 0 && len(r.full) <= len(r.positions)/2
 	if r.deep {
 		p.positions = r.full
 	}
 	p.perLane = max(1, r.ask/len(p.positions))
-	backlog := r.ask > r.batch
 	for _, at := range p.positions {
 		start := store.Start{Lane: at.lane, After: at.floor}
-		if p.back {
+		if p.back == len(r.positions) || p.back > 0 && at == r.positions[r.backLane] {
 			start.After = 0
 		}
 		p.starts = append(p.starts, start)
@@ -321,8 +330,10 @@ func (r *reader) schedule(p plan, got harvest, added int) {
 	if p.check {
 		r.checkAt, r.blind = now.Add(checkEvery), !got.checked
 	}
-	if p.back {
-		r.backAt = now.Add(max(backEvery, share*got.took))
+	if p.back > 0 {
+		lanes := len(r.positions)
+		r.backLane = (r.backLane + p.back) % lanes
+		r.backAt = now.Add(max(backEvery*time.Duration(p.back)/time.Duration(lanes), share*got.took))
 	}
 	if p.compact > 0 {
 		r.noteCompaction(p, got, now)

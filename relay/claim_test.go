@@ -99,18 +99,24 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 	})
 }
 
-// backlog returns a function that plans a claim and notes what it brings: as many as it asks for of one lane, made by message.
-func backlog(message func(n int) store.Message) (claim func() plan) {
+// backlog returns a function that plans a claim and notes what it brings: as many messages as it asks for, made by message.
+func backlog(lanes int, message func(n int) store.Message) (claim func(now time.Time) plan) {
 	reader, n := newReader(Config{}.withDefaults()), 0
-	reader.restart([]store.Lane{{Lane: 0}})
-	return func() plan {
-		p := reader.plan(time.Now())
+	owned := make([]store.Lane, lanes)
+	for i := range owned {
+		owned[i].Lane = i
+	}
+	reader.restart(owned)
+	return func(now time.Time) plan {
+		p := reader.plan(now)
 		got := harvest{checked: p.check, waiting: func(int) bool { return false }}
-		for range p.perLane {
-			n++
-			m := message(n)
-			m.ID = int64(n)
-			got.claimed = append(got.claimed, &store.Claimed{Message: m})
+		for _, start := range p.starts {
+			for range p.perLane {
+				n++
+				m := message(n)
+				m.ID, m.Lane = int64(n), start.Lane
+				got.claimed = append(got.claimed, &store.Claimed{Message: m})
+			}
 		}
 		got.writers.Drawn = int64(n)
 		reader.note(p, got, p.perLane)
@@ -121,19 +127,40 @@ func backlog(message func(n int) store.Message) (claim func() plan) {
 // To look at a backlog in vain takes as long as to send some thousand messages of it.
 func TestABacklogIsCompactedWhereItsMessagesMayBeDropped(t *testing.T) {
 	keep := true
-	claim := backlog(func(n int) store.Message { return store.Message{Signal: "SAVE", Keep: keep || n%2 == 0} })
-	require.Zero(t, claim().compact, "nothing is known of it")
+	claim := backlog(1, func(n int) store.Message { return store.Message{Signal: "SAVE", Keep: keep || n%2 == 0} })
+	require.Zero(t, claim(time.Now()).compact, "nothing is known of it")
 	keep = false
-	require.Zero(t, claim().compact, "of what was seen all is kept")
-	require.Positive(t, claim().compact, "some may be dropped")
+	require.Zero(t, claim(time.Now()).compact, "of what was seen all is kept")
+	require.Positive(t, claim(time.Now()).compact, "some may be dropped")
 }
 
 func TestNoClaimFromABacklogReadsAgainWhatTheOnesBeforeBrought(t *testing.T) {
-	claim := backlog(func(int) store.Message { return store.Message{} })
-	claim() // that it is a backlog is known after the first
-	claim()
+	claim := backlog(1, func(int) store.Message { return store.Message{} })
+	claim(time.Now()) // that it is a backlog is known after the first
+	claim(time.Now())
 	for range 5 {
-		p := claim()
+		p := claim(time.Now())
 		require.Equal(t, p.cursors[0], p.starts[0].After)
 	}
+}
+
+// It takes a second where half a million messages were removed, and nothing leaves meanwhile.
+func TestABacklogIsLookedBackAtLaneByLane(t *testing.T) {
+	const lanes = 4
+	claim := backlog(lanes, func(int) store.Message { return store.Message{} })
+	now := time.Now()
+	claim(now) // that it is a backlog is known after the first, and floors move with the second
+	claim(now)
+	looked := map[int]int{}
+	for range 2 * lanes {
+		now = now.Add(time.Minute)
+		p := claim(now)
+		require.Equal(t, 1, p.back)
+		for _, start := range p.starts {
+			if start.After == 0 {
+				looked[start.Lane]++
+			}
+		}
+	}
+	require.Equal(t, map[int]int{0: 2, 1: 2, 2: 2, 3: 2}, looked)
 }
