@@ -41,7 +41,8 @@ import (
 //
 // PostgreSQL runs on pgx, because pgx reports a COMMIT that the server turned into a ROLLBACK, which bun's own driver
 // does not; in exec mode, because bun's statements are all different and preparing each would cost a round trip, and
-// because a transaction-pooling proxy keeps no prepared statements.
+// because a transaction-pooling proxy keeps no prepared statements. A relay on it reads what it publishes from pgx itself,
+// which is a tenth faster than through database/sql; hooks of bun do not see that.
 //
 // MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds, not those it changes:
 // that is how a write to a row that exists is told from one to a row that is gone. Tables that bun creates keep the
