@@ -77,19 +77,29 @@ func decodeValue(value []byte, column any) (err error) {
 	switch column := column.(type) {
 	case *[]byte:
 		*column = bytes.Clone(value)
+		return nil
+	case *sql.NullInt64:
+		*column = sql.NullInt64{Valid: value != nil}
+		if column.Valid {
+			column.Int64, err = decodeInteger(value)
+		}
+		return err
+	}
+	if value == nil {
+		return errors.New("null where there may be none")
+	}
+	switch column := column.(type) {
 	case *string:
 		if *column != string(value) { // else it is the one of the row before
 			*column = string(value)
 		}
 	case *int64:
 		*column, err = decodeInteger(value)
-	case *sql.NullInt64:
-		*column = sql.NullInt64{Valid: value != nil}
-		if column.Valid {
-			column.Int64, err = decodeInteger(value)
-		}
 	case *bool:
-		*column = len(value) == 1 && value[0] != 0
+		if len(value) != 1 {
+			return fmt.Errorf("%d bytes where a boolean should be", len(value))
+		}
+		*column = value[0] != 0
 	case *place:
 		*column, err = decodePlace(value)
 	default:
@@ -110,8 +120,6 @@ func decodeInteger(value []byte) (int64, error) {
 		return int64(int32(binary.BigEndian.Uint32(value))), nil
 	case 8:
 		return int64(binary.BigEndian.Uint64(value)), nil
-	case 0:
-		return 0, errors.New("null where a number should be")
 	default:
 		return 0, fmt.Errorf("%d bytes where a number should be", len(value))
 	}

@@ -29,7 +29,9 @@ func TestValuesThatCannotBeReadAreErrors(t *testing.T) {
 	require.NoError(t, decodeBinary(row(3, nil), columns))
 	require.Equal(t, sql.NullInt64{}, some)
 
-	for column, values := range map[int][][]byte{2: {nil, {}, {1}, make([]byte, 16)}, 3: {{}, {1, 2, 3}}, 5: {nil, {1, 2, 3}, make([]byte, 7)}} {
+	for column, values := range map[int][][]byte{
+		0: {nil}, 2: {nil, {}, {1}, make([]byte, 16)}, 3: {{}, {1, 2, 3}}, 4: {nil, {}, {0, 1}}, 5: {nil, {1, 2, 3}, make([]byte, 7)},
+	} {
 		for _, value := range values {
 			require.ErrorContains(t, decodeBinary(row(column, value), columns), "column ", "%v as column %d", value, column)
 		}
