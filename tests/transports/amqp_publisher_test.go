@@ -77,6 +77,32 @@ func TestAMQPPublisherCountsUnroutableMessages(t *testing.T) {
 	require.Contains(t, log.String(), lonely)
 }
 
+// What is already on its way when the first of a call comes back may not be counted: at most a window.
+func TestAMQPPublisherNoticesThatATopicLosesItsQueue(t *testing.T) {
+	t.Parallel()
+	r, topic, other := newRabbit(t), unique("topic"), unique("other")
+	r.bound(t, other)
+	queue := r.bound(t, topic)
+	pub := r.publisher(t, "window=4")
+	publish := func() int64 {
+		before := pub.Unroutable()[topic]
+		accepted(t, pub.PublishBatch(t.Context(), append(outgoing(other, 3), outgoing(topic, 12)...)), 15)
+		require.Zero(t, pub.Unroutable()[other])
+		return pub.Unroutable()[topic] - before
+	}
+	channel := r.channel(t)
+	for range 2 {
+		require.Zero(t, publish())
+		require.Zero(t, publish())
+		require.NoError(t, channel.QueueUnbind(queue, topic, r.exchange, nil))
+		require.GreaterOrEqual(t, publish(), int64(12-3))
+		require.Equal(t, int64(12), publish())
+		require.Equal(t, int64(12), publish())
+		require.NoError(t, channel.QueueBind(queue, topic, r.exchange, false, nil))
+	}
+	r.waits(t, queue, 2*2*12)
+}
+
 func TestAMQPPublisherReportsUnroutableMessagesOnRequest(t *testing.T) {
 	t.Parallel()
 	r, lonely, topic := newRabbit(t), unique("lonely"), unique("topic")

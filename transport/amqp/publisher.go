@@ -97,7 +97,8 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	return errs
 }
 
-// Unroutable counts the messages of each topic that no queue took since the publisher was made.
+// Unroutable counts the messages of each topic that no queue took since the publisher was made. A topic whose last queue
+// goes away is noticed by the first message of a call; those of that call which are already on their way are not counted.
 func (p *Publisher) Unroutable() map[string]int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

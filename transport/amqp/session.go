@@ -31,6 +31,7 @@ type parcel struct {
 	key        string
 	publishing amqp091.Publishing            // of message, when it is about to be sent
 	unfit      error                         // why it cannot be
+	mandatory  bool                          // comes back when no queue takes it
 	confirm    *amqp091.DeferredConfirmation // nil until it is sent
 }
 
@@ -45,6 +46,7 @@ type session struct {
 	returns  chan amqp091.Return
 	returned map[destination]int // returns that are not assigned to their parcel yet
 	declared map[string]bool     // exchanges
+	routes   routes
 }
 
 // destination identifies a returned message. Parcels that share it are the same message: any of them will do.
@@ -75,6 +77,7 @@ func openSession(ctx context.Context, d *dialer, config Config) (*session, error
 		returns:  channel.NotifyReturn(make(chan amqp091.Return, config.Window)),
 		returned: map[destination]int{},
 		declared: map[string]bool{},
+		routes:   newRoutes(config.Publish.Mandatory),
 	}, nil
 }
 
@@ -107,6 +110,7 @@ func (s *session) declareOne(ctx context.Context, exchange string) error {
 func (s *session) publish(ctx context.Context, parcels []parcel, window int, settle func(*parcel, error)) error {
 	s.conn.socket.gather()
 	defer func() { _ = s.conn.socket.release() }() // everything is flushed, or the session is over
+	s.routes.begin()
 	sent, settled := 0, 0
 	for settled < len(parcels) {
 		if sent < len(parcels) && sent-settled < window {
@@ -149,8 +153,8 @@ func (s *session) send(ctx context.Context, p *parcel) (err error) {
 	if err := transport.Ended(ctx); err != nil {
 		return err
 	}
-	// Mandatory always, or an unroutable message would be confirmed and gone without a trace.
-	p.confirm, err = s.channel.PublishWithDeferredConfirm(p.exchange, p.key, true, false, p.publishing)
+	p.mandatory = s.routes.mandatory(route{p.exchange, p.key})
+	p.confirm, err = s.channel.PublishWithDeferredConfirm(p.exchange, p.key, p.mandatory, false, p.publishing)
 	return s.cause(err)
 }
 
@@ -178,18 +182,30 @@ func (s *session) fate(p *parcel) error {
 		r := <-s.returns
 		s.returned[destination{r.MessageId, r.Exchange, r.RoutingKey}]++
 	}
-	to := destination{p.publishing.MessageId, p.exchange, p.key}
-	switch {
-	case !p.confirm.Acked():
+	if !p.confirm.Acked() {
 		return ErrNacked
-	case s.returned[to] > 1:
-		s.returned[to]--
-	case s.returned[to] == 1:
+	}
+	returned := s.claimReturn(destination{p.publishing.MessageId, p.exchange, p.key})
+	if p.mandatory {
+		s.routes.learn(route{p.exchange, p.key}, returned)
+	}
+	if returned {
+		return errReturned
+	}
+	return nil
+}
+
+// claimReturn assigns a return to a parcel, if there is one for it.
+func (s *session) claimReturn(to destination) (found bool) {
+	switch n := s.returned[to]; n {
+	case 0:
+		return false
+	case 1:
 		delete(s.returned, to)
 	default:
-		return nil
+		s.returned[to] = n - 1
 	}
-	return errReturned
+	return true
 }
 
 // patience waits for an event as long as the broker is given for one. The broker needs to have everything for that.
