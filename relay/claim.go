@@ -49,10 +49,6 @@ const (
 
 	// share is the part of the time, 1 in so many, that looking back and compacting in vain may take.
 	share = 50
-
-	// A window is read lane by lane, so each of its pages many times: it should fit into the database's cache, of which
-	// PostgreSQL has 128 MB unless told otherwise. One of twice as many messages takes longer for each.
-	minWindow, maxWindow = 16 << 10, 128 << 10
 )
 
 func newReader(cfg Config) reader {
@@ -102,6 +98,7 @@ type plan struct {
 	positions []*position
 	starts    []store.Start
 	cursors   []int64 // as they were
+	crowded   []bool
 	perLane   int
 	check     bool // ask who writes, so that floors can move
 	back      int  // in how many lanes to start at the very beginning
@@ -139,6 +136,7 @@ func (r *reader) plan(now time.Time) plan {
 		}
 		p.starts = append(p.starts, start)
 		p.cursors = append(p.cursors, at.cursor)
+		p.crowded = append(p.crowded, at.crowded)
 		p.check = p.check || !r.blind && (backlog || at.cursor > at.floor && !now.Before(r.checkAt))
 	}
 	if len(r.full) > 0 && r.droppable && !now.Before(r.compactAt) {
@@ -205,11 +203,12 @@ type harvest struct {
 
 	seen, dropped int // by compaction
 	compactTook   time.Duration
+	floors        map[int]int64 // of lanes: compaction has found nothing else up to there
 }
 
 func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []store.Lane) (got harvest, err error) {
 	if p.compact > 0 {
-		if err := r.compact(ctx, p, lanes, &got); err != nil {
+		if err := r.compact(ctx, p, except, lanes, &got); err != nil {
 			return got, err
 		}
 	}
@@ -235,27 +234,6 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 	}
 	got.ended = len(ended) > 0
 	return got, r.store.Hasten(ctx, ended)
-}
-
-// compact looks at what was not read yet, at a part of it first, and then at as much as one statement may, as long as at
-// least half is dropped: all before any of it is read, because what is read is published.
-func (r *Relay) compact(ctx context.Context, p plan, lanes []store.Lane, got *harvest) error {
-	start := time.Now()
-	starts := make([]store.Start, len(p.positions))
-	for i, at := range p.starts {
-		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
-	}
-	for window := p.compact; ; window = maxWindow {
-		seen, dropped, err := r.store.Compact(ctx, r.cfg.ID, lanes, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
-		r.stats.compacted.Add(int64(dropped))
-		got.seen, got.dropped, got.compactTook = got.seen+seen, got.dropped+dropped, time.Since(start)
-		if err != nil {
-			return err
-		}
-		if 2*dropped < seen || seen == 0 || got.compactTook > r.cfg.LeaseTTL/4 {
-			return nil
-		}
-	}
 }
 
 func (r *Relay) check(ctx context.Context, got *harvest) error {
@@ -294,6 +272,7 @@ func (r *reader) note(p plan, got harvest, added int) {
 			r.full = append(r.full, at)
 		}
 		at.cursor = max(at.cursor, last[i])
+		at.floor = max(at.floor, got.floors[at.lane])
 		if got.checked && !at.crowded && !got.waiting(at.lane) {
 			at.advance(got.writers, p.cursors[i], seen)
 		}
@@ -352,20 +331,4 @@ func (r *reader) schedule(p plan, got harvest, added int) {
 		r.lookIn(0)
 	}
 	r.notLater()
-}
-
-// noteCompaction repeats what paid at once. What did not pay is tried again later, on more messages: the larger the part
-// of a backlog it looks at, the more of them are of one key.
-func (r *reader) noteCompaction(p plan, got harvest, now time.Time) {
-	if 2*got.dropped >= got.seen && got.seen > 0 {
-		r.compactAt = now
-		return
-	}
-	r.compactAt = now.Add(max(time.Second, share*got.compactTook))
-	switch {
-	case got.seen == 0: // it did not end in time
-		r.window = minWindow
-	case got.seen >= p.compact/2:
-		r.window = min(2*r.window, maxWindow)
-	}
 }

@@ -184,7 +184,7 @@ type sqlDialect interface {
 	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.
 	oneRelay() bool
 	// compact drops replaced messages of the lanes, as Compact does, looking at up to n messages of each.
-	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (seen, dropped int, err error)
+	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.

@@ -2,10 +2,13 @@ package storetest
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -25,9 +28,9 @@ func chain(key string, first, last int64) (messages []store.Message) {
 
 func (s *relaySuite) compact(t *testing.T, relay string, owned []store.Lane, perLane int) (seen, dropped int) {
 	t.Helper()
-	seen, dropped, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane, time.Minute)
+	done, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane, time.Minute)
 	require.NoError(t, err)
-	return seen, dropped
+	return done.Seen, done.Dropped
 }
 
 func compacts(t *testing.T, s *relaySuite) {
@@ -58,13 +61,75 @@ func compacts(t *testing.T, s *relaySuite) {
 func givesUpCompaction(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, chain("1", 0, 5)...)
-	seen, dropped, err := s.Compact(t.Context(), "a", owned, allLanes(), 100, -1)
+	done, err := s.Compact(t.Context(), "a", owned, allLanes(), 100, -1)
 	require.NoError(t, err)
-	require.Zero(t, seen)
-	require.Zero(t, dropped)
+	require.Zero(t, done.Seen)
+	require.Zero(t, done.Dropped)
+	require.ElementsMatch(t, allLanes(), done.Left)
 	require.Len(t, s.claim(t), 6)
-	_, dropped = s.compact(t, "a", owned, 100)
+	_, dropped := s.compact(t, "a", owned, 100)
 	require.Equal(t, 5, dropped)
+}
+
+// compactsOnward goes on where the last one ended, lane by lane, and finds what that one left.
+func compactsOnward(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	for key := range 200 {
+		s.append(t, chain(fmt.Sprint("k", key), 0, 4)...)
+	}
+	starts, dropped := allLanes(), 0
+	for range 20 {
+		done, err := s.Compact(t.Context(), "a", owned, starts, 4, time.Minute)
+		require.NoError(t, err)
+		dropped += done.Dropped
+		require.Len(t, done.Left, lanes)
+		for i, start := range starts {
+			require.Equal(t, start.Lane, done.Left[i].Lane)
+			require.GreaterOrEqual(t, done.Left[i].After, start.After)
+		}
+		starts = done.Left
+	}
+	claimed := s.claim(t)
+	require.Equal(t, 200*5, dropped+len(claimed))
+	for key := range 200 {
+		require.NotEmpty(t, only(claimed, fmt.Sprint("k", key), 4))
+	}
+	for _, m := range claimed {
+		require.Greater(t, m.ID, starts[m.Lane].After)
+	}
+}
+
+// compactsNothingChanged: what somebody else changes meanwhile stays, so it must not be passed over.
+func compactsNothingChanged(t *testing.T, s *relaySuite) {
+	if s.DB().Dialect().Name() != dialect.PG {
+		t.Skip("the database locks what it reads for a compaction, or has one writer")
+	}
+	owned := s.balance(t, "a", ttl)
+	s.append(t, chain("1", 0, 9)...)
+	tx, err := s.DB().BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback() }() // it is committed below
+	_, err = tx.ExecContext(t.Context(), "UPDATE outbox_messages SET after = after WHERE revision = 4")
+	require.NoError(t, err)
+
+	var done store.Compacted
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		done, err = s.Compact(t.Context(), "a", owned, allLanes(), 100, time.Minute)
+		ended <- err
+	}()
+	require.Eventually(t, func() (waits bool) {
+		require.NoError(t, s.DB().NewRaw(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
+			WHERE l.relation = 'outbox_messages'::regclass AND a.wait_event_type = 'Lock')`).Scan(t.Context(), &waits))
+		return waits
+	}, time.Minute, 5*time.Millisecond)
+	require.NoError(t, tx.Commit())
+	require.NoError(t, <-ended)
+	require.Equal(t, 8, done.Dropped)
+	claimed := s.claim(t)
+	require.Equal(t, []string{"1/4", "1/9"}, names(claimed))
+	require.Less(t, done.Left[slices.IndexFunc(done.Left, func(at store.Start) bool { return at.Lane == claimed[0].Lane })].After, claimed[0].ID)
 }
 
 func compactsNoOther(t *testing.T, s *relaySuite) {

@@ -1,0 +1,132 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+const (
+	// A window is read lane by lane, so each of its pages many times: it should fit into the database's cache, of which
+	// PostgreSQL has 128 MB unless told otherwise. One of twice as many messages takes longer for each.
+	minWindow, maxWindow = 16 << 10, 128 << 10
+
+	// compactPatience is how long a compaction waits until those who write are done, which costs less than to walk over what
+	// it drops.
+	compactPatience = 20 * time.Millisecond
+)
+
+// compact looks at what was not read yet, at a part of it first, and then at as much as one statement may, as long as at
+// least half is dropped: all before any of it is read, because what is read is published.
+//
+// What it drops stays in the database's way until that cleans up. Where nothing can appear among it any more, the next
+// window and the claim begin behind it; elsewhere they walk over it.
+func (r *Relay) compact(ctx context.Context, p plan, except store.Except, lanes []store.Lane, got *harvest) error {
+	complete, drawn, err := r.complete(ctx, p, except)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	starts := make([]store.Start, len(p.positions))
+	for i, at := range p.starts {
+		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
+	}
+	for window := p.compact; ; window = maxWindow {
+		done, err := r.store.Compact(ctx, r.cfg.ID, lanes, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
+		r.stats.compacted.Add(int64(done.Dropped))
+		got.seen, got.dropped, got.compactTook = got.seen+done.Seen, got.dropped+done.Dropped, time.Since(start)
+		if err != nil {
+			return err
+		}
+		for i, left := range done.Left {
+			if complete[left.Lane] {
+				starts[i].After = max(starts[i].After, min(left.After, drawn))
+			}
+		}
+		if 2*done.Dropped < done.Seen || done.Seen == 0 || got.compactTook > r.cfg.LeaseTTL/4 {
+			break
+		}
+	}
+	got.floors = map[int]int64{}
+	for i, at := range starts {
+		if complete[at.Lane] && at.After > p.starts[i].After {
+			p.starts[i].After, got.floors[at.Lane] = at.After, at.After
+		}
+	}
+	return nil
+}
+
+// complete lists the lanes of which all that is unsent up to the cursor is in memory, and says up to where nothing can be
+// committed late. It is a look from the floors when those who were writing have ended, as in position.advance.
+func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lanes map[int]bool, drawn int64, err error) {
+	writers, ok, err := r.ended(ctx)
+	if err != nil || !ok {
+		return nil, 0, err
+	}
+	waiting, err := r.store.WaitingLanes(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	next, unread, err := r.store.Claim(ctx, p.starts, 1, 1, except)
+	if err != nil {
+		return nil, 0, err
+	}
+	first := map[int]int64{}
+	for _, lane := range unread {
+		first[lane] = 0
+	}
+	for _, m := range next {
+		first[m.Lane] = m.ID
+	}
+	lanes = map[int]bool{}
+	for i, at := range p.starts {
+		id, more := first[at.Lane]
+		lanes[at.Lane] = !p.crowded[i] && !waiting(at.Lane) && (!more || id > p.cursors[i])
+	}
+	return lanes, writers.Drawn, nil
+}
+
+// ended lists who is writing and waits until none of them is any more. ok is false if that takes too long, and where the
+// database cannot tell.
+func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err error) {
+	listed, ok, err = r.store.Writers(ctx)
+	if err != nil || !ok {
+		return listed, false, err
+	}
+	patience := time.NewTimer(compactPatience)
+	defer patience.Stop()
+	for len(listed.Open) > 0 {
+		select {
+		case <-patience.C:
+			return listed, false, nil
+		case <-time.After(time.Millisecond):
+		}
+		now, _, err := r.store.Writers(ctx)
+		if err != nil {
+			return listed, false, err
+		}
+		for writer := range listed.Open {
+			if !now.Open[writer] {
+				delete(listed.Open, writer)
+			}
+		}
+	}
+	return listed, true, nil
+}
+
+// noteCompaction repeats what paid at once. What did not pay is tried again later, on more messages: the larger the part
+// of a backlog it looks at, the more of them are of one key.
+func (r *reader) noteCompaction(p plan, got harvest, now time.Time) {
+	if 2*got.dropped >= got.seen && got.seen > 0 {
+		r.compactAt = now
+		return
+	}
+	r.compactAt = now.Add(max(time.Second, share*got.compactTook))
+	switch {
+	case got.seen == 0: // it did not end in time
+		r.window = minWindow
+	case got.seen >= p.compact/2:
+		r.window = min(2*r.window, maxWindow)
+	}
+}
