@@ -140,7 +140,7 @@ func (r *reader) plan(now time.Time) plan {
 		p.check = p.check || !r.blind && (backlog || at.cursor > at.floor && !now.Before(r.checkAt))
 	}
 	if len(r.full) > 0 && r.droppable && !now.Before(r.compactAt) {
-		p.compact = r.window
+		p.compact, p.check = r.window, !r.blind
 	}
 	return p
 }
@@ -223,6 +223,11 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		return got, err
 	}
 	got.took, got.unread = time.Since(start), unread
+	if got.checked {
+		if err := r.checkAgain(ctx, &got); err != nil {
+			return got, err
+		}
+	}
 	var ended []store.Key
 	got.claimed = claimed[:0]
 	for _, m := range claimed {
@@ -246,6 +251,15 @@ func (r *Relay) check(ctx context.Context, got *harvest) error {
 	}
 	got.checked, got.writers = true, writers
 	return nil
+}
+
+// checkAgain: a former owner of a lane, stopped until now, may have made a key wait between the question and the claim, which
+// then left it out without anybody knowing.
+func (r *Relay) checkAgain(ctx context.Context, got *harvest) error {
+	before := got.waiting
+	after, err := r.store.WaitingLanes(ctx)
+	got.waiting = func(lane int) bool { return before(lane) || after(lane) }
+	return err
 }
 
 // note learns from a claim; added says how many of its messages came into memory.
@@ -272,8 +286,11 @@ func (r *reader) note(p plan, got harvest, added int) {
 			r.full = append(r.full, at)
 		}
 		at.cursor = max(at.cursor, last[i])
+		if !got.checked || got.waiting(at.lane) {
+			continue
+		}
 		at.floor = max(at.floor, got.floors[at.lane])
-		if got.checked && !at.crowded && !got.waiting(at.lane) {
+		if !at.crowded {
 			at.advance(got.writers, p.cursors[i], seen)
 		}
 	}

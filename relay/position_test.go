@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,6 +106,50 @@ func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 			r.wait(ctx)
 		}
 		require.NoError(t, r.leave(ctx))
+	})
+}
+
+// after runs once, when the database has answered a query in which a text stands.
+type after struct {
+	text string
+	run  func()
+	once sync.Once
+}
+
+func (*after) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+
+func (a *after) AfterQuery(_ context.Context, event *bun.QueryEvent) {
+	if strings.Contains(event.Query, a.text) {
+		a.once.Do(a.run)
+	}
+}
+
+// A former owner that was stopped may write down a failure at any time.
+func TestAFloorDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		c := newCompacting(t, db)
+		if !c.told {
+			t.Skip("the database does not tell who writes: floors stay")
+		}
+		c.append(t, db, "waits", 2, 0, 1)
+		first := c.unsent(t)[0]
+		at := c.reader.lane(first.Lane)
+		p := c.reader.plan(time.Now())
+		p.check = true
+		former := c.store
+		hooked := db.WithQueryHook(&after{text: "outbox_retries", run: func() {
+			require.NoError(t, former.Finish(t.Context(), "former", nil, store.Outcome{
+				Failed: []store.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
+			}))
+		}})
+		var err error
+		c.store, err = store.New(hooked, store.Names{})
+		require.NoError(t, err)
+		got, err := c.read(t.Context(), p, store.Except{}, c.lanes)
+		require.NoError(t, err)
+		c.reader.note(p, got, 0)
+		require.Empty(t, got.claimed, "its key waits")
+		require.Less(t, at.floor, first.ID)
 	})
 }
 

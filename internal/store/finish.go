@@ -113,7 +113,8 @@ func joinInts(numbers []int64) string {
 	return string(b)
 }
 
-// postpone needs no fence: at worst a key waits once more for its next owner.
+// postpone needs no fence: at worst a key waits once more for its next owner, who asks which keys wait before and after
+// it reads.
 func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error {
 	rows := make([]string, len(failed))
 	args := []any{s.table("outbox_retries")}

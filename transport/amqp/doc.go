@@ -19,7 +19,7 @@
 //	exchange         name of the exchange; default cqrs
 //	queue_type       classic (default, what django-cqrs declares) or quorum
 //	mandatory        true: a message that no queue takes is an error, transport.ErrUnroutable; false (default): it
-//	                 counts as published, is counted, and the first one of a topic is logged
+//	                 counts as published, is counted (see Publisher.Unroutable), and the first one of a topic is logged
 //	confirm_timeout  how long the broker may leave a message unconfirmed, or publishers blocked; default 30s
 //	window           how many messages may be unconfirmed at once; default 1000
 //

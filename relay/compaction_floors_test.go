@@ -68,7 +68,7 @@ func (c *compacting) know(messages []*store.Claimed) {
 func (c *compacting) claim(t *testing.T) harvest {
 	t.Helper()
 	p := c.reader.plan(time.Now())
-	p.compact = minWindow
+	p.compact, p.check = minWindow, true
 	got, err := c.read(t.Context(), p, c.except, c.lanes)
 	require.NoError(t, err)
 	c.reader.note(p, got, len(got.claimed))
