@@ -75,19 +75,50 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	})
 }
 
-// remove deletes claimed messages, in one statement that finds each of them directly.
+// remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
+// newer messages of its key.
 func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
 	if len(claimed) == 0 || len(lanes) == 0 {
 		return nil
 	}
 	for chunk := range slices.Chunk(claimed, maxRemoved) {
-		_, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+s.dialect.claimedRows(string(s.table("outbox_messages")), chunk)+" AND ?",
-			s.table("outbox_messages"), s.fence(relay, lanes))
+		gone, err := s.removeFound(ctx, db, relay, lanes, s.dialect.claimedRows(string(s.table("outbox_messages")), chunk))
+		if err == nil && gone < int64(len(chunk)) {
+			err = s.removeMoved(ctx, db, relay, lanes, chunk)
+		}
 		if err != nil {
 			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
 		}
 	}
 	return nil
+}
+
+func (s *Store) removeFound(ctx context.Context, db bun.IDB, relay string, lanes []Lane, found string) (gone int64, err error) {
+	done, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+found+" AND ?", s.table("outbox_messages"), s.fence(relay, lanes))
+	if err != nil {
+		return 0, err
+	}
+	return done.RowsAffected()
+}
+
+// removeMoved removes what a compaction was changing while remove looked for it: messages that were handed over, which
+// compaction has not been told of. Rows are held first, so that they do not move again. Mostly they are gone.
+func (s *Store) removeMoved(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+	hold, found := s.dialect.movedRows(string(s.table("outbox_messages")), claimed)
+	if hold == "" {
+		return nil
+	}
+	return db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		held, err := tx.ExecContext(ctx, hold+" WHERE l.?", s.fence(relay, lanes))
+		if err != nil {
+			return err
+		}
+		if n, err := held.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		_, err = s.removeFound(ctx, tx, relay, lanes, found)
+		return err
+	})
 }
 
 // maxRemoved bounds the text of one statement.

@@ -81,8 +81,10 @@ func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
 		strings.Join(oldest, " UNION ALL "), messages)
 }
 
-func (mysql) orderOfClaim() string                            { return "l.n, m.id" }
-func (mysql) place(string) string                             { return "''" }
+func (mysql) orderOfClaim() string                              { return "l.n, m.id" }
+func (mysql) place(string) string                               { return "''" }
+func (mysql) movedRows(string, []*Claimed) (hold, found string) { return "", "" }
+
 func (mysql) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
 func (mysql) oneRelay() bool                                  { return false }
 

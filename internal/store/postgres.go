@@ -88,7 +88,8 @@ func (postgres) starts(starts []Start) string {
 func (postgres) place(table string) string { return table + ".ctid" }
 
 // claimedRows goes straight to the rows, which saves a descent of the index for each. The identities make sure that they
-// still are those rows: nothing updates them, but a place is used again after its row was vacuumed away.
+// still are those rows: a place is used again after its row was vacuumed away. A row that is being updated is not there any
+// more when the update is committed: see movedRows.
 //
 // The lists stand in queries, which hides how long they are: for some thousand places PostgreSQL would rather read the
 // whole table, and spend as much time on guessing how many of them there are as on removing them.
@@ -111,14 +112,22 @@ func (p postgres) claimedRows(messages string, claimed []*Claimed) string {
 
 // lookedUp finds the places first, one descent of the index for each: a list of lanes and one of identities would be one
 // for each pair, ten thousand for a hundred rows. The limit keeps the lookup from becoming a join, which may read the table.
-func (postgres) lookedUp(messages string, claimed []*Claimed) string {
+func (p postgres) lookedUp(messages string, claimed []*Claimed) string {
+	return "ctid = ANY (ARRAY(" + p.lookUp(messages, claimed, "") + "))"
+}
+
+func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string {
 	lanes, ids := make([]int64, len(claimed)), make([]int64, len(claimed))
 	for i, m := range claimed {
 		lanes[i], ids[i] = int64(m.Lane), m.ID
 	}
-	return fmt.Sprintf("ctid = ANY (ARRAY(SELECT m.place FROM unnest('{%s}'::smallint[], '{%s}'::bigint[]) AS l(lane, id) "+
-		"CROSS JOIN LATERAL (SELECT m.ctid AS place FROM %s AS m WHERE m.lane = l.lane AND m.id = l.id LIMIT 1) AS m))",
-		joinInts(lanes), joinInts(ids), messages)
+	return fmt.Sprintf("SELECT m.place FROM unnest('{%s}'::smallint[], '{%s}'::bigint[]) AS l(lane, id) "+
+		"CROSS JOIN LATERAL (SELECT m.ctid AS place FROM %s AS m WHERE m.lane = l.lane AND m.id = l.id LIMIT 1%s) AS m",
+		joinInts(lanes), joinInts(ids), messages, lock)
+}
+
+func (p postgres) movedRows(messages string, claimed []*Claimed) (hold, found string) {
+	return p.lookUp(messages, claimed, " FOR UPDATE"), p.lookedUp(messages, claimed)
 }
 
 // writers: who draws an identity locks its sequence first, and keeps that until its transaction ends. Unlike the oldest

@@ -69,8 +69,10 @@ func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string 
 		messages, due, n-1, math.MaxInt64, strings.Join(rows, ", "))
 }
 
-func (sqlite) orderOfClaim() string                            { return "l.n, m.id" }
-func (sqlite) place(string) string                             { return "''" }
+func (sqlite) orderOfClaim() string                              { return "l.n, m.id" }
+func (sqlite) place(string) string                               { return "''" }
+func (sqlite) movedRows(string, []*Claimed) (hold, found string) { return "", "" }
+
 func (sqlite) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
 func (sqlite) oneRelay() bool                                  { return true }
 

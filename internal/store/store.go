@@ -169,6 +169,9 @@ type sqlDialect interface {
 	place(table string) string
 	// claimedRows is a condition that finds claimed rows without a scan.
 	claimedRows(messages string, claimed []*Claimed) string
+	// movedRows are for rows that change while they are looked for: hold is a query l that locks them where they are, and found
+	// the condition that finds them then. Empty where claimedRows waits for who changes them, and finds them.
+	movedRows(messages string, claimed []*Claimed) (hold, found string)
 	// writers is a query for Writers, or empty: rows of Drawn and one of those in Open, or null. Drawn must be read first.
 	writers(messages string) string
 	// anyOf says that a column has one of the few values that a query returns. It runs once, and it is no way to find rows.

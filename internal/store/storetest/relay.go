@@ -43,6 +43,7 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"a compaction goes on where the last one ended":       compactsOnward,
 		"a compaction passes over nothing that others change": compactsNothingChanged,
 		"sent and replaced messages are removed together":     removesReplaced,
+		"a message that moves is removed":                     removesWhatMoves,
 		"a waiting key is left out, others are not":           leavesOutWaitingKeys,
 		"a sent message ends the key's retries":               sentEndsRetries,
 		"an old epoch removes nothing":                        fencesRemoval,
