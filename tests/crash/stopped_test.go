@@ -23,6 +23,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/transport/amqp"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -128,8 +129,10 @@ func newExchange(t *testing.T) (broker, queue string) {
 		defer func() { require.NoError(t, conn.Close()) }()
 		channel, err := conn.Channel()
 		require.NoError(t, err)
-		_, err = channel.QueueDelete(name, false, false, false)
-		require.NoError(t, err)
+		for _, queue := range []string{name, amqp.DeadLetterQueue(name)} {
+			_, err = channel.QueueDelete(queue, false, false, false)
+			require.NoError(t, err)
+		}
 		require.NoError(t, channel.ExchangeDelete(name, false, false))
 	})
 	separator := "?"
