@@ -109,16 +109,16 @@ func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 	})
 }
 
-// after runs once, when the database has answered a query in which a text stands.
-type after struct {
+// afterQuery runs once, when the database has answered a query in which a text stands.
+type afterQuery struct {
 	text string
 	run  func()
 	once sync.Once
 }
 
-func (*after) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+func (*afterQuery) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
-func (a *after) AfterQuery(_ context.Context, event *bun.QueryEvent) {
+func (a *afterQuery) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 	if strings.Contains(event.Query, a.text) {
 		a.once.Do(a.run)
 	}
@@ -126,31 +126,27 @@ func (a *after) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 
 // A former owner that was stopped may write down a failure at any time.
 func TestAFloorDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		c := newCompacting(t, db)
-		if !c.told {
-			t.Skip("the database does not tell who writes: floors stay")
-		}
-		c.append(t, db, "waits", 2, 0, 1)
-		first := c.unsent(t)[0]
-		at := c.reader.lane(first.Lane)
-		p := c.reader.plan(time.Now())
-		p.check = true
-		former := c.store
-		hooked := db.WithQueryHook(&after{text: "outbox_retries", run: func() {
-			require.NoError(t, former.Finish(t.Context(), "former", nil, store.Outcome{
-				Failed: []store.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
-			}))
-		}})
-		var err error
-		c.store, err = store.New(hooked, store.Names{})
-		require.NoError(t, err)
-		got, err := c.read(t.Context(), p, store.Except{}, c.lanes)
-		require.NoError(t, err)
-		c.reader.note(p, got, 0)
-		require.Empty(t, got.claimed, "its key waits")
-		require.Less(t, at.floor, first.ID)
-	})
+	db := dbtest.Open(t, dbtest.PostgresURL(t)) // elsewhere nobody tells who writes, and floors stay
+	c := newCompacting(t, db)
+	c.append(t, db, "waits", 2, 0, 1)
+	first := c.unsent(t)[0]
+	at := c.reader.lane(first.Lane)
+	p := c.reader.plan(time.Now())
+	p.check = true
+	former := c.store
+	hooked := db.WithQueryHook(&afterQuery{text: "outbox_retries", run: func() {
+		require.NoError(t, former.Finish(t.Context(), "former", nil, store.Outcome{
+			Failed: []store.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
+		}))
+	}})
+	var err error
+	c.store, err = store.New(hooked, store.Names{})
+	require.NoError(t, err)
+	got, err := c.read(t.Context(), p, store.Except{}, c.lanes)
+	require.NoError(t, err)
+	c.reader.note(p, got, 0)
+	require.Empty(t, got.claimed, "its key waits")
+	require.Less(t, at.floor, first.ID)
 }
 
 // newRelay makes one, with its tables, that is not running.

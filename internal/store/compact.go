@@ -15,8 +15,8 @@ import (
 type Compacted struct {
 	Seen    int // messages it looked at: as many as it was allowed to if there may be more
 	Dropped int
-	// Left is behind its starts by what it dropped and saw nothing else in: the first message that it left in each lane comes
-	// next. What was dropped stays in the database's way until that cleans up, and costs as much to walk over as what is there.
+	// Left is where to begin next time: the starts, each moved past what was dropped right behind it, up to the first message
+	// that stayed. PostgreSQL walks over what was dropped, at the cost of what is there, until a vacuum; elsewhere starts stay.
 	Left []Start
 }
 
