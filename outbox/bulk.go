@@ -85,6 +85,9 @@ func Touch[T any](_ context.Context, tx bun.Tx, keys ...any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sealed {
+		return m.lateReport()
+	}
 	for _, key := range keys {
 		parts, composite := key.([]any)
 		if !composite {
@@ -94,7 +97,7 @@ func Touch[T any](_ context.Context, tx bun.Tx, keys ...any) error {
 		if err != nil {
 			return fmt.Errorf("outbox: touch %s %v: %w", m.id, key, err)
 		}
-		if marked, err := s.mark(m, row, false, nil); err != nil || !marked {
+		if marked, err := s.mark(m, row, touched, nil); err != nil || !marked {
 			return fmt.Errorf("outbox: touch %s %v: %w", m.id, key, errors.Join(err, errZeroKey))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -26,13 +27,19 @@ func (s *session) flush(ctx context.Context, tx bun.IDB) error {
 	if err := s.seal(); err != nil || len(s.dirty) == 0 {
 		return err
 	}
+	ctx = context.WithValue(ctx, flushKey{}, s)
 	for _, m := range slices.SortedFunc(maps.Keys(s.dirty), func(a, b *model) int { return cmp.Compare(a.id, b.id) }) {
 		if err := s.flushModel(ctx, tx, m); err != nil {
 			return fmt.Errorf("outbox: model %s: %w", m.id, err)
 		}
 	}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused // what a goroutine or a Serializer tried meanwhile
 }
+
+// users is the context for functions of the user's that the flush calls.
+func users(ctx context.Context) context.Context { return context.WithValue(ctx, flushKey{}, nil) }
 
 // flushModel locks, reads and appends for one model. Models come in the order of their ids and keys in theirs, so
 // that no two transactions lock the ledger crosswise.
@@ -41,23 +48,51 @@ func (s *session) flushModel(ctx context.Context, tx bun.IDB, m *model) error {
 	if recorded, err := s.record(ctx, tx, m, marks); recorded || err != nil {
 		return err
 	}
+	if err := s.runDeferred(ctx, tx); err != nil {
+		return err
+	}
+	respelled, err := s.flushMarks(ctx, tx, m, marks)
+	if err != nil || len(respelled) == 0 {
+		return err
+	}
+	marks = slices.SortedFunc(maps.Values(respelled), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
+	_, err = s.flushMarks(ctx, tx, m, marks)
+	return err
+}
+
+// runDeferred makes deferred triggers run before the flush reads, because what they write is part of the state at commit.
+// A transaction that goes on after the flush keeps its own order.
+func (s *session) runDeferred(ctx context.Context, tx bun.IDB) error {
+	if s.tx.Tx == nil || s.deferredRan {
+		return nil
+	}
+	s.deferredRan = true
+	return s.box.store.RunDeferred(ctx, tx)
+}
+
+// flushMarks returns marks for the rows that the database found by another spelling of their key: the key of a row is the
+// stored one.
+func (s *session) flushMarks(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark,
+) (respelled map[string]*mark, err error) {
 	changes := make([]store.Change, len(marks))
 	for i, d := range marks {
 		changes[i] = store.Change{Key: store.Key{Model: m.id, Key: d.key}, Existed: !d.inserted}
 	}
 	revisions, err := s.box.store.Lock(ctx, tx, changes)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	respelled = map[string]*mark{}
 	for batch := range slices.Chunk(marks, flushBatch) {
-		if err := s.flushBatch(ctx, tx, m, batch, revisions); err != nil {
-			return err
+		if err := s.flushBatch(ctx, tx, m, batch, revisions, respelled); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return respelled, nil
 }
 
-// record does all of it at once where every state is known without reading.
+// record does all of it at once where every state is known without reading, and the database finds the rows so.
 func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mark) (recorded bool, err error) {
 	entities := make([]store.Entity, len(marks))
 	for i, d := range marks {
@@ -66,7 +101,8 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 		}
 		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state, Existed: !d.inserted}
 	}
-	if plain, err := m.isPlain(ctx, s.box, tx); err != nil || !plain {
+	rows, err := m.plainRows(ctx, s.box, tx)
+	if err != nil || rows == nil {
 		return false, err
 	}
 	common, err := m.common(ctx)
@@ -74,35 +110,57 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 		return false, err
 	}
 	common.Signal = string(envelope.Save)
-	s.wrote = true
-	return true, s.box.store.Record(ctx, tx, common, entities, s.appended)
+	recorded, err = s.box.store.Record(ctx, tx, common, entities, rows, s.appended)
+	s.wrote = s.wrote || recorded
+	return recorded, err
 }
 
-// seal ends capture: from here on the session's own hook lets the flush's statements pass, and nothing else touches the
-// dirty set. It returns what forbids the commit.
+// seal ends capture: nothing else touches the dirty set. It returns what forbids the commit.
 func (s *session) seal() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flushing = true
+	s.sealed = true
 	if s.refused != nil {
 		return s.refused
+	}
+	if s.doubt != nil {
+		return s.doubt
 	}
 	for _, err := range s.owed {
 		return err
 	}
+	for m, err := range s.untouched {
+		if len(s.dirty[m]) == 0 {
+			return err
+		}
+	}
+	if s.running > 0 {
+		return errRunning
+	}
 	return nil
 }
 
+var errRunning = errors.New("outbox: a statement of the transaction still runs, in a goroutine that fn has not waited for: " +
+	"wait for all of them before fn returns")
+
 func (s *session) flushBatch(
 	ctx context.Context, tx bun.IDB, m *model, marks []*mark, revisions map[store.Key]store.Revision,
+	respelled map[string]*mark,
 ) error {
 	rows, err := m.rowsByKey(ctx, tx, marks)
+	if err != nil {
+		return err
+	}
+	spelled, err := s.spellings(ctx, tx, m, marks, rows, respelled)
 	if err != nil {
 		return err
 	}
 	changes := make([]change, len(marks))
 	for i, d := range marks {
 		changes[i] = m.judge(d, revisions[store.Key{Model: m.id, Key: d.key}], rows[d.key])
+		if spelled[d] {
+			changes[i].outcome = unchanged
+		}
 	}
 	messages, err := m.messages(ctx, tx, changes)
 	if err != nil {
@@ -117,6 +175,53 @@ func (s *session) flushBatch(
 	}
 	s.wrote = s.wrote || len(messages) > 0
 	return s.box.store.Append(ctx, tx, messages, s.appended)
+}
+
+// spellings finds out what became of marks without a row: some are spelled otherwise in the database (they are added to
+// respelled unless the stored key is marked itself), some are deleted. A row that a statement of the transaction left
+// there, and that is in no place where the flush can find it, forbids the commit.
+func (s *session) spellings(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]reflect.Value, respelled map[string]*mark,
+) (map[*mark]bool, error) {
+	spelled := map[*mark]bool{}
+	for _, d := range marks {
+		if rows[d.key].IsValid() || m.exactKeys() && !d.present {
+			continue
+		}
+		found, err := m.stored(ctx, tx, []reflect.Value{d.row})
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(found) == 0 && d.present:
+			return nil, m.vanished(d)
+		case len(found) == 0:
+			continue
+		}
+		pk, key, _, err := m.keyOf(found[0])
+		if err != nil {
+			return nil, err
+		}
+		if key == d.key { // deleted softly
+			continue
+		}
+		spelled[d] = true
+		if s.dirty[m][key] == nil {
+			respelled[key] = &mark{key: key, pk: pk, row: found[0], inserted: d.inserted, present: d.present}
+		}
+	}
+	return spelled, nil
+}
+
+// vanished refuses the commit of a transaction whose own row the flush does not find.
+func (m *model) vanished(d *mark) *RefusedError {
+	return &RefusedError{
+		Verb: "COMMIT", Table: m.table.Name,
+		Reason: "the row with the key " + d.key + " was written in this transaction and is not found at its end: row level security " +
+			"or a changed search_path hides it, a trigger or view stored it under another key or elsewhere, or something deleted it " +
+			"or rolled it back that did not pass through bun",
+		Fix: "write it where a SELECT of " + m.table.TypeName + " finds it; report a row that is meant to be gone with Box.Deleted",
+	}
 }
 
 // outcome is what the replicas are to learn of a key.
@@ -142,8 +247,9 @@ type change struct {
 // was deleted.
 func (m *model) judge(d *mark, r store.Revision, row reflect.Value) change {
 	exists := row.IsValid()
-	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it.
-	unknown := r.WasDeleted || r.Revision == 0 && d.inserted
+	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it, or nothing
+	// but a guess says that there ever was such a row.
+	unknown := r.WasDeleted || r.Revision == 0 && d.inserted || d.guessed && r.After == nil && r.Revision <= 1
 	c := change{mark: d, revision: r, row: row}
 	switch {
 	case !exists && unknown:

@@ -55,8 +55,8 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 
 // common is what the messages of one model and transaction share.
 func (m *model) common(ctx context.Context) (store.Message, error) {
-	meta, metaErr := m.metaJSON(ctx)
-	headers, headersErr := m.box.headers(ctx)
+	meta, metaErr := m.metaJSON(users(ctx))
+	headers, headersErr := m.box.headers(users(ctx))
 	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlationOf(ctx), Keep: m.everyRevision},
 		errors.Join(metaErr, headersErr)
 }
@@ -80,7 +80,7 @@ func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]jso
 		}
 		return states, nil
 	}
-	objects, err := m.serialize(ctx, tx, rows)
+	objects, err := m.serialize(users(ctx), tx, rows)
 	if err != nil {
 		return nil, fmt.Errorf("serializer: %w", err)
 	}
@@ -148,7 +148,7 @@ func (m *model) deleted(ctx context.Context, c change) (json.RawMessage, error) 
 	if m.deleteData == nil {
 		return envelope.DeleteData(c.mark.pk), nil
 	}
-	custom := maps.Clone(m.deleteData(ctx, c.mark.row))
+	custom := maps.Clone(m.deleteData(users(ctx), c.mark.row))
 	text, err := marshal(map[string]any{"id": json.RawMessage(c.mark.pk), "custom": custom})
 	if err != nil {
 		return nil, fmt.Errorf("delete data: %w", err)

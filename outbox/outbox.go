@@ -69,11 +69,14 @@ type Box struct {
 	wake           chan struct{}
 	handover       atomic.Pointer[store.Handover] // nil while nobody asked for it
 	away           *announcer                     // wakes relays in other processes; nil where nothing does
-	checked        atomic.Bool                    // the tables were seen, and the statement is prepared
+	kin            atomic.Pointer[kin]            // other names under which registered tables are written
+	checked        atomic.Bool                    // the tables were seen
+	toPrepare      atomic.Bool                    // columns of a model were read since the last transaction
 
 	mu      sync.RWMutex
 	byType  map[reflect.Type]*model
-	byTable map[string]*model
+	byName  map[string][]*model  // by the bare name of the table
+	related map[string][]related // tables behind relations, likewise
 	byID    map[string]*model
 	invalid []error // what Register refused; RunInTx repeats it
 }
@@ -89,7 +92,8 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		db: db, store: s, contextHeaders: config.Headers, prepare: config.Prepare,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},
-		byTable: map[string]*model{},
+		byName:  map[string][]*model{},
+		related: map[string][]related{},
 		byID:    map[string]*model{},
 	}
 	if s.Announces() && !config.NoNotify {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/uptrace/bun"
 )
 
 // RefusedError is returned for a write to a registered table that cannot be captured. The statement has not run.
@@ -19,6 +21,9 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
+	if e.Table == "" {
+		return fmt.Sprintf("outbox: %s refused: %s; %s", e.Verb, e.Reason, e.Fix)
+	}
 	return fmt.Sprintf("outbox: %s on tracked table %s refused: %s; %s", e.Verb, e.Table, e.Reason, e.Fix)
 }
 
@@ -32,6 +37,25 @@ func outsideTx(verb, table string) *RefusedError {
 func unseen(verb, table, reason string) *RefusedError {
 	return &RefusedError{verb, table, reason, "write rows by their primary key through bun (NewInsert().Model(&row), " +
 		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
+}
+
+const runItExplicitly = "run it before or after the transaction, or, if it is known to write no tracked row, or rows that are " +
+	"then named with Saved or Deleted, under outbox.Explicit(ctx)"
+
+func endsTransaction(verb string) *RefusedError {
+	return &RefusedError{Verb: verb, Reason: "it would end the transaction without the messages of what it wrote",
+		Fix: "return from the function given to RunInTx: nil commits, an error rolls back"}
+}
+
+// lateWrite refuses what a goroutine, a Filter or a Serializer does when the messages are made.
+func lateWrite(event *bun.QueryEvent) *RefusedError {
+	return &RefusedError{Verb: firstWord(event.Query), Reason: "the transaction is being committed, and its messages are made",
+		Fix: "wait for goroutines before the function given to RunInTx returns, and write nothing in a Filter or Serializer"}
+}
+
+func (m *model) lateReport() *RefusedError {
+	return &RefusedError{Verb: "report", Table: m.table.Name, Reason: "the transaction is being committed, and its messages are made",
+		Fix: "report and touch rows before the function given to RunInTx returns"}
 }
 
 // refusal is a context that is over for the reason that a statement was refused. database/sql asks a context before it

@@ -37,7 +37,8 @@ type model struct {
 	silent        bool
 	everyRevision bool
 
-	plain atomic.Pointer[plain] // what the catalog said of the table
+	plain atomic.Pointer[plain]       // what the catalog said of the table's columns
+	asked atomic.Pointer[askedTraits] // and of what else writes it
 }
 
 // Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id id: letters, digits,
@@ -98,12 +99,27 @@ func (b *Box) add(m *model) error {
 	if other, found := b.byID[m.id]; found {
 		return fmt.Errorf("the CQRS id is taken by %s", other.table.Type)
 	}
-	name := foldTable(m.table.Name)
-	if other, found := b.byTable[name]; found {
-		return fmt.Errorf("table %s is registered already, as %q by %s", m.table.Name, other.id, other.table.Type)
+	name := registeredName(m)
+	for _, other := range b.byName[name.name] {
+		if taken := registeredName(other); taken.schema == name.schema || taken.schema == "" || name.schema == "" {
+			return fmt.Errorf("table %s may be %s, which is registered already, as %q by %s: if they are two, name the schema of "+
+				"both (bun:\"table:schema.name\")", m.table.Name, other.table.Name, other.id, other.table.Type)
+		}
 	}
-	b.byID[m.id], b.byTable[name], b.byType[m.table.Type] = m, m, m
+	b.byID[m.id], b.byType[m.table.Type] = m, m
+	b.byName[name.name] = append(b.byName[name.name], m)
+	for _, r := range m.relatedTables() {
+		bare := registeredName(&model{table: r.table}).name
+		b.related[bare] = append(b.related[bare], r)
+	}
 	return nil
+}
+
+// models lists the registered models in the order of their ids.
+func (b *Box) models() []*model {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int { return strings.Compare(a.id, b.id) })
 }
 
 // Check says what would keep the box from working, all of it at once: wrong registrations, outbox tables that are
@@ -111,10 +127,7 @@ func (b *Box) add(m *model) error {
 // have. Call it when the service starts. RunInTx repeats the first two by itself, the tables until they are there.
 func (b *Box) Check(ctx context.Context) error {
 	errs := []error{b.ready(ctx)}
-	b.mu.RLock()
-	models := slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int { return strings.Compare(a.id, b.id) })
-	b.mu.RUnlock()
-	for _, m := range models {
+	for _, m := range b.models() {
 		columns := make([]string, len(m.table.Fields))
 		for i, field := range m.table.Fields {
 			columns[i] = "r." + string(field.SQLName) // SQLite takes a bare "name" that is no column for a text
@@ -140,40 +153,39 @@ func (b *Box) registrations() error {
 }
 
 // ready says whether transactions may run: all registrations are right, and the tables are there. It asks the database
-// until they are, and never again.
+// until they are, and never again; the catalog it asks now and then.
 func (b *Box) ready(ctx context.Context) error {
-	if b.checked.Load() {
-		return b.registrations()
+	if !b.checked.Load() {
+		if err := b.store.RequireMigrated(ctx, store.Outbox); err != nil {
+			return errors.Join(b.registrations(), err)
+		}
+		b.checked.Store(true)
 	}
-	err := b.store.RequireMigrated(ctx, store.Outbox)
-	if err == nil && b.prepare {
-		err = b.store.Prepare(ctx)
+	if err := b.registrations(); err != nil {
+		return err
 	}
-	b.checked.Store(err == nil)
-	return errors.Join(b.registrations(), err)
+	return errors.Join(b.askKin(ctx), b.prepareRecords(ctx))
 }
 
-// modelOf finds the registration of a table name as it stands in a statement.
-func (b *Box) modelOf(table string) *model {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.byTable[foldTable(table)]
+// prepareRecords prepares the recording statements of models whose columns are known since the last transaction.
+func (b *Box) prepareRecords(ctx context.Context) error {
+	if !b.prepare || !b.toPrepare.CompareAndSwap(true, false) {
+		return nil
+	}
+	for _, m := range b.models() {
+		if p := m.plain.Load(); p != nil && p.rows != nil {
+			if err := b.store.Prepare(ctx, p.rows); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (b *Box) modelOfType(typ reflect.Type) *model {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.byType[typ]
-}
-
-// foldTable reduces a table name to what identifies it: SQL folds the case of bare names, and the schema depends on
-// the search path. A table of the same name in another schema is then taken for the tracked one; that refuses too
-// much, never too little.
-func foldTable(name string) string {
-	if dot := strings.LastIndexByte(name, '.'); dot >= 0 {
-		name = name[dot+1:]
-	}
-	return strings.ToLower(strings.Trim(name, "\"`"))
 }
 
 // keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok is false for a row

@@ -3,10 +3,8 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"sync"
 	"time"
 
@@ -22,26 +20,25 @@ type session struct {
 	box *Box
 	tx  bun.Tx
 
-	mu       sync.Mutex
-	dirty    map[*model]map[string]*mark
-	owed     map[*model]*RefusedError // written under Explicit, not reported yet
-	refused  error                    // the first refusal: the transaction must not commit, even if the caller ignored it
-	flushing bool
-	wrote    bool            // messages were appended
-	appended *store.Appended // which ones, if a relay is to be handed them
-}
+	mu    sync.Mutex
+	dirty map[*model]map[string]*mark
+	owed  map[*model]*RefusedError // a write that only the caller can attribute to rows; none reported yet
+	// untouched are models whose related rows were written by a statement that tells no entity: one must be marked.
+	untouched map[*model]*RefusedError
+	refused   error        // the first refusal: the transaction must not commit, even if the caller ignored it
+	doubt     error        // a statement ran, and which rows it wrote cannot be known; its rollback ends it
+	running   int          // captured statements that have not come back
+	sealed    bool         // the flush reads the dirty set: nothing may be added to it
+	history   []formerMark // what a rollback to a savepoint takes back
+	points    []savepoint
 
-// mark is one key that the transaction touched.
-type mark struct {
-	key      string
-	pk       []byte // as instance_pk
-	row      reflect.Value
-	inserted bool            // the first thing that happened to it was an INSERT, so it was not there before
-	state    json.RawMessage // the whole row as last written, nil if only a read can tell
+	deferredRan bool            // deferred triggers
+	wrote       bool            // messages were appended
+	appended    *store.Appended // which ones, if a relay is to be handed them
 }
 
 func newSession(b *Box) *session {
-	return &session{box: b, dirty: map[*model]map[string]*mark{}, owed: map[*model]*RefusedError{}}
+	return &session{box: b, dirty: map[*model]map[string]*mark{}, owed: map[*model]*RefusedError{}, untouched: map[*model]*RefusedError{}}
 }
 
 // sessions finds the session by the transaction's private copy of the bun.DB.
@@ -105,18 +102,18 @@ func (b *Box) RunInTx(
 // In a transaction of [Box.RunInTx] the messages are appended before its commit. In any other bun.Tx they are appended
 // at once, as a state of that moment: call it last, and once per transaction, because each call draws a revision.
 func (b *Box) Saved(ctx context.Context, tx bun.Tx, rows ...any) error {
-	return b.report(ctx, tx, rows)
+	return b.report(ctx, tx, rows, touched)
 }
 
 // Deleted reports that the rows were deleted. It works like [Box.Saved]; whether a row is gone is read from the
 // database either way.
 func (b *Box) Deleted(ctx context.Context, tx bun.Tx, rows ...any) error {
-	return b.report(ctx, tx, rows)
+	return b.report(ctx, tx, rows, removed)
 }
 
 var errZeroTx = errors.New("outbox: the transaction is a zero bun.Tx: pass the one you write with")
 
-func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any) error {
+func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any, how deed) error {
 	if tx.Tx == nil {
 		return errZeroTx
 	}
@@ -129,7 +126,7 @@ func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any) error {
 		s = newSession(b)
 	}
 	for _, row := range rows {
-		if err := s.reported(row); err != nil {
+		if err := s.reported(row, how); err != nil {
 			return fmt.Errorf("outbox: %w", err)
 		}
 	}
@@ -138,86 +135,4 @@ func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any) error {
 	}
 	// Nobody tells when the caller commits; polling finds the messages.
 	return s.flush(ctx, tx)
-}
-
-func (s *session) reported(row any) error {
-	value := reflect.ValueOf(row)
-	typ := reflect.TypeOf(row)
-	for typ != nil && (typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice) {
-		typ = typ.Elem()
-	}
-	m := s.box.modelOfType(typ)
-	if m == nil {
-		return fmt.Errorf("%T is not a registered model: pass a pointer to a registered struct, or a slice of them", row)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.owed, m)
-	return eachRow(value, func(row reflect.Value) error {
-		marked, err := s.mark(m, row, false, nil)
-		if err == nil && !marked {
-			err = fmt.Errorf("a %s without primary key was reported: set the key first", m.table.TypeName)
-		}
-		return err
-	})
-}
-
-// eachRow calls fn for the struct behind value, or for each one in a slice.
-func eachRow(value reflect.Value, fn func(reflect.Value) error) error {
-	value = reflect.Indirect(value)
-	if !value.IsValid() {
-		return errors.New("a nil row was given: pass a pointer to the row")
-	}
-	if value.Kind() != reflect.Slice {
-		return fn(value)
-	}
-	for i := range value.Len() {
-		if err := eachRow(value.Index(i), fn); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the flush may send without
-// reading; the last word counts.
-func (s *session) mark(m *model, row reflect.Value, inserted bool, state json.RawMessage) (marked bool, err error) {
-	pk, key, ok, err := m.keyOf(row)
-	if err != nil || !ok {
-		return false, err
-	}
-	keys := s.dirty[m]
-	if keys == nil {
-		keys = map[string]*mark{}
-		s.dirty[m] = keys
-	}
-	if known := keys[key]; known != nil {
-		known.row, known.state = m.copyOf(row), state
-	} else {
-		keys[key] = &mark{key: key, pk: pk, row: m.copyOf(row), inserted: inserted, state: state}
-	}
-	return true, nil
-}
-
-// forgetStates makes the flush read everything: what was written before may have been undone.
-func (s *session) forgetStates() {
-	for _, marks := range s.dirty {
-		for _, d := range marks {
-			d.state = nil
-		}
-	}
-}
-
-// copyOf keeps what the flush needs of a row that a statement was given, because callers reuse their structs: the
-// primary key, and the whole row where DELETE messages are made from it.
-func (m *model) copyOf(row reflect.Value) reflect.Value {
-	kept := reflect.New(m.table.Type).Elem()
-	if m.deleteData != nil {
-		kept.Set(row)
-		return kept
-	}
-	for _, field := range m.table.PKs {
-		field.Value(kept).Set(field.Value(row))
-	}
-	return kept
 }

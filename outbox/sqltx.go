@@ -32,7 +32,7 @@ func (b *Box) Capture(ctx context.Context, tx *sql.Tx, rows ...any) error {
 	}
 	s := newSession(b)
 	for _, row := range rows {
-		if err := s.reported(row); err != nil {
+		if err := s.reported(row, touched); err != nil {
 			return fmt.Errorf("outbox: %w", err)
 		}
 	}

@@ -9,11 +9,14 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// The flush reads every changed row after the lock, which is right whatever happened to it. Where the transaction
-// itself has just written the whole row, and nothing can have changed what it wrote, the read can be saved, and with
-// it two of three round trips. This file says when that is certain. When in doubt, the flush reads.
+// The flush reads every changed row after the lock, which is right whatever happened to it. Where the transaction itself
+// has just written the whole row, the statement that records the message can compare the row with what was written
+// instead, which saves two of three round trips. A row that anything else has changed since, seen or unseen, is not equal,
+// and then the flush reads.
 
 // known is the state of a row that needs no read: the statement's own.
 func (m *model) known(row reflect.Value) json.RawMessage {
@@ -60,35 +63,50 @@ func (b *Box) canonical(event *bun.QueryEvent) *model {
 }
 
 // savesRead says that a message is made of nothing but the row, on a database that can tell whether a row is what was
-// written (PlainColumns).
+// written (PlainColumns). A row with a time of its deletion is not one of those that a SELECT finds.
 func (m *model) savesRead(db *bun.DB) bool {
-	return m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && !m.everyRevision && len(m.relations)+len(m.tracked) == 0 &&
+	return m.table.SoftDeleteField == nil && m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && !m.everyRevision && len(m.relations)+len(m.tracked) == 0 &&
 		db.Dialect().Name() == dialect.PG
 }
 
-// plainFor is how long the catalog's word is taken: a trigger that somebody adds is noticed after that.
+// plainFor is how long the catalog's word is taken on whether it is worth while to try: the recording statement itself
+// compares the rows.
 const plainFor = time.Minute
 
-// isPlain says that what is written into the model's table is what is read from it. It asks the catalog once in a while.
-func (m *model) isPlain(ctx context.Context, b *Box, tx bun.IDB) (bool, error) {
+// plainRows says how the recording statement finds the model's rows and compares them with their states. It is nil where
+// what is written into the table need not be what is read from it.
+func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*store.PlainRows, error) {
 	if p := m.plain.Load(); p != nil && time.Since(p.asked) < plainFor {
-		return p.yes, nil
+		return p.rows, nil
 	}
 	types, err := b.store.PlainColumns(ctx, tx, string(m.table.SQLName))
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	p := &plain{asked: time.Now(), yes: len(types) > 0}
+	p := &plain{asked: time.Now()}
+	yes := len(types) > 0
 	for _, field := range m.table.Fields {
-		p.yes = p.yes && exactly(field, types[field.Name]) && !field.SkipUpdate()
+		yes = yes && exactly(field, types[field.Name]) && !field.SkipUpdate()
+	}
+	if yes {
+		p.rows = store.NewPlainRows(string(m.table.SQLName), sqlNames(m.table.PKs), sqlNames(m.table.Fields), types)
 	}
 	m.plain.Store(p)
-	return p.yes, nil
+	b.toPrepare.Store(true)
+	return p.rows, nil
+}
+
+func sqlNames(fields []*schema.Field) []string {
+	names := make([]string, len(fields))
+	for i, field := range fields {
+		names[i] = string(field.SQLName)
+	}
+	return names
 }
 
 type plain struct {
 	asked time.Time
-	yes   bool
+	rows  *store.PlainRows
 }
 
 // exactly says that a column of the SQL type returns just what the field wrote. A numeric rounds, a char pads, a jsonb

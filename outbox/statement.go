@@ -7,8 +7,9 @@ import (
 
 // write is one table that a statement changes.
 type write struct {
-	verb  string
-	table string
+	verb   string
+	schema string
+	table  string
 }
 
 // token is a piece of SQL. A word is upper case; a quoted identifier keeps its letters.
@@ -72,7 +73,7 @@ func startsWrite(prev, t token) bool {
 // collector reads the table names between a verb and the word that ends them.
 type collector struct {
 	verb  string
-	names []string
+	names []write
 	off   bool // it was a function or an export after all
 }
 
@@ -83,13 +84,14 @@ func (c *collector) take(prev, t token) (done bool) {
 		c.off = c.off || (t.text == "(" && prev.is(c.verb))
 		return t.text == "(" || t.text == ")" || t.text == ";"
 	case prev.text == "." && len(c.names) > 0:
-		c.names[len(c.names)-1] = t.text // schema.table
+		last := &c.names[len(c.names)-1]
+		last.schema, last.table = last.table, t.text
 	case endsNames[t.text] && !t.quoted:
 		c.off = c.off || (c.verb == "COPY" && t.text == "TO")
 		return t.text != "FROM" || c.verb != "DELETE"
 	case beforeName[t.text] && !t.quoted:
 	case prev.text == "," || prev.is(c.verb) || prev.is("FROM") || beforeName[prev.text] && !prev.quoted:
-		c.names = append(c.names, t.text) // any other name is an alias
+		c.names = append(c.names, write{verb: c.verb, table: t.text}) // any other name is an alias
 	}
 	return false
 }
@@ -98,10 +100,7 @@ func (c *collector) finish(found []write) []write {
 	if c == nil || c.off {
 		return found
 	}
-	for _, name := range c.names {
-		found = append(found, write{c.verb, name})
-	}
-	return found
+	return append(found, c.names...)
 }
 
 func wordSet(words string) map[string]bool {
@@ -117,14 +116,17 @@ var (
 	beforeName = wordSet("INTO ONLY TABLE OR IGNORE ROLLBACK ABORT FAIL REPLACE LOW_PRIORITY HIGH_PRIORITY DELAYED QUICK JOIN")
 )
 
-// assigned lists the columns that the SET clause of a single UPDATE assigns.
+// assigned lists the columns that the SET clause of a single UPDATE, or of ON CONFLICT, assigns: one by one, or several in
+// parentheses.
 func assigned(tokens iter.Seq[token]) []string {
-	var columns []string
+	var columns, list []string
 	var prev token
-	depth, inSet := 0, false
+	depth, inSet, inList := 0, false, false
 	for t := range tokens {
 		switch {
 		case t.text == "(" && !t.quoted:
+			inList = inSet && depth == 0 && (prev.is("SET") || prev.is(","))
+			list = nil
 			depth++
 		case t.text == ")" && !t.quoted:
 			depth--
@@ -132,6 +134,10 @@ func assigned(tokens iter.Seq[token]) []string {
 			inSet = true
 		case inSet && depth == 0 && (t.is("WHERE") || t.is("FROM") || t.is("RETURNING")):
 			return columns
+		case inList && depth == 1 && t.name:
+			list = append(list, t.text)
+		case inSet && depth == 0 && t.is("=") && prev.text == ")" && inList:
+			columns, inList = append(columns, list...), false
 		case inSet && depth == 0 && t.is("=") && prev.name:
 			columns = append(columns, prev.text)
 		}

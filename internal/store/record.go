@@ -22,57 +22,74 @@ type Entity struct {
 	Data    json.RawMessage
 }
 
-// Record is Lock, Settle and Append in one for saved entities of one model whose state is known before the lock: the
+// Record is Lock, Settle and Append in one for saved entities of one model whose state is believed to be known: the
 // transaction wrote the whole row and holds its lock, and nothing else belongs to the entity. common holds what their
-// messages share: model, meta, headers and correlation id; they are SAVEs.
+// messages share: model, meta, headers and correlation id; they are SAVEs. It records nothing, and returns false, where a
+// row is not what its state says.
 //
 // On PostgreSQL it is one statement instead of three and a read. In one statement the ledger's lock comes too late for
-// reading (the snapshot is older), which is why only known states may take this way.
-func (s *Store) Record(ctx context.Context, tx bun.IDB, common Message, entities []Entity, to *Appended) error {
+// reading rows that others may change (the snapshot is older), which is why only rows that the transaction itself wrote
+// may take this way. Their comparison is in the statement, so nothing can come in between but a deferred trigger; where
+// the database has one, nothing is recorded.
+//
+// rows may be nil for states that are certain.
+func (s *Store) Record(
+	ctx context.Context, tx bun.IDB, common Message, entities []Entity, rows *PlainRows, to *Appended,
+) (recorded bool, err error) {
 	slices.SortFunc(entities, func(a, b Entity) int { return strings.Compare(a.Key, b.Key) }) // the one lock order
 	record := s.recordInSteps
 	if s.dialect.recordsInFunction() {
 		record = s.recordInFunction
 	}
 	size := func(e Entity) int { return 60 + 2*len(e.Key) + 2*sizeQuoted(e.Data) }
-	for chunk := range chunkBySize(entities, size, s.dialect.maxStatement()) {
-		if err := record(ctx, tx, common, chunk, to); err != nil {
+	chunks := slices.Collect(chunkBySize(entities, size, s.dialect.maxStatement()))
+	if len(chunks) > 1 && rows != nil {
+		return false, nil // the second might be refused when the first is recorded
+	}
+	for _, chunk := range chunks {
+		recorded, err := record(ctx, tx, common, chunk, rows, to)
+		if err != nil {
 			err = s.renumbered(err)
-			return fmt.Errorf("record %d entities in the outbox: %w", len(entities), err)
+			return false, fmt.Errorf("record %d entities in the outbox: %w", len(entities), err)
+		}
+		if !recorded {
+			return false, nil
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // recordInFunction calls the functions that the migrations made. One entity is by far the most frequent case, and arrays
 // of one cost a quarter more.
 func (s *Store) recordInFunction(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, to *Appended,
-) error {
+	ctx context.Context, tx bun.IDB, common Message, entities []Entity, rows *PlainRows, to *Appended,
+) (bool, error) {
 	headers, err := headersJSON(common.Headers)
 	if err != nil {
-		return err
+		return false, err
 	}
 	lanes, err := s.numbering(ctx, tx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	shared := []any{orNull(string(common.Meta)), headers, orNull(common.CorrelationID)}
-	call := func(e Entity) []any {
-		args := []any{s.table("outbox_record"), lanes.of(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK), string(e.Data)}
-		return append(args, shared...)
+	before := func(e Entity) []any {
+		return []any{lanes.of(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK)}
 	}
-	if stmt := s.prepared.Load(); stmt != nil && len(entities) == 1 {
+	if stmt := s.preparedFor(rows); stmt != nil && len(entities) == 1 {
 		if own, ok := tx.(bun.Tx); ok {
-			return recordPrepared(ctx, own.StmtContext(ctx, stmt), common, entities[0], lanes, call, to)
+			args := append(append(before(entities[0]), string(entities[0].Data)), shared...)
+			return recordPrepared(ctx, own.StmtContext(ctx, stmt), args, common, entities[0], lanes, to)
 		}
 	}
 	if to.wants(len(entities)) {
-		return s.recordOffered(ctx, tx, common, entities, lanes, call, to)
+		return s.recordOffered(ctx, tx, common, entities, rows, lanes, before, shared, to)
 	}
 	if len(entities) == 1 {
-		_, err = tx.ExecContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?)", call(entities[0])...)
-		return err
+		args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), shared...)
+		args = append(args, string(entities[0].Data), bun.Safe(rows.same("d.data")))
+		return returnsRow(tx.QueryContext(ctx, `SELECT ?(?, ?, ?, ?, ?, d.data::json, ?, ?, ?)
+			FROM (SELECT ?::text AS data) AS d WHERE ?`, args...))
 	}
 	var laneOf, keys, existed, pks, data Array
 	for _, e := range entities {
@@ -82,67 +99,102 @@ func (s *Store) recordInFunction(
 		pks.Add(string(e.PK))
 		data.Add(string(e.Data))
 	}
-	args := []any{
-		s.table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal(), data.Literal(),
+	args := []any{s.table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal()}
+	args = append(append(args, shared...), data.Literal(), bun.Safe(rows.allSame("d.data", len(entities))))
+	return returnsRow(tx.QueryContext(ctx, `SELECT ?(?, ?, ?, ?, ?, d.data, ?, ?, ?)
+		FROM (SELECT ?::text[] AS data) AS d WHERE ?`, args...))
+}
+
+// returnsRow says whether a query returned a row: drivers do not agree on how many a SELECT affected.
+func returnsRow(rows *sql.Rows, err error) (bool, error) {
+	if err != nil {
+		return false, err
 	}
-	_, err = tx.ExecContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?)", append(args, shared...)...)
-	return err
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	found := rows.Next()
+	for rows.Next() {
+		continue
+	}
+	return found, rows.Err()
 }
 
 // recordOffered records a few entities and learns what was drawn for them. The parts of a UNION ALL run one after the other.
 // What the function draws is read as one value: as the columns of a table that it makes, it would cost a fifth more.
 func (s *Store) recordOffered(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, lanes numbering, call func(Entity) []any, to *Appended,
-) error {
-	var parts []string
-	var args []any
-	for i, e := range entities {
-		parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, ?, ?, ?, ?)::text")
-		args = append(args, call(e)...)
+	ctx context.Context, tx bun.IDB, common Message, entities []Entity, plain *PlainRows, lanes numbering,
+	before func(Entity) []any, shared []any, to *Appended,
+) (recorded bool, err error) {
+	var data Array
+	for _, e := range entities {
+		data.Add(string(e.Data))
 	}
-	rows, err := tx.QueryContext(ctx, strings.Join(parts, " UNION ALL "), args...)
+	query := "SELECT 0, ?(?, ?, ?, ?, ?, d.data::json, ?, ?, ?)::text FROM (SELECT ?::text AS data) AS d WHERE ?"
+	args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), shared...)
+	args = append(args, string(entities[0].Data), bun.Safe(plain.same("d.data")))
+	if len(entities) > 1 { // all or none
+		var parts []string
+		args = []any{data.Literal(), bun.Safe(plain.allSame("d.data", len(entities)))}
+		for i, e := range entities {
+			parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, (d.data)["+strconv.Itoa(i+1)+"]::json, ?, ?, ?)::text FROM d")
+			args = append(append(append(args, s.table("outbox_record")), before(e)...), shared...)
+		}
+		query = "WITH d AS MATERIALIZED (SELECT data FROM (SELECT ?::text[] AS data) AS d WHERE ?) " + strings.Join(parts, " UNION ALL ")
+	}
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	for rows.Next() {
 		var i int
 		var drawn string
 		if err := rows.Scan(&i, &drawn); err != nil {
-			return err
+			return false, err
 		}
 		to.addRecorded(common, entities[i], lanes, drawn)
+		recorded = true
 	}
-	return rows.Err()
+	return recorded, rows.Err()
 }
 
-// Prepare makes Record keep the statement for one entity prepared on each connection, in transactions of bun. Otherwise
-// reading and planning it is half of what it costs. It takes a connection of the pool, so no transaction may wait for it.
-func (s *Store) Prepare(ctx context.Context) error {
-	if !s.dialect.recordsInFunction() {
+// Prepare makes Record keep the statement for one entity of these rows prepared on each connection, in transactions of
+// bun. Otherwise reading and planning it is half of what it costs. It takes a connection of the pool, so no transaction may
+// wait for it. It is safe for concurrent use.
+func (s *Store) Prepare(ctx context.Context, rows *PlainRows) error {
+	if !s.dialect.recordsInFunction() || s.preparedFor(rows) != nil {
 		return nil
 	}
-	stmt, err := s.db.DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, $6, $7, $8, $9)::text", s.table("outbox_record")))
+	stmt, err := s.db.DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, d.data::json, $7, $8, $9)::text "+
+		"FROM (SELECT $6::text AS data) AS d WHERE %s", s.table("outbox_record"), rows.same("d.data")))
 	if err != nil {
 		return fmt.Errorf("prepare outbox_record: %w (behind a proxy that pools transactions leave Config.Prepare off)", err)
 	}
-	if !s.prepared.CompareAndSwap(nil, stmt) { // another transaction was first
+	if _, first := s.prepared.LoadOrStore(rows.text(), stmt); first { // another transaction was first
 		defer func() { _ = stmt.Close() }() // the server forgets it with the connection at the latest
 	}
 	return nil
 }
 
-func recordPrepared(
-	ctx context.Context, stmt *sql.Stmt, common Message, e Entity, lanes numbering, call func(Entity) []any, to *Appended,
-) error {
-	var drawn string
-	if err := stmt.QueryRowContext(ctx, call(e)[1:]...).Scan(&drawn); err != nil {
-		return err
-	}
-	if to.wants(1) {
-		to.addRecorded(common, e, lanes, drawn)
+// preparedFor is the statement that Prepare made for rows, nil if there is none.
+func (s *Store) preparedFor(rows *PlainRows) *sql.Stmt {
+	if stmt, found := s.prepared.Load(rows.text()); found {
+		return stmt.(*sql.Stmt) //nolint:forcetypeassert // nothing else is stored
 	}
 	return nil
+}
+
+func recordPrepared(
+	ctx context.Context, stmt *sql.Stmt, args []any, common Message, e Entity, lanes numbering, to *Appended,
+) (bool, error) {
+	var drawn string
+	err := stmt.QueryRowContext(ctx, args...).Scan(&drawn)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err == nil && to.wants(1) {
+		to.addRecorded(common, e, lanes, drawn)
+	}
+	return err == nil, err
 }
 
 // addRecorded takes in the message of an entity that was recorded. What was drawn for it stands in the database either way,
@@ -186,16 +238,21 @@ func parseTime(text string) (time.Time, error) {
 	return at.UTC(), err
 }
 
+// recordInSteps is Record where the states are certain: no database without the function compares rows.
 func (s *Store) recordInSteps(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, to *Appended,
-) error {
+	ctx context.Context, tx bun.IDB, common Message, entities []Entity, rows *PlainRows, to *Appended,
+) (recorded bool, err error) {
+	if rows != nil {
+		return false, nil
+	}
+
 	changes := make([]Change, len(entities))
 	for i, e := range entities {
 		changes[i] = Change{Key{common.Model, e.Key}, e.Existed}
 	}
 	revisions, err := s.Lock(ctx, tx, changes)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var done Settlement
 	messages := make([]Message, len(entities))
@@ -210,7 +267,7 @@ func (s *Store) recordInSteps(
 		}
 	}
 	if err := s.Settle(ctx, tx, done); err != nil {
-		return err
+		return false, err
 	}
-	return s.Append(ctx, tx, messages, to)
+	return true, s.Append(ctx, tx, messages, to)
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,7 @@ type Store struct {
 	names   Names
 	cached  atomic.Pointer[numbering]
 
-	prepared atomic.Pointer[sql.Stmt] // of outbox_record; nil without Prepare
+	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -190,6 +191,14 @@ type sqlDialect interface {
 	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
+	// runDeferred is the statement of RunDeferred, or empty.
+	runDeferred() string
+	// traits is the query of Traits.
+	traits(table string) (query string, args []any)
+	// lastInserted is the condition of LastInserted.
+	lastInserted(table, column, sqlColumn string) string
+	// kin is the query of Kin.
+	kin(table string) (query string, args []any)
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
 	// busy says that the database could not be opened because others were opening it; err may be nil.

@@ -58,7 +58,7 @@ type outboxSuite struct{ *store.Store }
 // prepared runs a test with a statement that stays prepared, prepared twice as by two transactions at once.
 func prepared(test func(*testing.T, outboxSuite)) func(*testing.T, outboxSuite) {
 	return func(t *testing.T, s outboxSuite) {
-		require.NoError(t, errors.Join(s.Prepare(t.Context()), s.Prepare(t.Context())))
+		require.NoError(t, errors.Join(s.Prepare(t.Context(), nil), s.Prepare(t.Context(), nil)))
 		test(t, s)
 	}
 }
@@ -113,12 +113,12 @@ func startsAtOne(t *testing.T, s outboxSuite) {
 		})
 	}
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
-		return s.Record(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
+		return s.recordCertain(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
 			{Key: "recorded", PK: json.RawMessage(`"recorded"`), Data: json.RawMessage(`{}`), Existed: true},
 		}, nil)
 	})
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error {
-		return s.Record(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
+		return s.recordCertain(ctx, tx, store.Message{Model: "order", Signal: "SAVE"}, []store.Entity{
 			{Key: "recorded too", PK: json.RawMessage(`1`), Data: json.RawMessage(`{}`), Existed: true},
 			{Key: "recorded new", PK: json.RawMessage(`2`), Data: json.RawMessage(`{}`)},
 		}, nil)
@@ -299,7 +299,7 @@ func records(t *testing.T, s outboxSuite) {
 			m := message(text, 0)
 			entities[i] = store.Entity{Key: m.Key, PK: m.PK, Data: m.Data}
 		}
-		s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Record(ctx, tx, common, entities, nil) })
+		s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.recordCertain(ctx, tx, common, entities, nil) })
 		all := s.unsent(t)
 		return all[len(all)-len(texts):]
 	}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/uptrace/bun"
+)
+
+// Traits are what a user's table does with the rows that a statement writes.
+type Traits struct {
+	// Reroutes says that rows may be written although the database counts none: a rule, a view, or a trigger that puts
+	// them elsewhere.
+	Reroutes bool
+	// ChangesKeys says that an INSERT may store a row under another key than it names.
+	ChangesKeys bool
+}
+
+// Traits reads them from the catalog. table is the quoted name, as it stands in a statement.
+func (s *Store) Traits(ctx context.Context, tx bun.IDB, table string) (Traits, error) {
+	var t Traits
+	query, args := s.dialect.traits(table)
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&t.Reroutes, &t.ChangesKeys); err != nil {
+		return t, fmt.Errorf("ask the catalog what writes %s: %w", table, err)
+	}
+	return t, nil
+}
+
+// LastInserted is a condition for the row that the last INSERT of the transaction made, if it made one and the database
+// drew its key; column is its key, sqlColumn as quoted. It finds nothing where the catalog does not say so.
+func (s *Store) LastInserted(table, column, sqlColumn string) string {
+	return s.dialect.lastInserted(table, column, sqlColumn)
+}
+
+// Kin is a relation through which rows of another one can be written.
+type Kin struct{ Schema, Name string }
+
+// Kin lists the partitions, the parents and children by inheritance, and the views of a table, at any distance; of a view
+// also the tables behind it.
+func (s *Store) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, error) {
+	query, args := s.dialect.kin(table)
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("ask the catalog for partitions and views of %s: %w", table, err)
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	var all []Kin
+	for rows.Next() {
+		var k Kin
+		if err := rows.Scan(&k.Schema, &k.Name); err != nil {
+			return nil, fmt.Errorf("ask the catalog for partitions and views of %s: %w", table, err)
+		}
+		all = append(all, k)
+	}
+	return all, rows.Err()
+}
+
+func (postgres) runDeferred() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
+func (mysql) runDeferred() string    { return "" }
+func (sqlite) runDeferred() string   { return "" }
+
+// In tgtype 2 is BEFORE, 4 INSERT, 64 INSTEAD OF. A table that is not there has no traits: its statements fail.
+func (postgres) traits(table string) (query string, args []any) {
+	return `
+		SELECT coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 66 <> 0), false),
+			coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 4 <> 0), false)
+		FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+		WHERE c.oid = to_regclass(?)`, []any{table}
+}
+
+func (postgres) lastInserted(table, column, sqlColumn string) string {
+	return sqlColumn + ` = (
+		SELECT currval(pg_get_serial_sequence('` + quoteText(table) + `', '` + quoteText(column) + `'))
+		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+		WHERE a.attrelid = to_regclass('` + quoteText(table) + `') AND a.attname = '` + quoteText(column) + `'
+			AND (a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%')
+			AND pg_get_serial_sequence('` + quoteText(table) + `', '` + quoteText(column) + `') IS NOT NULL
+			AND NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal))`
+}
+
+// kin walks inheritance and the rules of views in both directions. System schemas have no rows of users.
+func (postgres) kin(table string) (query string, args []any) {
+	return `
+		WITH RECURSIVE step(from_oid, to_oid) AS (
+			SELECT inhparent, inhrelid FROM pg_inherits UNION SELECT inhrelid, inhparent FROM pg_inherits
+			UNION SELECT d.refobjid, r.ev_class FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+				AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
+			UNION SELECT r.ev_class, d.refobjid FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+				AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
+		), kin(oid) AS (
+			SELECT to_regclass(?)::oid UNION SELECT s.to_oid FROM kin JOIN step s ON s.from_oid = kin.oid
+		)
+		SELECT n.nspname, c.relname FROM kin JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid <> to_regclass(?) AND n.nspname NOT IN ('pg_catalog', 'information_schema')`, []any{table, table}
+}
+
+// quoteText makes a text safe inside of a literal.
+func quoteText(text string) string { return strings.ReplaceAll(text, "'", "''") }
+
+// bareName splits a quoted, perhaps qualified name.
+func bareName(table, quote string) (schema, name string) {
+	name = strings.ReplaceAll(table, quote, "")
+	if before, after, found := strings.Cut(name, "."); found {
+		return before, after
+	}
+	return "", name
+}
+
+// traits: a trigger of MariaDB cannot put a row elsewhere, but BEFORE INSERT can change its key.
+func (mysql) traits(table string) (query string, args []any) {
+	schema, name := bareName(table, "`")
+	return `
+		SELECT FALSE, EXISTS (SELECT 1 FROM information_schema.triggers WHERE event_object_schema = coalesce(nullif(?, ''), database())
+			AND event_object_table = ? AND event_manipulation = 'INSERT' AND action_timing = 'BEFORE')`, []any{schema, name}
+}
+
+func (mysql) lastInserted(table, column, sqlColumn string) string {
+	schema, name := bareName(table, "`")
+	return sqlColumn + ` = (SELECT LAST_INSERT_ID() FROM information_schema.columns
+		WHERE table_schema = coalesce(nullif('` + quoteText(schema) + `', ''), database()) AND table_name = '` + quoteText(name) + `'
+			AND column_name = '` + quoteText(column) + `' AND extra LIKE '%auto_increment%')`
+}
+
+func (mysql) kin(table string) (query string, args []any) {
+	schema, name := bareName(table, "`")
+	return `
+		SELECT '', v.table_name FROM information_schema.views v
+		WHERE v.table_schema = coalesce(nullif(?, ''), database()) AND v.view_definition LIKE concat('%', ?, '%')
+		UNION SELECT '', t.table_name FROM information_schema.views v JOIN information_schema.tables t ON t.table_schema = v.table_schema
+			AND t.table_name <> v.table_name AND v.view_definition LIKE concat('%', '` + "`" + `', t.table_name, '` + "`" + `', '%')
+		WHERE v.table_schema = coalesce(nullif(?, ''), database()) AND v.table_name = ?`,
+		[]any{schema, "`" + name + "`", schema, name}
+}
+
+// traits: only a view has its rows elsewhere, and no trigger changes what an INSERT stores; an AFTER trigger may update it.
+func (sqlite) traits(table string) (query string, args []any) {
+	_, name := bareName(table, `"`)
+	return `
+		SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'view' AND lower(name) = lower(?)),
+			EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?))`, []any{name, name}
+}
+
+func (sqlite) lastInserted(string, string, string) string { return "rowid = last_insert_rowid()" }
+
+func (sqlite) kin(table string) (query string, args []any) {
+	_, name := bareName(table, `"`)
+	return `
+		SELECT '', name FROM sqlite_master WHERE type = 'view' AND lower(name) <> lower(?) AND instr(lower(sql), lower(?)) > 0
+		UNION SELECT '', t.name FROM sqlite_master AS v JOIN sqlite_master AS t ON t.type = 'table' AND instr(lower(v.sql), lower(t.name)) > 0
+		WHERE v.type = 'view' AND lower(v.name) = lower(?)`, []any{name, name, name}
+}

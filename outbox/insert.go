@@ -1,0 +1,314 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+)
+
+// insertion is what the text of an INSERT says of the keys of its rows.
+type insertion struct {
+	conflict onConflict
+	literal  []bool // per row: the key is in the text, as its model has it
+	returned bool   // RETURNING gives the key columns as they are stored
+	meets    bool   // a row of a key in the text was there before, and a trigger may have changed the new one's
+}
+
+// onConflict is what an INSERT does with a row that is there already. Only the first leaves no doubt that its rows are
+// new.
+type onConflict int
+
+const (
+	conflictFails onConflict = iota
+	conflictSkips
+	conflictUpdates
+)
+
+// insertion reads an INSERT as bun writes it, or says why that cannot be.
+func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*insertion, string) {
+	in := &insertion{conflict: conflictOf(event), literal: make([]bool, len(rows))}
+	columns, values, rest := insertParts(event.Query, backslashEscapes(event))
+	if columns == nil {
+		return nil, "its text is not INSERT … (columns) VALUES (…), as bun writes it"
+	}
+	at := make([]int, len(m.table.PKs)) // of the key columns in the list, -1 for one that is left out
+	for i, pk := range m.table.PKs {
+		at[i] = slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, pk.Name) })
+	}
+	n := 0
+	for row := range values {
+		if n == len(rows) {
+			return nil, "it has more rows than its model"
+		}
+		in.literal[n] = len(row) == len(columns)
+		for i, pk := range m.table.PKs {
+			in.literal[n] = in.literal[n] && at[i] >= 0 && !isDrawn(pk, rows[n]) &&
+				row[at[i]] == string(pk.AppendValue(event.DB.QueryGen(), nil, rows[n]))
+		}
+		n++
+	}
+	tail := rest()
+	if n != len(rows) || tail == unreadable {
+		return nil, "its VALUES cannot be read: a comment or a quote in an expression hides them"
+	}
+	in.returned = returnsKey(lex(tail, backslashEscapes(event)), m.table.PKs)
+	if !in.returned && in.conflict == conflictFails && len(rows) > 1 && slices.Contains(in.literal, false) {
+		return nil, "the database draws keys of several rows, and RETURNING does not bring them all back: " +
+			"leave RETURNING to bun, or name the key columns in it"
+	}
+	return in, ""
+}
+
+// isDrawn says that bun leaves the key column of a row to the database.
+func isDrawn(pk *schema.Field, row reflect.Value) bool {
+	return pk.HasZeroValue(row) && (pk.NullZero || pk.SQLDefault != "") || pk.IsPtr && pk.HasNilValue(row)
+}
+
+func backslashEscapes(event *bun.QueryEvent) bool { return event.DB.Dialect().Name() == dialect.MySQL }
+
+// unreadable is the rest of a text whose values cannot be told apart.
+const unreadable = "\x00"
+
+// insertParts splits INSERT INTO t (columns) VALUES (…), (…) rest. The values are read as they are asked for; rest is
+// what follows them, once they were.
+func insertParts(query string, backslash bool) (columns []string, values iter.Seq[[]string], rest func() string) {
+	const marker = ") VALUES ("
+	query = query[afterComments(query):]
+	open := strings.Index(query, " (")
+	end := strings.Index(query, marker)
+	if open < 0 || end < open {
+		return nil, nil, nil
+	}
+	for name := range strings.SplitSeq(query[open+2:end], ", ") {
+		columns = append(columns, strings.Trim(name, "\"`"))
+	}
+	pos := end + len(marker)
+	failed := false
+	values = func(yield func([]string) bool) {
+		for more := true; more; {
+			var row []string
+			row, pos, more = valueRow(query, pos, backslash)
+			if row == nil {
+				failed = true
+				return
+			}
+			if !yield(row) {
+				return
+			}
+		}
+	}
+	return columns, values, func() string {
+		if failed {
+			return unreadable
+		}
+		return query[pos:]
+	}
+}
+
+// afterComments is where a text begins behind the comments that bun puts before it.
+func afterComments(query string) int {
+	at := 0
+	for strings.HasPrefix(query[at:], "/*") {
+		at = endAt(query, at+2, "*/")
+		at += len(query[at:]) - len(strings.TrimLeft(query[at:], " "))
+	}
+	return at
+}
+
+// valueRow reads the values of one row from behind its parenthesis, and says where the next row, if there are more, or
+// else the rest begins. It returns nil where it cannot.
+func valueRow(query string, at int, backslash bool) (row []string, next int, more bool) {
+	depth, start := 0, at
+	for i := at; i < len(query); {
+		switch c := query[i]; {
+		case c == '\'':
+			i = quotedEnd(query, i, backslash || i > 0 && (query[i-1] == 'E' || query[i-1] == 'e'))
+			continue
+		case c == '"' || c == '`':
+			i = quotedEnd(query, i, false)
+			continue
+		case strings.HasPrefix(query[i:], "--"), strings.HasPrefix(query[i:], "/*"), c == '#' && backslash, c == ';',
+			c == '$' && dollarTag(query[i:]) != "":
+			return nil, 0, false
+		case c == '(' || c == '[':
+			depth++
+		case c == ',' && depth == 0:
+			row = append(row, strings.TrimSpace(query[start:i]))
+			start = i + 1
+		case (c == ')' || c == ']') && depth > 0:
+			depth--
+		case c == ')':
+			row = append(row, strings.TrimSpace(query[start:i]))
+			if strings.HasPrefix(query[i:], "), (") {
+				return row, i + len("), ("), true
+			}
+			return row, i + 1, false
+		}
+		i++
+	}
+	return nil, 0, false
+}
+
+// returnsKey says that RETURNING names all key columns, or *, and that nothing else in it may bring a value under the
+// name of one: an expression that mentions it, or calls itself so.
+func returnsKey(tokens iter.Seq[token], pks []*schema.Field) bool {
+	var items [][]token
+	in := false
+	depth := 0
+	for t := range tokens {
+		switch {
+		case !in:
+			in = t.is("RETURNING")
+			if in {
+				items = [][]token{nil}
+			}
+			continue
+		case t.text == "(" && !t.quoted:
+			depth++
+		case t.text == ")" && !t.quoted:
+			depth--
+		case t.text == "," && !t.quoted && depth == 0:
+			items = append(items, nil)
+			continue
+		}
+		items[len(items)-1] = append(items[len(items)-1], t)
+	}
+	found := map[string]bool{}
+	for _, item := range items {
+		name, plain := plainColumn(item)
+		for _, pk := range pks {
+			switch {
+			case plain && (name == "*" || strings.EqualFold(name, pk.Name)):
+				found[pk.Name] = true
+			case !plain && slices.ContainsFunc(item, func(t token) bool { return strings.EqualFold(t.text, pk.Name) }):
+				return false
+			}
+		}
+	}
+	return in && len(found) == len(pks)
+}
+
+// plainColumn is the name of an item that is a column, t.column or *.
+func plainColumn(item []token) (string, bool) {
+	if len(item) == 3 && item[0].name && item[1].text == "." {
+		item = item[2:]
+	}
+	if len(item) != 1 || !item[0].name && item[0].text != "*" {
+		return "", false
+	}
+	return item[0].text, true
+}
+
+// meets notes whether rows of the keys in the text are there already, where a trigger may give a row another key than
+// its INSERT says: if that then succeeds, the flush would take the old row for the new one.
+func (s *session) meets(ctx context.Context, c *captured) error {
+	in := c.insert
+	if in.returned || in.conflict != conflictFails || !slices.Contains(in.literal, true) {
+		return nil
+	}
+	traits, err := c.model.traits(ctx, s.box, s.quiet())
+	if err != nil || !traits.ChangesKeys {
+		return err
+	}
+	var named []reflect.Value
+	for i, row := range c.rows {
+		if in.literal[i] {
+			named = append(named, row)
+		}
+	}
+	there, err := c.model.stored(ctx, s.quiet(), named)
+	in.meets = len(there) > 0
+	return err
+}
+
+// insertedRows lists the rows of an INSERT that inserted some: as many as the database did, or an error.
+func (s *session) insertedRows(
+	ctx context.Context, event *bun.QueryEvent, c *captured, e effect,
+) ([]touchedRow, error) {
+	m, in := c.model, c.insert
+	n := len(c.rows)
+	if in.meets {
+		return nil, unseen("INSERT", m.table.Name, "a trigger gave its row another key than it names: "+
+			"add Returning with the key columns")
+	}
+	how := touched
+	switch {
+	case in.conflict == conflictFails, in.conflict == conflictSkips && e.affected == int64(n) && !in.returned:
+		how = created
+	case in.conflict == conflictUpdates && e.affected >= int64(n):
+		how = written
+	}
+	after := m.filled(event, c, n)
+	var rows []touchedRow
+	for i, row := range c.rows {
+		switch {
+		case after != nil && after[i].IsValid():
+			row = after[i]
+		case !in.literal[i]:
+			continue
+		}
+		rows = append(rows, touchedRow{model: m, row: row, how: how})
+	}
+	if in.conflict != conflictFails && after == nil && in.returned { // rows came back, of which is not known
+		for _, row := range m.returnedKeys(event) {
+			rows = append(rows, touchedRow{model: m, row: row, how: touched})
+		}
+	}
+	if want := e.affected; len(rows) >= n || want >= 0 && int64(len(rows)) >= want && in.conflict != conflictFails {
+		return rows, nil
+	}
+	if n == 1 {
+		row, err := m.lastInserted(ctx, s.quiet(), s.box.store)
+		if err != nil {
+			return rows, err
+		}
+		if row.IsValid() {
+			return append(rows, touchedRow{model: m, row: row, how: how}), nil
+		}
+	}
+	return rows, unseen("INSERT", m.table.Name, fmt.Sprintf("it inserted rows whose keys the database drew, and did not bring "+
+		"them back into its model (%d of %d are known): leave RETURNING to bun and scan into the model", len(rows), n))
+}
+
+// filled are the rows of the model after the statement, as far as RETURNING wrote their keys: it may have gone into
+// another variable. It is nil where rows cannot be told from each other.
+func (m *model) filled(event *bun.QueryEvent, c *captured, n int) []reflect.Value {
+	if !c.insert.returned || c.insert.conflict != conflictFails {
+		return nil
+	}
+	rows := make([]reflect.Value, 0, n)
+	_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
+		rows = append(rows, m.copyOf(row))
+		return nil
+	})
+	if len(rows) != n {
+		return nil
+	}
+	for i, row := range rows {
+		_, key, ok, err := m.keyOf(row)
+		_, before, known, _ := m.keyOf(c.rows[i])
+		if err != nil || !ok || !c.insert.literal[i] && known && key == before {
+			rows[i] = reflect.Value{}
+		}
+	}
+	return rows
+}
+
+// returnedKeys are the rows of the model that have a key after the statement.
+func (m *model) returnedKeys(event *bun.QueryEvent) []reflect.Value {
+	var rows []reflect.Value
+	_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
+		if _, _, ok, err := m.keyOf(row); ok && err == nil {
+			rows = append(rows, m.copyOf(row))
+		}
+		return nil
+	})
+	return rows
+}

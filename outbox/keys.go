@@ -1,0 +1,94 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// exactKeys says that a key which the database finds has just the value that it was asked for. Texts and times do not:
+// a collation, an upper-case uuid, a padded char(8) or a date with a clock are equal to what is stored otherwise.
+func (m *model) exactKeys() bool {
+	for _, pk := range m.table.PKs {
+		if kind := pk.IndirectType.Kind(); kind < reflect.Bool || kind > reflect.Uint64 {
+			return false
+		}
+	}
+	return true
+}
+
+// stored reads the keys of the rows that the database finds by the given ones, as it stores them.
+func (m *model) stored(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]reflect.Value, error) {
+	var found []reflect.Value
+	for chunk := range slices.Chunk(rows, flushBatch) {
+		keys := make([]bun.TupleValues, len(chunk))
+		for i, row := range chunk {
+			keys[i] = bun.Tuple(keyValues(m.table, row))
+		}
+		read, err := m.keysWhere(ctx, tx, "(?) IN (?)", keyColumns(m.table), bun.List(keys))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, read...)
+	}
+	return found, nil
+}
+
+// keysWhere reads the keys of the rows that a condition finds, also those that are deleted softly.
+func (m *model) keysWhere(ctx context.Context, tx bun.IDB, condition string, args ...any) ([]reflect.Value, error) {
+	rows := reflect.New(reflect.SliceOf(m.table.Type))
+	query := tx.NewSelect().Model(rows.Interface()).ColumnExpr("?", keyColumns(m.table)).Where(condition, args...)
+	if m.table.SoftDeleteField != nil {
+		query = query.WhereAllWithDeleted()
+	}
+	if err := current(query).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read keys of %s: %w", m.table.Name, err)
+	}
+	found := make([]reflect.Value, rows.Elem().Len())
+	for i := range found {
+		found[i] = rows.Elem().Index(i)
+	}
+	return found, nil
+}
+
+// lastInserted reads the key that the database drew for the one row of the last statement. It is invalid where the
+// catalog does not say that the database draws that key, and nothing else in the statement could have drawn another.
+func (m *model) lastInserted(ctx context.Context, tx bun.IDB, s *store.Store) (reflect.Value, error) {
+	if len(m.table.PKs) != 1 {
+		return reflect.Value{}, nil
+	}
+	pk := m.table.PKs[0]
+	condition := s.LastInserted(string(m.table.SQLName), pk.Name, string(pk.SQLName))
+	found, err := m.keysWhere(ctx, tx, "?", bun.Safe(condition))
+	if err != nil || len(found) != 1 {
+		return reflect.Value{}, err
+	}
+	return found[0], nil
+}
+
+// traitsFor is how long the catalog's word on a table is taken where only an oddity hangs on it.
+const traitsFor = time.Minute
+
+// traits asks the catalog once in a while what else writes the model's table.
+func (m *model) traits(ctx context.Context, b *Box, tx bun.IDB) (store.Traits, error) {
+	if t := m.asked.Load(); t != nil && time.Since(t.at) < traitsFor {
+		return t.Traits, nil
+	}
+	traits, err := b.store.Traits(ctx, tx, string(m.table.SQLName))
+	if err == nil {
+		m.asked.Store(&askedTraits{traits, time.Now()})
+	}
+	return traits, err
+}
+
+type askedTraits struct {
+	store.Traits
+
+	at time.Time
+}

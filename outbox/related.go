@@ -1,0 +1,189 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+)
+
+// related is a table whose rows travel inside the messages of a model (Relations): a write of it changes entities of the
+// model, although it does not touch their own rows.
+type related struct {
+	parent   *model
+	path     string
+	table    *schema.Table
+	relation *schema.Relation // where the rows hold the parent's primary key: nil if they do not
+}
+
+// relatedTables lists the tables behind the relations of a model.
+func (m *model) relatedTables() []related {
+	var all []related
+	for _, path := range m.relations {
+		table := m.table
+		var relation *schema.Relation
+		for i, name := range strings.Split(path, ".") {
+			relation = table.Relations[name]
+			table = relation.JoinTable
+			r := related{parent: m, path: path, table: table}
+			if i == 0 && m.holdsKey(relation) {
+				r.relation = relation
+			}
+			all = append(all, r)
+			if relation.M2MTable != nil {
+				all = append(all, related{parent: m, path: path, table: relation.M2MTable})
+			}
+		}
+	}
+	return all
+}
+
+// holdsKey says that the rows of a relation name the entity they belong to by its primary key.
+func (m *model) holdsKey(relation *schema.Relation) bool {
+	if relation.Type != schema.HasManyRelation && relation.Type != schema.HasOneRelation || relation.PolymorphicField != nil ||
+		len(relation.BasePKs) != len(m.table.PKs) {
+		return false
+	}
+	for i, pk := range m.table.PKs {
+		if relation.BasePKs[i] != pk || relation.JoinPKs[i].IndirectType != pk.IndirectType {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *Box) relatedTo(w write) []related {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var found []related
+	for _, r := range b.related[strings.ToLower(w.table)] {
+		if registeredName(&model{table: r.table}).may(w) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// untouched refuses a write of a related table that names no entity.
+func (r related) untouched(w write) *RefusedError {
+	return &RefusedError{
+		Verb: w.verb, Table: w.name(),
+		Reason: fmt.Sprintf("its rows are sent with %s (Relations %q), and no %s was named that they belong to",
+			r.parent.id, r.path, r.parent.table.TypeName),
+		Fix: fmt.Sprintf("name them in the same transaction with outbox.Touch[%s], or run the statement under "+
+			"outbox.Explicit(ctx) if it changes none", r.parent.table.TypeName),
+	}
+}
+
+// captureRelated adds to what is captured of a statement the entities that its rows belong to. Where the statement does
+// not tell them, the transaction must touch some.
+func (s *session) captureRelated(
+	ctx context.Context, event *bun.QueryEvent, w write, c *captured,
+) (*captured, *RefusedError) {
+	if isExplicit(ctx) {
+		return c, nil
+	}
+	for _, r := range s.box.relatedTo(w) {
+		parents, known, err := s.parentsOf(ctx, event, r)
+		if err != nil {
+			return nil, orRefused(r.untouched(w), err)
+		}
+		if !known {
+			s.mu.Lock()
+			s.untouched[r.parent] = r.untouched(w)
+			s.mu.Unlock()
+		}
+		if c == nil {
+			c = &captured{verb: w.verb}
+		}
+		c.parents = append(c.parents, parents...)
+	}
+	return c, nil
+}
+
+func orRefused(refused *RefusedError, err error) *RefusedError {
+	refused.Reason += ": they could not be looked up: " + err.Error()
+	return refused
+}
+
+// parentsOf lists the entities that the rows of a statement belong to, before and after it. known says that these are
+// all.
+func (s *session) parentsOf(
+	ctx context.Context, event *bun.QueryEvent, r related,
+) (parents []touchedRow, known bool, err error) {
+	given, isModel := event.Model.(bun.TableModel)
+	if r.relation == nil || !isModel || !isBuilder(event) || given.Table() != r.table {
+		return nil, false, nil
+	}
+	rows := reflect.Indirect(reflect.ValueOf(given.Value()))
+	if !rows.IsValid() {
+		return nil, false, nil
+	}
+	child := &model{box: s.box, table: r.table}
+	if _, insert := event.IQuery.(*bun.InsertQuery); !insert {
+		if len(r.table.PKs) == 0 || child.whyUnseen(event, write{}) != "" {
+			return nil, false, nil
+		}
+		if parents, err = s.parentsBefore(ctx, child, r, rows); err != nil {
+			return nil, false, err
+		}
+	} else if conflictOf(event) == conflictUpdates {
+		return nil, false, nil
+	}
+	if _, deletes := event.IQuery.(*bun.DeleteQuery); deletes {
+		return parents, true, nil
+	}
+	known = true
+	_ = eachRow(rows, func(row reflect.Value) error {
+		parent, ok := r.parentOf(row)
+		if ok {
+			parents = append(parents, touchedRow{model: r.parent, row: parent, how: guessed})
+		}
+		known = known && (ok || len(parents) > 0)
+		return nil
+	})
+	return parents, known, nil
+}
+
+// parentsBefore reads what the rows of a statement belong to before it runs.
+func (s *session) parentsBefore(ctx context.Context, child *model, r related, rows reflect.Value) ([]touchedRow, error) {
+	var keys []bun.TupleValues
+	_ = eachRow(rows, func(row reflect.Value) error {
+		keys = append(keys, bun.Tuple(keyValues(child.table, row)))
+		return nil
+	})
+	found := reflect.New(reflect.SliceOf(child.table.Type))
+	query := s.quiet().NewSelect().Model(found.Interface()).Where("(?) IN (?)", keyColumns(child.table), bun.List(keys))
+	if err := current(query).Scan(ctx); err != nil {
+		return nil, err
+	}
+	var parents []touchedRow
+	for i := range found.Elem().Len() {
+		if parent, ok := r.parentOf(found.Elem().Index(i)); ok {
+			parents = append(parents, touchedRow{model: r.parent, row: parent, how: guessed})
+		}
+	}
+	return parents, nil
+}
+
+// parentOf is the entity that a row belongs to, with nothing but its primary key; false if the row names none.
+func (r related) parentOf(row reflect.Value) (reflect.Value, bool) {
+	parent := reflect.New(r.parent.table.Type).Elem()
+	for i, pk := range r.parent.table.PKs {
+		from := r.relation.JoinPKs[i]
+		value := reflect.Indirect(from.Value(row))
+		if !value.IsValid() || from.HasZeroValue(row) {
+			return parent, false
+		}
+		into := pk.Value(parent)
+		if into.Kind() == reflect.Pointer {
+			into.Set(reflect.New(pk.IndirectType))
+			into = into.Elem()
+		}
+		into.Set(detached(value))
+	}
+	return parent, true
+}

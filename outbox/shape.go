@@ -1,0 +1,211 @@
+package outbox
+
+import (
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+)
+
+// This file tells from the text of a builder's statement whether its rows are those that its model names.
+
+func conflictOf(event *bun.QueryEvent) onConflict {
+	if _, updates := conflictClause(event); updates {
+		return conflictUpdates
+	}
+	if strings.Contains(event.Query, " ON ") || startsWith(event.Query, "INSERT IGNORE") {
+		return conflictSkips
+	}
+	return conflictFails
+}
+
+// conflictClause reads a whole statement only where there may be something to find.
+func conflictClause(event *bun.QueryEvent) (columns []string, updates bool) {
+	if !strings.Contains(event.Query, " ON ") {
+		return nil, false
+	}
+	return conflict(tokensOf(event))
+}
+
+// whyUnseen says why the rows of a write are not known from its model, or nothing where they are.
+func (m *model) whyUnseen(event *bun.QueryEvent, w write) string {
+	switch event.IQuery.(type) {
+	case *bun.InsertQuery, *bun.UpdateQuery, *bun.DeleteQuery:
+	case nil, *bun.RawQuery:
+		return "raw SQL does not say which rows it touches"
+	default:
+		return "only NewInsert, NewUpdate and NewDelete are captured"
+	}
+	given, isModel := event.Model.(bun.TableModel)
+	switch {
+	case !isModel:
+		return "the statement has no bun model"
+	case given.Table().Type != m.table.Type:
+		return "its model is " + given.Table().TypeName + ", the registered one is " + m.table.TypeName
+	case !reflect.Indirect(reflect.ValueOf(event.Model.Value())).IsValid():
+		return "its model is a nil pointer, so its rows are unknown"
+	}
+	switch event.IQuery.(type) {
+	case *bun.InsertQuery:
+		return m.whyInsertUnseen(event, w)
+	case *bun.UpdateQuery:
+		for _, column := range assigned(tokensOf(event)) {
+			if m.isKeyColumn(column) {
+				return "it changes the primary key " + strings.ToLower(column)
+			}
+		}
+	}
+	return m.whyWhereUnseen(event)
+}
+
+func (m *model) isKeyColumn(name string) bool {
+	return slices.ContainsFunc(m.table.PKs, func(pk *schema.Field) bool { return strings.EqualFold(pk.Name, name) })
+}
+
+func (m *model) whyInsertUnseen(event *bun.QueryEvent, w write) string {
+	if w.verb != "INSERT" {
+		return w.verb + " may remove rows that its model does not name"
+	}
+	for t := range tokensOf(event) {
+		if t.is("VALUES") || t.is("DEFAULT") {
+			break
+		}
+		if t.is("SELECT") {
+			return "it inserts the rows of a SELECT, which its model does not name"
+		}
+	}
+	columns, updates := conflictClause(event)
+	if updates {
+		for _, column := range assigned(tokensOf(event)) {
+			if m.isKeyColumn(column) {
+				return "its DO UPDATE changes the primary key " + strings.ToLower(column)
+			}
+		}
+	}
+	if !updates || len(columns) == len(m.table.PKs) && every(columns, m.isKeyColumn) {
+		return ""
+	}
+	return "it may update a row other than the one its model names: its conflict target is not the primary key"
+}
+
+func every(names []string, holds func(string) bool) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return !holds(name) })
+}
+
+// whyWhereUnseen accepts only statements with WherePK: their text ends the WHERE clause with the condition that bun
+// writes for it, as one more AND. Further conditions can only narrow it. bun puts those into parentheses, so that the
+// same text inside one of them is not at the end.
+func (m *model) whyWhereUnseen(event *bun.QueryEvent) string {
+	rows := reflect.Indirect(reflect.ValueOf(event.Model.Value()))
+	for _, condition := range m.keyConditions(event.DB, rows) {
+		at := strings.LastIndex(event.Query, condition)
+		if at < 0 || !endsWhere(event.Query[at+len(condition):]) {
+			continue
+		}
+		before := event.Query[:at]
+		if strings.HasSuffix(before, " WHERE ") || strings.HasSuffix(before, " AND ") {
+			return ""
+		}
+	}
+	return "its WHERE is not by primary key (WherePK), so it may touch rows that its model does not name"
+}
+
+func endsWhere(rest string) bool {
+	return rest == "" || strings.HasPrefix(rest, " RETURNING ") || strings.HasPrefix(rest, " ORDER BY ") || strings.HasPrefix(rest, " LIMIT ")
+}
+
+// keyConditions writes the condition of WherePK as bun does, with and without the table's alias, and for slices also
+// that of Bulk.
+func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
+	var conditions []string
+	for _, alias := range []string{string(m.table.SQLAlias) + ".", ""} {
+		if rows.Kind() == reflect.Slice {
+			conditions = append(conditions, m.sliceCondition(db, rows, alias), m.bulkCondition(alias))
+			continue
+		}
+		parts := make([]string, len(m.table.PKs))
+		for i, pk := range m.table.PKs {
+			parts[i] = alias + string(pk.SQLName) + " = " + string(pk.AppendValue(db.QueryGen(), nil, rows))
+		}
+		conditions = append(conditions, "("+strings.Join(parts, " AND ")+")")
+	}
+	return conditions
+}
+
+func (m *model) sliceCondition(db *bun.DB, rows reflect.Value, alias string) string {
+	parenthesise := func(list []string) string {
+		if len(list) == 1 {
+			return list[0]
+		}
+		return "(" + strings.Join(list, ", ") + ")"
+	}
+	names := make([]string, len(m.table.PKs))
+	for i, pk := range m.table.PKs {
+		names[i] = alias + string(pk.SQLName)
+	}
+	keys := make([]string, rows.Len())
+	for k := range keys {
+		values := make([]string, len(m.table.PKs))
+		for i, pk := range m.table.PKs {
+			values[i] = string(pk.AppendValue(db.QueryGen(), nil, reflect.Indirect(rows.Index(k))))
+		}
+		keys[k] = parenthesise(values)
+	}
+	return parenthesise(names) + " IN (" + strings.Join(keys, ", ") + ")"
+}
+
+func (m *model) bulkCondition(alias string) string {
+	parts := make([]string, len(m.table.PKs))
+	for i, pk := range m.table.PKs {
+		parts[i] = alias + string(pk.SQLName) + " = _data." + string(pk.SQLName)
+	}
+	return "(" + strings.Join(parts, " AND ") + ")"
+}
+
+// judged says what a statement may write. A builder's statement without WITH writes only the tables that it begins with;
+// reading on would walk through all the rows of a bulk insert.
+func judged(event *bun.QueryEvent) judgement {
+	switch event.IQuery.(type) {
+	case *bun.SelectQuery, *bun.InsertQuery, *bun.UpdateQuery, *bun.DeleteQuery:
+		if !startsWith(event.Query, "WITH") {
+			return judgement{writes: writes(firstTokens(tokensOf(event), 64))}
+		}
+	}
+	return judge(event.Query, event.DB.Dialect().Name())
+}
+
+// firstWord names a statement in an error.
+func firstWord(query string) string {
+	for t := range lex(query, false) {
+		if t.name {
+			return t.text
+		}
+	}
+	return "statement"
+}
+
+func startsWith(query, word string) bool {
+	for len(query) > 0 && strings.HasPrefix(query, "/*") { // bun's comments
+		query = strings.TrimLeft(query[endAt(query, 2, "*/"):], " ")
+	}
+	return len(query) >= len(word) && strings.EqualFold(query[:len(word)], word)
+}
+
+func firstTokens(tokens iter.Seq[token], n int) iter.Seq[token] {
+	return func(yield func(token) bool) {
+		left := n
+		for t := range tokens {
+			if left--; left < 0 || !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+func tokensOf(event *bun.QueryEvent) iter.Seq[token] {
+	return lex(event.Query, event.DB.Dialect().Name() == dialect.MySQL)
+}
