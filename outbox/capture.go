@@ -199,7 +199,9 @@ func (s *session) name(ctx context.Context, event *bun.QueryEvent, c *captured) 
 		err = s.meets(ctx, c)
 	case "DELETE":
 		if !m.exactKeys() {
-			c.rows, err = m.stored(ctx, s.quiet(), c.rows)
+			if err = s.respell(ctx, m); err == nil {
+				c.rows, err = m.found(ctx, s.quiet(), c.rows)
+			}
 		}
 	}
 	if err != nil {

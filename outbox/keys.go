@@ -3,11 +3,13 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -40,6 +42,92 @@ func (m *model) stored(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([
 	return found, nil
 }
 
+// found is stored with what else the given rows hold, which a DELETE message may be made of.
+func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([]reflect.Value, error) {
+	rows, err := m.stored(ctx, tx, given)
+	if err != nil || m.deleteData == nil {
+		return rows, err
+	}
+	byKey := map[string]reflect.Value{}
+	for _, row := range given {
+		if _, key, _, err := m.keyOf(row); err == nil {
+			byKey[key] = row
+		}
+	}
+	for i, row := range rows {
+		_, key, _, err := m.keyOf(row)
+		if err != nil {
+			return nil, err
+		}
+		whole := byKey[key]
+		if len(given) == 1 {
+			whole = given[0]
+		}
+		if whole.IsValid() {
+			rows[i] = m.copyOf(whole)
+			for _, pk := range m.table.PKs {
+				pk.Value(rows[i]).Set(pk.Value(row))
+			}
+		}
+	}
+	return rows, nil
+}
+
+// respell gives marks of a model the keys that the database has for them, as long as it has: a DELETE may name the same
+// row by another spelling, and then nothing tells any more that they are one.
+func (s *session) respell(ctx context.Context, m *model) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []reflect.Value
+	for _, d := range s.dirty[m] {
+		if !d.stored {
+			rows = append(rows, d.row)
+		}
+	}
+	found, err := m.stored(ctx, s.quiet(), rows)
+	if err != nil {
+		return err
+	}
+	for _, row := range found {
+		if _, key, _, err := m.keyOf(row); err == nil && s.dirty[m][key] != nil {
+			s.dirty[m][key].stored = true
+		}
+	}
+	for given, d := range maps.Clone(s.dirty[m]) {
+		if d.stored {
+			continue
+		}
+		found, err := m.stored(ctx, s.quiet(), []reflect.Value{d.row})
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			if err := s.rename(m, given, found[0]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rename moves a mark to the key of the row that the database has.
+func (s *session) rename(m *model, given string, row reflect.Value) error {
+	pk, key, _, err := m.keyOf(row)
+	if err != nil {
+		return err
+	}
+	d := s.dirty[m][given]
+	delete(s.dirty[m], given)
+	if same := s.dirty[m][key]; same != nil {
+		same.state, same.guessed = nil, same.guessed && d.guessed
+		s.expect(same, same.present || d.present)
+		return nil
+	}
+	d.pk, d.key, d.row, d.stored, d.state = pk, key, row, true, nil
+	s.dirty[m][key] = d
+	return nil
+}
+
 // keysWhere reads the keys of the rows that a condition finds, also those that are deleted softly.
 func (m *model) keysWhere(ctx context.Context, tx bun.IDB, condition string, args ...any) ([]reflect.Value, error) {
 	rows := reflect.New(reflect.SliceOf(m.table.Type))
@@ -60,7 +148,8 @@ func (m *model) keysWhere(ctx context.Context, tx bun.IDB, condition string, arg
 // lastInserted reads the key that the database drew for the one row of the last statement. It is invalid where the
 // catalog does not say that the database draws that key, and nothing else in the statement could have drawn another.
 func (m *model) lastInserted(ctx context.Context, tx bun.IDB, s *store.Store) (reflect.Value, error) {
-	if len(m.table.PKs) != 1 {
+	// Sequences draw integers; SQLite knows the row itself.
+	if len(m.table.PKs) != 1 || !m.exactKeys() && tx.Dialect().Name() != dialect.SQLite {
 		return reflect.Value{}, nil
 	}
 	pk := m.table.PKs[0]

@@ -16,6 +16,7 @@ type mark struct {
 	inserted bool            // the first thing that happened to it was an INSERT, so it was not there before
 	present  bool            // a statement left the row there: a flush that does not find it must not call it deleted
 	guessed  bool            // only statements that reported no row named it
+	stored   bool            // the key was read from the database, or has one spelling only
 	state    json.RawMessage // the whole row as last written, nil if only a read can tell
 }
 
