@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -287,17 +286,10 @@ func (m *model) bulkCondition(alias string) string {
 	return "(" + strings.Join(parts, " AND ") + ")"
 }
 
-// writesOf lists the tables that a statement changes. A builder's statement without WITH changes only the one it
-// begins with; reading on would walk through all the rows of a bulk insert.
+// writesOf lists the tables whose rows a statement changes.
 func writesOf(event *bun.QueryEvent) []write {
-	tokens := tokensOf(event)
-	switch event.IQuery.(type) {
-	case *bun.SelectQuery, *bun.InsertQuery, *bun.UpdateQuery, *bun.DeleteQuery:
-		if !startsWith(event.Query, "WITH") {
-			tokens = firstTokens(tokens, 12)
-		}
-	}
-	return writes(tokens)
+	writes := judge(event.Query, event.DB.Dialect().Name()).writes
+	return slices.DeleteFunc(writes, func(w write) bool { return !w.rows() })
 }
 
 func startsWith(query, word string) bool {
@@ -307,17 +299,6 @@ func startsWith(query, word string) bool {
 	return len(query) >= len(word) && strings.EqualFold(query[:len(word)], word)
 }
 
-func firstTokens(tokens iter.Seq[token], n int) iter.Seq[token] {
-	return func(yield func(token) bool) {
-		left := n
-		for t := range tokens {
-			if left--; left < 0 || !yield(t) {
-				return
-			}
-		}
-	}
-}
-
 func tokensOf(event *bun.QueryEvent) iter.Seq[token] {
-	return lex(event.Query, event.DB.Dialect().Name() == dialect.MySQL)
+	return lex(event.Query, event.DB.Dialect().Name())
 }
