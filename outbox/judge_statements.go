@@ -122,11 +122,10 @@ func (r *reader) setMySQL() {
 		return
 	}
 	for r.advance() {
-		r.skip("GLOBAL", "SESSION", "LOCAL")
+		r.skip("SESSION", "LOCAL")
 		name, own := r.cur.text, r.cur.is("@") && !r.peek(1)[0].is("@")
 		if r.cur.is("@") && !own {
-			for r.skip("@", "GLOBAL", "SESSION", "LOCAL", "."); r.at("@"); r.skip("@") {
-			}
+			r.skip("@", "SESSION", "LOCAL", ".")
 			name = r.cur.text
 		}
 		if !own && !settings[r.d][upper(name)] {
