@@ -20,10 +20,14 @@ func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 	if isExplicit(ctx) || s != nil && s.box == g.box {
 		return ctx
 	}
-	for _, w := range judged(event).writes {
-		if refused := g.box.outside(s, event, w); refused != nil {
+	j := judgementOf(event)
+	for _, w := range j.writes {
+		if refused := g.box.outside(s, event, w); refused != nil && w.rows() {
 			return refusal{ctx, refused}
 		}
+	}
+	if j.denied != "" && g.box.mayBeChanged(event, j) {
+		return refusal{ctx, j.refusal()}
 	}
 	return ctx
 }
@@ -103,12 +107,12 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		}
 		return c, s.name(ctx, event, c)
 	}
-	j := judged(event)
+	j := judgementOf(event)
 	switch {
 	case j.ends:
-		return nil, endsTransaction(firstWord(event.Query))
+		return nil, endsTransaction(firstWord(event))
 	case j.denied != "" && !explicit:
-		return nil, &RefusedError{Verb: firstWord(event.Query), Reason: j.denied, Fix: runItExplicitly}
+		return nil, j.refusal()
 	case j.denied != "":
 		s.doubtAll()
 	}
@@ -124,6 +128,8 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		}
 		var refused *RefusedError
 		switch {
+		case m != nil && !w.rows() && !explicit:
+			refused = unseen(w.verb, w.name(), "it changes what the name of a registered table means")
 		case m == nil:
 			c, refused = s.captureRelated(ctx, event, w, c)
 		case explicit:

@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ type statementCase struct {
 	name    string
 	write   func(ctx context.Context, tx bun.Tx) error
 	want    []string // messages, if captured
-	refused string   // part of the error, if refused
+	refused string   // part of the error, if refused; "a|b" where databases differ in why
 }
 
 func exec(_ any, err error) error { return err }
@@ -296,14 +297,14 @@ var statements = []statementCase{
 			return exec(tx.NewRaw(`MERGE INTO orders AS o USING (SELECT 1 AS id) AS s ON o.id = s.id
 				WHEN MATCHED THEN UPDATE SET status = 'x'`).Exec(ctx))
 		},
-		refused: "raw SQL",
+		refused: "raw SQL|does not know what this statement does",
 	},
 	{
 		name: "copy",
 		write: func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.ExecContext(ctx, "COPY orders (number) FROM STDIN"))
 		},
-		refused: "raw SQL",
+		refused: "raw SQL|does not know what this statement does",
 	},
 	{
 		name: "two writes in one raw statement",
@@ -317,7 +318,7 @@ var statements = []statementCase{
 		write: func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.NewTruncateTable().Model((*Order)(nil)).Exec(ctx))
 		},
-		refused: "only NewInsert, NewUpdate and NewDelete",
+		refused: "only NewInsert, NewUpdate and NewDelete|would end the transaction",
 	},
 	{
 		name: "write of a table that is not registered",
@@ -355,7 +356,9 @@ func TestStatementIsCapturedOrRefused(t *testing.T) {
 				}
 				var refused *outbox.RefusedError
 				require.ErrorAs(f, statement, &refused, "the statement itself must fail")
-				require.Contains(f, refused.Reason, c.refused)
+				require.True(f, slices.ContainsFunc(strings.Split(c.refused, "|"), func(part string) bool {
+					return strings.Contains(refused.Reason, part)
+				}), refused.Reason)
 				require.NotEmpty(f, refused.Fix)
 				require.ErrorAs(f, err, &refused, "and the transaction must not commit")
 				require.Empty(f, f.take())

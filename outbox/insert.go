@@ -58,7 +58,7 @@ func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*inserti
 	if n != len(rows) || tail == unreadable {
 		return nil, "its VALUES cannot be read: a comment or a quote in an expression hides them"
 	}
-	in.returned = returnsKey(lex(tail, backslashEscapes(event)), m.table.PKs)
+	in.returned = returnsKey(lex(tail, event.DB.Dialect().Name()), m.table.PKs)
 	if !in.returned && in.conflict == conflictFails && len(rows) > 1 && slices.Contains(in.literal, false) {
 		return nil, "the database draws keys of several rows, and RETURNING does not bring them all back: " +
 			"leave RETURNING to bun, or name the key columns in it"
@@ -129,10 +129,10 @@ func valueRow(query string, at int, backslash bool) (row []string, next int, mor
 	for i := at; i < len(query); {
 		switch c := query[i]; {
 		case c == '\'':
-			i = quotedEnd(query, i, backslash || i > 0 && (query[i-1] == 'E' || query[i-1] == 'e'))
+			i = literalEnd(query, i, backslash || i > 0 && (query[i-1] == 'E' || query[i-1] == 'e'))
 			continue
 		case c == '"' || c == '`':
-			i = quotedEnd(query, i, false)
+			i = literalEnd(query, i, false)
 			continue
 		case strings.HasPrefix(query[i:], "--"), strings.HasPrefix(query[i:], "/*"), c == '#' && backslash, c == ';',
 			c == '$' && dollarTag(query[i:]) != "":
@@ -154,6 +154,23 @@ func valueRow(query string, at int, backslash bool) (row []string, next int, mor
 		i++
 	}
 	return nil, 0, false
+}
+
+// literalEnd is the index behind the quoted text that starts at i. A doubled quote stands for itself.
+func literalEnd(query string, i int, backslash bool) int {
+	quote := query[i]
+	for j := i + 1; j < len(query); j++ {
+		switch {
+		case query[j] == '\\' && backslash:
+			j++
+		case query[j] != quote:
+		case j+1 < len(query) && query[j+1] == quote:
+			j++
+		default:
+			return j + 1
+		}
+	}
+	return len(query)
 }
 
 // returnsKey says that RETURNING names all key columns, or *, and that nothing else in it may bring a value under the

@@ -39,9 +39,6 @@ func unseen(verb, table, reason string) *RefusedError {
 		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
 }
 
-const runItExplicitly = "run it before or after the transaction, or, if it is known to write no tracked row, or rows that are " +
-	"then named with Saved or Deleted, under outbox.Explicit(ctx)"
-
 func endsTransaction(verb string) *RefusedError {
 	return &RefusedError{Verb: verb, Reason: "it would end the transaction without the messages of what it wrote",
 		Fix: "return from the function given to RunInTx: nil commits, an error rolls back"}
@@ -49,7 +46,7 @@ func endsTransaction(verb string) *RefusedError {
 
 // lateWrite refuses what a goroutine, a Filter or a Serializer does when the messages are made.
 func lateWrite(event *bun.QueryEvent) *RefusedError {
-	return &RefusedError{Verb: firstWord(event.Query), Reason: "the transaction is being committed, and its messages are made",
+	return &RefusedError{Verb: firstWord(event), Reason: "the transaction is being committed, and its messages are made",
 		Fix: "wait for goroutines before the function given to RunInTx returns, and write nothing in a Filter or Serializer"}
 }
 

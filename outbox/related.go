@@ -83,7 +83,7 @@ func (r related) untouched(w write) *RefusedError {
 func (s *session) captureRelated(
 	ctx context.Context, event *bun.QueryEvent, w write, c *captured,
 ) (*captured, *RefusedError) {
-	if isExplicit(ctx) {
+	if isExplicit(ctx) || !w.rows() {
 		return c, nil
 	}
 	for _, r := range s.box.relatedTo(w) {

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -68,16 +69,16 @@ func TestAVanishedRowForbidsTheCommit(t *testing.T) {
 	})
 	t.Run("row level security hides it", func(t *testing.T) {
 		f := newFixture(t, dbtestPostgres(t)).withItems()
-		f.raw(`CREATE ROLE cqrsync_test_reader; ALTER TABLE items ENABLE ROW LEVEL SECURITY;
-			CREATE POLICY w ON items FOR INSERT WITH CHECK (true); CREATE POLICY r ON items FOR SELECT USING (name = 'shown');
-			GRANT cqrsync_test_reader TO CURRENT_USER`)
-		t.Cleanup(func() { f.raw("DROP OWNED BY cqrsync_test_reader; DROP ROLE cqrsync_test_reader") })
 		var schema string
 		require.NoError(t, f.db.DB.QueryRowContext(t.Context(), "SELECT current_schema()").Scan(&schema))
-		f.raw("GRANT USAGE ON SCHEMA " + schema + " TO cqrsync_test_reader; GRANT ALL ON ALL TABLES IN SCHEMA " + schema +
-			" TO cqrsync_test_reader; GRANT ALL ON ALL SEQUENCES IN SCHEMA " + schema + " TO cqrsync_test_reader")
+		role := schema + "_reader"
+		t.Cleanup(func() { f.raw("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+		f.raw(strings.NewReplacer("ROLE_", role, "SCHEMA_", schema).Replace(`CREATE ROLE ROLE_; GRANT ROLE_ TO CURRENT_USER;
+			ALTER TABLE items ENABLE ROW LEVEL SECURITY; CREATE POLICY w ON items FOR INSERT WITH CHECK (true);
+			CREATE POLICY r ON items FOR SELECT USING (name = 'shown'); GRANT USAGE ON SCHEMA SCHEMA_ TO ROLE_;
+			GRANT ALL ON ALL TABLES IN SCHEMA SCHEMA_ TO ROLE_; GRANT ALL ON ALL SEQUENCES IN SCHEMA SCHEMA_ TO ROLE_`))
 		err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
-			if err := exec(tx.Tx.ExecContext(ctx, "SET LOCAL ROLE cqrsync_test_reader")); err != nil {
+			if err := exec(tx.Tx.ExecContext(ctx, "SET LOCAL ROLE "+role)); err != nil {
 				return err
 			}
 			return exec(tx.NewInsert().Model(&Item{ID: 1, Name: "hidden"}).Exec(ctx))

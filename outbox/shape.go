@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -166,21 +165,21 @@ func (m *model) bulkCondition(alias string) string {
 	return "(" + strings.Join(parts, " AND ") + ")"
 }
 
-// judged says what a statement may write. A builder's statement without WITH writes only the tables that it begins with;
-// reading on would walk through all the rows of a bulk insert.
-func judged(event *bun.QueryEvent) judgement {
+// judgementOf says what a statement may write. What bun writes without WITH is one statement, whatever is in its expressions.
+func judgementOf(event *bun.QueryEvent) judgement {
+	j := judge(event.Query, event.DB.Dialect().Name())
 	switch event.IQuery.(type) {
 	case *bun.SelectQuery, *bun.InsertQuery, *bun.UpdateQuery, *bun.DeleteQuery:
 		if !startsWith(event.Query, "WITH") {
-			return judgement{writes: writes(firstTokens(tokensOf(event), 64))}
+			j.denied = ""
 		}
 	}
-	return judge(event.Query, event.DB.Dialect().Name())
+	return j
 }
 
 // firstWord names a statement in an error.
-func firstWord(query string) string {
-	for t := range lex(query, false) {
+func firstWord(event *bun.QueryEvent) string {
+	for t := range tokensOf(event) {
 		if t.name {
 			return t.text
 		}
@@ -195,17 +194,6 @@ func startsWith(query, word string) bool {
 	return len(query) >= len(word) && strings.EqualFold(query[:len(word)], word)
 }
 
-func firstTokens(tokens iter.Seq[token], n int) iter.Seq[token] {
-	return func(yield func(token) bool) {
-		left := n
-		for t := range tokens {
-			if left--; left < 0 || !yield(t) {
-				return
-			}
-		}
-	}
-}
-
 func tokensOf(event *bun.QueryEvent) iter.Seq[token] {
-	return lex(event.Query, event.DB.Dialect().Name() == dialect.MySQL)
+	return lex(event.Query, event.DB.Dialect().Name())
 }

@@ -100,6 +100,17 @@ func (b *Box) outside(s *session, event *bun.QueryEvent, w write) *RefusedError 
 	return refused
 }
 
+// mayBeChanged says that a statement outside of transactions, of which the text does not tell what it writes, may change
+// rows of a registered table. Changes of the schema are no business of the box there.
+func (b *Box) mayBeChanged(event *bun.QueryEvent, j judgement) bool {
+	for _, m := range b.models() {
+		if j.mayChange(event.Query, registeredName(m).name) {
+			return true
+		}
+	}
+	return false
+}
+
 // kin are the relations through which rows of registered tables are written under another name: partitions, parents and
 // children by inheritance, and views.
 type kin struct {
