@@ -51,7 +51,7 @@ func requireSession(ctx context.Context, db *bun.DB, verb, table string, model b
 	}
 	if given, isModel := model.(bun.TableModel); isModel && s.box.modelOfType(given.Table().Type) == nil {
 		return &RefusedError{verb, table, given.Table().TypeName + " embeds outbox.Tracked and is not registered with the Box of " +
-			"this transaction", "register it with outbox.Register, or take outbox.Tracked out of it"}
+			"this transaction", "register it, and all models that one transaction writes, with one Box, or take outbox.Tracked out of it"}
 	}
 	return nil
 }
