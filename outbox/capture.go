@@ -47,6 +47,7 @@ type captured struct {
 	insert  *insertion    // of an INSERT
 	whole   bool          // the rows are, after the statement, what their model says
 	parents []touchedRow  // entities of other models to which its rows belong
+	moved   []moved       // rows that may belong to others afterwards
 	point   savepointStep // it makes, ends or returns to a savepoint
 }
 
@@ -264,6 +265,11 @@ func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
 	}
 	if !e.nothing && e.affected != 0 {
 		rows = append(rows, c.parents...)
+		for _, m := range c.moved {
+			var err error
+			rows, err = s.parentsOf(ctx, m.related, m.keys, rows)
+			doubt = errors.Join(doubt, err)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,30 +33,10 @@ const (
 
 // insertion reads an INSERT as bun writes it, or says why that cannot be.
 func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*insertion, string) {
-	in := &insertion{conflict: conflictOf(event), literal: make([]bool, len(rows))}
-	columns, values, rest := insertParts(event.Query, backslashEscapes(event))
-	if columns == nil {
-		return nil, "its text is not INSERT … (columns) VALUES (…), as bun writes it"
-	}
-	at := make([]int, len(m.table.PKs)) // of the key columns in the list, -1 for one that is left out
-	for i, pk := range m.table.PKs {
-		at[i] = slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, pk.Name) })
-	}
-	n := 0
-	for row := range values {
-		if n == len(rows) {
-			return nil, "it has more rows than its model"
-		}
-		in.literal[n] = len(row) == len(columns)
-		for i, pk := range m.table.PKs {
-			in.literal[n] = in.literal[n] && at[i] >= 0 && !isDrawn(pk, rows[n]) &&
-				row[at[i]] == string(pk.AppendValue(event.DB.QueryGen(), nil, rows[n]))
-		}
-		n++
-	}
-	tail := rest()
-	if n != len(rows) || tail == unreadable {
-		return nil, "its VALUES cannot be read: a comment or a quote in an expression hides them"
+	in := &insertion{conflict: conflictOf(event)}
+	var tail, reason string
+	if in.literal, tail, reason = literals(event, rows, m.table.PKs); reason != "" {
+		return nil, reason
 	}
 	in.returned = returnsKey(lex(tail, event.DB.Dialect().Name()), m.table.PKs)
 	if !in.returned && in.conflict == conflictFails && len(rows) > 1 && slices.Contains(in.literal, false) {
@@ -64,6 +44,35 @@ func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*inserti
 			"leave RETURNING to bun, or name the key columns in it"
 	}
 	return in, ""
+}
+
+// literals says of each row of an INSERT whether the columns stand in its text as the row has them, and what follows the
+// values. The reason says why the text cannot be read, nothing where it can.
+func literals(event *bun.QueryEvent, rows []reflect.Value, fields []*schema.Field) (literal []bool, tail, reason string) {
+	columns, values, rest := insertParts(event.Query, backslashEscapes(event))
+	if columns == nil {
+		return nil, "", "its text is not INSERT … (columns) VALUES (…), as bun writes it"
+	}
+	at := make([]int, len(fields)) // in the list, -1 for one that is left out
+	for i, field := range fields {
+		at[i] = slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, field.Name) })
+	}
+	for row := range values {
+		n := len(literal)
+		if n == len(rows) {
+			return nil, "", "it has more rows than its model"
+		}
+		whole := len(row) == len(columns)
+		for i, field := range fields {
+			whole = whole && at[i] >= 0 && !isDrawn(field, rows[n]) &&
+				row[at[i]] == string(field.AppendValue(event.DB.QueryGen(), nil, rows[n]))
+		}
+		literal = append(literal, whole)
+	}
+	if tail = rest(); len(literal) != len(rows) || tail == unreadable {
+		return nil, "", "its VALUES cannot be read: a comment or a quote in an expression hides them"
+	}
+	return literal, tail, ""
 }
 
 // isDrawn says that bun leaves the key column of a row to the database.

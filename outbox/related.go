@@ -87,80 +87,105 @@ func (s *session) captureRelated(
 		return c, nil
 	}
 	for _, r := range s.box.relatedTo(w) {
-		parents, known, err := s.parentsOf(ctx, event, r)
+		if c == nil {
+			c = &captured{verb: w.verb}
+		}
+		known, err := s.addParents(ctx, event, r, c)
 		if err != nil {
-			return nil, orRefused(r.untouched(w), err)
+			refused := r.untouched(w)
+			refused.Reason += ": they could not be looked up: " + err.Error()
+			return nil, refused
 		}
 		if !known {
 			s.mu.Lock()
 			s.untouched[r.parent] = r.untouched(w)
 			s.mu.Unlock()
 		}
-		if c == nil {
-			c = &captured{verb: w.verb}
-		}
-		c.parents = append(c.parents, parents...)
 	}
 	return c, nil
 }
 
-func orRefused(refused *RefusedError, err error) *RefusedError {
-	refused.Reason += ": they could not be looked up: " + err.Error()
-	return refused
+// moved are rows of a related table that an UPDATE may give to another entity.
+type moved struct {
+	related related
+	keys    []bun.TupleValues
 }
 
-// parentsOf lists the entities that the rows of a statement belong to, before and after it. known says that these are
+// addParents adds the entities that the rows of a statement belong to, before and after it. known says that these are
 // all.
-func (s *session) parentsOf(
-	ctx context.Context, event *bun.QueryEvent, r related,
-) (parents []touchedRow, known bool, err error) {
+func (s *session) addParents(ctx context.Context, event *bun.QueryEvent, r related, c *captured) (known bool, err error) {
 	given, isModel := event.Model.(bun.TableModel)
 	if r.relation == nil || !isModel || !isBuilder(event) || given.Table() != r.table {
-		return nil, false, nil
+		return false, nil
 	}
 	rows := reflect.Indirect(reflect.ValueOf(given.Value()))
 	if !rows.IsValid() {
-		return nil, false, nil
+		return false, nil
+	}
+	if _, insert := event.IQuery.(*bun.InsertQuery); insert {
+		return r.addInserted(event, rows, c), nil
 	}
 	child := &model{box: s.box, table: r.table}
-	if _, insert := event.IQuery.(*bun.InsertQuery); !insert {
-		if len(r.table.PKs) == 0 || child.whyUnseen(event, write{}) != "" {
-			return nil, false, nil
-		}
-		if parents, err = s.parentsBefore(ctx, child, r, rows); err != nil {
-			return nil, false, err
-		}
-	} else if conflictOf(event) == conflictUpdates {
-		return nil, false, nil
+	if len(r.table.PKs) == 0 || child.whyUnseen(event, write{}) != "" {
+		return false, nil
 	}
-	if _, deletes := event.IQuery.(*bun.DeleteQuery); deletes {
-		return parents, true, nil
-	}
-	known = true
-	_ = eachRow(rows, func(row reflect.Value) error {
-		parent, ok := r.parentOf(row)
-		if ok {
-			parents = append(parents, touchedRow{model: r.parent, row: parent, how: guessed})
-		}
-		known = known && (ok || len(parents) > 0)
-		return nil
-	})
-	return parents, known, nil
-}
-
-// parentsBefore reads what the rows of a statement belong to before it runs.
-func (s *session) parentsBefore(ctx context.Context, child *model, r related, rows reflect.Value) ([]touchedRow, error) {
 	var keys []bun.TupleValues
 	_ = eachRow(rows, func(row reflect.Value) error {
-		keys = append(keys, bun.Tuple(keyValues(child.table, row)))
+		keys = append(keys, bun.Tuple(keyValues(r.table, row)))
 		return nil
 	})
-	found := reflect.New(reflect.SliceOf(child.table.Type))
-	query := s.quiet().NewSelect().Model(found.Interface()).Where("(?) IN (?)", keyColumns(child.table), bun.List(keys))
-	if err := current(query).Scan(ctx); err != nil {
-		return nil, err
+	if c.parents, err = s.parentsOf(ctx, r, keys, c.parents); err != nil {
+		return false, err
 	}
-	var parents []touchedRow
+	if _, update := event.IQuery.(*bun.UpdateQuery); update && r.assigned(event) {
+		c.moved = append(c.moved, moved{r, keys})
+	}
+	return true, nil
+}
+
+// addInserted adds the entities that inserted rows name, and says whether all rows do.
+func (r related) addInserted(event *bun.QueryEvent, rows reflect.Value, c *captured) (known bool) {
+	var children []reflect.Value
+	_ = eachRow(rows, func(row reflect.Value) error { children = append(children, row); return nil })
+	literal, _, reason := literals(event, children, r.relation.JoinPKs)
+	if reason != "" || conflictOf(event) == conflictUpdates {
+		return false
+	}
+	known = true
+	for i, row := range children {
+		parent, ok := r.parentOf(row)
+		if ok = ok && literal[i]; ok {
+			c.parents = append(c.parents, touchedRow{model: r.parent, row: parent, how: guessed})
+		}
+		known = known && ok
+	}
+	return known
+}
+
+// assigned says that an UPDATE writes the columns by which rows name their entity.
+func (r related) assigned(event *bun.QueryEvent) bool {
+	for _, column := range assigned(tokensOf(event)) {
+		for _, field := range r.relation.JoinPKs {
+			if strings.EqualFold(column, field.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// parentsOf reads what rows of a related table belong to now.
+func (s *session) parentsOf(
+	ctx context.Context, r related, keys []bun.TupleValues, parents []touchedRow,
+) ([]touchedRow, error) {
+	found := reflect.New(reflect.SliceOf(r.table.Type))
+	query := s.quiet().NewSelect().Model(found.Interface()).Where("(?) IN (?)", keyColumns(r.table), bun.List(keys))
+	if r.table.SoftDeleteField != nil {
+		query = query.WhereAllWithDeleted()
+	}
+	if err := current(query).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read rows of %s: %w", r.table.Name, err)
+	}
 	for i := range found.Elem().Len() {
 		if parent, ok := r.parentOf(found.Elem().Index(i)); ok {
 			parents = append(parents, touchedRow{model: r.parent, row: parent, how: guessed})

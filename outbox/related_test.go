@@ -12,7 +12,6 @@ import (
 
 // A row that travels inside of an entity's message changes the entity, whoever forgets to say so.
 func TestWritesOfRelatedRowsSendTheirEntity(t *testing.T) {
-	line := func(id, order int64) *Line { return &Line{ID: id, OrderID: order, SKU: "s"} }
 	for name, c := range map[string]struct {
 		write func(ctx context.Context, tx bun.Tx) error
 		want  []string
@@ -29,6 +28,12 @@ func TestWritesOfRelatedRowsSendTheirEntity(t *testing.T) {
 		"delete": {func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.NewDelete().Model(&[]Line{{ID: 1}, {ID: 2}}).WherePK().Exec(ctx))
 		}, []string{"order 1 1 SAVE", "order 2 1 SAVE"}},
+		"update that moves it by an expression": {func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Line{ID: 1, OrderID: 1}).Set("order_id = 1 + 1").WherePK().Exec(ctx))
+		}, []string{"order 1 1 SAVE", "order 2 1 SAVE"}},
+		"update that takes it away": {func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Line{ID: 1}).WherePK().Exec(ctx))
+		}, []string{"order 1 1 SAVE"}},
 		"update of no row": {func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.NewUpdate().Model(&Line{ID: 99}).Set("sku = 'x'").WherePK().Exec(ctx))
 		}, []string{}},
@@ -48,7 +53,7 @@ func TestWritesOfRelatedRowsSendTheirEntity(t *testing.T) {
 			return outbox.Touch[Order](ctx, tx, 1)
 		}, []string{"order 1 1 SAVE"}},
 		"raw SQL under Explicit": {func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.ExecContext(outbox.Explicit(ctx), "UPDATE lines SET quantity = quantity"))
+			return exec(tx.ExecContext(outbox.Explicit(ctx), "UPDATE ? SET quantity = quantity", bun.Ident("lines")))
 		}, []string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,6 +65,8 @@ func TestWritesOfRelatedRowsSendTheirEntity(t *testing.T) {
 		})
 	}
 }
+
+func line(id, order int64) *Line { return &Line{ID: id, OrderID: order, SKU: "s"} }
 
 // withLines commits two orders with a line each.
 func (f fixture) withLines() {
@@ -78,7 +85,10 @@ func TestWritesOfRelatedRowsThatNameNoEntityAreRefused(t *testing.T) {
 				return exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 1").Exec(ctx))
 			},
 			"raw SQL": func(ctx context.Context, tx bun.Tx) error {
-				return exec(tx.ExecContext(ctx, "UPDATE lines SET quantity = 7"))
+				return exec(tx.ExecContext(ctx, "UPDATE ? SET quantity = 7", bun.Ident("lines")))
+			},
+			"insert by an expression": func(ctx context.Context, tx bun.Tx) error {
+				return exec(tx.NewInsert().Model(line(20, 2)).Value("order_id", "1").Exec(ctx))
 			},
 			"by table": func(ctx context.Context, tx bun.Tx) error {
 				return exec(tx.NewUpdate().Table("lines").Set("quantity = 7").Where("id = 1").Exec(ctx))
