@@ -135,7 +135,7 @@ func (r *reader) statement() {
 }
 
 func (r *reader) rule() rule {
-	if r.cur.quoted {
+	if r.cur.quoted || r.peek(1)[0].is(":") { // a label of MariaDB
 		return unknown
 	}
 	return rules[r.d][r.cur.text]

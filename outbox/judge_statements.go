@@ -214,7 +214,7 @@ func (r *reader) define() {
 func (r *reader) create() {
 	temporary := false
 	r.advance()
-	for r.at("OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE") && r.prev.text != "" {
+	for r.at("OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE") {
 		temporary = temporary || r.at("TEMP", "TEMPORARY")
 		r.advance()
 	}

@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// RefusedError is returned for a write to a registered table that cannot be captured. The statement has not run.
+// RefusedError is returned for a write to a registered table that cannot be captured, and for a statement that is not
+// certain to leave registered tables alone. The statement has not run.
 type RefusedError struct {
-	// Verb is INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY.
+	// Verb is INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY, or the first word of a statement that may write unseen.
 	Verb string
-	// Table is the registered table, as the statement names it.
+	// Table is the registered table, as the statement names it; "" where it names none.
 	Table string
 	// Reason says why the rows it would touch are unknown.
 	Reason string
@@ -19,6 +20,9 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
+	if e.Table == "" {
+		return fmt.Sprintf("outbox: %s refused: %s; %s", e.Verb, e.Reason, e.Fix)
+	}
 	return fmt.Sprintf("outbox: %s on tracked table %s refused: %s; %s", e.Verb, e.Table, e.Reason, e.Fix)
 }
 
