@@ -19,7 +19,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// fragments are what the fuzz target puts into statements: writes of the tracked table, and what may hide them.
+// fragments are what the fuzz target puts into statements: writes of the tracked table, and what
+// may hide them.
 var fragments = []string{
 	"DELETE FROM orders", "UPDATE orders SET status = 'x'", "INSERT INTO orders VALUES (9, 'x')", "INSERT INTO items VALUES (9, 'x')",
 	"REPLACE INTO orders VALUES (1, 'x')", "TRUNCATE orders", "DELETE orders FROM items, orders", "SELECT 1", "SELECT * FROM orders",
@@ -36,15 +37,16 @@ var fragments = []string{
 	"'", "''", "\"", "\\", "\\'", "E'", "E'\\'", "e'a'\n'", "N'", "U&'", "X'", "`", "[", "]", "\r", "\n", "\t", "\f", "\v", " ", "\ufeff", "\u00a0", "\x00",
 }
 
-// Without coverage guidance the target tries this many texts: go test ./outbox -run FuzzJudge -judge.texts 100000.
+// Without coverage guidance the target tries this many texts: go test ./outbox -run FuzzJudge
+// -judge.texts 100000.
 var (
 	judgeTexts = flag.Int("judge.texts", 500, "random texts that FuzzJudge tries beside its seeds")
 	judgeSeed  = flag.Uint64("judge.seed", 1, "seed of those texts")
 )
 
-// FuzzJudge runs what the judge lets pass on a copy: no row of the tracked table may change, nor may the transaction
-// end, unless the judge says that a function is called, or that it ends. SQLite runs in this process; the others where
-// their variables say.
+// FuzzJudge runs what the judge lets pass on a copy: no row of the tracked table may change, nor
+// may the transaction end, unless the judge says that a function is called, or that it ends. SQLite
+// runs in this process; the others where their variables say.
 func FuzzJudge(f *testing.F) {
 	for _, example := range JudgeExamples {
 		f.Add(example.Statement, []byte{})

@@ -35,7 +35,8 @@ func judged(j judgement) string {
 
 var dialects = map[string]dialect.Name{"pg": dialect.PG, "mariadb": dialect.MySQL, "sqlite": dialect.SQLite}
 
-// JudgeExample is a statement, the databases that have it, and what the judge makes of it in the words of judged.
+// JudgeExample is a statement, the databases that have it, and what the judge makes of it in the
+// words of judged.
 type JudgeExample struct{ Databases, Statement, Outcome string }
 
 // JudgeExamples holds every kind of statement that is allowed or denied, and every disguise.
