@@ -19,12 +19,28 @@ func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 	if isExplicit(ctx) || sessionOf(event.DB) != nil {
 		return ctx
 	}
-	for _, w := range writesOf(event) {
-		if g.box.modelOf(w.table) != nil {
+	j := judge(event.Query, event.DB.Dialect().Name())
+	for _, w := range j.writes {
+		if w.rows() && g.box.modelOf(w.table) != nil {
 			return refusal{ctx, outsideTx(w.verb, w.table)}
 		}
 	}
+	if j.reach > reachesSchema && g.box.mayChange(j, event.Query) {
+		return refusal{ctx, j.refusal()}
+	}
 	return ctx
+}
+
+// mayChange says that a denied statement may change rows of a registered table.
+func (b *Box) mayChange(j judgement, query string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for table := range b.byTable {
+		if j.mayChange(query, table) {
+			return true
+		}
+	}
+	return false
 }
 
 func (guard) AfterQuery(context.Context, *bun.QueryEvent) {}
@@ -36,17 +52,15 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 	if s.flushing {
 		return ctx
 	}
-	if event.IQuery == nil && startsWith(event.Query, "ROLLBACK") {
-		s.forgetStates() // to a savepoint
-	}
 	if m := s.box.canonical(event); m != nil && !isExplicit(ctx) {
 		s.expect(event, captured{m, conflictFails, m.savesRead(event.DB)})
 		return ctx
 	}
+	j := judge(event.Query, event.DB.Dialect().Name())
 	tracked := 0
-	for _, w := range writesOf(event) {
+	for _, w := range j.writes {
 		m := s.box.modelOf(w.table)
-		if m == nil {
+		if m == nil || !w.rows() && isExplicit(ctx) {
 			continue
 		}
 		tracked++
@@ -56,7 +70,9 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 			continue
 		}
 		reason := m.whyUnseen(event, w)
-		if tracked > 1 {
+		if !w.rows() {
+			reason = "it changes which table the name means"
+		} else if tracked > 1 {
 			reason = "it is one of several writes in one statement"
 		}
 		if reason != "" {
@@ -68,7 +84,28 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 		}
 		s.expect(event, captured{m, conflictOf(event), false})
 	}
+	if err := s.forbids(ctx, j); err != nil {
+		if s.refused == nil {
+			s.refused = err
+		}
+		return refusal{ctx, err}
+	}
+	if j.calls || j.savepoint.verb == "ROLLBACK" {
+		s.forgetStates()
+	}
 	return ctx
+}
+
+// forbids says why a statement must not run in the transaction, whatever it writes. bun's own BEGIN
+// comes before the session has its transaction, its COMMIT behind the flush; its ROLLBACK does not ask.
+func (s *session) forbids(ctx context.Context, j judgement) *RefusedError {
+	switch {
+	case j.ends && s.tx.Tx != nil:
+		return endsTx(j)
+	case j.denied != "" && !isExplicit(ctx):
+		return j.refusal()
+	}
+	return nil
 }
 
 // expect tells AfterQuery of a statement that is captured.
@@ -284,12 +321,6 @@ func (m *model) bulkCondition(alias string) string {
 		parts[i] = alias + string(pk.SQLName) + " = _data." + string(pk.SQLName)
 	}
 	return "(" + strings.Join(parts, " AND ") + ")"
-}
-
-// writesOf lists the tables whose rows a statement changes.
-func writesOf(event *bun.QueryEvent) []write {
-	writes := judge(event.Query, event.DB.Dialect().Name()).writes
-	return slices.DeleteFunc(writes, func(w write) bool { return !w.rows() })
 }
 
 func startsWith(query, word string) bool {

@@ -17,8 +17,8 @@ type judgement struct {
 	// writes lists the tables that it writes, registered or not, and those that it creates or
 	// drops.
 	writes []write
-	// denied says why it is not certain to leave other tables alone; "" where it is. verb is the
-	// statement's first word, reach how far it may get.
+	// denied says why it is not certain to leave other tables alone; "" where it is. reach is how far
+	// it may get then, and verb the first word of what is denied, or else of the last statement.
 	denied, verb string
 	reach        reach
 	// calls: it may call a function, or end up in one later (a cursor), so that rows may be other
@@ -71,7 +71,9 @@ func judge(query string, d dialect.Name) judgement {
 	if r.unclear != "" {
 		r.deny(r.unclearReach(), "its text cannot be read for certain: "+r.unclear)
 	}
-	r.judgement.verb = r.deniedVerb
+	if r.judgement.verb = r.deniedVerb; r.denied == "" {
+		r.judgement.verb = r.verb
+	}
 	r.calls = r.calls || r.denied != ""
 	return r.judgement
 }
@@ -113,4 +115,11 @@ func mentions(query, table string) bool {
 func (j judgement) refusal() *RefusedError {
 	return &RefusedError{Verb: j.verb, Reason: j.denied,
 		Fix: "write rows by their primary key through bun, " + reportIt}
+}
+
+// endsTx is the error for a statement that ends the transaction of RunInTx by itself.
+func endsTx(j judgement) *RefusedError {
+	return &RefusedError{Verb: j.verb, Reason: "it ends the transaction, and messages commit with it",
+		Fix: "return from the function that RunInTx runs: nil commits, an error rolls back; use a " +
+			"savepoint (tx.RunInTx) for a part; run what MariaDB commits for outside of RunInTx"}
 }
