@@ -92,7 +92,7 @@ func (s *session) commits(event *bun.QueryEvent) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.sealed && s.tx.Tx != nil {
-		s.refuse(endsTransaction("COMMIT"))
+		s.refuse(endsTx(judgement{verb: "COMMIT"}))
 		_ = s.tx.Tx.Rollback() // the refusal is what RunInTx returns
 	}
 	return s.sealed
@@ -109,13 +109,8 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		return c, s.name(ctx, event, c)
 	}
 	j := judgementOf(event)
-	switch {
-	case j.ends:
-		return nil, endsTransaction(firstWord(event))
-	case j.denied != "" && !explicit:
-		return nil, j.refusal()
-	case j.denied != "":
-		s.doubtAll()
+	if j.ends {
+		return nil, endsTx(j)
 	}
 	var c *captured
 	if j.savepoint.verb != "" {
@@ -129,8 +124,10 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		}
 		var refused *RefusedError
 		switch {
-		case m != nil && !w.rows() && !explicit:
-			refused = unseen(w.verb, w.name(), "it changes what the name of a registered table means")
+		case m != nil && !w.rows():
+			if !explicit {
+				refused = unseen(w.verb, w.name(), "it changes which table the name means")
+			}
 		case m == nil:
 			c, refused = s.captureRelated(ctx, event, w, c)
 		case explicit:
@@ -143,6 +140,12 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		if refused != nil {
 			return nil, refused
 		}
+	}
+	switch {
+	case j.denied != "" && !explicit:
+		return nil, j.refusal()
+	case j.denied != "":
+		s.doubtAll()
 	}
 	return c, nil
 }

@@ -318,7 +318,7 @@ var statements = []statementCase{
 		write: func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.NewTruncateTable().Model((*Order)(nil)).Exec(ctx))
 		},
-		refused: "only NewInsert, NewUpdate and NewDelete|would end the transaction",
+		refused: "only NewInsert, NewUpdate and NewDelete|ends the transaction",
 	},
 	{
 		name: "write of a table that is not registered",

@@ -3,7 +3,9 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"slices"
@@ -17,7 +19,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// fragments are what the fuzz target puts into statements: writes of the tracked table, and what may hide them.
+// fragments are what the fuzz target puts into statements: writes of the tracked table, and what
+// may hide them.
 var fragments = []string{
 	"DELETE FROM orders", "UPDATE orders SET status = 'x'", "INSERT INTO orders VALUES (9, 'x')", "INSERT INTO items VALUES (9, 'x')",
 	"REPLACE INTO orders VALUES (1, 'x')", "TRUNCATE orders", "DELETE orders FROM items, orders", "SELECT 1", "SELECT * FROM orders",
@@ -34,16 +37,31 @@ var fragments = []string{
 	"'", "''", "\"", "\\", "\\'", "E'", "E'\\'", "e'a'\n'", "N'", "U&'", "X'", "`", "[", "]", "\r", "\n", "\t", "\f", "\v", " ", "\ufeff", "\u00a0", "\x00",
 }
 
-// FuzzJudge runs what the judge lets pass on a copy: no row of the tracked table may change, nor may the transaction
-// end, unless the judge says that a function is called, or that it ends. SQLite runs in this process; the others where
-// their variables say.
+// Without coverage guidance the target tries this many texts: go test ./outbox -run FuzzJudge
+// -judge.texts 100000.
+var (
+	judgeTexts = flag.Int("judge.texts", 500, "random texts that FuzzJudge tries beside its seeds")
+	judgeSeed  = flag.Uint64("judge.seed", 1, "seed of those texts")
+)
+
+// FuzzJudge runs what the judge lets pass on a copy: no row of the tracked table may change, nor
+// may the transaction end, unless the judge says that a function is called, or that it ends. SQLite
+// runs in this process; the others where their variables say.
 func FuzzJudge(f *testing.F) {
-	for _, example := range judgeExamples {
-		f.Add(example.statement, []byte{})
+	for _, example := range JudgeExamples {
+		f.Add(example.Statement, []byte{})
 	}
 	for i := range fragments {
 		f.Add("SELECT 1; SELECT 2", []byte{0, 5, byte(i)})
 		f.Add("WITH d AS (SELECT 1) SELECT 2", []byte{0, 6, byte(i), 1, 8, byte(i)})
+	}
+	random := rand.New(rand.NewPCG(*judgeSeed, 0))
+	for range *judgeTexts {
+		edits := make([]byte, 3*(1+random.IntN(5)))
+		for i := range edits {
+			edits[i] = byte(random.Uint32())
+		}
+		f.Add(JudgeExamples[random.IntN(len(JudgeExamples))].Statement, edits)
 	}
 	databases := fuzzedDatabases(f)
 	f.Fuzz(func(t *testing.T, text string, edits []byte) {

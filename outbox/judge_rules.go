@@ -1,6 +1,10 @@
 package outbox
 
-import "github.com/uptrace/bun/dialect"
+import (
+	"strings"
+
+	"github.com/uptrace/bun/dialect"
+)
 
 // rule is how the judge reads a statement, by its first word.
 type rule int
@@ -44,9 +48,10 @@ var rules = map[dialect.Name]map[string]rule{
 		preparing:  "PREPARE",
 		creating:   "CREATE",
 		dropping:   "DROP",
-		defining:   "ALTER COMMENT GRANT REVOKE REINDEX CLUSTER VACUUM CHECKPOINT SECURITY IMPORT DISCARD REASSIGN",
-		doing:      "DO",
-		hiding:     "EXECUTE CALL",
+		defining: "ALTER COMMENT GRANT REVOKE REINDEX CLUSTER VACUUM CHECKPOINT SECURITY IMPORT " +
+			"DISCARD REASSIGN",
+		doing:  "DO",
+		hiding: "EXECUTE CALL",
 	}),
 	dialect.MySQL: ruleSet(map[rule]string{
 		reads:      "( SELECT VALUES WITH SHOW INSERT REPLACE UPDATE DELETE",
@@ -60,8 +65,8 @@ var rules = map[dialect.Name]map[string]rule{
 		ending:     "BEGIN START COMMIT XA LOCK UNLOCK",
 		creating:   "CREATE",
 		dropping:   "DROP",
-		defining: `ALTER RENAME GRANT REVOKE OPTIMIZE CHECK REPAIR FLUSH CACHE INSTALL UNINSTALL RESET CHANGE STOP PURGE
-			SHUTDOWN`,
+		defining: `ALTER RENAME GRANT REVOKE OPTIMIZE CHECK REPAIR FLUSH CACHE INSTALL UNINSTALL RESET
+			CHANGE STOP PURGE SHUTDOWN`,
 		hiding: "EXECUTE CALL BINLOG",
 	}),
 	dialect.SQLite: ruleSet(map[rule]string{
@@ -135,7 +140,7 @@ func (r *reader) statement() {
 }
 
 func (r *reader) rule() rule {
-	if r.cur.quoted {
+	if r.cur.quoted || r.peek(1)[0].is(":") { // a label of MariaDB
 		return unknown
 	}
 	return rules[r.d][r.cur.text]
@@ -173,3 +178,28 @@ func (r *reader) explainOptions() bool {
 	next := r.peek(1)[0]
 	return r.d == dialect.PG && (next.quoted || rules[r.d][next.text] != reads)
 }
+
+func wordSet(words string) map[string]bool {
+	set := map[string]bool{}
+	for word := range strings.FieldsSeq(words) {
+		set[word] = true
+	}
+	return set
+}
+
+var (
+	// clauses holds reserved words: a parenthesis behind one is no call.
+	clauses = wordSet(`ALL AND ANY ARRAY AS CASE CHECK DISTINCT ELSE EXCEPT EXISTS FROM HAVING IN
+		INTERSECT LATERAL LIMIT NOT OFFSET ON OR PRIMARY RETURNING SELECT SOME THEN UNION UNIQUE USING
+		VALUES WHEN WHERE WITH CHAR DECIMAL NUMERIC VARCHAR`)
+	// functions change nothing. None of them runs SQL that it is given as a text.
+	functions = wordSet(`ABS AVG COALESCE CONCAT COUNT CURRENT_DATE CURRENT_TIMESTAMP CURRVAL
+		DATE_TRUNC EXTRACT GREATEST GEN_RANDOM_UUID IFNULL LAST_INSERT_ID LAST_INSERT_ROWID LEAST LENGTH
+		LOWER MAX MIN NEXTVAL NOW NULLIF PG_ADVISORY_LOCK PG_ADVISORY_XACT_LOCK PG_NOTIFY RANDOM REPLACE
+		ROUND ROW_NUMBER SUBSTR SUBSTRING SUM TRIM UPPER UUID`)
+	operators = wordSet(`+ - * / % ^ = < > <= >= <> != || -> ->> #> #>> #- @> <@ ? ?| ?& && & | ~ ~*
+		!~ !~*`)
+	types = wordSet(`BIGINT BOOL BOOLEAN BYTEA CHAR CIDR DATE DECIMAL DOUBLE FLOAT FLOAT4 FLOAT8 INET
+		INT INT2 INT4 INT8 INTEGER INTERVAL JSON JSONB NUMERIC REAL SMALLINT TEXT TIME TIMESTAMP
+		TIMESTAMPTZ TIMETZ UUID VARCHAR`)
+)

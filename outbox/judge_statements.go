@@ -1,14 +1,13 @@
 package outbox
 
 import (
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/uptrace/bun/dialect"
 )
 
-// analyze reads MariaDB's ANALYZE of a statement, which runs it, and that of a table, which commits.
+// analyze reads MariaDB's ANALYZE of a statement, which runs it, and that of a table, which
+// commits.
 func (r *reader) analyze() {
 	r.advance()
 	if r.skip("LOCAL", "NO_WRITE_TO_BINLOG"); r.at("TABLE") {
@@ -53,12 +52,13 @@ func (r *reader) copy() {
 // truncate reads the tables of TRUNCATE. On MariaDB it commits.
 func (r *reader) truncate() {
 	for r.advance(); !r.ended; {
-		if r.cur.name && (r.prev.is("TRUNCATE") || r.prev.is(",") || r.prev.is("ONLY") || r.prev.is("TABLE") ||
-			r.prev.is("(")) && !r.at("TABLE", "ONLY") {
+		switch {
+		case r.at("TABLE", "ONLY", "(", ",") || !r.cur.name:
+		case r.prev.is("TRUNCATE") || r.prev.is("TABLE") || r.prev.is("ONLY") || r.prev.is("(") ||
+			r.prev.is(","):
 			r.qualified("TRUNCATE")
 			continue
-		}
-		if r.at("CASCADE") {
+		case r.at("CASCADE"):
 			r.deny(reachesAny, "CASCADE empties every table that refers to its own")
 		}
 		r.advance()
@@ -76,72 +76,6 @@ func (r *reader) declare() {
 		}
 	}
 	r.scan()
-}
-
-// settings holds what a transaction may set without changing what later statements mean, or read.
-var settings = map[dialect.Name]map[string]bool{
-	dialect.PG: wordSet(`APPLICATION_NAME CHARACTERISTICS CLIENT_MIN_MESSAGES CONSTRAINTS DEADLOCK_TIMEOUT
-		ENABLE_HASHJOIN ENABLE_INDEXSCAN ENABLE_MERGEJOIN ENABLE_NESTLOOP ENABLE_SEQSCAN
-		IDLE_IN_TRANSACTION_SESSION_TIMEOUT JIT LOCK_TIMEOUT MAINTENANCE_WORK_MEM PLAN_CACHE_MODE STATEMENT_TIMEOUT
-		SYNCHRONOUS_COMMIT TIME TIMEZONE TRANSACTION TRANSACTION_ISOLATION WORK_MEM`),
-	dialect.MySQL: wordSet(`GROUP_CONCAT_MAX_LEN IDLE_TRANSACTION_TIMEOUT INNODB_LOCK_WAIT_TIMEOUT LOCK_WAIT_TIMEOUT
-		MAX_STATEMENT_TIME SORT_BUFFER_SIZE TRANSACTION TX_ISOLATION WAIT_TIMEOUT`),
-}
-
-// ownSetting is a setting of an application, such as the tenant that a policy asks for.
-var ownSetting = regexp.MustCompile(`^[A-Za-z0-9_]+\.[A-Za-z0-9_.]+$`)
-
-// settable says whether a transaction on PostgreSQL may set the name. Of others, such as search_path, role and
-// row_security, later statements and the flush would see other tables or rows.
-func settable(name string) bool {
-	return ownSetting.MatchString(name) || settings[dialect.PG][upper(name)]
-}
-
-// set reads SET and RESET.
-func (r *reader) set() {
-	if r.d == dialect.MySQL {
-		r.setMySQL()
-		return
-	}
-	r.advance()
-	r.skip("SESSION", "LOCAL")
-	name := r.cur.text
-	for r.advance() && r.cur.is(".") && r.advance() {
-		name += "." + r.cur.text
-	}
-	if !settable(name) {
-		r.deny(reachesSchema, "it sets "+strings.ToLower(name)+", which may change what later statements mean")
-	}
-	r.calls = r.calls || name == "CONSTRAINTS" // deferred triggers run
-}
-
-// setMySQL reads the assignments of a SET. Each of them may name another scope and variable.
-func (r *reader) setMySQL() {
-	if r.peek(1)[0].is("STATEMENT") {
-		r.unknown()
-		return
-	}
-	for r.advance() {
-		r.skip("SESSION", "LOCAL")
-		name, own := r.cur.text, r.cur.is("@") && !r.peek(1)[0].is("@")
-		if r.cur.is("@") && !own {
-			r.skip("@", "SESSION", "LOCAL", ".")
-			name = r.cur.text
-		}
-		if !own && !settings[r.d][upper(name)] {
-			r.deny(reachesSchema, "it sets "+strings.ToLower(name)+", which may change what later statements mean")
-			r.ends = r.ends || slices.Contains([]string{"AUTOCOMMIT", "PASSWORD"}, upper(name))
-		}
-		for depth := 0; !r.ended && (depth > 0 || !r.cur.is(",")); r.advance() {
-			switch r.cur.text {
-			case "(":
-				depth++
-				r.call()
-			case ")":
-				depth--
-			}
-		}
-	}
 }
 
 // save reads the steps of savepoints, and the ROLLBACK that ends a transaction.
@@ -169,7 +103,8 @@ func (r *reader) save() {
 	}
 }
 
-// end reads what begins or ends a transaction. BEGIN NOT ATOMIC of MariaDB does not: it is a block of statements.
+// end reads what begins or ends a transaction. BEGIN NOT ATOMIC of MariaDB does not: it is a block
+// of statements.
 func (r *reader) end() {
 	if r.d == dialect.MySQL && r.at("BEGIN") && r.peek(1)[0].is("NOT") {
 		r.unknown()
@@ -178,7 +113,8 @@ func (r *reader) end() {
 	r.ends = true
 }
 
-// prepare reads PREPARE TRANSACTION and PREPARE of a statement, which may run later by a name that says nothing.
+// prepare reads PREPARE TRANSACTION and PREPARE of a statement, which may run later by a name that
+// says nothing.
 func (r *reader) prepare() {
 	if r.peek(1)[0].is("TRANSACTION") {
 		r.ends = true
@@ -200,8 +136,8 @@ func (r *reader) define() {
 		switch {
 		case r.at("BEGIN") && r.d != dialect.PG, r.at("ATOMIC") && r.prev.is("BEGIN"):
 			block = true
-		case block && r.at("END") && r.prev == token{} && !r.peek(1)[0].name: // the last one of a routine or trigger
-			block = false
+		case block && r.at("END") && r.prev == token{} && !r.peek(1)[0].name:
+			block = false // of a routine or trigger
 		}
 	}
 	if block {
@@ -209,12 +145,12 @@ func (r *reader) define() {
 	}
 }
 
-// create allows tables and indexes. A temporary table may stand before a registered one of the same name, so it is
-// listed with the writes.
+// create allows tables and indexes. A temporary table may stand before a registered one of the same
+// name, so it is listed with the writes.
 func (r *reader) create() {
 	temporary := false
 	r.advance()
-	for r.at("OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE") && r.prev.text != "" {
+	for r.at("OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE") {
 		temporary = temporary || r.at("TEMP", "TEMPORARY")
 		r.advance()
 	}
@@ -242,7 +178,8 @@ func (r *reader) createTable() {
 	r.scan()
 }
 
-// sharesRows denies tables whose rows are also another table's, and those that are made by a prepared statement.
+// sharesRows denies tables whose rows are also another table's, and those that are made by a
+// prepared statement.
 func (r *reader) sharesRows() {
 	ahead, prev := *r, token{}
 	for ; !ahead.ended; ahead.advance() {
@@ -273,7 +210,8 @@ func (r *reader) drop() {
 	}
 	table := r.at("TABLE")
 	r.advance()
-	for r.skip("IF", "EXISTS", "CONCURRENTLY", ","); r.cur.name && !r.at("CASCADE", "RESTRICT"); r.skip(",") {
+	r.skip("IF", "EXISTS", "CONCURRENTLY")
+	for ; r.cur.name && !r.at("CASCADE", "RESTRICT"); r.skip(",") {
 		if r.qualified("DROP"); !table {
 			r.writes = r.writes[:len(r.writes)-1]
 		}
@@ -306,22 +244,5 @@ func (r *reader) do() {
 		if r.reach = max(r.reach, inner.reach); inner.unclear != "" {
 			r.reach = max(r.reach, inner.unclearReach())
 		}
-	}
-}
-
-// pragmas holds those that may be given a value.
-var pragmas = wordSet(`ANALYSIS_LIMIT BUSY_TIMEOUT CACHE_SIZE DEFER_FOREIGN_KEYS FOREIGN_KEY_CHECK FOREIGN_KEY_LIST
-	INDEX_INFO INDEX_LIST INDEX_XINFO INTEGRITY_CHECK OPTIMIZE QUICK_CHECK TABLE_INFO TABLE_LIST TABLE_XINFO
-	USER_VERSION WAL_CHECKPOINT`)
-
-// pragma allows those of SQLite that change nothing but the connection's ways.
-func (r *reader) pragma() {
-	r.advance()
-	name := upper(r.cur.text)
-	for r.advance() && r.cur.is(".") && r.advance() {
-		name = upper(r.cur.text)
-	}
-	if !r.ended && !pragmas[name] {
-		r.deny(reachesSchema, "it sets "+strings.ToLower(name)+", which may change what later statements mean")
 	}
 }

@@ -35,8 +35,12 @@ func judged(j judgement) string {
 
 var dialects = map[string]dialect.Name{"pg": dialect.PG, "mariadb": dialect.MySQL, "sqlite": dialect.SQLite}
 
-// judgeExamples says what the judge makes of statements, in the words of judged.
-var judgeExamples = []struct{ databases, statement, outcome string }{
+// JudgeExample is a statement, the databases that have it, and what the judge makes of it in the
+// words of judged.
+type JudgeExample struct{ Databases, Statement, Outcome string }
+
+// JudgeExamples holds every kind of statement that is allowed or denied, and every disguise.
+var JudgeExamples = []JudgeExample{
 	// Plain writes.
 	{"pg mariadb sqlite", `INSERT INTO orders (id) VALUES (1)`, "INSERT orders"},
 	{"pg sqlite", `insert into "shop"."orders" AS o ("id") VALUES (1)`, "INSERT shop.orders"},
@@ -59,7 +63,8 @@ var judgeExamples = []struct{ databases, statement, outcome string }{
 	{"pg", `WITH d AS (DELETE FROM orders RETURNING *) SELECT * FROM d`, "DELETE orders"},
 	{"pg", `WITH a AS (DELETE FROM orders), b AS (INSERT INTO logs SELECT 1) UPDATE lines SET x = 1`,
 		"DELETE orders, INSERT logs, UPDATE lines"},
-	{"pg", `WITH RECURSIVE d AS (SELECT 1) SEARCH DEPTH FIRST BY id SET key UPDATE orders SET x = 1`, "UPDATE orders"},
+	{"pg", `WITH RECURSIVE d (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM d WHERE id < 2)
+		SEARCH DEPTH FIRST BY id SET key UPDATE orders SET status = 'x'`, "UPDATE orders"},
 	{"pg sqlite", `INSERT INTO logs VALUES (1) ON CONFLICT ("id") DO UPDATE SET x = 1`, "INSERT logs, calls"},
 	{"mariadb", `INSERT INTO logs SET x = 1 ON DUPLICATE KEY UPDATE x = 1`, "INSERT logs"},
 	{"mariadb", `INSERT HIGH_PRIORITY IGNORE orders VALUES (1)`, "INSERT orders"},
@@ -183,7 +188,7 @@ var judgeExamples = []struct{ databases, statement, outcome string }{
 	// Literals and comments.
 	{"pg mariadb sqlite", "/* UPDATE a SET */ -- DELETE FROM b\nUPDATE orders SET x = 'it''s' WHERE y = 'DELETE FROM c'", "UPDATE orders"},
 	{"pg", `SELECT /* /* */ DELETE FROM a */ 1`, ""},
-	{"mariadb sqlite", `SELECT 1 /* /* */; DELETE FROM orders /* */`, "DELETE orders"},
+	{"mariadb sqlite", `SELECT 1 /* /* */; DELETE FROM orders /* */ -- */`, "DELETE orders"},
 	{"pg", "SELECT 1 -- x\rFROM x; DELETE FROM orders", "DELETE orders"},
 	{"mariadb", "SELECT 1 # DELETE FROM a\n; DELETE FROM orders", "DELETE orders"},
 	{"mariadb", "SELECT 1 --1; DELETE FROM orders", "DELETE orders"},
@@ -275,11 +280,11 @@ var judgeExamples = []struct{ databases, statement, outcome string }{
 }
 
 func TestWhatTheJudgeMakesOfStatements(t *testing.T) {
-	for _, example := range judgeExamples {
-		for name := range strings.FieldsSeq(example.databases) {
-			outcome := judged(judge(example.statement, dialects[name]))
-			if outcome != example.outcome {
-				t.Errorf("%s: %s\n want %s\n have %s", name, example.statement, example.outcome, outcome)
+	for _, example := range JudgeExamples {
+		for name := range strings.FieldsSeq(example.Databases) {
+			outcome := judged(judge(example.Statement, dialects[name]))
+			if outcome != example.Outcome {
+				t.Errorf("%s: %s\n want %s\n have %s", name, example.Statement, example.Outcome, outcome)
 			}
 		}
 	}
@@ -316,4 +321,42 @@ func TestNamesAreFoundWhereverTheyStand(t *testing.T) {
 		require.Equal(t, want, mentions(text, "orders"), text)
 	}
 	require.True(t, mentions("x", `or"ders`), "such a name may be written in several ways")
+}
+
+// Outside RunInTx services change their schema, through the same bun.DB.
+func TestWhatADeniedStatementMayChange(t *testing.T) {
+	for _, c := range []struct {
+		databases, statement string
+		want                 bool
+	}{
+		{"pg mariadb sqlite", `ALTER TABLE orders ADD COLUMN x int`, false},
+		{"pg mariadb sqlite", `CREATE TABLE orders (id int)`, false},
+		{"pg mariadb sqlite", `DROP TABLE IF EXISTS orders CASCADE`, false},
+		{"pg", `CREATE TRIGGER t AFTER DELETE ON orders EXECUTE FUNCTION f()`, false},
+		{"pg", `DROP SCHEMA shop CASCADE`, false},
+		{"pg", `SET search_path = shop`, false},
+		{"pg sqlite", `VACUUM`, false},
+		{"mariadb", `OPTIMIZE TABLE orders`, false},
+		{"mariadb", `/*!40101 SET NAMES utf8mb4 */`, false},
+		{"mariadb", `/*!40101 DELETE FROM orders */`, true},
+		{"mariadb", `/*!40101 CALL wipe() */`, true},
+		{"pg", `DO $$ BEGIN CREATE TYPE kind AS ENUM ('a'); EXCEPTION WHEN duplicate_object THEN NULL; END $$`, false},
+		{"pg", `DO $$ BEGIN UPDATE logs SET x = (SELECT count(*) FROM orders); END $$`, true},
+		{"pg", `DO $$ BEGIN EXECUTE 'DELETE FROM ord' || 'ers'; END $$`, true},
+		{"pg", `DO $$ BEGIN DELETE FROM U&"ord\0065rs"; END $$`, true},
+		{"pg", `DELETE FROM U&"ord\0065rs"`, true},
+		{"pg mariadb", `CALL wipe()`, true},
+		{"pg mariadb", `EXECUTE wipe`, true},
+		{"pg", `TRUNCATE logs CASCADE`, true},
+		{"pg mariadb sqlite", `FROBNICATE logs`, false},
+		{"pg mariadb sqlite", `FROBNICATE orders`, true},
+		{"mariadb", `LOAD DATA INFILE 'x' INTO TABLE logs`, false},
+		{"mariadb", `BEGIN NOT ATOMIC DELETE FROM logs; END`, false},
+		{"mariadb", `BEGIN NOT ATOMIC CALL wipe(); END`, true},
+		{"sqlite", `ATTACH 'x' AS other`, false},
+	} {
+		for name := range strings.FieldsSeq(c.databases) {
+			require.Equal(t, c.want, judge(c.statement, dialects[name]).mayChange(c.statement, "Orders"), name+": "+c.statement)
+		}
+	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// token is a piece of SQL: a word, a quoted name, a text literal, a run of operator characters or another character. A
-// bare word's ASCII letters are upper case; what was quoted keeps its letters.
+// token is a piece of SQL: a word, a quoted name, a text literal, a run of operator characters or
+// another character. A bare word's ASCII letters are upper case; what was quoted keeps its letters.
 type token struct {
 	text       string
 	quoted     bool // a quoted name or a literal
@@ -27,11 +27,11 @@ func lex(sql string, d dialect.Name) iter.Seq[token] {
 	}
 }
 
-// lexer splits a text into tokens. Where the database may split it at other places than the lexer does, it says why in
-// unclear: whoever trusts the tokens must ask for that after the last one.
+// lexer splits a text into tokens. Where the database may split it at other places than the lexer
+// does, it says why in unclear: whoever trusts the tokens must ask for that after the last one.
 //
-// It takes for granted what bun takes for granted when it writes literals: standard_conforming_strings is on, and sql_mode
-// has no NO_BACKSLASH_ESCAPES.
+// It takes for granted what bun takes for granted when it writes literals:
+// standard_conforming_strings is on, and sql_mode has no NO_BACKSLASH_ESCAPES.
 type lexer struct {
 	sql     string
 	d       dialect.Name
@@ -70,7 +70,8 @@ func (l *lexer) next() (t token, more bool) {
 			continue
 		case wordByte[c]:
 			t = l.word()
-		case c == '\'' || c == '"' || c == '`' && l.d != dialect.PG || c == '[' && l.d == dialect.SQLite:
+		case c == '\'' || c == '"' || c == '`' && l.d != dialect.PG,
+			c == '[' && l.d == dialect.SQLite:
 			t = l.quote(false)
 		case c == '$' && l.d != dialect.MySQL:
 			t = l.dollar()
@@ -96,7 +97,8 @@ func (l *lexer) next() (t token, more bool) {
 
 var wordByte = func() (set [256]bool) {
 	for c := range set {
-		set[c] = c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+		set[c] = letter || c == '_' || c >= '0' && c <= '9'
 	}
 	return set
 }()
@@ -142,8 +144,9 @@ func upper(word string) string {
 	return word
 }
 
-// quote reads the quoted text that starts here. backslash says that \ escapes inside it. Two things are a name or a
-// literal, whichever fits: 'x' of SQLite, and "x" of MariaDB, where the sql_mode decides.
+// quote reads the quoted text that starts here. backslash says that \ escapes inside it. Two things
+// are a name or a literal, whichever fits: 'x' of SQLite, and "x" of MariaDB, where the sql_mode
+// decides.
 func (l *lexer) quote(backslash bool) token {
 	quote := l.sql[l.at]
 	t := token{quoted: true, name: quote != '\'' || l.d == dialect.SQLite}
@@ -157,7 +160,7 @@ func (l *lexer) quote(backslash bool) token {
 		from := *l
 		from.quoted(quote, true)
 		if inner, closed = l.quoted(quote, false); from.at != l.at {
-			l.doubt(`a backslash before " means one thing with sql_mode ANSI_QUOTES and another without`)
+			l.doubt(`sql_mode ANSI_QUOTES decides what a backslash before " means`)
 		}
 	default:
 		inner, closed = l.quoted(quote, backslash || quote == '\'' && l.d == dialect.MySQL)
@@ -172,8 +175,8 @@ func (l *lexer) quote(backslash bool) token {
 	return t
 }
 
-// quoted moves behind the quoted text that starts here and returns what is between the quotes. A doubled quote stands
-// for itself.
+// quoted moves behind the quoted text that starts here and returns what is between the quotes. A
+// doubled quote stands for itself.
 func (l *lexer) quoted(quote byte, backslash bool) (inner string, closed bool) {
 	start := l.at + 1
 	for at := start; at < len(l.sql); at++ {
@@ -234,11 +237,14 @@ func dollarTag(sql string) string {
 
 const operatorBytes = "+-*/<>=~!@#%^&|`?"
 
-// operator reads an operator as PostgreSQL does: a comment ends it, and one of several characters ends with + or - only
-// if it holds a character that no operator of standard SQL has.
+// operator reads an operator as PostgreSQL does: a comment ends it, and one of several characters
+// ends with + or - only if it holds a character that no operator of standard SQL has.
 func (l *lexer) operator() token {
 	start := l.at
-	for l.at < len(l.sql) && strings.IndexByte(operatorBytes, l.sql[l.at]) >= 0 && !opensComment(l.sql[l.at:]) {
+	for l.at < len(l.sql) && strings.IndexByte(operatorBytes, l.sql[l.at]) >= 0 {
+		if opensComment(l.sql[l.at:]) {
+			break
+		}
 		l.at++
 	}
 	if !strings.ContainsAny(l.sql[start:l.at], "~!@#%^&|`?") {
@@ -247,98 +253,4 @@ func (l *lexer) operator() token {
 		}
 	}
 	return token{text: l.sql[start:l.at]}
-}
-
-func opensComment(sql string) bool {
-	return strings.HasPrefix(sql, "--") || strings.HasPrefix(sql, "/*")
-}
-
-// comment moves behind the comment that starts here, if one does.
-func (l *lexer) comment() bool {
-	rest := l.sql[l.at:]
-	switch {
-	case strings.HasPrefix(rest, "/*"):
-		l.blockComment()
-	case strings.HasPrefix(rest, "--"):
-		// To MariaDB, 1--1 is a subtraction.
-		if l.d == dialect.MySQL && len(rest) > 2 && rest[2] > ' ' && rest[2] != 0x7f {
-			return false
-		}
-		l.lineComment()
-	case rest[0] == '#' && l.d == dialect.MySQL:
-		l.lineComment()
-	default:
-		return false
-	}
-	return true
-}
-
-func (l *lexer) lineComment() {
-	ends := "\n"
-	if l.d == dialect.PG {
-		ends = "\r\n"
-	}
-	if length := strings.IndexAny(l.sql[l.at:], ends); length >= 0 {
-		l.at += length
-		return
-	}
-	l.at = len(l.sql)
-}
-
-// blockComment moves behind a comment between /* and */. Only PostgreSQL nests them.
-func (l *lexer) blockComment() {
-	if rest := l.sql[l.at+2:]; l.d == dialect.MySQL && (strings.HasPrefix(rest, "!") || strings.HasPrefix(rest, "M!")) {
-		l.doubt("MariaDB runs what is in a /*! … */ comment")
-	}
-	depth := 1
-	for l.at += 2; l.at+1 < len(l.sql); l.at++ {
-		switch pair := l.sql[l.at : l.at+2]; {
-		case pair == "*/":
-			depth--
-		case pair == "/*" && l.d == dialect.PG:
-			depth++
-		default:
-			continue
-		}
-		if l.at++; depth == 0 {
-			l.at++
-			return
-		}
-	}
-	l.doubt("a comment does not end")
-	l.at = len(l.sql)
-}
-
-// skipLiterals moves behind literals, commas and parentheses, the rows of a bulk insert, and says whether it did. It
-// makes no tokens, and leaves to next whatever is not plain.
-func (l *lexer) skipLiterals() bool {
-	start := l.at
-	for l.at < len(l.sql) && !l.escapes {
-		at := l.at
-		switch c := l.sql[at]; {
-		case c == ' ' || c == ',' || c == '(' || c == ')':
-			l.at++
-		case c == '\'':
-			if _, closed := l.quoted('\'', l.d == dialect.MySQL); !closed {
-				l.at = at
-			}
-		case c >= '0' && c <= '9' || c == '-':
-			for l.at++; l.at < len(l.sql) && (l.sql[l.at] >= '0' && l.sql[l.at] <= '9' || l.sql[l.at] == '.'); l.at++ {
-			}
-			if l.at == at+1 && c == '-' || l.at < len(l.sql) && (wordByte[l.sql[l.at]] || l.sql[l.at] == '$') {
-				l.at = at
-			}
-		case c == 'N' || c == 'T' || c == 'F' || c == 'D':
-			for _, word := range []string{"NULL", "TRUE", "FALSE", "DEFAULT"} {
-				end := at + len(word)
-				if strings.HasPrefix(l.sql[at:], word) && (end == len(l.sql) || !wordByte[l.sql[end]] && l.sql[end] != '$') {
-					l.at = end
-				}
-			}
-		}
-		if l.at == at {
-			break
-		}
-	}
-	return l.at > start
 }

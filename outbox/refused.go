@@ -8,11 +8,12 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// RefusedError is returned for a write to a registered table that cannot be captured. The statement has not run.
+// RefusedError is returned for a write to a registered table that cannot be captured, and for a statement that is not
+// certain to leave registered tables alone. The statement has not run.
 type RefusedError struct {
-	// Verb is INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY.
+	// Verb is INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY, or the first word of a statement that may write unseen.
 	Verb string
-	// Table is the registered table, as the statement names it.
+	// Table is the registered table, as the statement names it; "" where it names none.
 	Table string
 	// Reason says why the rows it would touch are unknown.
 	Reason string
@@ -37,11 +38,6 @@ func outsideTx(verb, table string) *RefusedError {
 func unseen(verb, table, reason string) *RefusedError {
 	return &RefusedError{verb, table, reason, "write rows by their primary key through bun (NewInsert().Model(&row), " +
 		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
-}
-
-func endsTransaction(verb string) *RefusedError {
-	return &RefusedError{Verb: verb, Reason: "it would end the transaction without the messages of what it wrote",
-		Fix: "return from the function given to RunInTx: nil commits, an error rolls back"}
 }
 
 // lateWrite refuses what a goroutine, a Filter or a Serializer does when the messages are made.
