@@ -103,7 +103,7 @@ func (s *session) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 	err := eachRow(rows, func(row reflect.Value) error {
 		var state json.RawMessage
 		if c.whole {
-			state = c.model.known(row)
+			state = c.model.known(row, insert)
 		}
 		marked, err := s.mark(c.model, row, inserted, state)
 		if err == nil && !marked && !insert {

@@ -22,7 +22,7 @@ import (
 // encodeRow writes a row as the object that instance_data carries: the columns under their SQL names, then the named
 // relations under theirs.
 func encodeRow(
-	table *schema.Table, columns []*schema.Field, row reflect.Value, relations []string,
+	table *schema.Table, columns []*schema.Field, row record, relations []string,
 ) (json.RawMessage, error) {
 	b := []byte{'{'}
 	var err error
@@ -78,19 +78,22 @@ func groupRelations(paths []string) map[string][]string {
 	return groups
 }
 
-func encodeRelation(relation *schema.Relation, row reflect.Value, nested []string) (json.RawMessage, error) {
-	value := reflect.Indirect(relation.Field.Value(row))
+func encodeRelation(
+	relation *schema.Relation, row record, nested []string,
+) (json.RawMessage, error) {
+	value := reflect.Indirect(relation.Field.Value(row.Value))
+	table := relation.JoinTable
 	switch {
 	case !value.IsValid():
 		return json.RawMessage("null"), nil
 	case value.Kind() != reflect.Slice:
-		return encodeRow(relation.JoinTable, relation.JoinTable.Fields, value, nested)
+		return encodeRow(table, table.Fields, row.below.of(table, value), nested)
 	}
 	parts := make([][]byte, value.Len())
 	for i := range parts {
 		var err error
-		element := reflect.Indirect(value.Index(i))
-		if parts[i], err = encodeRow(relation.JoinTable, relation.JoinTable.Fields, element, nested); err != nil {
+		element := row.below.of(table, reflect.Indirect(value.Index(i)))
+		if parts[i], err = encodeRow(table, table.Fields, element, nested); err != nil {
 			return nil, err
 		}
 	}
@@ -104,15 +107,19 @@ func jsonArray(parts [][]byte) []byte {
 var null = []byte("null")
 
 // encodeField writes the value of one column in the wire's form (wire.md, "Written by us").
-func encodeField(field *schema.Field, row reflect.Value) ([]byte, error) {
+func encodeField(field *schema.Field, row record) ([]byte, error) {
 	return appendField(nil, field, row)
 }
 
-func appendField(b []byte, field *schema.Field, row reflect.Value) ([]byte, error) {
-	if field.NullZero && field.HasZeroValue(row) {
-		return append(b, null...), nil // bun writes NULL for it too
+func appendField(b []byte, field *schema.Field, row record) ([]byte, error) {
+	isNull := row.nulls[field.Name]
+	if row.nulls == nil { // bun writes the row so, and nobody has read it
+		isNull = field.NullZero && field.HasZeroValue(row.Value)
 	}
-	value := field.Value(row)
+	if isNull {
+		return append(b, null...), nil
+	}
+	value := field.Value(row.Value)
 	if value.Kind() == reflect.Pointer {
 		if value.IsNil() {
 			return append(b, null...), nil
@@ -129,7 +136,11 @@ func appendField(b []byte, field *schema.Field, row reflect.Value) ([]byte, erro
 			return strconv.AppendBool(b, value.Bool()), nil
 		}
 	}
-	text, err := encodeValue(value.Interface(), isDate(field))
+	held := value.Interface()
+	if t, is := held.(bun.NullTime); is && row.nulls != nil {
+		held = t.Time // the year 1, which bun takes for NULL, and the column does not
+	}
+	text, err := encodeValue(held, isDate(field))
 	return append(b, text...), err
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -134,13 +133,13 @@ const (
 type change struct {
 	mark     *mark
 	revision store.Revision
-	row      reflect.Value // as it is now, invalid if it is gone
+	row      record // as it is now, invalid if it is gone
 	outcome  outcome
 }
 
 // judge reads, rather than remembers, what the transaction did to a key: a row that is there was saved, one that is not
 // was deleted.
-func (m *model) judge(d *mark, r store.Revision, row reflect.Value) change {
+func (m *model) judge(d *mark, r store.Revision, row record) change {
 	exists := row.IsValid()
 	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it.
 	unknown := r.WasDeleted || r.Revision == 0 && d.inserted
@@ -151,7 +150,7 @@ func (m *model) judge(d *mark, r store.Revision, row reflect.Value) change {
 		c.outcome = unchanged
 	case m.silent:
 		c.outcome = unsent
-	case exists && (m.filter == nil || m.filter(row)):
+	case exists && (m.filter == nil || m.filter(row.Value)):
 		c.outcome = saved
 	case exists && unknown:
 		c.outcome = hidden

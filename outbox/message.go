@@ -68,7 +68,7 @@ func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]jso
 	var at []int
 	for i, c := range changes {
 		if c.outcome == saved {
-			rows, at = append(rows, c.row), append(at, i)
+			rows, at = append(rows, c.row.Value), append(at, i)
 		}
 	}
 	if m.serialize == nil || len(rows) == 0 {
@@ -157,7 +157,7 @@ func (m *model) deleted(ctx context.Context, c change) (json.RawMessage, error) 
 }
 
 // encodeColumns writes some columns of a row as an object.
-func encodeColumns(columns []*schema.Field, row reflect.Value) (json.RawMessage, error) {
+func encodeColumns(columns []*schema.Field, row record) (json.RawMessage, error) {
 	values := make(map[string]json.RawMessage, len(columns))
 	for _, field := range columns {
 		value, err := encodeField(field, row)

@@ -62,6 +62,10 @@ func checkRelation(table *schema.Table, path string) error {
 	if !found {
 		return fmt.Errorf("relation %q: %s has no such bun relation (tag a field with bun:\"rel:…\")", head, table.TypeName)
 	}
+	if len(relation.JoinTable.PKs) == 0 {
+		return fmt.Errorf("relation %q: %s has no primary key, so a NULL in one of its rows cannot be "+
+			"told from a zero: tag a field with bun:\",pk\"", head, relation.JoinTable.TypeName)
+	}
 	if nested {
 		return checkRelation(relation.JoinTable, rest)
 	}

@@ -177,8 +177,8 @@ func foldTable(name string) string {
 }
 
 // keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok is false for a row
-// whose key the database has yet to draw.
-func (m *model) keyOf(row reflect.Value) (pk []byte, key string, ok bool, err error) {
+// whose key the database has yet to draw; a row that was read has one, be it zero.
+func (m *model) keyOf(row record) (pk []byte, key string, ok bool, err error) {
 	parts := make([][]byte, len(m.table.PKs))
 	for i, field := range m.table.PKs {
 		if parts[i], err = encodeField(field, row); err != nil {

@@ -1,0 +1,119 @@
+// Package stored reads rows together with what their Go values cannot say: which columns are NULL. bun scans NULL into
+// the zero value of a field that is no pointer, so a NULL and a 0 look alike afterwards, and on the wire they are not.
+package stored
+
+import (
+	"context"
+	"database/sql"
+	"reflect"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+)
+
+// Nulls are the names of a row's columns that are NULL. It is nil where nobody has looked, and empty where none is.
+type Nulls map[string]bool
+
+var none = Nulls{}
+
+// Rows are the rows of a table. It is a bun.Model: give [Rows.Model] to the query and Rows itself to its Scan.
+//
+// It reads the table's own columns, and no relations: [NullsBelow] is for rows that bun has loaded with those.
+type Rows struct {
+	table *schema.Table
+	list  reflect.Value // a slice of the table's type
+	nulls []Nulls
+}
+
+var _ bun.Model = (*Rows)(nil)
+
+// Of are no rows yet.
+func Of(table *schema.Table) *Rows {
+	return &Rows{table: table, list: reflect.New(reflect.SliceOf(table.Type)).Elem()}
+}
+
+// Model is what the query is about.
+func (r *Rows) Model() any { return r.list.Addr().Interface() }
+
+// Value implements bun.Model.
+func (r *Rows) Value() any { return r.Model() }
+
+// Len is how many rows were read.
+func (r *Rows) Len() int { return r.list.Len() }
+
+// Row is the n-th one, addressable.
+func (r *Rows) Row(n int) reflect.Value { return r.list.Index(n) }
+
+// Nulls are the n-th row's.
+func (r *Rows) Nulls(n int) Nulls { return r.nulls[n] }
+
+// ScanRows implements bun.Model.
+func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
+	names, err := rows.Columns()
+	if err != nil {
+		return 0, err
+	}
+	cells := make([]cell, len(names))
+	targets := make([]any, len(names))
+	for i, name := range names {
+		// SQLite leaves quotes on some names. A column without a field is none that anybody asked for.
+		cells[i].field = r.table.LookupField(strings.Trim(name, `"`))
+		targets[i] = &cells[i]
+	}
+	for rows.Next() {
+		r.list.Set(reflect.Append(r.list, reflect.Zero(r.table.Type)))
+		row := r.list.Index(r.list.Len() - 1)
+		for i := range cells {
+			cells[i].row = row
+		}
+		nulls, err := scanRow(ctx, rows, row, cells, targets)
+		if err != nil {
+			return 0, err
+		}
+		r.nulls = append(r.nulls, nulls)
+	}
+	return r.Len(), rows.Err()
+}
+
+// scanRow reads one row and runs the model's hooks, as bun does.
+func scanRow(ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any) (Nulls, error) {
+	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
+		if err := hook.BeforeScanRow(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := rows.Scan(targets...); err != nil {
+		return nil, err
+	}
+	nulls := none
+	for i := range cells {
+		if !cells[i].null || cells[i].field == nil {
+			continue
+		}
+		if len(nulls) == 0 {
+			nulls = Nulls{}
+		}
+		nulls[cells[i].field.Name] = true
+	}
+	if hook, has := row.Addr().Interface().(bun.AfterScanRowHook); has {
+		return nulls, hook.AfterScanRow(ctx)
+	}
+	return nulls, nil
+}
+
+// cell is where database/sql puts one column of the present row.
+type cell struct {
+	field *schema.Field
+	row   reflect.Value
+	null  bool
+}
+
+// Scan implements sql.Scanner.
+func (c *cell) Scan(src any) error {
+	c.null = src == nil
+	if c.field == nil {
+		return nil
+	}
+	return c.field.ScanValue(c.row, src)
+}
