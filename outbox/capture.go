@@ -22,13 +22,13 @@ func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 	}
 	for _, w := range writesOf(event) {
 		if g.box.modelOf(w.table) != nil {
-			return refusal{ctx, outsideTx(w.verb, w.table)}
+			return refuse(ctx, event, outsideTx(w.verb, w.table))
 		}
 	}
 	return ctx
 }
 
-func (guard) AfterQuery(context.Context, *bun.QueryEvent) {}
+func (guard) AfterQuery(ctx context.Context, event *bun.QueryEvent) { explain(ctx, event) }
 
 // BeforeQuery lets a statement pass if it writes no registered table, or if AfterQuery will know its rows.
 func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
