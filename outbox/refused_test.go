@@ -87,5 +87,5 @@ func TestRawSQLOnAConnectionDoesNotRun(t *testing.T) { //nolint:paralleltest // 
 	require.Contains(t, log.String(), "DELETE on tracked table")
 	n, err := f.db.NewSelect().Model((*Note)(nil)).Count(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, 1, n)
+	require.EqualValues(t, 1, n)
 }
