@@ -48,20 +48,24 @@ func appendName(b []byte, name string) []byte {
 	if b[len(b)-1] != '{' {
 		b = append(b, ',')
 	}
-	return append(appendString(b, name), ':')
+	b, _ = appendText(b, name) // a table whose column has another name cannot be made
+	return append(b, ':')
 }
 
-// appendString writes a text as marshal does. Most texts need no escape, and marshal costs several allocations.
-func appendString(b []byte, text string) []byte {
+// appendText writes a text as marshal does. Most texts need no escape, and marshal costs several allocations.
+func appendText(b []byte, text string) ([]byte, error) {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, _ := marshal(text) // a string always can be
-			return append(b, quoted...)
+			if err := checkText(text); err != nil {
+				return b, err
+			}
+			quoted, err := marshal(text)
+			return append(b, quoted...), err
 		}
 	}
 	b = append(b, '"')
 	b = append(b, text...)
-	return append(b, '"')
+	return append(b, '"'), nil
 }
 
 // groupRelations makes one level of a tree of the paths: "Lines", "Lines.Product" is Lines → [Product].
@@ -129,7 +133,7 @@ func appendField(b []byte, field *schema.Field, row record) ([]byte, error) {
 	if value.Type().PkgPath() == "" { // a type of Go itself, without methods
 		switch value.Kind() {
 		case reflect.String:
-			return appendString(b, value.String()), nil
+			return appendText(b, value.String())
 		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 			return strconv.AppendInt(b, value.Int(), 10), nil
 		case reflect.Bool:
@@ -149,10 +153,9 @@ func isDate(field *schema.Field) bool { return strings.EqualFold(field.UserSQLTy
 func encodeValue(value any, date bool) ([]byte, error) {
 	switch v := value.(type) {
 	case time.Time:
-		if date {
-			return json.Marshal(v.Format(time.DateOnly))
-		}
-		return json.Marshal(envelope.FormatTime(v))
+		return encodeTime(v, date)
+	case string:
+		return appendText(nil, v)
 	case bun.NullTime:
 		if v.IsZero() {
 			return null, nil // as its column is
@@ -170,7 +173,26 @@ func encodeValue(value any, date bool) ([]byte, error) {
 			return encodeValue(inner, date)
 		}
 	}
+	if err := checkMoment(value); err != nil {
+		return nil, err
+	}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String && !knowsItsText(v.Type()) {
+		return appendText(nil, v.String())
+	}
 	return marshal(value)
+}
+
+func encodeTime(t time.Time, date bool) ([]byte, error) {
+	if date { // has no zone, and so no other year in UTC
+		t = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+	}
+	if err := checkTime(t); err != nil {
+		return nil, err
+	}
+	if date {
+		return json.Marshal(t.Format(time.DateOnly))
+	}
+	return json.Marshal(envelope.FormatTime(t))
 }
 
 // unsendable returns the first type within typ that no value of has a JSON form, nil if there is none.
@@ -212,5 +234,6 @@ func marshal(value any) (json.RawMessage, error) {
 	if err := encoder.Encode(value); err != nil {
 		return nil, err
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return text, checkMarshalled(value, text)
 }

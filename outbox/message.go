@@ -57,8 +57,9 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 func (m *model) common(ctx context.Context) (store.Message, error) {
 	meta, metaErr := m.metaJSON(ctx)
 	headers, headersErr := m.box.headers(ctx)
-	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlationOf(ctx), Keep: m.everyRevision},
-		errors.Join(metaErr, headersErr)
+	correlation, correlationErr := correlationOf(ctx)
+	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlation, Keep: m.everyRevision},
+		errors.Join(metaErr, headersErr, correlationErr)
 }
 
 // states serializes the rows of the changes that are sent as SAVE, all at once.

@@ -74,7 +74,7 @@ func (m *model) scanWhole(
 // scan runs a query whose model is that of rows.
 func scan(ctx context.Context, query *bun.SelectQuery, rows *stored.Rows) ([]record, error) {
 	if err := query.Scan(ctx, rows); err != nil {
-		return nil, err
+		return nil, named(rows.Table(), err)
 	}
 	records := make([]record, rows.Len())
 	for i := range records {

@@ -5,6 +5,7 @@ package stored
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"reflect"
 	"strings"
 
@@ -32,6 +33,9 @@ var _ bun.Model = (*Rows)(nil)
 func Of(table *schema.Table) *Rows {
 	return &Rows{table: table, list: reflect.New(reflect.SliceOf(table.Type)).Elem()}
 }
+
+// Table is theirs.
+func (r *Rows) Table() *schema.Table { return r.table }
 
 // Model is what the query is about.
 func (r *Rows) Model() any { return r.list.Addr().Interface() }
@@ -76,6 +80,20 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 	return r.Len(), rows.Err()
 }
 
+// ScanError is returned for a value that its field's Go type does not take.
+type ScanError struct {
+	// Row is the row but for that column.
+	Row   reflect.Value
+	Field *schema.Field
+	Err   error
+}
+
+func (e *ScanError) Error() string {
+	return fmt.Sprintf("column %s: it does not fit a %s: %v", e.Field.Name, e.Field.IndirectType, e.Err)
+}
+
+func (e *ScanError) Unwrap() error { return e.Err }
+
 // scanRow reads one row and runs the model's hooks, as bun does.
 func scanRow(ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any) (Nulls, error) {
 	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
@@ -88,6 +106,9 @@ func scanRow(ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cel
 	}
 	nulls := none
 	for i := range cells {
+		if cells[i].err != nil {
+			return nil, &ScanError{Row: row, Field: cells[i].field, Err: cells[i].err}
+		}
 		if !cells[i].null || cells[i].field == nil {
 			continue
 		}
@@ -107,13 +128,14 @@ type cell struct {
 	field *schema.Field
 	row   reflect.Value
 	null  bool
+	err   error
 }
 
-// Scan implements sql.Scanner.
+// Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be named.
 func (c *cell) Scan(src any) error {
-	c.null = src == nil
-	if c.field == nil {
-		return nil
+	c.null, c.err = src == nil, nil
+	if c.field != nil {
+		c.err = c.field.ScanValue(c.row, src)
 	}
-	return c.field.ScanValue(c.row, src)
+	return nil
 }
