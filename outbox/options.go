@@ -19,7 +19,7 @@ type Option func(*model) error
 // Columns sends only the named columns. The primary key is always sent: replicas find their row by it.
 func Columns(names ...string) Option {
 	return func(m *model) error {
-		columns, err := m.fieldsNamed("Columns", names)
+		columns, err := m.columnsNamed("Columns", names)
 		m.columns = keepFields(m.table.Fields, func(f *schema.Field) bool { return f.IsPK || slices.Contains(columns, f) })
 		return err
 	}
@@ -115,7 +115,7 @@ func FilterKeepsCopies() Option {
 func TrackPrevious(names ...string) Option {
 	return func(m *model) (err error) {
 		m.everyRevision = true
-		m.tracked, err = m.fieldsNamed("TrackPrevious", names)
+		m.tracked, err = m.columnsNamed("TrackPrevious", names)
 		return err
 	}
 }
@@ -171,6 +171,18 @@ func (m *model) isOf(option string, typ reflect.Type) error {
 		return fmt.Errorf("%s: its function takes a %s, the model is %s", option, typ, m.table.Type)
 	}
 	return nil
+}
+
+// columnsNamed are fields that are read with the row. A scan-only one would be left out of every message.
+func (m *model) columnsNamed(option string, names []string) ([]*schema.Field, error) {
+	fields, err := m.fieldsNamed(option, names)
+	for _, field := range fields {
+		if !slices.Contains(m.table.Fields, field) {
+			err = errors.Join(err, fmt.Errorf("%s: %s is a scan-only field of %s, no column of its table, and is not read: "+
+				"add it with a Serializer", option, field.Name, m.table.TypeName))
+		}
+	}
+	return fields, err
 }
 
 func (m *model) fieldsNamed(option string, names []string) ([]*schema.Field, error) {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -35,6 +33,7 @@ type model struct {
 	deleteData    func(ctx context.Context, row reflect.Value) map[string]any
 	ttl           time.Duration
 	silent        bool
+	accepted      []FindingKind
 	everyRevision bool
 
 	plain atomic.Pointer[plain] // what the catalog said of the table
@@ -104,28 +103,6 @@ func (b *Box) add(m *model) error {
 	}
 	b.byID[m.id], b.byTable[name], b.byType[m.table.Type] = m, m, m
 	return nil
-}
-
-// Check says what would keep the box from working, all of it at once: wrong registrations, outbox tables that are
-// missing or older than this version ([ErrNotMigrated]), and registered tables or columns that the database does not
-// have. Call it when the service starts. RunInTx repeats the first two by itself, the tables until they are there.
-func (b *Box) Check(ctx context.Context) error {
-	errs := []error{b.ready(ctx)}
-	b.mu.RLock()
-	models := slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int { return strings.Compare(a.id, b.id) })
-	b.mu.RUnlock()
-	for _, m := range models {
-		columns := make([]string, len(m.table.Fields))
-		for i, field := range m.table.Fields {
-			columns[i] = "r." + string(field.SQLName) // SQLite takes a bare "name" that is no column for a text
-		}
-		_, err := b.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0", bun.Safe(strings.Join(columns, ", ")), m.table.SQLName)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("outbox: model %s: the table %s does not have the columns of %s: %w",
-				m.id, m.table.Name, m.table.Type, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // ErrNotMigrated says that the outbox tables are missing or older than this version: call [Box.Migrate], or run

@@ -190,6 +190,8 @@ type sqlDialect interface {
 	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
+	// behaviour asks the catalog what happens to a table beyond the statements.
+	behaviour() behaviourQueries
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
 	// busy says that the database could not be opened because others were opening it; err may be nil.
