@@ -74,8 +74,8 @@ func ParseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-// CheckTime says why a time has no form on the wire, or nil. FormatTime writes any, but ParseTime and Python read only
-// the years 1 to 9999, in UTC.
+// CheckTime says why a time has no form on the wire, or nil. FormatTime writes any, but ParseTime
+// and Python read only the years 1 to 9999, in UTC.
 func CheckTime(t time.Time) error {
 	if pythonYear(t) {
 		return nil

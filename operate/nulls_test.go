@@ -14,7 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// Meter takes NULL for zero on the master, and MeterCopy has plain fields: neither Go value tells them apart.
+// Meter takes NULL for zero on the master, and MeterCopy has plain fields: neither Go value tells
+// them apart.
 type Meter struct {
 	bun.BaseModel `bun:"table:meters"`
 

@@ -120,22 +120,24 @@ func (m *model) rowOfKey(parts []any) (reflect.Value, error) {
 		}
 		converted := value.Convert(field.Type())
 		if !isSame(value, converted) {
-			return row, fmt.Errorf("column %s is a %s, which does not hold the %T: pass the key as the model has it",
-				pk.Name, field.Type(), parts[i])
+			return row, fmt.Errorf("column %s is a %s, which does not hold the %T: "+
+				"pass the key as the model has it", pk.Name, field.Type(), parts[i])
 		}
 		field.Set(converted)
 	}
 	return row, nil
 }
 
-// isAlike says that Go converts one kind into the other by value: not a number into a text with that character.
+// isAlike says that Go converts one kind into the other by value: not a number into a text with
+// that character.
 func isAlike(from, to reflect.Kind) bool {
 	isNumber := func(k reflect.Kind) bool { return k >= reflect.Int && k <= reflect.Float64 }
 	return from == to || isNumber(from) && isNumber(to)
 }
 
-// isSame says that a conversion lost nothing: it can be undone, and the sign is the same. Else another key would be
-// touched. Beyond 2^53 not every integer has a float of its own, and what a conversion makes depends on the processor.
+// isSame says that a conversion lost nothing: it can be undone, and the sign is the same. Else
+// another key would be touched. Beyond 2^53 not every integer has a float of its own, and what a
+// conversion makes depends on the processor.
 func isSame(value, converted reflect.Value) bool {
 	if k := value.Kind(); k < reflect.Int || k > reflect.Float64 {
 		return true

@@ -32,7 +32,8 @@ type Bundle struct {
 	DepotID       int64
 }
 
-// findings runs the statements, makes a box on the database, and compares what it finds with what Check says.
+// findings runs the statements, makes a box on the database, and compares what it finds with what
+// Check says.
 func findings(t *testing.T, db *bun.DB, register func(*outbox.Box) error, statements ...string) []*outbox.Finding {
 	t.Helper()
 	for _, statement := range statements {
@@ -102,7 +103,8 @@ func TestForeignKeysThatChangeRowsAreFound(t *testing.T) {
 	}
 }
 
-// A list goes with its parent, whose message says so. What another table does to it no message tells.
+// A list goes with its parent, whose message says so. What another table does to it no message
+// tells.
 func TestForeignKeysOfRelationsAreFoundUnlessTheyFollowTheModel(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		found := findings(t, db, parcel(outbox.Relations("Stickers")), depots, parcels, `
@@ -179,39 +181,50 @@ func quotedRow(db *bun.DB) string {
 }
 
 func TestKeysOfTwoSpellingsAreFound(t *testing.T) {
-	register := func(box *outbox.Box) error { return outbox.Register[Note](box, "note") }
-	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		types := map[string]bool{}
-		switch db.Dialect().Name() {
-		case dialect.PG:
-			types = map[string]bool{
-				"text": false, `text COLLATE "C"`: false, "varchar(20)": false, "citext": true, "text COLLATE folding": true,
-				"char(8)": true, "folded": true,
-			}
-			for _, statement := range []string{
-				"CREATE EXTENSION IF NOT EXISTS citext", "CREATE DOMAIN folded AS citext",
-				"CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-			} {
-				require.NoError(t, exec(db.DB.ExecContext(t.Context(), statement)))
-			}
-		case dialect.MySQL:
-			types = map[string]bool{
-				"varchar(20) COLLATE utf8mb4_bin": false, "varchar(20) COLLATE utf8mb4_general_ci": true, "varbinary(20)": false,
-			}
-		default:
-			types = map[string]bool{"text": false, "text COLLATE NOCASE": true, "text COLLATE RTRIM": true}
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		db := dbtest.Open(t, dbtest.PostgresDatabaseURL(t))
+		for _, statement := range []string{
+			"CREATE EXTENSION citext", "CREATE DOMAIN folded AS citext",
+			"CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+		} {
+			require.NoError(t, exec(db.DB.ExecContext(t.Context(), statement)))
 		}
-		for columnType, folded := range types {
-			found := findings(t, db, register, "CREATE TABLE notes (slug "+columnType+" PRIMARY KEY, text text)")
-			if folded {
-				require.Equal(t, []outbox.FindingKind{outbox.FoundSpelling}, kinds(found), columnType)
-				require.Contains(t, found[0].Detail, "key column slug")
-			} else {
-				require.Empty(t, found, columnType)
-			}
-			require.NoError(t, exec(db.DB.ExecContext(t.Context(), "DROP TABLE notes")))
-		}
+		requireSpellings(t, db, map[string]bool{
+			"text": false, `text COLLATE "C"`: false, "varchar(20)": false,
+			"citext": true, "folded": true, "text COLLATE folding": true, "char(8)": true,
+		})
 	})
+	t.Run("mariadb", func(t *testing.T) {
+		t.Parallel()
+		requireSpellings(t, dbtest.Open(t, dbtest.MariaDBURL(t)), map[string]bool{
+			"varbinary(20)": false, "varchar(20) COLLATE utf8mb4_bin": false,
+			"varchar(20) COLLATE utf8mb4_general_ci": true,
+		})
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		requireSpellings(t, dbtest.Open(t, dbtest.SQLiteURL(t)), map[string]bool{
+			"text": false, "text COLLATE NOCASE": true, "text COLLATE RTRIM": true,
+		})
+	})
+}
+
+// requireSpellings says which types of a key column take two spellings for one value.
+func requireSpellings(t *testing.T, db *bun.DB, types map[string]bool) {
+	t.Helper()
+	register := func(box *outbox.Box) error { return outbox.Register[Note](box, "note") }
+	for columnType, folded := range types {
+		create := "CREATE TABLE notes (slug " + columnType + " PRIMARY KEY, text text)"
+		found := findings(t, db, register, create)
+		if folded {
+			require.Equal(t, []outbox.FindingKind{outbox.FoundSpelling}, kinds(found), columnType)
+			require.Contains(t, found[0].Detail, "key column slug")
+		} else {
+			require.Empty(t, found, columnType)
+		}
+		require.NoError(t, exec(db.DB.ExecContext(t.Context(), "DROP TABLE notes")))
+	}
 }
 
 func TestRulesAndRowSecurityAreFound(t *testing.T) {
@@ -236,7 +249,7 @@ func TestTablesOfOtherSchemasAreNotTakenForTheModels(t *testing.T) {
 		bun.BaseModel `bun:"table:other.parcels"`
 		ID            int64 `bun:",pk"`
 	}
-	db := dbtestPostgres(t)
+	db := dbtest.Open(t, dbtest.PostgresDatabaseURL(t))
 	require.Empty(t, findings(t, db, parcel(), parcels, "CREATE SCHEMA other",
 		"CREATE TABLE other.parcels (id bigint)"))
 	found := findings(t, db, func(box *outbox.Box) error { return outbox.Register[Elsewhere](box, "elsewhere") })

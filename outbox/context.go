@@ -17,28 +17,29 @@ type (
 	headersKey     struct{}
 )
 
-// The limits of what travels beside a message's data: those that every broker takes. AMQP has 255 bytes for the name of
-// a header and 128 kB for all of them with the message's other properties; NATS takes no name with a space or a colon,
-// and no value of several lines.
+// The limits of what travels beside a message's data: those that every broker takes. AMQP has 255
+// bytes for the name of a header and 128 kB for all of them with the message's other properties;
+// NATS takes no name with a space or a colon, and no value of several lines.
 const (
 	maxCorrelation = 255
 	maxHeaderName  = 255
 	maxHeaders     = 16 << 10 // bytes of all names and values together
 )
 
-// WithCorrelationID sets the correlation id of the messages of a transaction: at most 255 bytes of UTF-8 without NUL.
-// Pass the context to [Box.RunInTx].
+// WithCorrelationID sets the correlation id of the messages of a transaction: at most 255 bytes of
+// UTF-8 without NUL. Pass the context to [Box.RunInTx].
 func WithCorrelationID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, correlationKey{}, id)
 }
 
-// WithHeaders adds to the headers of the messages of a transaction: what travels beside the body, as traceparent does.
-// Pass the context to [Box.RunInTx]. [Config].Headers does it for every transaction.
+// WithHeaders adds to the headers of the messages of a transaction: what travels beside the body,
+// as traceparent does. Pass the context to [Box.RunInTx]. [Config].Headers does it for every
+// transaction.
 //
-// A commit is refused whose headers some broker would not take: a name has at most 255 printable ASCII characters, no
-// space and no colon; a value is UTF-8 without NUL and line breaks; all together have at most 16 kB. Names that begin
-// with "cqrs_", "cqrsync_" or "_watermill" are those of cqrsync and Watermill; CC and BCC would make RabbitMQ send the
-// message elsewhere.
+// A commit is refused whose headers some broker would not take: a name has at most 255 printable
+// ASCII characters, no space and no colon; a value is UTF-8 without NUL and line breaks; all
+// together have at most 16 kB. Names that begin with "cqrs_", "cqrsync_" or "_watermill" are those
+// of cqrsync and Watermill; CC and BCC would make RabbitMQ send the message elsewhere.
 func WithHeaders(ctx context.Context, headers map[string]string) context.Context {
 	return context.WithValue(ctx, headersKey{}, merged(headersOf(ctx), headers))
 }
@@ -65,8 +66,8 @@ func (b *Box) headers(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	if size > maxHeaders {
-		return nil, fmt.Errorf("headers: they have %d bytes, at most %d are sent: put what is large into the row or the meta",
-			size, maxHeaders)
+		return nil, fmt.Errorf("headers: they have %d bytes, at most %d are sent: "+
+			"put what is large into the row or the meta", size, maxHeaders)
 	}
 	return headers, nil
 }
@@ -75,13 +76,15 @@ func checkHeader(name, value string) error {
 	lower := strings.ToLower(name)
 	switch {
 	case name == "" || strings.HasPrefix(lower, "cqrs_") || strings.HasPrefix(lower, "cqrsync_"):
-		return errors.New("names that are empty or begin with cqrs_ or cqrsync_ are cqrsync's own: choose another")
+		return errors.New("names that are empty or begin with cqrs_ or cqrsync_ are cqrsync's own: " +
+			"choose another")
 	case strings.HasPrefix(lower, "_watermill"):
 		return errors.New("names that begin with _watermill are Watermill's own: choose another")
 	case lower == "cc" || lower == "bcc":
 		return errors.New("RabbitMQ would send the message to the queues it names: choose another name")
 	case len(name) > maxHeaderName:
-		return fmt.Errorf("its name has %d bytes, at most %d are sent: choose a shorter one", len(name), maxHeaderName)
+		return fmt.Errorf("its name has %d bytes, at most %d are sent: choose a shorter one",
+			len(name), maxHeaderName)
 	}
 	for i := range len(name) {
 		if c := name[i]; c <= ' ' || c > '~' || c == ':' {
@@ -122,7 +125,8 @@ func correlationOf(ctx context.Context) (string, error) {
 	id, _ := ctx.Value(correlationKey{}).(string)
 	err := checkBeside(id)
 	if len(id) > maxCorrelation {
-		err = fmt.Errorf("it has %d bytes, at most %d are sent: use a shorter one, such as a hash", len(id), maxCorrelation)
+		err = fmt.Errorf("it has %d bytes, at most %d are sent: use a shorter one, such as a hash",
+			len(id), maxCorrelation)
 	}
 	if err != nil {
 		return "", fmt.Errorf("correlation id: %w", err)

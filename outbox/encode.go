@@ -52,7 +52,8 @@ func appendName(b []byte, name string) []byte {
 	return append(b, ':')
 }
 
-// appendText writes a text as marshal does. Most texts need no escape, and marshal costs several allocations.
+// appendText writes a text as marshal does. Most texts need no escape, and marshal costs several
+// allocations.
 func appendText(b []byte, text string) ([]byte, error) {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {

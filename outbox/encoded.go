@@ -10,10 +10,10 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// EncodeRow writes a row of any bun table, as it was read, as instance_data has it: its columns under
-// their SQL names. A replica's rows written so can be compared with what the master sends. nulls names
-// the columns that are NULL in the database, which the Go value of a field that is no pointer does not
-// say.
+// EncodeRow writes a row of any bun table, as it was read, as instance_data has it: its columns
+// under their SQL names. A replica's rows written so can be compared with what the master sends.
+// nulls names the columns that are NULL in the database, which the Go value of a field that is no
+// pointer does not say.
 func EncodeRow(
 	table *schema.Table, row reflect.Value, nulls map[string]bool,
 ) (json.RawMessage, error) {
@@ -23,8 +23,8 @@ func EncodeRow(
 	return encodeRow(table, table.Fields, record{Value: row, nulls: nulls}, nil)
 }
 
-// EncodeKey returns the primary key of a row that was read, as the wire has it, and as the text by which
-// ledgers know it. It is never null: a zero is the key zero.
+// EncodeKey returns the primary key of a row that was read, as the wire has it, and as the text by
+// which ledgers know it. It is never null: a zero is the key zero.
 func EncodeKey(table *schema.Table, row reflect.Value) (pk json.RawMessage, key string, err error) {
 	m := &model{table: table}
 	pk, key, ok, err := m.keyOf(record{Value: row, nulls: stored.Nulls{}})

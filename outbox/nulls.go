@@ -42,8 +42,8 @@ func identityOf(table *schema.Table, row reflect.Value) string {
 
 // scanWhole reads the model's rows with its relations.
 //
-// Where there are relations bun has to do it, and it does not tell what is NULL: then the columns of all tables that
-// hold a zero value are read once more, one query per table.
+// Where there are relations bun has to do it, and it does not tell what is NULL: then the columns
+// of all tables that hold a zero value are read once more, one query per table.
 func (m *model) scanWhole(
 	ctx context.Context, tx bun.IDB, narrow, lock func(*bun.SelectQuery) *bun.SelectQuery,
 ) ([]record, error) {
@@ -122,7 +122,8 @@ func (d doubts) add(table *schema.Table, row reflect.Value, relations map[string
 	}
 }
 
-// mayBeNull says that the field of a row that bun has read holds what NULL is read as, and something else, too.
+// mayBeNull says that the field of a row that bun has read holds what NULL is read as, and
+// something else, too.
 func mayBeNull(field *schema.Field, row reflect.Value) bool {
 	if field.IsPK {
 		return false

@@ -89,7 +89,8 @@ func (f fixture) setGauge(id int64, values map[string]any) {
 	}))
 }
 
-// requireAsStored compares a message with the table: null where the column is NULL, and nowhere else.
+// requireAsStored compares a message with the table: null where the column is NULL, and nowhere
+// else.
 func (f fixture) requireAsStored(id int64, data json.RawMessage) map[string]string {
 	f.Helper()
 	var sent map[string]json.RawMessage

@@ -173,13 +173,14 @@ func (m *model) isOf(option string, typ reflect.Type) error {
 	return nil
 }
 
-// columnsNamed are fields that are read with the row. A scan-only one would be left out of every message.
+// columnsNamed are fields that are read with the row. A scan-only one would be left out of every
+// message.
 func (m *model) columnsNamed(option string, names []string) ([]*schema.Field, error) {
 	fields, err := m.fieldsNamed(option, names)
 	for _, field := range fields {
 		if !slices.Contains(m.table.Fields, field) {
-			err = errors.Join(err, fmt.Errorf("%s: %s is a scan-only field of %s, no column of its table, and is not read: "+
-				"add it with a Serializer", option, field.Name, m.table.TypeName))
+			err = errors.Join(err, fmt.Errorf("%s: %s is a scan-only field of %s, no column of its table, "+
+				"and is not read: add it with a Serializer", option, field.Name, m.table.TypeName))
 		}
 	}
 	return fields, err

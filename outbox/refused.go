@@ -39,12 +39,14 @@ func unseen(verb, table, reason string) *RefusedError {
 		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
 }
 
-// refuse stops a statement that is in no transaction of a Box: what it returns is the statement's context.
+// refuse stops a statement that is in no transaction of a Box: what it returns is the statement's
+// context.
 //
-// A bun query hook cannot return an error. A context that is over stops the statement, and database/sql
-// returns its Err, but not from a bun.Conn: there the driver is asked, and pgx says "bad connection" and
-// closes it. So a builder's statement is given a connection, too, that returns the error whatever the
-// driver is. For raw SQL on a bun.Conn there is no such way, and what the error cannot say is logged.
+// A bun query hook cannot return an error. A context that is over stops the statement, and
+// database/sql returns its Err, but not from a bun.Conn: there the driver is asked, and pgx says
+// "bad connection" and closes it. So a builder's statement is given a connection, too, that returns
+// the error whatever the driver is. For raw SQL on a bun.Conn there is no such way, and what the
+// error cannot say is logged.
 func refuse(ctx context.Context, event *bun.QueryEvent, err *RefusedError) context.Context {
 	conn := refusingConn{event.DB.DB, err}
 	switch query := event.IQuery.(type) {
@@ -78,9 +80,9 @@ func explain(ctx context.Context, event *bun.QueryEvent) {
 	if !refused || errors.As(event.Err, new(*RefusedError)) {
 		return
 	}
+	slog.WarnContext(ctx, "outbox: a statement on a bun.Conn was refused", "error", err,
+		"reported", event.Err)
 	event.Err = err // for the hooks that come after
-	slog.WarnContext(ctx, "outbox: a statement on a bun.Conn was refused; its driver reports a bad connection",
-		"error", err)
 }
 
 // refusingConn is the connection of a statement that was refused.
@@ -111,8 +113,9 @@ func (c refusingConn) QueryRowContext(ctx context.Context, _ string, _ ...any) *
 	return c.db.QueryRowContext(refusal{ctx, c.err}, "")
 }
 
-// refusal is a context that is over for the reason that a statement was refused. database/sql asks a context before it
-// sends anything and returns its Err, so the caller gets the RefusedError itself from the call that was wrong.
+// refusal is a context that is over for the reason that a statement was refused. database/sql asks
+// a context before it sends anything and returns its Err, so the caller gets the RefusedError
+// itself from the call that was wrong.
 type refusal struct {
 	context.Context
 	err *RefusedError

@@ -14,7 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// On a bun.Conn the driver is asked whether the context is over, and pgx says that the connection is bad.
+// On a bun.Conn the driver is asked whether the context is over, and pgx says that the connection
+// is bad.
 func TestABuilderOnAConnectionIsRefusedByName(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f := newFixture(t, db)
@@ -71,7 +72,8 @@ func TestARefusedQueryIsBuiltAnew(t *testing.T) {
 	})
 }
 
-// Raw SQL on a bun.Conn goes past everything that could return the reason: it does not run, and the log has it.
+// Raw SQL on a bun.Conn goes past everything that could return the reason: it does not run, and the
+// log has it.
 func TestRawSQLOnAConnectionDoesNotRun(t *testing.T) { //nolint:paralleltest // it replaces the default logger
 	var log bytes.Buffer
 	before := slog.Default()

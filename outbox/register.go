@@ -153,8 +153,9 @@ func foldTable(name string) string {
 	return strings.ToLower(strings.Trim(name, "\"`"))
 }
 
-// keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok is false for a row
-// whose key the database has yet to draw; a row that was read has one, be it zero.
+// keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok
+// is false for a row whose key the database has yet to draw; a row that was read has one, be it
+// zero.
 func (m *model) keyOf(row record) (pk []byte, key string, ok bool, err error) {
 	parts := make([][]byte, len(m.table.PKs))
 	for i, field := range m.table.PKs {

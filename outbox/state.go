@@ -16,10 +16,10 @@ import (
 // itself has just written the whole row, and nothing can have changed what it wrote, the read can be saved, and with
 // it two of three round trips. This file says when that is certain. When in doubt, the flush reads.
 
-// known is the state of a row that needs no read: the statement's own. An UPDATE of the whole row writes
-// NULL for the zero value of a nullzero column, and that is what is sent. An INSERT writes DEFAULT, and
-// what came of it looks like NULL in the model also where it is 0, an empty text or false: such a row is
-// read.
+// known is the state of a row that needs no read: the statement's own. An UPDATE of the whole row
+// writes NULL for the zero value of a nullzero column, and that is what is sent. An INSERT writes
+// DEFAULT, and what came of it looks like NULL in the model also where it is 0, an empty text or
+// false: such a row is read.
 func (m *model) known(row reflect.Value, insert bool) json.RawMessage {
 	if insert && slices.ContainsFunc(m.columns, func(f *schema.Field) bool {
 		return !f.IsPK && (f.NullZero || f.SQLDefault != "") && f.HasZeroValue(row)

@@ -19,8 +19,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// ValueError is returned by the commit of a row that holds a value replicas could not read. The error around it names
-// the model, the key and the column. Nothing was committed.
+// ValueError is returned by the commit of a row that holds a value replicas could not read. The
+// error around it names the model, the key and the column. Nothing was committed.
 type ValueError struct {
 	// Reason says what is wrong with the value. It does not hold the value, which may be a secret.
 	Reason string
@@ -42,12 +42,13 @@ func checkTime(t time.Time) error {
 	return nil
 }
 
-// checkText refuses what JSON or a replica's database cannot hold. encoding/json would send invalid UTF-8 as U+FFFD,
-// which is another text.
+// checkText refuses what JSON or a replica's database cannot hold. encoding/json would send invalid
+// UTF-8 as U+FFFD, which is another text.
 func checkText(text string) error {
 	switch {
 	case !utf8.ValidString(text):
-		return &ValueError{"the text is not valid UTF-8", "use a []byte field, which travels as base64, " + leaveOut}
+		return &ValueError{"the text is not valid UTF-8",
+			"use a []byte field, which travels as base64, " + leaveOut}
 	case strings.IndexByte(text, 0) >= 0:
 		return &ValueError{"the text has a NUL character, which replicas' databases do not store",
 			"write it without, use a []byte field, which travels as base64, " + leaveOut}
@@ -55,8 +56,8 @@ func checkText(text string) error {
 	return nil
 }
 
-// checkMoment refuses the times of pgtype that time.Time does not have. It knows them by their fields, because the
-// package is not linked.
+// checkMoment refuses the times of pgtype that time.Time does not have. It knows them by their
+// fields, because the package is not linked.
 func checkMoment(value any) error {
 	v := reflect.ValueOf(value)
 	if v.Kind() != reflect.Struct {
@@ -84,18 +85,19 @@ func fieldOf[T any](v reflect.Value, name string) (value T, found bool) {
 
 // knowsItsText says that encoding/json does not write the type as the text it is.
 func knowsItsText(typ reflect.Type) bool {
-	return typ == reflect.TypeFor[json.Number]() || typ.Implements(reflect.TypeFor[json.Marshaler]()) || typ.Implements(reflect.TypeFor[encoding.TextMarshaler]())
+	return typ == reflect.TypeFor[json.Number]() || typ.Implements(reflect.TypeFor[json.Marshaler]()) ||
+		typ.Implements(reflect.TypeFor[encoding.TextMarshaler]())
 }
 
-// What encoding/json writes where it replaces invalid UTF-8 (a U+FFFD that was there it does not escape), and how a time
-// of the year 0 begins, which it writes and nobody reads.
+// What encoding/json writes where it replaces invalid UTF-8 (a U+FFFD that was there it does not
+// escape), and how a time of the year 0 begins, which it writes and nobody reads.
 var (
 	replaced = []byte(`\ufffd`)
 	yearZero = []byte(`"0000-`)
 )
 
-// checkMarshalled refuses a value of several parts that would not arrive as it is. It looks at the parts only where
-// their JSON gives a reason to.
+// checkMarshalled refuses a value of several parts that would not arrive as it is. It looks at the
+// parts only where their JSON gives a reason to.
 func checkMarshalled(value any, text []byte) error {
 	if !utf8.Valid(text) { // from a type that writes its own JSON
 		return checkText(string(text))

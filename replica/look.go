@@ -67,8 +67,8 @@ type Kept struct {
 	Deleted bool
 	// Present says that the row is there; of a model with a handler, that the ledger has it as live.
 	Present bool
-	// Row is the row, where it was asked for and is there. Nulls names its columns that are NULL: the Go value of a field
-	// that is no pointer does not say.
+	// Row is the row, where it was asked for and is there. Nulls names its columns that are NULL:
+	// the Go value of a field that is no pointer does not say.
 	Row   reflect.Value
 	Nulls map[string]bool
 }

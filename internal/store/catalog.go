@@ -8,9 +8,11 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Behaviour is what the database does with a table of the service's own beyond what a statement says.
+// Behaviour is what the database does with a table of the service's own beyond what a statement
+// says.
 type Behaviour struct {
-	// Cascades are the foreign keys by which a change of another table's row changes rows of this one.
+	// Cascades are the foreign keys by which a change of another table's row changes rows of this
+	// one.
 	Cascades []Cascade
 	// Triggers and Rules are named; of triggers those that are enabled.
 	Triggers, Rules []string
@@ -18,7 +20,8 @@ type Behaviour struct {
 	RowSecurity bool
 	// Unique are the columns of each key or index that is unique for every row.
 	Unique [][]string
-	// Folded are the columns that take two spellings for one value, and by what: a collation or a type.
+	// Folded are the columns that take two spellings for one value, and by what: a collation or a
+	// type.
 	Folded map[string]string
 }
 
@@ -30,8 +33,11 @@ type Cascade struct {
 	Parent, Rule string
 }
 
-// Behaviour reads the catalog about a table: quoted as in SQL, and by its name, with its schema if there is one.
-func (s *Store) Behaviour(ctx context.Context, db bun.IDB, quoted, name string) (b Behaviour, err error) {
+// Behaviour reads the catalog about a table: quoted as in SQL, and by its name, with its schema if
+// there is one.
+func (s *Store) Behaviour(
+	ctx context.Context, db bun.IDB, quoted, name string,
+) (b Behaviour, err error) {
 	q := s.dialect.behaviour()
 	args := []any{quoted}
 	if !q.byQuotedName {
@@ -68,8 +74,8 @@ func (s *Store) Behaviour(ctx context.Context, db bun.IDB, quoted, name string) 
 	return b, nil
 }
 
-// readFacts calls each for every row of a query of three texts. A query names the table by ?0, and where it is not found
-// by its quoted name the schema by ?1, which may be empty.
+// readFacts calls each for every row of a query of three texts. A query names the table by ?0, and
+// where it is not found by its quoted name the schema by ?1, which may be empty.
 func readFacts(
 	ctx context.Context, db bun.IDB, query string, args []any, each func(name, parent, rule string),
 ) error {
@@ -88,8 +94,9 @@ func readFacts(
 	return rows.Err()
 }
 
-// CachedSequence returns the sequence that numbers the messages if each session draws several numbers at once: then a
-// message may get a smaller one than an older message of its key, and leave before it.
+// CachedSequence returns the sequence that numbers the messages if each session draws several
+// numbers at once: then a message may get a smaller one than an older message of its key, and leave
+// before it.
 func (s *Store) CachedSequence(ctx context.Context, db bun.IDB) (name string, err error) {
 	query := s.dialect.behaviour().cachedSequence
 	if query == "" {
@@ -103,7 +110,8 @@ func (s *Store) CachedSequence(ctx context.Context, db bun.IDB) (name string, er
 	return name, err
 }
 
-// behaviourQueries ask a catalog about one table. Each returns rows of three texts, and may be empty.
+// behaviourQueries ask a catalog about one table. Each returns rows of three texts, and may be
+// empty.
 type behaviourQueries struct {
 	byQuotedName bool
 

@@ -1,5 +1,6 @@
-// Package stored reads rows together with what their Go values cannot say: which columns are NULL. bun scans NULL into
-// the zero value of a field that is no pointer, so a NULL and a 0 look alike afterwards, and on the wire they are not.
+// Package stored reads rows together with what their Go values cannot say: which columns are NULL.
+// bun scans NULL into the zero value of a field that is no pointer, so a NULL and a 0 look alike
+// afterwards, and on the wire they are not.
 package stored
 
 import (
@@ -13,14 +14,16 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// Nulls are the names of a row's columns that are NULL. It is nil where nobody has looked, and empty where none is.
+// Nulls are the names of a row's columns that are NULL. It is nil where nobody has looked, and
+// empty where none is.
 type Nulls map[string]bool
 
 var none = Nulls{}
 
-// Rows are the rows of a table. It is a bun.Model: give [Rows.Model] to the query and Rows itself to its Scan.
+// Rows are the rows of a table. It is a bun.Model: give [Rows.Model] to the query and Rows itself
+// to its Scan.
 //
-// It reads the table's own columns, and no relations: [NullsBelow] is for rows that bun has loaded with those.
+// It reads the table's own columns, and no relations.
 type Rows struct {
 	table *schema.Table
 	list  reflect.Value // a slice of the table's type
@@ -61,7 +64,8 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 	cells := make([]cell, len(names))
 	targets := make([]any, len(names))
 	for i, name := range names {
-		// SQLite leaves quotes on some names. A column without a field is none that anybody asked for.
+		// SQLite leaves quotes on some names. A column without a field is none that anybody asked
+		// for.
 		cells[i].field = r.table.LookupField(strings.Trim(name, `"`))
 		targets[i] = &cells[i]
 	}
@@ -89,13 +93,16 @@ type ScanError struct {
 }
 
 func (e *ScanError) Error() string {
-	return fmt.Sprintf("column %s: it does not fit a %s: %v", e.Field.Name, e.Field.IndirectType, e.Err)
+	field := e.Field
+	return fmt.Sprintf("column %s: it does not fit a %s: %v", field.Name, field.IndirectType, e.Err)
 }
 
 func (e *ScanError) Unwrap() error { return e.Err }
 
 // scanRow reads one row and runs the model's hooks, as bun does.
-func scanRow(ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any) (Nulls, error) {
+func scanRow(
+	ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any,
+) (Nulls, error) {
 	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
 		if err := hook.BeforeScanRow(ctx); err != nil {
 			return nil, err
@@ -131,7 +138,8 @@ type cell struct {
 	err   error
 }
 
-// Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be named.
+// Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be
+// named.
 func (c *cell) Scan(src any) error {
 	c.null, c.err = src == nil, nil
 	if c.field != nil {
