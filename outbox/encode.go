@@ -180,7 +180,11 @@ func encodeValue(value any, date bool) ([]byte, error) {
 	if v := reflect.ValueOf(value); v.Kind() == reflect.String && !knowsItsText(v.Type()) {
 		return appendText(nil, v.String())
 	}
-	return marshal(value)
+	text, err := marshal(value)
+	if _, isJSON := value.(json.RawMessage); err == nil && !isJSON {
+		err = checkString(text)
+	}
+	return text, err
 }
 
 func encodeTime(t time.Time, date bool) ([]byte, error) {

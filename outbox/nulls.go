@@ -152,10 +152,10 @@ func (d doubts) settle(
 			continue
 		}
 		identities := slices.Sorted(maps.Keys(d[table].rows))
-		for _, identity := range identities {
-			known[identity] = stored.Nulls{}
-		}
 		if len(d[table].columns) == 0 {
+			for _, identity := range identities {
+				known[identity] = stored.Nulls{}
+			}
 			continue
 		}
 		for chunk := range slices.Chunk(identities, flushBatch) {

@@ -56,6 +56,15 @@ func checkText(text string) error {
 	return nil
 }
 
+// checkString refuses a NUL character in the text that a type makes of itself.
+func checkString(text []byte) error {
+	var s string
+	if text[0] != '"' || !bytes.Contains(text, []byte(`\u0000`)) || json.Unmarshal(text, &s) != nil {
+		return nil
+	}
+	return checkText(s)
+}
+
 // checkMoment refuses the times of pgtype that time.Time does not have. It knows them by their
 // fields, because the package is not linked.
 func checkMoment(value any) error {

@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -309,4 +310,36 @@ func TestInfiniteTimesOfPgtypeAreRefused(t *testing.T) {
 	err = write(&Term{ID: 3, Until: now, Day: pgtype.Date{Valid: true, InfinityModifier: pgtype.NegativeInfinity}})
 	require.ErrorAs(t, err, &refused)
 	require.ErrorContains(t, err, "column day")
+}
+
+// Label makes a text of itself.
+type Label struct{ Text string }
+
+func (l Label) MarshalText() ([]byte, error) { return []byte(l.Text), nil }
+func (l Label) Value() (driver.Value, error) { return []byte(l.Text), nil }
+
+func (l *Label) Scan(src any) error {
+	l.Text = string(src.([]byte)) //nolint:forcetypeassert // a column of bytes
+	return nil
+}
+
+func TestTextsThatTypesMakeOfThemselvesAreChecked(t *testing.T) {
+	type Labelled struct {
+		bun.BaseModel `bun:"table:labelled"`
+		ID            int64 `bun:",pk"`
+		Label         Label `bun:"type:blob"`
+	}
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	require.NoError(t, exec(f.db.NewCreateTable().Model((*Labelled)(nil)).Exec(t.Context())))
+	require.NoError(t, outbox.Register[Labelled](f.box, "labelled"))
+	write := func(text string) error {
+		return f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewInsert().Model(&Labelled{ID: 1, Label: Label{text}}).Exec(ctx))
+		})
+	}
+	for _, text := range []string{"a\x00b", "caf\xe9"} {
+		var refused *outbox.ValueError
+		require.ErrorAs(t, write(text), &refused)
+	}
+	require.NoError(t, write(`\u0000 is no NUL, and \ufffd replaces nothing`))
 }
