@@ -58,9 +58,12 @@ func checkText(text string) error {
 
 // checkString refuses a NUL character in the text that a type makes of itself.
 func checkString(text []byte) error {
-	var s string
-	if text[0] != '"' || !bytes.Contains(text, []byte(`\u0000`)) || json.Unmarshal(text, &s) != nil {
+	if text[0] != '"' || !bytes.Contains(text, []byte(`\u0000`)) {
 		return nil
+	}
+	var s string
+	if err := json.Unmarshal(text, &s); err != nil {
+		return err
 	}
 	return checkText(s)
 }

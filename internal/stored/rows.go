@@ -15,7 +15,7 @@ import (
 )
 
 // Nulls are the names of a row's columns that are NULL. It is nil where nobody has looked, and
-// empty where none is.
+// empty where none is. Rows share them: nobody changes one.
 type Nulls map[string]bool
 
 var none = Nulls{}
@@ -69,19 +69,29 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 		cells[i].field = r.table.LookupField(strings.Trim(name, `"`))
 		targets[i] = &cells[i]
 	}
+	nulls := none
 	for rows.Next() {
-		r.list.Set(reflect.Append(r.list, reflect.Zero(r.table.Type)))
-		row := r.list.Index(r.list.Len() - 1)
+		row := r.next()
 		for i := range cells {
 			cells[i].row = row
 		}
-		nulls, err := scanRow(ctx, rows, row, cells, targets)
-		if err != nil {
+		if err := scanRow(ctx, rows, row, cells, targets); err != nil {
 			return 0, err
 		}
+		nulls = nullsOf(cells, nulls)
 		r.nulls = append(r.nulls, nulls)
 	}
 	return r.Len(), rows.Err()
+}
+
+// next makes room for a row. reflect.Append would allocate for each.
+func (r *Rows) next() reflect.Value {
+	n := r.list.Len()
+	r.list.Grow(1)
+	r.list.SetLen(n + 1)
+	row := r.list.Index(n)
+	row.SetZero()
+	return row
 }
 
 // ScanError is returned for a value that its field's Go type does not take.
@@ -102,32 +112,45 @@ func (e *ScanError) Unwrap() error { return e.Err }
 // scanRow reads one row and runs the model's hooks, as bun does.
 func scanRow(
 	ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any,
-) (Nulls, error) {
+) error {
 	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
 		if err := hook.BeforeScanRow(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := rows.Scan(targets...); err != nil {
-		return nil, err
+		return err
 	}
-	nulls := none
 	for i := range cells {
 		if cells[i].err != nil {
-			return nil, &ScanError{Row: row, Field: cells[i].field, Err: cells[i].err}
+			return &ScanError{Row: row, Field: cells[i].field, Err: cells[i].err}
 		}
-		if !cells[i].null || cells[i].field == nil {
-			continue
-		}
-		if len(nulls) == 0 {
-			nulls = Nulls{}
-		}
-		nulls[cells[i].field.Name] = true
 	}
 	if hook, has := row.Addr().Interface().(bun.AfterScanRowHook); has {
-		return nulls, hook.AfterScanRow(ctx)
+		return hook.AfterScanRow(ctx)
 	}
-	return nulls, nil
+	return nil
+}
+
+// nullsOf are the NULLs of the present row. Most rows have those of the row before them, and share the map.
+func nullsOf(cells []cell, before Nulls) Nulls {
+	n, same := 0, true
+	for i := range cells {
+		if cells[i].isNull() {
+			n++
+			same = same && before[cells[i].field.Name]
+		}
+	}
+	if same && n == len(before) {
+		return before
+	}
+	nulls := make(Nulls, n)
+	for i := range cells {
+		if cells[i].isNull() {
+			nulls[cells[i].field.Name] = true
+		}
+	}
+	return nulls
 }
 
 // cell is where database/sql puts one column of the present row.
@@ -137,6 +160,8 @@ type cell struct {
 	null  bool
 	err   error
 }
+
+func (c *cell) isNull() bool { return c.null && c.field != nil }
 
 // Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be
 // named.
