@@ -74,6 +74,15 @@ func ParseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
+// CheckTime says why a time has no form on the wire, or nil. FormatTime writes any, but ParseTime
+// and Python read only the years 1 to 9999, in UTC.
+func CheckTime(t time.Time) error {
+	if pythonYear(t) {
+		return nil
+	}
+	return fmt.Errorf("the year %d: replicas read the years 1 to 9999", t.UTC().Year())
+}
+
 // pythonYear says whether Python's datetime has the year of t.
 func pythonYear(t time.Time) bool { return t.UTC().Year() >= 1 && t.UTC().Year() <= 9999 }
 

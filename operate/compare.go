@@ -136,7 +136,7 @@ func (c *comparer) differs(m claim, kept replica.Kept, hashes map[string]string)
 
 // hashes are those of the columns of a row, by what the master calls them.
 func (c *comparer) hashes(kept replica.Kept) (map[string]string, error) {
-	object, err := outbox.EncodeRow(c.shape.Table, kept.Row)
+	object, err := outbox.EncodeRow(c.shape.Table, kept.Row, kept.Nulls)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", kept.Key, err)
 	}

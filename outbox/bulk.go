@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 
@@ -113,12 +114,51 @@ func (m *model) rowOfKey(parts []any) (reflect.Value, error) {
 	}
 	for i, pk := range m.table.PKs {
 		value, field := reflect.ValueOf(parts[i]), pk.Value(row)
-		if !value.IsValid() || !value.CanConvert(field.Type()) || (value.Kind() == reflect.String) != (field.Kind() == reflect.String) {
+		if field.Kind() == reflect.Pointer {
+			field.Set(reflect.New(field.Type().Elem()))
+			field = field.Elem()
+		}
+		if !value.IsValid() || !isAlike(value.Kind(), field.Kind()) || !value.CanConvert(field.Type()) {
 			return row, fmt.Errorf("column %s is a %s, not a %T", pk.Name, field.Type(), parts[i])
 		}
-		field.Set(value.Convert(field.Type()))
+		converted := value.Convert(field.Type())
+		if !isSame(value, converted) {
+			return row, fmt.Errorf("column %s is a %s, which does not hold the %T: "+
+				"pass the key as the model has it", pk.Name, field.Type(), parts[i])
+		}
+		field.Set(converted)
 	}
 	return row, nil
+}
+
+// isAlike says that Go converts one kind into the other by value: not a number into a text with
+// that character.
+func isAlike(from, to reflect.Kind) bool {
+	isNumber := func(k reflect.Kind) bool { return k >= reflect.Int && k <= reflect.Float64 }
+	return from == to || isNumber(from) && isNumber(to)
+}
+
+// isSame says that a conversion lost nothing: it can be undone, and the sign is the same. Else
+// another key would be touched. Beyond 2^53 not every integer has a float of its own, and what a
+// conversion makes depends on the processor.
+func isSame(value, converted reflect.Value) bool {
+	if k := value.Kind(); k < reflect.Int || k > reflect.Float64 {
+		return true
+	}
+	if value.CanFloat() != converted.CanFloat() {
+		float := value
+		if converted.CanFloat() {
+			float = converted
+		}
+		if math.Abs(float.Float()) > 1<<53 {
+			return false
+		}
+	}
+	return value.Equal(converted.Convert(value.Type())) && isNegative(value) == isNegative(converted)
+}
+
+func isNegative(v reflect.Value) bool {
+	return v.CanInt() && v.Int() < 0 || v.CanFloat() && v.Float() < 0
 }
 
 // registered finds the session of a transaction and the registration of T in it.

@@ -23,16 +23,16 @@ func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 	j := judgementOf(event)
 	for _, w := range j.writes {
 		if refused := g.box.outside(s, event, w); refused != nil && w.rows() {
-			return refusal{ctx, refused}
+			return refuse(ctx, event, refused)
 		}
 	}
 	if j.denied != "" && g.box.mayBeChanged(event, j) {
-		return refusal{ctx, j.refusal()}
+		return refuse(ctx, event, j.refusal())
 	}
 	return ctx
 }
 
-func (guard) AfterQuery(context.Context, *bun.QueryEvent) {}
+func (guard) AfterQuery(ctx context.Context, event *bun.QueryEvent) { explain(ctx, event) }
 
 // flushKey is in the context of the flush's own statements. Those of the functions that it calls, a Serializer's, run in
 // the same transaction without it: they are judged as any others.
@@ -328,7 +328,7 @@ func (s *session) touchedBy(
 		i := 0
 		_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
 			if i < len(rows) {
-				rows[i].state = c.model.known(row)
+				rows[i].state = c.model.known(row, c.insert != nil)
 			}
 			i++
 			return nil

@@ -22,7 +22,7 @@ import (
 // encodeRow writes a row as the object that instance_data carries: the columns under their SQL names, then the named
 // relations under theirs.
 func encodeRow(
-	table *schema.Table, columns []*schema.Field, row reflect.Value, relations []string,
+	table *schema.Table, columns []*schema.Field, row record, relations []string,
 ) (json.RawMessage, error) {
 	b := []byte{'{'}
 	var err error
@@ -48,20 +48,25 @@ func appendName(b []byte, name string) []byte {
 	if b[len(b)-1] != '{' {
 		b = append(b, ',')
 	}
-	return append(appendString(b, name), ':')
+	b, _ = appendText(b, name) // a table whose column has another name cannot be made
+	return append(b, ':')
 }
 
-// appendString writes a text as marshal does. Most texts need no escape, and marshal costs several allocations.
-func appendString(b []byte, text string) []byte {
+// appendText writes a text as marshal does. Most texts need no escape, and marshal costs several
+// allocations.
+func appendText(b []byte, text string) ([]byte, error) {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, _ := marshal(text) // a string always can be
-			return append(b, quoted...)
+			if err := checkText(text); err != nil {
+				return b, err
+			}
+			quoted, err := marshal(text)
+			return append(b, quoted...), err
 		}
 	}
 	b = append(b, '"')
 	b = append(b, text...)
-	return append(b, '"')
+	return append(b, '"'), nil
 }
 
 // groupRelations makes one level of a tree of the paths: "Lines", "Lines.Product" is Lines → [Product].
@@ -78,19 +83,22 @@ func groupRelations(paths []string) map[string][]string {
 	return groups
 }
 
-func encodeRelation(relation *schema.Relation, row reflect.Value, nested []string) (json.RawMessage, error) {
-	value := reflect.Indirect(relation.Field.Value(row))
+func encodeRelation(
+	relation *schema.Relation, row record, nested []string,
+) (json.RawMessage, error) {
+	value := reflect.Indirect(relation.Field.Value(row.Value))
+	table := relation.JoinTable
 	switch {
 	case !value.IsValid():
 		return json.RawMessage("null"), nil
 	case value.Kind() != reflect.Slice:
-		return encodeRow(relation.JoinTable, relation.JoinTable.Fields, value, nested)
+		return encodeRow(table, table.Fields, row.below.of(table, value), nested)
 	}
 	parts := make([][]byte, value.Len())
 	for i := range parts {
 		var err error
-		element := reflect.Indirect(value.Index(i))
-		if parts[i], err = encodeRow(relation.JoinTable, relation.JoinTable.Fields, element, nested); err != nil {
+		element := row.below.of(table, reflect.Indirect(value.Index(i)))
+		if parts[i], err = encodeRow(table, table.Fields, element, nested); err != nil {
 			return nil, err
 		}
 	}
@@ -104,15 +112,19 @@ func jsonArray(parts [][]byte) []byte {
 var null = []byte("null")
 
 // encodeField writes the value of one column in the wire's form (wire.md, "Written by us").
-func encodeField(field *schema.Field, row reflect.Value) ([]byte, error) {
+func encodeField(field *schema.Field, row record) ([]byte, error) {
 	return appendField(nil, field, row)
 }
 
-func appendField(b []byte, field *schema.Field, row reflect.Value) ([]byte, error) {
-	if field.NullZero && field.HasZeroValue(row) {
-		return append(b, null...), nil // bun writes NULL for it too
+func appendField(b []byte, field *schema.Field, row record) ([]byte, error) {
+	isNull := row.nulls[field.Name]
+	if row.nulls == nil { // bun writes the row so, and nobody has read it
+		isNull = field.NullZero && field.HasZeroValue(row.Value)
 	}
-	value := field.Value(row)
+	if isNull {
+		return append(b, null...), nil
+	}
+	value := field.Value(row.Value)
 	if value.Kind() == reflect.Pointer {
 		if value.IsNil() {
 			return append(b, null...), nil
@@ -122,14 +134,18 @@ func appendField(b []byte, field *schema.Field, row reflect.Value) ([]byte, erro
 	if value.Type().PkgPath() == "" { // a type of Go itself, without methods
 		switch value.Kind() {
 		case reflect.String:
-			return appendString(b, value.String()), nil
+			return appendText(b, value.String())
 		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 			return strconv.AppendInt(b, value.Int(), 10), nil
 		case reflect.Bool:
 			return strconv.AppendBool(b, value.Bool()), nil
 		}
 	}
-	text, err := encodeValue(value.Interface(), isDate(field))
+	held := value.Interface()
+	if t, is := held.(bun.NullTime); is && row.nulls != nil {
+		held = t.Time // the year 1, which bun takes for NULL, and the column does not
+	}
+	text, err := encodeValue(held, isDate(field))
 	return append(b, text...), err
 }
 
@@ -138,10 +154,9 @@ func isDate(field *schema.Field) bool { return strings.EqualFold(field.UserSQLTy
 func encodeValue(value any, date bool) ([]byte, error) {
 	switch v := value.(type) {
 	case time.Time:
-		if date {
-			return json.Marshal(v.Format(time.DateOnly))
-		}
-		return json.Marshal(envelope.FormatTime(v))
+		return encodeTime(v, date)
+	case string:
+		return appendText(nil, v)
 	case bun.NullTime:
 		if v.IsZero() {
 			return null, nil // as its column is
@@ -159,7 +174,30 @@ func encodeValue(value any, date bool) ([]byte, error) {
 			return encodeValue(inner, date)
 		}
 	}
-	return marshal(value)
+	if err := checkMoment(value); err != nil {
+		return nil, err
+	}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String && !knowsItsText(v.Type()) {
+		return appendText(nil, v.String())
+	}
+	text, err := marshal(value)
+	if _, isJSON := value.(json.RawMessage); err == nil && !isJSON {
+		err = checkString(text)
+	}
+	return text, err
+}
+
+func encodeTime(t time.Time, date bool) ([]byte, error) {
+	if date { // has no zone, and so no other year in UTC
+		t = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+	}
+	if err := checkTime(t); err != nil {
+		return nil, err
+	}
+	if date {
+		return json.Marshal(t.Format(time.DateOnly))
+	}
+	return json.Marshal(envelope.FormatTime(t))
 }
 
 // unsendable returns the first type within typ that no value of has a JSON form, nil if there is none.
@@ -201,5 +239,6 @@ func marshal(value any) (json.RawMessage, error) {
 	if err := encoder.Encode(value); err != nil {
 		return nil, err
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return text, checkMarshalled(value, text)
 }

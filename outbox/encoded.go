@@ -6,18 +6,28 @@ import (
 	"reflect"
 
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// EncodeRow writes a row of any bun table as instance_data has it: its columns under their SQL names. A replica's rows
-// written so can be compared with what the master sends.
-func EncodeRow(table *schema.Table, row reflect.Value) (json.RawMessage, error) {
-	return encodeRow(table, table.Fields, row, nil)
+// EncodeRow writes a row of any bun table, as it was read, as instance_data has it: its columns
+// under their SQL names. A replica's rows written so can be compared with what the master sends.
+// nulls names the columns that are NULL in the database, which the Go value of a field that is no
+// pointer does not say.
+func EncodeRow(
+	table *schema.Table, row reflect.Value, nulls map[string]bool,
+) (json.RawMessage, error) {
+	if nulls == nil {
+		nulls = stored.Nulls{}
+	}
+	return encodeRow(table, table.Fields, record{Value: row, nulls: nulls}, nil)
 }
 
-// EncodeKey returns the primary key of a row as the wire has it, and as the text by which ledgers know it.
+// EncodeKey returns the primary key of a row that was read, as the wire has it, and as the text by
+// which ledgers know it. It is never null: a zero is the key zero.
 func EncodeKey(table *schema.Table, row reflect.Value) (pk json.RawMessage, key string, err error) {
 	m := &model{table: table}
-	pk, key, ok, err := m.keyOf(row)
+	pk, key, ok, err := m.keyOf(record{Value: row, nulls: stored.Nulls{}})
 	if err == nil && !ok {
 		err = fmt.Errorf("a row of %s without primary key", table.Name)
 	}

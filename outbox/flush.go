@@ -181,7 +181,7 @@ func (s *session) flushBatch(
 // respelled unless the stored key is marked itself), some are deleted. A row that a statement of the transaction left
 // there, and that is in no place where the flush can find it, forbids the commit.
 func (s *session) spellings(
-	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]reflect.Value, respelled map[string]*mark,
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]record, respelled map[string]*mark,
 ) (map[*mark]bool, error) {
 	spelled := map[*mark]bool{}
 	for _, d := range marks {
@@ -198,7 +198,7 @@ func (s *session) spellings(
 		case len(found) == 0:
 			continue
 		}
-		pk, key, _, err := m.keyOf(found[0])
+		pk, key, _, err := m.keyOf(record{Value: found[0]})
 		if err != nil {
 			return nil, err
 		}
@@ -239,13 +239,13 @@ const (
 type change struct {
 	mark     *mark
 	revision store.Revision
-	row      reflect.Value // as it is now, invalid if it is gone
+	row      record // as it is now, invalid if it is gone
 	outcome  outcome
 }
 
 // judge reads, rather than remembers, what the transaction did to a key: a row that is there was saved, one that is not
 // was deleted.
-func (m *model) judge(d *mark, r store.Revision, row reflect.Value) change {
+func (m *model) judge(d *mark, r store.Revision, row record) change {
 	exists := row.IsValid()
 	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it, or nothing
 	// but a guess says that there ever was such a row.
@@ -257,7 +257,7 @@ func (m *model) judge(d *mark, r store.Revision, row reflect.Value) change {
 		c.outcome = unchanged
 	case m.silent:
 		c.outcome = unsent
-	case exists && (m.filter == nil || m.filter(row)):
+	case exists && (m.filter == nil || m.filter(row.Value)):
 		c.outcome = saved
 	case exists && unknown:
 		c.outcome = hidden

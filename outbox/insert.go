@@ -318,8 +318,8 @@ func (m *model) filled(event *bun.QueryEvent, c *captured, n int) []reflect.Valu
 		return nil
 	}
 	for i, row := range rows {
-		_, key, ok, err := m.keyOf(row)
-		_, before, known, _ := m.keyOf(c.rows[i])
+		_, key, ok, err := m.keyOf(record{Value: row})
+		_, before, known, _ := m.keyOf(record{Value: c.rows[i]})
 		if err != nil || !ok || !c.insert.literal[i] && known && key == before {
 			rows[i] = reflect.Value{}
 		}
@@ -331,7 +331,7 @@ func (m *model) filled(event *bun.QueryEvent, c *captured, n int) []reflect.Valu
 func (m *model) returnedKeys(event *bun.QueryEvent) []reflect.Value {
 	var rows []reflect.Value
 	_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
-		if _, _, ok, err := m.keyOf(row); ok && err == nil {
+		if _, _, ok, err := m.keyOf(record{Value: row}); ok && err == nil {
 			rows = append(rows, m.copyOf(row))
 		}
 		return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // Instance is one entity as its replicas are to know it.
@@ -134,10 +135,10 @@ func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) 
 				yield(nil, err)
 				return
 			}
-			if rows.Len() > 0 && !yield(instances, nil) || rows.Len() < size {
+			if len(rows) > 0 && !yield(instances, nil) || len(rows) < size {
 				return
 			}
-			last = rows.Index(rows.Len() - 1)
+			last = rows[len(rows)-1].Value
 		}
 	}
 }
@@ -145,7 +146,7 @@ func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) 
 // page reads what narrow selects, in one snapshot.
 func (b *Box) page(
 	ctx context.Context, m *model, withData bool, narrow func(*bun.SelectQuery) *bun.SelectQuery,
-) (instances []Instance, rows reflect.Value, err error) {
+) (instances []Instance, rows []record, err error) {
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	err = b.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
 		rows, err = m.selectRows(ctx, tx, withData || m.filter != nil, narrow)
@@ -163,16 +164,13 @@ func (b *Box) page(
 // selectRows reads whole rows with their relations, or primary keys only.
 func (m *model) selectRows(
 	ctx context.Context, tx bun.IDB, whole bool, narrow func(*bun.SelectQuery) *bun.SelectQuery,
-) (reflect.Value, error) {
-	rows := reflect.New(reflect.SliceOf(m.table.Type))
-	query := narrow(tx.NewSelect().Model(rows.Interface()))
+) ([]record, error) {
 	if whole {
-		query = m.withRelations(query, unlocked)
-	} else {
-		query = query.ColumnExpr("?", keyColumns(m.table))
+		return m.scanWhole(ctx, tx, narrow, unlocked)
 	}
-	err := query.Scan(ctx)
-	return rows.Elem(), err
+	rows := stored.Of(m.table)
+	query := narrow(tx.NewSelect().Model(rows.Model()))
+	return scan(ctx, query.ColumnExpr("?", keyColumns(m.table)), rows)
 }
 
 func unlocked(q *bun.SelectQuery) *bun.SelectQuery { return q }
@@ -182,13 +180,12 @@ var unwritten = time.Unix(0, 0).UTC()
 
 // instances joins rows with their ledger rows.
 func (b *Box) instances(
-	ctx context.Context, tx bun.IDB, m *model, rows reflect.Value, withData bool,
+	ctx context.Context, tx bun.IDB, m *model, rows []record, withData bool,
 ) ([]Instance, error) {
-	changes := make([]change, 0, rows.Len())
-	keys := make([]string, 0, rows.Len())
-	for i := range rows.Len() {
-		row := rows.Index(i)
-		if m.filter != nil && !m.filter(row) {
+	changes := make([]change, 0, len(rows))
+	keys := make([]string, 0, len(rows))
+	for _, row := range rows {
+		if m.filter != nil && !m.filter(row.Value) {
 			continue
 		}
 		pk, key, _, err := m.keyOf(row)
@@ -228,7 +225,7 @@ func (m *model) marksOf(pks []json.RawMessage) ([]*mark, error) {
 		if err != nil {
 			return nil, err
 		}
-		pk, key, ok, err := m.keyOf(row)
+		pk, key, ok, err := m.keyOf(record{Value: row})
 		if err != nil || !ok || seen[key] {
 			if err == nil && !ok {
 				err = fmt.Errorf("key %s: %w", pk, errZeroKey)

@@ -50,12 +50,12 @@ func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([
 	}
 	byKey := map[string]reflect.Value{}
 	for _, row := range given {
-		if _, key, _, err := m.keyOf(row); err == nil {
+		if _, key, _, err := m.keyOf(record{Value: row}); err == nil {
 			byKey[key] = row
 		}
 	}
 	for i, row := range rows {
-		_, key, _, err := m.keyOf(row)
+		_, key, _, err := m.keyOf(record{Value: row})
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +89,7 @@ func (s *session) respell(ctx context.Context, m *model) error {
 		return err
 	}
 	for _, row := range found {
-		if _, key, _, err := m.keyOf(row); err == nil && s.dirty[m][key] != nil {
+		if _, key, _, err := m.keyOf(record{Value: row}); err == nil && s.dirty[m][key] != nil {
 			s.dirty[m][key].stored = true
 		}
 	}
@@ -112,7 +112,7 @@ func (s *session) respell(ctx context.Context, m *model) error {
 
 // rename moves a mark to the key of the row that the database has.
 func (s *session) rename(m *model, given string, row reflect.Value) error {
-	pk, key, _, err := m.keyOf(row)
+	pk, key, _, err := m.keyOf(record{Value: row})
 	if err != nil {
 		return err
 	}

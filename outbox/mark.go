@@ -47,7 +47,7 @@ type savepoint struct {
 // mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the flush may send without
 // reading; the last word counts.
 func (s *session) mark(m *model, row reflect.Value, how deed, state json.RawMessage) (marked bool, err error) {
-	pk, key, ok, err := m.keyOf(row)
+	pk, key, ok, err := m.keyOf(record{Value: row})
 	if err != nil || !ok {
 		return false, err
 	}

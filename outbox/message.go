@@ -57,8 +57,9 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 func (m *model) common(ctx context.Context) (store.Message, error) {
 	meta, metaErr := m.metaJSON(users(ctx))
 	headers, headersErr := m.box.headers(users(ctx))
-	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlationOf(ctx), Keep: m.everyRevision},
-		errors.Join(metaErr, headersErr)
+	correlation, correlationErr := correlationOf(ctx)
+	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlation, Keep: m.everyRevision},
+		errors.Join(metaErr, headersErr, correlationErr)
 }
 
 // states serializes the rows of the changes that are sent as SAVE, all at once.
@@ -68,7 +69,7 @@ func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]jso
 	var at []int
 	for i, c := range changes {
 		if c.outcome == saved {
-			rows, at = append(rows, c.row), append(at, i)
+			rows, at = append(rows, c.row.Value), append(at, i)
 		}
 	}
 	if m.serialize == nil || len(rows) == 0 {
@@ -157,7 +158,7 @@ func (m *model) deleted(ctx context.Context, c change) (json.RawMessage, error) 
 }
 
 // encodeColumns writes some columns of a row as an object.
-func encodeColumns(columns []*schema.Field, row reflect.Value) (json.RawMessage, error) {
+func encodeColumns(columns []*schema.Field, row record) (json.RawMessage, error) {
 	values := make(map[string]json.RawMessage, len(columns))
 	for _, field := range columns {
 		value, err := encodeField(field, row)

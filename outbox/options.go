@@ -19,7 +19,7 @@ type Option func(*model) error
 // Columns sends only the named columns. The primary key is always sent: replicas find their row by it.
 func Columns(names ...string) Option {
 	return func(m *model) error {
-		columns, err := m.fieldsNamed("Columns", names)
+		columns, err := m.columnsNamed("Columns", names)
 		m.columns = keepFields(m.table.Fields, func(f *schema.Field) bool { return f.IsPK || slices.Contains(columns, f) })
 		return err
 	}
@@ -61,6 +61,10 @@ func checkRelation(table *schema.Table, path string) error {
 	relation, found := table.Relations[head]
 	if !found {
 		return fmt.Errorf("relation %q: %s has no such bun relation (tag a field with bun:\"rel:…\")", head, table.TypeName)
+	}
+	if len(relation.JoinTable.PKs) == 0 {
+		return fmt.Errorf("relation %q: %s has no primary key, so a NULL in one of its rows cannot be "+
+			"told from a zero: tag a field with bun:\",pk\"", head, relation.JoinTable.TypeName)
 	}
 	if nested {
 		return checkRelation(relation.JoinTable, rest)
@@ -111,7 +115,7 @@ func FilterKeepsCopies() Option {
 func TrackPrevious(names ...string) Option {
 	return func(m *model) (err error) {
 		m.everyRevision = true
-		m.tracked, err = m.fieldsNamed("TrackPrevious", names)
+		m.tracked, err = m.columnsNamed("TrackPrevious", names)
 		return err
 	}
 }
@@ -167,6 +171,19 @@ func (m *model) isOf(option string, typ reflect.Type) error {
 		return fmt.Errorf("%s: its function takes a %s, the model is %s", option, typ, m.table.Type)
 	}
 	return nil
+}
+
+// columnsNamed are fields that are read with the row. A scan-only one would be left out of every
+// message.
+func (m *model) columnsNamed(option string, names []string) ([]*schema.Field, error) {
+	fields, err := m.fieldsNamed(option, names)
+	for _, field := range fields {
+		if !slices.Contains(m.table.Fields, field) {
+			err = errors.Join(err, fmt.Errorf("%s: %s is a scan-only field of %s, no column of its table, "+
+				"and is not read: add it with a Serializer", option, field.Name, m.table.TypeName))
+		}
+	}
+	return fields, err
 }
 
 func (m *model) fieldsNamed(option string, names []string) ([]*schema.Field, error) {

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -13,36 +12,38 @@ import (
 )
 
 // rowsByKey reads the current rows of the marked keys. A key without an entry has no row.
-func (m *model) rowsByKey(ctx context.Context, tx bun.IDB, marks []*mark) (map[string]reflect.Value, error) {
+func (m *model) rowsByKey(
+	ctx context.Context, tx bun.IDB, marks []*mark,
+) (map[string]record, error) {
 	rows, err := m.read(ctx, tx, marks)
 	if err != nil {
 		return nil, err
 	}
-	byKey := make(map[string]reflect.Value, rows.Len())
-	for i := range rows.Len() {
-		_, key, _, err := m.keyOf(rows.Index(i))
+	byKey := make(map[string]record, len(rows))
+	for _, row := range rows {
+		_, key, _, err := m.keyOf(row)
 		if err != nil {
 			return nil, err
 		}
-		byKey[key] = rows.Index(i)
+		byKey[key] = row
 	}
 	return byKey, nil
 }
 
 // read selects the current rows of the dirty keys, with the model's relations.
-func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) (reflect.Value, error) {
-	rows := reflect.New(reflect.SliceOf(m.table.Type))
-	query := tx.NewSelect().Model(rows.Interface())
+func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) ([]record, error) {
 	keys := make([]bun.TupleValues, len(dirty))
 	for i, d := range dirty {
 		keys[i] = bun.Tuple(keyValues(m.table, d.row))
 	}
-	query = current(query.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys)))
-	query = m.withRelations(query, current)
-	if err := query.Scan(ctx); err != nil {
-		return reflect.Value{}, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
+	marked := func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
 	}
-	return rows.Elem(), nil
+	rows, err := m.scanWhole(ctx, tx, marked, current)
+	if err != nil {
+		return nil, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
+	}
+	return rows, nil
 }
 
 // withRelations loads the model's relations with a query; each passes lock on its way.

@@ -2,7 +2,10 @@ package outbox
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -51,9 +54,83 @@ func (m *model) lateReport() *RefusedError {
 		Fix: "report and touch rows before the function given to RunInTx returns"}
 }
 
-// refusal is a context that is over for the reason that a statement was refused. database/sql asks a context before it
-// sends anything and returns its Err, so the caller gets the RefusedError itself from the call that was wrong. It is
-// the only way for a bun query hook to stop a statement.
+// refuse stops a statement that is in no transaction of a Box: what it returns is the statement's
+// context.
+//
+// A bun query hook cannot return an error. A context that is over stops the statement, and
+// database/sql returns its Err, but not from a bun.Conn: there the driver is asked, and pgx says
+// "bad connection" and closes it. So a builder's statement is given a connection, too, that returns
+// the error whatever the driver is. For raw SQL on a bun.Conn there is no such way, and what the
+// error cannot say is logged.
+func refuse(ctx context.Context, event *bun.QueryEvent, err *RefusedError) context.Context {
+	conn := refusingConn{event.DB.DB, err}
+	switch query := event.IQuery.(type) {
+	case *bun.InsertQuery:
+		query.Conn(conn)
+	case *bun.UpdateQuery:
+		query.Conn(conn)
+	case *bun.DeleteQuery:
+		query.Conn(conn)
+	case *bun.MergeQuery:
+		query.Conn(conn)
+	case *bun.SelectQuery:
+		query.Conn(conn)
+	case *bun.RawQuery:
+		query.Conn(conn)
+	case *bun.TruncateTableQuery:
+		query.Conn(conn)
+	case *bun.DropTableQuery:
+		query.Conn(conn)
+	}
+	if event.Stash == nil {
+		event.Stash = map[any]any{}
+	}
+	event.Stash[refusal{}] = err
+	return refusal{ctx, err}
+}
+
+// explain says why a statement failed, where its error cannot.
+func explain(ctx context.Context, event *bun.QueryEvent) {
+	err, refused := event.Stash[refusal{}].(*RefusedError)
+	if !refused || errors.As(event.Err, new(*RefusedError)) {
+		return
+	}
+	slog.WarnContext(ctx, "outbox: a statement on a bun.Conn was refused", "error", err,
+		"reported", event.Err)
+	event.Err = err // for the hooks that come after
+}
+
+// refusingConn is the connection of a statement that was refused.
+type refusingConn struct {
+	db  *sql.DB
+	err *RefusedError
+}
+
+var _ bun.IConn = refusingConn{}
+
+func (c refusingConn) reason(ctx context.Context) error {
+	if ctx, refused := ctx.(refusal); refused {
+		return ctx.err
+	}
+	return fmt.Errorf("this query has been refused before; build it anew: %w", c.err)
+}
+
+func (c refusingConn) QueryContext(ctx context.Context, _ string, _ ...any) (*sql.Rows, error) {
+	return nil, c.reason(ctx)
+}
+
+func (c refusingConn) ExecContext(ctx context.Context, _ string, _ ...any) (sql.Result, error) {
+	return nil, c.reason(ctx)
+}
+
+// QueryRowContext returns a row whose Scan returns the error. Only database/sql can make one.
+func (c refusingConn) QueryRowContext(ctx context.Context, _ string, _ ...any) *sql.Row {
+	return c.db.QueryRowContext(refusal{ctx, c.err}, "")
+}
+
+// refusal is a context that is over for the reason that a statement was refused. database/sql asks
+// a context before it sends anything and returns its Err, so the caller gets the RefusedError
+// itself from the call that was wrong.
 type refusal struct {
 	context.Context
 	err *RefusedError

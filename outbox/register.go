@@ -35,6 +35,7 @@ type model struct {
 	deleteData    func(ctx context.Context, row reflect.Value) map[string]any
 	ttl           time.Duration
 	silent        bool
+	accepted      []FindingKind
 	everyRevision bool
 
 	plain atomic.Pointer[plain]       // what the catalog said of the table's columns
@@ -122,25 +123,6 @@ func (b *Box) models() []*model {
 	return slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int { return strings.Compare(a.id, b.id) })
 }
 
-// Check says what would keep the box from working, all of it at once: wrong registrations, outbox tables that are
-// missing or older than this version ([ErrNotMigrated]), and registered tables or columns that the database does not
-// have. Call it when the service starts. RunInTx repeats the first two by itself, the tables until they are there.
-func (b *Box) Check(ctx context.Context) error {
-	errs := []error{b.ready(ctx)}
-	for _, m := range b.models() {
-		columns := make([]string, len(m.table.Fields))
-		for i, field := range m.table.Fields {
-			columns[i] = "r." + string(field.SQLName) // SQLite takes a bare "name" that is no column for a text
-		}
-		_, err := b.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0", bun.Safe(strings.Join(columns, ", ")), m.table.SQLName)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("outbox: model %s: the table %s does not have the columns of %s: %w",
-				m.id, m.table.Name, m.table.Type, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // ErrNotMigrated says that the outbox tables are missing or older than this version: call [Box.Migrate], or run
 // "relay migrate".
 var ErrNotMigrated = store.ErrNotMigrated
@@ -188,9 +170,10 @@ func (b *Box) modelOfType(typ reflect.Type) *model {
 	return b.byType[typ]
 }
 
-// keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok is false for a row
-// whose key the database has yet to draw.
-func (m *model) keyOf(row reflect.Value) (pk []byte, key string, ok bool, err error) {
+// keyOf returns the key of one row: its primary key as the wire's JSON and as the ledger's text. ok
+// is false for a row whose key the database has yet to draw; a row that was read has one, be it
+// zero.
+func (m *model) keyOf(row record) (pk []byte, key string, ok bool, err error) {
 	parts := make([][]byte, len(m.table.PKs))
 	for i, field := range m.table.PKs {
 		if parts[i], err = encodeField(field, row); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -18,9 +19,17 @@ import (
 // instead, which saves two of three round trips. A row that anything else has changed since, seen or unseen, is not equal,
 // and then the flush reads.
 
-// known is the state of a row that needs no read: the statement's own.
-func (m *model) known(row reflect.Value) json.RawMessage {
-	state, err := encodeRow(m.table, m.columns, row, nil)
+// known is the state of a row that needs no read: the statement's own. An UPDATE of the whole row
+// writes NULL for the zero value of a nullzero column, and that is what is sent. An INSERT writes
+// DEFAULT, and what came of it looks like NULL in the model also where it is 0, an empty text or
+// false: such a row is read.
+func (m *model) known(row reflect.Value, insert bool) json.RawMessage {
+	if insert && slices.ContainsFunc(m.columns, func(f *schema.Field) bool {
+		return !f.IsPK && (f.NullZero || f.SQLDefault != "") && f.HasZeroValue(row)
+	}) {
+		return nil
+	}
+	state, err := encodeRow(m.table, m.columns, record{Value: row}, nil)
 	if err != nil {
 		return nil // the flush meets the same error and reports it with the key
 	}

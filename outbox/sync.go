@@ -82,7 +82,7 @@ func (b *Box) syncBatch(ctx context.Context, tx bun.Tx, m *model, marks []*mark,
 	var changes []change
 	for _, d := range marks {
 		row := rows[d.key]
-		if _, locked := known[d.key]; locked && row.IsValid() && (m.filter == nil || m.filter(row)) {
+		if _, locked := known[d.key]; locked && row.IsValid() && (m.filter == nil || m.filter(row.Value)) {
 			changes = append(changes, change{mark: d, row: row, outcome: saved})
 		}
 	}

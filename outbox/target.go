@@ -34,6 +34,11 @@ func registeredName(m *model) tableName {
 	return nameOf("", name)
 }
 
+// bareTable is a table's name without its schema.
+func bareTable(name string) string {
+	return strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
+}
+
 // may says that a name in a statement may mean the registered table: a schema that only one of them has depends on the
 // search path. That refuses too much rather than too little.
 func (n tableName) may(w write) bool {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // Queue is the name of this replica service.
@@ -66,8 +67,10 @@ type Kept struct {
 	Deleted bool
 	// Present says that the row is there; of a model with a handler, that the ledger has it as live.
 	Present bool
-	// Row is the row, where it was asked for and is there.
-	Row reflect.Value
+	// Row is the row, where it was asked for and is there. Nulls names its columns that are NULL:
+	// the Go value of a field that is no pointer does not say.
+	Row   reflect.Value
+	Nulls map[string]bool
 }
 
 // Lookup returns what the replica has of the given primary keys, in their order, in one snapshot. withRows reads the
@@ -125,21 +128,21 @@ func (b *binding) lookUpRows(
 	}
 	const most = 1000 // rows that one statement asks for
 	for start := 0; start < len(tuples); start += most {
-		rows := reflect.New(reflect.SliceOf(b.table.Type))
-		query := b.everyRow(tx.NewSelect().Model(rows.Interface())).
+		rows := stored.Of(b.table)
+		query := b.everyRow(tx.NewSelect().Model(rows.Model())).
 			Where("(?) IN (?)", bun.Safe(qualified(b.table)), bun.List(tuples[start:min(start+most, len(tuples))]))
 		if !withRows {
 			query = query.ColumnExpr("?", bun.Safe(qualified(b.table)))
 		}
-		if err := query.Scan(ctx); err != nil {
+		if err := query.Scan(ctx, rows); err != nil {
 			return err
 		}
-		for i := range rows.Elem().Len() {
-			row := rows.Elem().Index(i)
+		for i := range rows.Len() {
+			row := rows.Row(i)
 			if n, asked := at[identity(b.table, row)]; asked {
 				kept[n].Present = true
 				if withRows {
-					kept[n].Row = row
+					kept[n].Row, kept[n].Nulls = row, rows.Nulls(i)
 				}
 			}
 		}

@@ -121,6 +121,20 @@ func PostgresURL(t testing.TB) string {
 	return u.String()
 }
 
+// PostgresDatabaseURL makes a database that is dropped when the test ends: for tests of what a whole
+// database has only once, such as an extension or a schema of a given name.
+func PostgresDatabaseURL(t testing.TB) string {
+	t.Helper()
+	address := Address(t, Postgres)
+	name := uniqueName()
+	exec(t, address, "CREATE DATABASE "+name)
+	t.Cleanup(func() { exec(t, address, "DROP DATABASE "+name+" WITH (FORCE)") })
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	u.Path = "/" + name
+	return u.String()
+}
+
 // MariaDBURL makes a database that is dropped when the test ends.
 func MariaDBURL(t testing.TB) string {
 	t.Helper()

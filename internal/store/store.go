@@ -199,6 +199,8 @@ type sqlDialect interface {
 	lastInserted(table, column, sqlColumn string) string
 	// kin is the query of Kin.
 	kin(table string) (query string, args []any)
+	// behaviour asks the catalog what happens to a table beyond the statements.
+	behaviour() behaviourQueries
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
 	// busy says that the database could not be opened because others were opening it; err may be nil.

@@ -1,0 +1,290 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// FindingKind is what a [Finding] is about, and what [Accept] takes.
+type FindingKind string
+
+// What [Box.Check] looks for. The first four make messages wrong or missing; Check returns them as
+// errors. The others are as they should be in many services; Check logs them.
+const (
+	// FoundCascade is a foreign key by which the database itself changes rows of a registered
+	// table, or of a relation that is sent: no statement names them, so no message tells of it.
+	FoundCascade FindingKind = "cascade"
+	// FoundRule is a rule that rewrites the writes of a registered table (PostgreSQL).
+	FoundRule FindingKind = "rule"
+	// FoundKey is a model whose key is not unique in its table: two rows would share one revision.
+	FoundKey FindingKind = "key"
+	// FoundSequence is an outbox whose messages are numbered by a sequence with a cache: they could
+	// leave out of order. It cannot be accepted.
+	FoundSequence FindingKind = "sequence"
+
+	// FoundTrigger is a trigger on a registered table, or on a relation that is sent. What it does
+	// to the written row is read and sent; what it writes to other registered rows is not.
+	FoundTrigger FindingKind = "trigger"
+	// FoundRowSecurity is row level security: a row that the session may not read cannot be sent.
+	FoundRowSecurity FindingKind = "row security"
+	// FoundSpelling is a key column that takes two spellings for one value: the key is the stored
+	// one.
+	FoundSpelling FindingKind = "spelling"
+	// FoundRelation is a relation that is sent and whose type does not embed Tracked: a write of it
+	// through another bun.DB is not refused.
+	FoundRelation FindingKind = "relation"
+)
+
+// Finding is something about a database that may surprise later. It is an error, so that errors.As
+// finds it in what [Box.Check] returns.
+type Finding struct { //nolint:errname // it is listed, too, where it is no error
+	Kind FindingKind
+	// Model is the CQRS id, Table the table that it is about: the model's or that of a relation.
+	// Model is empty for the outbox itself.
+	Model, Table string
+	// Detail says what was found, Fix what to do.
+	Detail, Fix string
+}
+
+func (f *Finding) Error() string {
+	about := "the outbox"
+	if f.Model != "" {
+		about = "model " + f.Model
+	}
+	return fmt.Sprintf("outbox: %s: table %s: %s; %s", about, f.Table, f.Detail, f.Fix)
+}
+
+// IsWrong says that messages can be wrong or missing because of it.
+func (f *Finding) IsWrong() bool {
+	switch f.Kind {
+	case FoundCascade, FoundRule, FoundKey, FoundSequence:
+		return true
+	}
+	return false
+}
+
+// Accept says that findings of these kinds are known for the model, and right as they are:
+// [Box.Check] and [Box.Findings] leave them out. For one that makes messages wrong it means that
+// the service reports the rows itself (Touch, Saved, Deleted), or that the case does not come up.
+func Accept(kinds ...FindingKind) Option {
+	return func(m *model) error {
+		for _, kind := range kinds {
+			switch kind {
+			case FoundCascade, FoundRule, FoundKey:
+			case FoundTrigger, FoundRowSecurity, FoundSpelling, FoundRelation:
+			default:
+				return fmt.Errorf("Accept: %q cannot be accepted: name the kinds that start with Found, "+
+					"but not FoundSequence", kind)
+			}
+		}
+		m.accepted = append(m.accepted, kinds...)
+		return nil
+	}
+}
+
+// Check says what would keep the box from working, or its messages from being right, all of it at
+// once: wrong registrations, outbox tables that are missing or older than this version
+// ([ErrNotMigrated]), registered tables or columns that the database does not have, and each
+// [Finding] that makes messages wrong. Call it when the service starts. RunInTx repeats the first
+// two by itself, the tables until they are there.
+//
+// Other findings it logs with slog's default logger, as warnings; [Box.Findings] has them all. What
+// is known and right as it is goes into [Accept].
+func (b *Box) Check(ctx context.Context) error {
+	errs := []error{b.ready(ctx)}
+	found, err := b.Findings(ctx)
+	errs = append(errs, err)
+	for _, f := range found {
+		if f.IsWrong() {
+			errs = append(errs, f)
+			continue
+		}
+		slog.WarnContext(ctx, "outbox: "+f.Detail,
+			"kind", string(f.Kind), "model", f.Model, "table", f.Table, "fix", f.Fix)
+	}
+	return errors.Join(errs...)
+}
+
+// Findings returns what about the database may surprise later, but for what was accepted. The error
+// says which tables or columns are missing.
+func (b *Box) Findings(ctx context.Context) ([]*Finding, error) {
+	var found []*Finding
+	sequence, err := b.store.CachedSequence(ctx, b.db)
+	errs := []error{err}
+	if sequence != "" {
+		found = append(found, &Finding{
+			FoundSequence, "", sequence,
+			"the sequence that numbers the messages has a cache, so newer messages may leave first",
+			"ALTER SEQUENCE " + sequence + " CACHE 1",
+		})
+	}
+	b.mu.RLock()
+	byID := func(a, b *model) int { return strings.Compare(a.id, b.id) }
+	models := slices.SortedFunc(maps.Values(b.byID), byID)
+	b.mu.RUnlock()
+	for _, m := range models {
+		of, err := m.findings(ctx)
+		errs = append(errs, err)
+		for _, f := range of {
+			if !slices.Contains(m.accepted, f.Kind) {
+				found = append(found, f)
+			}
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// findings are those of the model's table and of its relations'.
+func (m *model) findings(ctx context.Context) ([]*Finding, error) {
+	if err := m.checkTable(ctx); err != nil {
+		return nil, err
+	}
+	behaviour, err := m.behaviour(ctx, m.table)
+	if err != nil {
+		return nil, err
+	}
+	found := m.changedBy(m.table, behaviour)
+	found = append(found, m.keyFindings(behaviour)...)
+	for _, table := range m.relationTables() {
+		behaviour, err := m.behaviour(ctx, table)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, m.changedBy(table, behaviour)...)
+		if _, registered := m.box.typeOf(table); !registered && !embedsTracked(table.Type) {
+			found = append(found, m.finding(FoundRelation, table,
+				"it is sent with the model, and "+table.TypeName+" does not embed outbox.Tracked, "+
+					"so a write of it through another bun.DB is not refused",
+				"embed outbox.Tracked in "+table.TypeName+", and Touch the "+m.id))
+		}
+	}
+	return found, nil
+}
+
+func (m *model) finding(kind FindingKind, table *schema.Table, detail, fix string) *Finding {
+	fix += ", or take it as it is with outbox.Accept at Register"
+	return &Finding{kind, m.id, table.Name, detail, fix}
+}
+
+// checkTable fails where the table or a column is missing.
+func (m *model) checkTable(ctx context.Context) error {
+	columns := make([]string, len(m.table.Fields))
+	for i, field := range m.table.Fields {
+		columns[i] = "r." + string(field.SQLName) // SQLite takes a bare "name" that is no column for a text
+	}
+	_, err := m.box.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
+		bun.Safe(strings.Join(columns, ", ")), m.table.SQLName)
+	if err != nil {
+		return fmt.Errorf("outbox: model %s: the table %s does not have the columns of %s: %w",
+			m.id, m.table.Name, m.table.Type, err)
+	}
+	return nil
+}
+
+func (m *model) behaviour(ctx context.Context, table *schema.Table) (store.Behaviour, error) {
+	behaviour, err := m.box.store.Behaviour(ctx, m.box.db, string(table.SQLName), table.Name)
+	if err != nil {
+		return behaviour, fmt.Errorf("outbox: model %s: %w", m.id, err)
+	}
+	return behaviour, nil
+}
+
+// changedBy is what changes rows of a table that the model sends, without a statement on them.
+func (m *model) changedBy(table *schema.Table, behaviour store.Behaviour) []*Finding {
+	var found []*Finding
+	for _, c := range behaviour.Cascades {
+		if table != m.table && bareTable(c.Parent) == bareTable(m.table.Name) {
+			continue // the model's own rows go with their parts: the parent's DELETE says so
+		}
+		found = append(found, m.finding(FoundCascade, table, fmt.Sprintf(
+			"the foreign key %s to %s has %s, so the database changes rows that no message tells of",
+			c.Name, c.Parent, c.Rule),
+			"make it NO ACTION and write the rows through bun"))
+	}
+	if len(behaviour.Rules) > 0 {
+		found = append(found, m.finding(FoundRule, table, "the rules "+list(behaviour.Rules)+
+			" rewrite its writes, so other rows may change than those that the statement names",
+			"drop them"))
+	}
+	if len(behaviour.Triggers) > 0 {
+		found = append(found, m.finding(FoundTrigger, table, "the triggers "+list(behaviour.Triggers)+
+			" run with its writes; what they do to other registered rows is not sent",
+			"let them change the written row only"))
+	}
+	if behaviour.RowSecurity {
+		found = append(found, m.finding(FoundRowSecurity, table,
+			"it has row level security; what a session may not read is not sent", "give the services' role BYPASSRLS"))
+	}
+	return found
+}
+
+// keyFindings are about the model's key.
+func (m *model) keyFindings(behaviour store.Behaviour) []*Finding {
+	var found []*Finding
+	var key []string
+	for _, pk := range m.table.PKs {
+		key = append(key, pk.Name)
+		if by, folded := behaviour.Folded[pk.Name]; folded {
+			found = append(found, m.finding(FoundSpelling, m.table, "its key column "+pk.Name+
+				" takes two spellings for one value ("+by+"); messages have the stored one",
+				"give it a type or collation that compares texts byte by byte"))
+		}
+	}
+	isUnique := slices.ContainsFunc(behaviour.Unique, func(columns []string) bool {
+		return every(columns, m.isKeyColumn)
+	})
+	if !isUnique {
+		found = append(found, m.finding(FoundKey, m.table, "the model's key "+list(key)+
+			" is not unique in it, so several rows would share one revision",
+			"add a primary key or a unique index on it, without a condition"))
+	}
+	return found
+}
+
+// relationTables are the tables whose rows are sent with the model's, each once.
+func (m *model) relationTables() []*schema.Table {
+	tables := map[*schema.Table]bool{}
+	for _, path := range m.relations {
+		table := m.table
+		for name := range strings.SplitSeq(path, ".") {
+			relation := table.Relations[name]
+			if relation == nil {
+				break // Register has refused it
+			}
+			if relation.M2MTable != nil {
+				tables[relation.M2MTable] = true
+			}
+			table = relation.JoinTable
+			tables[table] = true
+		}
+	}
+	delete(tables, m.table)
+	byName := func(a, b *schema.Table) int { return cmp.Compare(a.Name, b.Name) }
+	return slices.SortedFunc(maps.Keys(tables), byName)
+}
+
+// typeOf returns the registration of a table's type.
+func (b *Box) typeOf(table *schema.Table) (*model, bool) {
+	m := b.modelOfType(table.Type)
+	return m, m != nil
+}
+
+func embedsTracked(typ reflect.Type) bool {
+	return slices.ContainsFunc(reflect.VisibleFields(typ), func(f reflect.StructField) bool {
+		return f.Anonymous && f.Type == reflect.TypeFor[Tracked]()
+	})
+}
+
+func list(names []string) string { return strings.Join(names, ", ") }
