@@ -163,6 +163,7 @@ func (r *reader) target(verb string) {
 		case r.at(beforeTarget[r.d]...), r.cur.is("(") && r.prev.is("ONLY"):
 		case r.d == dialect.SQLite && r.at("OR"):
 			r.advance() // INSERT OR REPLACE
+			r.ends = r.ends || r.at("ROLLBACK")
 		case r.cur.name:
 			r.qualified(verb)
 			return

@@ -21,6 +21,11 @@ func (r *reader) analyze() {
 
 // copy reads COPY name FROM, COPY name TO and COPY (query) TO.
 func (r *reader) copy() {
+	for ahead := *r; ahead.advance(); {
+		if ahead.at("PROGRAM") && (ahead.prev.is("FROM") || ahead.prev.is("TO")) {
+			r.deny(reachesAny, "it runs a program on the server")
+		}
+	}
 	if r.advance(); r.cur.is("(") {
 		r.targetEnd = r.prev.end
 		r.scan()
@@ -42,9 +47,6 @@ func (r *reader) copy() {
 	}
 	if r.at("TO") {
 		r.writes = r.writes[:known]
-	}
-	if r.peek(1)[0].is("PROGRAM") {
-		r.deny(reachesAny, "it runs a program on the server")
 	}
 	r.scan() // its WHERE
 }
