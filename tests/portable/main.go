@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,8 +15,8 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -48,9 +49,9 @@ func check(target string, patterns []string) error {
 	if !found {
 		return fmt.Errorf("target %q: want GOOS/GOARCH, for example linux/arm", target)
 	}
-	dependencies := []string{runtime.GOROOT()}
-	if cache := os.Getenv("GOMODCACHE"); cache != "" {
-		dependencies = append(dependencies, cache)
+	dependencies, err := dependencies()
+	if err != nil {
+		return err
 	}
 	loaded, err := packages.Load(&packages.Config{
 		Mode: packages.LoadAllSyntax, Tests: true,
@@ -80,11 +81,13 @@ func check(target string, patterns []string) error {
 	return nil
 }
 
-// isDependency says that a file is the standard library's or a module's of somebody else.
+// dependencies are the folders of the standard library and of other modules.
+func dependencies() ([]string, error) {
+	folders, err := exec.CommandContext(context.Background(), "go", "env", "GOROOT", "GOMODCACHE").Output()
+	return strings.Fields(string(folders)), err
+}
+
 func isDependency(name string, folders []string) bool {
-	if strings.Contains(filepath.ToSlash(name), "/pkg/mod/") {
-		return true
-	}
 	return slices.ContainsFunc(folders, func(folder string) bool {
 		return strings.HasPrefix(name, folder+string(filepath.Separator))
 	})

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"context"
 	"bytes"
 	"fmt"
 	"os"
@@ -40,7 +41,7 @@ default_pool_size = %d
 server_login_retry = 1
 `, database, b.port, poolSize)
 	require.NoError(t, os.WriteFile(config, []byte(text), 0o644))
-	command := exec.Command(binary, config)
+	command := exec.CommandContext(context.Background(), binary, config)
 	runAs(command, as) // it refuses to be root
 	var log bytes.Buffer
 	command.Stdout, command.Stderr = &log, &log

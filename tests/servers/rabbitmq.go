@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -39,7 +40,7 @@ func StartRabbitMQ(t testing.TB) *RabbitMQ {
 
 // Start starts the node and waits until it answers.
 func (r *RabbitMQ) Start() error {
-	command := exec.Command(rabbitmqBin + "rabbitmq-server")
+	command := exec.CommandContext(context.Background(), rabbitmqBin+"rabbitmq-server")
 	command.Env = append(r.environment(),
 		fmt.Sprintf("RABBITMQ_NODE_PORT=%d", r.port),
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",

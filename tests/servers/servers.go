@@ -29,7 +29,7 @@ const startTimeout = 2 * time.Minute
 // FreePort is a TCP port that nobody listens on.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, listener.Close()) }()
 	return listener.Addr().(*net.TCPAddr).Port
@@ -91,7 +91,8 @@ func launch(command *exec.Cmd, port int) (*daemon, error) {
 	}()
 	deadline := time.After(startTimeout)
 	for {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), time.Second)
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(
+			context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			return d, conn.Close()
 		}
