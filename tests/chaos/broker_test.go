@@ -19,9 +19,10 @@ import (
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
-// exchange is what a round has at the broker: an exchange, the queues of the replicas, and two queues of the test's own
-// that get every message. The tap keeps them, in the order in which the broker took them, until the end of the round. The
-// echo is read at once: some of it comes to the replicas' queues again, and late.
+// exchange is what a round has at the broker: an exchange, the queues of the replicas, and two
+// queues of the test's own that get every message. The tap keeps them, in the order in which the
+// broker took them, until the end of the round. The echo is read at once: some of it comes to the
+// replicas' queues again, and late.
 type exchange struct {
 	url, name string // url leads there directly
 }

@@ -62,8 +62,8 @@ func (f findings) add(promise, format string, args ...any) {
 	f[promise] = append(f[promise], fmt.Sprintf(format, args...))
 }
 
-// check compares a history with the promises. It knows nothing of the library's tables: a key's revisions are the places
-// of its transactions in the application's own journal, from 0.
+// check compares a history with the promises. It knows nothing of the library's tables: a key's
+// revisions are the places of its transactions in the application's own journal, from 0.
 func check(h *history) findings {
 	c := &checker{h: h, found: findings{}, byKey: map[key][]journalRow{}, committed: map[string]bool{}}
 	for _, j := range h.journal {
@@ -130,8 +130,8 @@ func (c *checker) writers() {
 	}
 }
 
-// messages holds each message against the transaction that it says it is of (P1), and that one's only message about the
-// key, with the state at its commit (P3).
+// messages holds each message against the transaction that it says it is of (P1), and that one's
+// only message about the key, with the state at its commit (P3).
 func (c *checker) messages() {
 	type change struct {
 		txn string
@@ -163,8 +163,8 @@ func (c *checker) messages() {
 	}
 }
 
-// publications holds the first publications of each key against the order of its revisions (P4), and asks whether every
-// committed revision, or where that does a newer one, is among them (P5).
+// publications holds the first publications of each key against the order of its revisions (P4),
+// and asks whether every committed revision, or where that does a newer one, is among them (P5).
 func (c *checker) publications() {
 	seen := map[key]map[int64]bool{}
 	newest := map[key]int64{}
@@ -191,8 +191,8 @@ func (c *checker) publications() {
 	}
 }
 
-// effects asks for exactly one effect of whatever had one, in order (P6), none of a save after a newer delete (P7), and
-// one of every key's last revision (P8).
+// effects asks for exactly one effect of whatever had one, in order (P6), none of a save after a
+// newer delete (P7), and one of every key's last revision (P8).
 func (c *checker) effects() {
 	newest := map[key]int64{}
 	for _, e := range c.h.effects {
@@ -217,8 +217,8 @@ func (c *checker) effects() {
 	}
 }
 
-// replica compares a replica's rows with the master's: what is there of a transaction is all of it (P6), what was
-// deleted is not there (P7), the rest is equal (P8).
+// replica compares a replica's rows with the master's: what is there of a transaction is all of it
+// (P6), what was deleted is not there (P7), the rest is equal (P8).
 func (c *checker) replica(name string, rows map[key]copied) {
 	for k, row := range rows {
 		j, there := c.at(k, row.revision)

@@ -20,7 +20,8 @@ func TestTheCheckerSeesEveryKindOfFault(t *testing.T) {
 	requireSees(t, rightHistory)
 }
 
-// requireSees breaks a right history in every way there is and expects each to count under its promise.
+// requireSees breaks a right history in every way there is and expects each to count under its
+// promise.
 func requireSees(t *testing.T, right func() *history) {
 	t.Helper()
 	require.Empty(t, check(right()), "the history is right")
@@ -131,8 +132,9 @@ func (h *history) lose(lost tapped) {
 	h.tap = slices.DeleteFunc(h.tap, func(m tapped) bool { return m.key == lost.key && m.revision == lost.revision })
 }
 
-// rightHistory is a small one in which nothing is wrong: keys that are saved, saved, deleted and, every second, saved
-// again, some of whose messages came twice; of items the second revision was replaced.
+// rightHistory is a small one in which nothing is wrong: keys that are saved, saved, deleted and,
+// every second, saved again, some of whose messages came twice; of items the second revision was
+// replaced.
 func rightHistory() *history {
 	h := &history{
 		said: map[string]string{}, master: map[key]Content{},

@@ -11,7 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// The master's two models. Of an item only the newest of what waits need leave; of an entry every revision must.
+// The master's two models. Of an item only the newest of what waits need leave; of an entry every
+// revision must.
 const (
 	itemModel  = "item"
 	entryModel = "entry"
@@ -43,8 +44,8 @@ type entry struct {
 	Content
 }
 
-// counter is a row per key, present or not, that a transaction locks before it changes the key. It counts changes in the
-// order of their commits, in the application's own way.
+// counter is a row per key, present or not, that a transaction locks before it changes the key. It
+// counts changes in the order of their commits, in the application's own way.
 type counter struct {
 	bun.BaseModel `bun:"table:counters"`
 
@@ -54,7 +55,8 @@ type counter struct {
 	Live  bool   `bun:",notnull"`
 }
 
-// journalRow is what a transaction did to a key in the end. It commits with the transaction, so it says what did.
+// journalRow is what a transaction did to a key in the end. It commits with the transaction, so it
+// says what did.
 type journalRow struct {
 	bun.BaseModel `bun:"table:journal"`
 

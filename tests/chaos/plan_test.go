@@ -92,7 +92,8 @@ func deck(roles []string) (cards []fault) {
 	return cards
 }
 
-// drawPlan draws what happens in one round. The same seed, setup, round and length give the same plan.
+// drawPlan draws what happens in one round. The same seed, setup, round and length give the same
+// plan.
 func drawPlan(seed uint64, setup string, round int, length time.Duration, roles []string) (plan []fault) {
 	name := fnv.New64a()
 	_, _ = fmt.Fprintf(name, "%s %d", setup, round)
@@ -120,7 +121,8 @@ func drawPlan(seed uint64, setup string, round int, length time.Duration, roles 
 		}
 		plan = append(plan, f)
 	}
-	// A server is away for as long as it takes to start: one of each in a round, of either kind, the slower one last.
+	// A server is away for as long as it takes to start: one of each in a round, of either kind,
+	// the slower one last.
 	for _, f := range []fault{{at: length / 6, target: databaseServer}, {at: length * 3 / 4, target: brokerServer}} {
 		f.at += between(0, length/5)
 		f.length = between(50*time.Millisecond, longestAway/4)

@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// crew is the processes of a round. One that ends by itself is started again, as whoever runs services does.
+// crew is the processes of a round. One that ends by itself is started again, as whoever runs
+// services does.
 type crew struct {
 	log   io.Writer // what they complain of
 	posts []*post
@@ -177,7 +178,8 @@ func (p *post) freeze(length time.Duration) {
 	p.signal(syscall.SIGCONT)
 }
 
-// stopTimeout is how long a process may take to end cleanly: longer than relay.Config.ShutdownTimeout twice.
+// stopTimeout is how long a process may take to end cleanly: longer than
+// relay.Config.ShutdownTimeout twice.
 const stopTimeout = 45 * time.Second
 
 // dismiss ends the processes of some roles cleanly; one that does not end is killed, and an error.

@@ -80,7 +80,8 @@ func (p *proxy) accept() {
 	}
 }
 
-// pump passes on what from says while pass allows, and the end of it, which nobody hears on a half-open connection.
+// pump passes on what from says while pass allows, and the end of it, which nobody hears on a
+// half-open connection.
 func (p *proxy) pump(l *link, from, to net.Conn, pass func(*link, []byte) (bool, error)) {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -157,8 +158,8 @@ func (p *proxy) each(do func(*link)) (all []*link) {
 // cut ends every connection, at whatever byte it is.
 func (p *proxy) cut() { p.each((*link).close) }
 
-// halfOpen leaves every connection open, and lets nothing through any more; mute lets only questions through. Both
-// return what ends these connections.
+// halfOpen leaves every connection open, and lets nothing through any more; mute lets only
+// questions through. Both return what ends these connections.
 func (p *proxy) halfOpen() (end func()) {
 	return p.ending(p.each(func(l *link) { l.deaf.Store(true) }))
 }

@@ -45,8 +45,8 @@ type part struct {
 	Seed       uint64
 }
 
-// play is the whole of such a process. SIGTERM ends it cleanly, and the end of its standard input at once, so that none
-// outlives the test.
+// play is the whole of such a process. SIGTERM ends it cleanly, and the end of its standard input
+// at once, so that none outlives the test.
 func play(text string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

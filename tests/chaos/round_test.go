@@ -24,7 +24,8 @@ import (
 	"github.com/cqrsync/cqrsync/tests/servers"
 )
 
-// round is one trial: databases, an exchange and processes of its own, a plan of faults, and what was seen.
+// round is one trial: databases, an exchange and processes of its own, a plan of faults, and what
+// was seen.
 type round struct {
 	t    *testing.T
 	name string
@@ -75,7 +76,8 @@ func newRound(t *testing.T, s setup, d databases, broker *servers.RabbitMQ, seed
 	return r
 }
 
-// openLog opens the file in which the processes complain. It stays where something is wrong, or all shall.
+// openLog opens the file in which the processes complain. It stays where something is wrong, or all
+// shall.
 func (r *round) openLog(seed uint64) {
 	r.t.Helper()
 	dir := *logsFlag
@@ -225,8 +227,8 @@ func (r *round) bounce(f fault) error {
 	return start()
 }
 
-// finish stops the writers, waits until everything that they committed has arrived, and again what was repeated, stops the
-// rest, and returns what was seen.
+// finish stops the writers, waits until everything that they committed has arrived, and again what
+// was repeated, stops the rest, and returns what was seen.
 func (r *round) finish(stopRepeating func() int) *history {
 	t := r.t
 	if err := r.crew.dismiss(writerRole, serviceRole); err != nil {

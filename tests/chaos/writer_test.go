@@ -25,8 +25,8 @@ const (
 	writerTimeout = 6 * time.Second       // as an application bounds its transactions
 )
 
-// What a writer says about a transaction, as a line of its standard output before the transaction's name. One of which
-// it said that it began, and nothing else, may have committed or not.
+// What a writer says about a transaction, as a line of its standard output before the transaction's
+// name. One of which it said that it began, and nothing else, may have committed or not.
 const (
 	saidCommitted  = "committed"
 	saidUnknown    = "unknown" // COMMIT failed: that the connection broke says nothing about the transaction

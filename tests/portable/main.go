@@ -1,9 +1,11 @@
-// Command portable type-checks packages, and their tests, for other systems, and compiles nothing for them:
+// Command portable type-checks packages, and their tests, for other systems, and compiles nothing
+// for them:
 //
 //	go run ./tests/portable linux/arm windows/amd64 -- work
 //
-// It finds what go vet and go build would find in the packages named (constants too large for an int of 32 bits, calls
-// that a system has not), in a tenth of their time, because what they depend on is read without its functions' bodies.
+// It finds what go vet and go build would find in the packages named (constants too large for an
+// int of 32 bits, calls that a system has not), in a tenth of their time, because what they depend
+// on is read without its functions' bodies.
 package main
 
 import (

@@ -18,8 +18,8 @@ import (
 // PgBouncer is a PgBouncer in transaction mode.
 type PgBouncer struct{ port int }
 
-// StartPgBouncer starts one. database is a line of its section [databases], poolSize how many server connections it
-// has for each database and user.
+// StartPgBouncer starts one. database is a line of its section [databases], poolSize how many
+// server connections it has for each database and user.
 func StartPgBouncer(t testing.TB, database string, poolSize int) *PgBouncer {
 	t.Helper()
 	binary := lookPath("pgbouncer", "/usr/sbin/pgbouncer") // where Debian puts it, outside of most users' PATH

@@ -8,13 +8,15 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// rabbitmqBin holds the programs themselves, where the scripts of the same names in the PATH insist on a user.
+// rabbitmqBin holds the programs themselves, where the scripts of the same names in the PATH insist
+// on a user.
 const rabbitmqBin = "/usr/lib/rabbitmq/bin/"
 
 // RabbitMQ is a RabbitMQ node.
@@ -38,8 +40,19 @@ func StartRabbitMQ(t testing.TB) *RabbitMQ {
 	return r
 }
 
-// Start starts the node and waits until it answers.
-func (r *RabbitMQ) Start() error {
+// Start starts the node and waits until it answers. A node that was killed a moment ago may still
+// be known under its name, so that the new one gives up: it is started again.
+func (r *RabbitMQ) Start() (err error) {
+	for range 5 {
+		if err = r.startOnce(); err == nil {
+			return nil
+		}
+		<-time.After(500 * time.Millisecond)
+	}
+	return err
+}
+
+func (r *RabbitMQ) startOnce() error {
 	command := exec.CommandContext(context.Background(), rabbitmqBin+"rabbitmq-server")
 	command.Env = append(r.environment(),
 		fmt.Sprintf("RABBITMQ_NODE_PORT=%d", r.port),

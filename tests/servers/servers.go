@@ -1,9 +1,11 @@
-// Package servers starts servers that a test may stop, kill and start again: a PostgreSQL cluster, a MariaDB, a RabbitMQ
-// node, a PgBouncer, each in a temporary directory and on a port of its own, from the programs that Debian installs.
+// Package servers starts servers that a test may stop, kill and start again: a PostgreSQL cluster,
+// a MariaDB, a RabbitMQ node, a PgBouncer, each in a temporary directory and on a port of its own,
+// from the programs that Debian installs.
 //
-// Where a program is not installed the test is skipped, or fails where CQRSYNC_TEST_REQUIRE names it (dbtest.Missing).
-// Start and Stop return errors, because tests call them from other goroutines than their own. What the operating system
-// must be asked for is in system_unix.go; elsewhere such tests compile and are skipped.
+// Where a program is not installed the test is skipped, or fails where CQRSYNC_TEST_REQUIRE names
+// it (dbtest.Missing). Start and Stop return errors, because tests call them from other goroutines
+// than their own. What the operating system must be asked for is in system_unix.go; elsewhere such
+// tests compile and are skipped.
 package servers
 
 import (
@@ -35,7 +37,8 @@ func FreePort(t testing.TB) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// directory makes one that a user can write, where this process is root: servers refuse to run as root.
+// directory makes one that a user can write, where this process is root: servers refuse to run as
+// root.
 func directory(t testing.TB, name string) (dir string, as *account) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cqrsync-"+name) //nolint:usetesting // only its owner may enter t.TempDir's parent
@@ -75,6 +78,7 @@ func run(as *account, program string, args ...string) error {
 // daemon is a server process, with those it starts.
 type daemon struct {
 	command *exec.Cmd
+	port    int
 	ended   chan struct{}
 }
 
@@ -84,17 +88,15 @@ func launch(command *exec.Cmd, port int) (*daemon, error) {
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	d := &daemon{command: command, ended: make(chan struct{})}
+	d := &daemon{command: command, port: port, ended: make(chan struct{})}
 	go func() {
 		_ = command.Wait() // it is ended by a signal
 		close(d.ended)
 	}()
 	deadline := time.After(startTimeout)
 	for {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(
-			context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return d, conn.Close()
+		if listening(port) {
+			return d, nil
 		}
 		select {
 		case <-d.ended:
@@ -106,7 +108,18 @@ func launch(command *exec.Cmd, port int) (*daemon, error) {
 	}
 }
 
-// stop sends a signal to the process and all that it started, and waits for its end.
+func listening(port int) bool {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(
+		context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err == nil {
+		_ = conn.Close() // it was there
+	}
+	return err == nil
+}
+
+// stop sends a signal to the process and all that it started, and waits for its end: until the port
+// is free, because the process may be a shell that ends before the server does, and the next start
+// would take the old server for the new.
 func (d *daemon) stop(signal syscall.Signal) error {
 	if d == nil {
 		return nil
@@ -116,12 +129,16 @@ func (d *daemon) stop(signal syscall.Signal) error {
 	}
 	select {
 	case <-d.ended:
-		return nil
 	case <-time.After(time.Minute):
+		if err := signalGroup(d.command.Process.Pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+		<-d.ended
 	}
-	if err := signalGroup(d.command.Process.Pid, syscall.SIGKILL); err != nil {
-		return err
+	for deadline := time.Now().Add(time.Minute); listening(d.port); <-time.After(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s has ended, and port %d is still taken", d.command.Path, d.port)
+		}
 	}
-	<-d.ended
 	return nil
 }
