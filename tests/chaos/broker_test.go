@@ -159,7 +159,8 @@ func readTapped(d amqp091.Delivery) (tapped, error) {
 		return tapped{}, fmt.Errorf("message %q: %w", d.Body, err)
 	}
 	return tapped{
-		key: key{body.Model, body.PK.String()}, revision: body.Data.Revision, signal: body.Signal, txn: body.CorrelationID,
+		key: key{body.Model, body.PK.String()}, revision: body.Data.Revision,
+		signal: body.Signal, txn: body.CorrelationID,
 		content: Content{ID: body.Data.ID, Seq: body.Data.Seq, Txn: body.Data.Txn, Note: body.Data.Note},
 	}, nil
 }

@@ -19,10 +19,10 @@ import (
 )
 
 var (
-	seedFlag   = flag.Uint64("seed", 0, "what the plans of faults are drawn from; 0 draws one, and prints it")
+	seedFlag   = flag.Uint64("seed", 0, "what the plans are drawn from; 0 draws one, and prints it")
 	forFlag    = flag.Duration("for", 0, "how long each setup is tried, in rounds; 0 is one round")
 	firstRound = flag.Int("round", 0, "the round to begin with")
-	logsFlag   = flag.String("logs", "", "a folder for the logs of all rounds; empty keeps those of failures, in the temporary one")
+	logsFlag   = flag.String("logs", "", "folder for all rounds' logs; empty keeps those of failures")
 	onlySetups = flag.String("setups", "", "which setups, separated by commas; empty is all")
 )
 
@@ -35,7 +35,7 @@ func TestChaos(t *testing.T) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("go test ./tests/chaos -seed %d", seed)
+	t.Logf("go test ./tests/chaos -v -args -seed %d", seed)
 	var results []*result
 	t.Cleanup(func() { t.Log(table(results)) })
 	for _, s := range setups {
@@ -57,9 +57,11 @@ func TestChaos(t *testing.T) {
 }
 
 // try is one round of one setup.
-func try(t *testing.T, s setup, d databases, broker *servers.RabbitMQ, seed uint64, number int, res *result) {
+func try(
+	t *testing.T, s setup, d databases, broker *servers.RabbitMQ, seed uint64, number int, res *result,
+) {
 	plan := drawPlan(seed, s.name, number, shortRound, s.roles())
-	t.Logf("-seed %d -setups %s -round %d:\n%s", seed, s.name, number, planText(plan))
+	t.Logf("-args -seed %d -setups %s -round %d:\n%s", seed, s.name, number, planText(plan))
 	r := newRound(t, s, d, broker, seed, number)
 	stopRepeating := r.repeat(rand.New(rand.NewPCG(seed, uint64(number))))
 	r.run(plan)
@@ -122,8 +124,11 @@ func (res *result) add(r *round, h *history, found findings, faults, repeated in
 func table(results []*result) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\nsetup\trounds\tfaults\tCOMMITs lost\tcommitted\tunknown\trolled back\tchanges\tmessages\trepeated\teffects\t")
-	fmt.Fprintln(w, strings.Join(promises, "\t")+"\t")
+	heads := append([]string{
+		"setup", "rounds", "faults", "COMMITs lost", "committed", "unknown", "rolled back", "changes",
+		"messages", "repeated", "effects",
+	}, promises...)
+	fmt.Fprintf(w, "\n%s\t\n", strings.Join(heads, "\t"))
 	for _, res := range results {
 		fmt.Fprintf(w, "%s\t", res.setup)
 		for _, n := range []int{

@@ -140,7 +140,7 @@ func (c *checker) messages() {
 	revisions := map[change]int64{}
 	for _, m := range c.h.tap {
 		if !c.committed[m.txn] {
-			c.found.add("P1", "%s revision %d is of transaction %q, which did not commit", m.key, m.revision, m.txn)
+			c.found.add("P1", "%s revision %d is of %q, which did not commit", m.key, m.revision, m.txn)
 			continue
 		}
 		first, again := revisions[change{m.txn, m.key}]
@@ -151,14 +151,14 @@ func (c *checker) messages() {
 		revisions[change{m.txn, m.key}] = m.revision
 		j, there := c.at(m.key, m.revision)
 		if !there || j.Txn != m.txn {
-			c.found.add("P1", "%s revision %d is of transaction %s, and should be of %q", m.key, m.revision, m.txn, j.Txn)
+			c.found.add("P1", "%s revision %d is of %s, not of %q", m.key, m.revision, m.txn, j.Txn)
 			continue
 		}
 		switch saved := m.signal == envelope.Save; {
 		case saved == j.Deleted:
-			c.found.add("P3", "%s revision %d is a %s, which it was not at commit", m.key, m.revision, m.signal)
+			c.found.add("P3", "%s revision %d is not a %s at commit", m.key, m.revision, m.signal)
 		case saved && m.content != (Content{ID: m.key.id(), Seq: j.Seq, Txn: j.Txn, Note: final}):
-			c.found.add("P3", "%s revision %d is %+v, which it was not at commit", m.key, m.revision, m.content)
+			c.found.add("P3", "%s revision %d is not %+v at commit", m.key, m.revision, m.content)
 		}
 	}
 }
@@ -202,11 +202,11 @@ func (c *checker) effects() {
 		case e.Times != 1:
 			c.found.add("P6", "%s: revision %d had %d effects", k, e.Revision, e.Times)
 		case e.Risen:
-			c.found.add("P7", "%s: the save of revision %d came after a newer delete, and had an effect", k, e.Revision)
+			c.found.add("P7", "%s: save %d had an effect after a newer delete", k, e.Revision)
 		case e.Late:
-			c.found.add("P6", "%s: revision %d came after a newer one, and had an effect", k, e.Revision)
+			c.found.add("P6", "%s: revision %d had an effect after a newer one", k, e.Revision)
 		case !there || j.Txn != e.Txn || j.Deleted != e.Deleted:
-			c.found.add("P6", "%s: revision %d had the effect of %+v, and should have that of %+v", k, e.Revision, e, j)
+			c.found.add("P6", "%s: revision %d had the effect %+v, not %+v", k, e.Revision, e, j)
 		}
 		newest[k] = max(newest[k], e.Revision+1)
 	}

@@ -1,9 +1,9 @@
 // Package chaos runs masters, relays and replicas as processes, does to them what machines and
 // networks do, and asks afterwards, from the outside, whether the promises P1 and P3 to P8 held.
 //
-//	go test ./tests/chaos -v                                            # a round of each setup, two to three minutes in all
-//	go test ./tests/chaos -v -timeout 9h -args -for 2h                  # round after round, two hours of each setup
-//	go test ./tests/chaos -v -args -seed 7 -setups handover -round 3    # the round of which that was printed
+//	go test ./tests/chaos -v                                  # a round of each setup: minutes
+//	go test ./tests/chaos -v -timeout 9h -args -for 2h        # rounds, two hours of each setup
+//	go test ./tests/chaos -v -args -seed 7 -setups handover -round 3    # one that was printed
 //
 // A round makes databases, an exchange and queues of its own, and draws its plan of faults from the
 // seed, the setup and the round's number. The plan is printed, and the same seed makes the same
@@ -46,8 +46,8 @@
 // checker (check_test.go) holds these against each other, and knows nothing of the library's
 // tables:
 //
-//	P1  nothing of an uncommitted transaction was sent; a writer that was told "committed" or "rolled back" was told
-//	    the truth; a key's revision is the place of its transaction in the journal
+//	P1  nothing of an uncommitted transaction was sent; a writer that was told "committed" or
+//	    "rolled back" was told the truth; a key's revision is its transaction's place in the journal
 //	P3  one message per key and transaction, with the state at its commit
 //	P4  no revision left for the first time after a newer one of its key
 //	P5  every committed revision left, or, of the model whose messages may be replaced, a newer one

@@ -20,12 +20,12 @@ const (
 	freeze      kind = "freeze"          // SIGSTOP, and SIGCONT after the lease has run out
 	cut         kind = "cut"             // every connection of a way, at any byte
 	delay       kind = "delay"           // what passes a way
-	halfOpen    kind = "half-open"       // nobody hears the other side of a way any more, nor that it is gone
+	halfOpen    kind = "half-open"       // nobody on a way hears the other side, nor its end
 	mute        kind = "mute"            // what the server answers is lost: confirms, say
 	swallow     kind = "swallow-commits" // COMMIT arrives, its answer does not
 	drop        kind = "drop-commits"    // COMMIT does not arrive
 	restart     kind = "restart"         // a server, cleanly
-	crash       kind = "crash"           // a server, with SIGKILL or what its own tool takes for a crash
+	crash       kind = "crash"           // a server, with SIGKILL or the like
 	leaseTime        = 1500 * time.Millisecond
 	shortRound       = 14 * time.Second
 	faultEvery       = 600 * time.Millisecond
@@ -94,7 +94,9 @@ func deck(roles []string) (cards []fault) {
 
 // drawPlan draws what happens in one round. The same seed, setup, round and length give the same
 // plan.
-func drawPlan(seed uint64, setup string, round int, length time.Duration, roles []string) (plan []fault) {
+func drawPlan(
+	seed uint64, setup string, round int, length time.Duration, roles []string,
+) (plan []fault) {
 	name := fnv.New64a()
 	_, _ = fmt.Fprintf(name, "%s %d", setup, round)
 	random := rand.New(rand.NewPCG(seed, name.Sum64()))
@@ -123,7 +125,9 @@ func drawPlan(seed uint64, setup string, round int, length time.Duration, roles 
 	}
 	// A server is away for as long as it takes to start: one of each in a round, of either kind,
 	// the slower one last.
-	for _, f := range []fault{{at: length / 6, target: databaseServer}, {at: length * 3 / 4, target: brokerServer}} {
+	for _, f := range []fault{
+		{at: length / 6, target: databaseServer}, {at: length * 3 / 4, target: brokerServer},
+	} {
 		f.at += between(0, length/5)
 		f.length = between(50*time.Millisecond, longestAway/4)
 		f.kind = []kind{restart, crash}[random.IntN(2)]

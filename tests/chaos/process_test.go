@@ -212,7 +212,7 @@ func (c *crew) dismiss(roles ...string) (err error) {
 		select {
 		case <-p.done:
 		default:
-			err = errors.Join(err, fmt.Errorf("%s does not end within %s of SIGTERM", p.part.Name, stopTimeout))
+			err = errors.Join(err, fmt.Errorf("%s goes on %s after SIGTERM", p.part.Name, stopTimeout))
 			p.signal(syscall.SIGQUIT) // its goroutines go to the log
 			p.signal(syscall.SIGCONT)
 			select {

@@ -31,7 +31,7 @@ type link struct {
 	near, far net.Conn
 	deaf      atomic.Bool // half open: neither side hears the other any more, nor that it is gone
 	mute      atomic.Bool // what the server says is lost
-	commit    atomic.Bool // what the server says next answers a COMMIT, and is lost with the connection
+	commit    atomic.Bool // what the server says next answers a COMMIT, and is lost
 }
 
 func newProxy(target string) (*proxy, error) {
@@ -164,7 +164,9 @@ func (p *proxy) halfOpen() (end func()) {
 	return p.ending(p.each(func(l *link) { l.deaf.Store(true) }))
 }
 
-func (p *proxy) mute() (end func()) { return p.ending(p.each(func(l *link) { l.mute.Store(true) })) }
+func (p *proxy) mute() (end func()) {
+	return p.ending(p.each(func(l *link) { l.mute.Store(true) }))
+}
 
 func (p *proxy) ending(links []*link) func() {
 	return func() {

@@ -146,7 +146,8 @@ func handle(ctx context.Context, tx bun.Tx, event replica.Event[Content]) error 
 		Deleted: event.Signal == envelope.Delete, Txn: event.CorrelationID,
 	}
 	newest := &effect{}
-	err := tx.NewSelect().Model(newest).Where("model = ? AND id = ?", e.Model, e.ID).OrderExpr("revision DESC").Limit(1).Scan(ctx)
+	err := tx.NewSelect().Model(newest).Where("model = ? AND id = ?", e.Model, e.ID).
+		OrderExpr("revision DESC").Limit(1).Scan(ctx)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}

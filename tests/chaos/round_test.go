@@ -20,7 +20,6 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/tests/servers"
 )
 
@@ -45,7 +44,9 @@ type round struct {
 // patience is how long replicas may take to become equal once nothing is in their way any more.
 const patience = 2 * time.Minute
 
-func newRound(t *testing.T, s setup, d databases, broker *servers.RabbitMQ, seed uint64, number int) *round {
+func newRound(
+	t *testing.T, s setup, d databases, broker *servers.RabbitMQ, seed uint64, number int,
+) *round {
 	t.Helper()
 	name := fmt.Sprintf("chaos_%s_%d", s.name, number)
 	r := &round{
@@ -108,10 +109,12 @@ func (r *round) prepareDatabases() {
 	w, err := newWriter(r.master, "")
 	require.NoError(t, err)
 	require.NoError(t, w.box.Migrate(ctx))
-	require.NoError(t, createTables(ctx, r.master, (*item)(nil), (*entry)(nil), (*counter)(nil), (*journalRow)(nil)))
+	require.NoError(t, createTables(ctx, r.master,
+		(*item)(nil), (*entry)(nil), (*counter)(nil), (*journalRow)(nil)))
 	var counters []counter
 	for id := range int64(keysPerModel) {
-		counters = append(counters, counter{Model: itemModel, ID: id + 1}, counter{Model: entryModel, ID: id + 1})
+		counters = append(counters,
+			counter{Model: itemModel, ID: id + 1}, counter{Model: entryModel, ID: id + 1})
 	}
 	_, err = r.master.NewInsert().Model(&counters).Exec(ctx)
 	require.NoError(t, err)
@@ -128,7 +131,8 @@ func (r *round) prepareDatabases() {
 // part is what the i-th process of a role is to be.
 func (r *round) part(role string, i int, seed uint64) part {
 	p := part{
-		Role: role, Name: role + strconv.Itoa(i), Seed: seed + uint64(i)<<32, Queue: r.exchange.queue(role),
+		Role: role, Name: role + strconv.Itoa(i), Seed: seed + uint64(i)<<32,
+		Queue:    r.exchange.queue(role),
 		Database: through(r.t, r.front(r.databaseOf(masterDatabase)), r.ways[writersToDB]),
 		Broker:   r.exchange.at(r.ways[relaysToBroker].address()),
 	}
@@ -225,101 +229,4 @@ func (r *round) bounce(f fault) error {
 	}
 	<-time.After(f.length)
 	return start()
-}
-
-// finish stops the writers, waits until everything that they committed has arrived, and again what
-// was repeated, stops the rest, and returns what was seen.
-func (r *round) finish(stopRepeating func() int) *history {
-	t := r.t
-	if err := r.crew.dismiss(writerRole, serviceRole); err != nil {
-		t.Error(err)
-	}
-	h := &history{said: r.crew.said, master: map[key]Content{}}
-	ctx := t.Context()
-	require.NoError(t, r.master.NewSelect().Model(&h.journal).Scan(ctx))
-	r.readMaster(h)
-	begin := time.Now()
-	r.settle(h)
-	stopRepeating()
-	r.settle(h)
-	t.Logf("equal %s after the last transaction", time.Since(begin).Round(time.Millisecond))
-	if err := r.crew.dismiss(relayRole, mirrorRole, effectsRole); err != nil {
-		t.Error(err)
-	}
-	r.readReplicas(h)
-	var err error
-	h.tap, err = r.exchange.tapped()
-	require.NoError(t, err)
-	return h
-}
-
-// settle waits until everything has arrived.
-func (r *round) settle(h *history) {
-	for begin := time.Now(); !r.settled(h); <-time.After(300 * time.Millisecond) {
-		if time.Since(begin) > patience {
-			r.t.Errorf("not everything arrived within %s of the last fault", patience)
-			return
-		}
-	}
-}
-
-// settled says that nothing is unsent and the replicas are equal.
-func (r *round) settled(h *history) bool {
-	unsent := r.readReplicas(h)
-	found := check(h)
-	idle, err := r.exchange.idle()
-	require.NoError(r.t, err)
-	return unsent == 0 && idle && len(found["P7"])+len(found["P8"])+len(found["letters"]) == 0
-}
-
-func (r *round) readMaster(h *history) {
-	ctx := r.t.Context()
-	var items []item
-	require.NoError(r.t, r.master.NewSelect().Model(&items).Scan(ctx))
-	for _, row := range items {
-		h.master[keyOf(itemModel, row.ID)] = row.Content
-	}
-	var entries []entry
-	require.NoError(r.t, r.master.NewSelect().Model(&entries).Scan(ctx))
-	for _, row := range entries {
-		h.master[keyOf(entryModel, row.ID)] = row.Content
-	}
-}
-
-func keyOf(model string, id int64) key { return key{model, strconv.FormatInt(id, 10)} }
-
-// readReplicas reads what the replicas have, and what did not get there.
-func (r *round) readReplicas(h *history) (unsent int64) {
-	t, ctx := r.t, r.t.Context()
-	h.replicas, h.letters, h.effects = map[string]map[key]copied{}, nil, nil
-	for role, db := range r.replicas {
-		rows := map[key]copied{}
-		var items []itemCopy
-		require.NoError(t, db.NewSelect().Model(&items).Scan(ctx))
-		for _, row := range items {
-			rows[keyOf(itemModel, row.ID)] = copied{row.Content, row.Revision}
-		}
-		var entries []entryCopy
-		require.NoError(t, db.NewSelect().Model(&entries).Scan(ctx))
-		for _, row := range entries {
-			rows[keyOf(entryModel, row.ID)] = copied{row.Content, row.Revision}
-		}
-		h.replicas[role] = rows
-		for _, table := range []string{"replica_dead_letters", "replica_waiting"} {
-			n, err := db.NewSelect().Table(table).Count(ctx)
-			require.NoError(t, err)
-			for range n {
-				h.letters = append(h.letters, role+": one in "+table)
-			}
-		}
-	}
-	require.NoError(t, r.replicas[effectsRole].NewSelect().Model(&h.effects).Scan(ctx))
-	s, err := store.New(r.master, store.Names{})
-	require.NoError(t, err)
-	status, err := s.Status(ctx)
-	require.NoError(t, err)
-	for range status.DeadLetters {
-		h.letters = append(h.letters, "the relays gave one up")
-	}
-	return status.Unsent
 }

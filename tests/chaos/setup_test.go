@@ -32,11 +32,15 @@ type databases struct {
 
 var replicaRoles = []string{mirrorRole, effectsRole}
 
+var separate = map[string]int{writerRole: 2, relayRole: 2, mirrorRole: 2, effectsRole: 2}
+
 var setups = []setup{
-	{name: "postgres", crew: map[string]int{writerRole: 2, relayRole: 2, mirrorRole: 2, effectsRole: 2}, server: onPostgres},
-	{name: "mariadb", crew: map[string]int{writerRole: 2, relayRole: 2, mirrorRole: 2, effectsRole: 2}, server: onMariaDB},
-	{name: "pgbouncer", crew: map[string]int{writerRole: 2, relayRole: 2, mirrorRole: 2, effectsRole: 2}, server: onPgBouncer},
-	{name: "handover", crew: map[string]int{serviceRole: 2, relayRole: 1, mirrorRole: 2, effectsRole: 2}, server: onPostgres},
+	{"postgres", separate, onPostgres},
+	{"mariadb", separate, onMariaDB},
+	{"pgbouncer", separate, onPgBouncer},
+	{"handover", map[string]int{
+		serviceRole: 2, relayRole: 1, mirrorRole: 2, effectsRole: 2,
+	}, onPostgres},
 }
 
 // roles are those of the setup, in the order in which they are dismissed.

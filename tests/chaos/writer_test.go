@@ -29,7 +29,7 @@ const (
 // name. One of which it said that it began, and nothing else, may have committed or not.
 const (
 	saidCommitted  = "committed"
-	saidUnknown    = "unknown" // COMMIT failed: that the connection broke says nothing about the transaction
+	saidUnknown    = "unknown" // the end failed: it may have committed or not
 	saidRolledBack = "rolledback"
 )
 
@@ -45,7 +45,8 @@ func newWriter(db *bun.DB, name string) (*writer, error) {
 		return nil, err
 	}
 	return &writer{box, name}, errors.Join(
-		outbox.Register[item](box, itemModel), outbox.Register[entry](box, entryModel, outbox.EveryRevision()))
+		outbox.Register[item](box, itemModel),
+		outbox.Register[entry](box, entryModel, outbox.EveryRevision()))
 }
 
 // run writes until ctx ends.
@@ -109,9 +110,12 @@ func say(what, about string) { fmt.Println(what, about) }
 func drawKeys(random *rand.Rand) (keys []key) {
 	for range 1 + random.IntN(4) {
 		model := []string{entryModel, itemModel}[random.IntN(2)]
-		keys = append(keys, key{model, fmt.Sprint(1 + min(random.IntN(keysPerModel), random.IntN(keysPerModel)))})
+		id := 1 + min(random.IntN(keysPerModel), random.IntN(keysPerModel)) // some more often than others
+		keys = append(keys, key{model, fmt.Sprint(id)})
 	}
-	slices.SortFunc(keys, func(a, b key) int { return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.id(), b.id())) })
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.id(), b.id()))
+	})
 	return slices.Compact(keys)
 }
 
@@ -127,9 +131,10 @@ func change(ctx context.Context, tx bun.Tx, random *rand.Rand, txn string, k key
 	rough.Note = draft
 	remove := c.Live && random.IntN(5) == 0
 	var steps []func() error
-	insert := func(r Content) { steps = append(steps, func() error { return insertRow(ctx, tx, k.model, r) }) }
-	update := func(r Content) { steps = append(steps, func() error { return updateRow(ctx, tx, k.model, r) }) }
-	erase := func() { steps = append(steps, func() error { return deleteRow(ctx, tx, k.model, row) }) }
+	then := func(step func() error) { steps = append(steps, step) }
+	insert := func(r Content) { then(func() error { return insertRow(ctx, tx, k.model, r) }) }
+	update := func(r Content) { then(func() error { return updateRow(ctx, tx, k.model, r) }) }
+	erase := func() { then(func() error { return deleteRow(ctx, tx, k.model, row) }) }
 	several := random.IntN(3) == 0
 	switch {
 	case remove && several:

@@ -85,7 +85,8 @@ func check(target string, patterns []string) error {
 
 // dependencies are the folders of the standard library and of other modules.
 func dependencies() ([]string, error) {
-	folders, err := exec.CommandContext(context.Background(), "go", "env", "GOROOT", "GOMODCACHE").Output()
+	ask := exec.CommandContext(context.Background(), "go", "env", "GOROOT", "GOMODCACHE")
+	folders, err := ask.Output()
 	return strings.Fields(string(folders)), err
 }
 

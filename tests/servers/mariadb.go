@@ -42,8 +42,9 @@ func StartMariaDB(t testing.TB) *MariaDB {
 
 // Start starts it and waits until it answers.
 func (m *MariaDB) Start() error {
-	command := exec.CommandContext(context.Background(), m.program, "--no-defaults", "--datadir="+m.dir+"/data", "--bind-address=127.0.0.1",
-		fmt.Sprintf("--port=%d", m.port), "--socket="+filepath.Join(m.dir, "socket"), "--max-connections=300",
+	command := exec.CommandContext(context.Background(), m.program, "--no-defaults",
+		"--datadir="+m.dir+"/data", "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", m.port),
+		"--socket="+filepath.Join(m.dir, "socket"), "--max-connections=300",
 		"--innodb-flush-log-at-trx-commit=2", // outlives a killed server, not a power cut
 		"--log-error="+filepath.Join(m.dir, "log"))
 	runAs(command, m.as)

@@ -22,7 +22,7 @@ type PgBouncer struct{ port int }
 // server connections it has for each database and user.
 func StartPgBouncer(t testing.TB, database string, poolSize int) *PgBouncer {
 	t.Helper()
-	binary := lookPath("pgbouncer", "/usr/sbin/pgbouncer") // where Debian puts it, outside of most users' PATH
+	binary := lookPath("pgbouncer", "/usr/sbin/pgbouncer")
 	if binary == "" {
 		dbtest.Missing(t, "pgbouncer", "install Debian's package pgbouncer")
 	}

@@ -23,7 +23,7 @@ func StartPostgres(t testing.TB) *Postgres {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	require.NoError(t, err)
 	if len(found) == 0 {
-		dbtest.Missing(t, dbtest.Postgres, "a server of the test's own, to restart: install Debian's package postgresql")
+		dbtest.Missing(t, dbtest.Postgres, "install Debian's package postgresql")
 	}
 	data, as := directory(t, "postgres")
 	p := &Postgres{Port: FreePort(t), bin: filepath.Dir(found[len(found)-1]), data: data, as: as}

@@ -59,7 +59,8 @@ func (r *RabbitMQ) startOnce() error {
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", r.distPort),
 		"RABBITMQ_MNESIA_BASE="+r.dir+"/data", "RABBITMQ_LOG_BASE="+r.dir+"/log",
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+r.dir+"/plugins", "RABBITMQ_CONFIG_FILE="+r.dir+"/none", "RABBITMQ_CONF_ENV_FILE=",
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+r.dir+"/plugins", "RABBITMQ_CONFIG_FILE="+r.dir+"/none",
+		"RABBITMQ_CONF_ENV_FILE=",
 		"RABBITMQ_PID_FILE="+r.dir+"/pid",
 	)
 	var err error
@@ -77,7 +78,8 @@ func (r *RabbitMQ) environment() []string {
 // Control runs a command of rabbitmqctl on the node.
 func (r *RabbitMQ) Control(t testing.TB, arguments ...string) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), rabbitmqBin+"rabbitmqctl", append([]string{"-n", r.name()}, arguments...)...)
+	command := exec.CommandContext(t.Context(), rabbitmqBin+"rabbitmqctl",
+		append([]string{"-n", r.name()}, arguments...)...)
 	command.Env = r.environment()
 	output, err := command.CombinedOutput()
 	require.NoError(t, err, string(output))

@@ -41,7 +41,7 @@ func FreePort(t testing.TB) int {
 // root.
 func directory(t testing.TB, name string) (dir string, as *account) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cqrsync-"+name) //nolint:usetesting // only its owner may enter t.TempDir's parent
+	dir, err := os.MkdirTemp("", "cqrsync-"+name) //nolint:usetesting // others must get in
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	if os.Getuid() != 0 {
@@ -102,7 +102,8 @@ func launch(command *exec.Cmd, port int) (*daemon, error) {
 		case <-d.ended:
 			return d, fmt.Errorf("%s ended at its start: %s", command.Path, command.ProcessState)
 		case <-deadline:
-			return d, errors.Join(fmt.Errorf("%s does not listen on port %d", command.Path, port), d.stop(syscall.SIGKILL))
+			err := fmt.Errorf("%s does not listen on port %d", command.Path, port)
+			return d, errors.Join(err, d.stop(syscall.SIGKILL))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -135,7 +136,8 @@ func (d *daemon) stop(signal syscall.Signal) error {
 		}
 		<-d.ended
 	}
-	for deadline := time.Now().Add(time.Minute); listening(d.port); <-time.After(20 * time.Millisecond) {
+	deadline := time.Now().Add(time.Minute)
+	for ; listening(d.port); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s has ended, and port %d is still taken", d.command.Path, d.port)
 		}
