@@ -14,6 +14,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/tests/servers"
 )
@@ -73,6 +75,7 @@ func try(
 		t.Errorf("promises broken; the processes' log and every message are in %s:\n%s", r.logPath, found)
 		return
 	}
+	require.Greater(t, len(h.tap), 100, "too little happened to say anything")
 	requireSees(t, h.clone)
 }
 
