@@ -116,7 +116,7 @@ func TestGoldenAuthorsAreMirrored(t *testing.T) {
 		require.Equal(t, "0419d87b-d477-44e4-82c4-310f56faa3c7", jules.ExtUUID.String())
 		require.Equal(t, "12.34", *jules.Rating)
 		require.InDelta(t, 0.1, *jules.Score, 0)
-		require.EqualValues(t, 9007199254740993, *jules.Big, "beyond float64")
+		require.EqualValues(t, int64(9007199254740993), *jules.Big, "beyond float64")
 		require.True(t, jules.Active)
 		require.Equal(t, "1828-02-08", jules.Born.UTC().Format(time.DateOnly))
 		require.True(t, utc(t, "2026-01-02T03:04:05.678901Z").Equal(*jules.SeenAt))

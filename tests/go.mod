@@ -16,6 +16,7 @@ require (
 	github.com/uptrace/bun v1.3.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sync v0.24.0
+	golang.org/x/tools v0.52.0
 )
 
 require (

@@ -219,5 +219,14 @@ func tuples(keys []Key) bun.ListValues {
 	for i, k := range keys {
 		rows[i] = bun.Tuple([]string{k.Model, k.Key})
 	}
+	return anyOfTuples(rows)
+}
+
+// anyOfTuples renders rows as the right side of (…) IN (…), never as a list of one: for such MariaDB looks into no index,
+// and an UPDATE or DELETE locks every row that it reads, so that it would wait for everybody else's.
+func anyOfTuples(rows []bun.TupleValues) bun.ListValues {
+	if len(rows) == 1 {
+		rows = append(rows, rows[0])
+	}
 	return bun.List(rows)
 }

@@ -103,7 +103,7 @@ func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) e
 			exact[i] = bun.Tuple([]any{a.Model, a.Key.Key, a.Revision})
 		}
 		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key", revision) IN (?)`),
-			s.table("replica_waiting"), bun.List(exact))
+			s.table("replica_waiting"), anyOfTuples(exact))
 		if err != nil {
 			return fmt.Errorf("remove %d waiting messages: %w", len(rows), err)
 		}

@@ -66,7 +66,7 @@ func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string 
 	return fmt.Sprintf("(SELECT column1 AS n, column2 AS lane, column3 AS after FROM (VALUES %[5]s)) AS l "+
 		"CROSS JOIN %[1]s AS m ON m.lane = l.lane AND m.id > l.after AND %[2]s AND m.id <= coalesce("+
 		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND m.id > l.after AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
-		messages, due, n-1, math.MaxInt64, strings.Join(rows, ", "))
+		messages, due, n-1, int64(math.MaxInt64), strings.Join(rows, ", "))
 }
 
 func (sqlite) orderOfClaim() string                              { return "l.n, m.id" }

@@ -23,6 +23,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -145,9 +146,9 @@ func comeAndGo(ctx context.Context, url, broker string) (err error) {
 	steps := []func() error{
 		start,
 		func() error { return children[0].Process.Kill() },
-		func() error { return children[1].Process.Signal(syscall.SIGSTOP) },
+		func() error { return children[1].Process.Signal(servers.Freeze) },
 		func() error { return pause(ctx, 2*orderLease) },
-		func() error { return children[1].Process.Signal(syscall.SIGCONT) },
+		func() error { return children[1].Process.Signal(servers.Thaw) },
 	}
 	for _, step := range steps {
 		if err := errors.Join(pause(ctx, time.Second), step()); err != nil {

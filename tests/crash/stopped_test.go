@@ -23,6 +23,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport/amqp"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
@@ -218,12 +219,12 @@ func TestARelayThatWasStoppedPastItsLeaseAndContinuedDoesNoHarm(t *testing.T) {
 	stopped := startRelay(t, url, broker)
 	grow(30)
 	require.Eventually(t, func() bool { return arrived.count() > keys }, time.Minute, time.Millisecond)
-	require.NoError(t, stopped.Process.Signal(syscall.SIGSTOP)) // in the middle of it
-	second := startRelay(t, url, broker)                        // gets the lanes when the lease has run out
+	require.NoError(t, stopped.Process.Signal(servers.Freeze)) // in the middle of it
+	second := startRelay(t, url, broker)                       // gets the lanes when the lease has run out
 	grow(10)
 	requireAll("the second relay does not take over")
 
-	require.NoError(t, stopped.Process.Signal(syscall.SIGCONT))
+	require.NoError(t, stopped.Process.Signal(servers.Thaw))
 	grow(20)
 	requireAll("they do not share the lanes")
 

@@ -7,14 +7,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +22,7 @@ import (
 	"github.com/cqrsync/cqrsync/relay/wake"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/tests/containers"
+	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport/memory"
 )
 
@@ -159,43 +155,13 @@ func TestAListenerFindsOutAboutTheProxy(t *testing.T) {
 // start runs a PgBouncer of its own in front of an empty schema and returns the URL that leads through it.
 func start(t *testing.T) string {
 	t.Helper()
-	binary, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		binary = "/usr/sbin/pgbouncer" // where Debian puts it, outside of most users' PATH
-	}
-	if _, err := os.Stat(binary); err != nil {
-		dbtest.Missing(t, "pgbouncer", "install Debian's package pgbouncer")
-	}
 	server, err := url.Parse(dbtest.PostgresURL(t))
 	require.NoError(t, err)
 	password, _ := server.User.Password()
-	address := freeAddress(t)
-	config := filepath.Join(t.TempDir(), "pgbouncer.ini")
-	text := fmt.Sprintf(`[databases]
-pooled = host=%s port=%s dbname=%s user=%s %s connect_query='SET search_path = %s'
-[pgbouncer]
-listen_addr = %s
-listen_port = %s
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = %d
-`, server.Hostname(), server.Port(), strings.Trim(server.Path, "/"), server.User.Username(), passwordOption(password),
-		server.Query().Get("search_path"), address.IP, fmt.Sprint(address.Port), serverConns)
-	require.NoError(t, os.WriteFile(config, []byte(text), 0o644))
-	arguments := []string{config}
-	if os.Getuid() == 0 { // which it refuses to be
-		arguments = append([]string{"-u", "nobody"}, arguments...)
-		makeReadable(t, filepath.Dir(config))
-	}
-	bouncer := exec.CommandContext(t.Context(), binary, arguments...)
-	var log bytes.Buffer
-	bouncer.Stdout, bouncer.Stderr = &log, &log
-	bouncer.Cancel = func() error { return bouncer.Process.Signal(syscall.SIGQUIT) }
-	bouncer.WaitDelay = 10 * time.Second
-	require.NoError(t, bouncer.Start())
-	t.Cleanup(func() { _ = bouncer.Wait() }) // it is told to end when the test's context does
-	pooled := fmt.Sprintf("postgres://any@%s/pooled?sslmode=disable", address)
+	bouncer := servers.StartPgBouncer(t, fmt.Sprintf("pooled = host=%s port=%s dbname=%s user=%s %s connect_query='SET search_path = %s'",
+		server.Hostname(), server.Port(), strings.Trim(server.Path, "/"), server.User.Username(), passwordOption(password),
+		server.Query().Get("search_path")), serverConns)
+	pooled := bouncer.URL("any", "pooled")
 	db := dbtest.Open(t, pooled)
 	require.Eventually(t, func() bool { return db.PingContext(t.Context()) == nil }, patience, 20*time.Millisecond, "PgBouncer does not answer")
 	return pooled
@@ -206,20 +172,4 @@ func passwordOption(password string) string {
 		return ""
 	}
 	return "password=" + password
-}
-
-// makeReadable opens the temporary folders above a file for everybody.
-func makeReadable(t *testing.T, dir string) {
-	t.Helper()
-	for ; dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
-		require.NoError(t, os.Chmod(dir, 0o755))
-	}
-}
-
-func freeAddress(t *testing.T) *net.TCPAddr {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	return listener.Addr().(*net.TCPAddr)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -25,6 +26,7 @@ func Outbox(t *testing.T, open func(testing.TB) *bun.DB) {
 		"updated never goes back":                      updatedGrows,
 		"a rolled back revision is drawn again":        rollsBackRevisions,
 		"settled keys are deleted, restored, undone":   settlesKeys,
+		"settling one key waits for no other":          settlesAlone,
 		"tracked values come back with the next lock":  keepsTracked,
 		"more keys than one statement takes":           locksMany,
 		"concurrent transactions draw one after other": locksExclude,
@@ -78,6 +80,41 @@ func key(text string) store.Key { return store.Key{Model: "order", Key: text} }
 func (s outboxSuite) inTx(t *testing.T, fn func(ctx context.Context, tx bun.Tx) error) {
 	t.Helper()
 	require.NoError(t, s.DB().RunInTx(t.Context(), nil, fn))
+}
+
+// settlesAlone settles each number of keys, one above all, while another transaction holds another key of the ledger. The
+// ledger is not so small that a database reads all of it rather than look into an index.
+func settlesAlone(t *testing.T, s outboxSuite) {
+	if s.DB().Dialect().Name() == dialect.SQLite {
+		t.Skip("SQLite has one writer at a time")
+	}
+	mine := []store.Key{key("1"), key("2"), key("3")}
+	keys := append([]store.Key{key("other")}, mine...)
+	for i := range 200 {
+		keys = append(keys, key(fmt.Sprint("filler ", i)))
+	}
+	s.lock(t, store.Settlement{}, keys...)
+	s.inTx(t, func(ctx context.Context, other bun.Tx) error {
+		if _, err := s.Lock(ctx, other, created(key("other"))); err != nil {
+			return err
+		}
+		for n := 1; n <= len(mine); n++ {
+			for _, done := range []store.Settlement{
+				{Deleted: mine[:n]}, {Restored: mine[:n]}, {Unsent: mine[:n]},
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				err := s.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+					if _, err := s.Lock(ctx, tx, created(mine[:n]...)); err != nil {
+						return err
+					}
+					return s.Settle(ctx, tx, done)
+				})
+				cancel()
+				require.NoError(t, err, "%d keys: %+v", n, done)
+			}
+		}
+		return nil
+	})
 }
 
 // lock commits one Lock and Settle.

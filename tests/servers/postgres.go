@@ -1,0 +1,57 @@
+package servers
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+)
+
+// Postgres is a PostgreSQL cluster.
+type Postgres struct {
+	Port      int
+	bin, data string
+	as        *account
+}
+
+// StartPostgres makes a cluster and starts it.
+func StartPostgres(t testing.TB) *Postgres {
+	t.Helper()
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	require.NoError(t, err)
+	if len(found) == 0 {
+		dbtest.Missing(t, dbtest.Postgres, "install Debian's package postgresql")
+	}
+	data, as := directory(t, "postgres")
+	p := &Postgres{Port: FreePort(t), bin: filepath.Dir(found[len(found)-1]), data: data, as: as}
+	require.NoError(t, p.run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
+		"--locale=C.UTF-8", "--no-sync"))
+	require.NoError(t, p.Start())
+	t.Cleanup(func() { require.NoError(t, p.Stop("immediate")) })
+	return p
+}
+
+func (p *Postgres) run(program string, args ...string) error {
+	return run(p.as, filepath.Join(p.bin, program), args...)
+}
+
+// Start starts it and waits until it answers.
+func (p *Postgres) Start() error {
+	options := "-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off " +
+		"-c max_connections=300 -c max_prepared_transactions=10"
+	return p.run("pg_ctl", "-D", p.data, "-w", "-l", filepath.Join(p.data, "log"),
+		"-o", fmt.Sprintf(options, p.Port, p.data), "start")
+}
+
+// Stop stops it: smart, fast, or immediate, which is a crash.
+func (p *Postgres) Stop(mode string) error {
+	return p.run("pg_ctl", "-D", p.data, "-w", "-m", mode, "stop")
+}
+
+// URL leads to one of its databases.
+func (p *Postgres) URL(database string) string {
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", p.Port, database)
+}
