@@ -17,7 +17,7 @@ func ownsEverything(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	require.Len(t, owned, lanes)
 	for i, l := range owned {
-		require.Equal(t, store.Lane{Lane: i, Epoch: 1}, l)
+		require.Equal(t, store.Lane{Lane: i, Epoch: 1, Nonce: owned[0].Nonce}, l)
 	}
 	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
 	renewed, err := s.Renew(t.Context(), "a", ttl)
