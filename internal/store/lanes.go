@@ -63,6 +63,9 @@ type renewal struct {
 	beat  int64
 }
 
+// micros is the ttl as the database keeps it.
+func (r renewal) micros() int64 { return max(r.ttl, 0).Microseconds() }
+
 // renewing runs a transaction that writes a new beat to the relay's lanes.
 func (s *Store) renewing(
 	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.Tx, renewal) (Ownership, error),
@@ -82,6 +85,9 @@ func (s *Store) renewing(
 func (s *Store) ownership(ctx context.Context, tx bun.Tx, r renewal) (owned Ownership, err error) {
 	lanes, err := s.renew(ctx, tx, r)
 	if err != nil {
+		return Ownership{}, err
+	}
+	if err := s.endLeases(ctx, tx, r.relay); err != nil {
 		return Ownership{}, err
 	}
 	owned, err = s.fairShare(ctx, tx, r.relay)
@@ -174,13 +180,13 @@ func (s *Store) renew(ctx context.Context, tx bun.Tx, r renewal) ([]Lane, error)
 		}
 	}
 	until := s.dialect.after(s.dialect.now(), r.ttl)
-	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+until+")"+s.upsert("id", "expires_at"),
-		s.table("outbox_relays"), r.relay)
+	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+", ?, ?)"+
+		s.upsert("id", "expires_at", "ttl", "protocol"), s.table("outbox_relays"), r.relay, r.micros(), protocol)
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+", beat = ? WHERE owner = ?",
-		s.table("outbox_lanes"), r.beat, r.relay)
+	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+", beat = ?, ttl = ? WHERE owner = ?",
+		s.table("outbox_lanes"), r.beat, r.micros(), r.relay)
 	if err != nil {
 		return nil, err
 	}
@@ -244,8 +250,8 @@ func (s *Store) take(ctx context.Context, tx bun.Tx, r renewal, n int) ([]Lane, 
 	}
 	nonce := random()
 	_, err = tx.ExecContext(ctx, `
-		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, expires_at = `+s.dialect.after(s.dialect.now(), r.ttl)+`
-		WHERE lane IN (?)`, s.table("outbox_lanes"), r.relay, nonce, r.beat, bun.List(numbers(free)))
+		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+s.dialect.after(s.dialect.now(), r.ttl)+`
+		WHERE lane IN (?)`, s.table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
 	for i := range free {
 		free[i].Epoch++
 		free[i].Nonce = nonce

@@ -48,6 +48,7 @@ type Store struct {
 
 	prepared atomic.Pointer[sql.Stmt] // of outbox_record; nil without Prepare
 	timeline timeline                 // of the relays that own lanes through this store
+	watch    watch                    // over the leases of others
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

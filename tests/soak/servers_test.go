@@ -71,7 +71,7 @@ func startPostgres(t *testing.T) *postgres {
 	}
 	p.run("initdb", "-D", dir, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	p.start()
-	t.Cleanup(func() { p.stop("immediate") })
+	t.Cleanup(p.end)
 	return p
 }
 
@@ -96,6 +96,14 @@ func (p *postgres) start() {
 func (p *postgres) stop(mode string) {
 	p.t.Helper()
 	p.run("pg_ctl", "-D", p.data, "-w", "-m", mode, "stop")
+}
+
+// end stops the server if it runs.
+func (p *postgres) end() {
+	p.t.Helper()
+	if _, err := os.Stat(filepath.Join(p.data, "postmaster.pid")); err == nil {
+		p.stop("immediate")
+	}
 }
 
 func (p *postgres) url() string {
