@@ -5,11 +5,9 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 )
 
 // Lane is one of the hash partitions of keys, owned under an epoch and a nonce. The epoch grows with every change of owner,
@@ -257,29 +255,6 @@ func (s *Store) take(ctx context.Context, tx bun.Tx, r renewal, n int) ([]Lane, 
 		free[i].Nonce = nonce
 	}
 	return free, err
-}
-
-// fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch and nonce
-// that lanes says, on the server that it took the lane from. A relay that was stopped for longer than its lease, or survived a
-// restore of the database, changes nothing.
-func (s *Store) fence(relay string, lanes []Lane) schema.QueryWithArgs {
-	var owned []string
-	for tenure, numbers := range lanesByTenure(lanes) {
-		owned = append(owned, fmt.Sprintf("epoch = %d AND nonce = %d AND lane IN (%s)", tenure.Epoch, tenure.Nonce, joinInts(numbers)))
-	}
-	return bun.SafeQuery(
-		s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+") AND "+s.sameServer()),
-		s.table("outbox_lanes"), relay)
-}
-
-// lanesByTenure: the tenures are few, and a list of numbers is read faster than one of tuples.
-func lanesByTenure(lanes []Lane) map[Lane][]int64 {
-	byTenure := map[Lane][]int64{}
-	for _, l := range lanes {
-		tenure := Lane{Epoch: l.Epoch, Nonce: l.Nonce}
-		byTenure[tenure] = append(byTenure[tenure], int64(l.Lane))
-	}
-	return byTenure
 }
 
 func scanLanes(rows *sql.Rows, err error) ([]Lane, error) {
