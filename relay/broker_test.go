@@ -137,7 +137,7 @@ func newEnv(t *testing.T, db *bun.DB) *env {
 func (e *env) start(t *testing.T, publisher message.Publisher, cfg relay.Config) (*relay.Relay, func() error) {
 	t.Helper()
 	if cfg.LeaseTTL == 0 {
-		cfg.LeaseTTL = 3 * time.Second
+		cfg.LeaseTTL = 10 * time.Second
 	}
 	if cfg.PollInterval == 0 {
 		cfg.PollInterval = 20 * time.Millisecond

@@ -36,7 +36,7 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 		return
 	}
 	r.tasks.finished = true
-	done := r.open
+	done, tenure := r.open, r.lease.tenure
 	r.open = results{}
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
@@ -47,7 +47,10 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 		return func() {
 			r.tasks.finished = false
 			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took), maxFinishPause))
-			if !r.answered("finish", err) {
+			switch ok := r.answered("finish", err); {
+			case tenure != r.lease.tenure: // it was lost meanwhile, and everything with it
+				return
+			case !ok:
 				r.open.prepend(done)
 				return
 			}

@@ -76,11 +76,15 @@ func (r *Relay) keepLease(work context.Context, now time.Time) {
 
 func (r *Relay) balance(work context.Context) {
 	r.tasks.leasing = true
+	take := r.store.Enter // what stands under this name in the database is of a time of which nothing is known any more
+	if r.lease.owns() {
+		take = r.store.Balance
+	}
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
 		start := time.Now()
-		owned, err := r.store.Balance(ctx, r.cfg.ID, r.cfg.LeaseTTL)
+		owned, err := take(ctx, r.cfg.ID, r.cfg.LeaseTTL)
 		return func() {
 			r.tasks.leasing = false
 			if r.answered("lease", err) {
@@ -147,19 +151,37 @@ func (r *Relay) renew(work context.Context) {
 	})
 }
 
-// lose gives everything up that is not confirmed: it is another relay's now. What is in flight is told to end.
+// lose gives everything up: it is another relay's now. What is in flight is told to end.
+//
+// Also what the broker confirmed is forgotten, and so may be sent again: while nobody kept the lease, the database may have
+// gone back, to where what is remembered never happened (P5).
 func (r *Relay) lose(cause error) {
 	r.log.Warn("lanes lost", "lanes", len(r.lease.lanes), "error", cause)
 	r.stats.leasesLost.Add(1)
 	r.stats.lanes.Store(0)
 	r.lease.end(cause)
 	r.lease = lease{}
+	r.open = results{}
 	r.flow = newFlow(r.cfg)
 	r.reader.restart(nil)
 }
 
+// wentBack forgets everything, because none of it need be true of the database that answers now. What it says of the lanes
+// need not be, either: the relay that had them in the end may not have noticed yet. So this one waits for as long as that one
+// may go on (P4).
+func (r *Relay) wentBack(cause error) {
+	if r.lease.owns() {
+		r.lose(cause)
+	}
+	r.lease.beat = time.Now().Add(r.cfg.LeaseTTL)
+}
+
 // answered notes whether the database did. An outage ends with an answer to what it began with.
 func (r *Relay) answered(task string, err error) bool {
+	if errors.Is(err, store.ErrWentBack) {
+		r.wentBack(err)
+		return false
+	}
 	if err != nil {
 		r.asked = task
 		r.database.begin(err)

@@ -101,13 +101,15 @@ func (r *Relay) deliver(ctx context.Context, batch []outgoing) []error {
 	return errs
 }
 
-// settle notes what became of a batch. What was confirmed is to be removed, also when the lanes were lost meanwhile: the
-// fence decides. current says that they were not.
+// settle notes what became of a batch. current says that the lanes were not lost meanwhile: else it is not known any more
+// whether the database still has what was sent, see lose.
 func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, current bool) {
 	var away error
 	var again []outgoing
 	answered := false
-	r.open.lanes = lanes
+	if current {
+		r.open.lanes = lanes
+	}
 	first := len(r.open.Failed)
 	firstDead := len(r.open.Dead)
 	for i := range batch {
@@ -118,14 +120,15 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 			again = append(again, *m)
 		case err == nil:
 			answered = true
+			r.stats.published.Add(1)
+			if !current {
+				continue
+			}
 			m.Data, m.Previous, m.Meta = nil, nil, nil // it is only to be removed
 			r.open.Sent = append(r.open.Sent, m.Claimed)
 			r.open.Replaced = append(r.open.Replaced, m.replaced...)
-			r.stats.published.Add(1)
 			r.stats.compacted.Add(int64(len(m.replaced)))
-			if current {
-				r.flow.confirmed(m)
-			}
+			r.flow.confirmed(m)
 		case current:
 			answered = true
 			r.refuse(m.Claimed, err)

@@ -141,7 +141,7 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			require.NoError(t, json.Unmarshal([]byte(r.stdout), &object))
 			require.Equal(t, map[string]any{
 				"unsent": 0.0, "oldest_seconds": 0.0, "retrying_keys": 0.0, "dead_letters": 0.0,
-				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0,
+				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0, "lanes_ahead": 0.0,
 			}, object)
 		})
 	}

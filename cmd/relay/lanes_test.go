@@ -31,10 +31,10 @@ func TestLanes(t *testing.T) {
 			require.Regexp(t, `^LANE +EPOCH +EXPIRES +OWNER$`, lines[0])
 			require.Regexp(t, `^0 +1 +in \S+ +relay-1$`, lines[1])
 
-			r = invoke(t.Context(), "lanes", "set", "--db", url, "--timeout", "200ms", "8")
+			r = invoke(t.Context(), "lanes", "set", "--db", url, "--timeout", "2s", "8")
 			require.Equal(t, exitFailed, r.code, r.stderr)
 			require.Contains(t, r.stderr, "waiting for the relays to give back 64 lanes\n")
-			require.Contains(t, r.stderr, "error: set 8 lanes: 200ms (--timeout) are over while waiting for the relays")
+			require.Contains(t, r.stderr, "error: set 8 lanes: 2s (--timeout) are over while waiting for the relays")
 
 			require.NoError(t, s.Leave(t.Context(), "relay-1"))
 			require.Equal(t, result{stdout: "there are 8 lanes\n"}, invoke(t.Context(), "lanes", "set", "--db", url, "8"))

@@ -28,6 +28,7 @@ type statusObject struct {
 	Relays        int64   `json:"relays"`
 	Lanes         int64   `json:"lanes"`
 	LanesOwned    int64   `json:"lanes_owned"`
+	LanesAhead    int64   `json:"lanes_ahead"`
 }
 
 func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
@@ -47,6 +48,7 @@ func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
 		return json.NewEncoder(o.stdout).Encode(statusObject{
 			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
 			DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
+			LanesAhead: st.LanesAhead,
 		})
 	}
 	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
@@ -56,5 +58,8 @@ func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
 	fmt.Fprintf(table, "dead letters\t%d\n", st.DeadLetters)
 	fmt.Fprintf(table, "live relays\t%d\n", st.Relays)
 	fmt.Fprintf(table, "lanes owned\t%d of %d\n", st.LanesOwned, st.Lanes)
+	if st.LanesAhead > 0 {
+		fmt.Fprintf(table, "lanes whose lease ends too late\t%d: the database's clock went back; relays take them\n", st.LanesAhead)
+	}
 	return table.Flush()
 }

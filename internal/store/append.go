@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 )
@@ -33,7 +34,12 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message, to *
 }
 
 func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes numbering, to *Appended) error {
-	row := "(" + s.laneValue() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	created := s.dialect.created()
+	row := "(" + s.laneValue() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+	if created != nil {
+		row += ", ?"
+	}
+	row += ")"
 	args := []any{s.table("outbox_messages")}
 	for _, m := range messages {
 		headers, err := headersJSON(m.Headers)
@@ -47,43 +53,58 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		args = append(args, lanes.of(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After, m.Signal,
 			orNull(m.Queue), string(m.PK), string(m.Data), orNull(string(m.Previous)), orNull(string(m.Meta)),
 			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires, m.Keep)
+		if created != nil {
+			args = append(args, created)
+		}
+	}
+	columns := `lane, model, "key", revision, after, "signal", queue, pk, data, previous, meta,
+			headers, correlation_id, updated_at, expires_at, keep`
+	if created != nil {
+		columns += ", created_at"
 	}
 	statement := s.sql(`
-		INSERT INTO ? (lane, model, "key", revision, after, "signal",
-			queue, pk, data, previous, meta,
-			headers, correlation_id, updated_at, expires_at, keep)
+		INSERT INTO ? (`+columns+`)
 		VALUES `) + row + strings.Repeat(", "+row, len(messages)-1)
 	if !to.wants(len(messages)) {
 		_, err := tx.ExecContext(ctx, statement, args...)
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, statement+s.sql(` RETURNING model, "key", id`), args...)
+	rows, err := tx.QueryContext(ctx, statement+s.sql(` RETURNING model, "key", id, `)+s.dialect.micros("created_at"), args...)
 	if err != nil {
 		return err
 	}
-	ids, err := scanIdentities(rows)
+	drawn, err := scanDrawn(rows)
 	if err != nil {
 		return err
 	}
 	for _, m := range messages {
-		m.ID, m.Lane = ids[Key{m.Model, m.Key}], lanes.of(m.Model, m.Key)
+		d := drawn[Key{m.Model, m.Key}]
+		m.ID, m.Created, m.Lane = d.id, d.created, lanes.of(m.Model, m.Key)
 		to.add(m)
 	}
 	return nil
 }
 
-func scanIdentities(rows *sql.Rows) (map[Key]int64, error) {
+// drawnRow is what the database gave a message.
+type drawnRow struct {
+	id      int64
+	created time.Time
+}
+
+func scanDrawn(rows *sql.Rows) (map[Key]drawnRow, error) {
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	ids := map[Key]int64{}
+	all := map[Key]drawnRow{}
 	for rows.Next() {
 		var key Key
-		var id int64
-		if err := rows.Scan(&key.Model, &key.Key, &id); err != nil {
+		var d drawnRow
+		var created int64
+		if err := rows.Scan(&key.Model, &key.Key, &d.id, &created); err != nil {
 			return nil, err
 		}
-		ids[key] = id
+		d.created = time.UnixMicro(created).UTC()
+		all[key] = d
 	}
-	return ids, rows.Err()
+	return all, rows.Err()
 }
 
 func orNull(s string) any {

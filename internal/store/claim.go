@@ -146,8 +146,11 @@ func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 		}
 		return nil
 	}, s.claimQuery(c.starts, c.perLane, c.except), args...)
-	if errors.Is(err, errLarge) {
+	switch {
+	case errors.Is(err, errLarge):
 		return nil
+	case err == nil && len(c.claimed) == 0:
+		return s.requireServer(ctx, conn)
 	}
 	return err
 }
@@ -179,7 +182,7 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 		SELECT ` + s.claimColumns() + `,
 			CASE WHEN ` + some + ` THEN (SELECT CASE WHEN ` + ready + ` THEN r.attempts ELSE -r.attempts END` + ofKey + ` END
 		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, starts, perLane) + `
-		ORDER BY ` + s.dialect.orderOfClaim()
+		WHERE ` + s.sameServer() + ` ORDER BY ` + s.dialect.orderOfClaim()
 }
 
 // replaceable is the condition for a message m that a newer one of its key replaces, and that replaces older ones.
@@ -192,7 +195,8 @@ func (s *Store) claimColumns() string {
 		micros = func(column string) string { return column } // is what the format has
 	}
 	return s.dialect.place("m") + s.sql(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
-			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) + micros("m.updated_at") + `, ` + micros("m.expires_at")
+			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) +
+		micros("m.updated_at") + `, ` + micros("m.created_at") + `, ` + micros("m.expires_at")
 }
 
 // claimedRow is where the rows of a claim are read into, one after the other. What it reads into is listed once, and is of
@@ -202,7 +206,7 @@ type claimedRow struct {
 	epoch   int64 // of the times, in microseconds since 1970
 	columns []any
 
-	lane, updated                   int64
+	lane, updated, created          int64
 	after, expires, attempts        sql.NullInt64
 	queue, pk, data, previous, meta []byte
 	headers, correlation            []byte
@@ -215,7 +219,7 @@ func (s *Store) newClaimedRow() *claimedRow {
 	}
 	r.columns = []any{
 		&r.m.place, &r.m.ID, &r.lane, &r.m.Model, &r.m.Key, &r.m.Revision, &r.after, &r.m.Signal, &r.queue, &r.pk, &r.data,
-		&r.previous, &r.meta, &r.headers, &r.correlation, &r.m.Keep, &r.updated, &r.expires, &r.attempts,
+		&r.previous, &r.meta, &r.headers, &r.correlation, &r.m.Keep, &r.updated, &r.created, &r.expires, &r.attempts,
 	}
 	return r
 }
@@ -225,7 +229,7 @@ func (r *claimedRow) message() *Claimed {
 	m := r.m
 	m.Lane, m.Queue, m.CorrelationID = int(r.lane), string(r.queue), string(r.correlation)
 	m.PK, m.Data, m.Previous, m.Meta = r.pk, r.data, r.previous, r.meta
-	m.Updated = time.UnixMicro(r.epoch + r.updated).UTC()
+	m.Updated, m.Created = time.UnixMicro(r.epoch+r.updated).UTC(), time.UnixMicro(r.epoch+r.created).UTC()
 	if r.after.Valid {
 		m.After = new(r.after.Int64)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 )
 
 // Outcome is what became of claimed messages. At most one message per key is in Failed or Dead.
@@ -45,11 +46,12 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return m.Attempts == 0 }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
-	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
-		return s.remove(ctx, s.db, relay, lanes, slices.Concat(done.Sent, done.Replaced))
+	if len(settled)+len(done.Failed)+len(done.Dead)+len(done.Replaced) == 0 && s.dialect.lanesOptions() == nil {
+		_, err := s.remove(ctx, s.db, relay, lanes, done.Sent, false)
+		return err
 	}
 	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		gone := slices.Concat(done.Sent, done.Replaced)
+		gone := slices.Clone(done.Sent)
 		for _, f := range done.Dead {
 			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
 				return err
@@ -57,7 +59,11 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 			gone = append(gone, f.Claimed)
 			settled = append(settled, Key{f.Model, f.Key})
 		}
-		if err := s.remove(ctx, tx, relay, lanes, gone); err != nil {
+		removed, err := s.remove(ctx, tx, relay, lanes, gone, len(done.Replaced) > 0)
+		if err != nil {
+			return err
+		}
+		if _, err := s.remove(ctx, tx, relay, lanes, done.replacedBy(removed), false); err != nil {
 			return err
 		}
 		for chunk := range slices.Chunk(settled, maxKeys) {
@@ -75,35 +81,93 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	})
 }
 
-// remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
-// newer messages of its key.
-func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
-	if len(claimed) == 0 || len(lanes) == 0 {
+// replacedBy lists what was replaced by messages that were removed just now. Where the message is not there that replaced
+// them, because the database went back, they are the newest of their key, and were never sent.
+func (o *Outcome) replacedBy(removed map[int64]bool) []*Claimed {
+	if len(o.Replaced) == 0 {
 		return nil
 	}
-	for chunk := range slices.Chunk(claimed, maxRemoved) {
-		gone, err := s.removeFound(ctx, db, relay, lanes, s.dialect.claimedRows(string(s.table("outbox_messages")), chunk))
-		if err == nil && gone < int64(len(chunk)) {
-			err = s.removeMoved(ctx, db, relay, lanes, chunk)
+	sent := map[Key][]int64{}
+	for _, m := range o.Sent {
+		key := Key{m.Model, m.Key}
+		sent[key] = append(sent[key], m.ID)
+	}
+	var replaced []*Claimed
+	for _, m := range o.Replaced {
+		by := int64(math.MaxInt64) // the first that was sent after it
+		for _, id := range sent[Key{m.Model, m.Key}] {
+			if id > m.ID {
+				by = min(by, id)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
+		if removed[by] {
+			replaced = append(replaced, m)
 		}
 	}
-	return nil
+	return replaced
 }
 
-func (s *Store) removeFound(ctx context.Context, db bun.IDB, relay string, lanes []Lane, found string) (gone int64, err error) {
-	done, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+found+" AND ?", s.table("outbox_messages"), s.fence(relay, lanes))
+// remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
+// newer messages of its key. It returns the identities of what it deleted, if they are asked for.
+func (s *Store) remove(
+	ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed, ask bool,
+) (ids map[int64]bool, err error) {
+	if len(claimed) == 0 || len(lanes) == 0 {
+		return nil, nil
+	}
+	if ask {
+		ids = make(map[int64]bool, len(claimed))
+	}
+	limit := s.dialect.maxStatement()
+	size := func(m *Claimed) int { return max(limit/maxRemoved, 120+2*len(m.Key)+2*len(m.Model)) }
+	for chunk := range chunkBySize(claimed, size, limit) {
+		gone, err := s.removeFound(ctx, db, relay, lanes, s.dialect.claimedRows(string(s.table("outbox_messages")), chunk), ids)
+		if err == nil && gone < int64(len(chunk)) {
+			err = s.removeMoved(ctx, db, relay, lanes, chunk, ids)
+		}
+		if err == nil && gone < int64(len(chunk)) {
+			err = s.requireServer(ctx, db)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
+		}
+	}
+	return ids, nil
+}
+
+// removeFound notes the identities of what it deletes, unless ids is nil.
+func (s *Store) removeFound(
+	ctx context.Context, db bun.IDB, relay string, lanes []Lane, found schema.QueryWithArgs, ids map[int64]bool,
+) (gone int64, err error) {
+	statement, args := "DELETE FROM ? WHERE ? AND ?", []any{s.table("outbox_messages"), found, s.fence(relay, lanes)}
+	if ids == nil {
+		done, err := db.ExecContext(ctx, statement, args...)
+		if err != nil {
+			return 0, err
+		}
+		return done.RowsAffected()
+	}
+	rows, err := db.QueryContext(ctx, statement+" RETURNING id", args...)
 	if err != nil {
 		return 0, err
 	}
-	return done.RowsAffected()
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return gone, err
+		}
+		ids[id] = true
+		gone++
+	}
+	return gone, rows.Err()
 }
 
 // removeMoved removes what a compaction was changing while remove looked for it: messages that were handed over, which
 // compaction has not been told of. Rows are held first, so that they do not move again. Mostly they are gone.
-func (s *Store) removeMoved(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+func (s *Store) removeMoved(
+	ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed, ids map[int64]bool,
+) error {
 	hold, found := s.dialect.movedRows(string(s.table("outbox_messages")), claimed)
 	if hold == "" {
 		return nil
@@ -116,21 +180,24 @@ func (s *Store) removeMoved(ctx context.Context, db bun.IDB, relay string, lanes
 		if n, err := held.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		_, err = s.removeFound(ctx, tx, relay, lanes, found)
+		_, err = s.removeFound(ctx, tx, relay, lanes, found, ids)
 		return err
 	})
 }
 
-// maxRemoved bounds the text of one statement.
+// maxRemoved bounds the messages of one statement.
 const maxRemoved = 10_000
 
-// idIn is claimedRows where the identity has an index of its own.
-func idIn(claimed []*Claimed) string {
-	ids := make([]int64, len(claimed))
+// idIn is claimedRows where the identity has an index of its own. key is that column, quoted, and values stands before a list
+// of tuples.
+func idIn(key, values string, claimed []*Claimed) schema.QueryWithArgs {
+	ids, args := make([]int64, len(claimed)), make([]any, 0, 5*len(claimed))
 	for i, m := range claimed {
 		ids[i] = m.ID
+		args = append(args, m.ID, m.Created.UnixMicro(), m.Revision, m.Model, m.Key)
 	}
-	return "id IN (" + joinInts(ids) + ")"
+	return bun.SafeQuery("id IN ("+joinInts(ids)+") AND (id, created_at, revision, model, "+key+") IN ("+values+
+		"(?, ?, ?, ?, ?)"+strings.Repeat(", (?, ?, ?, ?, ?)", len(claimed)-1)+")", args...)
 }
 
 func joinInts(numbers []int64) string {
@@ -181,10 +248,11 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 	// The row may be there: written, but not removed, by an owner that lost the lane in between.
 	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
-		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND ?`+
+		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+s.dialect.micros("created_at")+` = ?
+			AND revision = ? AND model = ? AND "key" = ? AND ?`+
 		s.upsert("id", "attempts", "last_error")),
 		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
-		s.table("outbox_messages"), f.Lane, f.ID, s.fence(relay, lanes))
+		s.table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, s.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
 	}

@@ -5,18 +5,18 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 )
 
-// Lane is one of the hash partitions of keys, owned under an epoch. The epoch grows with every change of owner, so
-// that (lane, owner, epoch) names one uninterrupted ownership.
+// Lane is one of the hash partitions of keys, owned under an epoch and a nonce. The epoch grows with every change of owner,
+// and the nonce is drawn at random, so that (lane, owner, epoch, nonce) names one uninterrupted ownership, also in a database
+// that goes back and counts the same epochs again.
 type Lane struct {
 	Lane  int
 	Epoch int64
+	Nonce int64
 }
 
 // Ownership is what a relay owns, and what it should.
@@ -39,10 +39,14 @@ func (o Ownership) Unbalanced() bool {
 //
 // Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
 // from before the call.
-func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (owned Ownership, err error) {
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		owned, err = s.ownership(ctx, tx, relay, ttl)
-		return err
+//
+// ErrWentBack says that the database has not, or not any more, what the relay wrote into it.
+func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
+	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.Tx, r renewal) (Ownership, error) {
+		if err := s.requireTimeline(ctx, tx, relay, false); err != nil {
+			return Ownership{}, err
+		}
+		return s.ownership(ctx, tx, r)
 	})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("renew lanes: %w", err)
@@ -50,12 +54,41 @@ func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (own
 	return owned, nil
 }
 
-func (s *Store) ownership(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) (owned Ownership, err error) {
-	lanes, err := s.renew(ctx, tx, relay, ttl)
+// renewal is one of a lease.
+type renewal struct {
+	relay string
+	ttl   time.Duration
+	beat  int64
+}
+
+// micros is the ttl as the database keeps it.
+func (r renewal) micros() int64 { return max(r.ttl, 0).Microseconds() }
+
+// renewing runs a transaction that writes a new beat to the relay's lanes.
+func (s *Store) renewing(
+	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.Tx, renewal) (Ownership, error),
+) (owned Ownership, err error) {
+	r := renewal{relay, ttl, random()}
+	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) (err error) {
+		owned, err = do(ctx, tx, r)
+		s.timeline.writes(relay, r.beat) // before the commit, whose answer may be lost
+		return err
+	})
+	if err == nil {
+		s.timeline.written(relay, r.beat)
+	}
+	return owned, err
+}
+
+func (s *Store) ownership(ctx context.Context, tx bun.Tx, r renewal) (owned Ownership, err error) {
+	lanes, err := s.renew(ctx, tx, r)
 	if err != nil {
 		return Ownership{}, err
 	}
-	owned, err = s.fairShare(ctx, tx, relay)
+	if err := s.endLeases(ctx, tx, r.relay); err != nil {
+		return Ownership{}, err
+	}
+	owned, err = s.fairShare(ctx, tx, r.relay)
 	owned.Lanes = lanes
 	return owned, err
 }
@@ -67,23 +100,12 @@ func (s *Store) ownership(ctx context.Context, tx bun.Tx, relay string, ttl time
 // Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
 // proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
 // which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
-func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (owned Ownership, err error) {
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		owned, err = s.ownership(ctx, tx, relay, ttl)
-		if err != nil {
-			return err
+func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
+	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.Tx, r renewal) (Ownership, error) {
+		if err := s.requireTimeline(ctx, tx, relay, false); err != nil {
+			return Ownership{}, err
 		}
-		if len(owned.Lanes) > owned.Share {
-			err = s.giveBack(ctx, tx, relay, owned.Lanes[owned.Share:])
-			owned.Lanes = owned.Lanes[:owned.Share]
-			return err
-		}
-		taken, err := s.take(ctx, tx, relay, ttl, owned.Share-len(owned.Lanes))
-		if len(taken) > 0 {
-			s.cached.Store(nil) // there may be more of them, or fewer, than there were
-		}
-		owned.Lanes = sortLanes(append(owned.Lanes, taken...))
-		return err
+		return s.balance(ctx, tx, r)
 	})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("balance lanes: %w", err)
@@ -91,41 +113,83 @@ func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (o
 	return owned, nil
 }
 
+// Enter is Balance for a relay that knows nothing of lanes that it may own, because it has just started, or because it lost
+// them, or because the database went back. It takes them anew: what was sent under the former ownership is not removed any
+// more.
+func (s *Store) Enter(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
+	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.Tx, r renewal) (Ownership, error) {
+		if err := s.requireTimeline(ctx, tx, relay, true); err != nil {
+			return Ownership{}, err
+		}
+		if err := s.giveUp(ctx, tx, relay); err != nil {
+			return Ownership{}, err
+		}
+		return s.balance(ctx, tx, r)
+	})
+	if err != nil {
+		return Ownership{}, fmt.Errorf("take lanes: %w", err)
+	}
+	return owned, nil
+}
+
+func (s *Store) balance(ctx context.Context, tx bun.Tx, r renewal) (owned Ownership, err error) {
+	owned, err = s.ownership(ctx, tx, r)
+	if err != nil {
+		return Ownership{}, err
+	}
+	if len(owned.Lanes) > owned.Share {
+		err = s.giveBack(ctx, tx, r.relay, owned.Lanes[owned.Share:])
+		owned.Lanes = owned.Lanes[:owned.Share]
+		return owned, err
+	}
+	taken, err := s.take(ctx, tx, r, owned.Share-len(owned.Lanes))
+	if len(taken) > 0 {
+		s.cached.Store(nil) // there may be more of them, or fewer, than there were
+	}
+	owned.Lanes = sortLanes(append(owned.Lanes, taken...))
+	return owned, err
+}
+
+func (s *Store) giveUp(ctx context.Context, tx bun.Tx, relay string) error {
+	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", s.table("outbox_lanes"), relay)
+	return err
+}
+
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
 func (s *Store) Leave(ctx context.Context, relay string) error {
 	err := s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?",
-			s.table("outbox_lanes"), relay)
-		if err != nil {
+		if err := s.giveUp(ctx, tx, relay); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_relays"), relay)
+		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_relays"), relay)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("hand back lanes: %w", err)
 	}
+	s.timeline.left(relay)
 	return nil
 }
 
-func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) ([]Lane, error) {
-	if limit := s.dialect.limitIdle(ttl); limit != "" {
+func (s *Store) renew(ctx context.Context, tx bun.Tx, r renewal) ([]Lane, error) {
+	if limit := s.dialect.limitIdle(r.ttl); limit != "" {
 		if _, err := tx.ExecContext(ctx, limit); err != nil {
 			return nil, err
 		}
 	}
-	until := s.dialect.after(s.dialect.now(), ttl)
-	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+until+")"+s.upsert("id", "expires_at"),
-		s.table("outbox_relays"), relay)
+	until := s.dialect.after(s.dialect.now(), r.ttl)
+	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+", ?, ?)"+
+		s.upsert("id", "expires_at", "ttl", "protocol"), s.table("outbox_relays"), r.relay, r.micros(), protocol)
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+" WHERE owner = ?", s.table("outbox_lanes"), relay)
+	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+", beat = ?, ttl = ? WHERE owner = ?",
+		s.table("outbox_lanes"), r.beat, r.micros(), r.relay)
 	if err != nil {
 		return nil, err
 	}
 	// The update holds these rows locked: nobody takes one, and nobody gives this relay another.
-	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch FROM ? WHERE owner = ?", s.table("outbox_lanes"), relay))
+	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", s.table("outbox_lanes"), r.relay))
 }
 
 // fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up. Where there is one
@@ -172,43 +236,25 @@ func (s *Store) giveBack(ctx context.Context, tx bun.Tx, relay string, lanes []L
 	return err
 }
 
-func (s *Store) take(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration, n int) ([]Lane, error) {
+func (s *Store) take(ctx context.Context, tx bun.Tx, r renewal, n int) ([]Lane, error) {
 	if n == 0 {
 		return nil, nil
 	}
 	free, err := scanLanes(tx.QueryContext(ctx, `
-		SELECT lane, epoch FROM ? WHERE owner IS NULL OR expires_at < `+s.dialect.now()+`
+		SELECT lane, epoch, nonce FROM ? WHERE owner IS NULL OR expires_at < `+s.dialect.now()+`
 		ORDER BY lane LIMIT ? `+s.dialect.lockRows(), s.table("outbox_lanes"), n))
 	if err != nil || len(free) == 0 {
 		return nil, err
 	}
+	nonce := random()
 	_, err = tx.ExecContext(ctx, `
-		UPDATE ? SET owner = ?, epoch = epoch + 1, expires_at = `+s.dialect.after(s.dialect.now(), ttl)+`
-		WHERE lane IN (?)`, s.table("outbox_lanes"), relay, bun.List(numbers(free)))
+		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+s.dialect.after(s.dialect.now(), r.ttl)+`
+		WHERE lane IN (?)`, s.table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
 	for i := range free {
 		free[i].Epoch++
+		free[i].Nonce = nonce
 	}
 	return free, err
-}
-
-// fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch that
-// lanes says. A relay that was stopped for longer than its lease, or survived a restore of the database, changes nothing.
-func (s *Store) fence(relay string, lanes []Lane) schema.QueryWithArgs {
-	var owned []string
-	for epoch, numbers := range lanesByEpoch(lanes) {
-		owned = append(owned, fmt.Sprintf("epoch = %d AND lane IN (%s)", epoch, joinInts(numbers)))
-	}
-	return bun.SafeQuery(s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+")"),
-		s.table("outbox_lanes"), relay)
-}
-
-// lanesByEpoch: the epochs are few, and a list of numbers is read faster than one of pairs.
-func lanesByEpoch(lanes []Lane) map[int64][]int64 {
-	byEpoch := map[int64][]int64{}
-	for _, l := range lanes {
-		byEpoch[l.Epoch] = append(byEpoch[l.Epoch], int64(l.Lane))
-	}
-	return byEpoch
 }
 
 func scanLanes(rows *sql.Rows, err error) ([]Lane, error) {
@@ -219,7 +265,7 @@ func scanLanes(rows *sql.Rows, err error) ([]Lane, error) {
 	var lanes []Lane
 	for rows.Next() {
 		var l Lane
-		if err := rows.Scan(&l.Lane, &l.Epoch); err != nil {
+		if err := rows.Scan(&l.Lane, &l.Epoch, &l.Nonce); err != nil {
 			return nil, err
 		}
 		lanes = append(lanes, l)

@@ -69,7 +69,7 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 	if now, err := s.readNumbering(ctx, s.db); err != nil || now.count == count {
 		return err
 	}
-	if err := s.drained(ctx, said); err != nil {
+	if err := errors.Join(s.requireProtocol(ctx), s.drained(ctx, said)); err != nil {
 		return fmt.Errorf("set %d lanes: %w", count, err)
 	}
 	defer func() {
@@ -117,8 +117,9 @@ func (s *Store) drained(ctx context.Context, said func(string)) error {
 
 // hold takes, or keeps, all lanes from the relays.
 func (s *Store) hold(ctx context.Context) error {
-	_, err := s.db.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+s.dialect.after(s.dialect.now(), changerTTL)+")"+
-		s.upsert("id", "expires_at"), s.table("outbox_relays"), changer)
+	_, err := s.db.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+
+		s.dialect.after(s.dialect.now(), changerTTL)+", ?, ?)"+s.upsert("id", "expires_at", "ttl", "protocol"),
+		s.table("outbox_relays"), changer, changerTTL.Microseconds(), protocol)
 	if err != nil {
 		return fmt.Errorf("hold the lanes: %w", err)
 	}
@@ -131,11 +132,15 @@ func (s *Store) halted(ctx context.Context, said func(string)) error {
 		if err := s.hold(ctx); err != nil {
 			return "", err
 		}
-		st, err := s.Status(ctx)
-		if err != nil || st.LanesOwned == 0 {
+		if err := s.requireProtocol(ctx); err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("waiting for the relays to give back %d lanes", st.LanesOwned), nil
+		st, err := s.Status(ctx)
+		owned := st.LanesOwned + st.LanesAhead
+		if err != nil || owned == 0 {
+			return "", err
+		}
+		return fmt.Sprintf("waiting for the relays to give back %d lanes", owned), nil
 	}, said)
 }
 

@@ -33,7 +33,8 @@ type Message struct {
 	CorrelationID string
 	// Updated is cqrs_updated: the ledger's time of this revision.
 	Updated time.Time
-	// Created is when the row was appended. Only dead letters are read with it.
+	// Created is when the row was appended, as the database says. With the rest it tells the message from another one that was
+	// given its identity after the database went back.
 	Created time.Time
 	// Expires is zero for never.
 	Expires time.Time

@@ -92,13 +92,23 @@ func (s *Store) Pending(ctx context.Context, side Side) (pending []string, err e
 			return nil, fmt.Errorf("read table %s: %w", table, err)
 		}
 	}
-	for _, m := range set.Sorted() {
+	known := set.Sorted()
+	for _, m := range known {
 		if !contains(applied, m.Name) {
 			pending = append(pending, m.String())
 		}
 	}
+	for _, m := range applied {
+		if !contains(known, m.Name) {
+			return nil, fmt.Errorf("%s: %w (%s says that %s was applied): run the version that made them, or a newer one",
+				side, ErrTablesNewer, table, m.Name)
+		}
+	}
 	return pending, nil
 }
+
+// ErrTablesNewer says that a newer version migrated the tables: this one does not know what that needs of them.
+var ErrTablesNewer = errors.New("the tables are newer than this version")
 
 // ErrNotMigrated says that tables are missing or older than this version.
 var ErrNotMigrated = errors.New("the tables are missing or older than this version")

@@ -287,3 +287,20 @@ func TestMigrateUpgradesAReplicasLedger(t *testing.T) {
 		require.EqualValues(t, 1, collected, "its time begins with the upgrade")
 	})
 }
+
+func TestNewerTablesAreRefused(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s, err := New(db, Names{})
+		require.NoError(t, err)
+		for _, side := range []Side{Outbox, Replica} {
+			_, err = s.Migrate(t.Context(), side)
+			require.NoError(t, err)
+			_, err = db.ExecContext(t.Context(), "INSERT INTO ? (name, group_id) VALUES ('29991231000001', 1)", bun.Ident(string(side)+"_migrations"))
+			require.NoError(t, err)
+			for _, err := range []error{s.RequireMigrated(t.Context(), side), func() error { _, err := s.Migrate(t.Context(), side); return err }()} {
+				require.ErrorIs(t, err, ErrTablesNewer)
+				require.ErrorContains(t, err, "29991231000001")
+			}
+		}
+	})
+}

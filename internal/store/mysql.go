@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/uptrace/bun/schema"
 )
 
 // mysql is MariaDB, from 10.6: it needs INSERT … RETURNING, which MySQL has not, and SKIP LOCKED. It keeps times as
@@ -81,12 +83,27 @@ func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
 		strings.Join(oldest, " UNION ALL "), messages)
 }
 
-func (mysql) orderOfClaim() string                              { return "l.n, m.id" }
-func (mysql) place(string) string                               { return "''" }
-func (mysql) movedRows(string, []*Claimed) (hold, found string) { return "", "" }
+func (mysql) orderOfClaim() string { return "l.n, m.id" }
+func (mysql) place(string) string  { return "''" }
+func (mysql) created() any         { return nil }
+func (mysql) oneRelay() bool       { return false }
 
-func (mysql) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
-func (mysql) oneRelay() bool                                  { return false }
+func (mysql) claimedRows(_ string, claimed []*Claimed) schema.QueryWithArgs {
+	return idIn("`key`", "", claimed)
+}
+
+func (mysql) movedRows(string, []*Claimed) (hold string, found schema.QueryWithArgs) {
+	return "", schema.QueryWithArgs{}
+}
+
+// server leaves out since when it runs, which takes long to ask.
+func (mysql) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@server_id)" }
+
+// serverQuery: each connection to a Galera cluster may be to another of its servers.
+func (m mysql) serverQuery() string {
+	return "SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
+		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' ELSE " + m.server() + " END"
+}
 
 // writers: what InnoDB knows of open transactions takes a privilege to read.
 func (mysql) writers(string) string { return "" }

@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 )
 
 type postgres struct{}
@@ -24,6 +27,7 @@ func (postgres) maxStatement() int            { return 16 << 20 }
 func (postgres) busy(error) bool              { return false }
 func (postgres) oneRelay() bool               { return false }
 
+func (postgres) created() any        { return nil }
 func (postgres) laneNumbers() string { return "" }
 func (postgres) shareRows() string   { return "" }
 
@@ -37,6 +41,13 @@ func (postgres) renumber(names Names, first, last int) (before, after []string) 
 			fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT outbox_messages_lanes CHECK (lane BETWEEN %d AND %d)", messages, first, last),
 		}
 }
+
+// server: another one was started at another time, and so was this one where it was restored.
+func (p postgres) server() string {
+	return "CAST(" + p.micros("pg_postmaster_start_time()") + " AS text)"
+}
+
+func (p postgres) serverQuery() string { return "SELECT " + p.server() }
 
 func (postgres) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
 
@@ -93,27 +104,36 @@ func (postgres) place(table string) string { return table + ".ctid" }
 //
 // The lists stand in queries, which hides how long they are: for some thousand places PostgreSQL would rather read the
 // whole table, and spend as much time on guessing how many of them there are as on removing them.
-func (p postgres) claimedRows(messages string, claimed []*Claimed) string {
-	var places, ids strings.Builder
-	for i, m := range claimed {
+func (p postgres) claimedRows(messages string, claimed []*Claimed) schema.QueryWithArgs {
+	var places Array
+	for _, m := range claimed {
 		if m.place == "" { // not from a claim
 			return p.lookedUp(messages, claimed)
 		}
-		if i > 0 {
-			places.WriteByte(',')
-			ids.WriteByte(',')
-		}
-		places.WriteString(`"` + string(m.place) + `"`)
-		ids.WriteString(strconv.FormatInt(m.ID, 10))
+		places.Add(string(m.place))
 	}
-	return "ctid = ANY (ARRAY(SELECT unnest('{" + places.String() + "}'::tid[]))) AND " +
-		hashed("id", "SELECT unnest('{"+ids.String()+"}'::bigint[])")
+	return bun.SafeQuery("ctid = ANY (ARRAY(SELECT unnest(?::tid[]))) AND ?", places.Literal(), p.same(claimed))
+}
+
+// same says that a row is one of the messages, and not another that was given the same identity and place after the database
+// went back.
+func (p postgres) same(claimed []*Claimed) schema.QueryWithArgs {
+	var models, keys Array
+	ids, created, revisions := make([]int64, len(claimed)), make([]int64, len(claimed)), make([]int64, len(claimed))
+	for i, m := range claimed {
+		ids[i], created[i], revisions[i] = m.ID, m.Created.UnixMicro(), m.Revision
+		models.Add(m.Model)
+		keys.Add(m.Key)
+	}
+	return bun.SafeQuery(hashed(`(id, `+p.micros("created_at")+`, revision, model, key)`, fmt.Sprintf(
+		"SELECT unnest('{%s}'::bigint[]), unnest('{%s}'::bigint[]), unnest('{%s}'::bigint[]), unnest(?::text[]), unnest(?::text[])",
+		joinInts(ids), joinInts(created), joinInts(revisions))), models.Literal(), keys.Literal())
 }
 
 // lookedUp finds the places first, one descent of the index for each: a list of lanes and one of identities would be one
 // for each pair, ten thousand for a hundred rows. The limit keeps the lookup from becoming a join, which may read the table.
-func (p postgres) lookedUp(messages string, claimed []*Claimed) string {
-	return "ctid = ANY (ARRAY(" + p.lookUp(messages, claimed, "") + "))"
+func (p postgres) lookedUp(messages string, claimed []*Claimed) schema.QueryWithArgs {
+	return bun.SafeQuery("ctid = ANY (ARRAY("+p.lookUp(messages, claimed, "")+")) AND ?", p.same(claimed))
 }
 
 func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string {
@@ -126,7 +146,7 @@ func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string 
 		joinInts(lanes), joinInts(ids), messages, lock)
 }
 
-func (p postgres) movedRows(messages string, claimed []*Claimed) (hold, found string) {
+func (p postgres) movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs) {
 	return p.lookUp(messages, claimed, " FOR UPDATE"), p.lookedUp(messages, claimed)
 }
 

@@ -14,30 +14,33 @@ type Progress struct {
 	// OldestAge is how long the oldest message has waited that may leave from the relay's own lanes, zero when there is
 	// none. Messages of keys that wait for another attempt do not count.
 	OldestAge time.Duration
+	// OrphanAge is that of the oldest message of the lanes that have no live owner.
+	OrphanAge time.Duration
 }
 
-// Progress looks at the head of each lane that the relay owns, so it takes no longer when the backlog is large.
+// Progress looks at the head of each lane that the relay owns, or nobody, so it takes no longer when the backlog is large.
 func (s *Store) Progress(ctx context.Context, relay string) (Progress, error) {
 	var p Progress
-	var oldest sql.NullInt64
+	var oldest, orphan sql.NullInt64
 	now := s.dialect.now()
 	err := s.db.QueryRowContext(ctx, s.sql(`
-		SELECT count(*), count(CASE WHEN h.expires_at >= `+now+` THEN 1 END),
-			count(CASE WHEN h.owner = ? AND h.expires_at >= `+now+` THEN 1 END),
-			`+s.dialect.micros(now)+` - min(h.created)
+		SELECT count(*), count(CASE WHEN h.live THEN 1 END), count(CASE WHEN h.owner = ? AND h.live THEN 1 END),
+			`+s.dialect.micros(now)+` - min(CASE WHEN h.owner = ? THEN h.created END),
+			`+s.dialect.micros(now)+` - min(CASE WHEN NOT h.live THEN h.created END)
 		FROM (
-			SELECT l.owner, l.expires_at, CASE WHEN l.owner = ? THEN (
+			SELECT l.owner, coalesce(`+s.leased("l.")+`, FALSE) AS live, CASE WHEN l.owner = ? OR NOT coalesce(`+s.leased("l.")+`, FALSE) THEN (
 				SELECT `+s.dialect.micros("m.created_at")+` FROM ? AS m
 				WHERE m.lane = l.lane AND NOT EXISTS (SELECT 1 FROM ? AS r WHERE r.model = m.model AND r."key" = m."key")
 				ORDER BY m.id LIMIT 1
 			) END AS created
 			FROM ? AS l
 		) AS h`),
-		relay, relay, s.table("outbox_messages"), s.table("outbox_retries"), s.table("outbox_lanes")).
-		Scan(&p.Lanes, &p.Owned, &p.Own, &oldest)
+		relay, relay, relay, s.table("outbox_messages"), s.table("outbox_retries"), s.table("outbox_lanes")).
+		Scan(&p.Lanes, &p.Owned, &p.Own, &oldest, &orphan)
 	if err != nil {
 		return Progress{}, fmt.Errorf("look at the oldest messages: %w", err)
 	}
 	p.OldestAge = time.Duration(max(oldest.Int64, 0)) * time.Microsecond
+	p.OrphanAge = time.Duration(max(orphan.Int64, 0)) * time.Microsecond
 	return p, nil
 }

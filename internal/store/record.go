@@ -209,24 +209,25 @@ func (a *Appended) addRecorded(common Message, e Entity, lanes numbering, drawn 
 	a.add(m)
 }
 
-// draw reads (_id,_revision,_after,_updated,_follows), what outbox_record returns, in PostgreSQL's notation of a row. It
+// draw reads (_id,_revision,_after,_updated,_follows,_created), what outbox_record returns, in PostgreSQL's notation of a row. It
 // returns false if it cannot: a session may write times otherwise than ISO does (DateStyle).
 func (m *Message) draw(row string) bool {
 	fields := strings.Split(strings.Trim(row, "()"), ",")
-	if len(fields) != 5 {
+	if len(fields) != 6 {
 		return false
 	}
 	id, noID := strconv.ParseInt(fields[0], 10, 64)
 	revision, noRevision := strconv.ParseInt(fields[1], 10, 64)
 	updated, noTime := parseTime(strings.Trim(fields[3], `"`))
-	m.ID, m.Revision, m.Updated, m.Follows = id, revision, updated, fields[4] == "t"
+	created, neverMade := parseTime(strings.Trim(fields[5], `"`))
+	m.ID, m.Revision, m.Updated, m.Follows, m.Created = id, revision, updated, fields[4] == "t", created
 	var noAfter error
 	if fields[2] != "" {
 		var after int64
 		after, noAfter = strconv.ParseInt(fields[2], 10, 64)
 		m.After = &after
 	}
-	return errors.Join(noID, noRevision, noTime, noAfter) == nil
+	return errors.Join(noID, noRevision, noTime, neverMade, noAfter) == nil
 }
 
 // parseTime reads PostgreSQL's ISO notation, in which an offset has minutes only where it needs them.

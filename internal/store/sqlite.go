@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/uptrace/bun/schema"
 )
 
 // sqlite keeps times as integers: microseconds since 1970 in UTC.
@@ -69,12 +71,22 @@ func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string 
 		messages, due, n-1, int64(math.MaxInt64), strings.Join(rows, ", "))
 }
 
-func (sqlite) orderOfClaim() string                              { return "l.n, m.id" }
-func (sqlite) place(string) string                               { return "''" }
-func (sqlite) movedRows(string, []*Claimed) (hold, found string) { return "", "" }
+func (sqlite) orderOfClaim() string { return "l.n, m.id" }
+func (sqlite) place(string) string  { return "''" }
+func (sqlite) oneRelay() bool       { return true }
+func (sqlite) server() string       { return "" }
+func (sqlite) serverQuery() string  { return "" }
 
-func (sqlite) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
-func (sqlite) oneRelay() bool                                  { return true }
+// created: SQLite's own clock counts milliseconds.
+func (sqlite) created() any { return time.Now().UnixMicro() }
+
+func (sqlite) claimedRows(_ string, claimed []*Claimed) schema.QueryWithArgs {
+	return idIn(`"key"`, "VALUES ", claimed)
+}
+
+func (sqlite) movedRows(string, []*Claimed) (hold string, found schema.QueryWithArgs) {
+	return "", schema.QueryWithArgs{}
+}
 
 // writers: SQLite leaves nothing of removed rows behind, so a start need not be moved.
 func (sqlite) writers(string) string { return "" }

@@ -20,6 +20,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/dialect/feature"
+	"github.com/uptrace/bun/schema"
 )
 
 // Names says where the tables are.
@@ -47,6 +48,8 @@ type Store struct {
 	cached  atomic.Pointer[numbering]
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
+	timeline timeline                 // of the relays that own lanes through this store
+	watch    watch                    // over the leases of others
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -168,11 +171,18 @@ type sqlDialect interface {
 	orderOfClaim() string
 	// place is an expression for where the row of a table is, for claimedRows.
 	place(table string) string
-	// claimedRows is a condition that finds claimed rows without a scan.
-	claimedRows(messages string, claimed []*Claimed) string
+	// claimedRows is a condition that finds claimed rows, and no others that have their identities, without a scan.
+	claimedRows(messages string, claimed []*Claimed) schema.QueryWithArgs
 	// movedRows are for rows that change while they are looked for: hold is a query l that locks them where they are, and found
-	// the condition that finds them then. Empty where claimedRows waits for who changes them, and finds them.
-	movedRows(messages string, claimed []*Claimed) (hold, found string)
+	// the condition that finds them then. hold is empty where claimedRows waits for who changes them, and finds them.
+	movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs)
+	// created is the value of created_at of a message, nil for that of the database's clock. It must be as fine as that clock
+	// is elsewhere, because messages are told apart by it.
+	created() any
+	// server is an expression for a text that says which server answers, and since when; empty where there is no server.
+	server() string
+	// serverQuery is a query for that text, empty where the answer may come from any of several servers.
+	serverQuery() string
 	// writers is a query for Writers, or empty: rows of Drawn and one of those in Open, or null. Drawn must be read first.
 	writers(messages string) string
 	// anyOf says that a column has one of the few values that a query returns. It runs once, and it is no way to find rows.

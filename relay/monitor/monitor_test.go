@@ -196,6 +196,8 @@ func TestARelayWithoutLanesIsReadyWhereOthersHaveThemAll(t *testing.T) {
 	require.NoError(t, readiness(t, relay.Progress{Lanes: 64, Owned: 64}))
 	require.ErrorContains(t, readiness(t, relay.Progress{Lanes: 64, Owned: 60}), "it owns no lane, and 4 of 64 have no live owner")
 	require.NoError(t, readiness(t, relay.Progress{Lanes: 64, Owned: 60, Own: 60}), "it has its share")
+	orphans := relay.Progress{Lanes: 64, Owned: 60, Own: 60, OrphanAge: time.Minute}
+	require.ErrorContains(t, readiness(t, orphans), "4 of 64 lanes have no live owner, and their oldest message has waited for 1m0s")
 }
 
 func TestEveryFateIsCountedAsWhatItIs(t *testing.T) {

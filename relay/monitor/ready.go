@@ -15,6 +15,10 @@ func (m *Monitor) Ready(ctx context.Context) error {
 	if p.Own == 0 && p.Owned < p.Lanes {
 		return fmt.Errorf("it owns no lane, and %d of %d have no live owner", p.Lanes-p.Owned, p.Lanes)
 	}
+	if p.OrphanAge > m.config.StuckAfter {
+		return fmt.Errorf("%d of %d lanes have no live owner, and their oldest message has waited for %s",
+			p.Lanes-p.Owned, p.Lanes, p.OrphanAge.Round(time.Second))
+	}
 	silence := m.silence()
 	if p.OldestAge <= m.config.StuckAfter || silence <= m.config.StuckAfter {
 		return nil

@@ -2,7 +2,9 @@ package servers
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,8 +32,45 @@ func StartPostgres(t testing.TB) *Postgres {
 	require.NoError(t, p.run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
 		"--locale=C.UTF-8", "--no-sync"))
 	require.NoError(t, p.Start())
-	t.Cleanup(func() { require.NoError(t, p.Stop("immediate")) })
+	t.Cleanup(func() { require.NoError(t, p.end()) })
 	return p
+}
+
+// end stops the server if it runs.
+func (p *Postgres) end() error {
+	if _, err := os.Stat(filepath.Join(p.data, "postmaster.pid")); err != nil {
+		return nil //nolint:nilerr // without the file no server runs
+	}
+	return p.Stop("immediate")
+}
+
+// Standby copies the cluster as it is now: what it does later does not reach the copy.
+func (p *Postgres) Standby(t testing.TB) *Postgres {
+	t.Helper()
+	dir, as := directory(t, "postgres")
+	copied := &Postgres{Port: p.Port, bin: p.bin, data: filepath.Join(dir, "data"), as: as}
+	require.NoError(t, p.run("pg_basebackup", "-h", "127.0.0.1", "-p", strconv.Itoa(p.Port), "-U", "postgres",
+		"-D", copied.data, "-X", "stream", "-c", "fast"))
+	locks, err := filepath.Glob(filepath.Join(copied.data, ".s.PGSQL.*")) // of the sockets of the one that was copied
+	require.NoError(t, err)
+	for _, lock := range locks {
+		require.NoError(t, os.Remove(lock))
+	}
+	signal := filepath.Join(copied.data, "standby.signal")
+	require.NoError(t, os.WriteFile(signal, nil, 0o600))
+	if as != nil {
+		require.NoError(t, os.Chown(signal, int(as.uid), int(as.gid)))
+	}
+	t.Cleanup(func() { require.NoError(t, copied.end()) })
+	return copied
+}
+
+// Promote starts a standby, and makes it the server at the address of the one that it was copied from, which is dead.
+func (p *Postgres) Promote() error {
+	if err := p.Start(); err != nil {
+		return err
+	}
+	return p.run("pg_ctl", "-D", p.data, "-w", "promote")
 }
 
 func (p *Postgres) run(program string, args ...string) error {

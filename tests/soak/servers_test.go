@@ -33,6 +33,18 @@ func (p *postgres) stop(mode string) {
 	require.NoError(p.t, p.Stop(mode))
 }
 
+// standby copies the server as it is now: what it does later does not reach the copy.
+func (p *postgres) standby() *postgres {
+	p.t.Helper()
+	return &postgres{p.Standby(p.t), p.t, p.port}
+}
+
+// promote makes a standby the server at the address of the one that it was copied from, which is dead.
+func (p *postgres) promote() {
+	p.t.Helper()
+	require.NoError(p.t, p.Promote())
+}
+
 func (p *postgres) url() string { return p.URL("postgres") }
 
 type rabbitmq struct {

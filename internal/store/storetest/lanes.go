@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun/dialect"
@@ -17,7 +18,7 @@ func ownsEverything(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	require.Len(t, owned, lanes)
 	for i, l := range owned {
-		require.Equal(t, store.Lane{Lane: i, Epoch: 1}, l)
+		require.Equal(t, store.Lane{Lane: i, Epoch: 1, Nonce: owned[0].Nonce}, l)
 	}
 	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
 	renewed, err := s.Renew(t.Context(), "a", ttl)
@@ -138,4 +139,79 @@ func tellsWhatIsFree(t *testing.T, s *relaySuite) {
 	renewed, err = s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
 	require.Equal(t, s.oneRelay(), renewed.Alone)
+}
+
+// endsLeasesAhead: the database's clock went back by an hour when the owner had died, so that its lease runs for an hour.
+func endsLeasesAhead(t *testing.T, s *relaySuite) {
+	const short = 300 * time.Millisecond
+	s.balance(t, "dead", short)
+	s.append(t, message("1", 0))
+	s.clockGoesBack(t)
+	st := s.status(t)
+	require.Equal(t, []int64{0, lanes, 0}, []int64{st.LanesOwned, st.LanesAhead, st.Relays}, "an owner that may be dead")
+
+	var owned []store.Lane
+	began := time.Now()
+	require.Eventually(t, func() bool {
+		owned = s.balance(t, "next", short)
+		return len(owned) > 0
+	}, time.Minute, 20*time.Millisecond)
+	require.Greater(t, time.Since(began), short, "a live owner had that long to renew")
+	require.Eventually(t, func() bool { return len(s.balance(t, "next", ttl)) == lanes }, time.Minute, 20*time.Millisecond)
+	require.Zero(t, s.status(t).LanesAhead)
+}
+
+// keepsLeasesThatAreRenewed: the clock went back, and the owner is well.
+func keepsLeasesThatAreRenewed(t *testing.T, s *relaySuite) {
+	s.balance(t, "owner", ttl)
+	for range 3 {
+		s.clockGoesBack(t)
+		require.Empty(t, s.balance(t, "other", ttl))
+		_, err := s.Renew(t.Context(), "owner", ttl)
+		require.NoError(t, err)
+	}
+	require.Equal(t, int64(lanes), s.status(t).LanesOwned)
+}
+
+// clockGoesBack by an hour, as the leases see it.
+func (s *relaySuite) clockGoesBack(t *testing.T) {
+	t.Helper()
+	later := "expires_at + 3600000000"
+	if s.DB().Dialect().Name() == dialect.PG {
+		later = "expires_at + interval '1 hour'"
+	}
+	s.exec(t, "UPDATE outbox_lanes SET expires_at = "+later)
+	s.exec(t, "UPDATE outbox_relays SET expires_at = "+later)
+}
+
+// refusesOtherProtocols: a relay that does not say which protocol it speaks would not stand still while the lanes change.
+func refusesOtherProtocols(t *testing.T, s *relaySuite) {
+	s.balance(t, "old", ttl)
+	s.exec(t, "UPDATE outbox_relays SET protocol = 0")
+	err := s.SetLanes(t.Context(), 32, func(string) {})
+	require.ErrorIs(t, err, store.ErrOtherProtocol)
+	require.ErrorContains(t, err, `relay "old"`)
+	require.Equal(t, int64(lanes), s.status(t).Lanes)
+	require.NoError(t, s.Leave(t.Context(), "old"))
+	require.NoError(t, s.SetLanes(t.Context(), 32, func(string) {}))
+}
+
+// seesAllLanes: what waits in lanes without a live owner is nobody's progress.
+func seesAllLanes(t *testing.T, s *relaySuite) {
+	s.append(t, message("1", 0))
+	owned := s.balance(t, "dead", ttl)
+	s.clockGoesBack(t)
+	s.exec(t, "UPDATE outbox_messages SET created_at = (SELECT min(expires_at) FROM outbox_lanes) "+
+		map[bool]string{true: "- interval '2 hours'", false: "- 7200000000"}[s.DB().Dialect().Name() == dialect.PG])
+	p, err := s.Progress(t.Context(), "watcher")
+	require.NoError(t, err)
+	require.Equal(t, []int64{int64(len(owned)), 0, 0}, []int64{p.Lanes, p.Owned, p.Own})
+	require.Zero(t, p.OldestAge)
+	require.Greater(t, p.OrphanAge, 30*time.Minute)
+	_, err = s.Renew(t.Context(), "dead", ttl)
+	require.NoError(t, err)
+	p, err = s.Progress(t.Context(), "watcher")
+	require.NoError(t, err)
+	require.Equal(t, int64(lanes), p.Owned)
+	require.Zero(t, p.OrphanAge)
 }

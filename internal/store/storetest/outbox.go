@@ -300,7 +300,7 @@ func appendsWhole(t *testing.T, s outboxSuite) {
 	read := s.unsent(t)
 	require.Len(t, read, 1)
 	require.NotZero(t, read[0].ID)
-	full.ID, full.Lane = read[0].ID, read[0].Lane
+	full.ID, full.Lane, full.Created = read[0].ID, read[0].Lane, read[0].Created
 	require.Equal(t, full, read[0])
 	s.inTx(t, func(ctx context.Context, tx bun.Tx) error { return s.Append(ctx, tx, nil, nil) })
 }
@@ -345,7 +345,7 @@ func records(t *testing.T, s outboxSuite) {
 			want := common
 			want.Key = string(rune('a' + i))
 			want.PK, want.Data, want.Revision, want.After = message(want.Key, 0).PK, message(want.Key, 0).Data, int64(revision), after
-			want.ID, want.Lane, want.Updated = m.ID, m.Lane, m.Updated
+			want.ID, want.Lane, want.Updated, want.Created = m.ID, m.Lane, m.Updated, m.Created
 			require.Equal(t, want, m)
 			require.WithinDuration(t, time.Now(), m.Updated, time.Minute)
 		}

@@ -1,0 +1,109 @@
+package storetest
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// removesNothingUnknown: a relay sent messages, and before it removes them the database goes back. What has their identities
+// then, and their places, was never sent.
+func removesNothingUnknown(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, kept("before", 0))
+	restore := dbtest.BackUpOutbox(t, s.DB())
+	lost := []store.Message{kept("same", 0), kept("1", 0), kept("2", 0), kept("3", 0)}
+	s.append(t, lost...)
+	sent := s.claim(t)
+	require.Len(t, sent, 5)
+	handed := make([]*store.Claimed, len(sent))
+	for i, m := range sent {
+		handed[i] = &store.Claimed{Message: m.Message}
+	}
+
+	for name, done := range map[string]store.Outcome{
+		"sent": {Sent: sent}, "handed over": {Sent: handed}, "dead": {Dead: failures(sent, 0)},
+	} {
+		restore()
+		s.append(t, lost[0], kept("1", 0), kept("3", 1), kept("2", 0))
+		s.finish(t, "a", owned, done)
+		require.ElementsMatch(t, []string{"same/0", "1/0", "2/0", "3/1"}, names(s.claim(t)), name)
+		require.Equal(t, int64(len(done.Dead)/5), s.status(t).DeadLetters, "the one that was there before")
+	}
+}
+
+// keepsWhatLostItsReplacement: the message that replaced another one was sent and is lost, so that the other is the newest of
+// its key again.
+func keepsWhatLostItsReplacement(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0), message("2", 0))
+	restore := dbtest.BackUpOutbox(t, s.DB())
+	s.append(t, message("1", 1))
+	claimed := s.claim(t)
+	sent := store.Outcome{
+		Sent:     append(only(claimed, "1", 1), only(claimed, "2", 0)...),
+		Replaced: only(claimed, "1", 0),
+	}
+	restore()
+	s.finish(t, "a", owned, sent)
+	require.Equal(t, []string{"1/0"}, names(s.claim(t)))
+	s.append(t, message("1", 1))
+	s.finish(t, "a", owned, sent)
+	require.Equal(t, []string{"1/0", "1/1"}, names(s.claim(t)))
+}
+
+// fencesTenures: owner and epoch come back with their values, and are another tenure.
+func fencesTenures(t *testing.T, s *relaySuite) {
+	restore := dbtest.BackUpOutbox(t, s.DB())
+	former := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0))
+	restore()
+	current := s.balance(t, "a", ttl)
+	require.Equal(t, former[0].Epoch, current[0].Epoch)
+	require.NotEqual(t, former, current)
+	s.append(t, message("1", 0))
+	claimed := s.claim(t)
+	s.finish(t, "a", former, store.Outcome{Sent: claimed})
+	s.finish(t, "a", former, store.Outcome{Dead: failures(claimed, 0)})
+	require.Equal(t, []string{"1/0"}, names(s.claim(t)))
+	require.Zero(t, s.status(t).DeadLetters)
+	s.finish(t, "a", current, store.Outcome{Sent: claimed})
+	require.Empty(t, s.claim(t))
+}
+
+// noticesThatItWentBack: the lease is not as it was renewed last.
+func noticesThatItWentBack(t *testing.T, s *relaySuite) {
+	s.balance(t, "a", ttl)
+	restore := dbtest.BackUpOutbox(t, s.DB())
+	renew := func() error {
+		_, err := s.Renew(t.Context(), "a", ttl)
+		return err
+	}
+	require.NoError(t, renew())
+	restore()
+	require.ErrorIs(t, renew(), store.ErrWentBack)
+	_, err := s.Balance(t.Context(), "a", ttl)
+	require.ErrorIs(t, err, store.ErrWentBack)
+
+	owned, err := s.Enter(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Len(t, owned.Lanes, lanes)
+	require.NoError(t, renew())
+}
+
+// entersAnew: who comes, or comes back, under the name of an owner is not that owner.
+func entersAnew(t *testing.T, s *relaySuite) {
+	former := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0))
+	owned, err := s.Enter(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Len(t, owned.Lanes, lanes)
+	claimed := s.claim(t)
+	s.finish(t, "a", former, store.Outcome{Sent: claimed})
+	require.Len(t, s.claim(t), 1)
+	s.finish(t, "a", owned.Lanes, store.Outcome{Sent: claimed})
+	require.Empty(t, s.claim(t))
+}

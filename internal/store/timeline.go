@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/uptrace/bun"
+)
+
+// ErrWentBack says that what a relay remembers of the database may never have happened there: another server answers, as
+// after a failover, or the lanes are not as the relay left them, as in a restored backup. What was committed last may be
+// gone, and identities are drawn again. The relay must forget everything and Enter anew.
+var ErrWentBack = errors.New("the database is another server, was restarted, or went back to an earlier state")
+
+// timeline is what tells the history of the database that the relays of a store have taken part in from another one.
+type timeline struct {
+	mu     sync.Mutex
+	server string
+	known  bool // server is
+	// beats are the random numbers that the lanes of a relay may have: that of the last renewal, and those of renewals that
+	// have not said since whether they were committed.
+	beats map[string][]int64
+}
+
+// random is a number that no other timeline draws.
+func random() int64 { return rand.Int64() }
+
+// writes notes that a relay is about to write a beat. Of one that is not known, whatever is there is taken for its own.
+func (t *timeline) writes(relay string, beat int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if before, known := t.beats[relay]; known {
+		t.beats[relay] = append(before, beat)
+	}
+}
+
+// written notes that the beat is there.
+func (t *timeline) written(relay string, beat int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.beats == nil {
+		t.beats = map[string][]int64{}
+	}
+	t.beats[relay] = []int64{beat}
+}
+
+// left forgets a relay that has no lanes any more.
+func (t *timeline) left(relay string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.beats, relay)
+}
+
+// wrote says whether this relay wrote a beat that it finds at its lanes, as far as is known.
+func (t *timeline) wrote(relay string, beat int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	beats, known := t.beats[relay]
+	return !known || slices.Contains(beats, beat)
+}
+
+// answers notes which server answers, or returns false if it is not the one that did before.
+func (t *timeline) answers(server string, anew bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if anew || !t.known {
+		t.server, t.known = server, true
+	}
+	return t.server == server
+}
+
+// answering is the server that answered before, empty if that is not known.
+func (t *timeline) answering() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.server
+}
+
+// requireTimeline returns ErrWentBack unless the same server answers as before, and the relay's lanes are as it left them.
+// anew begins with whatever is there.
+func (s *Store) requireTimeline(ctx context.Context, tx bun.IDB, relay string, anew bool) error {
+	server, err := s.askServer(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if !s.timeline.answers(server, anew) {
+		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, s.timeline.answering())
+	}
+	if anew {
+		return nil
+	}
+	var beats []int64
+	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", s.table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
+		return err
+	}
+	for _, beat := range beats {
+		if !s.timeline.wrote(relay, beat) {
+			return fmt.Errorf("%w: the lease is not as it was renewed last", ErrWentBack)
+		}
+	}
+	return nil
+}
+
+func (s *Store) askServer(ctx context.Context, db bun.IDB) (server string, err error) {
+	if query := s.dialect.serverQuery(); query != "" {
+		err = db.QueryRowContext(ctx, query).Scan(&server)
+	}
+	return server, err
+}
+
+// sameServer is a condition that holds only where the server answers that a relay took lanes from. A pool of connections
+// goes from one server to the next without a word.
+func (s *Store) sameServer() string {
+	server := s.timeline.answering()
+	if server == "" {
+		return "1 = 1"
+	}
+	return s.db.QueryGen().FormatQuery(s.dialect.server()+" = ?", server)
+}
+
+// requireServer returns ErrWentBack where the condition does not hold: it is asked where nothing was found.
+func (s *Store) requireServer(ctx context.Context, db bun.IDB) error {
+	before := s.timeline.answering()
+	if before == "" {
+		return nil
+	}
+	var server string
+	if err := db.QueryRowContext(ctx, "SELECT "+s.dialect.server()).Scan(&server); err != nil {
+		return err
+	}
+	if server != before {
+		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, before)
+	}
+	return nil
+}

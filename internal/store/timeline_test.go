@@ -1,0 +1,58 @@
+package store
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+)
+
+// TestAnotherServerIsNoticed: the pool of connections leads to another server than the one that the lanes were taken from.
+func TestAnotherServerIsNoticed(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		s, err := New(db, Names{})
+		require.NoError(t, err)
+		if s.dialect.serverQuery() == "" {
+			t.Skip("no server")
+		}
+		_, err = s.Migrate(t.Context(), Outbox)
+		require.NoError(t, err)
+		owned, err := s.Enter(t.Context(), "a", time.Minute)
+		require.NoError(t, err)
+		m := Message{
+			Model: "order", Key: "1", Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage("{}"), Updated: time.Now(),
+		}
+		require.NoError(t, s.Append(t.Context(), db, []Message{m}, nil))
+		starts := make([]Start, len(owned.Lanes))
+		for i, l := range owned.Lanes {
+			starts[i].Lane = l.Lane
+		}
+		claimed, _, err := s.Claim(t.Context(), starts, 10, 1, Except{})
+		require.NoError(t, err)
+		require.Len(t, claimed, 1)
+
+		s.timeline.server = "before"
+		_, _, err = s.Claim(t.Context(), starts, 10, 1, Except{})
+		require.ErrorIs(t, err, ErrWentBack)
+		require.ErrorIs(t, s.Finish(t.Context(), "a", owned.Lanes, Outcome{Sent: claimed}), ErrWentBack)
+		_, err = s.Renew(t.Context(), "a", time.Minute)
+		require.ErrorIs(t, err, ErrWentBack)
+		_, err = s.Balance(t.Context(), "a", time.Minute)
+		require.ErrorIs(t, err, ErrWentBack)
+
+		again, err := s.Enter(t.Context(), "a", time.Minute)
+		require.NoError(t, err)
+		require.Len(t, again.Lanes, len(owned.Lanes))
+		claimed, _, err = s.Claim(t.Context(), starts, 10, 1, Except{})
+		require.NoError(t, err)
+		require.Len(t, claimed, 1, "it was not removed")
+		require.NoError(t, s.Finish(t.Context(), "a", again.Lanes, Outcome{Sent: claimed}))
+		claimed, _, err = s.Claim(t.Context(), starts, 10, 1, Except{})
+		require.NoError(t, err)
+		require.Empty(t, claimed)
+	})
+}
