@@ -120,9 +120,7 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 			answered = true
 			m.Data, m.Previous, m.Meta = nil, nil, nil // it is only to be removed
 			r.open.Sent = append(r.open.Sent, m.Claimed)
-			r.open.Replaced = append(r.open.Replaced, m.replaced...)
 			r.stats.published.Add(1)
-			r.stats.compacted.Add(int64(len(m.replaced)))
 			if current {
 				r.flow.confirmed(m)
 			}

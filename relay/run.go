@@ -45,6 +45,9 @@ type tasks struct {
 	claiming bool
 	finished bool
 	finishAt time.Time // when to write down the next few
+
+	superseding bool
+	supersedeAt time.Time // when to try again to remove what others replace
 	// How many batches are in flight: of messages just claimed, and of those that follow one of their key.
 	first, following int
 	messages         int // in all of them
@@ -69,6 +72,7 @@ func (r *Relay) advance(work context.Context) {
 	if !r.lease.owns() || r.lease.unbalanced {
 		return // the lanes are about to change hands: nothing new may be in flight
 	}
+	r.supersede(work, now)
 	r.publishReady(now)
 	r.claim(work, now)
 }
@@ -116,7 +120,9 @@ func (r *Relay) wait(ctx context.Context) {
 func (r *Relay) due() time.Time {
 	now := time.Now()
 	next := now.Add(r.cfg.heartbeat())
-	for _, at := range []time.Time{r.tasks.finishAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry} {
+	for _, at := range []time.Time{
+		r.tasks.finishAt, r.tasks.supersedeAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry,
+	} {
 		if at.After(now) && at.Before(next) {
 			next = at
 		}

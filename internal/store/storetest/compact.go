@@ -169,9 +169,93 @@ func compactsNoOther(t *testing.T, s *relaySuite) {
 	messages[4].Previous = json.RawMessage(`{"status":"old"}`)
 	s.append(t, messages...)
 	s.append(t, message("2", 0))
+	synced := chain("3", 0, 2)
+	synced[1].Signal, synced[1].After = "SYNC", nil
+	s.append(t, synced...)
 	_, dropped := s.compact(t, "a", owned, 100)
 	require.Equal(t, 1, dropped)
-	require.ElementsMatch(t, []string{"1/1", "1/2", "1/3", "1/4", "1/5", "2/0"}, names(s.claim(t)))
+	claimed := s.claim(t)
+	require.ElementsMatch(t, []string{"1/0", "1/1", "1/2", "1/3", "1/4", "1/5", "2/0", "3/1", "3/2"}, names(claimed),
+		"1/1 says that it follows 1/0")
+	require.Nil(t, only(claimed, "3", 2)[0].After)
+}
+
+// supersedes: what was replaced in memory is gone before what replaced it leaves, which then says so.
+func supersedes(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	for key := range 300 { // more than one CASE holds
+		s.append(t, chain(fmt.Sprint("k", key), 0, 2)...)
+	}
+	s.append(t, chain("old", 5, 7)...)
+	s.append(t, kept("other", 0))
+	var list []store.Superseding
+	older := map[string][]*store.Claimed{}
+	for _, m := range s.claim(t) {
+		switch {
+		case m.Key == "other":
+		case m.Revision == 2 || m.Revision == 7:
+			m.After = older[m.Key][0].After
+			list = append(list, store.Superseding{Claimed: m, Older: older[m.Key]})
+		default:
+			older[m.Key] = append(older[m.Key], m)
+		}
+	}
+	gone, err := s.Supersede(t.Context(), "a", owned, list)
+	require.NoError(t, err)
+	require.True(t, gone)
+	claimed := s.claim(t)
+	require.Len(t, claimed, 302)
+	require.Nil(t, only(claimed, "k7", 2)[0].After)
+	require.Equal(t, int64(4), *only(claimed, "old", 7)[0].After)
+	require.NotEmpty(t, only(claimed, "other", 0))
+
+	gone, err = s.Supersede(t.Context(), "a", owned, list)
+	require.NoError(t, err)
+	require.True(t, gone, "once more, as after an error that says nothing")
+	sent := make([]*store.Claimed, len(list))
+	for i, m := range list {
+		sent[i] = m.Claimed
+	}
+	s.finish(t, "a", owned, store.Outcome{Sent: sent})
+	require.Equal(t, []string{"other/0"}, names(s.claim(t)), "they are found where they are now")
+}
+
+// supersedesFenced: who does not own the lanes is told that what was replaced is still there.
+func supersedesFenced(t *testing.T, s *relaySuite) {
+	old := s.balance(t, "a", blink)
+	s.append(t, chain("1", 0, 2)...)
+	claimed := s.claim(t)
+	current := s.balance(t, "b", ttl)
+	list := []store.Superseding{{Claimed: claimed[2], Older: claimed[:2]}}
+	for relay, lanes := range map[string][]store.Lane{"a": old, "b": old, "c": nil} {
+		gone, err := s.Supersede(t.Context(), relay, lanes, list)
+		require.NoError(t, err)
+		require.False(t, gone)
+	}
+	require.Len(t, s.claim(t), 3)
+	gone, err := s.Supersede(t.Context(), "b", current, list)
+	require.NoError(t, err)
+	require.True(t, gone)
+	require.Equal(t, []string{"1/2"}, names(s.claim(t)))
+}
+
+// supersedesWhatMoves: a row that another statement changes at the same time is still there, or gone, but never thought
+// gone while it is there.
+func supersedesWhatMoves(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, chain("1", 0, 9)...)
+	claimed := s.claim(t)
+	list := []store.Superseding{{Claimed: claimed[9], Older: claimed[:9]}}
+	var gone bool
+	s.whileRevision4Moves(t, func() (err error) {
+		gone, err = s.Supersede(t.Context(), "a", owned, list)
+		return err
+	})
+	require.Equal(t, gone, len(s.claim(t)) == 1)
+	gone, err := s.Supersede(t.Context(), "a", owned, list)
+	require.NoError(t, err)
+	require.True(t, gone)
+	require.Equal(t, []string{"1/9"}, names(s.claim(t)))
 }
 
 func compactsFenced(t *testing.T, s *relaySuite) {
