@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
@@ -103,12 +105,14 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 			return confirmed
 		}
 		var writing sync.WaitGroup
-		writing.Go(func() { e.write(t, rand.New(rand.NewPCG(seed, 2)), keys, revisions) })
+		handover := store.NewHandover()
+		writing.Go(func() { e.write(t, rand.New(rand.NewPCG(seed, 2)), handover, keys, revisions) })
 		lifetimes := rand.New(rand.NewPCG(seed, 3))
 		for range lives {
 			c := &connection{witness: w, plan: troubled}
 			rel, stop := e.start(t, c, relay.Config{
 				BatchSize: 1 + lifetimes.IntN(40), RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond, MaxAttempts: 1000,
+				Handover: []*store.Handover{nil, handover}[lifetimes.IntN(2)],
 			})
 			wait(t, rel.Running(), "lanes")
 			want := len(w.firsts()) + 1 + lifetimes.IntN(30)
@@ -129,29 +133,46 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 	})
 }
 
-// write appends the revisions of some keys, a few in each transaction, of messages that may be replaced and some that may
-// not.
-func (e *env) write(t *testing.T, source *rand.Rand, keys, revisions int) {
-	next := make([]int64, keys)
+// write commits revisions of some keys, a few in each transaction, of messages that may be replaced and some that may not,
+// and hands them over.
+func (e *env) write(t *testing.T, source *rand.Rand, to *store.Handover, keys, revisions int) {
+	next := make([]int, keys)
 	for left := keys * revisions; left > 0; {
-		var messages []store.Message
+		var changes []store.Change
 		for _, key := range source.Perm(keys)[:1+source.IntN(keys)] {
-			if next[key] == int64(revisions) {
-				continue
+			if next[key] < revisions {
+				next[key]++
+				left--
+				changes = append(changes, store.Change{Key: store.Key{Model: "order", Key: fmt.Sprint("k", key)}})
 			}
-			m := state(fmt.Sprint("k", key), next[key])
-			switch source.IntN(12) {
-			case 0:
-				m.Keep = true
-			case 1:
-				m.Previous = json.RawMessage(`{"status":"old"}`)
-			case 2:
-				m.Signal = "DELETE"
-			}
-			next[key]++
-			left--
-			messages = append(messages, m)
 		}
-		e.append(t, messages...)
+		appended, before := &store.Appended{}, time.Time{}
+		err := e.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+			drawn, err := e.Lock(ctx, tx, changes)
+			if err != nil {
+				return err
+			}
+			var messages []store.Message
+			for _, c := range changes {
+				r := drawn[c.Key]
+				m := state(c.Key.Key, r.Revision)
+				m.After, m.Follows, m.Updated = r.After, r.Follows, r.Updated
+				switch source.IntN(12) {
+				case 0:
+					m.Keep = true
+				case 1:
+					m.Previous = json.RawMessage(`{"status":"old"}`)
+				case 2:
+					m.Signal = "DELETE"
+				}
+				messages = append(messages, m)
+			}
+			before = time.Now()
+			return e.Append(ctx, tx, messages, appended)
+		})
+		if !assert.NoError(t, err) {
+			return
+		}
+		to.Offer(appended.Offer(before))
 	}
 }

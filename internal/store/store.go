@@ -123,6 +123,8 @@ type sqlDialect interface {
 	quote() string
 	// now is an expression for the database's clock, as a value of a time column.
 	now() string
+	// steady is now, and the same throughout a statement.
+	steady() string
 	// micros reads the time column col as microseconds; null stays null.
 	micros(col string) string
 	// time is the value of a time column.

@@ -47,6 +47,7 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"an old epoch supersedes nothing":                     supersedesFenced,
 		"a replaced message that moves is not forgotten":      supersedesWhatMoves,
 		"a message that moves is removed":                     removesWhatMoves,
+		"a key's wait ends for a whole claim":                 endsTheWaitForAWholeClaim,
 		"a waiting key is left out, others are not":           leavesOutWaitingKeys,
 		"a sent message ends the key's retries":               sentEndsRetries,
 		"an old epoch removes nothing":                        fencesRemoval,
