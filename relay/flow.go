@@ -153,15 +153,17 @@ func (f *flow) start(m outgoing) {
 	}
 }
 
-// superseded lets messages go when what they replaced is gone.
-func (f *flow) superseded(list []outgoing) {
-	var gone []*store.Claimed
-	for _, m := range list {
-		gone = append(gone, m.replaced...)
-		m.replaced = nil
-		f.start(m)
-	}
-	f.leaving = append(f.leaving, leaving{messages: gone})
+// superseded lets a message go when what it replaced is gone.
+func (f *flow) superseded(m outgoing) {
+	f.leaving = append(f.leaving, leaving{messages: m.replaced})
+	m.replaced = nil
+	f.start(m)
+}
+
+// again has the messages of a key read once more.
+func (f *flow) again(m *outgoing) {
+	f.failed(m)
+	f.leaving = append(f.leaving, leaving{failed: []store.Failure{{Claimed: m.Claimed}}})
 }
 
 // waiting is how many messages are the next of their keys.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -26,31 +27,38 @@ func (r *Relay) supersede(work context.Context, now time.Time) {
 	r.flow.replacing = nil
 	lanes, tenure := r.lease.lanes, r.lease.tenure
 	list := make([]store.Superseding, len(batch))
-	replaced := 0
 	for i, m := range batch {
 		list[i] = store.Superseding{Claimed: m.Claimed, Older: m.replaced}
-		replaced += len(m.replaced)
 	}
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
-		gone, err := r.store.Supersede(ctx, r.cfg.ID, lanes, list)
+		fates, err := r.store.Supersede(ctx, r.cfg.ID, lanes, list)
 		return func() {
 			r.tasks.superseding = false
 			if !r.answered("supersede", err) {
-				gone = false
+				fates = slices.Repeat([]store.Superseded{store.Standing}, len(batch))
 			}
-			if gone {
-				r.stats.compacted.Add(int64(replaced))
-			}
-			switch {
-			case tenure != r.lease.tenure: // they are another relay's
-			case gone:
-				r.flow.superseded(batch)
-			default:
-				r.flow.replacing = append(batch, r.flow.replacing...)
-				r.tasks.supersedeAt = time.Now().Add(supersedePause)
+			if tenure == r.lease.tenure { // else they are another relay's
+				r.noteSuperseded(batch, fates)
 			}
 		}
 	})
+}
+
+func (r *Relay) noteSuperseded(batch []outgoing, fates []store.Superseded) {
+	for i, fate := range fates {
+		switch m := &batch[i]; fate {
+		case store.Gone:
+			r.stats.compacted.Add(int64(len(m.replaced)))
+			r.flow.superseded(*m)
+		case store.Missing:
+			r.flow.again(m)
+		default:
+			r.flow.replacing = append(r.flow.replacing, *m)
+		}
+		if fate != store.Gone {
+			r.tasks.supersedeAt = time.Now().Add(supersedePause)
+		}
+	}
 }

@@ -126,8 +126,15 @@ func (w *witness) kill(t *testing.T, c *connection, rel *relay.Relay, stop func(
 	w.mu.Lock()
 	c.dead = true
 	w.mu.Unlock()
-	w.exec(t, "UPDATE outbox_lanes SET owner = NULL, expires_at = NULL, epoch = epoch + 1 WHERE owner = ?", rel.ID())
-	w.exec(t, "DELETE FROM outbox_relays WHERE id = ?", rel.ID())
+	for _, statement := range []string{
+		"UPDATE outbox_lanes SET owner = NULL, expires_at = NULL, epoch = epoch + 1 WHERE owner = ?",
+		"DELETE FROM outbox_relays WHERE id = ?",
+	} {
+		eventually(t, func() bool { // InnoDB may take it for the cause of a deadlock
+			_, err := w.DB().ExecContext(t.Context(), statement, rel.ID())
+			return err == nil
+		}, "the relay's lanes cannot be taken away")
+	}
 	require.NoError(t, stop())
 }
 

@@ -190,8 +190,8 @@ type sqlDialect interface {
 	oneRelay() bool
 	// compact drops replaced messages of the lanes, as Compact does, looking at up to n messages of each.
 	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
-	// supersede does one part of Supersede, and returns how many older messages it removed.
-	supersede(ctx context.Context, s *Store, c supersession) (removed int, err error)
+	// supersede does one part of Supersede, and notes what it did.
+	supersede(ctx context.Context, s *Store, c *supersession) error
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// maxStatement is how many bytes of SQL one statement may have.

@@ -17,142 +17,250 @@ type Superseding struct {
 	Older []*Claimed
 }
 
+// Superseded is what became of one Superseding.
+type Superseded int
+
+const (
+	// Standing: some of the older ones are still there, because others hold them locked. To call Supersede again is right.
+	Standing Superseded = iota
+	// Gone: none of the older ones is there any more, and the newer one has its After.
+	Gone
+	// Missing: the newer one is not there for this relay: somebody removed it or holds it locked, or the lanes are another's.
+	// Its older ones were left alone: nothing would be left of what they say.
+	Missing
+)
+
 // Supersede removes the older messages from the outbox, and gives the newer ones their After there. Only when that is
 // committed may a newer one leave: an older one that is still there may be read again, by whoever owns its lane then, and
 // would leave for the first time behind the newer one (P4).
 //
-// gone is false if some of the older ones are still there: the lanes are no longer relay's, a row was changed by another
-// statement at the same time, or the database gave up because of one (Conflicted). To call it again is right then, and
-// after an error.
-func (s *Store) Supersede(ctx context.Context, relay string, lanes []Lane, list []Superseding) (gone bool, err error) {
-	gone = len(lanes) > 0
-	size := func(m Superseding) int { return 64 * (1 + len(m.Older)) }
+// It waits for no lock: what others hold keeps only its own key back. It does no harm to do it again.
+func (s *Store) Supersede(ctx context.Context, relay string, lanes []Lane, list []Superseding) ([]Superseded, error) {
+	fates := make([]Superseded, 0, len(list))
+	if len(lanes) == 0 {
+		return slices.Repeat([]Superseded{Missing}, len(list)), nil
+	}
+	size := func(m Superseding) int { return (80 + 2*len(m.Key) + 2*len(m.Model)) * (1 + len(m.Older)) }
 	for chunk := range chunkBySize(list, size, min(s.dialect.maxStatement(), maxSuperseded)) {
-		if !gone {
-			break
+		c := supersession{relay: relay, lanes: lanes, list: chunk, kept: map[int64]place{}, removed: map[int64]bool{}}
+		err := s.dialect.supersede(ctx, s, &c)
+		if err == nil {
+			err = s.findStanding(ctx, &c)
 		}
-		gone, err = s.supersede(ctx, supersession{relay, lanes, chunk})
-		switch {
-		case Conflicted(err):
-			return false, nil
-		case err != nil:
-			return false, fmt.Errorf("remove messages that %d newer ones replace: %w", len(list), err)
+		if err != nil && !Conflicted(err) {
+			return nil, fmt.Errorf("remove messages that newer ones replace: %w", err)
+		}
+		for _, m := range chunk {
+			fates = append(fates, c.fate(m, err == nil))
 		}
 	}
-	return gone, nil
+	return fates, nil
 }
 
 // maxSuperseded bounds the text of one statement.
 const maxSuperseded = 256 << 10
 
-// supersession is what one statement of a Supersede does.
+// supersession is one part of a Supersede, and what came of it.
 type supersession struct {
 	relay string
 	lanes []Lane
 	list  []Superseding
+
+	kept     map[int64]place // newer ones, and where they are then
+	removed  map[int64]bool  // older ones
+	standing map[int64]bool  // older ones that were neither removed nor gone
 }
 
-func (c supersession) older() (older []*Claimed) {
+func (c *supersession) fate(m Superseding, committed bool) Superseded {
+	if !committed {
+		return Standing
+	}
+	at, kept := c.kept[m.ID]
+	if !kept {
+		return Missing
+	}
+	m.place = at
+	for _, old := range m.Older {
+		if c.standing[old.ID] {
+			return Standing
+		}
+	}
+	return Gone
+}
+
+// findStanding looks for the older ones that were not removed. Mostly there are none.
+func (s *Store) findStanding(ctx context.Context, c *supersession) error {
+	var ids, lanes []int64
 	for _, m := range c.list {
-		older = append(older, m.Older...)
+		for _, old := range m.Older {
+			if _, kept := c.kept[m.ID]; kept && !c.removed[old.ID] {
+				ids, lanes = append(ids, old.ID), append(lanes, int64(old.Lane))
+			}
+		}
 	}
-	return older
-}
-
-func (s *Store) supersede(ctx context.Context, c supersession) (gone bool, err error) {
-	older := c.older()
-	removed, err := s.dialect.supersede(ctx, s, c)
-	if err != nil || removed == len(older) {
-		return err == nil, err
+	c.standing = map[int64]bool{}
+	if len(ids) == 0 {
+		return nil
 	}
-	for _, m := range older {
-		m.place = "" // it is looked up the next time
+	slices.Sort(lanes)
+	var there []int64
+	err := s.db.NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
+		s.table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
+	for _, id := range there {
+		c.standing[id] = true
 	}
-	messages := s.table("outbox_messages")
-	var left bool
-	err = s.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM ? WHERE "+s.dialect.claimedRows(string(messages), older)+")", messages).Scan(&left)
-	return !left, err
+	return err
 }
 
 // supersede is one statement, so that a process that is stopped leaves no transaction open. What it gives another after
 // is somewhere else then.
-func (p postgres) supersede(ctx context.Context, s *Store, c supersession) (removed int, err error) {
-	messages, fence := s.table("outbox_messages"), s.fence(c.relay, c.lanes)
-	var lanes, ids, afters []string
-	for _, m := range c.list {
-		after := "NULL"
-		if m.After != nil {
-			after = strconv.FormatInt(*m.After, 10)
+func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) error {
+	var lanes, ids, revisions, newer, afters, models, keys Array
+	add := func(m *Claimed, by int64, after *int64) {
+		lanes.Add(strconv.Itoa(m.Lane))
+		ids.Add(strconv.FormatInt(m.ID, 10))
+		revisions.Add(strconv.FormatInt(m.Revision, 10))
+		newer.Add(strconv.FormatInt(by, 10))
+		if after == nil {
+			afters.AddNull()
+		} else {
+			afters.Add(strconv.FormatInt(*after, 10))
 		}
-		lanes, ids, afters = append(lanes, strconv.Itoa(m.Lane)), append(ids, strconv.FormatInt(m.ID, 10)), append(afters, after)
+		models.Add(m.Model)
+		keys.Add(m.Key)
 	}
-	array := func(values []string, of string) string { return "'{" + strings.Join(values, ",") + "}'::" + of + "[]" }
-	var places []byte
-	err = s.db.QueryRowContext(ctx, `
-		WITH newer AS MATERIALIZED (
-			SELECT m.place, l.id, l.after
-			FROM unnest(`+array(lanes, "smallint")+`, `+array(ids, "bigint")+`, `+array(afters, "bigint")+`) AS l(lane, id, after)
-			CROSS JOIN LATERAL (SELECT m.ctid AS place FROM ? AS m WHERE m.lane = l.lane AND m.id = l.id LIMIT 1) AS m),
+	for _, m := range c.list {
+		add(m.Claimed, m.ID, m.After)
+		for _, old := range m.Older {
+			add(old, m.ID, nil)
+		}
+	}
+	messages := s.table("outbox_messages")
+	var kept, removed []byte
+	err := s.db.QueryRowContext(ctx, `
+		WITH found AS MATERIALIZED (
+			SELECT m.place, l.id, l.newer, l.after
+			FROM unnest(?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
+				AS l(lane, id, revision, newer, after, model, key)
+			CROSS JOIN LATERAL (
+				SELECT m.ctid AS place FROM ? AS m
+				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision AND m.model = l.model AND m.key = l.key
+				LIMIT 1 FOR UPDATE SKIP LOCKED) AS m
+			WHERE l.?),
 		kept AS (
-			UPDATE ? AS m SET after = newer.after FROM newer WHERE m.ctid = newer.place AND m.id = newer.id AND m.?
+			UPDATE ? AS m SET after = found.after FROM found WHERE m.ctid = found.place AND found.id = found.newer
 			RETURNING m.id, m.ctid AS place),
 		removed AS (
-			DELETE FROM ? WHERE `+p.claimedRows(string(messages), c.older())+` AND ? RETURNING 1)
-		SELECT (SELECT count(*) FROM removed), (SELECT json_object_agg(id, place) FROM kept)`,
-		messages, messages, fence, messages, fence).Scan(&removed, &places)
-	if err != nil || places == nil {
-		return removed, err
+			DELETE FROM ? WHERE ctid = ANY (ARRAY(
+				SELECT place FROM found WHERE id <> newer AND newer IN (SELECT id FROM found WHERE id = newer)))
+			RETURNING id)
+		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
+		lanes.Literal(), ids.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(), models.Literal(), keys.Literal(),
+		messages, s.fence(c.relay, c.lanes), messages, messages).Scan(&kept, &removed)
+	if err != nil || kept == nil {
+		return err
 	}
-	moved := map[int64]place{}
-	if err := json.Unmarshal(places, &moved); err != nil {
-		return removed, err
+	if err := json.Unmarshal(kept, &c.kept); err != nil || removed == nil {
+		return err
 	}
-	for _, m := range c.list {
-		m.place = moved[m.ID]
+	var gone []int64
+	err = json.Unmarshal(removed, &gone)
+	for _, id := range gone {
+		c.removed[id] = true
 	}
-	return removed, nil
+	return err
 }
 
-func (mysql) supersede(ctx context.Context, s *Store, c supersession) (int, error) {
+func (mysql) supersede(ctx context.Context, s *Store, c *supersession) error {
 	return s.supersedeInSteps(ctx, c)
 }
 
-func (sqlite) supersede(ctx context.Context, s *Store, c supersession) (int, error) {
+func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
 	return s.supersedeInSteps(ctx, c)
 }
 
-// supersedeInSteps writes each after before it removes anything, and needs no transaction around both: a message that is
-// still there under an after that is too low is seen as no gap.
-func (s *Store) supersedeInSteps(ctx context.Context, c supersession) (removed int, err error) {
-	messages, fence := s.table("outbox_messages"), s.fence(c.relay, c.lanes)
-	run := func(statement string) (n int64, err error) {
-		err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-			done, err := tx.ExecContext(ctx, statement, messages, fence)
-			if err == nil {
-				n, err = done.RowsAffected()
-			}
+func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
+	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		// Not in the statement that locks the messages: it would lock the lanes, too, on which other relays wait.
+		var owned []int
+		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", s.table("outbox_lanes"), s.fence(c.relay, c.lanes)).Scan(ctx, &owned)
+		if err != nil || len(owned) == 0 {
 			return err
-		})
-		return n, err
-	}
-	for few := range slices.Chunk(c.list, maxCases) {
-		var cases strings.Builder
-		newer := make([]*Claimed, len(few))
-		for i, m := range few {
-			newer[i] = m.Claimed
-			after := "NULL"
-			if m.After != nil {
-				after = strconv.FormatInt(*m.After, 10)
+		}
+		found, err := s.holdSuperseded(ctx, tx, c, owned)
+		if err != nil {
+			return err
+		}
+		var kept, older []*Claimed
+		for _, m := range c.list {
+			if !found[m.ID] {
+				continue
 			}
-			fmt.Fprintf(&cases, " WHEN %d THEN %s", m.ID, after)
+			kept, c.kept[m.ID] = append(kept, m.Claimed), ""
+			for _, old := range m.Older {
+				if found[old.ID] {
+					older, c.removed[old.ID] = append(older, old), true
+				}
+			}
 		}
-		if _, err := run("UPDATE ? SET after = CASE id" + cases.String() + " END WHERE " + idIn(newer) + " AND ?"); err != nil {
-			return 0, err
+		messages := s.table("outbox_messages")
+		for few := range slices.Chunk(kept, maxCases) {
+			var cases strings.Builder
+			ids := make([]int64, len(few))
+			for i, m := range few {
+				ids[i] = m.ID
+				if m.After != nil { // it is null where no case says otherwise
+					fmt.Fprintf(&cases, " WHEN %d THEN %d", m.ID, *m.After)
+				}
+			}
+			_, err := tx.ExecContext(ctx, "UPDATE ? SET after = CASE id WHEN 0 THEN 0"+cases.String()+" END WHERE id IN (?)", messages, bun.List(ids))
+			if err != nil {
+				return err
+			}
 		}
-	}
-	n, err := run("DELETE FROM ? WHERE " + idIn(c.older()) + " AND ?")
-	return int(n), err
+		if len(older) == 0 {
+			return nil
+		}
+		ids := make([]int64, len(older))
+		for i, m := range older {
+			ids[i] = m.ID
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", messages, bun.List(ids))
+		return err
+	})
 }
 
 // maxCases bounds a CASE, which is read from its beginning for each row.
 const maxCases = 200
+
+// holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that are what they were.
+func (s *Store) holdSuperseded(ctx context.Context, tx bun.Tx, c *supersession, lanes []int) (map[int64]bool, error) {
+	expected := map[int64]*Claimed{}
+	for _, m := range c.list {
+		expected[m.ID] = m.Claimed
+		for _, old := range m.Older {
+			expected[old.ID] = old
+		}
+	}
+	ids := make([]int64, 0, len(expected))
+	for id := range expected {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids) // the one order of locks
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT id, model, "key", revision FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+
+		s.dialect.lockRows(), s.table("outbox_messages"), bun.List(ids), bun.List(lanes))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	found := make(map[int64]bool, len(ids))
+	for rows.Next() {
+		var m Message
+		if err := rows.Scan(&m.ID, &m.Model, &m.Key, &m.Revision); err != nil {
+			return nil, err
+		}
+		was := expected[m.ID]
+		found[m.ID] = m.Model == was.Model && m.Key == was.Key && m.Revision == was.Revision
+	}
+	return found, rows.Err()
+}
