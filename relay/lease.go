@@ -66,10 +66,16 @@ func (r *Relay) keepLease(work context.Context, now time.Time) {
 	if r.tasks.leasing || r.database.retry.After(now) {
 		return
 	}
+	due := !now.Before(r.lease.beat)
 	switch {
-	case (r.lease.unbalanced || !r.lease.owns() && !now.Before(r.lease.beat)) && r.quiet():
+	case r.absence.leaving:
+	case !r.lease.owns() && due && r.quiet():
+		r.join(work)
+	case r.changing(now) && r.quiet():
 		r.balance(work)
-	case r.lease.owns() && !now.Before(r.lease.beat):
+	case r.lease.owns() && due && r.sick(now):
+		r.withdraw(work)
+	case r.lease.owns() && due:
 		r.renew(work)
 	}
 }
@@ -149,6 +155,10 @@ func (r *Relay) renew(work context.Context) {
 
 // lose gives everything up that is not confirmed: it is another relay's now. What is in flight is told to end.
 func (r *Relay) lose(cause error) {
+	if r.absence.leaving {
+		cause = errBrokerAway
+	}
+	r.absence.ended(r.cfg.LeaseTTL)
 	r.log.Warn("lanes lost", "lanes", len(r.lease.lanes), "error", cause)
 	r.stats.leasesLost.Add(1)
 	r.stats.lanes.Store(0)

@@ -115,9 +115,11 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 		switch err := errs[i]; {
 		case errors.Is(err, transport.ErrUnavailable):
 			away = err
+			r.unsure = time.Now().Add(r.cfg.LeaseTTL)
 			again = append(again, *m)
 		case err == nil:
 			answered = true
+			r.absence.pause = 0
 			m.Data, m.Previous, m.Meta = nil, nil, nil // it is only to be removed
 			r.open.Sent = append(r.open.Sent, m.Claimed)
 			r.stats.published.Add(1)

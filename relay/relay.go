@@ -61,6 +61,8 @@ type Relay struct {
 	flow     flow
 	open     results // what became of published messages, not written down yet
 	wake     <-chan struct{}
+	absence  absence
+	unsure   time.Time // until then something may be on its way to the broker of which nobody knows
 	broker   outage
 	database outage
 	asked    string // what the database did not answer last

@@ -135,7 +135,7 @@ func TestAStopDoesNotWaitForeverForTheBroker(t *testing.T) {
 		st := e.status(t)
 		require.Equal(t, int64(20), st.Unsent)
 		require.Zero(t, st.Retries, "no attempt is spent")
-		require.Zero(t, st.LanesOwned)
+		require.Zero(t, st.Relays)
 	})
 }
 

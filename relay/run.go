@@ -69,7 +69,7 @@ func (r *Relay) advance(work context.Context) {
 	}
 	r.keepLease(work, now)
 	r.writeDown(work, now)
-	if !r.lease.owns() || r.lease.unbalanced {
+	if !r.lease.owns() || r.changing(now) || r.absence.leaving {
 		return // the lanes are about to change hands: nothing new may be in flight
 	}
 	r.supersede(work, now)
@@ -141,7 +141,11 @@ func (r *Relay) leave(ctx context.Context) error {
 	defer r.stats.lanes.Store(0)
 	r.lease.end(nil)
 	err := r.store.Finish(ctx, r.cfg.ID, r.open.lanes, r.open.Outcome)
-	if err := errors.Join(err, r.store.Leave(ctx, r.cfg.ID)); err != nil {
+	leave := r.store.Leave
+	if time.Now().Before(r.unsure) { // what may still arrive must not do so behind what the next owner sends (P4)
+		leave = r.store.SignOff
+	}
+	if err := errors.Join(err, leave(ctx, r.cfg.ID)); err != nil {
 		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err, r.cfg.LeaseTTL)
 	}
 	return nil
