@@ -38,14 +38,24 @@ func (r *Relay) changing(now time.Time) bool {
 	return r.lease.unbalanced && !r.broker.on() && !now.Before(r.unsure)
 }
 
-// withdraw renews the lease only if nobody else is there.
+// withdraw renews the lease only if nobody else is there, or the broker is there again and there was nothing to find that out
+// with.
 func (r *Relay) withdraw(work context.Context) {
 	r.tasks.leasing = true
 	until, tenure := r.lease.until, r.lease.tenure
+	idle := r.flow.waiting()+r.tasks.messages == 0
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithDeadline(work, until)
 		defer cancel()
-		others, err := r.store.Withdraw(ctx, r.cfg.ID)
+		var others, back bool
+		if idle {
+			asked, away := r.probe(ctx)
+			back = asked && away == nil
+		}
+		var err error
+		if !back {
+			others, err = r.store.Withdraw(ctx, r.cfg.ID)
+		}
 		return func() {
 			r.tasks.leasing = false
 			switch {
@@ -55,10 +65,24 @@ func (r *Relay) withdraw(work context.Context) {
 			case others:
 				r.absence.leaving = true
 			default:
+				if back {
+					r.broker.end()
+				}
 				r.renew(work)
 			}
 		}
 	})
+}
+
+// probe asks the publisher whether the broker is there, if it can be asked.
+func (r *Relay) probe(ctx context.Context) (asked bool, away error) {
+	prober, asked := r.publisher.(transport.Prober)
+	if !asked {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.heartbeat()/2)
+	defer cancel()
+	return true, prober.Probe(ctx)
 }
 
 // ended is called when the lanes are lost: if they were left on purpose, it is a while before it takes some again.
@@ -69,47 +93,35 @@ func (a *absence) ended(ttl time.Duration) {
 	}
 }
 
-// mayJoin says whether to take part: if nobody else does, or the broker is there as far as can be known. asked says that the
-// publisher was, and broker is its answer.
-func (r *Relay) mayJoin(ctx context.Context, until time.Time) (join, asked bool, broker, err error) {
-	others, err := r.store.Others(ctx, r.cfg.ID)
-	if err != nil || !others {
-		return err == nil, false, nil, err
-	}
-	if time.Now().Before(until) {
-		return false, false, nil, nil
-	}
-	prober, asked := r.publisher.(transport.Prober)
-	if asked {
-		broker = prober.Probe(ctx)
-	}
-	return broker == nil, asked, broker, nil
-}
-
-// join takes lanes if it may.
+// join takes lanes if the broker is there as far as can be known, or nobody else takes part.
 func (r *Relay) join(work context.Context) {
 	r.tasks.leasing = true
-	until := r.absence.until
+	absent := time.Now().Before(r.absence.until)
 	r.tasks.start(func() func() {
-		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL)
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
-		join, asked, broker, err := r.mayJoin(ctx, until)
+		others, err := r.store.Others(ctx, r.cfg.ID)
+		var asked bool
+		var away error
+		if err == nil && !(others && absent) {
+			asked, away = r.probe(ctx)
+		}
 		return func() {
 			r.tasks.leasing = false
 			switch {
 			case !r.answered("lease", err):
 				return
-			case join:
-				if asked {
-					r.broker.end()
-				}
-				r.absence.joined = time.Now()
-				r.balance(work)
-				return
-			case broker != nil:
-				r.broker.begin(broker)
+			case away != nil:
+				r.broker.begin(away)
+			case asked:
+				r.broker.end()
 			}
-			r.lease.beat = time.Now().Add(r.cfg.heartbeat())
+			if others && (absent || away != nil) {
+				r.lease.beat = time.Now().Add(r.cfg.heartbeat())
+				return
+			}
+			r.absence.joined = time.Now()
+			r.balance(work)
 		}
 	})
 }

@@ -80,28 +80,42 @@ func TestARelayThatCannotReachItsBrokerLeavesItsLanesToOthers(t *testing.T) {
 func TestARelayThatCannotReachItsBrokerTakesNoLanesFromOthers(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
-		cfg := relay.Config{LeaseTTL: 3 * time.Second}
+		cfg := relay.Config{LeaseTTL: 20 * time.Second}
 		well, stop := e.start(t, e.broker, cfg)
 		wait(t, well.Running(), "the healthy relay's lanes")
-		publisher := asked{newFar(e.broker)}
-		sick, _ := e.start(t, publisher, cfg)
+		sick, _ := e.start(t, asked{newFar(e.broker)}, cfg)
 		eventually(t, func() bool { return sick.Stats().BrokerAway }, "it is found out before there is anything to send")
 		e.append(t, saves(20, 2)...)
 		e.requireSent(t)
 		require.Zero(t, sick.Stats().Lanes)
 		require.Equal(t, int64(64), well.Stats().Lanes)
-
 		require.NoError(t, stop())
 		eventually(t, func() bool { return sick.Stats().Lanes == 64 }, "when nobody else is there it waits for the broker itself")
-		again, _ := e.start(t, e.broker, cfg)
+	})
+}
+
+// A relay that was alone leaves its lanes also when nothing is to be sent, and takes part again when its broker is there.
+func TestAnIdleRelayFindsOutWhetherItsBrokerIsThere(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		cfg := relay.Config{LeaseTTL: 2 * time.Second}
+		publisher := asked{newFar(e.broker)}
+		sick, _ := e.start(t, publisher, cfg)
+		wait(t, sick.Running(), "the lanes, which nobody else takes")
+		require.True(t, sick.Stats().BrokerAway)
+		publisher.away.Store(false)
+		eventually(t, func() bool { return !sick.Stats().BrokerAway }, "the end of the outage")
+
+		publisher.away.Store(true)
+		well, _ := e.start(t, e.broker, cfg)
 		e.append(t, saves(20, 2)...)
 		e.requireSent(t)
-		eventually(t, func() bool { return again.Stats().Lanes == 64 }, "it leaves them again")
+		eventually(t, func() bool { return well.Stats().Lanes == 64 && sick.Stats().Lanes == 0 }, "it leaves them")
 		publisher.away.Store(false)
-		if !oneRelay(db) {
-			eventually(t, func() bool { return sick.Stats().Lanes == 32 && again.Stats().Lanes == 32 }, "fair shares")
-		}
 		eventually(t, func() bool { return !sick.Stats().BrokerAway }, "the end of the outage")
+		if !oneRelay(db) {
+			eventually(t, func() bool { return sick.Stats().Lanes == 32 && well.Stats().Lanes == 32 }, "fair shares")
+		}
 	})
 }
 
