@@ -8,9 +8,10 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// absence is that of a relay which cannot reach its broker while others are at work. It leaves its lanes to them, and takes
-// none until it can: what stands in a lane waits for whoever owns that. One relay stays in any case: the last one, so that
-// a broker that is away for all finds somebody when it comes back.
+// absence is that of a relay which cannot reach its broker while others are at work. It leaves its
+// lanes to them, and takes none until it can: what stands in a lane waits for whoever owns that.
+// One relay stays in any case: the last one, so that a broker that is away for all finds somebody
+// when it comes back.
 type absence struct {
 	leaving bool      // signed off: nothing more is published, and the lease runs out
 	until   time.Time // it takes no lane before, unless nobody else does
@@ -18,7 +19,8 @@ type absence struct {
 	joined  time.Time
 }
 
-// maxAbsence is the longest time between two tries to take part with a publisher that cannot be asked.
+// maxAbsence is the longest time between two tries to take part with a publisher that cannot be
+// asked.
 const maxAbsence = 10 * time.Minute
 
 var errBrokerAway = errors.New("this relay cannot reach its broker, and others are at work")
@@ -32,14 +34,15 @@ func (r *Relay) sick(now time.Time) bool {
 	return r.broker.on() && now.Sub(since) >= r.cfg.LeaseTTL
 }
 
-// changing says that lanes are to be given or taken, as soon as nothing is in flight. Not while it is unknown whether what was
-// sent last arrives: a lane is given away at once, and its next owner's messages could be faster.
+// changing says that lanes are to be given or taken, as soon as nothing is in flight. Not while it
+// is unknown whether what was sent last arrives: a lane is given away at once, and its next owner's
+// messages could be faster.
 func (r *Relay) changing(now time.Time) bool {
 	return r.lease.unbalanced && !r.broker.on() && !now.Before(r.unsure)
 }
 
-// withdraw renews the lease only if nobody else is there, or the broker is there again and there was nothing to find that out
-// with.
+// withdraw renews the lease only if nobody else is there, or the broker is there again and there
+// was nothing to find that out with.
 func (r *Relay) withdraw(work context.Context) {
 	r.tasks.leasing = true
 	until, tenure := r.lease.until, r.lease.tenure
@@ -85,7 +88,8 @@ func (r *Relay) probe(ctx context.Context) (asked bool, away error) {
 	return true, prober.Probe(ctx)
 }
 
-// ended is called when the lanes are lost: if they were left on purpose, it is a while before it takes some again.
+// ended is called when the lanes are lost: if they were left on purpose, it is a while before it
+// takes some again.
 func (a *absence) ended(ttl time.Duration) {
 	if a.leaving {
 		a.leaving, a.pause = false, min(max(2*a.pause, ttl), maxAbsence)

@@ -94,7 +94,8 @@ func TestARelayThatCannotReachItsBrokerTakesNoLanesFromOthers(t *testing.T) {
 	})
 }
 
-// A relay that was alone leaves its lanes also when nothing is to be sent, and takes part again when its broker is there.
+// A relay that was alone leaves its lanes also when nothing is to be sent, and takes part again
+// when its broker is there.
 func TestAnIdleRelayFindsOutWhetherItsBrokerIsThere(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
@@ -119,8 +120,8 @@ func TestAnIdleRelayFindsOutWhetherItsBrokerIsThere(t *testing.T) {
 	})
 }
 
-// When no relay reaches the broker, every lane has an owner all the same, most of the time, and somebody finds out when it
-// is back.
+// When no relay reaches the broker, every lane has an owner all the same, most of the time, and
+// somebody finds out when it is back.
 func TestABrokerThatIsAwayForAllFindsARelayWhenItIsBack(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
@@ -140,7 +141,8 @@ func TestABrokerThatIsAwayForAllFindsARelayWhenItIsBack(t *testing.T) {
 	})
 }
 
-// What was sent and not answered may be under way still. Its lane goes to nobody else before that is there or lost.
+// What was sent and not answered may be under way still. Its lane goes to nobody else before that
+// is there or lost.
 func TestLanesAreNotHandedOverWhileSomethingUnknownIsOnItsWay(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)

@@ -33,8 +33,9 @@ func script(fates map[string][]fate) func(m *envelope.Message) fate {
 	}
 }
 
-// A message that replaced another in memory is published, and its confirm is lost with the relay. The one that it replaced
-// must not leave from the next relay, which reads one message of a lane at a time.
+// A message that replaced another in memory is published, and its confirm is lost with the relay.
+// The one that it replaced must not leave from the next relay, which reads one message of a lane at
+// a time.
 func TestWhatWasReplacedInMemoryNeverLeavesAfterwards(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
@@ -61,7 +62,8 @@ func TestWhatWasReplacedInMemoryNeverLeavesAfterwards(t *testing.T) {
 	})
 }
 
-// The broker refuses a message that replaced others, after it had it once: its key waits, and is read again, bit by bit.
+// The broker refuses a message that replaced others, after it had it once: its key waits, and is
+// read again, bit by bit.
 func TestWhatWasReplacedNeverLeavesAfterItsSuccessorWasRefused(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
@@ -77,9 +79,9 @@ func TestWhatWasReplacedNeverLeavesAfterItsSuccessorWasRefused(t *testing.T) {
 	})
 }
 
-// Relays come, go and are killed while the broker loses confirms, refuses messages and goes away. All in all no revision
-// arrives for the first time after a newer one of its key, none leaves that would make that possible, and nothing says that
-// something is missing where nothing is.
+// Relays come, go and are killed while the broker loses confirms, refuses messages and goes away.
+// All in all no revision arrives for the first time after a newer one of its key, none leaves that
+// would make that possible, and nothing says that something is missing where nothing is.
 func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("CQRSYNC_TEST_SEED"); text != "" {
@@ -133,8 +135,8 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 	})
 }
 
-// write commits revisions of some keys, a few in each transaction, of messages that may be replaced and some that may not,
-// and hands them over.
+// write commits revisions of some keys, a few in each transaction, of messages that may be replaced
+// and some that may not, and hands them over.
 func (e *env) write(t *testing.T, source *rand.Rand, to *store.Handover, keys, revisions int) {
 	next := make([]int, keys)
 	for left := keys * revisions; left > 0; {

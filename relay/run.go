@@ -10,7 +10,7 @@ import (
 )
 
 // Run publishes until ctx ends; then it lets the broker confirm what is in flight, writes that down, hands the lanes
-// back, and returns nil. It starts without the broker and waits for it; it waits for a database that goes away, too,
+// back, and returns nil. Lanes from which something was sent that the broker did not answer run out instead. It starts without the broker and waits for it; it waits for a database that goes away, too,
 // but one that cannot be reached at the start, or has no tables (ErrNotMigrated), ends it.
 //
 // A publisher that ignores its context holds Run up until it returns.

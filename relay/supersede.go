@@ -11,15 +11,17 @@ import (
 // supersedePause is how long it takes at least until what could not be removed is tried again.
 const supersedePause = 50 * time.Millisecond
 
-// supersede removes what messages replaced in memory, and lets these go when that is committed (P4). Were it left until they
-// are confirmed, it would be there still when the relay is killed, when the confirm is lost with the lanes, or when the
-// broker refuses what it has had before; and whoever reads it then without its successor, which lies behind it by any
-// distance, would publish it for the first time after that.
+// supersede removes what messages replaced in memory, and lets these go when that is committed
+// (P4). Were it left until they are confirmed, it would be there still when the relay is killed,
+// when the confirm is lost with the lanes, or when the broker refuses what it has had before; and
+// whoever reads it then without its successor, which lies behind it by any distance, would publish
+// it for the first time after that.
 //
-// It is one statement for all that wait, so a key whose messages come faster than the broker answers costs one more for
-// each state that leaves.
+// It is one statement for all that wait, so a key whose messages come faster than the broker
+// answers costs one more for each state that leaves.
 func (r *Relay) supersede(work context.Context, now time.Time) {
-	if len(r.flow.replacing) == 0 || r.tasks.superseding || r.tasks.supersedeAt.After(now) || r.database.retry.After(now) {
+	if len(r.flow.replacing) == 0 || r.tasks.superseding || r.tasks.supersedeAt.After(now) ||
+		r.database.retry.After(now) {
 		return
 	}
 	r.tasks.superseding = true

@@ -30,10 +30,10 @@ var (
 	rejected   = fate{answer: transport.ErrRejected}
 )
 
-// witness is the broker that all relays of a test publish to. It notes what arrives, whatever the relays are told, and what
-// of that breaks a promise: a revision that arrives for the first time after a newer one of its key (P4), one that leaves
-// while an older one stays in the outbox that would be such a one after a crash, and one that says it follows what never
-// came (P8).
+// witness is the broker that all relays of a test publish to. It notes what arrives, whatever the
+// relays are told, and what of that breaks a promise: a revision that arrives for the first time
+// after a newer one of its key (P4), one that leaves while an older one stays in the outbox that
+// would be such a one after a crash, and one that says it follows what never came (P8).
 type witness struct {
 	*env
 
@@ -120,7 +120,8 @@ func (w *witness) arrive(m *envelope.Message, unsent []store.Message) {
 	w.newest[m.Key] = max(newest, m.Revision)
 }
 
-// kill ends a relay as kill -9 does: nothing leaves it any more, nothing is removed, and its lanes go to others.
+// kill ends a relay as kill -9 does: nothing leaves it any more, nothing is removed, and its lanes
+// go to others.
 func (w *witness) kill(t *testing.T, c *connection, rel *relay.Relay, stop func() error) {
 	t.Helper()
 	w.mu.Lock()

@@ -11,7 +11,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Superseding is a message with the older ones of its key that it replaces, oldest first. Its After is that of the oldest.
+// Superseding is a message with the older ones of its key that it replaces, oldest first. Its After
+// is that of the oldest.
 type Superseding struct {
 	*Claimed
 	Older []*Claimed
@@ -21,21 +22,27 @@ type Superseding struct {
 type Superseded int
 
 const (
-	// Standing: some of the older ones are still there, because others hold them locked. To call Supersede again is right.
+	// Standing: some of the older ones are still there, because others hold them locked. To call
+	// Supersede again is right.
 	Standing Superseded = iota
 	// Gone: none of the older ones is there any more, and the newer one has its After.
 	Gone
-	// Missing: the newer one is not there for this relay: somebody removed it or holds it locked, or the lanes are another's.
-	// Its older ones were left alone: nothing would be left of what they say.
+	// Missing: the newer one is not there for this relay: somebody removed it or holds it locked,
+	// or the lanes are another's. Its older ones were left alone: nothing would be left of what
+	// they say.
 	Missing
 )
 
-// Supersede removes the older messages from the outbox, and gives the newer ones their After there. Only when that is
-// committed may a newer one leave: an older one that is still there may be read again, by whoever owns its lane then, and
-// would leave for the first time behind the newer one (P4).
+// Supersede removes the older messages from the outbox, and gives the newer ones their After there.
+// Only when that is committed may a newer one leave: an older one that is still there may be read
+// again, by whoever owns its lane then, and would leave for the first time behind the newer one
+// (P4).
 //
-// It waits for no lock: what others hold keeps only its own key back. It does no harm to do it again.
-func (s *Store) Supersede(ctx context.Context, relay string, lanes []Lane, list []Superseding) ([]Superseded, error) {
+// It waits for no lock: what others hold keeps only its own key back. It does no harm to do it
+// again.
+func (s *Store) Supersede(
+	ctx context.Context, relay string, lanes []Lane, list []Superseding,
+) ([]Superseded, error) {
 	fates := make([]Superseded, 0, len(list))
 	if len(lanes) == 0 {
 		return slices.Repeat([]Superseded{Missing}, len(list)), nil
@@ -112,8 +119,8 @@ func (s *Store) findStanding(ctx context.Context, c *supersession) error {
 	return err
 }
 
-// supersede is one statement, so that a process that is stopped leaves no transaction open. What it gives another after
-// is somewhere else then.
+// supersede is one statement, so that a process that is stopped leaves no transaction open. What it
+// gives another after is somewhere else then.
 func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) error {
 	var lanes, ids, revisions, newer, afters, models, keys Array
 	add := func(m *Claimed, by int64, after *int64) {
@@ -155,8 +162,8 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 				SELECT place FROM found WHERE id <> newer AND newer IN (SELECT id FROM found WHERE id = newer)))
 			RETURNING id)
 		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
-		lanes.Literal(), ids.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(), models.Literal(), keys.Literal(),
-		messages, s.fence(c.relay, c.lanes), messages, messages).Scan(&kept, &removed)
+		lanes.Literal(), ids.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
+		models.Literal(), keys.Literal(), messages, s.fence(c.relay, c.lanes), messages, messages).Scan(&kept, &removed)
 	if err != nil || kept == nil {
 		return err
 	}
@@ -181,7 +188,8 @@ func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
 
 func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		// Not in the statement that locks the messages: it would lock the lanes, too, on which other relays wait.
+		// Not in the statement that locks the messages: it would lock the lanes, too, on which
+		// other relays wait.
 		var owned []int
 		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", s.table("outbox_lanes"), s.fence(c.relay, c.lanes)).Scan(ctx, &owned)
 		if err != nil || len(owned) == 0 {
@@ -213,7 +221,8 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 					fmt.Fprintf(&cases, " WHEN %d THEN %d", m.ID, *m.After)
 				}
 			}
-			_, err := tx.ExecContext(ctx, "UPDATE ? SET after = CASE id WHEN 0 THEN 0"+cases.String()+" END WHERE id IN (?)", messages, bun.List(ids))
+			_, err := tx.ExecContext(ctx,
+				"UPDATE ? SET after = CASE id WHEN 0 THEN 0"+cases.String()+" END WHERE id IN (?)", messages, bun.List(ids))
 			if err != nil {
 				return err
 			}
@@ -233,8 +242,11 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 // maxCases bounds a CASE, which is read from its beginning for each row.
 const maxCases = 200
 
-// holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that are what they were.
-func (s *Store) holdSuperseded(ctx context.Context, tx bun.Tx, c *supersession, lanes []int) (map[int64]bool, error) {
+// holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that
+// are what they were.
+func (s *Store) holdSuperseded(
+	ctx context.Context, tx bun.Tx, c *supersession, lanes []int,
+) (map[int64]bool, error) {
 	expected := map[int64]*Claimed{}
 	for _, m := range c.list {
 		expected[m.ID] = m.Claimed
@@ -247,8 +259,9 @@ func (s *Store) holdSuperseded(ctx context.Context, tx bun.Tx, c *supersession, 
 		ids = append(ids, id)
 	}
 	slices.Sort(ids) // the one order of locks
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT id, model, "key", revision FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+
-		s.dialect.lockRows(), s.table("outbox_messages"), bun.List(ids), bun.List(lanes))
+	rows, err := tx.QueryContext(ctx,
+		s.sql(`SELECT id, model, "key", revision FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.lockRows(),
+		s.table("outbox_messages"), bun.List(ids), bun.List(lanes))
 	if err != nil {
 		return nil, err
 	}

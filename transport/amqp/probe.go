@@ -9,7 +9,8 @@ import (
 
 var _ transport.Prober = (*Publisher)(nil)
 
-// Probe implements transport.Prober: it logs in, unless a connection is open, and keeps that for what is published next.
+// Probe implements transport.Prober: it logs in, unless a connection is open, and keeps that for
+// what is published next.
 func (p *Publisher) Probe(ctx context.Context) error {
 	if err := p.enter(ctx); err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)

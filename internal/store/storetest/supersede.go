@@ -12,7 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// supersedes: what was replaced in memory is gone before what replaced it leaves, which then says so.
+// supersedes: what was replaced in memory is gone before what replaced it leaves, which then says
+// so.
 func supersedes(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	for key := range 300 { // more than one CASE holds
@@ -101,7 +102,8 @@ func supersedesWhatIsHeld(t *testing.T, s *relaySuite) {
 	require.ElementsMatch(t, []string{"1/2", "2/2", "3/2"}, names(s.claim(t)))
 }
 
-// supersedesOnlyWhatWasRead: after a restore other messages may have these identities, or none the successor's.
+// supersedesOnlyWhatWasRead: after a restore other messages may have these identities, or none the
+// successor's.
 func supersedesOnlyWhatWasRead(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, chain("1", 0, 1)...)
