@@ -107,7 +107,7 @@ func (r *Relay) join(work context.Context) {
 		others, err := r.store.Others(ctx, r.cfg.ID)
 		var asked bool
 		var away error
-		if err == nil && !(others && absent) {
+		if err == nil && (!others || !absent) {
 			asked, away = r.probe(ctx)
 		}
 		return func() {
