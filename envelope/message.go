@@ -77,7 +77,8 @@ type Message struct {
 	// and the metadata has none: such a message can be shown and forwarded but belongs to no key, so a replica must
 	// refuse to apply it.
 	Key string
-	// After is the revision of the key that was sent before this one; nil when unknown, or when this is the first.
+	// After is the revision of the key that was sent before this one, NothingBefore for the first; nil when unknown, as from
+	// django-cqrs.
 	After *int64
 	// Queue is the one queue the message is for; empty for all.
 	Queue string
@@ -86,6 +87,10 @@ type Message struct {
 	// Headers is every other metadata key: traceparent and the like. Names that Metadata writes itself are ignored.
 	Headers map[string]string
 }
+
+// NothingBefore is the After of a message before which no other of its key was sent. Its revision may be any, because those
+// before it may have been replaced by it; so without a word of its own it would look as if they were missing.
+const NothingBefore int64 = -1
 
 // The metadata keys that carry fields of Message.
 const (

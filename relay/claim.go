@@ -170,7 +170,7 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 		got, err := r.read(ctx, p, except, lanes)
 		return func() {
 			r.tasks.claiming = false
-			r.reader.late = len(r.flow.ready)+len(r.flow.followers)+r.tasks.messages == 0
+			r.reader.late = r.flow.waiting()+r.tasks.messages == 0
 			if current := tenure == r.lease.tenure; r.answered("claim", err) && current {
 				r.reader.note(p, got, r.flow.add(got.claimed, r.reader.lane))
 			}
@@ -185,7 +185,7 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 // Messages that stand behind others of their keys will do as long as they keep the broker busy: a claim would bring more
 // for which there is no room, and the next ones would have to look past all of those for one that there is room for.
 func (r *Relay) hasRoom() bool {
-	soon := len(r.flow.ready) + len(r.flow.followers)
+	soon := r.flow.waiting()
 	enough := soon+r.tasks.messages >= r.cfg.BatchSize && soon+r.flow.behind > backlogBatches/2*r.cfg.BatchSize
 	return !enough && len(r.flow.known) < 4*backlogBatches*r.cfg.BatchSize+len(r.lease.lanes)
 }

@@ -82,8 +82,8 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 		past   int // how many of the key's messages the claim begins behind, where the database tells who writes
 		left   []int64
 	}{
-		"nothing else is there": {func(t *testing.T, c *compacting) { c.append(t, c.db, "a", 9) }, 8, []int64{8}},
-		"one is kept":           {func(t *testing.T, c *compacting) { c.append(t, c.db, "a", 9, 3) }, 3, []int64{3, 8}},
+		"nothing else is there":       {func(t *testing.T, c *compacting) { c.append(t, c.db, "a", 9) }, 8, []int64{8}},
+		"one names the one before it": {func(t *testing.T, c *compacting) { c.append(t, c.db, "a", 9, 3) }, 0, []int64{0, 1, 2, 3, 4, 5, 6, 7, 8}},
 		"another writes": {func(t *testing.T, c *compacting) {
 			if c.told { // no other database is asked, and SQLite has one writer
 				tx, err := c.db.BeginTx(t.Context(), nil)

@@ -34,7 +34,7 @@ func TestOfWhatPiledUpOnlyTheNewestStateOfEachKeyLeaves(t *testing.T) {
 		e.broker.requireGaps(t)
 		stats := rel.Stats()
 		require.Equal(t, int64(keys*revisions), stats.Published+stats.Compacted)
-		require.Less(t, stats.Published, int64(4*keys), "most of it never leaves")
+		require.Less(t, stats.Published, int64(keys*revisions/4), "most of it never leaves")
 	})
 }
 
@@ -44,13 +44,17 @@ func (b *broker) requireGaps(t *testing.T) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	last := map[string]*int64{}
+	last := map[string]int64{}
 	for _, m := range b.got {
-		require.Equal(t, last[m.Key], m.After, "key %s revision %d", m.Key, m.Revision)
-		last[m.Key] = &m.Revision
+		before, known := last[m.Key]
+		if !known {
+			before = envelope.NothingBefore
+		}
+		require.Equal(t, before, *m.After, "key %s revision %d", m.Key, m.Revision)
+		last[m.Key] = m.Revision
 	}
 	for key, revision := range last {
-		require.Equal(t, int64(39), *revision, key)
+		require.Equal(t, int64(39), revision, key)
 	}
 }
 

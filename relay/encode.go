@@ -38,7 +38,7 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 		CorrelationID: m.CorrelationID,
 		Expires:       m.Expires,
 		Key:           m.Key,
-		After:         m.After,
+		After:         afterOf(m),
 		Queue:         m.Queue,
 		Force:         m.Headers[forceHeader] == "true",
 		Headers:       m.Headers,
@@ -58,4 +58,13 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 		topic = transport.DirectTopic(m.Queue, m.Model)
 	}
 	return transport.Outgoing{Topic: topic, Message: out}, nil
+}
+
+// afterOf says of a message with a revision of its own that it is the first where it is: a row without an after is that. A
+// SYNC repeats a revision, and says nothing of what was sent before.
+func afterOf(m *store.Claimed) *int64 {
+	if m.After == nil && envelope.Signal(m.Signal) != envelope.Sync {
+		return new(envelope.NothingBefore)
+	}
+	return m.After
 }

@@ -69,7 +69,6 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 func (r *results) prepend(done results) {
 	r.lanes = done.lanes
 	r.Sent = append(done.Sent, r.Sent...)
-	r.Replaced = append(done.Replaced, r.Replaced...)
 	r.Failed = append(done.Failed, r.Failed...)
 	r.Dead = append(done.Dead, r.Dead...)
 }

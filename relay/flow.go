@@ -6,19 +6,22 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// outgoing is a claimed message on its way, with the older ones of its key that it replaces.
+// outgoing is a claimed message on its way, with the older ones of its key that it replaces and that are still in the outbox.
 type outgoing struct {
 	*store.Claimed
 	replaced []*store.Claimed
+	follows  bool // its key's last one was confirmed a moment ago
 }
 
 // flow is what was claimed and is not written down yet.
 //
 // A key has one message on its way to the broker. The next one follows when that is confirmed, and not at all if it
 // failed: so nothing overtakes (P4), with any publisher. What came between and may be replaced is replaced meanwhile, so
-// that a busy key does not move at one revision per answer of the broker, but at one state.
+// that a busy key does not move at one revision per answer of the broker, but at one state. It leaves once what it replaces
+// is gone from the outbox, see supersede.
 type flow struct {
 	batch     int
+	replacing []outgoing // next of their keys, but what they replace is still in the outbox
 	ready     []outgoing // first of their keys, in the order of the claims
 	followers []outgoing // their key's last one was just confirmed
 	keys      map[store.Key]*queue
@@ -27,8 +30,14 @@ type flow struct {
 	behind    int           // how many messages stand behind another of their key
 
 	// What ends while a claim is running may have been read by it before, so it ends when that claim has come in.
-	leaving []store.Outcome
+	leaving []leaving
 	roomy   []store.Key // keys that have room again
+}
+
+// leaving is what ends together: single messages, and keys whose message failed.
+type leaving struct {
+	messages []*store.Claimed
+	failed   []store.Failure
 }
 
 // queue is a key with a message on its way, and those behind it. When the message has failed they stay behind it until that
@@ -97,7 +106,7 @@ func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (a
 		f.line(key, q, m)
 	}
 	for _, q := range fresh {
-		f.ready = append(f.ready, f.next(q))
+		f.start(f.next(q))
 	}
 	return added
 }
@@ -132,6 +141,34 @@ func follow(queue []outgoing, m outgoing) []outgoing {
 	return queue
 }
 
+// start puts a message that is the next of its key on its way.
+func (f *flow) start(m outgoing) {
+	switch {
+	case len(m.replaced) > 0:
+		f.replacing = append(f.replacing, m)
+	case m.follows:
+		f.followers = append(f.followers, m)
+	default:
+		f.ready = append(f.ready, m)
+	}
+}
+
+// superseded lets a message go when what it replaced is gone.
+func (f *flow) superseded(m outgoing) {
+	f.leaving = append(f.leaving, leaving{messages: m.replaced})
+	m.replaced = nil
+	f.start(m)
+}
+
+// again has the messages of a key read once more.
+func (f *flow) again(m *outgoing) {
+	f.failed(m)
+	f.leaving = append(f.leaving, leaving{failed: []store.Failure{{Claimed: m.Claimed}}})
+}
+
+// waiting is how many messages are the next of their keys.
+func (f *flow) waiting() int { return len(f.replacing) + len(f.ready) + len(f.followers) }
+
 func (f *flow) next(q *queue) outgoing {
 	m := q.behind[0]
 	q.behind = q.behind[1:]
@@ -158,7 +195,8 @@ func (f *flow) confirmed(m *outgoing) {
 	case len(q.behind) > 0:
 		next := f.next(q)
 		next.Attempts = 0 // those were the attempts of the one before
-		f.followers = append(f.followers, next)
+		next.follows = true
+		f.start(next)
 	case q.more != nil:
 		q.idle = true
 	default:
@@ -170,17 +208,17 @@ func (f *flow) confirmed(m *outgoing) {
 func (f *flow) failed(m *outgoing) { f.keys[keyOf(m.Claimed)].failed = *m }
 
 // written is called when an outcome is.
-func (f *flow) written(done store.Outcome) { f.leaving = append(f.leaving, done) }
+func (f *flow) written(done store.Outcome) {
+	f.leaving = append(f.leaving, leaving{messages: done.Sent, failed: slices.Concat(done.Failed, done.Dead)})
+}
 
 // letGo ends what has ended. No claim may be running.
 func (f *flow) letGo(laneOf func(lane int) *position) {
 	for _, done := range f.leaving {
-		for _, list := range [][]*store.Claimed{done.Sent, done.Replaced} {
-			for _, m := range list {
-				delete(f.known, m.ID)
-			}
+		for _, m := range done.messages {
+			delete(f.known, m.ID)
 		}
-		for _, m := range slices.Concat(done.Failed, done.Dead) {
+		for _, m := range done.failed {
 			f.drop(m.Claimed, laneOf)
 		}
 	}

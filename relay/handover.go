@@ -49,7 +49,7 @@ func (f *flow) join(m *store.Claimed, before time.Time) bool {
 		q = &queue{}
 		f.keys[key] = q
 		f.line(key, q, m)
-		f.ready = append(f.ready, f.next(q))
+		f.start(f.next(q))
 		return true
 	}
 	if q.more != nil || !f.room(q) {

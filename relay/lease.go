@@ -66,10 +66,16 @@ func (r *Relay) keepLease(work context.Context, now time.Time) {
 	if r.tasks.leasing || r.database.retry.After(now) {
 		return
 	}
+	due := !now.Before(r.lease.beat)
 	switch {
-	case (r.lease.unbalanced || !r.lease.owns() && !now.Before(r.lease.beat)) && r.quiet():
+	case r.absence.leaving:
+	case !r.lease.owns() && due && r.quiet():
+		r.join(work)
+	case r.changing(now) && r.quiet():
 		r.balance(work)
-	case r.lease.owns() && !now.Before(r.lease.beat):
+	case r.lease.owns() && due && r.sick(now):
+		r.withdraw(work)
+	case r.lease.owns() && due:
 		r.renew(work)
 	}
 }
@@ -156,6 +162,10 @@ func (r *Relay) renew(work context.Context) {
 // Also what the broker confirmed is forgotten, and so may be sent again: while nobody kept the lease, the database may have
 // gone back, to where what is remembered never happened (P5).
 func (r *Relay) lose(cause error) {
+	if r.absence.leaving {
+		cause = errBrokerAway
+	}
+	r.absence.ended(r.cfg.LeaseTTL)
 	r.log.Warn("lanes lost", "lanes", len(r.lease.lanes), "error", cause)
 	r.stats.leasesLost.Add(1)
 	r.stats.lanes.Store(0)

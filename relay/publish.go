@@ -117,17 +117,17 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 		switch err := errs[i]; {
 		case errors.Is(err, transport.ErrUnavailable):
 			away = err
+			r.unsure = time.Now().Add(r.cfg.LeaseTTL)
 			again = append(again, *m)
 		case err == nil:
 			answered = true
+			r.absence.pause = 0
 			r.stats.published.Add(1)
 			if !current {
 				continue
 			}
 			m.Data, m.Previous, m.Meta = nil, nil, nil // it is only to be removed
 			r.open.Sent = append(r.open.Sent, m.Claimed)
-			r.open.Replaced = append(r.open.Replaced, m.replaced...)
-			r.stats.compacted.Add(int64(len(m.replaced)))
 			r.flow.confirmed(m)
 		case current:
 			answered = true

@@ -2,7 +2,8 @@
 //
 // Promises:
 //   - P4: the messages of one key leave in revision order, with any number of relays. A lane has one owner at a time,
-//     and a key has one message in flight.
+//     a key has one message in flight, and a message leaves once those that it replaces are gone from the outbox: so the
+//     first publication of a revision is never after that of a newer one.
 //   - P5: a row leaves the outbox only after the broker confirmed it, or when a newer message of its key replaces it.
 //     Kill -9 anywhere sends again, and loses nothing.
 //   - P9: a message that cannot be published stops its own key only, and that until it is replaced or given up.
@@ -17,8 +18,8 @@
 // What a box in the same process has just committed it may be handed instead of reading it (Config.Handover).
 //
 // Where to read: run.go is the loop, flow.go what is in memory, handover.go what came there unread, position.go how far
-// lanes were read, lease.go the ownership, claim.go, publish.go and finish.go the three things that are done at the same
-// time.
+// lanes were read, lease.go the ownership and absence.go when it is left to others, claim.go, supersede.go, publish.go and
+// finish.go the things that are done at the same time.
 //
 // Neighbours: internal/store (the tables), envelope (the wire), transport (the broker). Package outbox writes what
 // this one reads; neither imports the other.
@@ -61,6 +62,8 @@ type Relay struct {
 	flow     flow
 	open     results // what became of published messages, not written down yet
 	wake     <-chan struct{}
+	absence  absence
+	unsure   time.Time // until then something may be on its way to the broker of which nobody knows
 	broker   outage
 	database outage
 	asked    string // what the database did not answer last

@@ -77,6 +77,12 @@ func TestRunPublishesTheWholeMessage(t *testing.T) {
 		e.append(t, bare)
 		e.requireSent(t)
 		require.Equal(t, "order", e.broker.got[1].topic)
+		require.Equal(t, envelope.NothingBefore, *e.broker.got[1].After, "it says that it is the first")
+
+		bare.Signal = "SYNC"
+		e.append(t, bare)
+		e.requireSent(t)
+		require.Nil(t, e.broker.got[2].After, "a SYNC does not know what was sent")
 	})
 }
 
@@ -129,7 +135,7 @@ func TestAStopDoesNotWaitForeverForTheBroker(t *testing.T) {
 		st := e.status(t)
 		require.Equal(t, int64(20), st.Unsent)
 		require.Zero(t, st.Retries, "no attempt is spent")
-		require.Zero(t, st.LanesOwned)
+		require.Zero(t, st.Relays)
 	})
 }
 

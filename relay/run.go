@@ -10,7 +10,7 @@ import (
 )
 
 // Run publishes until ctx ends; then it lets the broker confirm what is in flight, writes that down, hands the lanes
-// back, and returns nil. It starts without the broker and waits for it; it waits for a database that goes away, too,
+// back, and returns nil. Lanes from which something was sent that the broker did not answer run out instead. It starts without the broker and waits for it; it waits for a database that goes away, too,
 // but one that cannot be reached at the start, or has no tables (ErrNotMigrated), ends it.
 //
 // A publisher that ignores its context holds Run up until it returns.
@@ -45,6 +45,9 @@ type tasks struct {
 	claiming bool
 	finished bool
 	finishAt time.Time // when to write down the next few
+
+	superseding bool
+	supersedeAt time.Time // when to try again to remove what others replace
 	// How many batches are in flight: of messages just claimed, and of those that follow one of their key.
 	first, following int
 	messages         int // in all of them
@@ -66,9 +69,10 @@ func (r *Relay) advance(work context.Context) {
 	}
 	r.keepLease(work, now)
 	r.writeDown(work, now)
-	if !r.lease.owns() || r.lease.unbalanced {
+	if !r.lease.owns() || r.changing(now) || r.absence.leaving {
 		return // the lanes are about to change hands: nothing new may be in flight
 	}
+	r.supersede(work, now)
 	r.publishReady(now)
 	r.claim(work, now)
 }
@@ -116,7 +120,9 @@ func (r *Relay) wait(ctx context.Context) {
 func (r *Relay) due() time.Time {
 	now := time.Now()
 	next := now.Add(r.cfg.heartbeat())
-	for _, at := range []time.Time{r.tasks.finishAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry} {
+	for _, at := range []time.Time{
+		r.tasks.finishAt, r.tasks.supersedeAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry,
+	} {
 		if at.After(now) && at.Before(next) {
 			next = at
 		}
@@ -135,7 +141,11 @@ func (r *Relay) leave(ctx context.Context) error {
 	defer r.stats.lanes.Store(0)
 	r.lease.end(nil)
 	err := r.store.Finish(ctx, r.cfg.ID, r.open.lanes, r.open.Outcome)
-	if err := errors.Join(err, r.store.Leave(ctx, r.cfg.ID)); err != nil {
+	leave := r.store.Leave
+	if time.Now().Before(r.unsure) { // what may still arrive must not do so behind what the next owner sends (P4)
+		leave = r.store.SignOff
+	}
+	if err := errors.Join(err, leave(ctx, r.cfg.ID)); err != nil {
 		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err, r.cfg.LeaseTTL)
 	}
 	return nil

@@ -51,6 +51,7 @@ func GateCases() []GateCase {
 		{"SAVE, next revision, no time", live, message(save, 6, unknown), "applied", row(6, noon)},
 		{"SAVE, a revision is missing", live, message(save, 7, after), "gap", row(7, after)},
 		{"SAVE, what was sent before is here", live, following(message(save, 9, after), 5), "applied", row(9, after)},
+		{"SAVE, the first that was sent", live, following(message(save, 9, after), envelope.NothingBefore), "applied", row(9, after)},
 		{"SAVE, what was sent before is missing", live, following(message(save, 9, after), 8), "gap", row(9, after)},
 		{"SAVE, same revision, later", live, message(save, 5, after), "applied", row(5, after)},
 		{"SAVE, same revision, same time", live, message(save, 5, noon), "duplicate", live},

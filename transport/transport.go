@@ -47,6 +47,21 @@ type BatchPublisher interface {
 	PublishBatch(ctx context.Context, batch []Outgoing) []error
 }
 
+// Prober is a publisher that finds out whether the broker would take messages, without sending one.
+type Prober interface {
+	// Probe returns nil when the broker can be reached and lets the publisher in, and else why not. It returns when ctx ends
+	// at the latest.
+	Probe(ctx context.Context) error
+}
+
+// Probe asks a publisher, and returns nil where it cannot tell.
+func Probe(ctx context.Context, p message.Publisher) error {
+	if prober, ok := p.(Prober); ok {
+		return prober.Probe(ctx)
+	}
+	return nil
+}
+
 // WindowSubscriber delivers up to window messages without waiting for the acks of earlier ones, so that a consumer
 // can gather them into one transaction. Acks and nacks stay per message.
 type WindowSubscriber interface {

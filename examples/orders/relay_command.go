@@ -58,3 +58,6 @@ func (a *announcing) PublishBatch(ctx context.Context, batch []transport.Outgoin
 	a.announce()
 	return a.BatchPublisher.PublishBatch(ctx, batch)
 }
+
+// Probe lets a relay that cannot reach the broker leave its lanes to others.
+func (a *announcing) Probe(ctx context.Context) error { return transport.Probe(ctx, a.BatchPublisher) }

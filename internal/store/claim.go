@@ -170,7 +170,8 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 	table := string(s.table("outbox_retries"))
 	some := "(SELECT EXISTS (SELECT 1 FROM " + table + "))"
 	ofKey := " FROM " + table + s.sql(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
-	ready := "r.next_attempt_at <= " + s.dialect.now()
+	// One time for all: were a key's wait over for the later rows only, they would leave before the others (P4).
+	ready := "r.next_attempt_at <= " + s.dialect.steady()
 	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + s.sql(replaceable) + ")" + ofKey + ", TRUE))"
 	if len(except.Keys) > 0 {
 		due = s.sql(`(m.model, m."key") NOT IN (?0) AND `) + due

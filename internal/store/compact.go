@@ -31,7 +31,8 @@ type compaction struct {
 
 // Compact drops unsent messages that a newer one of their key replaces, among the oldest perLane messages of each lane
 // behind its start. The newest takes over the after of the oldest that it replaces, so that replicas see no gap where none
-// is. Lanes that relay does not own any more under their epoch stay as they are.
+// is; and a key stays as it is that has a message among them which may not be dropped, because that one names the one before
+// it. Lanes that relay does not own any more under their epoch stay as they are.
 //
 // What it returns holds also beside an error. What takes longer than limit is given up, and so is what the database gives
 // up because of another transaction, such as a deadlock of two connections of MariaDB: that is no error.
@@ -96,14 +97,14 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 	var left []byte
 	err = tx.QueryRowContext(ctx, `
 		WITH seen AS MATERIALIZED (
-			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, `+s.sql(replaceable)+` AS replaceable
+			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+s.sql(replaceable)+` AS replaceable
 			FROM `+p.starts(c.starts)+` CROSS JOIN LATERAL (
 				SELECT ctid, * FROM ? AS m WHERE m.lane = l.lane AND m.id > l.after ORDER BY m.id LIMIT ?) AS m
 			WHERE l.?),
 		keys AS MATERIALIZED (
-			SELECT min(lane) AS lane, model, key, count(*) > 1 AS several, max(id) AS newest,
-				CASE WHEN count(after) = count(*) THEN min(after) END AS after
-			FROM seen WHERE replaceable GROUP BY model, key),
+			SELECT min(lane) AS lane, model, key, count(*) > 1 AND bool_and(replaceable) AS several, min(id) AS oldest,
+				max(id) AS newest, CASE WHEN count(after) = count(*) THEN min(after) END AS after
+			FROM seen WHERE signal <> 'SYNC' GROUP BY model, key),
 		places AS MATERIALIZED (
 			SELECT seen.place, seen.id = keys.newest AS newest, keys.after FROM seen JOIN keys USING (model, key)
 			WHERE seen.replaceable AND keys.several),
@@ -113,7 +114,8 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 			UPDATE ? AS m SET after = places.after FROM places WHERE places.newest AND m.ctid = places.place),
 		remaining AS (
 			SELECT lane, min(id) - 1 AS before
-			FROM (SELECT lane, newest AS id FROM keys UNION ALL SELECT lane, id FROM seen WHERE NOT replaceable) AS m GROUP BY lane)
+			FROM (SELECT lane, CASE WHEN several THEN newest ELSE oldest END AS id FROM keys
+				UNION ALL SELECT lane, id FROM seen WHERE signal = 'SYNC') AS m GROUP BY lane)
 		SELECT (SELECT count(*) FROM seen WHERE replaceable), (SELECT count(*) FROM dropped),
 			(SELECT json_object_agg(lane, before) FROM remaining
 				WHERE (SELECT count(*) FROM places WHERE NOT newest) = (SELECT count(*) FROM dropped))`,
@@ -169,16 +171,17 @@ func (s *Store) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 			continue
 		}
 		r.Seen += n
-		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ? AND "+s.sql(replaceable), start.Lane, start.After, *last)
+		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ?", start.Lane, start.After, *last)
 		keys := bun.SafeQuery(s.sql(`(
 			SELECT m.model, m."key", max(m.id) AS newest, CASE WHEN count(m.after) = count(*) THEN min(m.after) END AS after
-			FROM ? AS m WHERE ? AND ? GROUP BY m.model, m."key" HAVING count(*) > 1) AS k`),
+			FROM ? AS m WHERE ? AND m."signal" <> 'SYNC' AND ? GROUP BY m.model, m."key"
+			HAVING count(*) > 1 AND min(CASE WHEN `+replaceable+` THEN 1 ELSE 0 END) = 1) AS k`),
 			messages, part, s.fence(c.relay, c.lanes))
 		if _, err := tx.ExecContext(ctx, update, messages, keys); err != nil {
 			return r, err
 		}
 		result, err := tx.ExecContext(ctx, drop, messages, keys, messages,
-			bun.SafeQuery("? AND (n.after IS NULL OR m.revision > n.after)", part))
+			bun.SafeQuery("? AND "+s.sql(replaceable)+" AND (n.after IS NULL OR m.revision > n.after)", part))
 		if err != nil {
 			return r, err
 		}

@@ -16,6 +16,7 @@ type mysql struct{}
 func (mysql) name() string                { return "mysql" }
 func (mysql) quote() string               { return "`" }
 func (mysql) now() string                 { return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))" }
+func (d mysql) steady() string            { return d.now() } // UTC_TIMESTAMP is, unlike SYSDATE
 func (mysql) micros(col string) string    { return col }
 func (mysql) time(t time.Time) any        { return t.UnixMicro() }
 func (mysql) greatest(a, b string) string { return "GREATEST(" + a + ", " + b + ")" }

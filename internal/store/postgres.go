@@ -16,6 +16,7 @@ type postgres struct{}
 func (postgres) name() string                 { return "postgres" }
 func (postgres) quote() string                { return `"` }
 func (postgres) now() string                  { return "clock_timestamp()" }
+func (postgres) steady() string               { return "statement_timestamp()" }
 func (postgres) greatest(a, b string) string  { return "GREATEST(" + a + ", " + b + ")" }
 func (postgres) lockRows() string             { return "FOR UPDATE SKIP LOCKED" }
 func (postgres) proposed(col string) string   { return "excluded." + col }

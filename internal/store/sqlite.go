@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ func (sqlite) recordsInFunction() bool      { return false }
 func (sqlite) ledgerMode() ledgerMode       { return ownLedger }
 
 func (sqlite) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
+
+// steady is this host's clock, as now is; SQLite would ask that again for later rows.
+func (sqlite) steady() string { return strconv.FormatInt(time.Now().UnixMicro(), 10) }
 
 // plainColumns: SQLite stores any value in any column, and a read costs no round trip.
 func (sqlite) plainColumns() string { return "" }

@@ -127,6 +127,8 @@ type sqlDialect interface {
 	quote() string
 	// now is an expression for the database's clock, as a value of a time column.
 	now() string
+	// steady is now, and the same throughout a statement.
+	steady() string
 	// micros reads the time column col as microseconds; null stays null.
 	micros(col string) string
 	// time is the value of a time column.
@@ -199,6 +201,8 @@ type sqlDialect interface {
 	oneRelay() bool
 	// compact drops replaced messages of the lanes, as Compact does, looking at up to n messages of each.
 	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
+	// supersede does one part of Supersede, and notes what it did.
+	supersede(ctx context.Context, s *Store, c *supersession) error
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
 	// runDeferred is the statement of RunDeferred, or empty.

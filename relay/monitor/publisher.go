@@ -48,6 +48,13 @@ func (p watchedPublisher) PublishBatch(ctx context.Context, batch []transport.Ou
 	return errs
 }
 
+// Probe implements transport.Prober. It counts nothing.
+func (p watchedPublisher) Probe(ctx context.Context) error {
+	err := transport.Probe(ctx, p.BatchPublisher)
+	p.monitor.published.reach(false, err)
+	return err
+}
+
 func (p *publications) note(errs []error) {
 	var confirmed, returned, nacked, refused, unknown int64
 	var away error
@@ -74,12 +81,17 @@ func (p *publications) note(errs []error) {
 	if confirmed > 0 {
 		p.lastConfirm.Store(time.Now().UnixNano())
 	}
-	switch {
+	p.reach(confirmed > 0, away)
+}
+
+// reach notes whether the broker is away, and since when: from now on, if it was there a moment ago.
+func (p *publications) reach(there bool, away error) {
+	switch before := p.outage.Load(); {
 	case away == nil:
 		p.outage.Store(nil)
-	case confirmed > 0 || p.outage.Load() == nil:
+	case there || before == nil:
 		p.outage.Store(&outage{time.Now(), away})
 	default:
-		p.outage.Store(&outage{p.outage.Load().since, away})
+		p.outage.Store(&outage{before.since, away})
 	}
 }

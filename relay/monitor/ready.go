@@ -19,13 +19,17 @@ func (m *Monitor) Ready(ctx context.Context) error {
 		return fmt.Errorf("%d of %d lanes have no live owner, and their oldest message has waited for %s",
 			p.Lanes-p.Owned, p.Lanes, p.OrphanAge.Round(time.Second))
 	}
+	out := m.published.outage.Load()
+	if p.Own == 0 && out != nil {
+		return fmt.Errorf("it owns no lane: the broker has been away for %s: %w", time.Since(out.since).Round(time.Second), out.err)
+	}
 	silence := m.silence()
 	if p.OldestAge <= m.config.StuckAfter || silence <= m.config.StuckAfter {
 		return nil
 	}
 	reason := fmt.Errorf("its oldest message has waited for %s and no batch was confirmed for %s",
 		p.OldestAge.Round(time.Second), silence.Round(time.Second))
-	if out := m.published.outage.Load(); out != nil {
+	if out != nil {
 		return fmt.Errorf("%w: the broker has been away for %s: %w", reason, time.Since(out.since).Round(time.Second), out.err)
 	}
 	return reason

@@ -3,6 +3,7 @@ package storetest
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -138,6 +139,39 @@ func removesWhatMoves(t *testing.T, s *relaySuite) {
 	s.finish(t, "a", owned, store.Outcome{Sent: read})
 }
 
+// endsTheWaitForAWholeClaim: were a key's wait over for the later rows of a claim only, they would leave before the others.
+func endsTheWaitForAWholeClaim(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	var messages []store.Message
+	for revision := range int64(1000) {
+		m := kept("1", revision)
+		if revision%2 > 0 {
+			m = message("2", revision)
+		}
+		messages = append(messages, m)
+	}
+	s.append(t, messages...)
+	first := func(claimed []*store.Claimed, key string) *store.Claimed {
+		return claimed[slices.IndexFunc(claimed, func(m *store.Claimed) bool { return m.Key == key })]
+	}
+	oldest := map[string]*store.Claimed{"1": first(s.claim(t), "1"), "2": first(s.claim(t), "2")}
+	for range 25 {
+		wait := time.Duration(rand.Int64N(int64(20 * time.Millisecond)))
+		s.finish(t, "a", owned, store.Outcome{Failed: failures([]*store.Claimed{oldest["1"], oldest["2"]}, wait)})
+		for waiting := true; waiting; {
+			claimed := s.claim(t)
+			waiting = len(claimed) < 1000
+			seen := map[string]bool{}
+			for _, m := range claimed {
+				if !seen[m.Key] && !m.Waiting {
+					require.Equal(t, oldest[m.Key].Revision, m.Revision, m.Key)
+				}
+				seen[m.Key] = true
+			}
+		}
+	}
+}
+
 // whileRevision4Moves runs something that begins while a message is being changed and meets that.
 func (s *relaySuite) whileRevision4Moves(t *testing.T, run func() error) {
 	t.Helper()
@@ -169,9 +203,15 @@ func compactsNoOther(t *testing.T, s *relaySuite) {
 	messages[4].Previous = json.RawMessage(`{"status":"old"}`)
 	s.append(t, messages...)
 	s.append(t, message("2", 0))
+	synced := chain("3", 0, 2)
+	synced[1].Signal, synced[1].After = "SYNC", nil
+	s.append(t, synced...)
 	_, dropped := s.compact(t, "a", owned, 100)
 	require.Equal(t, 1, dropped)
-	require.ElementsMatch(t, []string{"1/1", "1/2", "1/3", "1/4", "1/5", "2/0"}, names(s.claim(t)))
+	claimed := s.claim(t)
+	require.ElementsMatch(t, []string{"1/0", "1/1", "1/2", "1/3", "1/4", "1/5", "2/0", "3/1", "3/2"}, names(claimed),
+		"1/1 says that it follows 1/0")
+	require.Nil(t, only(claimed, "3", 2)[0].After)
 }
 
 func compactsFenced(t *testing.T, s *relaySuite) {

@@ -1,0 +1,41 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/uptrace/bun"
+)
+
+// Others says whether other relays are at work.
+func (s *Store) Others(ctx context.Context, relay string) (others bool, err error) {
+	if others, err = s.others(ctx, s.db, relay); err != nil {
+		return false, fmt.Errorf("look for other relays: %w", err)
+	}
+	return others, nil
+}
+
+func (s *Store) others(ctx context.Context, db bun.IDB, relay string) (others bool, err error) {
+	err = db.QueryRowContext(ctx,
+		"SELECT EXISTS (SELECT 1 FROM ? WHERE id NOT IN (?, ?) AND expires_at >= "+s.dialect.now()+")",
+		s.table("outbox_relays"), relay, changer).Scan(&others)
+	return others, err
+}
+
+// Withdraw signs a relay off if others are at work: they share out its lanes as soon as these run
+// out. Until then the lanes are its own, so that what it has published is with the broker, or lost,
+// before anybody publishes after it (P4). Two that withdraw at once may leave nobody at work.
+func (s *Store) Withdraw(ctx context.Context, relay string) (others bool, err error) {
+	if others, err = s.Others(ctx, relay); err != nil || !others {
+		return false, err
+	}
+	return true, s.SignOff(ctx, relay)
+}
+
+// SignOff signs a relay off, and leaves its lanes to run out.
+func (s *Store) SignOff(ctx context.Context, relay string) error {
+	if _, err := s.db.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_relays"), relay); err != nil {
+		return fmt.Errorf("sign the relay off: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/uptrace/bun"
+)
+
+// Superseding is a message with the older ones of its key that it replaces, oldest first. Its After
+// is that of the oldest.
+type Superseding struct {
+	*Claimed
+	Older []*Claimed
+}
+
+// Superseded is what became of one Superseding.
+type Superseded int
+
+const (
+	// Standing: some of the older ones are still there, because others hold them locked. To call
+	// Supersede again is right.
+	Standing Superseded = iota
+	// Gone: none of the older ones is there any more, and the newer one has its After.
+	Gone
+	// Missing: the newer one is not there for this relay: somebody removed it or holds it locked,
+	// or the lanes are another's. Its older ones were left alone: nothing would be left of what
+	// they say.
+	Missing
+)
+
+// Supersede removes the older messages from the outbox, and gives the newer ones their After there.
+// Only when that is committed may a newer one leave: an older one that is still there may be read
+// again, by whoever owns its lane then, and would leave for the first time behind the newer one
+// (P4).
+//
+// It waits for no lock: what others hold keeps only its own key back. It does no harm to do it
+// again.
+func (s *Store) Supersede(
+	ctx context.Context, relay string, lanes []Lane, list []Superseding,
+) ([]Superseded, error) {
+	fates := make([]Superseded, 0, len(list))
+	if len(lanes) == 0 {
+		return slices.Repeat([]Superseded{Missing}, len(list)), nil
+	}
+	size := func(m Superseding) int { return (80 + 2*len(m.Key) + 2*len(m.Model)) * (1 + len(m.Older)) }
+	for chunk := range chunkBySize(list, size, min(s.dialect.maxStatement(), maxSuperseded)) {
+		c := supersession{relay: relay, lanes: lanes, list: chunk, kept: map[int64]place{}, removed: map[int64]bool{}}
+		err := s.dialect.supersede(ctx, s, &c)
+		if err == nil {
+			err = s.findStanding(ctx, &c)
+		}
+		if err != nil && !Conflicted(err) {
+			return nil, fmt.Errorf("remove messages that newer ones replace: %w", err)
+		}
+		for _, m := range chunk {
+			fates = append(fates, c.fate(m, err == nil))
+		}
+	}
+	return fates, nil
+}
+
+// maxSuperseded bounds the text of one statement.
+const maxSuperseded = 256 << 10
+
+// supersession is one part of a Supersede, and what came of it.
+type supersession struct {
+	relay string
+	lanes []Lane
+	list  []Superseding
+
+	kept     map[int64]place // newer ones, and where they are then
+	removed  map[int64]bool  // older ones
+	standing map[int64]bool  // older ones that were neither removed nor gone
+}
+
+func (c *supersession) fate(m Superseding, committed bool) Superseded {
+	if !committed {
+		return Standing
+	}
+	at, kept := c.kept[m.ID]
+	if !kept {
+		return Missing
+	}
+	m.place = at
+	for _, old := range m.Older {
+		if c.standing[old.ID] {
+			return Standing
+		}
+	}
+	return Gone
+}
+
+// findStanding looks for the older ones that were not removed. Mostly there are none.
+func (s *Store) findStanding(ctx context.Context, c *supersession) error {
+	var ids, lanes []int64
+	for _, m := range c.list {
+		for _, old := range m.Older {
+			if _, kept := c.kept[m.ID]; kept && !c.removed[old.ID] {
+				ids, lanes = append(ids, old.ID), append(lanes, int64(old.Lane))
+			}
+		}
+	}
+	c.standing = map[int64]bool{}
+	if len(ids) == 0 {
+		return nil
+	}
+	slices.Sort(lanes)
+	var there []int64
+	err := s.db.NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
+		s.table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
+	for _, id := range there {
+		c.standing[id] = true
+	}
+	return err
+}
+
+// supersede is one statement, so that a process that is stopped leaves no transaction open. What it
+// gives another after is somewhere else then.
+func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) error {
+	var lanes, ids, revisions, newer, afters, models, keys Array
+	add := func(m *Claimed, by int64, after *int64) {
+		lanes.Add(strconv.Itoa(m.Lane))
+		ids.Add(strconv.FormatInt(m.ID, 10))
+		revisions.Add(strconv.FormatInt(m.Revision, 10))
+		newer.Add(strconv.FormatInt(by, 10))
+		if after == nil {
+			afters.AddNull()
+		} else {
+			afters.Add(strconv.FormatInt(*after, 10))
+		}
+		models.Add(m.Model)
+		keys.Add(m.Key)
+	}
+	for _, m := range c.list {
+		add(m.Claimed, m.ID, m.After)
+		for _, old := range m.Older {
+			add(old, m.ID, nil)
+		}
+	}
+	messages := s.table("outbox_messages")
+	var kept, removed []byte
+	err := s.db.QueryRowContext(ctx, `
+		WITH found AS MATERIALIZED (
+			SELECT m.place, l.id, l.newer, l.after
+			FROM unnest(?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
+				AS l(lane, id, revision, newer, after, model, key)
+			CROSS JOIN LATERAL (
+				SELECT m.ctid AS place FROM ? AS m
+				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision AND m.model = l.model AND m.key = l.key
+				LIMIT 1 FOR UPDATE SKIP LOCKED) AS m
+			WHERE l.?),
+		kept AS (
+			UPDATE ? AS m SET after = found.after FROM found WHERE m.ctid = found.place AND found.id = found.newer
+			RETURNING m.id, m.ctid AS place),
+		removed AS (
+			DELETE FROM ? WHERE ctid = ANY (ARRAY(
+				SELECT place FROM found WHERE id <> newer AND newer IN (SELECT id FROM found WHERE id = newer)))
+			RETURNING id)
+		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
+		lanes.Literal(), ids.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
+		models.Literal(), keys.Literal(), messages, s.fence(c.relay, c.lanes), messages, messages).Scan(&kept, &removed)
+	if err != nil || kept == nil {
+		return err
+	}
+	if err := json.Unmarshal(kept, &c.kept); err != nil || removed == nil {
+		return err
+	}
+	var gone []int64
+	err = json.Unmarshal(removed, &gone)
+	for _, id := range gone {
+		c.removed[id] = true
+	}
+	return err
+}
+
+func (mysql) supersede(ctx context.Context, s *Store, c *supersession) error {
+	return s.supersedeInSteps(ctx, c)
+}
+
+func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
+	return s.supersedeInSteps(ctx, c)
+}
+
+func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
+	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		// Not in the statement that locks the messages: it would lock the lanes, too, on which
+		// other relays wait.
+		var owned []int
+		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", s.table("outbox_lanes"), s.fence(c.relay, c.lanes)).Scan(ctx, &owned)
+		if err != nil || len(owned) == 0 {
+			return err
+		}
+		found, err := s.holdSuperseded(ctx, tx, c, owned)
+		if err != nil {
+			return err
+		}
+		var kept, older []*Claimed
+		for _, m := range c.list {
+			if !found[m.ID] {
+				continue
+			}
+			kept, c.kept[m.ID] = append(kept, m.Claimed), ""
+			for _, old := range m.Older {
+				if found[old.ID] {
+					older, c.removed[old.ID] = append(older, old), true
+				}
+			}
+		}
+		messages := s.table("outbox_messages")
+		for few := range slices.Chunk(kept, maxCases) {
+			var cases strings.Builder
+			ids := make([]int64, len(few))
+			for i, m := range few {
+				ids[i] = m.ID
+				if m.After != nil { // it is null where no case says otherwise
+					fmt.Fprintf(&cases, " WHEN %d THEN %d", m.ID, *m.After)
+				}
+			}
+			_, err := tx.ExecContext(ctx,
+				"UPDATE ? SET after = CASE id WHEN 0 THEN 0"+cases.String()+" END WHERE id IN (?)", messages, bun.List(ids))
+			if err != nil {
+				return err
+			}
+		}
+		if len(older) == 0 {
+			return nil
+		}
+		ids := make([]int64, len(older))
+		for i, m := range older {
+			ids[i] = m.ID
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", messages, bun.List(ids))
+		return err
+	})
+}
+
+// maxCases bounds a CASE, which is read from its beginning for each row.
+const maxCases = 200
+
+// holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that
+// are what they were.
+func (s *Store) holdSuperseded(
+	ctx context.Context, tx bun.Tx, c *supersession, lanes []int,
+) (map[int64]bool, error) {
+	expected := map[int64]*Claimed{}
+	for _, m := range c.list {
+		expected[m.ID] = m.Claimed
+		for _, old := range m.Older {
+			expected[old.ID] = old
+		}
+	}
+	ids := make([]int64, 0, len(expected))
+	for id := range expected {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids) // the one order of locks
+	rows, err := tx.QueryContext(ctx,
+		s.sql(`SELECT id, model, "key", revision FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.lockRows(),
+		s.table("outbox_messages"), bun.List(ids), bun.List(lanes))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	found := make(map[int64]bool, len(ids))
+	for rows.Next() {
+		var m Message
+		if err := rows.Scan(&m.ID, &m.Model, &m.Key, &m.Revision); err != nil {
+			return nil, err
+		}
+		was := expected[m.ID]
+		found[m.ID] = m.Model == was.Model && m.Key == was.Key && m.Revision == was.Revision
+	}
+	return found, rows.Err()
+}

@@ -1,0 +1,66 @@
+package relay
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// supersedePause is how long it takes at least until what could not be removed is tried again.
+const supersedePause = 50 * time.Millisecond
+
+// supersede removes what messages replaced in memory, and lets these go when that is committed
+// (P4). Were it left until they are confirmed, it would be there still when the relay is killed,
+// when the confirm is lost with the lanes, or when the broker refuses what it has had before; and
+// whoever reads it then without its successor, which lies behind it by any distance, would publish
+// it for the first time after that.
+//
+// It is one statement for all that wait, so a key whose messages come faster than the broker
+// answers costs one more for each state that leaves.
+func (r *Relay) supersede(work context.Context, now time.Time) {
+	if len(r.flow.replacing) == 0 || r.tasks.superseding || r.tasks.supersedeAt.After(now) ||
+		r.database.retry.After(now) {
+		return
+	}
+	r.tasks.superseding = true
+	batch := r.flow.replacing
+	r.flow.replacing = nil
+	lanes, tenure := r.lease.lanes, r.lease.tenure
+	list := make([]store.Superseding, len(batch))
+	for i, m := range batch {
+		list[i] = store.Superseding{Claimed: m.Claimed, Older: m.replaced}
+	}
+	r.tasks.start(func() func() {
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		defer cancel()
+		fates, err := r.store.Supersede(ctx, r.cfg.ID, lanes, list)
+		return func() {
+			r.tasks.superseding = false
+			if !r.answered("supersede", err) {
+				fates = slices.Repeat([]store.Superseded{store.Standing}, len(batch))
+			}
+			if tenure == r.lease.tenure { // else they are another relay's
+				r.noteSuperseded(batch, fates)
+			}
+		}
+	})
+}
+
+func (r *Relay) noteSuperseded(batch []outgoing, fates []store.Superseded) {
+	for i, fate := range fates {
+		switch m := &batch[i]; fate {
+		case store.Gone:
+			r.stats.compacted.Add(int64(len(m.replaced)))
+			r.flow.superseded(*m)
+		case store.Missing:
+			r.flow.again(m)
+		default:
+			r.flow.replacing = append(r.flow.replacing, *m)
+		}
+		if fate != store.Gone {
+			r.tasks.supersedeAt = time.Now().Add(supersedePause)
+		}
+	}
+}
