@@ -56,6 +56,9 @@ func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) contex
 	if ctx.Value(flushKey{}) == s || event.IQuery == nil && event.Query == "BEGIN" || s.commits(event) {
 		return ctx
 	}
+	if refused := s.isLost(event); refused != nil {
+		return refusal{ctx, refused}
+	}
 	c, refused := s.capture(ctx, event)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,6 +259,9 @@ type touchedRow struct {
 
 // AfterQuery marks the rows of a captured statement that changed something.
 func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
+	if event.Err != nil {
+		s.askWhetherLost(ctx, event)
+	}
 	c, ok := event.Stash[s].(*captured)
 	if !ok {
 		return

@@ -120,6 +120,9 @@ func (s *session) seal() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sealed = true
+	if s.lost != nil {
+		return lostErr(s.lost)
+	}
 	if s.refused != nil {
 		return s.refused
 	}

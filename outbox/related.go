@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -53,6 +54,16 @@ func (m *model) holdsKey(relation *schema.Relation) bool {
 		}
 	}
 	return true
+}
+
+// knows says that a table is a registered model's, or one whose rows are sent with a model's.
+func (b *Box) knows(table *schema.Table) bool {
+	if b.modelOfType(table.Type) != nil {
+		return true
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.ContainsFunc(b.related[bareTable(table.Name)], func(r related) bool { return r.table == table })
 }
 
 func (b *Box) relatedTo(w write) []related {

@@ -116,7 +116,7 @@ func TestNothingStaleIsRecorded(t *testing.T) {
 		CREATE PROCEDURE proceed(i bigint) LANGUAGE sql AS $$ UPDATE items SET name = 'proceeded' WHERE id = i $$`)
 	for name, c := range map[string]struct {
 		change func(ctx context.Context, tx bun.Tx) error
-		want   string
+		want   any
 	}{
 		"a trigger of another table": {func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.ExecContext(ctx, "INSERT INTO parts (id, item) VALUES (1, 1), (2, 1)"))
@@ -129,7 +129,7 @@ func TestNothingStaleIsRecorded(t *testing.T) {
 		}, "proceeded"},
 		"past bun": {func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.Tx.ExecContext(ctx, "UPDATE items SET name = NULL"))
-		}, ""},
+		}, nil},
 		"nothing": {func(context.Context, bun.Tx) error { return nil }, "a"},
 	} {
 		for _, write := range []func(ctx context.Context, tx bun.Tx) error{

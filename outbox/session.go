@@ -27,6 +27,7 @@ type session struct {
 	untouched map[*model]*RefusedError
 	refused   error        // the first refusal: the transaction must not commit, even if the caller ignored it
 	doubt     error        // a statement ran, and which rows it wrote cannot be known; its rollback ends it
+	lost      error        // after which the database ended the transaction
 	running   int          // captured statements that have not come back
 	sealed    bool         // the flush reads the dirty set: nothing may be added to it
 	history   []formerMark // what a rollback to a savepoint takes back

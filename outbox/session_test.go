@@ -216,6 +216,58 @@ func TestNothingButTheReturnEndsTheTransaction(t *testing.T) {
 	}
 }
 
+// A deadlock ends the transaction on MariaDB, not in database/sql: what came after it would be committed by itself.
+func TestATransactionThatTheDatabaseEndedWritesNothing(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.MariaDBURL(t))).withItems()
+	f.insert(&[]Item{{ID: 1}, {ID: 2}})
+	f.take()
+	update := func(ctx context.Context, tx bun.Tx, id int64) error {
+		return exec(tx.NewUpdate().Model(&Item{ID: id, Name: "x"}).WherePK().Exec(ctx))
+	}
+	var both, done sync.WaitGroup
+	both.Add(2)
+	errs := make([]error, 2)
+	for i := range errs {
+		done.Go(func() {
+			errs[i] = f.inTx(func(ctx context.Context, tx bun.Tx) error {
+				require.NoError(f, update(ctx, tx, int64(1+i)))
+				both.Done()
+				both.Wait()
+				_ = update(ctx, tx, int64(2-i)) // one of the two is given up, and ignores it
+				return exec(tx.NewInsert().Model(&Item{ID: int64(10 + i)}).Exec(ctx))
+			})
+		})
+	}
+	done.Wait()
+	failed := 0
+	for _, err := range errs {
+		if err != nil {
+			failed++
+			require.ErrorContains(f, err, "rolled the transaction back")
+		}
+	}
+	require.Equal(f, 1, failed, "%v", errs)
+	require.Len(f, f.ids("items"), 3)
+	require.Len(f, f.take(), 3)
+}
+
+// The same on SQLite, where an INSERT may say what an error does to the transaction.
+func TestATransactionThatAnErrorEndedWritesNothing(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t))).withItems()
+	f.insert(&Item{ID: 1})
+	f.take()
+	err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+		require.NoError(f, exec(tx.NewInsert().Model(&Item{ID: 2}).Exec(ctx)))
+		require.Error(f, exec(tx.Tx.ExecContext(ctx, "INSERT OR ROLLBACK INTO items (id) VALUES (1)")))
+		_ = exec(tx.NewInsert().Model(&Item{ID: 1}).Exec(ctx)) // fails, and the session asks
+		_ = exec(tx.NewInsert().Model(&Item{ID: 3}).Exec(ctx))
+		return nil
+	})
+	require.ErrorContains(f, err, "rolled the transaction back")
+	require.Equal(f, []string{"1"}, f.ids("items"))
+	require.Empty(f, f.take())
+}
+
 // Whatever a forgotten goroutine managed to write has its message, or nothing was committed.
 func TestAGoroutineThatIsNotWaitedForLosesNothing(t *testing.T) {
 	each(t, func(f fixture) {

@@ -49,7 +49,7 @@ func requireSession(ctx context.Context, db *bun.DB, verb, table string, model b
 	if s == nil {
 		return outsideTx(verb, table)
 	}
-	if given, isModel := model.(bun.TableModel); isModel && s.box.modelOfType(given.Table().Type) == nil {
+	if given, isModel := model.(bun.TableModel); isModel && !s.box.knows(given.Table()) {
 		return &RefusedError{verb, table, given.Table().TypeName + " embeds outbox.Tracked and is not registered with the Box of " +
 			"this transaction", "register it, and all models that one transaction writes, with one Box, or take outbox.Tracked out of it"}
 	}
