@@ -48,76 +48,83 @@ func (f fixture) sentOrRefused(table string, fn func(ctx context.Context, tx bun
 	return keys, err
 }
 
+// insertCase is one way to write an INSERT into orders that hold 1 and 2.
+type insertCase struct {
+	name    string
+	insert  func(ctx context.Context, tx bun.Tx) error
+	keys    []string // of the messages, if they are the same everywhere
+	refused string
+}
+
+func one() *Order   { return &Order{Number: "n"} }
+func two() *[]Order { return &[]Order{{Number: "n"}, {Number: "m"}} }
+
+var inserts = []insertCase{
+	{name: `Returning("NULL")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(one()).Returning("NULL").Exec(ctx))
+	}, keys: []string{"3"}},
+	{name: `Returning("")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(one()).Returning("").Exec(ctx))
+	}, keys: []string{"3"}},
+	{name: `Returning("status")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(one()).Returning("status").Exec(ctx))
+	}, keys: []string{"3"}},
+	{name: `Returning("id"), Exec(ctx, &id)`, insert: func(ctx context.Context, tx bun.Tx) error {
+		var id int64
+		return exec(tx.NewInsert().Model(one()).Returning("id").Exec(ctx, &id))
+	}, keys: []string{"3"}},
+	{name: `Returning("id"), Scan(ctx, &id)`, insert: func(ctx context.Context, tx bun.Tx) error {
+		var id int64
+		return tx.NewInsert().Model(one()).Returning("id").Scan(ctx, &id)
+	}, keys: []string{"3"}},
+	{name: `Returning("id"), a Scan that fails`, insert: func(ctx context.Context, tx bun.Tx) error {
+		var id bool
+		_ = tx.NewInsert().Model(one()).Returning("number").Scan(ctx, &id)
+		return nil
+	}, keys: []string{"3"}},
+	{name: `Returning("1 AS id")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(one()).Returning("1 AS id").Exec(ctx))
+	}, keys: []string{"3"}},
+	{name: `ExcludeColumn("id") of a model with another's id`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "n"}).ExcludeColumn("id").Exec(ctx))
+	}, keys: []string{"3"}},
+	{name: `Column("number") of a model with another's id`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "n"}).Column("number").Returning("NULL").Exec(ctx))
+	}, keys: []string{"3"}},
+	{name: `Value("id", "41")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(one()).Value("id", "41").Exec(ctx)) // which bun leaves out on SQLite
+	}},
+	{name: `Value("id", "40 + 1") of a model with another's id`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "n"}).Value("id", "40 + 1").Exec(ctx))
+	}, keys: []string{"41"}},
+	{name: `Value("number", …) with parentheses and quotes`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&[]Order{{ID: 7, Number: "), ('"}, {ID: 8}}).
+			Value("status", "replace('a), (', ',', ?)", "it's").Exec(ctx))
+	}, keys: []string{"7", "8"}},
+	{name: `a slice, Returning("number")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(two()).Returning("number").Exec(ctx))
+	}, refused: "draws keys of several rows"},
+	{name: `a slice, Returning("NULL")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(two()).Returning("NULL").Exec(ctx))
+	}, refused: "draws keys of several rows"},
+	{name: `a slice, Exec(ctx, &ids)`, insert: func(ctx context.Context, tx bun.Tx) error {
+		var ids []int64
+		return exec(tx.NewInsert().Model(two()).Returning("id").Exec(ctx, &ids))
+	}, refused: "did not bring them back"},
+	{name: `a slice with keys, Returning("number")`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&[]Order{{ID: 9, Number: "x"}, {ID: 8, Number: "y"}}).Returning("number").Exec(ctx))
+	}, keys: []string{"8", "9"}},
+	{name: `a slice, one with a key`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(&[]Order{{ID: 9, Number: "x"}, {Number: "y"}}).Exec(ctx))
+	}},
+	{name: `a comment in an expression`, insert: func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewInsert().Model(one()).Value("status", "'x' /* ), ( */").Exec(ctx))
+	}, refused: "cannot be read"},
+}
+
 func TestInsertedRowsAreCapturedWhereverTheirKeysGo(t *testing.T) {
-	one := func() *Order { return &Order{Number: "n"} }
-	two := func() *[]Order { return &[]Order{{Number: "n"}, {Number: "m"}} }
-	for name, c := range map[string]struct {
-		insert  func(ctx context.Context, tx bun.Tx) error
-		keys    []string // of the messages
-		refused string
-	}{
-		`Returning("NULL")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(one()).Returning("NULL").Exec(ctx))
-		}, keys: []string{"3"}},
-		`Returning("")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(one()).Returning("").Exec(ctx))
-		}, keys: []string{"3"}},
-		`Returning("status")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(one()).Returning("status").Exec(ctx))
-		}, keys: []string{"3"}},
-		`Returning("id"), Exec(ctx, &id)`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			var id int64
-			return exec(tx.NewInsert().Model(one()).Returning("id").Exec(ctx, &id))
-		}, keys: []string{"3"}},
-		`Returning("id"), Scan(ctx, &id)`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			var id int64
-			return tx.NewInsert().Model(one()).Returning("id").Scan(ctx, &id)
-		}, keys: []string{"3"}},
-		`Returning("id"), a Scan that fails`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			var id bool
-			_ = tx.NewInsert().Model(one()).Returning("number").Scan(ctx, &id)
-			return nil
-		}, keys: []string{"3"}},
-		`Returning("1 AS id")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(one()).Returning("1 AS id").Exec(ctx))
-		}, keys: []string{"3"}},
-		`ExcludeColumn("id") of a model with another's id`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "n"}).ExcludeColumn("id").Exec(ctx))
-		}, keys: []string{"3"}},
-		`Column("number") of a model with another's id`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "n"}).Column("number").Returning("NULL").Exec(ctx))
-		}, keys: []string{"3"}},
-		`Value("id", "41")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(one()).Value("id", "41").Exec(ctx)) // which bun leaves out on SQLite
-		}},
-		`Value("id", "40 + 1") of a model with another's id`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(&Order{ID: 1, Number: "n"}).Value("id", "40 + 1").Exec(ctx))
-		}, keys: []string{"41"}},
-		`Value("number", …) with parentheses and quotes`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(&[]Order{{ID: 7, Number: "), ('"}, {ID: 8}}).
-				Value("status", "replace('a), (', ',', ?)", "it's").Exec(ctx))
-		}, keys: []string{"7", "8"}},
-		`a slice, Returning("number")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(two()).Returning("number").Exec(ctx))
-		}, refused: "draws keys of several rows"},
-		`a slice, Returning("NULL")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(two()).Returning("NULL").Exec(ctx))
-		}, refused: "draws keys of several rows"},
-		`a slice, Exec(ctx, &ids)`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			var ids []int64
-			return exec(tx.NewInsert().Model(two()).Returning("id").Exec(ctx, &ids))
-		}, refused: "did not bring them back"},
-		`a slice with keys, Returning("number")`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(&[]Order{{ID: 9, Number: "x"}, {ID: 8, Number: "y"}}).Returning("number").Exec(ctx))
-		}, keys: []string{"8", "9"}},
-		`a slice, one with a key`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(&[]Order{{ID: 9, Number: "x"}, {Number: "y"}}).Exec(ctx))
-		}},
-		`a comment in an expression`: {insert: func(ctx context.Context, tx bun.Tx) error {
-			return exec(tx.NewInsert().Model(one()).Value("status", "'x' /* ), ( */").Exec(ctx))
-		}, refused: "cannot be read"},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range inserts {
+		t.Run(c.name, func(t *testing.T) {
 			each(t, func(f fixture) {
 				f.insert(&[]Order{{Number: "a"}, {Number: "b"}})
 				f.take()
