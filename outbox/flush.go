@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -178,53 +177,6 @@ func (s *session) flushBatch(
 	}
 	s.wrote = s.wrote || len(messages) > 0
 	return s.box.store.Append(ctx, tx, messages, s.appended)
-}
-
-// spellings finds out what became of marks without a row: some are spelled otherwise in the database (they are added to
-// respelled unless the stored key is marked itself), some are deleted. A row that a statement of the transaction left
-// there, and that is in no place where the flush can find it, forbids the commit.
-func (s *session) spellings(
-	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]record, respelled map[string]*mark,
-) (map[*mark]bool, error) {
-	spelled := map[*mark]bool{}
-	for _, d := range marks {
-		if rows[d.key].IsValid() || m.exactKeys() && !d.present {
-			continue
-		}
-		found, err := m.stored(ctx, tx, []reflect.Value{d.row})
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case len(found) == 0 && d.present:
-			return nil, m.vanished(d)
-		case len(found) == 0:
-			continue
-		}
-		pk, key, _, err := m.keyOf(record{Value: found[0]})
-		if err != nil {
-			return nil, err
-		}
-		if key == d.key { // deleted softly
-			continue
-		}
-		spelled[d] = true
-		if s.dirty[m][key] == nil {
-			respelled[key] = &mark{key: key, pk: pk, row: found[0], inserted: d.inserted, present: d.present}
-		}
-	}
-	return spelled, nil
-}
-
-// vanished refuses the commit of a transaction whose own row the flush does not find.
-func (m *model) vanished(d *mark) *RefusedError {
-	return &RefusedError{
-		Verb: "COMMIT", Table: m.table.Name,
-		Reason: "the row with the key " + d.key + " was written in this transaction and is not found at its end: row level security " +
-			"or a changed search_path hides it, a trigger or view stored it under another key or elsewhere, or something deleted it " +
-			"or rolled it back that did not pass through bun",
-		Fix: "write it where a SELECT of " + m.table.TypeName + " finds it; report a row that is meant to be gone with Box.Deleted",
-	}
 }
 
 // outcome is what the replicas are to learn of a key.

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -71,61 +70,6 @@ func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([
 		}
 	}
 	return rows, nil
-}
-
-// respell gives marks of a model the keys that the database has for them, as long as it has: a DELETE may name the same
-// row by another spelling, and then nothing tells any more that they are one.
-func (s *session) respell(ctx context.Context, m *model) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var rows []reflect.Value
-	for _, d := range s.dirty[m] {
-		if !d.stored {
-			rows = append(rows, d.row)
-		}
-	}
-	found, err := m.stored(ctx, s.quiet(), rows)
-	if err != nil {
-		return err
-	}
-	for _, row := range found {
-		if _, key, _, err := m.keyOf(record{Value: row}); err == nil && s.dirty[m][key] != nil {
-			s.dirty[m][key].stored = true
-		}
-	}
-	for given, d := range maps.Clone(s.dirty[m]) {
-		if d.stored {
-			continue
-		}
-		found, err := m.stored(ctx, s.quiet(), []reflect.Value{d.row})
-		if err != nil {
-			return err
-		}
-		if len(found) > 0 {
-			if err := s.rename(m, given, found[0]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// rename moves a mark to the key of the row that the database has.
-func (s *session) rename(m *model, given string, row reflect.Value) error {
-	pk, key, _, err := m.keyOf(record{Value: row})
-	if err != nil {
-		return err
-	}
-	d := s.dirty[m][given]
-	delete(s.dirty[m], given)
-	if same := s.dirty[m][key]; same != nil {
-		same.state, same.guessed = nil, same.guessed && d.guessed
-		s.expect(same, same.present || d.present)
-		return nil
-	}
-	d.pk, d.key, d.row, d.stored, d.state = pk, key, row, true, nil
-	s.dirty[m][key] = d
-	return nil
 }
 
 // keysWhere reads the keys of the rows that a condition finds, also those that are deleted softly.

@@ -48,8 +48,8 @@ type Store struct {
 	cached  atomic.Pointer[numbering]
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
-	timeline timeline                 // of the relays that own lanes through this store
-	watch    watch                    // over the leases of others
+	timeline timeline // of the relays that own lanes through this store
+	watch    watch    // over the leases of others
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -1,0 +1,150 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"reflect"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// effect is what the database said of a statement that ran.
+type effect struct {
+	nothing  bool  // it failed as a whole
+	affected int64 // rows, -1 if unknown
+}
+
+func effectOf(event *bun.QueryEvent) effect {
+	var refused *RefusedError
+	switch {
+	case errors.Is(event.Err, sql.ErrNoRows): // RETURNING had none
+		return effect{affected: 0}
+	case errors.As(event.Err, &refused) || store.SQLState(event.Err) != "" || store.SQLiteCode(event.Err) != 0:
+		return effect{nothing: true}
+	case event.Err != nil || event.Result == nil: // the statement may have run: reading its rows failed
+		return effect{affected: -1}
+	}
+	n, err := event.Result.RowsAffected()
+	if err != nil {
+		n = -1
+	}
+	return effect{affected: n}
+}
+
+// touchedRow is a row of a model with what happened to it.
+type touchedRow struct {
+	model *model
+	row   reflect.Value
+	how   deed
+	state json.RawMessage
+}
+
+// AfterQuery marks the rows of a captured statement that changed something.
+func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
+	if event.Err != nil {
+		s.askWhetherLost(ctx, event)
+	}
+	c, ok := event.Stash[s].(*captured)
+	if !ok {
+		return
+	}
+	e := effectOf(event)
+	var rows []touchedRow
+	var doubt error
+	if c.model != nil && !e.nothing {
+		rows, doubt = s.touchedBy(ctx, event, c, e)
+	}
+	if !e.nothing && e.affected != 0 {
+		rows = append(rows, c.parents...)
+		for _, m := range c.moved {
+			var err error
+			rows, err = s.parentsOf(ctx, m.related, m.keys, rows)
+			doubt = errors.Join(doubt, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
+	if !e.nothing && c.point.verb != "" {
+		s.savepoint(c.point)
+	}
+	if s.sealed && len(rows) > 0 {
+		s.refuse(lateWrite(event))
+	}
+	for _, r := range rows {
+		marked, err := s.mark(r.model, r.row, r.how, r.state)
+		if err == nil && !marked {
+			err = unseen(c.verb, r.model.table.Name, "a row it was given has no primary key")
+		}
+		doubt = errors.Join(doubt, err)
+	}
+	if doubt != nil && s.doubt == nil {
+		s.doubt = doubt // a hook cannot return it: the commit does
+	}
+}
+
+// touchedBy lists the rows that a captured statement changed. An error says that they are not all known.
+func (s *session) touchedBy(
+	ctx context.Context, event *bun.QueryEvent, c *captured, e effect,
+) ([]touchedRow, error) {
+	if e.affected == 0 {
+		return s.reroutedRows(ctx, c)
+	}
+	var rows []touchedRow
+	switch c.verb {
+	case "INSERT":
+		var err error
+		if rows, err = s.insertedRows(ctx, event, c, e); err != nil {
+			return rows, err
+		}
+	default:
+		how := touched // some of several rows: which, the database does not say
+		switch {
+		case c.verb == "DELETE":
+			how = removed
+		case e.affected >= int64(len(c.rows)):
+			how = written
+		}
+		for _, row := range c.rows {
+			rows = append(rows, touchedRow{model: c.model, row: row, how: how})
+		}
+		if c.verb == "DELETE" && e.affected > int64(len(c.rows)) {
+			return rows, unseen(c.verb, c.model.table.Name, "it deleted rows that a SELECT by the same keys did not find")
+		}
+	}
+	if c.whole {
+		i := 0
+		_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
+			if i < len(rows) {
+				rows[i].state = c.model.known(row, c.insert != nil)
+			}
+			i++
+			return nil
+		})
+	}
+	return rows, nil
+}
+
+// reroutedRows are those of a statement for which the database counted none. In an ordinary table that is so; a rule, a
+// trigger or a view may have written them elsewhere, and the flush looks.
+func (s *session) reroutedRows(ctx context.Context, c *captured) ([]touchedRow, error) {
+	if c.verb == "DELETE" && len(c.rows) == 0 || c.insert != nil && c.insert.conflict != conflictFails {
+		return nil, nil
+	}
+	traits, err := s.box.store.Traits(ctx, s.quiet(), string(c.model.table.SQLName)) // as it is now
+	if err != nil || !traits.Reroutes {
+		return nil, err
+	}
+	var rows []touchedRow
+	for i, row := range c.rows {
+		if c.insert != nil && !c.insert.literal[i] {
+			return nil, unseen(c.verb, c.model.table.Name, "a trigger or rule took over its rows, whose keys the database draws")
+		}
+		rows = append(rows, touchedRow{model: c.model, row: row, how: guessed})
+	}
+	return rows, nil
+}
