@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"reflect"
 
@@ -40,7 +39,7 @@ type touchedRow struct {
 	model *model
 	row   reflect.Value
 	how   deed
-	state json.RawMessage
+	state *knownState
 }
 
 // AfterQuery marks the rows of a captured statement that changed something.
@@ -120,7 +119,7 @@ func (s *session) touchedBy(
 		i := 0
 		_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
 			if i < len(rows) {
-				rows[i].state = c.model.known(row, c.insert != nil)
+				rows[i].state = c.model.known(event.DB.QueryGen(), row)
 			}
 			i++
 			return nil

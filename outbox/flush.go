@@ -98,7 +98,7 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 		if d.state == nil {
 			return false, nil
 		}
-		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state, Existed: !d.inserted}
+		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state.data, Row: d.state.row, Existed: !d.inserted}
 	}
 	rows, err := m.plainRows(ctx, s.box, tx)
 	if err != nil || rows == nil {

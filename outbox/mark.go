@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -13,11 +12,11 @@ type mark struct {
 	key      string
 	pk       []byte // as instance_pk
 	row      reflect.Value
-	inserted bool            // the first thing that happened to it was an INSERT, so it was not there before
-	present  bool            // a statement left the row there: a flush that does not find it must not call it deleted
-	guessed  bool            // only statements that reported no row named it
-	stored   bool            // the key was read from the database, or has one spelling only
-	state    json.RawMessage // the whole row as last written, nil if only a read can tell
+	inserted bool        // the first thing that happened to it was an INSERT, so it was not there before
+	present  bool        // a statement left the row there: a flush that does not find it must not call it deleted
+	guessed  bool        // only statements that reported no row named it
+	stored   bool        // the key was read from the database, or has one spelling only
+	state    *knownState // the whole row as last written, nil if only a read can tell
 }
 
 // deed is what is known of what a statement did to a row.
@@ -46,7 +45,7 @@ type savepoint struct {
 
 // mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the flush may send without
 // reading; the last word counts.
-func (s *session) mark(m *model, row reflect.Value, how deed, state json.RawMessage) (marked bool, err error) {
+func (s *session) mark(m *model, row reflect.Value, how deed, state *knownState) (marked bool, err error) {
 	pk, key, ok, err := m.keyOf(record{Value: row})
 	if err != nil || !ok {
 		return false, err

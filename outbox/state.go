@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -19,21 +18,40 @@ import (
 // instead, which saves two of three round trips. A row that anything else has changed since, seen or unseen, is not equal,
 // and then the flush reads.
 
-// known is the state of a row that needs no read: the statement's own. An UPDATE of the whole row
-// writes NULL for the zero value of a nullzero column, and that is what is sent. An INSERT writes
-// DEFAULT, and what came of it looks like NULL in the model also where it is 0, an empty text or
-// false: such a row is read.
-func (m *model) known(row reflect.Value, insert bool) json.RawMessage {
-	if insert && slices.ContainsFunc(m.columns, func(f *schema.Field) bool {
-		return !f.IsPK && (f.NullZero || f.SQLDefault != "") && f.HasZeroValue(row)
-	}) {
-		return nil
-	}
-	state, err := encodeRow(m.table, m.columns, record{Value: row}, nil)
+// known is the state of a row that needs no read: the statement's own. A nullzero column of an INSERT is written as
+// DEFAULT: where that is not NULL, the row is not equal, and is read.
+func (m *model) known(gen schema.QueryGen, row reflect.Value) *knownState {
+	data, err := encodeRow(m.table, m.columns, record{Value: row}, nil)
 	if err != nil {
 		return nil // the flush meets the same error and reports it with the key
 	}
-	return state
+	return &knownState{data, m.equals(gen, row)}
+}
+
+// knownState is a row as a statement wrote it.
+type knownState struct {
+	data json.RawMessage // instance_data
+	row  string          // a condition, in SQL, that the row is so
+}
+
+// equals is a condition that a row has the values of its model, byte for byte: a collation may take others for equal.
+func (m *model) equals(gen schema.QueryGen, row reflect.Value) string {
+	var b []byte
+	for i, field := range m.table.Fields {
+		if i > 0 {
+			b = append(b, " AND "...)
+		}
+		b = append(append(append(b, store.ComparedRow...), '.'), field.SQLName...)
+		if field.IndirectType.Kind() == reflect.String {
+			b = append(b, ` COLLATE "C"`...)
+		}
+		start := len(b)
+		b = append(b, " = "...)
+		if b = field.AppendValue(gen, b, row); string(b[start:]) == " = NULL" {
+			b = append(b[:start], " IS NULL"...)
+		}
+	}
+	return string(b)
 }
 
 // canonical returns the model of a statement that is to the letter what bun writes for all columns of a registered

@@ -20,6 +20,9 @@ type Entity struct {
 	Existed bool // as in Change
 	PK      json.RawMessage
 	Data    json.RawMessage
+	// Row is a condition, in SQL, that its row (ComparedRow) is what Data says. Record compares with it where it records one
+	// entity with PlainRows.
+	Row string
 }
 
 // Record is Lock, Settle and Append in one for saved entities of one model whose state is believed to be known: the
@@ -86,10 +89,9 @@ func (s *Store) recordInFunction(
 		return s.recordOffered(ctx, tx, common, entities, rows, lanes, before, shared, to)
 	}
 	if len(entities) == 1 {
-		args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), shared...)
-		args = append(args, string(entities[0].Data), bun.Safe(rows.same("d.data")))
-		return returnsRow(tx.QueryContext(ctx, `SELECT ?(?, ?, ?, ?, ?, d.data::json, ?, ?, ?)
-			FROM (SELECT ?::text AS data) AS d WHERE ?`, args...))
+		args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+		args = append(append(args, shared...), bun.Safe(rows.sameAs(entities[0].Row)))
+		return returnsRow(tx.QueryContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE ?", args...))
 	}
 	var laneOf, keys, existed, pks, data Array
 	for _, e := range entities {
@@ -128,9 +130,9 @@ func (s *Store) recordOffered(
 	for _, e := range entities {
 		data.Add(string(e.Data))
 	}
-	query := "SELECT 0, ?(?, ?, ?, ?, ?, d.data::json, ?, ?, ?)::text FROM (SELECT ?::text AS data) AS d WHERE ?"
-	args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), shared...)
-	args = append(args, string(entities[0].Data), bun.Safe(plain.same("d.data")))
+	query := "SELECT 0, ?(?, ?, ?, ?, ?, ?, ?, ?, ?)::text WHERE ?"
+	args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+	args = append(append(args, shared...), bun.Safe(plain.sameAs(entities[0].Row)))
 	if len(entities) > 1 { // all or none
 		var parts []string
 		args = []any{data.Literal(), bun.Safe(plain.allSame("d.data", len(entities)))}
