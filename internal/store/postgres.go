@@ -132,7 +132,7 @@ func (p postgres) movedRows(messages string, claimed []*Claimed) (hold, found st
 
 // writers: who draws an identity locks its sequence first, and keeps that until its transaction ends. Unlike the oldest
 // transaction's number, the lock is not held by those that write elsewhere, nor, as one of the table would be, by those
-// that remove messages. The sequence is read before the locks: the outer side of a join on nothing comes first. A role
+// that remove messages. A prepared transaction keeps it until COMMIT PREPARED, and has no pid. The sequence is read before the locks: the outer side of a join on nothing comes first. A role
 // that may not read it does without.
 func (postgres) writers(messages string) string {
 	return `
@@ -141,7 +141,7 @@ func (postgres) writers(messages string) string {
 			SELECT CASE WHEN has_sequence_privilege(sequence, 'SELECT, USAGE') THEN pg_sequence_last_value(sequence) END AS id
 			FROM identity)
 		SELECT coalesce(drawn.id, 0), l.virtualtransaction FROM drawn LEFT JOIN pg_locks AS l ON l.locktype = 'relation'
-			AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid() AND l.relation = (SELECT sequence FROM identity)
+			AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.relation = (SELECT sequence FROM identity)
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 }
 

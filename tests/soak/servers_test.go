@@ -90,7 +90,7 @@ func (p *postgres) run(program string, args ...string) {
 func (p *postgres) start() {
 	p.t.Helper()
 	p.run("pg_ctl", "-D", p.data, "-w", "-l", filepath.Join(p.data, "log"), "-o",
-		fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off", p.port, p.data), "start")
+		fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off -c max_prepared_transactions=10", p.port, p.data), "start")
 }
 
 func (p *postgres) stop(mode string) {
