@@ -116,7 +116,7 @@ func (r *Relay) wait(ctx context.Context) {
 func (r *Relay) due() time.Time {
 	now := time.Now()
 	next := now.Add(r.cfg.heartbeat())
-	for _, at := range []time.Time{r.tasks.finishAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry} {
+	for _, at := range []time.Time{r.tasks.finishAt, r.heldAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry} {
 		if at.After(now) && at.Before(next) {
 			next = at
 		}
@@ -135,6 +135,9 @@ func (r *Relay) leave(ctx context.Context) error {
 	defer r.stats.lanes.Store(0)
 	r.lease.end(nil)
 	err := r.store.Finish(ctx, r.cfg.ID, r.open.lanes, r.open.Outcome)
+	if !r.held.empty() {
+		err = errors.Join(err, r.store.FinishFree(ctx, r.cfg.ID, r.held.lanes, r.held.Outcome))
+	}
 	if err := errors.Join(err, r.store.Leave(ctx, r.cfg.ID)); err != nil {
 		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err, r.cfg.LeaseTTL)
 	}

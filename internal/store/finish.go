@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -38,7 +40,21 @@ type Failure struct {
 // outbox_retries. Rows of a lane that relay does not own any more under that epoch stay as they are: they are the
 // next owner's. Doing it again does no harm, so it may be repeated after an error that does not say whether the
 // transaction committed.
+//
+// Where others hold rows locked for long, it writes down all else (FinishFree), and returns a LockedError that names them
+// and what is left.
 func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
+	err := s.finish(ctx, relay, lanes, done)
+	if waited := (*LockedError)(nil); errors.As(err, &waited) {
+		err = s.FinishFree(ctx, relay, lanes, done)
+		if left := (*LockedError)(nil); errors.As(err, &left) {
+			left.Holders = waited.Holders
+		}
+	}
+	return err
+}
+
+func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
@@ -46,9 +62,11 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
-		return s.remove(ctx, s.db, relay, lanes, slices.Concat(done.Sent, done.Replaced))
+		return s.watched(ctx, s.bounds, func() error {
+			return s.remove(ctx, s.db, relay, lanes, slices.Concat(done.Sent, done.Replaced))
+		})
 	}
-	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		gone := slices.Concat(done.Sent, done.Replaced)
 		for _, f := range done.Dead {
 			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
@@ -94,7 +112,7 @@ func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []La
 }
 
 func (s *Store) removeFound(ctx context.Context, db bun.IDB, relay string, lanes []Lane, found string) (gone int64, err error) {
-	done, err := db.ExecContext(ctx, "DELETE FROM ? WHERE "+found+" AND ?", s.table("outbox_messages"), s.fence(relay, lanes))
+	done, err := db.ExecContext(ctx, s.dialect.waitAtMost(s.bounds)+"DELETE FROM ? WHERE "+found+" AND ?", s.table("outbox_messages"), s.fence(relay, lanes))
 	if err != nil {
 		return 0, err
 	}
@@ -109,7 +127,7 @@ func (s *Store) removeMoved(ctx context.Context, db bun.IDB, relay string, lanes
 		return nil
 	}
 	return db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		held, err := tx.ExecContext(ctx, hold+" WHERE l.?", s.fence(relay, lanes))
+		held, err := tx.ExecContext(ctx, s.bounds.set()+hold+" WHERE l.?", s.fence(relay, lanes))
 		if err != nil {
 			return err
 		}
@@ -146,7 +164,7 @@ func joinInts(numbers []int64) string {
 
 // postpone needs no fence: at worst a key waits once more for its next owner, who asks which keys wait before and after
 // it reads.
-func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error {
+func (s *Store) postpone(ctx context.Context, tx bun.IDB, failed []Failure) error {
 	rows := make([]string, len(failed))
 	args := []any{s.table("outbox_retries")}
 	for i, f := range failed {
@@ -174,7 +192,7 @@ const (
 		"correlation_id, updated_at, expires_at, keep"
 )
 
-func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane, f Failure) error {
+func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, f Failure) error {
 	if len(lanes) == 0 {
 		return nil
 	}
@@ -191,16 +209,41 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 	return nil
 }
 
-// Hasten ends the wait of keys: a newer message replaces the one that failed.
+// Hasten ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
+// the next claim brings them again.
 func (s *Store) Hasten(ctx context.Context, keys []Key) error {
 	for chunk := range slices.Chunk(keys, maxKeys) {
-		_, err := s.db.ExecContext(ctx, s.sql("UPDATE ? SET next_attempt_at = "+s.dialect.now()+` WHERE (model, "key") IN (?)`),
-			s.table("outbox_retries"), tuples(chunk))
+		err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+			rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.lockRows()),
+				s.table("outbox_retries"), tuples(chunk))
+			if err != nil {
+				return err
+			}
+			var free []Key
+			if err := eachKey(rows, func(key Key) { free = append(free, key) }); err != nil || len(free) == 0 {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, s.sql("UPDATE ? SET next_attempt_at = "+s.dialect.now()+` WHERE (model, "key") IN (?)`),
+				s.table("outbox_retries"), tuples(free))
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("end the wait of %d keys: %w", len(keys), err)
 		}
 	}
 	return nil
+}
+
+func eachKey(rows *sql.Rows, fn func(Key)) error {
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var key Key
+		if err := rows.Scan(&key.Model, &key.Key); err != nil {
+			return err
+		}
+		fn(key)
+	}
+	return rows.Err()
 }
 
 func keysOf(messages []*Claimed) []Key {

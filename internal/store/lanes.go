@@ -40,7 +40,7 @@ func (o Ownership) Unbalanced() bool {
 // Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
 // from before the call.
 func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (owned Ownership, err error) {
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	err = s.inTx(ctx, within(ttl), func(ctx context.Context, tx bun.IDB) error {
 		owned, err = s.ownership(ctx, tx, relay, ttl)
 		return err
 	})
@@ -50,7 +50,7 @@ func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (own
 	return owned, nil
 }
 
-func (s *Store) ownership(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) (owned Ownership, err error) {
+func (s *Store) ownership(ctx context.Context, tx bun.IDB, relay string, ttl time.Duration) (owned Ownership, err error) {
 	lanes, err := s.renew(ctx, tx, relay, ttl)
 	if err != nil {
 		return Ownership{}, err
@@ -68,7 +68,7 @@ func (s *Store) ownership(ctx context.Context, tx bun.Tx, relay string, ttl time
 // proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
 // which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
 func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (owned Ownership, err error) {
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	err = s.inTx(ctx, within(ttl), func(ctx context.Context, tx bun.IDB) error {
 		owned, err = s.ownership(ctx, tx, relay, ttl)
 		if err != nil {
 			return err
@@ -93,7 +93,7 @@ func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (o
 
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
 func (s *Store) Leave(ctx context.Context, relay string) error {
-	err := s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?",
 			s.table("outbox_lanes"), relay)
 		if err != nil {
@@ -108,12 +108,7 @@ func (s *Store) Leave(ctx context.Context, relay string) error {
 	return nil
 }
 
-func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration) ([]Lane, error) {
-	if limit := s.dialect.limitIdle(ttl); limit != "" {
-		if _, err := tx.ExecContext(ctx, limit); err != nil {
-			return nil, err
-		}
-	}
+func (s *Store) renew(ctx context.Context, tx bun.IDB, relay string, ttl time.Duration) ([]Lane, error) {
 	until := s.dialect.after(s.dialect.now(), ttl)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at) VALUES (?, "+until+")"+s.upsert("id", "expires_at"),
 		s.table("outbox_relays"), relay)
@@ -130,7 +125,7 @@ func (s *Store) renew(ctx context.Context, tx bun.Tx, relay string, ttl time.Dur
 
 // fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up. Where there is one
 // writer only, the first relay takes all and the others wait for it to leave. It counts the free lanes, too.
-func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (fair Ownership, err error) {
+func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (fair Ownership, err error) {
 	var dead []string
 	err = tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
 		s.table("outbox_relays")).Scan(ctx, &dead)
@@ -166,13 +161,13 @@ func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (fair Ow
 	return fair, nil
 }
 
-func (s *Store) giveBack(ctx context.Context, tx bun.Tx, relay string, lanes []Lane) error {
+func (s *Store) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {
 	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
 		s.table("outbox_lanes"), relay, bun.List(numbers(lanes)))
 	return err
 }
 
-func (s *Store) take(ctx context.Context, tx bun.Tx, relay string, ttl time.Duration, n int) ([]Lane, error) {
+func (s *Store) take(ctx context.Context, tx bun.IDB, relay string, ttl time.Duration, n int) ([]Lane, error) {
 	if n == 0 {
 		return nil, nil
 	}

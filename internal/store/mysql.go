@@ -38,8 +38,8 @@ func (mysql) shareRows() string   { return " LOCK IN SHARE MODE" }
 
 func (mysql) renumber(names Names, first, last int) (before, after []string) {
 	numbers := names.table("`", "outbox_lane_numbers")
-	return []string{ // whose rows writers hold; others wait behind this statement
-			"SET STATEMENT innodb_lock_wait_timeout = 2 FOR DELETE FROM " + numbers,
+	return []string{ // whose rows writers hold; others wait behind this statement: see exclusive
+			"DELETE FROM " + numbers,
 		}, []string{
 			fmt.Sprintf("INSERT INTO %s (lane) SELECT lane FROM %s WHERE lane BETWEEN %d AND %d",
 				numbers, names.table("`", "outbox_lanes"), first, last),
@@ -85,6 +85,12 @@ func (mysql) orderOfClaim() string                              { return "l.n, m
 func (mysql) place(string) string                               { return "''" }
 func (mysql) movedRows(string, []*Claimed) (hold, found string) { return "", "" }
 
+func (mysql) identities(messages string, claimed []*Claimed, lock string) string {
+	return "SELECT id FROM " + messages + " WHERE " + idIn(claimed) + lock
+}
+
+func (mysql) waitAtMost(bounds) string { return "" }
+
 func (mysql) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
 func (mysql) oneRelay() bool                                  { return false }
 
@@ -94,8 +100,6 @@ func (mysql) writers(string) string { return "" }
 func (mysql) inOrder() string { return "" }
 
 func (mysql) anyOf(column, query string) string { return column + " IN (" + query + ")" }
-
-func (mysql) limitIdle(time.Duration) string { return "" }
 
 func (mysql) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"

@@ -30,8 +30,7 @@ func (postgres) shareRows() string   { return "" }
 func (postgres) renumber(names Names, first, last int) (before, after []string) {
 	messages := names.table(`"`, "outbox_messages")
 	return []string{
-			"SET LOCAL lock_timeout = '2s'", // writers wait behind this lock
-			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE",
+			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE", // writers wait behind it: see exclusive
 			"ALTER TABLE " + messages + " DROP CONSTRAINT outbox_messages_lanes",
 		}, []string{
 			fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT outbox_messages_lanes CHECK (lane BETWEEN %d AND %d)", messages, first, last),
@@ -116,6 +115,12 @@ func (p postgres) lookedUp(messages string, claimed []*Claimed) string {
 	return "ctid = ANY (ARRAY(" + p.lookUp(messages, claimed, "") + "))"
 }
 
+func (p postgres) identities(messages string, claimed []*Claimed, lock string) string {
+	return strings.Replace(p.lookUp(messages, claimed, lock), "SELECT m.place", "SELECT l.id", 1)
+}
+
+func (postgres) waitAtMost(b bounds) string { return b.wait() }
+
 func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string {
 	lanes, ids := make([]int64, len(claimed)), make([]int64, len(claimed))
 	for i, m := range claimed {
@@ -155,10 +160,6 @@ func hashed(column, query string) string { return column + " IN (" + query + ") 
 // takes such a statement for so expensive that it compiles it, which costs more than running it.
 func (postgres) inOrder() string {
 	return "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off"
-}
-
-func (postgres) limitIdle(d time.Duration) string {
-	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", max(d.Milliseconds(), 1000))
 }
 
 // notIn hashes them in every version.

@@ -73,6 +73,12 @@ func (sqlite) orderOfClaim() string                              { return "l.n, 
 func (sqlite) place(string) string                               { return "''" }
 func (sqlite) movedRows(string, []*Claimed) (hold, found string) { return "", "" }
 
+func (sqlite) identities(messages string, claimed []*Claimed, lock string) string {
+	return "SELECT id FROM " + messages + " WHERE " + idIn(claimed) + lock
+}
+
+func (sqlite) waitAtMost(bounds) string { return "" }
+
 func (sqlite) claimedRows(_ string, claimed []*Claimed) string { return idIn(claimed) }
 func (sqlite) oneRelay() bool                                  { return true }
 
@@ -83,8 +89,6 @@ func (sqlite) inOrder() string { return "" }
 
 // anyOf: the sign keeps SQLite from finding rows by it.
 func (sqlite) anyOf(column, query string) string { return "+" + column + " IN (" + query + ")" }
-
-func (sqlite) limitIdle(time.Duration) string { return "" }
 
 func (sqlite) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"
