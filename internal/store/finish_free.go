@@ -21,23 +21,23 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	}
 	free, left := done.split(func(key Key) bool { return !locked[key] })
 	touched := setOf(free.retried())
-	plain, retried := free.split(func(key Key) bool { return !touched[key] })
-	late := func(part Outcome) error {
-		err := s.finish(ctx, relay, lanes, part)
-		if lockTimedOut(err) { // somebody was quicker
-			left, err = left.join(part), nil
-		}
-		return err
-	}
-	if err := late(plain); err != nil {
+	alone, together := free.split(func(key Key) bool { return touched[key] })
+	switch err := s.finish(ctx, relay, lanes, together); {
+	case lockTimedOut(err): // somebody was quicker, or the database looks at more rows than those it deletes
+		alone = free
+	case err != nil:
 		return err
 	}
 	// A row that others are inserting cannot be seen, only waited for. So each key is on its own, for as long as there is time.
-	for _, key := range retried.keys() {
-		part, _ := retried.split(func(k Key) bool { return k == key })
-		if time.Since(began) > s.bounds.idle/2 {
+	for _, part := range alone.byKey() {
+		err := errLocked
+		if time.Since(began) < s.bounds.idle/2 {
+			err = s.finish(ctx, relay, lanes, part)
+		}
+		switch {
+		case lockTimedOut(err) || errors.Is(err, errLocked):
 			left = left.join(part)
-		} else if err := late(part); err != nil {
+		case err != nil:
 			return err
 		}
 	}
@@ -163,6 +163,37 @@ func (o Outcome) split(in func(Key) bool) (yes, no Outcome) {
 	failures(o.Failed, &yes.Failed, &no.Failed)
 	failures(o.Dead, &yes.Dead, &no.Dead)
 	return yes, no
+}
+
+// byKey divides an outcome into one for each key, in the order of their first message.
+func (o Outcome) byKey() []Outcome {
+	index := map[Key]int{}
+	var parts []Outcome
+	of := func(key Key) *Outcome {
+		i, ok := index[key]
+		if !ok {
+			i = len(parts)
+			index[key], parts = i, append(parts, Outcome{})
+		}
+		return &parts[i]
+	}
+	for _, m := range o.Sent {
+		part := of(Key{m.Model, m.Key})
+		part.Sent = append(part.Sent, m)
+	}
+	for _, m := range o.Replaced {
+		part := of(Key{m.Model, m.Key})
+		part.Replaced = append(part.Replaced, m)
+	}
+	for _, f := range o.Failed {
+		part := of(Key{f.Model, f.Key})
+		part.Failed = append(part.Failed, f)
+	}
+	for _, f := range o.Dead {
+		part := of(Key{f.Model, f.Key})
+		part.Dead = append(part.Dead, f)
+	}
+	return parts
 }
 
 func (o Outcome) join(with Outcome) Outcome {

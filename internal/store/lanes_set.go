@@ -18,8 +18,9 @@ const (
 	// changer is the id, which no relay has, of whoever changes the number of lanes: while it is among the live relays,
 	// nobody's share of the lanes is more than none.
 	changer = ""
-	// changerTTL is how long relays stand still after a change that was killed: as long as lanes do after a relay was.
-	changerTTL = 10 * time.Second
+	// changerTTL is how long relays stand still after a change that was killed or stopped. It may run out while the lanes
+	// are changed: who took one then is found by replaceLanes.
+	changerTTL = 4 * time.Second
 	// maxRenumbered is how many unsent messages may be left for a change. Writers wait while they change lanes.
 	maxRenumbered = 2000
 	lastLane      = 1<<15 - 1 // of a smallint

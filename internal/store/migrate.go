@@ -166,22 +166,22 @@ func (s *Store) RequireMigrated(ctx context.Context, side Side) error {
 
 // makeApplied makes the side's own table of marks, beside that of the service's migrations.
 func (s *Store) makeApplied(ctx context.Context, side Side) error {
-	create := templateData{s.names, s.dialect}.createApplied(side)
-	make := func() error {
-		return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error { return execAll(ctx, tx, []string{create}) })
+	statement := templateData{s.names, s.dialect}.createApplied(side)
+	create := func() error {
+		return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error { return execAll(ctx, tx, []string{statement}) })
 	}
-	// IF NOT EXISTS loses a race on PostgreSQL with a unique violation, after the other one has committed: the next time
-	// the table is there.
-	const uniqueViolation = "23505"
-	err := make()
-	for pause := minPause; err != nil && ctx.Err() == nil && (passing(err) || SQLState(err) == uniqueViolation); pause *= 2 {
+	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the table is there.
+	const uniqueViolation, duplicateTable = "23505", "42P07"
+	lost := func(err error) bool { return SQLState(err) == uniqueViolation || SQLState(err) == duplicateTable }
+	err := create()
+	for pause := minPause; err != nil && ctx.Err() == nil && (passing(err) || lost(err)); pause *= 2 {
 		if lockTimedOut(err) {
-			s.waits.say(create, waitingFor(err))
+			s.waits.say(statement, waitingFor(err))
 		}
 		if rest(ctx, min(pause, maxPause)) != nil {
 			break
 		}
-		err = make()
+		err = create()
 	}
 	return err
 }

@@ -150,19 +150,15 @@ func TestMigrateRecoversFromACrashAtAnyStatement(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		c := &crash{}
 		crashing, s := newStore(t, db.WithQueryHook(c)), newStore(t, db)
-		var applied []string
 		for after := int64(0); ; after++ {
 			c.after.Store(after)
-			more, err := crashing.Migrate(t.Context(), Outbox)
-			applied = append(applied, more...)
+			_, err := crashing.Migrate(t.Context(), Outbox)
 			if err == nil {
 				break
 			}
 			require.ErrorIs(t, err, context.Canceled)
 		}
-		all, err := discover(s.dialect, Outbox)
-		require.NoError(t, err)
-		require.Len(t, applied, len(all.Sorted()))
+		require.NoError(t, s.RequireMigrated(t.Context(), Outbox))
 		requireLanes(t, s, 64)
 	})
 }
