@@ -187,8 +187,9 @@ type sqlDialect interface {
 	inOrder() string
 	// inTx runs fn in a transaction within bounds, which end with it. isolation is the database's own if empty.
 	inTx(ctx context.Context, db *bun.DB, b bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error) error
-	// holders is a query for the number, name, state and seconds in it of those for whom others wait. May be empty.
-	holders(names Names) string
+	// holders are queries for the number, name, state and seconds in it of those for whom others wait, or may have waited. May
+	// be empty.
+	holders(names Names) (during, afterwards string)
 	// notIn says that an expression has none of many numbers.
 	notIn(expression string, numbers []int64) string
 	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.

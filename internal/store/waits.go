@@ -62,7 +62,7 @@ func (w *waits) say(pids, holders string) {
 // watched runs fn, which waits for locks as long as b says, and finds out who holds them when that takes more than half as
 // long: afterwards nobody could tell.
 func (s *Store) watched(ctx context.Context, b bounds, fn func() error) error {
-	if s.dialect.holders(s.names) == "" {
+	if during, _ := s.dialect.holders(s.names); during == "" {
 		return fn()
 	}
 	asking, cancel := context.WithCancel(ctx)
@@ -71,8 +71,9 @@ func (s *Store) watched(ctx context.Context, b bounds, fn func() error) error {
 	ended := make(chan struct{})
 	timer := time.AfterFunc(b.lock/2, func() {
 		defer close(ended)
+		during, _ := s.dialect.holders(s.names)
 		var pids string
-		if pids, holders = s.lockHolders(asking); holders != "" {
+		if pids, holders = s.lockHolders(asking, during); holders != "" {
 			s.waits.say(pids, holders)
 		}
 	})
@@ -83,21 +84,28 @@ func (s *Store) watched(ctx context.Context, b bounds, fn func() error) error {
 		}
 		<-ended
 	}
-	if lockTimedOut(err) && !errors.As(err, new(*LockedError)) {
-		return &LockedError{Holders: holders, err: err}
+	if !lockTimedOut(err) || errors.As(err, new(*LockedError)) {
+		return err
 	}
-	return err
+	if holders == "" { // the question came too late, on a busy machine
+		_, afterwards := s.dialect.holders(s.names)
+		var pids string
+		if pids, holders = s.lockHolders(ctx, afterwards); holders != "" {
+			s.waits.say(pids, holders)
+		}
+	}
+	return &LockedError{Holders: holders, err: err}
 }
 
 // holdersTimeout: whoever asks has waited for long already.
 const holdersTimeout = time.Second
 
-// lockHolders describes those for whom statements on cqrsync's tables wait. pids tells who they are. Both are empty where
-// there are none, and where the user may not see them.
-func (s *Store) lockHolders(ctx context.Context) (pids, holders string) {
+// lockHolders describes those that a query of holders finds. pids tells who they are. Both are empty where there are none,
+// and where the user may not see them.
+func (s *Store) lockHolders(ctx context.Context, query string) (pids, holders string) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	rows, err := s.db.QueryContext(ctx, s.dialect.holders(s.names))
+	rows, err := s.db.QueryContext(ctx, query)
 	if err != nil {
 		return "", ""
 	}
@@ -133,15 +141,23 @@ func describeHolder(pid int64, name, state string, since time.Duration) string {
 	return text
 }
 
-// holders finds those who block whoever waits in a statement that names one of cqrsync's tables. A user sees of others'
-// sessions no more than their number unless it may read statistics (pg_read_all_stats).
-func (postgres) holders(names Names) string {
+// holders: during a wait they are those who block whoever waits in a statement that names one of cqrsync's tables; afterwards,
+// those who have locked one for longer than anybody waits. A user sees of others' sessions no more than their number unless
+// it may read statistics (pg_read_all_stats).
+func (postgres) holders(names Names) (during, afterwards string) {
+	const columns = `coalesce(concat_ws(' at ', coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
+			coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8`
 	return `
-		SELECT DISTINCT p.pid, coalesce(concat_ws(' at ', coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
-			coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8
+		SELECT DISTINCT p.pid, ` + columns + `
 		FROM pg_stat_activity AS w CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS p(pid)
 			LEFT JOIN pg_stat_activity AS b ON b.pid = p.pid
 		WHERE w.wait_event_type = 'Lock' AND w.datname = current_database() AND w.query ~ '` + ownTables(names) + `'
+		ORDER BY 1 LIMIT 5`, `
+		SELECT DISTINCT coalesce(l.pid, 0), ` + columns + `
+		FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation LEFT JOIN pg_stat_activity AS b ON b.pid = l.pid
+		WHERE l.granted AND l.locktype = 'relation' AND c.relname ~ '^` + ownTables(names) + `' AND l.pid IS DISTINCT FROM pg_backend_pid()
+			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND coalesce(clock_timestamp() - b.xact_start > interval '` + fmt.Sprint(exclusive.lock.Milliseconds()) + ` ms', TRUE)
 		ORDER BY 1 LIMIT 5`
 }
 
@@ -150,9 +166,10 @@ func ownTables(names Names) string { return names.Prefix + "(outbox|replica)_" }
 
 // holders: for the lock of a table InnoDB cannot tell who holds it, so the oldest transactions are named, too. It takes the
 // privilege PROCESS.
-func (mysql) holders(names Names) string {
+func (mysql) holders(names Names) (during, afterwards string) {
 	const columns = "t.trx_mysql_thread_id AS pid, coalesce(concat(p.user, ' at ', p.host), '') AS name, " +
 		"lower(coalesce(p.command, '')) AS state, coalesce(p.time, 0) AS seconds"
+	idle := "p.db = database() AND p.id <> connection_id() AND p.command = 'Sleep'"
 	const process = "LEFT JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id"
 	return `
 		SELECT ` + columns + ` FROM information_schema.innodb_lock_waits AS w
@@ -161,11 +178,13 @@ func (mysql) holders(names Names) string {
 		WHERE r.trx_query REGEXP '` + ownTables(names) + `'
 		UNION
 		SELECT ` + columns + ` FROM information_schema.innodb_trx AS t ` + process + `
-		WHERE p.db = database() AND p.id <> connection_id() AND p.command = 'Sleep' AND EXISTS (
+		WHERE ` + idle + ` AND EXISTS (
 			SELECT 1 FROM information_schema.processlist AS w
 			WHERE w.state LIKE 'Waiting for table metadata lock%' AND w.info REGEXP '` + ownTables(names) + `')
-		LIMIT 5`
+		LIMIT 5`, `
+		SELECT ` + columns + ` FROM information_schema.innodb_trx AS t ` + process + `
+		WHERE ` + idle + ` ORDER BY t.trx_started LIMIT 5`
 }
 
 // holders: SQLite knows of no sessions.
-func (sqlite) holders(Names) string { return "" }
+func (sqlite) holders(Names) (during, afterwards string) { return "", "" }
