@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 
@@ -115,11 +116,12 @@ func (p *Proxy) forward(from, to net.Conn) {
 	}
 }
 
-// FreezeBefore is a hook of bun that freezes a proxy when so many statements, those that begin and end transactions among
-// them, have been run.
+// FreezeBefore is a hook of bun that freezes a proxy when so many statements with Text in them, those that begin and end
+// transactions among them, have been run.
 type FreezeBefore struct {
 	Proxy      *Proxy
 	Statements int
+	Text       string
 
 	mu     sync.Mutex
 	before int
@@ -130,6 +132,9 @@ type FreezeBefore struct {
 func (f *FreezeBefore) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !strings.Contains(event.Query, f.Text) {
+		return ctx
+	}
 	if f.before == f.Statements && f.query == "" {
 		f.query = event.Query
 		f.Proxy.Freeze()

@@ -37,7 +37,7 @@ func within(lease time.Duration) bounds {
 }
 
 // Limit bounds the store's transactions by a lease: how long they may stand still, and how long they wait for locks. said is
-// told who is waited for when that takes long; nil if nobody wants to know. Call it before the store is used.
+// told who is waited for when that takes long; nil writes it to slog's default. Call it before the store is used.
 func (s *Store) Limit(lease time.Duration, said func(holders string)) {
 	s.bounds, s.waits.said = within(lease), said
 }

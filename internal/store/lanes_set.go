@@ -99,7 +99,7 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 		case errors.Is(err, errTaken):
 			pause = minPause
 		default:
-			said(waitingFor(err))
+			said("waiting for " + holdersOf(err))
 			// The relays must not stand still for as long as that takes.
 			err = s.Leave(ctx, changer)
 		}
@@ -125,12 +125,12 @@ func rest(ctx context.Context, pause time.Duration) error {
 	}
 }
 
-// waitingFor says what an error that passes is about.
-func waitingFor(err error) string {
+// holdersOf says what an error that passes is about.
+func holdersOf(err error) string {
 	if locked := (*LockedError)(nil); errors.As(err, &locked) && locked.Holders != "" {
-		return "waiting for " + locked.Holders
+		return locked.Holders
 	}
-	return "waiting for a transaction that takes long"
+	return "a transaction that takes long"
 }
 
 // excluded finds out, before the relays stop, whether nobody would keep a change of the lanes waiting.

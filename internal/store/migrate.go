@@ -74,12 +74,17 @@ func (s *Store) applyInTime(ctx context.Context, side Side, m migrate.Migration)
 		if ctx.Err() != nil || !passing(err) {
 			return false, err
 		}
-		if lockTimedOut(err) {
-			s.waits.say(m.Name, waitingFor(err))
-		}
+		s.sayUnknown(m.Name, err)
 		if rest(ctx, pause) != nil {
 			return false, err
 		}
+	}
+}
+
+// sayUnknown says that something waits where the database did not tell for whom.
+func (s *Store) sayUnknown(what string, err error) {
+	if lockTimedOut(err) && holdersOf(err) == holdersOf(nil) {
+		s.waits.say(what, holdersOf(err))
 	}
 }
 
@@ -175,9 +180,7 @@ func (s *Store) makeApplied(ctx context.Context, side Side) error {
 	lost := func(err error) bool { return SQLState(err) == uniqueViolation || SQLState(err) == duplicateTable }
 	err := create()
 	for pause := minPause; err != nil && ctx.Err() == nil && (passing(err) || lost(err)); pause *= 2 {
-		if lockTimedOut(err) {
-			s.waits.say(statement, waitingFor(err))
-		}
+		s.sayUnknown(statement, err)
 		if rest(ctx, min(pause, maxPause)) != nil {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +48,7 @@ type waits struct {
 // repeatWait is how often the same holder is named.
 const repeatWait = 30 * time.Second
 
+// say names holders, unless those with these numbers were named a moment ago.
 func (w *waits) say(pids, holders string) {
 	w.mu.Lock()
 	repeated := pids == w.before && time.Since(w.at) < repeatWait
@@ -54,8 +56,12 @@ func (w *waits) say(pids, holders string) {
 		w.before, w.at = pids, time.Now()
 	}
 	w.mu.Unlock()
-	if w.said != nil && !repeated {
+	switch {
+	case repeated:
+	case w.said != nil:
 		w.said(holders)
+	default:
+		slog.Default().Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
 	}
 }
 
