@@ -101,7 +101,7 @@ func (mysql) inTx(
 		}
 		err = errors.Join(err, conn.Close())
 		if errors.Is(err, driver.ErrBadConn) {
-			err = fmt.Errorf("the connection is gone: %w", err)
+			err = fmt.Errorf("the connection is gone, or its server has become read-only: %w", err)
 		}
 	}()
 	if isolation != "" {

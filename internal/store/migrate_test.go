@@ -167,7 +167,7 @@ func TestMigrateOnlyReadsWhereThereIsNothingToDo(t *testing.T) {
 	rawURL := dbtest.PostgresURL(t)
 	_, err := newStore(t, dbtest.Open(t, rawURL)).Migrate(t.Context(), Outbox)
 	require.NoError(t, err)
-	readOnly := newStore(t, dbtest.Open(t, rawURL+"&default_transaction_read_only=on"))
+	readOnly := newStore(t, dbtest.Open(t, rawURL+"&default_transaction_read_only=on&target_session_attrs=any"))
 	applied, err := readOnly.Migrate(t.Context(), Outbox)
 	require.NoError(t, err)
 	require.Empty(t, applied)
