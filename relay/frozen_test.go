@@ -158,6 +158,7 @@ func (e *env) stopAt(t *testing.T, rawURL string, what stopped, statement int) b
 	for key := range 4 {
 		e.write(t, prefix+fmt.Sprint(key)) // also those that the stopped process has locked
 	}
+	e.write(t, "dead")
 	e.write(t, "other")
 	wrote := time.Since(began)
 	if what.waits > 0 && statement%4 != 0 { // it takes long, and is always the same
