@@ -31,7 +31,7 @@ func NewProxy(t testing.TB, rawURL string) (*Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(rawURL)
 	require.NoError(t, err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &Proxy{listener: listener, server: u.Host, frozen: make(chan struct{}), closed: make(chan struct{})}
 	p.freeze = sync.OnceFunc(func() { close(p.frozen) })
@@ -66,7 +66,7 @@ func (p *Proxy) serve() {
 		if err != nil {
 			return // it is closed
 		}
-		server, err := net.Dial("tcp", p.server)
+		server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.server)
 		if err != nil {
 			_ = client.Close() // as if the server had refused it
 			continue

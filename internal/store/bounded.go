@@ -85,53 +85,63 @@ func (sqlite) inTx(
 }
 
 // inTx: the bounds belong to the session here, and the connection goes back to the service's pool, so they are taken back
-// with the commit; a connection for which that fails is closed. The statements of each end travel as one. COMMIT is a
-// statement like others, because database/sql's would wait for an answer for as long as the connection looks alive.
-func (mysql) inTx(
+// after the transaction; a connection for which that fails is closed. COMMIT is a statement like others, because
+// database/sql's would wait for an answer for as long as the connection looks alive.
+//
+// Each is a statement of its own: a proxy that sends reads to other servers (MaxScale) must see the transaction begin.
+func (m mysql) inTx(
 	ctx context.Context, db *bun.DB, b bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error,
-) (err error) {
+) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	clean := false
-	defer func() {
-		if !clean {
-			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it, and there is an error already
-		}
-		err = errors.Join(err, conn.Close())
-		if errors.Is(err, driver.ErrBadConn) {
-			err = fmt.Errorf("the connection is gone, or its server has become read-only: %w", err)
-		}
-	}()
-	if isolation != "" {
-		isolation = "SET TRANSACTION ISOLATION LEVEL " + isolation + "; "
+	err = execOn(ctx, conn, m.begin(b, isolation))
+	if err == nil {
+		err = fn(ctx, conn)
 	}
-	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
-	_, err = conn.ExecContext(ctx, fmt.Sprintf(`BEGIN NOT ATOMIC
-		SET @cqrsync_idle = @@SESSION.idle_transaction_timeout, @cqrsync_lock = @@SESSION.innodb_lock_wait_timeout,
-			@cqrsync_table = @@SESSION.lock_wait_timeout;
-		SET SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d;
-		%sSTART TRANSACTION;
-		END`, seconds(b.idle), seconds(b.lock), seconds(b.lock), isolation))
-	if err != nil {
-		return err
+	end := "COMMIT"
+	ending, cancel := ctx, func() {}
+	if err != nil { // perhaps because ctx has ended
+		end = "ROLLBACK"
+		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), b.lock)
 	}
-	end := func(ctx context.Context, how string) error {
-		_, err := conn.ExecContext(ctx, "BEGIN NOT ATOMIC "+how+`;
-			SET SESSION idle_transaction_timeout = @cqrsync_idle, SESSION innodb_lock_wait_timeout = @cqrsync_lock,
-				SESSION lock_wait_timeout = @cqrsync_table;
-			END`)
-		clean = err == nil
-		return err
+	defer cancel()
+	endErr := execOn(ending, conn, []string{end})
+	if endErr != nil || execOn(ending, conn, []string{restoreBounds}) != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it: nobody may get it with our settings
+	} else {
+		endErr = conn.Close()
 	}
-	if err := fn(ctx, conn); err != nil {
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.lock)
-		defer cancel()
-		return errors.Join(err, ignored(end(late, "ROLLBACK")))
+	if err == nil {
+		err = endErr
 	}
-	return end(ctx, "COMMIT")
+	if errors.Is(err, driver.ErrBadConn) {
+		err = fmt.Errorf("the connection is gone, or its server has become read-only: %w", err)
+	}
+	return err
 }
 
-// ignored drops an error: what is rolled back where no ROLLBACK arrives is rolled back when the connection closes.
-func ignored(error) error { return nil }
+func (mysql) begin(b bounds, isolation string) []string {
+	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+	begin := []string{fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,
+		@cqrsync_lock = @@SESSION.innodb_lock_wait_timeout, @cqrsync_table = @@SESSION.lock_wait_timeout,
+		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d`,
+		seconds(b.idle), seconds(b.lock), seconds(b.lock))}
+	if isolation != "" {
+		begin = append(begin, "SET TRANSACTION ISOLATION LEVEL "+isolation)
+	}
+	return append(begin, "START TRANSACTION")
+}
+
+const restoreBounds = `SET SESSION idle_transaction_timeout = @cqrsync_idle, SESSION innodb_lock_wait_timeout = @cqrsync_lock,
+	SESSION lock_wait_timeout = @cqrsync_table`
+
+func execOn(ctx context.Context, conn bun.Conn, statements []string) error {
+	for _, statement := range statements {
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
