@@ -175,7 +175,9 @@ func (e *env) stopAt(t *testing.T, rawURL string, what stopped, statement int) b
 	require.NoError(t, stop())
 	cancel()
 	proxy.Close()
-	require.Error(t, <-ended)
+	if err := <-ended; !strings.Contains(hook.Frozen(), "= @cqrsync_idle") { // what is set back after the commit
+		require.Error(t, err)
+	}
 	return true
 }
 
