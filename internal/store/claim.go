@@ -113,7 +113,8 @@ func (s *Store) claim(ctx context.Context, c *claim) (err error) {
 		return s.readClaim(ctx, conn, c)
 	}
 	return conn.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.ExecContext(ctx, s.dialect.inOrder()); err != nil {
+		// Bounded like any other, for nobody can change the tables while it is open.
+		if _, err := tx.ExecContext(ctx, s.bounds.set()+s.dialect.inOrder()); err != nil {
 			return err
 		}
 		return s.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection

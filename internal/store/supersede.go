@@ -187,7 +187,7 @@ func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
 }
 
 func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
-	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		// Not in the statement that locks the messages: it would lock the lanes, too, on which
 		// other relays wait.
 		var owned []int
@@ -245,7 +245,7 @@ const maxCases = 200
 // holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that
 // are what they were.
 func (s *Store) holdSuperseded(
-	ctx context.Context, tx bun.Tx, c *supersession, lanes []int,
+	ctx context.Context, tx bun.IDB, c *supersession, lanes []int,
 ) (map[int64]bool, error) {
 	expected := map[int64]*Claimed{}
 	for _, m := range c.list {

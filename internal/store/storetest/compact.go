@@ -228,14 +228,6 @@ func compactsFenced(t *testing.T, s *relaySuite) {
 	require.Equal(t, "1/3", names(s.claim(t))[0])
 }
 
-func removesReplaced(t *testing.T, s *relaySuite) {
-	owned := s.balance(t, "a", ttl)
-	s.append(t, chain("1", 0, 2)...)
-	claimed := s.claim(t)
-	s.finish(t, "a", owned, store.Outcome{Sent: claimed[2:], Replaced: claimed[:2]})
-	require.Empty(t, s.claim(t))
-}
-
 func endsTheWait(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), kept("2", 0))
