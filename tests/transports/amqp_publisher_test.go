@@ -421,6 +421,42 @@ func TestAMQPPublisherEndsWithItsContextAndWithClose(t *testing.T) {
 	require.ErrorIs(t, closing.Publish(topic, outgoing(topic, 1)[0].Message), transport.ErrUnavailable)
 }
 
+// overtaken is a context whose deadline passes when it has been asked that often, and no timer tells anybody: what a process
+// sees that was stopped and goes on.
+type overtaken struct {
+	context.Context
+	asks *atomic.Int64
+}
+
+func (o overtaken) Deadline() (time.Time, bool) {
+	if o.asks.Add(-1) >= 0 {
+		return time.Now().Add(time.Hour), true
+	}
+	return time.Now().Add(-time.Second), true
+}
+
+func TestAMQPPublisherSendsNothingThatItGatheredBeforeItsDeadline(t *testing.T) {
+	t.Parallel()
+	r, topic := newRabbit(t), unique("topic")
+	messages := r.subscribe(t, unique("queue"), topic, 100)
+	pub := r.publisher(t, "")
+	const n = 34
+	for _, asks := range []int64{1, n / 2, n} {
+		accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 1)), 1) // connects: that asks, too
+		acked(t, messages, 1)
+		ctx := overtaken{t.Context(), &atomic.Int64{}}
+		ctx.asks.Store(asks)
+		for _, err := range pub.PublishBatch(ctx, outgoing(topic, n)) {
+			require.ErrorIs(t, err, transport.ErrUnavailable)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+	}
+	last := outgoing(topic, 1)
+	accepted(t, pub.PublishBatch(t.Context(), last), 1)
+	require.Equal(t, ids(last), acked(t, messages, 1))
+	silent(t, messages)
+}
+
 func TestAMQPPublisherWaitsWhileTheBrokerBlocks(t *testing.T) {
 	t.Parallel()
 	r, topic := newRabbit(t), unique("topic")

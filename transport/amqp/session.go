@@ -107,9 +107,19 @@ func (s *session) declareOne(ctx context.Context, exchange string) error {
 // publish sends parcels in order with up to window of them unconfirmed, and calls settle for each as its fate becomes
 // known: nil, errReturned, ErrNacked or what makes it unfit. An error means that the session is over; what was not settled by
 // then may or may not have arrived.
-func (s *session) publish(ctx context.Context, parcels []parcel, window int, settle func(*parcel, error)) error {
-	s.conn.socket.gather()
-	defer func() { _ = s.conn.socket.release() }() // everything is flushed, or the session is over
+//
+// Nothing leaves after ctx has ended or its deadline has passed, also of what was written to the socket before.
+func (s *session) publish(
+	ctx context.Context, parcels []parcel, window int, settle func(*parcel, error),
+) (err error) {
+	s.conn.socket.gather(func() error { return transport.Ended(ctx) })
+	defer func() {
+		if err != nil {
+			s.conn.socket.discard()
+			return
+		}
+		err = s.conn.socket.release() // of heartbeats: every message has its answer
+	}()
 	s.routes.begin()
 	sent, settled := 0, 0
 	for settled < len(parcels) {

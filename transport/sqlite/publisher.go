@@ -65,7 +65,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 // PublishBatch publishes in one transaction: when it returns, all messages are on the disk, or all have the same error.
 // Only transport.ErrUnroutable concerns single messages.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
-	if err := ctx.Err(); err != nil {
+	if err := transport.Ended(ctx); err != nil {
 		return repeat(p.file.unavailable(err), len(batch))
 	}
 	c, err := newCall(ctx, batch)
@@ -174,8 +174,10 @@ func (p *Publisher) write(calls []*call) error {
 			return fmt.Errorf("drop messages older than %s: %w", p.config.Retention, err)
 		}
 		for _, c := range calls {
-			if gone := transport.Ended(c.ctx) != nil; gone {
-				continue // and may have published the messages again
+			// Asked while the file is locked: whoever publishes the same messages instead has to wait, and comes behind them.
+			if err := transport.Ended(c.ctx); err != nil {
+				c.errs = repeat(p.file.unavailable(err), len(c.rows))
+				continue
 			}
 			if err := p.insert(ctx, tx, c); err != nil {
 				return err
