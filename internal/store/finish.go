@@ -31,6 +31,16 @@ type Failure struct {
 	Error string
 	// Wait is how long the key waits.
 	Wait time.Duration
+	// Spared says that it is not the message's fault, and costs it no attempt.
+	Spared bool
+}
+
+// attempts is how often the message has failed now.
+func (f Failure) attempts() int {
+	if f.Spared {
+		return f.Attempts
+	}
+	return f.Attempts + 1
 }
 
 // Finish writes down what became of messages, in one transaction: sent ones leave the outbox, and their keys
@@ -42,7 +52,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
-	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return m.Attempts == 0 }))
+	settled := keysOf(slices.DeleteFunc(slices.Concat(done.Sent, done.Replaced), func(m *Claimed) bool { return !m.Failed }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
@@ -155,7 +165,7 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 		if !f.Replaceable() {
 			id = math.MaxInt64 // nothing is newer
 		}
-		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error), id)
+		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
@@ -183,7 +193,7 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
 		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND ?`+
 		s.upsert("id", "attempts", "last_error")),
-		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
+		s.table("outbox_dead_letters"), f.attempts(), clean(f.Error),
 		s.table("outbox_messages"), f.Lane, f.ID, s.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
