@@ -53,9 +53,5 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 	}
 	out := message.NewMessage(id.String(), body)
 	out.Metadata = e.Metadata()
-	topic := m.Model
-	if m.Queue != "" {
-		topic = transport.DirectTopic(m.Queue, m.Model)
-	}
-	return transport.Outgoing{Topic: topic, Message: out}, nil
+	return transport.Outgoing{Topic: topicOf(m), Message: out}, nil
 }

@@ -157,7 +157,7 @@ func (f *flow) confirmed(m *outgoing) {
 	switch {
 	case len(q.behind) > 0:
 		next := f.next(q)
-		next.Attempts = 0 // those were the attempts of the one before
+		next.Attempts, next.Failed = 0, false // that was the one before
 		f.followers = append(f.followers, next)
 	case q.more != nil:
 		q.idle = true

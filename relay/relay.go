@@ -62,6 +62,7 @@ type Relay struct {
 	open     results // what became of published messages, not written down yet
 	wake     <-chan struct{}
 	broker   outage
+	topics   destinations
 	database outage
 	asked    string // what the database did not answer last
 }
@@ -88,6 +89,7 @@ func New(db *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 		flow:     newFlow(cfg),
 		wake:     cfg.Wake,
 		broker:   newOutage("broker", log, longest),
+		topics:   newDestinations(cfg, log),
 		database: newOutage("database", log, longest),
 	}, nil
 }

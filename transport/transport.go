@@ -18,7 +18,7 @@ import (
 )
 
 // Errors a BatchPublisher reports, per message; ask with errors.Is. Any other error means that this one message was
-// refused and others may pass.
+// refused for what it says, and others may pass.
 var (
 	// ErrUnavailable: the broker cannot be reached, is blocked, or did not answer. Whether the message arrived is
 	// unknown; publishing it again later is right, and its neighbours have the same trouble.
@@ -27,7 +27,17 @@ var (
 	ErrUnroutable = errors.New("no queue is bound to the topic")
 	// ErrRejected: the broker read the message and did not keep it (a nack), for example because a queue is full.
 	ErrRejected = errors.New("the broker rejected the message")
+	// ErrDestination: the broker takes nothing for where the message goes: the user may not write there, or what should
+	// take it does not exist or is something else. Messages that go elsewhere pass.
+	ErrDestination = errors.New("the broker takes nothing for this destination")
 )
+
+// AtDestination says that an error is about where a message goes, and not about the broker or what the message says. It
+// lasts until an operator mends it, and then the same message passes: so nobody may give the message up because of it.
+func AtDestination(err error) bool {
+	return !errors.Is(err, ErrUnavailable) &&
+		(errors.Is(err, ErrUnroutable) || errors.Is(err, ErrRejected) || errors.Is(err, ErrDestination))
+}
 
 // Outgoing is one message and where it goes.
 type Outgoing struct {
