@@ -57,6 +57,12 @@ type BatchPublisher interface {
 	PublishBatch(ctx context.Context, batch []Outgoing) []error
 }
 
+// Checker is a publisher that can be asked whether its broker would take messages, also when there are none.
+type Checker interface {
+	// Check connects and logs in, unless it is connected, and returns ErrUnavailable with the reason if it cannot.
+	Check(ctx context.Context) error
+}
+
 // WindowSubscriber delivers up to window messages without waiting for the acks of earlier ones, so that a consumer
 // can gather them into one transaction. Acks and nacks stay per message.
 type WindowSubscriber interface {

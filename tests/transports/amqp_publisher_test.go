@@ -306,23 +306,8 @@ func TestAMQPPublisherDeclaresADeletedExchangeAgain(t *testing.T) {
 	pub := r.publisher(t, "")
 	accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 1)), 1)
 	require.NoError(t, r.channel(t).ExchangeDelete(r.exchange, false, false))
-	for _, err := range pub.PublishBatch(t.Context(), outgoing(topic, 3)) {
-		require.ErrorIs(t, err, transport.ErrUnavailable)
-		require.ErrorContains(t, err, "NOT_FOUND")
-	}
 	accepted(t, pub.PublishBatch(t.Context(), outgoing(topic, 3)), 3)
 	require.NoError(t, r.channel(t).ExchangeDeclarePassive(r.exchange, "topic", true, false, false, false, nil))
-}
-
-// The operator has to repair that, and until then no message may be parked for it.
-func TestAMQPPublisherIsUnavailableWhereTheExchangeIsAnother(t *testing.T) {
-	t.Parallel()
-	r := newRabbit(t)
-	require.NoError(t, r.channel(t).ExchangeDeclare(r.exchange, "fanout", true, false, false, false, nil))
-	for _, err := range r.publisher(t, "").PublishBatch(t.Context(), outgoing(unique("topic"), 2)) {
-		require.ErrorIs(t, err, transport.ErrUnavailable)
-		require.ErrorContains(t, err, "declare exchange "+r.exchange)
-	}
 }
 
 func TestAMQPPublisherStartsBeforeTheBroker(t *testing.T) {
