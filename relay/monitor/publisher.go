@@ -32,7 +32,19 @@ func (m *Monitor) Publisher(p message.Publisher) transport.BatchPublisher {
 		ask := u.Unroutable
 		m.published.unroutable.Store(&ask)
 	}
+	if c, ok := p.(transport.Checker); ok {
+		m.contact.mu.Lock()
+		m.contact.checker = c
+		m.contact.mu.Unlock()
+		return checkedPublisher{watchedPublisher{transport.Batch(p), m}, c}
+	}
 	return watchedPublisher{transport.Batch(p), m}
+}
+
+// checkedPublisher passes the question on, for the relay.
+type checkedPublisher struct {
+	watchedPublisher
+	transport.Checker
 }
 
 type watchedPublisher struct {

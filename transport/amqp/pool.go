@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -63,6 +64,9 @@ func (p *pool) get(ctx context.Context) (*session, error) {
 			err = context.Cause(ctx)
 		}
 		p.mu.Lock()
+		if err != nil && p.sessions == 0 && p.failure != nil {
+			err = fmt.Errorf("%w, and before that: %w", err, p.failure)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -111,6 +115,7 @@ func (p *pool) makeMore() {
 func (p *pool) made(s *session) {
 	p.idle = append(p.idle, s)
 	p.sessions++
+	p.failure = nil
 	if p.enough > 0 && p.sessions > p.enough {
 		p.enough = 0
 		p.pause.Reset()

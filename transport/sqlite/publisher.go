@@ -27,7 +27,10 @@ type Publisher struct {
 	nextPrune time.Time // the writing goroutine's
 }
 
-var _ transport.BatchPublisher = (*Publisher)(nil)
+var (
+	_ transport.BatchPublisher = (*Publisher)(nil)
+	_ transport.Checker        = (*Publisher)(nil)
+)
 
 var errPublisherClosed = fmt.Errorf("%w: the publisher is closed", transport.ErrUnavailable)
 
@@ -82,6 +85,9 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 		return repeat(p.file.unavailable(ctx.Err()), len(batch))
 	}
 }
+
+// Check implements transport.Checker: it opens the file and looks whether it is a broker's.
+func (p *Publisher) Check(ctx context.Context) error { return p.file.unavailable(p.file.prepare(ctx)) }
 
 // Close waits for batches on their way. Closing twice is fine.
 func (p *Publisher) Close() error {

@@ -84,6 +84,8 @@ func TestAFileOfSomethingElseIsLeftAlone(t *testing.T) {
 	require.ErrorIs(t, err, transport.ErrUnavailable)
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "belongs to something else")
+	require.ErrorIs(t, newPublisher(t, sqlite.Config{Path: path}).Check(t.Context()), transport.ErrUnavailable)
+	require.NoError(t, newPublisher(t, sqlite.Config{Path: newPath(t)}).Check(t.Context()))
 }
 
 func TestAFileOfALaterVersionIsLeftAlone(t *testing.T) {
