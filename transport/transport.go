@@ -112,7 +112,7 @@ const ExpirationKey = "cqrsync_expiration"
 
 // Batch makes a BatchPublisher of any publisher. One that has the ability already is returned as it is; for others
 // every message is its own Publish call, and after an error the rest of the batch is reported unavailable, because
-// sending it would overtake.
+// sending it would overtake: except where the publisher says that it is the destination's (AtDestination).
 func Batch(p message.Publisher) BatchPublisher {
 	if b, ok := p.(BatchPublisher); ok {
 		return b
@@ -130,7 +130,8 @@ func (s single) PublishBatch(ctx context.Context, batch []Outgoing) []error {
 			out.Message.SetContext(ctx)
 			err = s.Publish(out.Topic, out.Message)
 		}
-		if err == nil {
+		if err == nil || AtDestination(err) {
+			errs[i] = err
 			continue
 		}
 		// Publish does not say whose fault it was. Taking it for the broker's never loses or parks a message.

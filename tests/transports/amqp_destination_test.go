@@ -141,6 +141,29 @@ func TestAMQPPermissionsAndLimits(t *testing.T) {
 	node.user(t, "all", ".*", ".*", ".*")
 	node.user(t, "writes", "^$", ".*", "^$")
 	node.user(t, "reads", "^$", "^$", ".*")
+	t.Run("what the documentation grants is enough", func(t *testing.T) {
+		node.user(t, "relay", "^documented$", "^documented$", "^$")
+		node.user(t, "replica", "^(documented|(dead_letter_)?stats)$", "^(dead_letter_)?stats$", "^(documented|stats)$")
+		sub := subscribe(t, node.with(t, "replica", "exchange=documented"))
+		messages, err := sub.SubscribeWindow(t.Context(), "order", 10)
+		require.NoError(t, err)
+		batch := outgoing("order", 3)
+		accepted(t, publish(t, node.with(t, "relay", "exchange=documented")).PublishBatch(t.Context(), batch), 3)
+		require.Equal(t, ids(batch), acked(t, messages, 3))
+		require.NoError(t, sub.Close())
+		node.ctl(t, "set_permissions", "-p", "/", "relay", "^$", "^documented$", "^$")
+		node.ctl(t, "set_permissions", "-p", "/", "replica", "^$", "^$", "^stats$")
+		sub = subscribe(t, node.with(t, "replica", "exchange=documented&declare=false"))
+		require.NoError(t, sub.SubscribeInitialize("order"))
+		messages, err = sub.SubscribeWindow(t.Context(), "order", 10)
+		require.NoError(t, err)
+		for _, options := range []string{"exchange=documented", "exchange=documented&declare=false"} {
+			accepted(t, publish(t, node.with(t, "relay", options)).PublishBatch(t.Context(), batch), 3)
+			require.Equal(t, ids(batch), acked(t, messages, 3))
+		}
+		require.NoError(t, sub.Close())
+		node.ctl(t, "delete_queue", "stats")
+	})
 	t.Run("without the exchange a user who may only write publishes nothing", func(t *testing.T) {
 		for _, options := range []string{"", "declare=false"} {
 			batch := outgoing("order", 3)
