@@ -8,8 +8,9 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// destinations are the topics to which the broker takes nothing: no queue, a full one, no permission. Their messages wait, the
-// longer the longer that lasts, and spend no attempts: an operator mends it, and none of them may be given up before.
+// destinations are the topics to which the broker takes nothing: no queue, a full one, no
+// permission. Their messages wait, the longer the longer that lasts, and spend no attempts: an
+// operator mends it, and none of them may be given up before.
 type destinations struct {
 	cfg      Config
 	log      *slog.Logger
@@ -26,7 +27,8 @@ func newDestinations(cfg Config, log *slog.Logger) destinations {
 	return destinations{cfg: cfg, log: log, troubled: map[string]*trouble{}}
 }
 
-// refused notes that the broker did not take a message to the topic, and returns how long its key waits.
+// refused notes that the broker did not take a message to the topic, and returns how long its key
+// waits.
 func (d *destinations) refused(topic string, m *store.Claimed, err error) time.Duration {
 	now := time.Now()
 	t := d.troubled[topic]

@@ -9,8 +9,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// contact is when the broker was last seen to take messages or a login. While nothing leaves, the publisher is asked, if it
-// can be: a wrong password must not be found out by the first message.
+// contact is when the broker was last seen to take messages or a login. While nothing leaves, the
+// publisher is asked, if it can be: a wrong password must not be found out by the first message.
 type contact struct {
 	mu      sync.Mutex
 	checker transport.Checker // nil if the publisher is none
@@ -22,8 +22,8 @@ type contact struct {
 // checkEvery bounds how often a broker is asked to log somebody in.
 const checkEvery = 5 * time.Second
 
-// lost returns why the broker cannot be reached, if it has not been for longer than patience, or never. confirmed is when it
-// last took a message.
+// lost returns why the broker cannot be reached, if it has not been for longer than patience, or
+// never. confirmed is when it last took a message.
 func (c *contact) lost(ctx context.Context, confirmed time.Time, patience, timeout time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,7 +17,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
-// atDestination requires that messages to one topic failed because of where they go, and the others arrived.
+// atDestination requires that messages to one topic failed because of where they go, and the others
+// arrived.
 func atDestination(t *testing.T, batch []transport.Outgoing, errs []error, topic, reason string) {
 	t.Helper()
 	for i, err := range errs {

@@ -25,7 +25,8 @@ func (e *exchangeError) Unwrap() []error { return []error{transport.ErrDestinati
 // errNoExchange: a message was published to an exchange that does not exist.
 var errNoExchange = fmt.Errorf("%w: declare the exchange, or let the user do it", transport.ErrDestination)
 
-// declare makes sure that the exchanges exist. Publishing to one that does not would close the channel.
+// declare makes sure that the exchanges exist. Publishing to one that does not would close the
+// channel.
 func (s *session) declare(ctx context.Context, parcels []parcel) error {
 	for _, p := range parcels {
 		if s.declared[p.exchange] || p.exchange == "" || s.config.NoDeclare { // the default exchange always exists
@@ -56,8 +57,8 @@ func (s *session) declareOne(ctx context.Context, exchange string) error {
 	return nil
 }
 
-// findExchange asks whether an exchange exists that the user may not declare, which needs no permission. Whether it is of
-// the right type is then its owner's affair.
+// findExchange asks whether an exchange exists that the user may not declare, which needs no
+// permission. Whether it is of the right type is then its owner's affair.
 func (s *session) findExchange(ctx context.Context, exchange string, refused error) error {
 	declared := s.declared
 	if err := s.reopen(ctx); err != nil {
@@ -72,8 +73,8 @@ func (s *session) findExchange(ctx context.Context, exchange string, refused err
 	return nil
 }
 
-// serverCode is the reply code of an error that came from the broker, 0 for any other. amqp091 uses the same codes for
-// trouble of its own, such as a lost connection.
+// serverCode is the reply code of an error that came from the broker, 0 for any other. amqp091 uses
+// the same codes for trouble of its own, such as a lost connection.
 func serverCode(err error) int {
 	var reason *amqp091.Error
 	if errors.As(err, &reason) && reason.Server {

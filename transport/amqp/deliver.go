@@ -14,8 +14,8 @@ type delivery struct {
 	settle func(*parcel, error) // hears what became of each parcel
 }
 
-// all delivers parcels in order. Those to destinations that were refused the last time come after the others, which they
-// would cost their channel.
+// all delivers parcels in order. Those to destinations that were refused the last time come after
+// the others, which they would cost their channel.
 func (d delivery) all(ctx context.Context, parcels []parcel) {
 	var usual []parcel
 	var doubtful []route
@@ -59,10 +59,12 @@ func (d delivery) tryAgain(ctx context.Context, to route, parcels []parcel) (awa
 	return d.deliver(ctx, parcels[1:])
 }
 
-// deliver publishes parcels until the fate of each is known, and returns why the broker is away if it is.
+// deliver publishes parcels until the fate of each is known, and returns why the broker is away if
+// it is.
 //
-// A message that the broker refuses ends the channel for all on it, and the broker does not say which one it was. So what is
-// left goes out one by one on a new channel: the refusal meets the right message, and only that, or all to its destination.
+// A message that the broker refuses ends the channel for all on it, and the broker does not say
+// which one it was. So what is left goes out one by one on a new channel: the refusal meets the
+// right message, and only that, or all to its destination.
 func (d delivery) deliver(ctx context.Context, pending []parcel) (away error) {
 	window := d.config.Window
 	redeclared := false

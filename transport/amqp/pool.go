@@ -12,9 +12,9 @@ import (
 
 // pool holds a publisher's sessions and makes more of them while all are in use, up to a number.
 //
-// A broker, or a proxy before it, may allow fewer connections than that. So where a further one cannot be had while others
-// are there, the pool does with those, and whoever wants one waits for them. That the broker is away is only said when no
-// connection is left.
+// A broker, or a proxy before it, may allow fewer connections than that. So where a further one
+// cannot be had while others are there, the pool does with those, and whoever wants one waits for
+// them. That the broker is away is only said when no connection is left.
 type pool struct {
 	open func(context.Context) (*session, error)
 	max  int
@@ -42,7 +42,8 @@ func newPool(ended context.Context, max int, log *slog.Logger, open func(context
 	}
 }
 
-// get returns a session that is nobody else's until put or lose. It fails when there is none and none can be made.
+// get returns a session that is nobody else's until put or lose. It fails when there is none and
+// none can be made.
 func (p *pool) get(ctx context.Context) (*session, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// refusals remembers the destinations to which the broker refused messages, and when to try each again. Every try costs the
-// messages beside it their channel, so it is not made for each message.
+// refusals remembers the destinations to which the broker refused messages, and when to try each
+// again. Every try costs the messages beside it their channel, so it is not made for each message.
 type refusals struct {
 	newPause func() *backoff.ExponentialBackOff
 
@@ -44,7 +44,8 @@ func (r *refusals) forget(to route) {
 	delete(r.known, to)
 }
 
-// ask why nothing goes to a destination, nil if something may; doubtful says that it was refused the last time.
+// ask why nothing goes to a destination, nil if something may; doubtful says that it was refused
+// the last time.
 func (r *refusals) ask(to route) (reason error, doubtful bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

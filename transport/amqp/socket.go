@@ -6,17 +6,20 @@ import (
 	"time"
 )
 
-// maxGathered bounds what a socket holds back: a few packets of the loopback interface, many of any other.
+// maxGathered bounds what a socket holds back: a few packets of the loopback interface, many of any
+// other.
 const maxGathered = 64 << 10
 
-// socket gives every write a deadline: a broker under a resource alarm stops reading, and a cut cable swallows.
+// socket gives every write a deadline: a broker under a resource alarm stops reading, and a cut
+// cable swallows.
 //
-// amqp091 writes to it once per message. While a batch goes out the socket gathers these writes, which costs the
-// machine one system call and the broker one packet for dozens of messages. Whoever is about to wait for the broker
-// flushes first.
+// amqp091 writes to it once per message. While a batch goes out the socket gathers these writes,
+// which costs the machine one system call and the broker one packet for dozens of messages. Whoever
+// is about to wait for the broker flushes first.
 //
-// What is held back has not been sent. So permission to send is asked for where it leaves, and what may not leave any
-// more is dropped, and the connection with it: after a part of a frame nothing else makes sense to the broker.
+// What is held back has not been sent. So permission to send is asked for where it leaves, and what
+// may not leave any more is dropped, and the connection with it: after a part of a frame nothing
+// else makes sense to the broker.
 type socket struct {
 	net.Conn
 	timeout time.Duration
@@ -70,8 +73,9 @@ func (s *socket) discard() {
 	s.gathered, s.permitted = nil, nil
 }
 
-// cut closes the connection without sending anything more, neither what is held back here nor what the operating system
-// still has: a broker that did not read for a while would read it later, when somebody else publishes.
+// cut closes the connection without sending anything more, neither what is held back here nor what
+// the operating system still has: a broker that did not read for a while would read it later, when
+// somebody else publishes.
 func (s *socket) cut() {
 	if tcp, ok := s.Conn.(interface{ SetLinger(seconds int) error }); ok {
 		_ = tcp.SetLinger(0) // it is closed already

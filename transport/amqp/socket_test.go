@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// connect returns both ends of a connection on which little fits into the far end's memory and much into the near end's.
+// connect returns both ends of a connection on which little fits into the far end's memory and much
+// into the near end's.
 func connect(t *testing.T) (near *socket, far *net.TCPConn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,8 +67,8 @@ func TestWhatWasHeldBackLeavesOnlyWithPermission(t *testing.T) {
 	}
 }
 
-// A broker under a resource alarm does not read. What it reads when the alarm is over must not be what somebody else has
-// published meanwhile.
+// A broker under a resource alarm does not read. What it reads when the alarm is over must not be
+// what somebody else has published meanwhile.
 func TestACutConnectionSendsNothingThatTheSystemStillHas(t *testing.T) {
 	near, far := connect(t)
 	sent := 0
