@@ -67,6 +67,7 @@ type Relay struct {
 	absence  absence
 	unsure   time.Time // until then something may be on its way to the broker of which nobody knows
 	broker   outage
+	topics   destinations
 	database outage
 	asked    string // what the database did not answer last
 }
@@ -96,6 +97,7 @@ func New(db *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 		flow:     newFlow(cfg),
 		wake:     cfg.Wake,
 		broker:   newOutage("broker", log, longest),
+		topics:   newDestinations(cfg, log),
 		database: newOutage("database", log, longest),
 	}, nil
 }

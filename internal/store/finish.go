@@ -32,6 +32,16 @@ type Failure struct {
 	Error string
 	// Wait is how long the key waits.
 	Wait time.Duration
+	// Spared says that it is not the message's fault, and costs it no attempt.
+	Spared bool
+}
+
+// attempts is how often the message has failed now.
+func (f Failure) attempts() int {
+	if f.Spared {
+		return f.Attempts
+	}
+	return f.Attempts + 1
 }
 
 // Finish writes down what became of messages, in one transaction: sent ones leave the outbox, and their keys
@@ -57,7 +67,7 @@ func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Out
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
-	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return m.Attempts == 0 }))
+	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return !m.Failed }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
@@ -190,7 +200,7 @@ func (s *Store) postpone(ctx context.Context, tx bun.IDB, failed []Failure) erro
 		if !f.Replaceable() {
 			id = math.MaxInt64 // nothing is newer
 		}
-		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error), id)
+		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
@@ -219,7 +229,7 @@ func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+s.dialect.micros("created_at")+` = ?
 			AND revision = ? AND model = ? AND "key" = ? AND ?`+
 		s.upsert("id", "attempts", "last_error")),
-		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
+		s.table("outbox_dead_letters"), f.attempts(), clean(f.Error),
 		s.table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, s.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)

@@ -123,7 +123,7 @@ func (o Outcome) keys() []Key {
 
 // retried are the keys whose retries are ended or begun.
 func (o Outcome) retried() []Key {
-	keys := keysOf(slices.DeleteFunc(slices.Clone(o.Sent), func(m *Claimed) bool { return m.Attempts == 0 }))
+	keys := keysOf(slices.DeleteFunc(slices.Clone(o.Sent), func(m *Claimed) bool { return !m.Failed }))
 	for _, f := range slices.Concat(o.Failed, o.Dead) {
 		keys = append(keys, Key{f.Model, f.Key})
 	}

@@ -246,6 +246,11 @@ func endsTheWait(t *testing.T, s *relaySuite) {
 	require.Equal(t, []string{"1/0", "1/1", "1/2"}, names(claimed))
 	require.False(t, claimed[0].Waiting)
 	require.Equal(t, 1, claimed[0].Attempts)
+	require.Zero(t, claimed[2].Attempts, "what replaces the message that failed has not been tried")
+	require.True(t, claimed[2].Failed)
+
+	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+	require.Equal(t, int64(1), s.status(t).Retries, "that key waits no longer, the other does")
 }
 
 func listsWriters(t *testing.T, s *relaySuite) {
