@@ -29,6 +29,8 @@ type stopped struct {
 	before func(t *testing.T, e *env, round int) func(ctx context.Context, s *store.Store) error
 	// waits is for how long the relays know of a change of the lanes.
 	waits time.Duration
+	// split says into how many tests its statements are divided, which wait at the same time; 0 is 1.
+	split int
 }
 
 var stoppedIn = map[string]stopped{
@@ -93,26 +95,44 @@ var stoppedIn = map[string]stopped{
 			return err
 		}
 	}},
-	"change of the lanes": {waits: 4 * time.Second, before: func(_ *testing.T, _ *env, round int) func(context.Context, *store.Store) error {
-		return func(ctx context.Context, s *store.Store) error { return s.SetLanes(ctx, 3+round%2, nil) }
+	"entry": {before: func(*testing.T, *env, int) func(context.Context, *store.Store) error {
+		return func(ctx context.Context, s *store.Store) error {
+			_, err := s.Enter(ctx, "frozen", frozenLease)
+			return err
+		}
+	}},
+	"superseding": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+		lanes := e.own(t)
+		list := superseding(e.claimAll(t, lanes))
+		require.NotEmpty(t, list)
+		return func(ctx context.Context, s *store.Store) error {
+			_, err := s.Supersede(ctx, "frozen", lanes, list)
+			return err
+		}
+	}},
+	"change of the lanes": {waits: 4 * time.Second, split: 4, before: func(_ *testing.T, _ *env, round int) func(context.Context, *store.Store) error {
+		return func(ctx context.Context, s *store.Store) error { return s.SetLanes(ctx, 3+round/4%2, nil) }
 	}},
 }
 
 // A process may be stopped, or lose its network, between any two statements: nobody else may wait for longer than a lease.
 func TestAFrozenProcessStopsNobodyElse(t *testing.T) {
 	for name, what := range stoppedIn {
-		t.Run(name, func(t *testing.T) {
-			onServers(t, func(t *testing.T, rawURL string) {
-				e := newEnv(t, dbtest.Open(t, rawURL))
-				require.NoError(t, e.SetLanes(t.Context(), 2, nil))
-				for statement := 0; ; statement++ {
-					if !e.stopAt(t, rawURL, what, statement) {
-						require.Positive(t, statement)
-						return
+		split := max(what.split, 1)
+		for first := range split {
+			t.Run(fmt.Sprintf("%s/%d", name, first), func(t *testing.T) {
+				t.Parallel()
+				onServers(t, func(t *testing.T, rawURL string) {
+					e := newEnv(t, dbtest.Open(t, rawURL))
+					require.NoError(t, e.SetLanes(t.Context(), 2, nil))
+					statement := first
+					for e.stopAt(t, rawURL, what, statement) {
+						statement += split
 					}
-				}
+					require.Greater(t, statement, first)
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -247,6 +267,20 @@ func failures(claimed []*store.Claimed, n int) (failed []store.Failure, others [
 		}
 	}
 	return failed, slices.DeleteFunc(claimed, func(m *store.Claimed) bool { return keys[m.Key] })
+}
+
+// superseding has the newest message of each key replace all others.
+func superseding(claimed []*store.Claimed) (list []store.Superseding) {
+	of := map[string][]*store.Claimed{}
+	for _, m := range claimed {
+		of[m.Key] = append(of[m.Key], m)
+	}
+	for _, messages := range of {
+		if last := len(messages) - 1; last > 0 {
+			list = append(list, store.Superseding{Claimed: messages[last], Older: messages[:last]})
+		}
+	}
+	return list
 }
 
 func (e *env) claimAll(t *testing.T, lanes []store.Lane) []*store.Claimed {
