@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -57,7 +58,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	if waited := (*LockedError)(nil); errors.As(err, &waited) {
 		err = s.FinishFree(ctx, relay, lanes, done)
 		if left := (*LockedError)(nil); errors.As(err, &left) {
-			left.Holders = waited.Holders
+			left.Holders = cmp.Or(waited.Holders, left.Holders)
 		}
 	}
 	return err

@@ -16,6 +16,9 @@ import (
 func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	began := time.Now()
 	locked, err := s.lockedKeys(ctx, done)
+	if all := (*LockedError)(nil); errors.As(err, &all) { // the whole table is
+		return &LockedError{Holders: all.Holders, Left: done, err: all.err}
+	}
 	if err != nil {
 		return err
 	}
