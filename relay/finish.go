@@ -39,7 +39,8 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 	if r.tasks.finished || r.database.retry.After(now) {
 		return
 	}
-	if !r.held.empty() && !now.Before(r.heldAt) {
+	// Not when lanes are about to change hands: it ends with the tenure, and would keep that going.
+	if !r.held.empty() && !now.Before(r.heldAt) && !r.changing(now) {
 		held := r.held
 		r.held = results{}
 		r.finish(work, held, r.store.FinishFree)
