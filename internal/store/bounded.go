@@ -48,7 +48,8 @@ func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx bun.ID
 	return s.watched(ctx, s.bounds, func() error { return s.dialect.inTx(ctx, s.db, s.bounds, "", fn) })
 }
 
-// inTx is InTx under the isolation of lanesOptions. Every transaction of cqrsync's own is one of these.
+// inTx is InTx under the isolation of lanesOptions. Every transaction of cqrsync's own is one of these, except where the bounds
+// stand in the text of another statement, which saves a round trip.
 func (s *Store) inTx(ctx context.Context, b bounds, fn func(ctx context.Context, tx bun.IDB) error) error {
 	return s.watched(ctx, b, func() error { return s.dialect.inTx(ctx, s.db, b, readCommitted, fn) })
 }
