@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
@@ -42,11 +44,15 @@ import (
 // PostgreSQL runs on pgx, because pgx reports a COMMIT that the server turned into a ROLLBACK, which bun's own driver
 // does not; in exec mode, because bun's statements are all different and preparing each would cost a round trip, and
 // because a transaction-pooling proxy keeps no prepared statements. A relay on it reads what it publishes from pgx itself,
-// which is a tenth faster than through database/sql; hooks of bun do not see that.
+// which is a tenth faster than through database/sql; hooks of bun do not see that. It connects to servers that take writes
+// only, unless the URL has another target_session_attrs; after an error that says that the server is read-only the
+// connection is closed, so that after a failover nobody stays with the old primary.
 //
 // MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds, not those it changes:
 // that is how a write to a row that exists is told from one to a row that is gone. Tables that bun creates keep the
-// microseconds of times. Further options are those of the driver.
+// microseconds of times. After an error that says that the server is read-only the connection is closed, unless the URL says
+// rejectReadOnly=false: what was in a transaction then fails with "driver: bad connection". Further options are those of the
+// driver.
 // The server is asked for its version once, here: without the answer bun would take it for an old MySQL.
 //
 // SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation, one connection, and
@@ -79,12 +85,35 @@ func openPostgres(rawURL string) (*bun.DB, error) {
 		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)", Redact(rawURL))
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	leaveReadOnly(config, rawURL)
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
 	}
 	db := sql.OpenDB(stdlib.GetConnector(*config))
 	limitConns(db)
 	return bun.NewDB(db, pgxDialect{pgdialect.New()}), nil
+}
+
+// leaveReadOnly makes the pool leave a server that has become read-only, as a primary does that was demoted by a failover:
+// without an error of the connection nobody else would. Unless the URL says what servers will do, it connects to one only
+// that takes writes.
+func leaveReadOnly(config *pgx.ConnConfig, rawURL string) {
+	otherwise := config.OnPgError
+	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+		const readOnly = "25006"
+		return err.Code != readOnly && (otherwise == nil || otherwise(conn, err)) // false closes the connection
+	}
+	if strings.Contains(rawURL, "target_session_attrs=") || os.Getenv("PGTARGETSESSIONATTRS") != "" {
+		return
+	}
+	config.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn)
+		if err != nil {
+			err = fmt.Errorf("%w: the server takes no writes, as a standby or a demoted primary; name the primary, or all "+
+				"servers, or to read only add target_session_attrs=any to the URL", err)
+		}
+		return err
+	}
 }
 
 // pgxDialect lets the relay read rows without database/sql, which costs more than pgx and the network do: whoever finds this
@@ -124,6 +153,9 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 	options.Set("loc", "UTC")
 	options.Set("clientFoundRows", "true")
 	options.Set("multiStatements", "false")
+	if !options.Has("rejectReadOnly") {
+		options.Set("rejectReadOnly", "true") // leaves a server that has become read-only: see leaveReadOnly
+	}
 	config, err := mysql.ParseDSN("/?" + options.Encode())
 	if err != nil {
 		return nil, fmt.Errorf("database URL %q: %w", Redact(rawURL), err)
@@ -175,10 +207,15 @@ func (d *preciseMySQL) OnTable(table *schema.Table) {
 // mysqlTimeout is how long Open waits for a MariaDB server.
 const mysqlTimeout = 10 * time.Second
 
+// connLifetime is for how long a connection may stay with a server after its name means another one. To connect costs some
+// milliseconds.
+const connLifetime = 5 * time.Minute
+
 func limitConns(db *sql.DB) {
 	conns := max(4*runtime.GOMAXPROCS(0), 16)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
+	db.SetConnMaxLifetime(connLifetime)
 }
 
 func openSQLite(path string) (*bun.DB, error) {

@@ -3,9 +3,11 @@ package outbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -28,7 +30,8 @@ const ForceHeader = "cqrs_force"
 // raised. Keys whose row is gone, or kept from replicas by Filter, are left out; it returns how many were sent.
 //
 // The ledger rows are locked until the commit, as by a write: so a SYNC stands in the outbox where its revision does.
-// Give it some thousand keys at a time.
+// Give it some thousand keys at a time. It waits half a minute for keys that others have locked. The database ends its
+// transaction when this process says nothing for ten seconds, so serializers must not take that long.
 func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o SyncOptions) (sent int, err error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
@@ -38,7 +41,7 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	if err != nil || len(marks) == 0 {
 		return 0, err
 	}
-	err = b.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err = b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) error {
 		sent = 0
 		for start := 0; start < len(marks); start += flushBatch {
 			n, err := b.syncBatch(ctx, tx, m, marks[start:min(start+flushBatch, len(marks))], o)
@@ -58,7 +61,28 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	return sent, nil
 }
 
-func (b *Box) syncBatch(ctx context.Context, tx bun.Tx, m *model, marks []*mark, o SyncOptions) (int, error) {
+// syncPatience is how long Sync tries to lock keys that others hold. Between two tries it holds none.
+const syncPatience = 30 * time.Second
+
+// inTxPatiently runs fn in a transaction that gives way, and starts over, where it would wait for long for one key: writers
+// of all the keys it has locked already would wait for it.
+func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
+	for began := time.Now(); ; {
+		err := b.store.InTx(ctx, fn)
+		if !errors.As(err, new(*store.LockedError)) || time.Since(began) > syncPatience {
+			return err
+		}
+		pause := time.NewTimer(250 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		}
+	}
+}
+
+func (b *Box) syncBatch(ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions) (int, error) {
 	rows, err := m.rowsByKey(ctx, tx, marks) // to know which exist: a ledger row is made for no other
 	if err != nil {
 		return 0, err

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -96,7 +98,7 @@ func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err e
 	}
 	patience := time.NewTimer(compactPatience)
 	defer patience.Stop()
-	for len(listed.Open) > 0 {
+	for left := slices.Collect(maps.Keys(listed.Open)); len(left) > 0; {
 		select {
 		case <-patience.C:
 			return listed, false, nil
@@ -106,11 +108,7 @@ func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err e
 		if err != nil {
 			return listed, false, err
 		}
-		for writer := range listed.Open {
-			if !now.Open[writer] {
-				delete(listed.Open, writer)
-			}
-		}
+		left = now.Left(left)
 	}
 	return listed, true, nil
 }

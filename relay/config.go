@@ -39,11 +39,12 @@ type Config struct {
 	LeaseTTL time.Duration
 
 	// MaxAttempts is how often one message is tried before it moves to outbox_dead_letters and the next message of
-	// its key goes. An unreachable broker costs no attempt. 0 means 20, which takes about an hour.
+	// its key goes. What is not the message's fault costs no attempt: a broker that cannot be reached, and one that takes
+	// nothing to the message's topic (see transport.AtDestination). 0 means 20, which takes about an hour.
 	MaxAttempts int
 
 	// RetryMin and RetryMax bound how long a key waits after its message failed: RetryMin at first, twice as long
-	// each time. 0 means 1 s and 5 min.
+	// each time, or each time that the broker takes nothing to its topic. 0 means 1 s and 5 min.
 	RetryMin, RetryMax time.Duration
 
 	// ShutdownTimeout is how long Run, once its context has ended, waits for the broker to confirm what is in

@@ -53,11 +53,7 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 	}
 	out := message.NewMessage(id.String(), body)
 	out.Metadata = e.Metadata()
-	topic := m.Model
-	if m.Queue != "" {
-		topic = transport.DirectTopic(m.Queue, m.Model)
-	}
-	return transport.Outgoing{Topic: topic, Message: out}, nil
+	return transport.Outgoing{Topic: topicOf(m), Message: out}, nil
 }
 
 // afterOf says of a message with a revision of its own that it is the first where it is: a row without an after is that. A

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -75,6 +76,80 @@ func TestARefusedMessageStopsItsOwnKeyOnly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A queue that is missing for a day is not the fault of the messages that wait for it.
+func TestADestinationInTroubleSpendsNoAttempts(t *testing.T) {
+	for name, trouble := range map[string]error{
+		"unroutable":    transport.ErrUnroutable,
+		"rejected":      transport.ErrRejected,
+		"not permitted": transport.ErrDestination,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+				e := newEnv(t, db)
+				var mended atomic.Bool
+				e.broker.refuse = func(m *envelope.Message) error {
+					if m.Model == "order" && !mended.Load() {
+						return fmt.Errorf("order: %w", trouble)
+					}
+					return nil
+				}
+				e.append(t, saves(5, 2)...)
+				bill := save("bill", 0)
+				bill.Model = "bill"
+				e.append(t, bill)
+				rel, _ := e.start(t, e.broker, relay.Config{RetryMin: time.Millisecond, RetryMax: 2 * time.Millisecond, MaxAttempts: 2})
+				eventually(t, func() bool { return rel.Stats().Retries > 50 }, "it is tried again and again")
+				require.Equal(t, []string{"bill/0"}, e.broker.received(), "another destination is not held up")
+				require.Zero(t, e.status(t).DeadLetters)
+				mended.Store(true)
+				e.requireSent(t)
+				require.Len(t, e.broker.received(), 11)
+				e.broker.requireOrder(t)
+				eventually(t, func() bool { return e.status(t).Retries == 0 }, "no key waits any more")
+				require.Equal(t, 1, e.logs.count("the broker does not take the messages of a topic"), "one line, not one per try")
+				eventually(t, func() bool { return e.logs.count("takes the messages of a topic again") == 1 }, "so is its end")
+			})
+		})
+	}
+}
+
+// A key that is written all the time would give up its newest state for the failures of older ones.
+func TestANewRevisionDoesNotInheritTheAttemptsOfTheOneItReplaces(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		e := newEnv(t, db)
+		const revisions = 12
+		tried := make(chan int64, 1000)
+		e.broker.refuse = func(m *envelope.Message) error {
+			tried <- m.Revision
+			if m.Revision < revisions {
+				return errors.New("too large")
+			}
+			return nil
+		}
+		message := func(revision int64) store.Message {
+			m := save("1", revision)
+			m.Keep = false
+			return m
+		}
+		e.append(t, message(0))
+		e.start(t, e.broker, relay.Config{RetryMin: time.Hour, RetryMax: time.Hour, MaxAttempts: 3})
+		for revision := range int64(revisions) {
+			for got := int64(-1); got != revision; {
+				select {
+				case got = <-tried:
+				case <-time.After(patience):
+					require.FailNow(t, "a new revision is not tried", "revision %d", revision)
+				}
+			}
+			e.append(t, message(revision+1))
+		}
+		e.requireSent(t)
+		require.Zero(t, e.status(t).DeadLetters)
+		require.Equal(t, []string{fmt.Sprint("1/", revisions)}, e.broker.received())
+		require.Zero(t, e.status(t).Retries)
+	})
 }
 
 func TestAMessageThatCannotBeEncodedStopsItsOwnKeyOnly(t *testing.T) {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -14,6 +15,9 @@ type results struct {
 }
 
 func (r *results) empty() bool { return len(r.Sent)+len(r.Failed)+len(r.Dead) == 0 }
+
+// heldPause is how long what others hold locked is left alone: nobody waits for it.
+const heldPause = time.Second
 
 // few says that what is open is not worth a statement yet.
 func (r *results) few(cfg Config) bool {
@@ -32,25 +36,53 @@ const (
 // writeDown records what became of published messages, while more of them are published. On error they stay open: the
 // next try writes the same, instead of publishing the same again.
 func (r *Relay) writeDown(work context.Context, now time.Time) {
-	if r.open.empty() || r.tasks.finished || r.database.retry.After(now) || r.open.few(r.cfg) && now.Before(r.tasks.finishAt) {
+	if r.tasks.finished || r.database.retry.After(now) {
 		return
 	}
-	r.tasks.finished = true
-	done, tenure := r.open, r.lease.tenure
+	// Not when lanes are about to change hands: it ends with the tenure, and would keep that going.
+	if !r.held.empty() && !now.Before(r.heldAt) && !r.changing(now) {
+		held := r.held
+		r.held = results{}
+		r.finish(work, held, r.store.FinishFree)
+		return
+	}
+	if r.open.empty() || r.open.few(r.cfg) && now.Before(r.tasks.finishAt) {
+		return
+	}
+	done := r.open
 	r.open = results{}
+	r.finish(work, done, r.store.Finish)
+}
+
+// finish is one writing down, by write. What others hold locked is tried again on its own, so that it holds up nothing else.
+func (r *Relay) finish(
+	work context.Context, done results, write func(context.Context, string, []store.Lane, store.Outcome) error,
+) {
+	r.tasks.finished = true
+	tenure := r.lease.tenure
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
 		start := time.Now()
-		err := r.store.Finish(ctx, r.cfg.ID, done.lanes, done.Outcome)
+		err := write(ctx, r.cfg.ID, done.lanes, done.Outcome)
 		took := time.Since(start)
 		return func() {
 			r.tasks.finished = false
 			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took), maxFinishPause))
-			switch ok := r.answered("finish", err); {
-			case tenure != r.lease.tenure: // it was lost meanwhile, and everything with it
+			var locked *store.LockedError
+			if errors.As(err, &locked) { // it is no outage
+				err = nil
+			}
+			ok := r.answered("finish", err)
+			if tenure != r.lease.tenure { // it was lost meanwhile, and everything with it
 				return
-			case !ok:
+			}
+			if locked != nil {
+				r.held.prepend(results{locked.Left, done.lanes})
+				r.heldAt = time.Now().Add(heldPause)
+				done.Outcome = done.Without(locked.Left)
+			}
+			if !ok {
 				r.open.prepend(done)
 				return
 			}

@@ -135,7 +135,8 @@ func follow(queue []outgoing, m outgoing) []outgoing {
 	}
 	old := queue[last]
 	m.After = old.After
-	old.Data, old.Meta = nil, nil // it is only to be removed
+	m.Failed = m.Failed || old.Failed // which ends for the key when this one is sent
+	old.Data, old.Meta = nil, nil     // it is only to be removed
 	m.replaced = slices.Concat(old.replaced, []*store.Claimed{old.Claimed})
 	queue[last] = m
 	return queue
@@ -194,7 +195,7 @@ func (f *flow) confirmed(m *outgoing) {
 	switch {
 	case len(q.behind) > 0:
 		next := f.next(q)
-		next.Attempts = 0 // those were the attempts of the one before
+		next.Attempts, next.Failed = 0, false // that was the one before
 		next.follows = true
 		f.start(next)
 	case q.more != nil:

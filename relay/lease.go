@@ -114,6 +114,7 @@ func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership
 		}
 		r.stats.lanes.Store(int64(len(lanes)))
 		r.flow = newFlow(r.cfg)
+		r.held = results{} // its messages are read, and sent, once more: they must not end then by what they were before
 		r.reader.restart(lanes)
 		if len(lanes) > 0 {
 			r.owned.Do(func() { close(r.running) })
@@ -171,7 +172,7 @@ func (r *Relay) lose(cause error) {
 	r.stats.lanes.Store(0)
 	r.lease.end(cause)
 	r.lease = lease{}
-	r.open = results{}
+	r.open, r.held = results{}, results{}
 	r.flow = newFlow(r.cfg)
 	r.reader.restart(nil)
 }

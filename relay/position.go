@@ -35,13 +35,7 @@ func (p *position) rewind(id int64) {
 // that; before is where the cursor was before that.
 func (p *position) advance(writers store.Writers, before, seen int64) {
 	if p.mark > 0 && seen >= p.mark {
-		left := p.pending[:0]
-		for _, writer := range p.pending {
-			if writers.Open[writer] {
-				left = append(left, writer)
-			}
-		}
-		if p.pending = left; len(left) == 0 {
+		if p.pending = writers.Left(p.pending); len(p.pending) == 0 {
 			p.floor, p.mark = p.mark, 0
 		}
 	}

@@ -135,6 +135,7 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 			r.flow.failed(m)
 		}
 	}
+	r.noteTopics(batch, errs)
 	r.report(r.open.Failed[first:], r.open.Dead[firstDead:])
 	if current {
 		r.flow.ready = append(again, r.flow.ready...)
@@ -150,10 +151,34 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, curre
 	}
 }
 
-// refuse notes a message that failed for a reason of its own: its key waits, or it is given up.
+// noteTopics ends the trouble of topics to which the broker took everything in a batch.
+func (r *Relay) noteTopics(batch []outgoing, errs []error) {
+	if len(r.topics.troubled) == 0 {
+		return
+	}
+	taken := map[string]bool{}
+	for i, err := range errs {
+		if topic := topicOf(batch[i].Claimed); err != nil {
+			taken[topic] = false
+		} else if _, known := taken[topic]; !known {
+			taken[topic] = true
+		}
+	}
+	for topic, all := range taken {
+		if all {
+			r.topics.taken(topic)
+		}
+	}
+}
+
+// refuse notes a message that failed, and not because the broker is away: its key waits, or, where it is the message's own
+// fault, it may be given up.
 func (r *Relay) refuse(m *store.Claimed, err error) {
 	f := store.Failure{Claimed: m, Error: err.Error(), Wait: r.cfg.retryWait(m.Attempts)}
-	if m.Attempts+1 < r.cfg.MaxAttempts {
+	if transport.AtDestination(err) {
+		f.Spared, f.Wait = true, r.topics.refused(topicOf(m), m, err)
+	}
+	if f.Spared || m.Attempts+1 < r.cfg.MaxAttempts {
 		r.open.Failed = append(r.open.Failed, f)
 		r.stats.retries.Add(1)
 	} else {
@@ -162,8 +187,10 @@ func (r *Relay) refuse(m *store.Claimed, err error) {
 	}
 }
 
-// report logs one line for all messages that failed, because what fails often fails for many at once.
+// report logs one line for all messages that failed for a reason of their own, because what fails often fails for many at
+// once.
 func (r *Relay) report(failed, dead []store.Failure) {
+	failed = slices.DeleteFunc(slices.Clone(failed), func(f store.Failure) bool { return f.Spared })
 	if len(failed) > 0 {
 		first := failed[0]
 		r.log.Warn("messages refused, their keys wait", "messages", len(failed), "model", first.Model, "key", first.Key,

@@ -61,10 +61,13 @@ type Relay struct {
 	reader   reader
 	flow     flow
 	open     results // what became of published messages, not written down yet
+	held     results // the same, of keys of which others hold rows locked
+	heldAt   time.Time
 	wake     <-chan struct{}
 	absence  absence
 	unsure   time.Time // until then something may be on its way to the broker of which nobody knows
 	broker   outage
+	topics   destinations
 	database outage
 	asked    string // what the database did not answer last
 }
@@ -82,6 +85,9 @@ func New(db *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 		return nil, fmt.Errorf("relay configuration: %w", err)
 	}
 	log := cfg.Logger.With("relay", cfg.ID)
+	s.Limit(cfg.LeaseTTL, func(holders string) {
+		log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+	})
 	longest := cfg.heartbeat()
 	return &Relay{
 		cfg: cfg, store: s, publisher: transport.Batch(publisher), log: log,
@@ -91,6 +97,7 @@ func New(db *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 		flow:     newFlow(cfg),
 		wake:     cfg.Wake,
 		broker:   newOutage("broker", log, longest),
+		topics:   newDestinations(cfg, log),
 		database: newOutage("database", log, longest),
 	}, nil
 }

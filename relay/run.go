@@ -121,7 +121,7 @@ func (r *Relay) due() time.Time {
 	now := time.Now()
 	next := now.Add(r.cfg.heartbeat())
 	for _, at := range []time.Time{
-		r.tasks.finishAt, r.tasks.supersedeAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry,
+		r.tasks.finishAt, r.heldAt, r.tasks.supersedeAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry,
 	} {
 		if at.After(now) && at.Before(next) {
 			next = at
@@ -141,6 +141,9 @@ func (r *Relay) leave(ctx context.Context) error {
 	defer r.stats.lanes.Store(0)
 	r.lease.end(nil)
 	err := r.store.Finish(ctx, r.cfg.ID, r.open.lanes, r.open.Outcome)
+	if !r.held.empty() {
+		err = errors.Join(err, r.store.FinishFree(ctx, r.cfg.ID, r.held.lanes, r.held.Outcome))
+	}
 	leave := r.store.Leave
 	if time.Now().Before(r.unsure) { // what may still arrive must not do so behind what the next owner sends (P4)
 		leave = r.store.SignOff

@@ -18,7 +18,7 @@ import (
 )
 
 // Errors a BatchPublisher reports, per message; ask with errors.Is. Any other error means that this one message was
-// refused and others may pass.
+// refused for what it says, and others may pass.
 var (
 	// ErrUnavailable: the broker cannot be reached, is blocked, or did not answer. Whether the message arrived is
 	// unknown; publishing it again later is right, and its neighbours have the same trouble.
@@ -27,7 +27,17 @@ var (
 	ErrUnroutable = errors.New("no queue is bound to the topic")
 	// ErrRejected: the broker read the message and did not keep it (a nack), for example because a queue is full.
 	ErrRejected = errors.New("the broker rejected the message")
+	// ErrDestination: the broker takes nothing for where the message goes: the user may not write there, or what should
+	// take it does not exist or is something else. Messages that go elsewhere pass.
+	ErrDestination = errors.New("the broker takes nothing for this destination")
 )
+
+// AtDestination says that an error is about where a message goes, and not about the broker or what the message says. It
+// lasts until an operator mends it, and then the same message passes: so nobody may give the message up because of it.
+func AtDestination(err error) bool {
+	return !errors.Is(err, ErrUnavailable) &&
+		(errors.Is(err, ErrUnroutable) || errors.Is(err, ErrRejected) || errors.Is(err, ErrDestination))
+}
 
 // Outgoing is one message and where it goes.
 type Outgoing struct {
@@ -49,8 +59,8 @@ type BatchPublisher interface {
 
 // Prober is a publisher that finds out whether the broker would take messages, without sending one.
 type Prober interface {
-	// Probe returns nil when the broker can be reached and lets the publisher in, and else why not. It returns when ctx ends
-	// at the latest.
+	// Probe connects and logs in, unless it is connected, and returns ErrUnavailable with the reason if it cannot. It
+	// returns when ctx ends at the latest.
 	Probe(ctx context.Context) error
 }
 
@@ -111,7 +121,7 @@ const ExpirationKey = "cqrsync_expiration"
 
 // Batch makes a BatchPublisher of any publisher. One that has the ability already is returned as it is; for others
 // every message is its own Publish call, and after an error the rest of the batch is reported unavailable, because
-// sending it would overtake.
+// sending it would overtake: except where the publisher says that it is the destination's (AtDestination).
 func Batch(p message.Publisher) BatchPublisher {
 	if b, ok := p.(BatchPublisher); ok {
 		return b
@@ -129,7 +139,8 @@ func (s single) PublishBatch(ctx context.Context, batch []Outgoing) []error {
 			out.Message.SetContext(ctx)
 			err = s.Publish(out.Topic, out.Message)
 		}
-		if err == nil {
+		if err == nil || AtDestination(err) {
+			errs[i] = err
 			continue
 		}
 		// Publish does not say whose fault it was. Taking it for the broker's never loses or parks a message.

@@ -91,3 +91,34 @@ func TestBatchOverAStockPublisherEndsWithItsContext(t *testing.T) {
 	}
 	require.Empty(t, stock.published)
 }
+
+// picky is a stock publisher that knows what one topic is called.
+type picky struct{ message.Publisher }
+
+func (p picky) Publish(topic string, messages ...*message.Message) error {
+	if topic == "nobody" {
+		return fmt.Errorf("topic %s: %w", topic, transport.ErrUnroutable)
+	}
+	return p.Publisher.Publish(topic, messages...)
+}
+
+func TestBatchGoesOnWhereAStockPublisherSaysThatItIsTheDestination(t *testing.T) {
+	pub := transport.Batch(picky{gochannel.NewGoChannel(gochannel.Config{}, nil)})
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	messages := batch(3)
+	messages[1].Topic = "nobody"
+	errs := pub.PublishBatch(t.Context(), messages)
+	require.NoError(t, errs[0])
+	require.True(t, transport.AtDestination(errs[1]), errs[1])
+	require.NoError(t, errs[2])
+}
+
+func TestAtDestination(t *testing.T) {
+	for _, err := range []error{transport.ErrUnroutable, transport.ErrRejected, transport.ErrDestination} {
+		require.True(t, transport.AtDestination(fmt.Errorf("order: %w", err)))
+		require.False(t, transport.AtDestination(errors.Join(transport.ErrUnavailable, err)), "then it is everybody's")
+	}
+	for _, err := range []error{nil, transport.ErrUnavailable, errors.New("too large")} {
+		require.False(t, transport.AtDestination(err))
+	}
+}

@@ -17,8 +17,10 @@ import (
 // Claimed is a message on its way to the broker.
 type Claimed struct {
 	Message
-	// Attempts is how often the key's oldest unsent message has failed already.
+	// Attempts is how often this message has failed already. One that may replace the message that failed begins anew.
 	Attempts int
+	// Failed says that a message of the key has failed, for whatever reason, and the key is in outbox_retries.
+	Failed bool
 	// Waiting says that the key waits because an older message of it failed, and that this one may replace that: see
 	// Hasten.
 	Waiting bool
@@ -113,7 +115,8 @@ func (s *Store) claim(ctx context.Context, c *claim) (err error) {
 		return s.readClaim(ctx, conn, c)
 	}
 	return conn.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.ExecContext(ctx, s.dialect.inOrder()); err != nil {
+		// Bounded like any other, for nobody can change the tables while it is open.
+		if _, err := tx.ExecContext(ctx, s.bounds.set()+s.dialect.inOrder()); err != nil {
 			return err
 		}
 		return s.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection
@@ -172,6 +175,9 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 	ofKey := " FROM " + table + s.sql(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
 	// One time for all: were a key's wait over for the later rows only, they would leave before the others (P4).
 	ready := "r.next_attempt_at <= " + s.dialect.steady()
+	// The attempts are those of the message that failed and of those before it: message_id is beyond all of the key where
+	// nothing may replace it. A message that waits is -1.
+	attempts := "CASE WHEN NOT " + ready + " THEN -1 WHEN m.id > r.message_id THEN 0 ELSE r.attempts END"
 	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + s.sql(replaceable) + ")" + ofKey + ", TRUE))"
 	if len(except.Keys) > 0 {
 		due = s.sql(`(m.model, m."key") NOT IN (?0) AND `) + due
@@ -181,7 +187,7 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 	}
 	return `
 		SELECT ` + s.claimColumns() + `,
-			CASE WHEN ` + some + ` THEN (SELECT CASE WHEN ` + ready + ` THEN r.attempts ELSE -r.attempts END` + ofKey + ` END
+			CASE WHEN ` + some + ` THEN (SELECT ` + attempts + ofKey + ` END
 		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, starts, perLane) + `
 		WHERE ` + s.sameServer() + ` ORDER BY ` + s.dialect.orderOfClaim()
 }
@@ -237,7 +243,7 @@ func (r *claimedRow) message() *Claimed {
 	if r.expires.Valid {
 		m.Expires = time.UnixMicro(r.epoch + r.expires.Int64).UTC()
 	}
-	m.Attempts, m.Waiting = int(max(r.attempts.Int64, -r.attempts.Int64)), r.attempts.Int64 < 0
+	m.Attempts, m.Failed, m.Waiting = int(max(r.attempts.Int64, 0)), r.attempts.Valid, r.attempts.Int64 < 0
 	if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
 			m.Invalid = fmt.Errorf("headers of outbox message %d: %w", m.ID, err)

@@ -69,7 +69,7 @@ func (s *Store) compact(ctx context.Context, c compaction) (r Compacted, err err
 		return none, nil
 	}
 	late := false
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) (err error) {
+	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) (err error) {
 		// The commit is not limited: were it cut off, nobody would know what is gone.
 		limited, cancel := context.WithTimeout(ctx, c.limit)
 		defer cancel()
@@ -80,7 +80,7 @@ func (s *Store) compact(ctx context.Context, c compaction) (r Compacted, err err
 	switch {
 	case err == nil:
 		return r, nil
-	case late || Conflicted(err):
+	case late || Conflicted(err) || lockTimedOut(err):
 		return none, nil
 	}
 	return none, err

@@ -117,7 +117,7 @@ var ErrSuperseded = errors.New("it is superseded")
 // The key is locked in the ledger as any writer locks it. So what a writer appends afterwards stands behind the message,
 // and what one appended before has made it superseded.
 func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
-	err := s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		var d Message
 		err := tx.QueryRowContext(ctx, s.sql(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
 			s.table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
@@ -150,7 +150,7 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 
 // requireNewest locks the key of a message that is to go out again, and returns an error unless it is the newest one of its
 // key.
-func (s *Store) requireNewest(ctx context.Context, tx bun.Tx, m Message) error {
+func (s *Store) requireNewest(ctx context.Context, tx bun.IDB, m Message) error {
 	// An update locks on every database alike, and what follows the retried message must not pass it.
 	if err := s.NoteResent(ctx, tx, m.Model, []string{m.Key}); err != nil {
 		return err
@@ -176,13 +176,16 @@ func (s *Store) requireNewest(ctx context.Context, tx bun.Tx, m Message) error {
 // PurgeDeadLetters forgets dead letters for good and returns how many.
 func (s *Store) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
 	condition, args := s.where(f)
-	done, err := s.db.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.table("outbox_dead_letters")}, args...)...)
+	var n int64
+	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.table("outbox_dead_letters")}, args...)...)
+		if err == nil {
+			n, err = done.RowsAffected()
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("purge dead letters: %w", err)
-	}
-	n, err := done.RowsAffected()
-	if err != nil {
-		return 0, fmt.Errorf("count purged dead letters: %w", err)
 	}
 	return n, nil
 }

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -17,8 +20,6 @@ import (
 type Outcome struct {
 	// Sent are confirmed by the broker.
 	Sent []*Claimed
-	// Replaced are older than a message of their key in Sent that replaces them.
-	Replaced []*Claimed
 	// Failed keep their place; their keys wait.
 	Failed []Failure
 	// Dead are given up, so that the next message of the key may go.
@@ -32,6 +33,16 @@ type Failure struct {
 	Error string
 	// Wait is how long the key waits.
 	Wait time.Duration
+	// Spared says that it is not the message's fault, and costs it no attempt.
+	Spared bool
+}
+
+// attempts is how often the message has failed now.
+func (f Failure) attempts() int {
+	if f.Spared {
+		return f.Attempts
+	}
+	return f.Attempts + 1
 }
 
 // Finish writes down what became of messages, in one transaction: sent ones leave the outbox, and their keys
@@ -39,18 +50,31 @@ type Failure struct {
 // outbox_retries. Rows of a lane that relay does not own any more under that epoch stay as they are: they are the
 // next owner's. Doing it again does no harm, so it may be repeated after an error that does not say whether the
 // transaction committed.
+//
+// Where others hold rows locked for long, it writes down all else (FinishFree), and returns a LockedError that names them
+// and what is left.
 func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
+	err := s.finish(ctx, relay, lanes, done)
+	if waited := (*LockedError)(nil); errors.As(err, &waited) {
+		err = s.FinishFree(ctx, relay, lanes, done)
+		if left := (*LockedError)(nil); errors.As(err, &left) {
+			left.Holders = cmp.Or(waited.Holders, left.Holders)
+		}
+	}
+	return err
+}
+
+func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
-	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return m.Attempts == 0 }))
+	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return !m.Failed }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
-	if len(settled)+len(done.Failed)+len(done.Dead)+len(done.Replaced) == 0 && s.dialect.lanesOptions() == nil {
-		_, err := s.remove(ctx, s.db, relay, lanes, done.Sent, false)
-		return err
+	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
+		return s.watched(ctx, s.bounds, func() error { return s.remove(ctx, s.db, relay, lanes, done.Sent) })
 	}
-	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		gone := slices.Clone(done.Sent)
 		for _, f := range done.Dead {
 			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
@@ -59,11 +83,7 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 			gone = append(gone, f.Claimed)
 			settled = append(settled, Key{f.Model, f.Key})
 		}
-		removed, err := s.remove(ctx, tx, relay, lanes, gone, len(done.Replaced) > 0)
-		if err != nil {
-			return err
-		}
-		if _, err := s.remove(ctx, tx, relay, lanes, done.replacedBy(removed), false); err != nil {
+		if err := s.remove(ctx, tx, relay, lanes, gone); err != nil {
 			return err
 		}
 		for chunk := range slices.Chunk(settled, maxKeys) {
@@ -81,106 +101,56 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	})
 }
 
-// replacedBy lists what was replaced by messages that were removed just now. Where the message is not there that replaced
-// them, because the database went back, they are the newest of their key, and were never sent.
-func (o *Outcome) replacedBy(removed map[int64]bool) []*Claimed {
-	if len(o.Replaced) == 0 {
-		return nil
-	}
-	sent := map[Key][]int64{}
-	for _, m := range o.Sent {
-		key := Key{m.Model, m.Key}
-		sent[key] = append(sent[key], m.ID)
-	}
-	var replaced []*Claimed
-	for _, m := range o.Replaced {
-		by := int64(math.MaxInt64) // the first that was sent after it
-		for _, id := range sent[Key{m.Model, m.Key}] {
-			if id > m.ID {
-				by = min(by, id)
-			}
-		}
-		if removed[by] {
-			replaced = append(replaced, m)
-		}
-	}
-	return replaced
-}
-
 // remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
-// newer messages of its key. It returns the identities of what it deleted, if they are asked for.
-func (s *Store) remove(
-	ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed, ask bool,
-) (ids map[int64]bool, err error) {
+// newer messages of its key.
+func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
 	if len(claimed) == 0 || len(lanes) == 0 {
-		return nil, nil
-	}
-	if ask {
-		ids = make(map[int64]bool, len(claimed))
+		return nil
 	}
 	limit := s.dialect.maxStatement()
 	size := func(m *Claimed) int { return max(limit/maxRemoved, 120+2*len(m.Key)+2*len(m.Model)) }
 	for chunk := range chunkBySize(claimed, size, limit) {
-		gone, err := s.removeFound(ctx, db, relay, lanes, s.dialect.claimedRows(string(s.table("outbox_messages")), chunk), ids)
+		gone, err := s.removeFound(ctx, db, relay, lanes, s.dialect.claimedRows(string(s.table("outbox_messages")), chunk))
 		if err == nil && gone < int64(len(chunk)) {
-			err = s.removeMoved(ctx, db, relay, lanes, chunk, ids)
+			err = s.removeMoved(ctx, db, relay, lanes, chunk)
 		}
 		if err == nil && gone < int64(len(chunk)) {
 			err = s.requireServer(ctx, db)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
+			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
 		}
 	}
-	return ids, nil
+	return nil
 }
 
-// removeFound notes the identities of what it deletes, unless ids is nil.
 func (s *Store) removeFound(
-	ctx context.Context, db bun.IDB, relay string, lanes []Lane, found schema.QueryWithArgs, ids map[int64]bool,
+	ctx context.Context, db bun.IDB, relay string, lanes []Lane, found schema.QueryWithArgs,
 ) (gone int64, err error) {
-	statement, args := "DELETE FROM ? WHERE ? AND ?", []any{s.table("outbox_messages"), found, s.fence(relay, lanes)}
-	if ids == nil {
-		done, err := db.ExecContext(ctx, statement, args...)
-		if err != nil {
-			return 0, err
-		}
-		return done.RowsAffected()
-	}
-	rows, err := db.QueryContext(ctx, statement+" RETURNING id", args...)
+	done, err := db.ExecContext(ctx, s.dialect.waitAtMost(s.bounds)+"DELETE FROM ? WHERE ? AND ?",
+		s.table("outbox_messages"), found, s.fence(relay, lanes))
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return gone, err
-		}
-		ids[id] = true
-		gone++
-	}
-	return gone, rows.Err()
+	return done.RowsAffected()
 }
 
 // removeMoved removes what a compaction was changing while remove looked for it: messages that were handed over, which
 // compaction has not been told of. Rows are held first, so that they do not move again. Mostly they are gone.
-func (s *Store) removeMoved(
-	ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed, ids map[int64]bool,
-) error {
+func (s *Store) removeMoved(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
 	hold, found := s.dialect.movedRows(string(s.table("outbox_messages")), claimed)
 	if hold == "" {
 		return nil
 	}
 	return db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		held, err := tx.ExecContext(ctx, hold+" WHERE l.?", s.fence(relay, lanes))
+		held, err := tx.ExecContext(ctx, s.bounds.set()+hold+" WHERE l.?", s.fence(relay, lanes))
 		if err != nil {
 			return err
 		}
 		if n, err := held.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		_, err = s.removeFound(ctx, tx, relay, lanes, found, ids)
+		_, err = s.removeFound(ctx, tx, relay, lanes, found)
 		return err
 	})
 }
@@ -200,6 +170,15 @@ func idIn(key, values string, claimed []*Claimed) schema.QueryWithArgs {
 		"(?, ?, ?, ?, ?)"+strings.Repeat(", (?, ?, ?, ?, ?)", len(claimed)-1)+")", args...)
 }
 
+// selectIDs is identities where the identity has an index of its own.
+func selectIDs(messages string, claimed []*Claimed, lock string) string {
+	ids := make([]int64, len(claimed))
+	for i, m := range claimed {
+		ids[i] = m.ID
+	}
+	return "SELECT id FROM " + messages + " WHERE id IN (" + joinInts(ids) + ")" + lock
+}
+
 func joinInts(numbers []int64) string {
 	var b []byte
 	for i, n := range numbers {
@@ -213,7 +192,7 @@ func joinInts(numbers []int64) string {
 
 // postpone needs no fence: at worst a key waits once more for its next owner, who asks which keys wait before and after
 // it reads.
-func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error {
+func (s *Store) postpone(ctx context.Context, tx bun.IDB, failed []Failure) error {
 	rows := make([]string, len(failed))
 	args := []any{s.table("outbox_retries")}
 	for i, f := range failed {
@@ -222,7 +201,7 @@ func (s *Store) postpone(ctx context.Context, tx bun.Tx, failed []Failure) error
 		if !f.Replaceable() {
 			id = math.MaxInt64 // nothing is newer
 		}
-		args = append(args, f.Model, f.Key, f.Attempts+1, clean(f.Error), id)
+		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
@@ -241,7 +220,7 @@ const (
 		"correlation_id, updated_at, expires_at, keep"
 )
 
-func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane, f Failure) error {
+func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, f Failure) error {
 	if len(lanes) == 0 {
 		return nil
 	}
@@ -251,7 +230,7 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+s.dialect.micros("created_at")+` = ?
 			AND revision = ? AND model = ? AND "key" = ? AND ?`+
 		s.upsert("id", "attempts", "last_error")),
-		s.table("outbox_dead_letters"), f.Attempts+1, clean(f.Error),
+		s.table("outbox_dead_letters"), f.attempts(), clean(f.Error),
 		s.table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, s.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
@@ -259,16 +238,41 @@ func (s *Store) bury(ctx context.Context, tx bun.Tx, relay string, lanes []Lane,
 	return nil
 }
 
-// Hasten ends the wait of keys: a newer message replaces the one that failed.
+// Hasten ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
+// the next claim brings them again.
 func (s *Store) Hasten(ctx context.Context, keys []Key) error {
 	for chunk := range slices.Chunk(keys, maxKeys) {
-		_, err := s.db.ExecContext(ctx, s.sql("UPDATE ? SET next_attempt_at = "+s.dialect.now()+` WHERE (model, "key") IN (?)`),
-			s.table("outbox_retries"), tuples(chunk))
+		err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+			rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.lockRows()),
+				s.table("outbox_retries"), tuples(chunk))
+			if err != nil {
+				return err
+			}
+			var free []Key
+			if err := eachKey(rows, func(key Key) { free = append(free, key) }); err != nil || len(free) == 0 {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, s.sql("UPDATE ? SET next_attempt_at = "+s.dialect.now()+` WHERE (model, "key") IN (?)`),
+				s.table("outbox_retries"), tuples(free))
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("end the wait of %d keys: %w", len(keys), err)
 		}
 	}
 	return nil
+}
+
+func eachKey(rows *sql.Rows, fn func(Key)) error {
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		var key Key
+		if err := rows.Scan(&key.Model, &key.Key); err != nil {
+			return err
+		}
+		fn(key)
+	}
+	return rows.Err()
 }
 
 func keysOf(messages []*Claimed) []Key {

@@ -42,7 +42,7 @@ func (o Ownership) Unbalanced() bool {
 //
 // ErrWentBack says that the database has not, or not any more, what the relay wrote into it.
 func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.Tx, r renewal) (Ownership, error) {
+	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
 		if err := s.requireTimeline(ctx, tx, relay, false); err != nil {
 			return Ownership{}, err
 		}
@@ -66,10 +66,10 @@ func (r renewal) micros() int64 { return max(r.ttl, 0).Microseconds() }
 
 // renewing runs a transaction that writes a new beat to the relay's lanes.
 func (s *Store) renewing(
-	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.Tx, renewal) (Ownership, error),
+	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.IDB, renewal) (Ownership, error),
 ) (owned Ownership, err error) {
 	r := renewal{relay, ttl, random()}
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) (err error) {
+	err = s.inTx(ctx, within(ttl), func(ctx context.Context, tx bun.IDB) (err error) {
 		owned, err = do(ctx, tx, r)
 		s.timeline.writes(relay, r.beat) // before the commit, whose answer may be lost
 		return err
@@ -80,7 +80,7 @@ func (s *Store) renewing(
 	return owned, err
 }
 
-func (s *Store) ownership(ctx context.Context, tx bun.Tx, r renewal) (owned Ownership, err error) {
+func (s *Store) ownership(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
 	lanes, err := s.renew(ctx, tx, r)
 	if err != nil {
 		return Ownership{}, err
@@ -101,7 +101,7 @@ func (s *Store) ownership(ctx context.Context, tx bun.Tx, r renewal) (owned Owne
 // proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
 // which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
 func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.Tx, r renewal) (Ownership, error) {
+	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
 		if err := s.requireTimeline(ctx, tx, relay, false); err != nil {
 			return Ownership{}, err
 		}
@@ -117,7 +117,7 @@ func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (O
 // them, or because the database went back. It takes them anew: what was sent under the former ownership is not removed any
 // more.
 func (s *Store) Enter(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.Tx, r renewal) (Ownership, error) {
+	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
 		if err := s.requireTimeline(ctx, tx, relay, true); err != nil {
 			return Ownership{}, err
 		}
@@ -132,7 +132,7 @@ func (s *Store) Enter(ctx context.Context, relay string, ttl time.Duration) (Own
 	return owned, nil
 }
 
-func (s *Store) balance(ctx context.Context, tx bun.Tx, r renewal) (owned Ownership, err error) {
+func (s *Store) balance(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
 	owned, err = s.ownership(ctx, tx, r)
 	if err != nil {
 		return Ownership{}, err
@@ -150,14 +150,14 @@ func (s *Store) balance(ctx context.Context, tx bun.Tx, r renewal) (owned Owners
 	return owned, err
 }
 
-func (s *Store) giveUp(ctx context.Context, tx bun.Tx, relay string) error {
+func (s *Store) giveUp(ctx context.Context, tx bun.IDB, relay string) error {
 	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", s.table("outbox_lanes"), relay)
 	return err
 }
 
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
 func (s *Store) Leave(ctx context.Context, relay string) error {
-	err := s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		if err := s.giveUp(ctx, tx, relay); err != nil {
 			return err
 		}
@@ -171,12 +171,7 @@ func (s *Store) Leave(ctx context.Context, relay string) error {
 	return nil
 }
 
-func (s *Store) renew(ctx context.Context, tx bun.Tx, r renewal) ([]Lane, error) {
-	if limit := s.dialect.limitIdle(r.ttl); limit != "" {
-		if _, err := tx.ExecContext(ctx, limit); err != nil {
-			return nil, err
-		}
-	}
+func (s *Store) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error) {
 	until := s.dialect.after(s.dialect.now(), r.ttl)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+", ?, ?)"+
 		s.upsert("id", "expires_at", "ttl", "protocol"), s.table("outbox_relays"), r.relay, r.micros(), protocol)
@@ -194,7 +189,7 @@ func (s *Store) renew(ctx context.Context, tx bun.Tx, r renewal) ([]Lane, error)
 
 // fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up. Where there is one
 // writer only, the first relay takes all and the others wait for it to leave. It counts the free lanes, too.
-func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (fair Ownership, err error) {
+func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (fair Ownership, err error) {
 	var dead []string
 	err = tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
 		s.table("outbox_relays")).Scan(ctx, &dead)
@@ -230,13 +225,13 @@ func (s *Store) fairShare(ctx context.Context, tx bun.Tx, relay string) (fair Ow
 	return fair, nil
 }
 
-func (s *Store) giveBack(ctx context.Context, tx bun.Tx, relay string, lanes []Lane) error {
+func (s *Store) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {
 	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
 		s.table("outbox_lanes"), relay, bun.List(numbers(lanes)))
 	return err
 }
 
-func (s *Store) take(ctx context.Context, tx bun.Tx, r renewal, n int) ([]Lane, error) {
+func (s *Store) take(ctx context.Context, tx bun.IDB, r renewal, n int) ([]Lane, error) {
 	if n == 0 {
 		return nil, nil
 	}

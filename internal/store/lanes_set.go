@@ -18,8 +18,9 @@ const (
 	// changer is the id, which no relay has, of whoever changes the number of lanes: while it is among the live relays,
 	// nobody's share of the lanes is more than none.
 	changer = ""
-	// changerTTL is how long relays stand still after a change that was killed: as long as lanes do after a relay was.
-	changerTTL = 10 * time.Second
+	// changerTTL is how long relays stand still after a change that was killed or stopped. It may run out while the lanes
+	// are changed: who took one then is found by replaceLanes.
+	changerTTL = 4 * time.Second
 	// maxRenumbered is how many unsent messages may be left for a change. Writers wait while they change lanes.
 	maxRenumbered = 2000
 	lastLane      = 1<<15 - 1 // of a smallint
@@ -69,7 +70,14 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 	if now, err := s.readNumbering(ctx, s.db); err != nil || now.count == count {
 		return err
 	}
-	if err := errors.Join(s.requireProtocol(ctx), s.drained(ctx, said)); err != nil {
+	if said == nil {
+		said = func(string) {}
+	}
+	err = s.requireProtocol(ctx)
+	if err == nil {
+		err = s.drained(ctx, said)
+	}
+	if err != nil {
 		return fmt.Errorf("set %d lanes: %w", count, err)
 	}
 	defer func() {
@@ -79,8 +87,11 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 			err = left
 		}
 	}()
-	for {
-		err := s.halted(ctx, said)
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		err := s.excluded(ctx)
+		if err == nil {
+			err = s.halted(ctx, said)
+		}
 		if err == nil {
 			err = s.renumber(ctx, count)
 		}
@@ -89,10 +100,59 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 			return nil
 		case ctx.Err() != nil || !passing(err):
 			return fmt.Errorf("set %d lanes: %w", count, err)
-		case !errors.Is(err, errTaken):
-			said("waiting for a transaction that takes long")
+		case errors.Is(err, errTaken):
+			pause = minPause
+		default:
+			said("waiting for " + holdersOf(err))
+			// The relays must not stand still for as long as that takes.
+			err = s.Leave(ctx, changer)
+		}
+		if pauseErr := rest(ctx, pause); err != nil || pauseErr != nil {
+			return fmt.Errorf("set %d lanes: %w", count, errors.Join(err, pauseErr))
 		}
 	}
+}
+
+// Whoever waits for a lock that excludes all others makes everybody wait who comes after. So it waits for a short time, and
+// between two tries, which become rarer, everybody goes on.
+const minPause, maxPause = 250 * time.Millisecond, 5 * time.Second
+
+// rest waits for a while.
+func rest(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// holdersOf says what an error that passes is about.
+func holdersOf(err error) string {
+	if locked := (*LockedError)(nil); errors.As(err, &locked) && locked.Holders != "" {
+		return locked.Holders
+	}
+	return "a transaction that takes long"
+}
+
+// excluded finds out, before the relays stop, whether nobody would keep a change of the lanes waiting.
+func (s *Store) excluded(ctx context.Context) error {
+	errFree := errors.New("free")
+	err := s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error {
+		before, _ := s.dialect.renumber(s.names, 0, 0)
+		if len(before) > 0 {
+			if err := execAll(ctx, tx, before[:1]); err != nil {
+				return err
+			}
+		}
+		return errFree // nothing is to be changed
+	})
+	if errors.Is(err, errFree) {
+		return nil
+	}
+	return err
 }
 
 // errTaken: a relay that had not seen the change in time took lanes. It gives them back.
@@ -100,8 +160,8 @@ var errTaken = errors.New("a relay took lanes meanwhile")
 
 // passing says that trying again may help.
 func passing(err error) bool {
-	const lockNotAvailable = "55P03"
-	return errors.Is(err, errTaken) || Conflicted(err) || SQLState(err) == lockNotAvailable
+	const idleTooLong = "25P03" // this process was stopped, or its network was away
+	return errors.Is(err, errTaken) || Conflicted(err) || lockTimedOut(err) || SQLState(err) == idleTooLong
 }
 
 // drained waits until few messages are left.
@@ -169,7 +229,7 @@ func poll(ctx context.Context, ask func() (string, error), said func(string)) er
 }
 
 func (s *Store) renumber(ctx context.Context, count int) error {
-	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error {
 		old, err := s.readNumbering(ctx, tx)
 		if err != nil || old.count == count {
 			return err
@@ -192,7 +252,7 @@ func (s *Store) renumber(ctx context.Context, count int) error {
 	})
 }
 
-func execAll(ctx context.Context, tx bun.Tx, statements []string) error {
+func execAll(ctx context.Context, tx bun.IDB, statements []string) error {
 	for _, statement := range statements {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return err
@@ -203,7 +263,7 @@ func execAll(ctx context.Context, tx bun.Tx, statements []string) error {
 
 // replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of them, whatever their
 // numbers.
-func (s *Store) replaceLanes(ctx context.Context, tx bun.Tx, old, next numbering) error {
+func (s *Store) replaceLanes(ctx context.Context, tx bun.IDB, old, next numbering) error {
 	lanes := s.table("outbox_lanes")
 	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil { // locks them all
 		return err
@@ -236,7 +296,7 @@ type laneRow struct {
 }
 
 // moveMessages puts what is unsent into the new lanes. The identities stay, so that the order of a key does.
-func (s *Store) moveMessages(ctx context.Context, tx bun.Tx, next numbering) error {
+func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next numbering) error {
 	type move struct{ from, to int }
 	moves := map[move][]int64{}
 	rows, err := tx.QueryContext(ctx, s.sql(`SELECT id, lane, model, "key" FROM ?`), s.table("outbox_messages"))

@@ -38,24 +38,80 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 	if err != nil || len(pending) == 0 {
 		return nil, err
 	}
-	migrator, err := s.migrator(ctx, side)
+	if err := s.makeApplied(ctx, side); err != nil {
+		return nil, err
+	}
+	set, err := discover(s.dialect, side)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		group, err := migrator.Migrate(ctx)
-		for i, m := range group.Migrations {
-			if err == nil || i < len(group.Migrations)-1 {
-				applied = append(applied, m.String())
-			}
+	for _, m := range set.Sorted() {
+		if !slices.Contains(pending, m.String()) {
+			continue
 		}
-		if err == nil {
-			return applied, nil
+		own, err := s.applyInTime(ctx, side, m)
+		if err != nil {
+			return applied, fmt.Errorf("%s: %w", m.String(), err)
 		}
-		if !appliedByOther(ctx, migrator, group) && !Conflicted(err) {
-			return applied, err
+		if own {
+			applied = append(applied, m.String())
 		}
 	}
+	return applied, nil
+}
+
+// applyInTime applies a migration and tries again for as long as others hold its locks. Who writes to a table waits behind
+// whoever waits to change it, so it waits for a short time, and rarely. own is false where another process was first.
+func (s *Store) applyInTime(ctx context.Context, side Side, m migrate.Migration) (own bool, err error) {
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		err := s.apply(ctx, side, m)
+		if err == nil {
+			return true, nil
+		}
+		if done, pendingErr := s.isApplied(ctx, side, m); pendingErr == nil && done {
+			return false, nil
+		}
+		if ctx.Err() != nil || !passing(err) {
+			return false, err
+		}
+		s.sayUnknown(m.Name, err)
+		if rest(ctx, pause) != nil {
+			return false, err
+		}
+	}
+}
+
+// sayUnknown says that something waits where the database did not tell for whom.
+func (s *Store) sayUnknown(what string, err error) {
+	if lockTimedOut(err) && holdersOf(err) == holdersOf(nil) {
+		s.waits.say(what, holdersOf(err))
+	}
+}
+
+func (s *Store) isApplied(ctx context.Context, side Side, m migrate.Migration) (bool, error) {
+	pending, err := s.Pending(ctx, side)
+	return !slices.Contains(pending, m.String()), err
+}
+
+// apply runs the statements of a migration and marks it as applied: first, so that the mark is the lock, or last where
+// making a table commits.
+func (s *Store) apply(ctx context.Context, side Side, m migrate.Migration) error {
+	files, err := files(s.dialect, side)
+	if err != nil {
+		return err
+	}
+	data := templateData{s.names, s.dialect}
+	text, err := render(files, m.String()+".tx.up.sql", data)
+	if err != nil {
+		return err
+	}
+	table := data.Table(appliedTable(side))
+	mark := fmt.Sprintf("INSERT INTO %s (name, group_id) SELECT '%s', coalesce(max(group_id), 0) + 1 FROM %s AS m", table, m.Name, table)
+	statements := append([]string{mark}, strings.Split(text, "--bun:split\n")...)
+	if !s.dialect.transactionalDDL() {
+		statements = append(statements[1:], mark)
+	}
+	return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error { return execAll(ctx, tx, statements) })
 }
 
 // pendingOnceOpen is Pending, tried again for five seconds while others are opening the same new file.
@@ -123,49 +179,24 @@ func (s *Store) RequireMigrated(ctx context.Context, side Side) error {
 	return err
 }
 
-// migrator is bun's, with its traps avoided: our own table beside the service's own migrations, and no mark before
-// the tables exist. Its lock table is not used: a crash would leave its row behind.
-func (s *Store) migrator(ctx context.Context, side Side) (*migrate.Migrator, error) {
-	set, err := discover(s.dialect, side)
-	if err != nil {
-		return nil, err
+// makeApplied makes the side's own table of marks, beside that of the service's migrations.
+func (s *Store) makeApplied(ctx context.Context, side Side) error {
+	statement := templateData{s.names, s.dialect}.createApplied(side)
+	create := func() error {
+		return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error { return execAll(ctx, tx, []string{statement}) })
 	}
-	data := templateData{s.names, s.dialect}
-	create := data.createApplied(side)
-	if _, err := s.db.ExecContext(ctx, create); err != nil {
-		// IF NOT EXISTS loses a race on PostgreSQL with a unique violation, after the other one has committed: the
-		// second time the table is there. Any other error comes back the same.
-		if _, err := s.db.ExecContext(ctx, create); err != nil {
-			return nil, err
+	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the table is there.
+	const uniqueViolation, duplicateTable = "23505", "42P07"
+	lost := func(err error) bool { return SQLState(err) == uniqueViolation || SQLState(err) == duplicateTable }
+	err := create()
+	for pause := minPause; err != nil && ctx.Err() == nil && (passing(err) || lost(err)); pause *= 2 {
+		s.sayUnknown(statement, err)
+		if rest(ctx, min(pause, maxPause)) != nil {
+			break
 		}
+		err = create()
 	}
-	table := data.Table(appliedTable(side))
-	mark := func(ctx context.Context, tx bun.IConn, m *migrate.Migration) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO "+table+" (name, group_id) VALUES (?, ?)", m.Name, m.GroupID)
-		return err
-	}
-	when := migrate.BeforeMigration
-	if !s.dialect.transactionalDDL() {
-		when = migrate.AfterMigration
-	}
-	return migrate.NewMigrator(s.db, set,
-		migrate.WithTableName(table),
-		migrate.WithTemplateData(data),
-		when(mark),
-		// bun marks too, after the commit; as an upsert that changes nothing.
-		migrate.WithMarkAppliedOnSuccess(true),
-		migrate.WithUpsert(true),
-	), nil
-}
-
-// appliedByOther says whether the migration that failed, the group's last, is marked all the same.
-func appliedByOther(ctx context.Context, m *migrate.Migrator, group *migrate.MigrationGroup) bool {
-	if len(group.Migrations) == 0 {
-		return false
-	}
-	failed := group.Migrations[len(group.Migrations)-1].Name
-	applied, err := m.AppliedMigrations(ctx)
-	return err == nil && contains(applied, failed)
+	return err
 }
 
 func contains(ms migrate.MigrationSlice, name string) bool {

@@ -41,8 +41,8 @@ func (mysql) shareRows() string   { return " LOCK IN SHARE MODE" }
 
 func (mysql) renumber(names Names, first, last int) (before, after []string) {
 	numbers := names.table("`", "outbox_lane_numbers")
-	return []string{ // whose rows writers hold; others wait behind this statement
-			"SET STATEMENT innodb_lock_wait_timeout = 2 FOR DELETE FROM " + numbers,
+	return []string{ // whose rows writers hold; others wait behind this statement: see exclusive
+			"DELETE FROM " + numbers,
 		}, []string{
 			fmt.Sprintf("INSERT INTO %s (lane) SELECT lane FROM %s WHERE lane BETWEEN %d AND %d",
 				numbers, names.table("`", "outbox_lanes"), first, last),
@@ -97,6 +97,12 @@ func (mysql) movedRows(string, []*Claimed) (hold string, found schema.QueryWithA
 	return "", schema.QueryWithArgs{}
 }
 
+func (mysql) identities(messages string, claimed []*Claimed, lock string) string {
+	return selectIDs(messages, claimed, lock)
+}
+
+func (mysql) waitAtMost(bounds) string { return "" }
+
 // server leaves out since when it runs, which takes long to ask.
 func (mysql) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@server_id)" }
 
@@ -112,8 +118,6 @@ func (mysql) writers(string) string { return "" }
 func (mysql) inOrder() string { return "" }
 
 func (mysql) anyOf(column, query string) string { return column + " IN (" + query + ")" }
-
-func (mysql) limitIdle(time.Duration) string { return "" }
 
 func (mysql) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"

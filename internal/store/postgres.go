@@ -35,8 +35,7 @@ func (postgres) shareRows() string   { return "" }
 func (postgres) renumber(names Names, first, last int) (before, after []string) {
 	messages := names.table(`"`, "outbox_messages")
 	return []string{
-			"SET LOCAL lock_timeout = '2s'", // writers wait behind this lock
-			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE",
+			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE", // writers wait behind it: see exclusive
 			"ALTER TABLE " + messages + " DROP CONSTRAINT outbox_messages_lanes",
 		}, []string{
 			fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT outbox_messages_lanes CHECK (lane BETWEEN %d AND %d)", messages, first, last),
@@ -137,6 +136,12 @@ func (p postgres) lookedUp(messages string, claimed []*Claimed) schema.QueryWith
 	return bun.SafeQuery("ctid = ANY (ARRAY("+p.lookUp(messages, claimed, "")+")) AND ?", p.same(claimed))
 }
 
+func (p postgres) identities(messages string, claimed []*Claimed, lock string) string {
+	return strings.Replace(p.lookUp(messages, claimed, lock), "SELECT m.place", "SELECT l.id", 1)
+}
+
+func (postgres) waitAtMost(b bounds) string { return b.wait() }
+
 func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string {
 	lanes, ids := make([]int64, len(claimed)), make([]int64, len(claimed))
 	for i, m := range claimed {
@@ -153,7 +158,7 @@ func (p postgres) movedRows(messages string, claimed []*Claimed) (hold string, f
 
 // writers: who draws an identity locks its sequence first, and keeps that until its transaction ends. Unlike the oldest
 // transaction's number, the lock is not held by those that write elsewhere, nor, as one of the table would be, by those
-// that remove messages. The sequence is read before the locks: the outer side of a join on nothing comes first. A role
+// that remove messages. A prepared transaction keeps it until COMMIT PREPARED, and has no pid. The sequence is read before the locks: the outer side of a join on nothing comes first. A role
 // that may not read it does without.
 func (postgres) writers(messages string) string {
 	return `
@@ -162,7 +167,7 @@ func (postgres) writers(messages string) string {
 			SELECT CASE WHEN has_sequence_privilege(sequence, 'SELECT, USAGE') THEN pg_sequence_last_value(sequence) END AS id
 			FROM identity)
 		SELECT coalesce(drawn.id, 0), l.virtualtransaction FROM drawn LEFT JOIN pg_locks AS l ON l.locktype = 'relation'
-			AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid() AND l.relation = (SELECT sequence FROM identity)
+			AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.relation = (SELECT sequence FROM identity)
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 }
 
@@ -176,10 +181,6 @@ func hashed(column, query string) string { return column + " IN (" + query + ") 
 // takes such a statement for so expensive that it compiles it, which costs more than running it.
 func (postgres) inOrder() string {
 	return "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off"
-}
-
-func (postgres) limitIdle(d time.Duration) string {
-	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", max(d.Milliseconds(), 1000))
 }
 
 // notIn hashes them in every version.

@@ -114,7 +114,7 @@ func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) e
 // ClaimWaiting returns up to n messages whose time has come, oldest first, and puts their next attempt off by lease: no
 // other process gets them meanwhile, and when this one dies they are due again.
 func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (claimed []Waiting, err error) {
-	err = s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		claimed, err = s.dueWaiting(ctx, tx, n)
 		if err != nil || len(claimed) == 0 {
 			return err
@@ -133,7 +133,7 @@ func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (c
 	return claimed, nil
 }
 
-func (s *Store) dueWaiting(ctx context.Context, tx bun.Tx, n int) (due []Waiting, err error) {
+func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiting, err error) {
 	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
 		`, body, metadata, attempts, error, parent_model, parent_key FROM ? WHERE next_attempt_at <= `+s.dialect.now()+
 		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.lockRows()), s.table("replica_waiting"), n)

@@ -92,6 +92,12 @@ func (sqlite) movedRows(string, []*Claimed) (hold string, found schema.QueryWith
 	return "", schema.QueryWithArgs{}
 }
 
+func (sqlite) identities(messages string, claimed []*Claimed, lock string) string {
+	return selectIDs(messages, claimed, lock)
+}
+
+func (sqlite) waitAtMost(bounds) string { return "" }
+
 // writers: SQLite leaves nothing of removed rows behind, so a start need not be moved.
 func (sqlite) writers(string) string { return "" }
 
@@ -99,8 +105,6 @@ func (sqlite) inOrder() string { return "" }
 
 // anyOf: the sign keeps SQLite from finding rows by it.
 func (sqlite) anyOf(column, query string) string { return "+" + column + " IN (" + query + ")" }
-
-func (sqlite) limitIdle(time.Duration) string { return "" }
 
 func (sqlite) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + joinInts(numbers) + ")"

@@ -46,6 +46,8 @@ type Store struct {
 	dialect sqlDialect
 	names   Names
 	cached  atomic.Pointer[numbering]
+	bounds  bounds
+	waits   waits
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 	timeline timeline // of the relays that own lanes through this store
@@ -63,7 +65,7 @@ func New(db *bun.DB, names Names) (*Store, error) {
 	if err := errors.Join(err, names.validate(d)); err != nil {
 		return nil, err
 	}
-	return &Store{db: db, dialect: d, names: names}, nil
+	return &Store{db: db, dialect: d, names: names, bounds: within(defaultLease)}, nil
 }
 
 // validate makes names safe to stand in SQL text. d may be nil.
@@ -148,7 +150,7 @@ type sqlDialect interface {
 	// shareRows ends a SELECT that holds the rows it reads until the transaction ends, as far as that is needed.
 	shareRows() string
 	// renumber are the statements around a change of the lanes that keep writers away until it commits, and refuse those
-	// who know the old ones afterwards.
+	// who know the old ones afterwards. The first one waits for all who write.
 	renumber(names Names, first, last int) (before, after []string)
 	// onConflict begins the part of an INSERT that updates the rows it meets by their primary key: assignments follow.
 	// Some databases make them one after the other, so none may read a column that one before it wrote.
@@ -175,6 +177,10 @@ type sqlDialect interface {
 	place(table string) string
 	// claimedRows is a condition that finds claimed rows, and no others that have their identities, without a scan.
 	claimedRows(messages string, claimed []*Claimed) schema.QueryWithArgs
+	// identities is a query for the identities of those claimed messages that are there. lock ends the part that reads them.
+	identities(messages string, claimed []*Claimed, lock string) string
+	// waitAtMost stands before a statement that is not in a transaction of inTx, to bound its wait for locks. May be empty.
+	waitAtMost(b bounds) string
 	// movedRows are for rows that change while they are looked for: hold is a query l that locks them where they are, and found
 	// the condition that finds them then. hold is empty where claimedRows waits for who changes them, and finds them.
 	movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs)
@@ -192,9 +198,11 @@ type sqlDialect interface {
 	// inOrder makes the statements of a transaction read lanes by the index, whatever they guess of their length. May be
 	// empty.
 	inOrder() string
-	// limitIdle is a statement that lets the database end the transaction of a client that says nothing for that long, such
-	// as a process that was stopped: its locks would keep others from its lanes. May be empty.
-	limitIdle(d time.Duration) string
+	// inTx runs fn in a transaction within bounds, which end with it. isolation is the database's own if empty.
+	inTx(ctx context.Context, db *bun.DB, b bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error) error
+	// holders are queries for the number, name, state and seconds in it of those for whom others wait, or may have waited. May
+	// be empty.
+	holders(names Names) (during, afterwards string)
 	// notIn says that an expression has none of many numbers.
 	notIn(expression string, numbers []int64) string
 	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.

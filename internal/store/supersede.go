@@ -122,10 +122,11 @@ func (s *Store) findStanding(ctx context.Context, c *supersession) error {
 // supersede is one statement, so that a process that is stopped leaves no transaction open. What it
 // gives another after is somewhere else then.
 func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) error {
-	var lanes, ids, revisions, newer, afters, models, keys Array
+	var lanes, ids, created, revisions, newer, afters, models, keys Array
 	add := func(m *Claimed, by int64, after *int64) {
 		lanes.Add(strconv.Itoa(m.Lane))
 		ids.Add(strconv.FormatInt(m.ID, 10))
+		created.Add(strconv.FormatInt(m.Created.UnixMicro(), 10))
 		revisions.Add(strconv.FormatInt(m.Revision, 10))
 		newer.Add(strconv.FormatInt(by, 10))
 		if after == nil {
@@ -147,11 +148,13 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 	err := s.db.QueryRowContext(ctx, `
 		WITH found AS MATERIALIZED (
 			SELECT m.place, l.id, l.newer, l.after
-			FROM unnest(?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
-				AS l(lane, id, revision, newer, after, model, key)
+			FROM unnest(
+				?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
+				AS l(lane, id, created, revision, newer, after, model, key)
 			CROSS JOIN LATERAL (
 				SELECT m.ctid AS place FROM ? AS m
 				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision AND m.model = l.model AND m.key = l.key
+					AND `+p.micros("m.created_at")+` = l.created
 				LIMIT 1 FOR UPDATE SKIP LOCKED) AS m
 			WHERE l.?),
 		kept AS (
@@ -162,7 +165,7 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 				SELECT place FROM found WHERE id <> newer AND newer IN (SELECT id FROM found WHERE id = newer)))
 			RETURNING id)
 		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
-		lanes.Literal(), ids.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
+		lanes.Literal(), ids.Literal(), created.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
 		models.Literal(), keys.Literal(), messages, s.fence(c.relay, c.lanes), messages, messages).Scan(&kept, &removed)
 	if err != nil || kept == nil {
 		return err
@@ -187,7 +190,7 @@ func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
 }
 
 func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
-	return s.db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
 		// Not in the statement that locks the messages: it would lock the lanes, too, on which
 		// other relays wait.
 		var owned []int
@@ -245,7 +248,7 @@ const maxCases = 200
 // holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that
 // are what they were.
 func (s *Store) holdSuperseded(
-	ctx context.Context, tx bun.Tx, c *supersession, lanes []int,
+	ctx context.Context, tx bun.IDB, c *supersession, lanes []int,
 ) (map[int64]bool, error) {
 	expected := map[int64]*Claimed{}
 	for _, m := range c.list {
@@ -260,7 +263,7 @@ func (s *Store) holdSuperseded(
 	}
 	slices.Sort(ids) // the one order of locks
 	rows, err := tx.QueryContext(ctx,
-		s.sql(`SELECT id, model, "key", revision FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.lockRows(),
+		s.sql(`SELECT id, model, "key", revision, `+s.dialect.micros("created_at")+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.lockRows(),
 		s.table("outbox_messages"), bun.List(ids), bun.List(lanes))
 	if err != nil {
 		return nil, err
@@ -269,11 +272,13 @@ func (s *Store) holdSuperseded(
 	found := make(map[int64]bool, len(ids))
 	for rows.Next() {
 		var m Message
-		if err := rows.Scan(&m.ID, &m.Model, &m.Key, &m.Revision); err != nil {
+		var created int64
+		if err := rows.Scan(&m.ID, &m.Model, &m.Key, &m.Revision, &created); err != nil {
 			return nil, err
 		}
 		was := expected[m.ID]
-		found[m.ID] = m.Model == was.Model && m.Key == was.Key && m.Revision == was.Revision
+		found[m.ID] = m.Model == was.Model && m.Key == was.Key && m.Revision == was.Revision &&
+			created == was.Created.UnixMicro()
 	}
 	return found, rows.Err()
 }

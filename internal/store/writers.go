@@ -4,15 +4,36 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
+	"strings"
 )
 
-// Writers are the transactions that may have added messages and are still open. Those that do not touch the outbox are
-// not among them, however long they are open.
+// Writers are the transactions that may have added messages and are still open, prepared ones (two-phase commit) too. Those
+// that do not touch the outbox are not among them, however long they are open.
 type Writers struct {
 	Open map[string]bool
 	// Drawn: what has an identity up to here and is not of a transaction in Open is committed, or never will be. 0 if the
 	// database does not tell.
 	Drawn int64
+}
+
+// recovered begins the name of a prepared transaction that a restart of the database brought back.
+const recovered = "-1/"
+
+// Left returns those of the listed writers that are still open. A prepared transaction gets another name when the database
+// restarts, under which it may be any of those that were listed: so it counts as one of them, or what it commits later would
+// be looked for behind it.
+func (w Writers) Left(listed []string) []string {
+	left := slices.DeleteFunc(slices.Clone(listed), func(writer string) bool { return !w.Open[writer] })
+	if len(listed) == 0 {
+		return left
+	}
+	for writer := range w.Open {
+		if strings.HasPrefix(writer, recovered) && !slices.Contains(left, writer) {
+			left = append(left, writer)
+		}
+	}
+	return left
 }
 
 // Writers lists who is writing. A message with a lower identity than one that was read can only come from a transaction

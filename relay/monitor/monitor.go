@@ -6,7 +6,8 @@
 //	http.Handle("/", mon.Handler()) // or mon.Serve(ctx, listener)
 //
 // A relay is ready while it makes progress: it, or another, owns every lane, the database answers, and its oldest
-// unsent message does not grow old while no batch is confirmed. /readyz says which of these does not hold.
+// unsent message does not grow old while no batch is confirmed. While nothing waits, a publisher that is a
+// transport.Prober is asked whether the broker would take messages. /readyz says which of these does not hold.
 //
 // Neighbours: relay does the work and counts it; it does not know this package, so that only those who want it link
 // Prometheus. cmd/relay serves it under --health.
@@ -27,8 +28,8 @@ import (
 
 // Config configures a Monitor. The zero value is usable.
 type Config struct {
-	// StuckAfter is how long the oldest message may wait while no batch is confirmed, before the relay counts as not
-	// ready. 0 means 30 s.
+	// StuckAfter is how long the oldest message may wait while no batch is confirmed, and how long the broker may be out
+	// of reach while nothing waits, before the relay counts as not ready. 0 means 30 s.
 	StuckAfter time.Duration
 	// QueryTimeout bounds the queries for /readyz and /metrics. 0 means 5 s.
 	QueryTimeout time.Duration
@@ -40,6 +41,7 @@ type Monitor struct {
 	watched atomic.Pointer[watched]
 
 	published publications
+	contact   contact
 	started   time.Time
 
 	progress cached[relay.Progress]

@@ -200,6 +200,49 @@ func TestARelayWithoutLanesIsReadyWhereOthersHaveThemAll(t *testing.T) {
 	require.ErrorContains(t, readiness(t, orphans), "4 of 64 lanes have no live owner, and their oldest message has waited for 1m0s")
 }
 
+// checked is a broker that can be asked.
+type checked struct {
+	broker
+	asked atomic.Int64
+	login atomic.Pointer[error]
+}
+
+func (c *checked) refuse(err error) { c.login.Store(&err) }
+
+func (c *checked) Probe(context.Context) error {
+	c.asked.Add(1)
+	return *c.login.Load()
+}
+
+func TestItIsNotReadyWhileTheBrokerRefusesTheLoginAlthoughNothingWaits(t *testing.T) {
+	m, err := monitor.New(monitor.Config{StuckAfter: time.Millisecond})
+	require.NoError(t, err)
+	b := &checked{}
+	b.refuse(fmt.Errorf("%w: ACCESS_REFUSED", transport.ErrUnavailable))
+	publisher := m.Publisher(b)
+	m.Watch(standby{progress: relay.Progress{Lanes: 64, Owned: 64, Own: 64}})
+	for range 10 {
+		require.ErrorIs(t, m.Ready(t.Context()), transport.ErrUnavailable)
+		require.ErrorContains(t, m.Ready(t.Context()), "nothing waits, but the broker could not take it if it did: ")
+	}
+	require.EqualValues(t, 1, b.asked.Load(), "the broker is not asked each time")
+	require.ErrorContains(t, publisher.(transport.Prober).Probe(t.Context()), "ACCESS_REFUSED", "the relay can ask, too")
+	b.refuse(nil)
+	require.Eventually(t, func() bool { return m.Ready(t.Context()) == nil }, patience, 20*time.Millisecond)
+}
+
+func TestABrokerThatTookAMessageJustNowIsNotAsked(t *testing.T) {
+	m, err := monitor.New(monitor.Config{StuckAfter: time.Hour})
+	require.NoError(t, err)
+	b := &checked{}
+	b.refuse(fmt.Errorf("%w: ACCESS_REFUSED", transport.ErrUnavailable))
+	publisher := m.Publisher(b)
+	m.Watch(standby{progress: relay.Progress{Lanes: 64, Owned: 64, Own: 64}})
+	require.Equal(t, []error{nil}, publisher.PublishBatch(t.Context(), make([]transport.Outgoing, 1)))
+	require.NoError(t, m.Ready(t.Context()))
+	require.Zero(t, b.asked.Load())
+}
+
 func TestEveryFateIsCountedAsWhatItIs(t *testing.T) {
 	m, err := monitor.New(monitor.Config{})
 	require.NoError(t, err)

@@ -32,7 +32,27 @@ func (m *Monitor) Publisher(p message.Publisher) transport.BatchPublisher {
 		ask := u.Unroutable
 		m.published.unroutable.Store(&ask)
 	}
-	return watchedPublisher{transport.Batch(p), m}
+	watched := watchedPublisher{transport.Batch(p), m}
+	if prober, ok := p.(transport.Prober); ok {
+		m.contact.mu.Lock()
+		m.contact.prober = prober
+		m.contact.mu.Unlock()
+		return probedPublisher{watched, prober}
+	}
+	return watched
+}
+
+// probedPublisher is one that the relay can ask, too. It is not what cannot answer: the relay would take that for yes.
+type probedPublisher struct {
+	watchedPublisher
+	prober transport.Prober
+}
+
+// Probe implements transport.Prober. It counts nothing.
+func (p probedPublisher) Probe(ctx context.Context) error {
+	err := p.prober.Probe(ctx)
+	p.monitor.published.reach(false, err)
+	return err
 }
 
 type watchedPublisher struct {
@@ -46,13 +66,6 @@ func (p watchedPublisher) PublishBatch(ctx context.Context, batch []transport.Ou
 	p.monitor.batches.observe(len(batch), time.Since(start))
 	p.monitor.published.note(errs)
 	return errs
-}
-
-// Probe implements transport.Prober. It counts nothing.
-func (p watchedPublisher) Probe(ctx context.Context) error {
-	err := transport.Probe(ctx, p.BatchPublisher)
-	p.monitor.published.reach(false, err)
-	return err
 }
 
 func (p *publications) note(errs []error) {

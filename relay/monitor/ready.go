@@ -25,7 +25,7 @@ func (m *Monitor) Ready(ctx context.Context) error {
 	}
 	silence := m.silence()
 	if p.OldestAge <= m.config.StuckAfter || silence <= m.config.StuckAfter {
-		return nil
+		return m.contact.lost(ctx, m.lastConfirm(), m.config.StuckAfter, m.config.QueryTimeout)
 	}
 	reason := fmt.Errorf("its oldest message has waited for %s and no batch was confirmed for %s",
 		p.OldestAge.Round(time.Second), silence.Round(time.Second))
@@ -37,9 +37,16 @@ func (m *Monitor) Ready(ctx context.Context) error {
 
 // silence is how long no message was confirmed.
 func (m *Monitor) silence() time.Duration {
-	last := m.started
-	if at := m.published.lastConfirm.Load(); at != 0 {
-		last = time.Unix(0, at)
+	if last := m.lastConfirm(); !last.IsZero() {
+		return time.Since(last)
 	}
-	return time.Since(last)
+	return time.Since(m.started)
+}
+
+// lastConfirm is when the broker last confirmed a message, zero if it never did.
+func (m *Monitor) lastConfirm() time.Time {
+	if at := m.published.lastConfirm.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -28,19 +29,20 @@ func conform(t *testing.T, b broker) {
 			})
 	})
 	for name, test := range map[string]func(*testing.T, broker){
-		"a message arrives as it was":                            arrivesAsItWas,
-		"a batch reports every message and keeps its order":      batchKeepsOrder,
-		"a batch whose context ended reports unavailable":        batchWithEndedContext,
-		"a broadcast reaches every queue, a direct message one":  broadcastAndDirect,
-		"a queue takes several topics":                           severalTopics,
-		"subscribers of one queue compete":                       subscribersCompete,
-		"messages wait for a subscriber":                         messagesWait,
-		"a window bounds the unacknowledged messages":            windowBounds,
-		"acks may come out of order":                             acksOutOfOrder,
-		"a nacked message comes again, before later ones":        nackRedelivers,
-		"the end of the context returns unacknowledged messages": contextEndReturns,
-		"a closed end says so, however often it is closed":       closedTwice,
-		"publishers do not disturb each other":                   concurrentPublishers,
+		"a message arrives as it was":                             arrivesAsItWas,
+		"a batch reports every message and keeps its order":       batchKeepsOrder,
+		"a batch whose context ended reports unavailable":         batchWithEndedContext,
+		"after a deadline nothing is sent, and nothing confirmed": batchAfterItsDeadline,
+		"a broadcast reaches every queue, a direct message one":   broadcastAndDirect,
+		"a queue takes several topics":                            severalTopics,
+		"subscribers of one queue compete":                        subscribersCompete,
+		"messages wait for a subscriber":                          messagesWait,
+		"a window bounds the unacknowledged messages":             windowBounds,
+		"acks may come out of order":                              acksOutOfOrder,
+		"a nacked message comes again, before later ones":         nackRedelivers,
+		"the end of the context returns unacknowledged messages":  contextEndReturns,
+		"a closed end says so, however often it is closed":        closedTwice,
+		"publishers do not disturb each other":                    concurrentPublishers,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -92,6 +94,27 @@ func batchWithEndedContext(t *testing.T, b broker) {
 	for _, err := range errs {
 		require.ErrorIs(t, err, transport.ErrUnavailable)
 	}
+}
+
+// late is a context whose deadline has passed without a timer telling anybody, as in a process that was stopped.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+// A relay removes what was confirmed, so what was not sent must not look like it.
+func batchAfterItsDeadline(t *testing.T, b broker) {
+	queue, topic := unique("queue"), unique("topic")
+	messages := b.window(t, queue, topic, 10)
+	pub := b.pub(t)
+	first, last := outgoing(topic, 1), outgoing(topic, 1)
+	accepted(t, pub.PublishBatch(t.Context(), first), 1)
+	for _, err := range pub.PublishBatch(late{t.Context()}, outgoing(topic, 3)) {
+		require.ErrorIs(t, err, transport.ErrUnavailable)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	accepted(t, pub.PublishBatch(t.Context(), last), 1)
+	require.Equal(t, append(ids(first), ids(last)...), acked(t, messages, 2))
+	silent(t, messages)
 }
 
 func broadcastAndDirect(t *testing.T, b broker) {

@@ -24,11 +24,12 @@ const (
 	defaultPoolSize       = 16
 )
 
-// Config is watermill-amqp's configuration and two settings it has no field for. NewConfig fills it; change what must
+// Config is watermill-amqp's configuration and some settings it has no field for. NewConfig fills it; change what must
 // differ. What it means here:
 //
 //   - Publish.Mandatory: a message that no queue takes is transport.ErrUnroutable; false: it counts as published.
 //   - Publish.ChannelPoolSize: how many calls publish at once, each on a connection of its own; others wait. Zero: 16.
+//     Where the broker allows fewer connections, it is as many as that.
 //   - Publish.ConfirmDelivery has no effect: every message is confirmed.
 //   - Publish.Transactional, Publish.Immediate and Connection.AmqpConfig.Recovery are refused.
 //   - Consume.Qos has no effect: the window is the prefetch count.
@@ -42,6 +43,9 @@ type Config struct {
 	// Window is how many messages of a batch may be unconfirmed at once. Zero means 1000; 1 waits for each, which is
 	// some twelve times slower.
 	Window int
+	// NoDeclare leaves exchanges, queues and bindings to somebody else, so that the user needs no permission to configure
+	// any. Without it a publisher declares its exchange if it may, and does with the one that is there if it may not.
+	NoDeclare bool
 	// Logger receives lost connections and unroutable messages. Nil means slog.Default().
 	Logger *slog.Logger
 }
@@ -61,9 +65,11 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	}
 	o := options{given: given}
 	config := topology(o.text("exchange", defaultExchange), queue, o.queueType())
-	config.Publish.Mandatory = o.boolean("mandatory")
+	config.Publish.Mandatory = o.boolean("mandatory", false)
 	config.ConfirmTimeout = o.duration("confirm_timeout", defaultConfirmTimeout)
 	config.Window = o.positive("window", defaultWindow)
+	config.NoDeclare = !o.boolean("declare", true)
+	config.Publish.ChannelPoolSize = o.positive("connections", defaultPoolSize)
 	u.RawQuery = o.passOn().Encode()
 	config.Connection.AmqpURI = u.String()
 	if err := errors.Join(append(o.errs, checkQueue(queue), config.validateURI())...); err != nil {
@@ -207,8 +213,8 @@ func (o *options) wrong(name, value, want string) {
 	o.errs = append(o.errs, fmt.Errorf("URL parameter %s=%s: want %s", name, value, want))
 }
 
-func (o *options) boolean(name string) bool {
-	text := o.text(name, "false")
+func (o *options) boolean(name string, standard bool) bool {
+	text := o.text(name, strconv.FormatBool(standard))
 	value, err := strconv.ParseBool(text)
 	if err != nil {
 		o.wrong(name, text, "true or false")
@@ -253,7 +259,7 @@ func (o *options) passOn() url.Values {
 	for _, name := range slices.Sorted(maps.Keys(o.given)) {
 		if !slices.Contains(brokers, name) {
 			o.errs = append(o.errs, fmt.Errorf("unknown URL parameter %q: want exchange, queue_type, mandatory, "+
-				"confirm_timeout, window, or RabbitMQ's %s", name, strings.Join(brokers, ", ")))
+				"declare, connections, confirm_timeout, window, or RabbitMQ's %s", name, strings.Join(brokers, ", ")))
 		}
 	}
 	return o.given

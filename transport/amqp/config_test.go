@@ -28,7 +28,7 @@ func ExampleNewConfig() {
 	// Output:
 	// cqrs webhooks
 	// true 5s 1000
-	// RabbitMQ configuration: unknown URL parameter "mandatroy": want exchange, queue_type, mandatory, confirm_timeout, window, or RabbitMQ's auth_mechanism, cacertfile, certfile, channel_max, connection_timeout, heartbeat, keyfile, server_name_indication
+	// RabbitMQ configuration: unknown URL parameter "mandatroy": want exchange, queue_type, mandatory, declare, connections, confirm_timeout, window, or RabbitMQ's auth_mechanism, cacertfile, certfile, channel_max, connection_timeout, heartbeat, keyfile, server_name_indication
 }
 
 func TestNewConfigPassesOnWhatIsRabbitMQs(t *testing.T) {

@@ -31,7 +31,7 @@ type blockade struct {
 }
 
 // cut drops the connection without a word; every call on it returns with an error.
-func (c *connection) cut() { _ = c.socket.Close() }
+func (c *connection) cut() { c.socket.cut() }
 
 // close says goodbye, but not for long.
 func (c *connection) close() {

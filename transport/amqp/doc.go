@@ -20,6 +20,10 @@
 //	queue_type       classic (default, what django-cqrs declares) or quorum
 //	mandatory        true: a message that no queue takes is an error, transport.ErrUnroutable; false (default): it
 //	                 counts as published, is counted (see Publisher.Unroutable), and the first one of a topic is logged
+//	declare          true (default): exchanges, queues and bindings are declared; false: they are there, and the user
+//	                 needs no permission to configure them
+//	connections      how many connections a publisher has at most; default 16. Where the broker allows fewer, it does
+//	                 with those it gets
 //	confirm_timeout  how long the broker may leave a message unconfirmed, or publishers blocked; default 30s
 //	window           how many messages may be unconfirmed at once; default 1000
 //
@@ -29,7 +33,7 @@
 // # Promises
 //
 // The publisher reports a message as published only after the broker confirmed it (P5), keeps the order within a call
-// (P4), and when the broker refuses one message finds out which (P9). The subscriber holds at most a window of messages
+// (P4), and when the broker refuses one message, or one routing key or exchange, finds out which (P9). The subscriber holds at most a window of messages
 // (P10), survives lost connections, and delivers whatever arrives: what a message means is the replica's affair.
 //
 // Neighbours: transport defines the interfaces, transport/open chooses this package by URL.

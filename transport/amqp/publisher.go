@@ -19,7 +19,6 @@ import (
 // service starts without its broker.
 type Publisher struct {
 	config Config
-	dialer *dialer
 	turns  chan struct{} // a token per call that is publishing
 
 	closeOnce sync.Once
@@ -27,12 +26,17 @@ type Publisher struct {
 	ended     context.Context // ends when the calls under way had their time
 	end       context.CancelFunc
 
+	pool    *pool
+	refused *refusals
+
 	mu         sync.Mutex
-	idle       []*session // the last used one at the end
 	unroutable map[string]int64
 }
 
-var _ transport.BatchPublisher = (*Publisher)(nil)
+var (
+	_ transport.BatchPublisher = (*Publisher)(nil)
+	_ transport.Prober         = (*Publisher)(nil)
+)
 
 var errClosed = errors.New("the publisher is closed")
 
@@ -44,12 +48,16 @@ func NewPublisher(config Config) (*Publisher, error) {
 	}
 	p := &Publisher{
 		config:     config,
-		dialer:     newDialer(config, "cqrsync publisher"),
+		refused:    newRefusals(config),
 		turns:      make(chan struct{}, config.Publish.ChannelPoolSize),
 		closing:    make(chan struct{}),
 		unroutable: map[string]int64{},
 	}
 	p.ended, p.end = context.WithCancel(context.Background())
+	dialer := newDialer(config, "cqrsync publisher")
+	p.pool = newPool(p.ended, config.Publish.ChannelPoolSize, config.Logger, func(ctx context.Context) (*session, error) {
+		return openSession(ctx, dialer, config)
+	})
 	return p, nil
 }
 
@@ -71,30 +79,31 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 }
 
 // PublishBatch implements transport.BatchPublisher. Errors that concern one message are ErrNacked, ErrRefused,
-// transport.ErrUnroutable and the marshaler's.
+// transport.ErrUnroutable and the marshaler's; transport.ErrDestination concerns all to its exchange or routing key.
 //
-// A message that the broker refuses ends the channel for all on it, and the broker does not say which one it was. So
-// what is left of the batch goes out one by one on a new channel: the refusal meets the right message, and only that.
+// Messages to a destination that the broker refused the last time are published after the others of the batch.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	errs := make([]error, len(batch))
 	settle := func(q *parcel, fate error) { errs[q.index] = p.verdict(batch[q.index], fate) }
-	pending := p.address(batch, settle)
-	for window := p.config.Window; len(pending) > 0; window = 1 {
-		unknown, err := p.attempt(ctx, pending, window, settle)
-		switch pending = unknown; {
-		case len(pending) == 0:
-		case !errors.Is(err, ErrRefused):
-			err = fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
-			for _, q := range pending {
-				errs[q.index] = err
-			}
-			return errs
-		case window == 1: // then only the first was on its way
-			settle(&pending[0], err)
-			pending = pending[1:]
-		}
-	}
+	delivery{p, settle}.all(ctx, p.address(batch, settle))
 	return errs
+}
+
+// Probe implements transport.Prober: it connects, opens a channel, and keeps both for what is published next.
+func (p *Publisher) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.ended, func() { cancel(errClosed) })()
+	if err := p.enter(ctx); err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+	}
+	defer func() { <-p.turns }()
+	s, err := p.pool.get(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+	}
+	p.pool.put(s)
+	return nil
 }
 
 // Unroutable counts the messages of each topic that no queue took since the publisher was made. A topic whose last queue
@@ -115,11 +124,7 @@ func (p *Publisher) Close() error {
 			p.turns <- struct{}{}
 		}
 		p.end()
-		var goodbyes sync.WaitGroup
-		for _, s := range p.idle {
-			goodbyes.Go(s.conn.close)
-		}
-		goodbyes.Wait()
+		p.pool.close()
 	})
 	return nil
 }
@@ -153,8 +158,8 @@ func (p *Publisher) verdict(out transport.Outgoing, fate error) error {
 		}
 		fate = transport.ErrUnroutable
 	}
-	if fate == nil {
-		return nil
+	if fate == nil || errors.Is(fate, transport.ErrUnavailable) {
+		return fate
 	}
 	return fmt.Errorf("message %s to %s: %w", out.Message.UUID, out.Topic, fate)
 }
@@ -182,20 +187,17 @@ func (p *Publisher) attempt(
 	}
 	defer func() { <-p.turns }()
 
-	s, err := p.session(ctx, parcels)
+	s, err := p.pool.get(ctx)
 	if err != nil {
 		return parcels, err
 	}
 	stop := context.AfterFunc(ctx, s.conn.cut)
-	err = s.publish(ctx, parcels, window, func(q *parcel, fate error) {
-		settle(q, fate)
-		parcels = parcels[1:]
-	})
-	if stop() && err == nil {
-		p.keep(s)
-		return nil, nil
+	if err = s.declare(ctx, parcels); err == nil {
+		err = s.publish(ctx, parcels, window, func(q *parcel, fate error) {
+			settle(q, fate)
+			parcels = parcels[1:]
+		})
 	}
-	s.conn.cut()
 	for _, q := range parcels { // confirms come out of order
 		if q.unfit != nil || q.confirm != nil && q.confirm.Acked() {
 			settle(&q, s.fate(&q))
@@ -203,6 +205,16 @@ func (p *Publisher) attempt(
 		}
 		q.confirm = nil
 		unknown = append(unknown, q)
+	}
+	reusable := err == nil || channelOnly(err) && s.reopen(ctx) == nil
+	if stop() && reusable {
+		p.pool.put(s)
+	} else {
+		s.conn.cut()
+		p.pool.lose()
+	}
+	if len(unknown) == 0 {
+		return nil, nil
 	}
 	return unknown, because(ctx, err)
 }
@@ -224,38 +236,4 @@ func (p *Publisher) enter(ctx context.Context) error {
 	case p.turns <- struct{}{}:
 		return nil
 	}
-}
-
-// session returns an idle session or makes one, with the exchanges of the parcels declared.
-func (p *Publisher) session(ctx context.Context, parcels []parcel) (s *session, err error) {
-	if s = p.take(); s == nil {
-		if s, err = openSession(ctx, p.dialer, p.config); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.declare(ctx, parcels); err != nil {
-		s.conn.cut()
-		return nil, err
-	}
-	return s, nil
-}
-
-func (p *Publisher) take() *session {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.idle) > 0 {
-		last := len(p.idle) - 1
-		s := p.idle[last]
-		p.idle = p.idle[:last]
-		if !s.channel.IsClosed() {
-			return s
-		}
-	}
-	return nil
-}
-
-func (p *Publisher) keep(s *session) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.idle = append(p.idle, s)
 }

@@ -35,9 +35,11 @@ type parcel struct {
 	confirm    *amqp091.DeferredConfirmation // nil until it is sent
 }
 
+func (p *parcel) to() route { return route{p.exchange, p.key} }
+
 // session is a connection with one channel in confirm mode. One caller uses it at a time, because the order of
-// messages is that of one channel, and because what goes wrong then concerns that caller only. After any error it is
-// thrown away.
+// messages is that of one channel, and because what goes wrong then concerns that caller only. After an error it goes on
+// with a new channel if only the channel was closed, and else is thrown away.
 type session struct {
 	config   Config
 	conn     *connection
@@ -57,59 +59,61 @@ func openSession(ctx context.Context, d *dialer, config Config) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	ctx, release := conn.limit(ctx, config.connectTimeout())
+	s := &session{config: config, conn: conn}
+	if err := s.reopen(ctx); err != nil {
+		conn.cut()
+		return nil, err
+	}
+	return s, nil
+}
+
+// reopen begins anew with another channel of the same connection. What the broker does not read any more of the last one it
+// passes over until it hears that it is closed, which amqp091 says behind everything else that was sent on it.
+func (s *session) reopen(ctx context.Context) error {
+	ctx, release := s.conn.limit(ctx, s.config.connectTimeout())
 	defer release()
-	channel, err := conn.Channel()
+	channel, err := s.conn.Channel()
 	if err == nil {
 		err = channel.Confirm(false)
 	}
 	if err != nil {
-		conn.cut()
-		return nil, fmt.Errorf("open a channel with confirms: %w", because(ctx, err))
+		return fmt.Errorf("open a channel with confirms: %w", because(ctx, err))
 	}
-	return &session{
-		config:  config,
-		conn:    conn,
-		channel: channel,
-		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
-		// A return comes before the confirm of its message, and at most Window messages lack theirs. amqp091 would
-		// drop a return that finds no room, and the message would pass for routed.
-		returns:  channel.NotifyReturn(make(chan amqp091.Return, config.Window)),
-		returned: map[destination]int{},
-		declared: map[string]bool{},
-		routes:   newRoutes(config.Publish.Mandatory),
-	}, nil
-}
-
-// declare makes sure that the exchanges exist. Publishing to one that does not would close the channel.
-func (s *session) declare(ctx context.Context, parcels []parcel) error {
-	for _, p := range parcels {
-		if s.declared[p.exchange] || p.exchange == "" { // the default exchange always exists
-			continue
-		}
-		if err := s.declareOne(ctx, p.exchange); err != nil {
-			return err
-		}
-		s.declared[p.exchange] = true
-	}
+	s.channel = channel
+	s.closed = channel.NotifyClose(make(chan *amqp091.Error, 1))
+	// A return comes before the confirm of its message, and at most Window messages lack theirs. amqp091 would drop a
+	// return that finds no room, and the message would pass for routed.
+	s.returns = channel.NotifyReturn(make(chan amqp091.Return, s.config.Window))
+	s.returned = map[destination]int{}
+	s.declared = map[string]bool{}
+	s.routes = newRoutes(s.config.Publish.Mandatory)
 	return nil
 }
 
-func (s *session) declareOne(ctx context.Context, exchange string) error {
-	ctx, release := s.conn.limit(ctx, s.config.connectTimeout())
-	defer release()
-	if err := s.config.TopologyBuilder.ExchangeDeclare(s.channel, exchange, s.config.Config); err != nil {
-		return because(ctx, err)
-	}
-	return nil
+// channelOnly says that an error has ended the channel, and perhaps nothing but the channel.
+func channelOnly(err error) bool {
+	return errors.Is(err, ErrRefused) || errors.Is(err, transport.ErrDestination)
 }
 
 // publish sends parcels in order with up to window of them unconfirmed, and calls settle for each as its fate becomes
 // known: nil, errReturned, ErrNacked or what makes it unfit. An error means that the session is over; what was not settled by
 // then may or may not have arrived.
-func (s *session) publish(ctx context.Context, parcels []parcel, window int, settle func(*parcel, error)) error {
-	s.conn.socket.gather()
-	defer func() { _ = s.conn.socket.release() }() // everything is flushed, or the session is over
+//
+// Nothing leaves after ctx has ended or its deadline has passed, also of what was written to the socket before.
+func (s *session) publish(
+	ctx context.Context, parcels []parcel, window int, settle func(*parcel, error),
+) (err error) {
+	s.conn.socket.gather(func() error { return transport.Ended(ctx) })
+	defer func() {
+		if err != nil && !channelOnly(err) {
+			s.conn.socket.discard()
+			return
+		}
+		// Heartbeats where every message has its answer, and what the broker passes over where the channel was closed.
+		if left := s.conn.socket.release(); err == nil {
+			err = left
+		}
+	}()
 	s.routes.begin()
 	sent, settled := 0, 0
 	for settled < len(parcels) {
@@ -237,26 +241,10 @@ func (s *session) cause(err error) error {
 	defer timer.Stop()
 	select {
 	case reason := <-s.closed:
-		if refused(reason) {
-			return fmt.Errorf("%w: %w", ErrRefused, reason)
-		}
 		if reason != nil {
-			return reason
+			return explained(reason)
 		}
 	case <-timer.C:
 	}
 	return err
-}
-
-// refused says whether the broker closed the channel because of what a message contains. amqp091 uses the same codes
-// for trouble of its own, such as a lost connection.
-func refused(reason *amqp091.Error) bool {
-	if reason == nil || !reason.Server {
-		return false
-	}
-	switch reason.Code {
-	case amqp091.PreconditionFailed, amqp091.ContentTooLarge, amqp091.FrameError:
-		return true
-	}
-	return false
 }

@@ -58,7 +58,10 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	}
 	defer s.users.Done()
 	err := s.withChannel(s.ended, func(_ *connection, channel *amqp091.Channel) error {
-		_, err := s.config.declare(channel, topic)
+		queue, err := s.config.declare(channel, topic)
+		if err == nil && s.config.NoDeclare {
+			_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil) // is it there?
+		}
 		if err != nil {
 			return err
 		}

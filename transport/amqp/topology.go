@@ -55,9 +55,12 @@ func (b TopologyBuilder) BuildTopology(
 	return nil
 }
 
-// declare builds the topology of one topic and says which queue it has.
+// declare builds the topology of one topic, unless somebody else does, and says which queue it has.
 func (c Config) declare(channel *amqp091.Channel, topic string) (queue string, err error) {
 	queue = c.Queue.GenerateName(topic)
+	if c.NoDeclare {
+		return queue, nil
+	}
 	return queue, c.TopologyBuilder.BuildTopology(channel, wamqp.BuildTopologyParams{
 		Topic:        topic,
 		QueueName:    queue,

@@ -40,7 +40,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 // PublishBatch publishes all messages, in order and at once, unless ctx has ended.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	errs := make([]error, len(batch))
-	err := ctx.Err()
+	err := transport.Ended(ctx)
 	switch {
 	case p.closed.Load():
 		err = errClosed

@@ -27,7 +27,10 @@ type Publisher struct {
 	nextPrune time.Time // the writing goroutine's
 }
 
-var _ transport.BatchPublisher = (*Publisher)(nil)
+var (
+	_ transport.BatchPublisher = (*Publisher)(nil)
+	_ transport.Prober         = (*Publisher)(nil)
+)
 
 var errPublisherClosed = fmt.Errorf("%w: the publisher is closed", transport.ErrUnavailable)
 
@@ -65,7 +68,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 // PublishBatch publishes in one transaction: when it returns, all messages are on the disk, or all have the same error.
 // Only transport.ErrUnroutable concerns single messages.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
-	if err := ctx.Err(); err != nil {
+	if err := transport.Ended(ctx); err != nil {
 		return repeat(p.file.unavailable(err), len(batch))
 	}
 	c, err := newCall(ctx, batch)
@@ -82,6 +85,9 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 		return repeat(p.file.unavailable(ctx.Err()), len(batch))
 	}
 }
+
+// Probe implements transport.Prober: it opens the file and looks whether it is a broker's.
+func (p *Publisher) Probe(ctx context.Context) error { return p.file.unavailable(p.file.prepare(ctx)) }
 
 // Close waits for batches on their way. Closing twice is fine.
 func (p *Publisher) Close() error {
@@ -174,8 +180,10 @@ func (p *Publisher) write(calls []*call) error {
 			return fmt.Errorf("drop messages older than %s: %w", p.config.Retention, err)
 		}
 		for _, c := range calls {
-			if gone := transport.Ended(c.ctx) != nil; gone {
-				continue // and may have published the messages again
+			// Asked while the file is locked: whoever publishes the same messages instead has to wait, and comes behind them.
+			if err := transport.Ended(c.ctx); err != nil {
+				c.errs = repeat(p.file.unavailable(err), len(c.rows))
+				continue
 			}
 			if err := p.insert(ctx, tx, c); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +53,30 @@ func TestAMessageForNobodyIsDroppedUnlessMandatory(t *testing.T) {
 	require.Equal(t, 4, count(t, path, "messages"), "its neighbours are published")
 }
 
+// overtaken is a context whose deadline has passed when it is asked for the second time, and no timer has told anybody.
+type overtaken struct {
+	context.Context
+	asked *atomic.Int64
+}
+
+func (o overtaken) Deadline() (time.Time, bool) {
+	if o.asked.Add(1) == 1 {
+		return time.Now().Add(time.Hour), true
+	}
+	return time.Now().Add(-time.Second), true
+}
+
+// The caller removes what was confirmed: what was left out for its deadline is not.
+func TestABatchThatIsTooLateWhenItsTurnComesIsNotConfirmed(t *testing.T) {
+	path := newPath(t)
+	makeQueue(t, path, "webhooks", "order")
+	batch := []transport.Outgoing{{Topic: "order", Message: message.NewMessage("1", nil)}}
+	errs := newPublisher(t, sqlite.Config{Path: path}).PublishBatch(overtaken{t.Context(), &atomic.Int64{}}, batch)
+	require.ErrorIs(t, errs[0], transport.ErrUnavailable)
+	require.ErrorIs(t, errs[0], context.DeadlineExceeded)
+	require.Zero(t, count(t, path, "messages"))
+}
+
 func TestAFileOfSomethingElseIsLeftAlone(t *testing.T) {
 	path := newPath(t)
 	exec(t, path, "CREATE TABLE messages (text text)")
@@ -59,6 +84,8 @@ func TestAFileOfSomethingElseIsLeftAlone(t *testing.T) {
 	require.ErrorIs(t, err, transport.ErrUnavailable)
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "belongs to something else")
+	require.ErrorIs(t, newPublisher(t, sqlite.Config{Path: path}).Probe(t.Context()), transport.ErrUnavailable)
+	require.NoError(t, newPublisher(t, sqlite.Config{Path: newPath(t)}).Probe(t.Context()))
 }
 
 func TestAFileOfALaterVersionIsLeftAlone(t *testing.T) {

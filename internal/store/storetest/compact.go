@@ -228,14 +228,6 @@ func compactsFenced(t *testing.T, s *relaySuite) {
 	require.Equal(t, "1/3", names(s.claim(t))[0])
 }
 
-func removesReplaced(t *testing.T, s *relaySuite) {
-	owned := s.balance(t, "a", ttl)
-	s.append(t, chain("1", 0, 2)...)
-	claimed := s.claim(t)
-	s.finish(t, "a", owned, store.Outcome{Sent: claimed[2:], Replaced: claimed[:2]})
-	require.Empty(t, s.claim(t))
-}
-
 func endsTheWait(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), kept("2", 0))
@@ -254,6 +246,11 @@ func endsTheWait(t *testing.T, s *relaySuite) {
 	require.Equal(t, []string{"1/0", "1/1", "1/2"}, names(claimed))
 	require.False(t, claimed[0].Waiting)
 	require.Equal(t, 1, claimed[0].Attempts)
+	require.Zero(t, claimed[2].Attempts, "what replaces the message that failed has not been tried")
+	require.True(t, claimed[2].Failed)
+
+	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+	require.Equal(t, int64(1), s.status(t).Retries, "that key waits no longer, the other does")
 }
 
 func listsWriters(t *testing.T, s *relaySuite) {

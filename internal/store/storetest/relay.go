@@ -42,7 +42,6 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"a compaction that takes too long is given up":        givesUpCompaction,
 		"a compaction goes on where the last one ended":       compactsOnward,
 		"a compaction passes over nothing that others change": compactsNothingChanged,
-		"sent and replaced messages are removed together":     removesReplaced,
 		"what was replaced in memory is removed":              supersedes,
 		"an old epoch supersedes nothing":                     supersedesFenced,
 		"what others hold is not superseded":                  supersedesWhatIsHeld,
@@ -51,12 +50,12 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"a key's wait ends for a whole claim":                 endsTheWaitForAWholeClaim,
 		"a waiting key is left out, others are not":           leavesOutWaitingKeys,
 		"a sent message ends the key's retries":               sentEndsRetries,
+		"a failure that is not the message's costs nothing":   sparesAttempts,
 		"an old epoch removes nothing":                        fencesRemoval,
 		"an old epoch buries nothing":                         fencesBurial,
 		"a dead letter is the whole message":                  buriesWhole,
 		"an error text with anything in it is stored":         storesAnyErrorText,
 		"what was never sent is not removed after going back": removesNothingUnknown,
-		"what replaced a message must be there to remove it":  keepsWhatLostItsReplacement,
 		"an owner that came back is another tenure":           fencesTenures,
 		"a lease that went back is noticed":                   noticesThatItWentBack,
 		"who enters under an owner's name takes its lanes":    entersAnew,
@@ -326,6 +325,36 @@ func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 
 	s.finish(t, "a", owned, store.Outcome{Failed: failures(bad, blink)})
 	require.Equal(t, 2, only(s.claim(t), "bad", 0)[0].Attempts)
+}
+
+func sparesAttempts(t *testing.T, s *relaySuite) {
+	owned := s.balance(t, "a", ttl)
+	s.append(t, message("1", 0), kept("2", 0))
+	spared := failures(s.claim(t), blink)
+	for i := range spared {
+		spared[i].Spared = true
+	}
+	for range 3 {
+		s.finish(t, "a", owned, store.Outcome{Failed: spared})
+		require.Equal(t, int64(2), s.status(t).Retries)
+		claimed := s.claim(t)
+		require.Len(t, claimed, 2)
+		for _, m := range claimed {
+			require.Zero(t, m.Attempts)
+			require.True(t, m.Failed)
+		}
+	}
+	spared[0].Wait, spared[1].Wait = time.Hour, time.Hour
+	s.finish(t, "a", owned, store.Outcome{Failed: spared})
+	require.Empty(t, s.claim(t), "they wait all the same")
+	s.append(t, message("1", 1))
+	claimed := s.claim(t)
+	require.Equal(t, []string{"1/1"}, names(claimed))
+	require.True(t, claimed[0].Waiting, "for nothing: it replaces the other")
+	require.NoError(t, s.Hasten(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
+	claimed = s.claim(t)
+	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+	require.Equal(t, int64(1), s.status(t).Retries)
 }
 
 func sentEndsRetries(t *testing.T, s *relaySuite) {

@@ -35,26 +35,6 @@ func removesNothingUnknown(t *testing.T, s *relaySuite) {
 	}
 }
 
-// keepsWhatLostItsReplacement: the message that replaced another one was sent and is lost, so that the other is the newest of
-// its key again.
-func keepsWhatLostItsReplacement(t *testing.T, s *relaySuite) {
-	owned := s.balance(t, "a", ttl)
-	s.append(t, message("1", 0), message("2", 0))
-	restore := dbtest.BackUpOutbox(t, s.DB())
-	s.append(t, message("1", 1))
-	claimed := s.claim(t)
-	sent := store.Outcome{
-		Sent:     append(only(claimed, "1", 1), only(claimed, "2", 0)...),
-		Replaced: only(claimed, "1", 0),
-	}
-	restore()
-	s.finish(t, "a", owned, sent)
-	require.Equal(t, []string{"1/0"}, names(s.claim(t)))
-	s.append(t, message("1", 1))
-	s.finish(t, "a", owned, sent)
-	require.Equal(t, []string{"1/0", "1/1"}, names(s.claim(t)))
-}
-
 // fencesTenures: owner and epoch come back with their values, and are another tenure.
 func fencesTenures(t *testing.T, s *relaySuite) {
 	restore := dbtest.BackUpOutbox(t, s.DB())

@@ -111,14 +111,23 @@ func supersedesOnlyWhatWasRead(t *testing.T, s *relaySuite) {
 	claimed := s.claim(t)
 	old, next := only(claimed, "1", 0)[0], only(claimed, "1", 1)[0]
 	list := []store.Superseding{{Claimed: next, Older: []*store.Claimed{old}}}
-	change := func(by string, id int64) {
-		_, err := s.DB().ExecContext(t.Context(), `UPDATE outbox_messages SET revision = revision + ? WHERE id = ?`, bun.Safe(by), id)
+	change := func(column, by string, id int64) {
+		_, err := s.DB().ExecContext(t.Context(), `UPDATE outbox_messages SET ?0 = ?0 + ?1 WHERE id = ?2`,
+			bun.Ident(column), bun.Safe(by), id)
 		require.NoError(t, err)
 	}
-	change("9", next.ID)
-	require.Equal(t, []store.Superseded{store.Missing}, s.supersede(t, "a", owned, list))
-	change("-9", next.ID)
-	change("9", old.ID)
-	require.Equal(t, []store.Superseded{store.Standing}, s.supersede(t, "a", owned, list))
-	require.Len(t, s.claim(t), 4)
+	second := "1000000" // in microseconds
+	if s.DB().Dialect().Name() == dialect.PG {
+		second = "interval '1 second'"
+	}
+	for column, by := range map[string]string{"revision": "9", "created_at": second} {
+		change(column, by, next.ID)
+		require.Equal(t, []store.Superseded{store.Missing}, s.supersede(t, "a", owned, list), column)
+		change(column, "-"+by, next.ID)
+		change(column, by, old.ID)
+		require.Equal(t, []store.Superseded{store.Standing}, s.supersede(t, "a", owned, list), column)
+		change(column, "-"+by, old.ID)
+		require.Len(t, s.claim(t), 4)
+	}
+	require.Equal(t, []store.Superseded{store.Gone}, s.supersede(t, "a", owned, list))
 }

@@ -1,0 +1,148 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// bounds limit what a transaction of cqrsync's own can cost others. A process may be stopped, or lose its network, between
+// any two statements, and the database would keep its locks for as long as the connection looks alive.
+type bounds struct {
+	// idle is how long the client may say nothing before the database ends the transaction: a lease, as after that the
+	// others go on without that process anyway.
+	idle time.Duration
+	// lock is how long a statement waits for a lock. Whoever waits holds up others with what it has locked already.
+	lock time.Duration
+}
+
+const (
+	// defaultLease is that of a relay (relay.Config.LeaseTTL), for those who are none.
+	defaultLease = 10 * time.Second
+	maxLockWait  = 2 * time.Second
+	// minIdle is the shortest time in which every database can tell, and no busy process is taken for a stopped one.
+	minIdle = time.Second
+	minLock = 50 * time.Millisecond
+)
+
+// exclusive are the bounds where all writers wait: behind the lock, and already behind who waits for it.
+var exclusive = bounds{idle: 3 * time.Second, lock: 500 * time.Millisecond}
+
+func within(lease time.Duration) bounds {
+	return bounds{idle: max(lease, minIdle), lock: min(max(lease/4, minLock), maxLockWait)}
+}
+
+// Limit bounds the store's transactions by a lease: how long they may stand still, and how long they wait for locks. said is
+// told who is waited for when that takes long; nil writes it to slog's default. Call it before the store is used.
+func (s *Store) Limit(lease time.Duration, said func(holders string)) {
+	s.bounds, s.waits.said = within(lease), said
+}
+
+// InTx runs fn in a transaction that neither stands still nor waits for a lock for longer than the store allows, under the
+// database's own isolation. Where a lock was not to be had in time the error is a LockedError.
+func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
+	return s.watched(ctx, s.bounds, func() error { return s.dialect.inTx(ctx, s.db, s.bounds, "", fn) })
+}
+
+// inTx is InTx under the isolation of lanesOptions. Every transaction of cqrsync's own is one of these, except where the bounds
+// stand in the text of another statement, which saves a round trip.
+func (s *Store) inTx(ctx context.Context, b bounds, fn func(ctx context.Context, tx bun.IDB) error) error {
+	return s.watched(ctx, b, func() error { return s.dialect.inTx(ctx, s.db, b, readCommitted, fn) })
+}
+
+const readCommitted = "READ COMMITTED"
+
+// set limits the transaction it stands in.
+func (b bounds) set() string {
+	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ", b.idle.Milliseconds()) + b.wait()
+}
+
+// wait limits the wait for locks only. In one text with a statement it is for that one, in the same round trip.
+func (b bounds) wait() string {
+	return fmt.Sprintf("SET LOCAL lock_timeout = %d; ", b.lock.Milliseconds())
+}
+
+func (postgres) inTx(
+	ctx context.Context, db *bun.DB, b bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
+) error {
+	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.ExecContext(ctx, b.set()); err != nil {
+			return err
+		}
+		return fn(ctx, tx)
+	})
+}
+
+// inTx has no bounds of its own: SQLite knows no session that could be ended, and waits as long as the connection's
+// busy_timeout says (package database: ten seconds).
+func (sqlite) inTx(
+	ctx context.Context, db *bun.DB, _ bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
+) error {
+	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx) })
+}
+
+// inTx: the bounds belong to the session here, and the connection goes back to the service's pool, so they are taken back
+// after the transaction; a connection for which that fails is closed. COMMIT is a statement like others, because
+// database/sql's would wait for an answer for as long as the connection looks alive.
+//
+// Each is a statement of its own: a proxy that sends reads to other servers (MaxScale) must see the transaction begin.
+func (m mysql) inTx(
+	ctx context.Context, db *bun.DB, b bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error,
+) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	err = execOn(ctx, conn, m.begin(b, isolation))
+	if err == nil {
+		err = fn(ctx, conn)
+	}
+	end := "COMMIT"
+	ending, cancel := ctx, func() {}
+	if err != nil { // perhaps because ctx has ended
+		end = "ROLLBACK"
+		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), b.lock)
+	}
+	defer cancel()
+	endErr := execOn(ending, conn, []string{end})
+	if endErr != nil || execOn(ending, conn, []string{restoreBounds}) != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it: nobody may get it with our settings
+	} else {
+		endErr = conn.Close()
+	}
+	if err == nil {
+		err = endErr
+	}
+	if errors.Is(err, driver.ErrBadConn) {
+		err = fmt.Errorf("the connection is gone, or its server has become read-only: %w", err)
+	}
+	return err
+}
+
+func (mysql) begin(b bounds, isolation string) []string {
+	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+	begin := []string{fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,
+		@cqrsync_lock = @@SESSION.innodb_lock_wait_timeout, @cqrsync_table = @@SESSION.lock_wait_timeout,
+		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d`,
+		seconds(b.idle), seconds(b.lock), seconds(b.lock))}
+	if isolation != "" {
+		begin = append(begin, "SET TRANSACTION ISOLATION LEVEL "+isolation)
+	}
+	return append(begin, "START TRANSACTION")
+}
+
+const restoreBounds = `SET SESSION idle_transaction_timeout = @cqrsync_idle, SESSION innodb_lock_wait_timeout = @cqrsync_lock,
+	SESSION lock_wait_timeout = @cqrsync_table`
+
+func execOn(ctx context.Context, conn bun.Conn, statements []string) error {
+	for _, statement := range statements {
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+)
+
+// insert adds a message as the first version did, which every later one still takes. It fails when that takes longer than a
+// lease, or would for ever.
+func insert(t *testing.T, db *bun.DB) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), defaultLease)
+	defer cancel()
+	began := time.Now()
+	key := `"key"`
+	if dialect, err := dialectOf(db); err == nil && dialect == (mysql{}) {
+		key = "`key`"
+	}
+	updated := dialectTime(db)
+	_, err := db.ExecContext(ctx, "INSERT INTO outbox_messages (lane, model, "+key+", revision, "+quoted(db, "signal")+
+		", pk, data, updated_at) VALUES (1, 'order', '1', 0, 'SAVE', '1', '{}', ?)", updated)
+	require.NoError(t, err)
+	return time.Since(began)
+}
+
+func dialectTime(db *bun.DB) any {
+	d, _ := dialectOf(db) // one of those that the test opened
+	return d.time(time.Now())
+}
+
+func quoted(db *bun.DB, name string) string {
+	d, _ := dialectOf(db) // one of those that the test opened
+	return d.quote() + name + d.quote()
+}
+
+// applyFirst makes the tables of the first version.
+func applyFirst(t *testing.T, s *Store) {
+	t.Helper()
+	require.NoError(t, s.makeApplied(t.Context(), Outbox))
+	set, err := discover(s.dialect, Outbox)
+	require.NoError(t, err)
+	require.NoError(t, s.apply(t.Context(), Outbox, set.Sorted()[0]))
+}
+
+func onServers(t *testing.T, test func(t *testing.T, rawURL string)) {
+	t.Helper()
+	for name, newURL := range dbtest.Kinds() {
+		if name == "sqlite" { // has no sessions
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newURL(t))
+		})
+	}
+}
+
+// Whoever waits to change a table makes all wait who want to write to it.
+func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
+	onServers(t, func(t *testing.T, rawURL string) {
+		s := newStore(t, dbtest.Open(t, rawURL))
+		applyFirst(t, s)
+		reading, err := s.db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		defer func() { _ = reading.Rollback() }() // it is over where the test ends as it should
+		var count int
+		require.NoError(t, reading.NewRaw("SELECT count(*) FROM outbox_messages").Scan(t.Context(), &count))
+
+		said := make(chan string, 100)
+		migrating := newStore(t, dbtest.Open(t, rawURL))
+		migrating.Limit(defaultLease, func(holders string) { said <- holders })
+		ended := make(chan error, 1)
+		go func() {
+			_, err := migrating.Migrate(t.Context(), Outbox)
+			ended <- err
+		}()
+		for heard := false; !heard; {
+			insert(t, s.db)
+			select {
+			case holders := <-said:
+				require.Contains(t, holders, "database process")
+				heard = true
+			case err := <-ended:
+				require.Fail(t, "it did not wait", "%v", err)
+			default:
+			}
+		}
+		for range 100 {
+			require.Less(t, insert(t, s.db), defaultLease/2)
+		}
+		require.NoError(t, reading.Rollback())
+		require.NoError(t, <-ended)
+		require.NoError(t, s.RequireMigrated(t.Context(), Outbox))
+	})
+}
+
+func TestAFrozenMigrationStopsNobodyElse(t *testing.T) {
+	onServers(t, func(t *testing.T, rawURL string) {
+		newURL := dbtest.MariaDBURL
+		if strings.HasPrefix(rawURL, "postgres") {
+			newURL = dbtest.PostgresURL
+		}
+		for statement := 0; ; statement++ {
+			rawURL := newURL(t)
+			s := newStore(t, dbtest.Open(t, rawURL))
+			applyFirst(t, s)
+			proxy, proxied := dbtest.NewProxy(t, rawURL)
+			hook := &dbtest.FreezeBefore{Proxy: proxy, Statements: statement}
+			stopped := newStore(t, dbtest.Open(t, proxied).WithQueryHook(hook))
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				_, err := stopped.Migrate(ctx, Outbox)
+				ended <- err
+			}()
+			require.Eventually(t, func() bool { return hook.Frozen() != "" || len(ended) > 0 }, time.Minute, time.Millisecond)
+			last := hook.Frozen() == ""
+			if !last {
+				took := insert(t, s.db)
+				t.Logf("before statement %d: %s (%.40q)", statement, took, hook.Frozen())
+				require.Less(t, took, exclusive.idle+4*time.Second)
+			}
+			cancel()
+			proxy.Close()
+			err := <-ended
+			if last {
+				require.NoError(t, err)
+				require.NoError(t, s.RequireMigrated(t.Context(), Outbox))
+				return
+			}
+		}
+	})
+}
+
+// Another one, of a new version that is being rolled out, does what the stopped one did not.
+func TestMigrateTakesOverFromAFrozenOne(t *testing.T) {
+	onServers(t, func(t *testing.T, rawURL string) {
+		proxy, proxied := dbtest.NewProxy(t, rawURL)
+		hook := &dbtest.FreezeBefore{Proxy: proxy, Statements: 12} // in the middle of the first
+		stopped := newStore(t, dbtest.Open(t, proxied).WithQueryHook(hook))
+		ended := make(chan error, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			_, err := stopped.Migrate(ctx, Outbox)
+			ended <- err
+		}()
+		require.Eventually(t, func() bool { return hook.Frozen() != "" }, time.Minute, time.Millisecond)
+		s := newStore(t, dbtest.Open(t, rawURL))
+		late, stop := context.WithTimeout(t.Context(), 3*defaultLease)
+		defer stop()
+		_, err := s.Migrate(late, Outbox)
+		require.NoError(t, err)
+		require.NoError(t, s.RequireMigrated(t.Context(), Outbox))
+		cancel()
+		proxy.Close()
+		require.Error(t, <-ended)
+	})
+}
