@@ -160,7 +160,7 @@ func (s *session) flushBatch(
 	changes := make([]change, len(marks))
 	for i, d := range marks {
 		changes[i] = m.judge(d, revisions[store.Key{Model: m.id, Key: d.key}], rows[d.key])
-		if spelled[d] && !wasSent(changes[i].revision) {
+		if (spelled[d] || d.moved && !rows[d.key].IsValid()) && !wasSent(changes[i].revision) {
 			changes[i].outcome = unchanged
 		}
 	}

@@ -141,6 +141,9 @@ func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
 
 // namesBulk says that the keys in the VALUES of a Bulk are those of its model: _data may as well be the caller's own.
 func (m *model) namesBulk(event *bun.QueryEvent, rows reflect.Value) bool {
+	if backslashEscapes(event) { // MariaDB's is an UPDATE of several tables, which is refused as such
+		return true
+	}
 	query := event.Query[afterComments(event.Query):]
 	const begin, marker = `WITH "_data" (`, ") AS (VALUES ("
 	end := strings.Index(query, marker)
