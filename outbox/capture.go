@@ -2,9 +2,11 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"reflect"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 )
 
 // guard is the hook on the user's bun.DB. It refuses writes to registered tables that are in no session of its box.
@@ -104,7 +106,11 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		if _, update := event.IQuery.(*bun.UpdateQuery); update {
 			c.verb = "UPDATE"
 		}
-		return c, s.name(ctx, event, c)
+		if refused := s.name(ctx, event, c); refused != nil {
+			return nil, refused
+		}
+		name := registeredName(m)
+		return s.captureRelated(ctx, event, write{c.verb, name.schema, name.name}, c)
 	}
 	j := judgementOf(event)
 	if j.ends {
@@ -197,7 +203,10 @@ func (s *session) name(ctx context.Context, event *bun.QueryEvent, c *captured) 
 		c.rows = append(c.rows, m.copyOf(row))
 		return nil
 	})
-	var err error
+	err := s.mayReplace(ctx, event, c)
+	if err != nil {
+		return unseen(c.verb, m.table.Name, err.Error())
+	}
 	switch c.verb {
 	case "INSERT":
 		var reason string
@@ -216,6 +225,19 @@ func (s *session) name(ctx context.Context, event *bun.QueryEvent, c *captured) 
 		return unseen(c.verb, m.table.Name, "its rows could not be looked up: "+err.Error())
 	}
 	return nil
+}
+
+// mayReplace refuses a write of a table whose definition lets it delete rows that no statement names.
+func (s *session) mayReplace(ctx context.Context, event *bun.QueryEvent, c *captured) error {
+	if event.DB.Dialect().Name() != dialect.SQLite || c.verb == "DELETE" {
+		return nil
+	}
+	traits, err := c.model.traits(ctx, s.box, s.quiet())
+	if err == nil && traits.Replaces {
+		err = errors.New("its definition has ON CONFLICT REPLACE or FAIL, by which it may delete other rows or keep " +
+			"some when it fails: take that out of the table")
+	}
+	return err
 }
 
 // quiet is the session's transaction for lookups of the hooks, which no hook of the session sees.

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"reflect"
 
@@ -19,7 +20,10 @@ type effect struct {
 
 func effectOf(event *bun.QueryEvent) effect {
 	var refused *RefusedError
+	_, scanned := event.Result.(driver.RowsAffected) // bun counted the rows that it read
 	switch {
+	case (scanned || errors.Is(event.Err, sql.ErrNoRows)) && !returns(event):
+		return effect{affected: -1}
 	case errors.Is(event.Err, sql.ErrNoRows): // RETURNING had none
 		return effect{affected: 0}
 	case errors.As(event.Err, &refused) || store.SQLState(event.Err) != "" || store.SQLiteCode(event.Err) != 0:
@@ -32,6 +36,23 @@ func effectOf(event *bun.QueryEvent) effect {
 		n = -1
 	}
 	return effect{affected: n}
+}
+
+// returns says that a statement returns a row for each one that it changes. Where it does not, and is given a variable to
+// scan into, no row comes back, whatever it changed.
+func returns(event *bun.QueryEvent) bool {
+	depth := 0
+	for t := range tokensOf(event) {
+		switch {
+		case t.text == "(" && !t.quoted:
+			depth++
+		case t.text == ")" && !t.quoted:
+			depth--
+		case depth == 0 && t.is("RETURNING"):
+			return true
+		}
+	}
+	return false
 }
 
 // touchedRow is a row of a model with what happened to it.

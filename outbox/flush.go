@@ -160,7 +160,7 @@ func (s *session) flushBatch(
 	changes := make([]change, len(marks))
 	for i, d := range marks {
 		changes[i] = m.judge(d, revisions[store.Key{Model: m.id, Key: d.key}], rows[d.key])
-		if spelled[d] {
+		if (spelled[d] || d.moved && !rows[d.key].IsValid()) && !wasSent(changes[i].revision) {
 			changes[i].outcome = unchanged
 		}
 	}
@@ -178,6 +178,10 @@ func (s *session) flushBatch(
 	s.wrote = s.wrote || len(messages) > 0
 	return s.box.store.Append(ctx, tx, messages, s.appended)
 }
+
+// wasSent says that replicas have a row of the key. A key that is only another spelling has none; where it has, the row
+// is stored under another spelling since, and the old one is to go.
+func wasSent(r store.Revision) bool { return r.After != nil && !r.WasDeleted }
 
 // outcome is what the replicas are to learn of a key.
 type outcome int

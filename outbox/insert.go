@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -16,6 +17,7 @@ import (
 type insertion struct {
 	conflict onConflict
 	literal  []bool // per row: the key is in the text, as its model has it
+	drawn    []bool // per row: the text leaves the key to the database
 	returned bool   // RETURNING gives the key columns as they are stored
 	meets    bool   // a row of a key in the text was there before, and a trigger may have changed the new one's
 }
@@ -33,8 +35,8 @@ const (
 // insertion reads an INSERT as bun writes it, or says why that cannot be.
 func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*insertion, string) {
 	in := &insertion{conflict: conflictOf(event)}
-	var tail, reason string
-	if in.literal, tail, reason = literals(event, rows, m.table.PKs); reason != "" {
+	keys, tail, reason := literals(event, rows, m.table.PKs)
+	if in.literal, in.drawn = keys.literal, keys.drawn; reason != "" {
 		return nil, reason
 	}
 	in.returned = returnsKey(lex(tail, event.DB.Dialect().Name()), m.table.PKs)
@@ -45,33 +47,38 @@ func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*inserti
 	return in, ""
 }
 
-// literals says of each row of an INSERT whether the columns stand in its text as the row has them, and what follows the
-// values. The reason says why the text cannot be read, nothing where it can.
-func literals(event *bun.QueryEvent, rows []reflect.Value, fields []*schema.Field) (literal []bool, tail, reason string) {
+// texts says of each row of an INSERT whether some columns stand in its text as the row has them, and whether it leaves
+// them to the database. A row may be neither: an expression may be any value.
+type texts struct{ literal, drawn []bool }
+
+// literals reads them, and what follows the values. The reason says why the text cannot be read, nothing where it can.
+func literals(event *bun.QueryEvent, rows []reflect.Value, fields []*schema.Field) (found texts, tail, reason string) {
 	columns, values, rest := insertParts(event.Query, backslashEscapes(event))
 	if columns == nil {
-		return nil, "", "its text is not INSERT … (columns) VALUES (…), as bun writes it"
+		return found, "", "its text is not INSERT … (columns) VALUES (…), as bun writes it"
 	}
 	at := make([]int, len(fields)) // in the list, -1 for one that is left out
 	for i, field := range fields {
 		at[i] = slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, field.Name) })
 	}
 	for row := range values {
-		n := len(literal)
+		n := len(found.literal)
 		if n == len(rows) {
-			return nil, "", "it has more rows than its model"
+			return found, "", "it has more rows than its model"
 		}
 		whole := len(row) == len(columns)
+		drawn := whole
 		for i, field := range fields {
+			drawn = drawn && (at[i] < 0 || row[at[i]] == "DEFAULT" || row[at[i]] == "NULL")
 			whole = whole && at[i] >= 0 && !isDrawn(field, rows[n]) &&
 				row[at[i]] == string(field.AppendValue(event.DB.QueryGen(), nil, rows[n]))
 		}
-		literal = append(literal, whole)
+		found.literal, found.drawn = append(found.literal, whole), append(found.drawn, drawn)
 	}
-	if tail = rest(); len(literal) != len(rows) || tail == unreadable {
-		return nil, "", "its VALUES cannot be read: a comment or a quote in an expression hides them"
+	if tail = rest(); len(found.literal) != len(rows) || tail == unreadable {
+		return found, "", "its VALUES cannot be read: a comment or a quote in an expression hides them"
 	}
-	return literal, tail, ""
+	return found, tail, ""
 }
 
 // isDrawn says that bun leaves the key column of a row to the database.
@@ -133,7 +140,7 @@ func plainColumn(item []token) (string, bool) {
 // its INSERT says: if that then succeeds, the flush would take the old row for the new one.
 func (s *session) meets(ctx context.Context, c *captured) error {
 	in := c.insert
-	if in.returned || in.conflict != conflictFails || !slices.Contains(in.literal, true) {
+	if in.conflict != conflictFails || !slices.Contains(in.literal, true) {
 		return nil
 	}
 	traits, err := c.model.traits(ctx, s.box, s.quiet())
@@ -157,10 +164,6 @@ func (s *session) insertedRows(
 ) ([]touchedRow, error) {
 	m, in := c.model, c.insert
 	n := len(c.rows)
-	if in.meets {
-		return nil, unseen("INSERT", m.table.Name, "a trigger gave its row another key than it names: "+
-			"add Returning with the key columns")
-	}
 	how := touched
 	switch {
 	case in.conflict == conflictFails, in.conflict == conflictSkips && e.affected == int64(n) && !in.returned:
@@ -168,26 +171,38 @@ func (s *session) insertedRows(
 	case in.conflict == conflictUpdates && e.affected >= int64(n):
 		how = written
 	}
-	after := m.filled(event, c, n)
+	returned, fresh := m.returnedRows(event, c, e)
+	if in.meets && !fresh {
+		return nil, unseen("INSERT", m.table.Name, "a trigger gave its row another key than it names: "+
+			"add Returning with the key columns, and scan them into the model")
+	}
 	var rows []touchedRow
+	known := 0
 	for i, row := range c.rows {
 		switch {
-		case after != nil && after[i].IsValid():
-			row = after[i]
+		case in.conflict == conflictFails && fresh && i < len(returned):
+			row = returned[i]
 		case !in.literal[i]:
 			continue
 		}
+		known++
 		rows = append(rows, touchedRow{model: m, row: row, how: how})
 	}
-	if in.conflict != conflictFails && after == nil && in.returned { // rows came back, of which is not known
-		for _, row := range m.returnedKeys(event) {
+	if in.conflict != conflictFails && fresh { // which of them these are, is not known
+		for _, row := range returned {
 			rows = append(rows, touchedRow{model: m, row: row, how: touched})
 		}
+		known = n
 	}
-	if want := e.affected; len(rows) >= n || want >= 0 && int64(len(rows)) >= want && in.conflict != conflictFails {
+	if in.conflict == conflictSkips && backslashEscapes(event) {
+		if err := s.askWarnings(ctx, c); err != nil {
+			return rows, err
+		}
+	}
+	if known >= n {
 		return rows, nil
 	}
-	if n == 1 {
+	if n == 1 && (in.drawn[0] || event.DB.Dialect().Name() == dialect.SQLite) {
 		row, err := m.lastInserted(ctx, s.quiet(), s.box.store)
 		if err != nil {
 			return rows, err
@@ -197,41 +212,33 @@ func (s *session) insertedRows(
 		}
 	}
 	return rows, unseen("INSERT", m.table.Name, fmt.Sprintf("it inserted rows whose keys the database drew, and did not bring "+
-		"them back into its model (%d of %d are known): leave RETURNING to bun and scan into the model", len(rows), n))
+		"them back into its model (%d of %d are known): leave RETURNING to bun and scan into the model", known, n))
 }
 
-// filled are the rows of the model after the statement, as far as RETURNING wrote their keys: it may have gone into
-// another variable. It is nil where rows cannot be told from each other.
-func (m *model) filled(event *bun.QueryEvent, c *captured, n int) []reflect.Value {
-	if !c.insert.returned || c.insert.conflict != conflictFails {
-		return nil
+// returnedRows are the rows that RETURNING wrote into the model: the first ones, as many as the database counted. fresh
+// says that it did: one has another key than before. Else it may have gone into another variable.
+func (m *model) returnedRows(
+	event *bun.QueryEvent, c *captured, e effect,
+) (rows []reflect.Value, fresh bool) {
+	if !c.insert.returned || e.affected < 1 || e.affected > int64(len(c.rows)) {
+		return nil, false
 	}
-	rows := make([]reflect.Value, 0, n)
 	_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
-		rows = append(rows, m.copyOf(row))
-		return nil
-	})
-	if len(rows) != n {
-		return nil
-	}
-	for i, row := range rows {
-		_, key, ok, err := m.keyOf(record{Value: row})
-		_, before, known, _ := m.keyOf(record{Value: c.rows[i]})
-		if err != nil || !ok || !c.insert.literal[i] && known && key == before {
-			rows[i] = reflect.Value{}
-		}
-	}
-	return rows
-}
-
-// returnedKeys are the rows of the model that have a key after the statement.
-func (m *model) returnedKeys(event *bun.QueryEvent) []reflect.Value {
-	var rows []reflect.Value
-	_ = eachRow(reflect.ValueOf(event.Model.Value()), func(row reflect.Value) error {
-		if _, _, ok, err := m.keyOf(record{Value: row}); ok && err == nil {
+		if len(rows) < int(e.affected) {
 			rows = append(rows, m.copyOf(row))
 		}
 		return nil
 	})
-	return rows
+	if len(rows) < int(e.affected) {
+		return nil, false
+	}
+	for i, row := range rows {
+		_, key, ok, err := m.keyOf(record{Value: row})
+		if !ok || err != nil {
+			return nil, false
+		}
+		_, before, known, err := m.keyOf(record{Value: c.rows[i]})
+		fresh = fresh || err == nil && (!known || key != before)
+	}
+	return rows, fresh
 }

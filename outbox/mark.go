@@ -16,6 +16,7 @@ type mark struct {
 	present  bool        // a statement left the row there: a flush that does not find it must not call it deleted
 	guessed  bool        // only statements that reported no row named it
 	stored   bool        // the key was read from the database, or has one spelling only
+	moved    bool        // the database had its row under another spelling, which is marked, too
 	state    *knownState // the whole row as last written, nil if only a read can tell
 }
 

@@ -158,14 +158,14 @@ func (s *session) addParents(ctx context.Context, event *bun.QueryEvent, r relat
 func (r related) addInserted(event *bun.QueryEvent, rows reflect.Value, c *captured) (known bool) {
 	var children []reflect.Value
 	_ = eachRow(rows, func(row reflect.Value) error { children = append(children, row); return nil })
-	literal, _, reason := literals(event, children, r.relation.JoinPKs)
+	keys, _, reason := literals(event, children, r.relation.JoinPKs)
 	if reason != "" || conflictOf(event) == conflictUpdates {
 		return false
 	}
 	known = true
 	for i, row := range children {
 		parent, ok := r.parentOf(row)
-		if ok = ok && literal[i]; ok {
+		if ok = ok && keys.literal[i]; ok {
 			c.parents = append(c.parents, touchedRow{model: r.parent, row: parent, how: guessed})
 		}
 		known = known && ok

@@ -107,6 +107,10 @@ func (m *model) whyWhereUnseen(event *bun.QueryEvent) string {
 		}
 		before := event.Query[:at]
 		if strings.HasSuffix(before, " WHERE ") || strings.HasSuffix(before, " AND ") {
+			if strings.HasSuffix(condition, "_data."+string(m.table.PKs[len(m.table.PKs)-1].SQLName)+")") &&
+				!m.namesBulk(event, rows) {
+				return "its _data has other keys than its model"
+			}
 			return ""
 		}
 	}
@@ -133,6 +137,39 @@ func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
 		conditions = append(conditions, "("+strings.Join(parts, " AND ")+")")
 	}
 	return conditions
+}
+
+// namesBulk says that the keys in the VALUES of a Bulk are those of its model: _data may as well be the caller's own.
+func (m *model) namesBulk(event *bun.QueryEvent, rows reflect.Value) bool {
+	if backslashEscapes(event) { // MariaDB's is an UPDATE of several tables, which is refused as such
+		return true
+	}
+	query := event.Query[afterComments(event.Query):]
+	const begin, marker = `WITH "_data" (`, ") AS (VALUES ("
+	end := strings.Index(query, marker)
+	if !strings.HasPrefix(query, begin) || end < 0 {
+		return false
+	}
+	columns := strings.Split(query[len(begin):end], ", ")
+	n, pos := 0, end+len(marker)
+	for more := true; more; n++ {
+		var values []string
+		values, pos, more = valueRow(query, pos, backslashEscapes(event))
+		if len(values) != len(columns) || n == rows.Len() {
+			return false
+		}
+		for _, pk := range m.table.PKs {
+			at := slices.Index(columns, string(pk.SQLName))
+			if at < 0 {
+				return false
+			}
+			key := string(pk.AppendValue(event.DB.QueryGen(), nil, reflect.Indirect(rows.Index(n))))
+			if values[at] != key && !strings.HasPrefix(values[at], key+"::") {
+				return false
+			}
+		}
+	}
+	return n == rows.Len()
 }
 
 func (m *model) sliceCondition(db *bun.DB, rows reflect.Value, alias string) string {

@@ -102,14 +102,17 @@ func (s *session) respell(ctx context.Context, m *model) error {
 	return nil
 }
 
-// rename moves a mark to the key of the row that the database has.
+// rename moves a mark to the key of the row that the database has. The given key stays marked: replicas may have a row of
+// it, if the row has changed its spelling.
 func (s *session) rename(m *model, given string, row reflect.Value) error {
 	pk, key, _, err := m.keyOf(record{Value: row})
 	if err != nil {
 		return err
 	}
 	d := s.dirty[m][given]
-	delete(s.dirty[m], given)
+	s.dirty[m][given] = &mark{
+		key: d.key, pk: d.pk, row: d.row, inserted: d.inserted, guessed: d.guessed, stored: true, moved: true,
+	}
 	if same := s.dirty[m][key]; same != nil {
 		same.state, same.guessed = nil, same.guessed && d.guessed
 		s.expect(same, same.present || d.present)

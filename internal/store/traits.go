@@ -15,13 +15,16 @@ type Traits struct {
 	Reroutes bool
 	// ChangesKeys says that an INSERT may store a row under another key than it names.
 	ChangesKeys bool
+	// Replaces says that the table's definition lets a write delete other rows, or keep some of its rows when it fails:
+	// SQLite's ON CONFLICT REPLACE and FAIL.
+	Replaces bool
 }
 
 // Traits reads them from the catalog. table is the quoted name, as it stands in a statement.
 func (s *Store) Traits(ctx context.Context, tx bun.IDB, table string) (Traits, error) {
 	var t Traits
 	query, args := s.dialect.traits(table)
-	if err := tx.QueryRowContext(ctx, query, args...).Scan(&t.Reroutes, &t.ChangesKeys); err != nil {
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&t.Reroutes, &t.ChangesKeys, &t.Replaces); err != nil {
 		return t, fmt.Errorf("ask the catalog what writes %s: %w", table, err)
 	}
 	return t, nil
@@ -64,7 +67,7 @@ func (sqlite) runDeferred() string   { return "" }
 func (postgres) traits(table string) (query string, args []any) {
 	return `
 		SELECT coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 66 <> 0), false),
-			coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 4 <> 0), false)
+			coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 4 <> 0), false), false
 		FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
 		WHERE c.oid = to_regclass(?)`, []any{table}
 }
@@ -112,7 +115,7 @@ func (mysql) traits(table string) (query string, args []any) {
 	schema, name := bareName(table, "`")
 	return `
 		SELECT FALSE, EXISTS (SELECT 1 FROM information_schema.triggers WHERE event_object_schema = coalesce(nullif(?, ''), database())
-			AND event_object_table = ? AND event_manipulation = 'INSERT' AND action_timing = 'BEFORE')`, []any{schema, name}
+			AND event_object_table = ? AND event_manipulation = 'INSERT' AND action_timing = 'BEFORE'), FALSE`, []any{schema, name}
 }
 
 func (mysql) lastInserted(table, column, sqlColumn string) string {
@@ -138,7 +141,9 @@ func (sqlite) traits(table string) (query string, args []any) {
 	_, name := bareName(table, `"`)
 	return `
 		SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'view' AND lower(name) = lower(?)),
-			EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?))`, []any{name, name}
+			EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?)),
+			EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)
+				AND (sql LIKE '%conflict%replace%' OR sql LIKE '%conflict%fail%'))`, []any{name, name, name}
 }
 
 func (sqlite) lastInserted(string, string, string) string { return "rowid = last_insert_rowid()" }
