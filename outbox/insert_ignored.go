@@ -21,18 +21,19 @@ func (s *session) askWarnings(ctx context.Context, c *captured) (err error) {
 	if err != nil {
 		return fmt.Errorf("ask for the warnings of an INSERT IGNORE: %w", err)
 	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
 	changed := all // it lists some only
 	for rows.Next() {
 		var level, message string
 		var code int
 		if err := rows.Scan(&level, &code, &message); err != nil {
-			return errors.Join(fmt.Errorf("read the warnings of an INSERT IGNORE: %w", err), rows.Close())
+			return fmt.Errorf("read the warnings of an INSERT IGNORE: %w", err)
 		}
 		if code == duplicate {
 			changed--
 		}
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil || changed == 0 {
+	if err := rows.Err(); err != nil || changed == 0 {
 		return err
 	}
 	var named []reflect.Value

@@ -306,8 +306,9 @@ func (p *property) dataOf(m message) string {
 // savepoint.
 func (p *property) statements(ctx context.Context, tx bun.Tx, n, depth int) error {
 	for range n {
+		kind := p.IntN(8)
 		switch {
-		case p.one(8) && depth < 3:
+		case kind == 0 && depth < 3:
 			undo := p.one(2)
 			p.step("tx.RunInTx, undone: %v {", undo)
 			err := tx.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
@@ -321,7 +322,7 @@ func (p *property) statements(ctx context.Context, tx bun.Tx, n, depth int) erro
 			if p.isRefused(err) {
 				return err
 			}
-		case p.one(8) && depth < 3:
+		case kind == 1 && depth < 3:
 			if err := p.savepoint(ctx, tx, depth); err != nil {
 				return err
 			}
@@ -454,11 +455,12 @@ func (p *property) returning(t propertyTable) (string, bool) {
 func (p *property) insert(ctx context.Context, tx bun.Tx, t propertyTable) error {
 	q := tx.NewInsert().Model(p.rows(t))
 	mysql := p.db.Dialect().Name() == dialect.MySQL
-	if p.one(8) && t.model == "order" {
+	switch kind := p.IntN(9); {
+	case kind == 0 && t.model == "order":
 		q = q.ExcludeColumn("id")
-	} else if p.one(10) && t.model == "order" {
+	case kind == 1 && t.model == "order":
 		q = q.Value("id", strconv.Itoa(20+p.IntN(9)))
-	} else if p.one(8) {
+	case kind == 2:
 		q = q.ExcludeColumn(t.columns[0])
 	}
 	switch {
