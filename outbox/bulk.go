@@ -89,6 +89,7 @@ func Touch[T any](_ context.Context, tx bun.Tx, keys ...any) error {
 	if s.sealed {
 		return m.lateReport()
 	}
+	s.named[m] = s.named[m] || len(keys) > 0
 	for _, key := range keys {
 		parts, composite := key.([]any)
 		if !composite {

@@ -45,6 +45,7 @@ type captured struct {
 	whole   bool          // the rows are, after the statement, what their model says
 	parents []touchedRow  // entities of other models to which its rows belong
 	moved   []moved       // rows that may belong to others afterwards
+	counted []counted     // rows of relations that its condition found
 	point   savepointStep // it makes, ends or returns to a savepoint
 }
 

@@ -38,8 +38,8 @@ const documentTail = "\nThe rules behind it:\n" + `
   with the database in the statement that records it (PostgreSQL), and read where it differs.
 - A row that a statement of the transaction left there must be there at its end. The flush does not take
   "not found" for "deleted".
-- Rows of a relation send the entity that they belong to. Where a statement does not name it, the
-  transaction must: ` + "`outbox.Touch`" + `.
+- Rows of a relation send the entity that they belong to. Where a statement does not tell it, the
+  transaction must name one: ` + "`outbox.Touch`, `Box.Saved` or `Box.Deleted`" + `. Report the stored spelling of a key.
 - A null on the wire is a NULL in the database: the zero of a ` + "`nullzero`" + ` column is sent as it is stored.
 - What replicas could not read is refused with a ` + "`ValueError`" + `: years outside 1 to 9999, infinite
   timestamps, invalid UTF-8, a NUL in a text; correlation ids over 255 bytes; headers with control

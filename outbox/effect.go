@@ -85,6 +85,11 @@ func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
 			rows, err = s.parentsOf(ctx, m.related, m.keys, rows)
 			doubt = errors.Join(doubt, err)
 		}
+		for _, found := range c.counted {
+			if e.affected > found.rows {
+				doubt = errors.Join(doubt, found.related.untouched(write{verb: c.verb, table: found.related.table.Name}))
+			}
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

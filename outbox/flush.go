@@ -132,7 +132,7 @@ func (s *session) seal() error {
 		return err
 	}
 	for m, err := range s.untouched {
-		if len(s.dirty[m]) == 0 {
+		if !s.named[m] {
 			return err
 		}
 	}

@@ -160,6 +160,7 @@ func (s *session) reported(row any, how deed) error {
 		return m.lateReport()
 	}
 	delete(s.owed, m)
+	s.named[m] = true
 	return eachRow(value, func(row reflect.Value) error {
 		marked, err := s.mark(m, row, how, nil)
 		if err == nil && !marked {

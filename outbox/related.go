@@ -14,10 +14,11 @@ import (
 // related is a table whose rows travel inside the messages of a model (Relations): a write of it changes entities of the
 // model, although it does not touch their own rows.
 type related struct {
-	parent   *model
-	path     string
-	table    *schema.Table
-	relation *schema.Relation // where the rows hold the parent's primary key: nil if they do not
+	parent *model
+	path   string
+	table  *schema.Table
+	keys   []*schema.Field // where its rows hold the parent's primary key; nil if they do not
+	inert  bool            // a new row is part of no entity until another row points at it
 }
 
 // relatedTables lists the tables behind the relations of a model.
@@ -25,31 +26,39 @@ func (m *model) relatedTables() []related {
 	var all []related
 	for _, path := range m.relations {
 		table := m.table
-		var relation *schema.Relation
 		for i, name := range strings.Split(path, ".") {
-			relation = table.Relations[name]
+			relation := table.Relations[name]
 			table = relation.JoinTable
 			r := related{parent: m, path: path, table: table}
-			if i == 0 && m.holdsKey(relation) {
-				r.relation = relation
+			link := related{parent: m, path: path, table: relation.M2MTable}
+			switch relation.Type {
+			case schema.HasManyRelation, schema.HasOneRelation:
+				r.keys = relation.JoinPKs
+			default:
+				r.inert, link.keys = true, relation.M2MBasePKs
+			}
+			if i > 0 || !m.holdsKey(relation, r.keys) {
+				r.keys = nil
+			}
+			if i > 0 || !m.holdsKey(relation, link.keys) {
+				link.keys = nil
 			}
 			all = append(all, r)
-			if relation.M2MTable != nil {
-				all = append(all, related{parent: m, path: path, table: relation.M2MTable})
+			if link.table != nil {
+				all = append(all, link)
 			}
 		}
 	}
 	return all
 }
 
-// holdsKey says that the rows of a relation name the entity they belong to by its primary key.
-func (m *model) holdsKey(relation *schema.Relation) bool {
-	if relation.Type != schema.HasManyRelation && relation.Type != schema.HasOneRelation || relation.PolymorphicField != nil ||
-		len(relation.BasePKs) != len(m.table.PKs) {
+// holdsKey says that columns of a relation's table hold the primary key of the entity that the row belongs to.
+func (m *model) holdsKey(relation *schema.Relation, columns []*schema.Field) bool {
+	if relation.PolymorphicField != nil || len(columns) != len(m.table.PKs) || len(relation.BasePKs) != len(columns) {
 		return false
 	}
 	for i, pk := range m.table.PKs {
-		if relation.BasePKs[i] != pk || relation.JoinPKs[i].IndirectType != pk.IndirectType {
+		if relation.BasePKs[i] != pk || columns[i].IndirectType != pk.IndirectType {
 			return false
 		}
 	}
@@ -90,7 +99,7 @@ func (r related) untouched(w write) *RefusedError {
 }
 
 // captureRelated adds to what is captured of a statement the entities that its rows belong to. Where the statement does
-// not tell them, the transaction must touch some.
+// not tell them, the transaction must name some.
 func (s *session) captureRelated(
 	ctx context.Context, event *bun.QueryEvent, w write, c *captured,
 ) (*captured, *RefusedError) {
@@ -126,19 +135,23 @@ type moved struct {
 // all.
 func (s *session) addParents(ctx context.Context, event *bun.QueryEvent, r related, c *captured) (known bool, err error) {
 	given, isModel := event.Model.(bun.TableModel)
-	if r.relation == nil || !isModel || !isBuilder(event) || given.Table() != r.table {
+	_, insert := event.IQuery.(*bun.InsertQuery)
+	if insert && r.inert && conflictOf(event) != conflictUpdates {
+		return true, nil
+	}
+	if r.keys == nil || !isModel || !isBuilder(event) || given.Table() != r.table {
 		return false, nil
 	}
 	rows := reflect.Indirect(reflect.ValueOf(given.Value()))
-	if !rows.IsValid() {
+	if insert && !rows.IsValid() || len(r.table.PKs) == 0 {
 		return false, nil
 	}
-	if _, insert := event.IQuery.(*bun.InsertQuery); insert {
+	if insert {
 		return r.addInserted(event, rows, c), nil
 	}
 	child := &model{box: s.box, table: r.table}
-	if len(r.table.PKs) == 0 || child.whyUnseen(event, write{}) != "" {
-		return false, nil
+	if child.whyUnseen(event, write{}) != "" {
+		return s.addParentsWhere(ctx, event, r, c)
 	}
 	var keys []bun.TupleValues
 	_ = eachRow(rows, func(row reflect.Value) error {
@@ -158,17 +171,17 @@ func (s *session) addParents(ctx context.Context, event *bun.QueryEvent, r relat
 func (r related) addInserted(event *bun.QueryEvent, rows reflect.Value, c *captured) (known bool) {
 	var children []reflect.Value
 	_ = eachRow(rows, func(row reflect.Value) error { children = append(children, row); return nil })
-	keys, _, reason := literals(event, children, r.relation.JoinPKs)
+	keys, _, reason := literals(event, children, r.keys)
 	if reason != "" || conflictOf(event) == conflictUpdates {
 		return false
 	}
 	known = true
 	for i, row := range children {
 		parent, ok := r.parentOf(row)
-		if ok = ok && keys.literal[i]; ok {
+		if ok && keys.literal[i] {
 			c.parents = append(c.parents, touchedRow{model: r.parent, row: parent, how: guessed})
 		}
-		known = known && ok
+		known = known && keys.literal[i]
 	}
 	return known
 }
@@ -176,7 +189,7 @@ func (r related) addInserted(event *bun.QueryEvent, rows reflect.Value, c *captu
 // assigned says that an UPDATE writes the columns by which rows name their entity.
 func (r related) assigned(event *bun.QueryEvent) bool {
 	for _, column := range assigned(tokensOf(event)) {
-		for _, field := range r.relation.JoinPKs {
+		for _, field := range r.keys {
 			if strings.EqualFold(column, field.Name) {
 				return true
 			}
@@ -209,9 +222,9 @@ func (s *session) parentsOf(
 func (r related) parentOf(row reflect.Value) (reflect.Value, bool) {
 	parent := reflect.New(r.parent.table.Type).Elem()
 	for i, pk := range r.parent.table.PKs {
-		from := r.relation.JoinPKs[i]
+		from := r.keys[i]
 		value := reflect.Indirect(from.Value(row))
-		if !value.IsValid() || from.HasZeroValue(row) {
+		if !value.IsValid() || value.IsZero() && (from.NullZero || pk.NullZero) {
 			return parent, false
 		}
 		into := pk.Value(parent)

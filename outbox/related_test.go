@@ -2,11 +2,13 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -46,6 +48,16 @@ func TestWritesOfRelatedRowsSendTheirEntity(t *testing.T) {
 			}
 			return exec(tx.NewInsert().Model(line(10, 3)).Exec(ctx))
 		}, []string{"order 3 0 SAVE"}},
+		"delete by where": {func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 2").WhereOr("sku = 'WHERE'").Exec(ctx))
+		}, []string{"order 2 1 SAVE"}},
+		"update by where that moves": {func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model((*Line)(nil)).Set("order_id = (SELECT 2 WHERE 1 = 1)").Where("order_id IN (1)").
+				Where("id < (SELECT 100)").Exec(ctx))
+		}, []string{"order 1 1 SAVE", "order 2 1 SAVE"}},
+		"delete by where that finds none": {func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 99").Exec(ctx))
+		}, []string{}},
 		"delete by where, and Touch": {func(ctx context.Context, tx bun.Tx) error {
 			if err := exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 1").Exec(ctx)); err != nil {
 				return err
@@ -81,9 +93,6 @@ func TestWritesOfRelatedRowsThatNameNoEntityAreRefused(t *testing.T) {
 	each(t, func(f fixture) {
 		f.withLines()
 		for name, write := range map[string]func(ctx context.Context, tx bun.Tx) error{
-			"delete by where": func(ctx context.Context, tx bun.Tx) error {
-				return exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 1").Exec(ctx))
-			},
 			"raw SQL": func(ctx context.Context, tx bun.Tx) error {
 				return exec(tx.ExecContext(ctx, "UPDATE ? SET quantity = 7", bun.Ident("lines")))
 			},
@@ -184,5 +193,33 @@ func TestTriggersAreSeenWhenTheyAreMade(t *testing.T) {
 			require.NoError(t, exec(tx.NewUpdate().Model(&Item{ID: 1, Name: "b"}).WherePK().Exec(ctx)))
 		})
 		require.Equal(t, "b   ", data["name"])
+	})
+}
+
+// Of the other kinds of relation only a new link says whose it is, and a new row at the other end belongs to nobody yet.
+func TestOtherKindsOfRelationsNameTheirEntityOrAskForIt(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newLibrary(t, db)
+		f.insert(&Author{ID: 7, Name: "Ann"})
+		f.insert(&Book{ID: 1, AuthorID: 7})
+		f.insert(&Tag{ID: 3, Word: "red"})
+		f.take()
+		f.insert(&BookTag{BookID: 1, TagID: 3})
+		require.Equal(f, []string{"book 1 1 SAVE"}, summary(f.take()))
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewDelete().Model(&BookTag{BookID: 1, TagID: 3}).WherePK().Exec(ctx))
+		}))
+		require.Equal(f, []string{"book 1 2 SAVE"}, summary(f.take()))
+		rename := func(ctx context.Context, tx bun.Tx) error {
+			return exec(tx.NewUpdate().Model(&Author{ID: 7, Name: "Bea"}).WherePK().Exec(ctx))
+		}
+		var refused *outbox.RefusedError
+		require.ErrorAs(f, f.inTx(rename), &refused)
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return errors.Join(rename(ctx, tx), outbox.Touch[Book](ctx, tx, 1))
+		}))
+		messages := f.take()
+		require.Equal(f, []string{"book 1 3 SAVE"}, summary(messages))
+		require.Contains(f, string(messages[0].Data), "Bea")
 	})
 }

@@ -23,14 +23,16 @@ type session struct {
 	mu    sync.Mutex
 	dirty map[*model]map[string]*mark
 	owed  map[*model]*RefusedError // a write that only the caller can attribute to rows; none reported yet
-	// untouched are models whose related rows were written by a statement that tells no entity: one must be marked.
+	// untouched are models whose related rows were written by a statement that tells no entity: the caller must name one.
+	// An entity that a statement of its own happened to mark need not be the one.
 	untouched map[*model]*RefusedError
-	refused   error        // the first refusal: the transaction must not commit, even if the caller ignored it
-	doubt     error        // a statement ran, and which rows it wrote cannot be known; its rollback ends it
-	lost      error        // after which the database ended the transaction
-	running   int          // captured statements that have not come back
-	sealed    bool         // the flush reads the dirty set: nothing may be added to it
-	history   []formerMark // what a rollback to a savepoint takes back
+	named     map[*model]bool // by Touch, Saved or Deleted
+	refused   error           // the first refusal: the transaction must not commit, even if the caller ignored it
+	doubt     error           // a statement ran, and which rows it wrote cannot be known; its rollback ends it
+	lost      error           // after which the database ended the transaction
+	running   int             // captured statements that have not come back
+	sealed    bool            // the flush reads the dirty set: nothing may be added to it
+	history   []formerMark    // what a rollback to a savepoint takes back
 	points    []savepoint
 
 	deferredRan bool            // deferred triggers
@@ -39,7 +41,10 @@ type session struct {
 }
 
 func newSession(b *Box) *session {
-	return &session{box: b, dirty: map[*model]map[string]*mark{}, owed: map[*model]*RefusedError{}, untouched: map[*model]*RefusedError{}}
+	return &session{
+		box: b, dirty: map[*model]map[string]*mark{}, owed: map[*model]*RefusedError{},
+		untouched: map[*model]*RefusedError{}, named: map[*model]bool{},
+	}
 }
 
 // sessions finds the session by the transaction's private copy of the bun.DB.

@@ -159,6 +159,30 @@ func TestARenamedSpellingDeletesTheOldOne(t *testing.T) {
 	})
 }
 
+// An entity that was written by itself says nothing of whose rows a WHERE found.
+func TestAnotherEntityDoesNotStandForTheTouchedOne(t *testing.T) {
+	each(t, func(f fixture) {
+		f.withLines()
+		write := func(touch bool) error {
+			return f.inTx(func(ctx context.Context, tx bun.Tx) error {
+				order := &Order{ID: 1, Status: "paid"}
+				if err := exec(tx.NewUpdate().Model(order).Column("status").WherePK().Exec(ctx)); err != nil {
+					return err
+				}
+				raw := tx.NewRaw("DELETE FROM ? WHERE order_id = 2", bun.Ident("lines"))
+				if err := exec(raw.Exec(ctx)); err != nil || !touch {
+					return err
+				}
+				return outbox.Touch[Order](ctx, tx, 2)
+			})
+		}
+		var refused *outbox.RefusedError
+		require.ErrorAs(f, write(false), &refused)
+		require.NoError(f, write(true))
+		require.Equal(f, []string{"order 1 1 SAVE", "order 2 1 SAVE"}, summary(f.take()))
+	})
+}
+
 func TestATableThatReplacesRowsIsRefused(t *testing.T) {
 	f := newFixture(t, dbtestSQLite(t))
 	f.raw("CREATE TABLE items (id bigint PRIMARY KEY, name text UNIQUE ON CONFLICT REPLACE)")

@@ -169,9 +169,12 @@ var situations = []situation{
 	{name: "rows of a relation by a WHERE", prepare: fixture.withLines, run: inTx(func(ctx context.Context, tx bun.Tx) error {
 		return exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 1").Exec(ctx))
 	})},
-	{name: "rows of a relation by a WHERE, and Touch", prepare: fixture.withLines, run: inTx(
+	{name: "rows of a relation by raw SQL", prepare: fixture.withLines, run: inTx(func(ctx context.Context, tx bun.Tx) error {
+		return exec(tx.NewRaw("DELETE FROM ? WHERE order_id = 1", bun.Ident("lines")).Exec(ctx))
+	})},
+	{name: "rows of a relation by raw SQL, and Touch", prepare: fixture.withLines, run: inTx(
 		func(ctx context.Context, tx bun.Tx) error {
-			return errors.Join(exec(tx.NewDelete().Model((*Line)(nil)).Where("order_id = 1").Exec(ctx)),
+			return errors.Join(exec(tx.NewRaw("DELETE FROM ? WHERE order_id = 1", bun.Ident("lines")).Exec(ctx)),
 				outbox.Touch[Order](ctx, tx, 1))
 		})},
 	{name: "a Serializer that writes a tracked table", prepare: func(f fixture) {
