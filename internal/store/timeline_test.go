@@ -17,7 +17,7 @@ func TestAnotherServerIsNoticed(t *testing.T) {
 		s, err := New(db, Names{})
 		require.NoError(t, err)
 		if s.dialect.serverQuery() == "" {
-			t.Skip("no server")
+			t.Skip("SQLite has no server that another could take the place of")
 		}
 		_, err = s.Migrate(t.Context(), Outbox)
 		require.NoError(t, err)
