@@ -140,7 +140,8 @@ func MariaDBURL(t testing.TB) string {
 	t.Helper()
 	address := Address(t, MariaDB)
 	name := uniqueName()
-	exec(t, address, "CREATE DATABASE "+name)
+	// Without the character set it is the server's, latin1 where nobody has set another.
+	exec(t, address, "CREATE DATABASE "+name+" CHARACTER SET utf8mb4")
 	t.Cleanup(func() { exec(t, address, "DROP DATABASE "+name) })
 	u, err := url.Parse(address)
 	require.NoError(t, err)
