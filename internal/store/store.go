@@ -203,6 +203,11 @@ type sqlDialect interface {
 	// holders are queries for the number, name, state and seconds in it of those for whom others wait, or may have waited. May
 	// be empty.
 	holders(names Names) (during, afterwards string)
+	// inBatch is inTx for InBatch. session is what blockers asks for.
+	inBatch(ctx context.Context, db *bun.DB, b bounds, l BatchLimits,
+		fn func(ctx context.Context, tx bun.Tx, session int64) error) error
+	// blockers is a query like those of holders for whom a session waits for. May be empty.
+	blockers(session int64) string
 	// notIn says that an expression has none of many numbers.
 	notIn(expression string, numbers []int64) string
 	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.
