@@ -34,6 +34,12 @@ type Config struct {
 	// meanwhile, or they wait for the broker; what is held here, another process of the queue cannot have. The
 	// subscriptions of all models share it. Default Batch × (Workers + 1).
 	Window int
+	// WaitForMissing is how long a message of Handle or HandleFunc waits where the one that was sent before it has not come,
+	// which another process of the queue may have. Then it is handled all the same, with a gap. So long it also takes until
+	// a revision that a mirror passed over is called missing. A queue that was made after the master began to write lacks the
+	// past: there the first message of each key waits so long, unless the replica was loaded. Default 1 minute; negative
+	// does not wait.
+	WaitForMissing time.Duration
 	// MaxPayload is how many bytes a message's body may have; a larger one is a dead letter. Default 16 MiB.
 	MaxPayload int
 
@@ -56,7 +62,8 @@ type Config struct {
 	// DeadLetterTTL is how long the broker keeps what goes to DeadLetters, where it can tell. Default 10 days, django-cqrs's;
 	// negative for ever.
 	DeadLetterTTL time.Duration
-	// OnGap is called after a message was applied although one before it never came. The row is right, because a message
+	// OnGap is called where a message was applied although one before it never came, once that is certain: see
+	// WaitForMissing. The row is right, because a message
 	// carries the whole state, but a handler has missed something. It runs between transactions: be quick. Default nil.
 	OnGap func(context.Context, Gap)
 	// Logger receives what no caller can be told: dead letters, gaps, trouble with the database, lost subscriptions.
@@ -108,6 +115,7 @@ func (c Config) withDefaults() Config {
 	c.Window = cmp.Or(c.Window, max(c.Batch*(c.Workers+1), 1))
 	c.MaxPayload = cmp.Or(c.MaxPayload, 16<<20)
 	c.Retry = c.Retry.withDefaults(RetryPolicy{Attempts: 30, Min: time.Second, Max: 5 * time.Minute})
+	c.WaitForMissing = cmp.Or(c.WaitForMissing, time.Minute)
 	c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 30*time.Second)
 	c.KeepTombstones = cmp.Or(c.KeepTombstones, 90*24*time.Hour)
 	c.DeadLetterTTL = cmp.Or(c.DeadLetterTTL, 10*24*time.Hour)

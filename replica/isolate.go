@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // applyIsolated is the careful way: what fails is found and set aside, the rest is applied.
@@ -12,7 +14,7 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 	var remaining, handled []*chain
 	for _, c := range b.chains {
 		switch {
-		case c.binding == nil || !c.keyed:
+		case c.binding == nil || !c.keyed || c.unread:
 		case c.binding.handle != nil || c.binding.call != nil:
 			handled = append(handled, c)
 		case len(c.passed) > 0:
@@ -41,6 +43,14 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 		if err == nil {
 			continue
 		}
+		if store.LockTimedOut(err) {
+			var items []*item
+			for len(c.passed) > 0 {
+				items = append(items, c.drop().item)
+			}
+			b.setAside(items, err)
+			continue
+		}
 		if !c.again && len(failed) < len(remaining) {
 			c.again = true
 			next = append(next, c)
@@ -66,14 +76,22 @@ func (b *batch) sortByModel(chains []*chain) {
 
 // split writes the chains, and finds those that cannot be written by writing halves. The error is an outage.
 func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	failed := map[*chain]error{}
+	chains = b.withoutLocked(chains, failed)
+	if len(chains) == 0 {
+		return failed, nil
+	}
 	err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, chains) })
+	locked := store.LockTimedOut(err)
 	switch {
 	case err == nil:
-		return nil, nil
+		return failed, nil
+	case locked && b.brief:
+		b.lockTries[chains[0].binding]++
+		b.lockErr = err
 	case patienceWith(err) == outage:
 		return nil, err
 	}
-	failed := map[*chain]error{}
 	if isForeignKey(err) {
 		// All that lack their parents fail for one reason, and one query finds them: halving would find them one by one.
 		orphans, orphansErr := b.orphans(ctx, tx, chains, err)
@@ -105,6 +123,19 @@ func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*cha
 		merge(failed, more)
 	}
 	return failed, nil
+}
+
+// withoutLocked leaves out the chains of models for whose locks the batch has waited often enough.
+func (b *batch) withoutLocked(chains []*chain, failed map[*chain]error) []*chain {
+	if !b.brief {
+		return chains
+	}
+	return slices.DeleteFunc(slices.Clone(chains), func(c *chain) bool {
+		if b.lockTries[c.binding] >= maxLockTries {
+			failed[c] = b.lockErr
+		}
+		return failed[c] != nil
+	})
 }
 
 func merge(into, from map[*chain]error) {

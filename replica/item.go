@@ -30,12 +30,15 @@ type item struct {
 	work    any               // what the binding's prepare made of the message
 	err     error             // why it cannot be applied, where that is known before trying
 
-	attempts int            // failed ones
-	claimed  *store.Applied // what waits as, where it was waiting
-	strict   bool           // its errors go to the caller: it neither waits nor is parked
-	foreign  bool           // it is meant for another queue
-	called   bool           // the HandleFunc was called, and callErr is its answer
-	callErr  error
+	attempts  int            // failed ones
+	claimed   *store.Applied // what waits as, where it was waiting
+	strict    bool           // its errors go to the caller: it neither waits nor is parked
+	foreign   bool           // it is meant for another queue
+	awaits    *int64         // the revision that it waits for, or waited for
+	gapIn     time.Duration  // for how long yet
+	busySince time.Time      // when a message of Apply first met a lock
+	called    bool           // the HandleFunc was called, and callErr is its answer
+	callErr   error
 
 	// What became of it, once from is told.
 	outcome Outcome

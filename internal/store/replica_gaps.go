@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -160,12 +163,26 @@ func (s *Store) passed(ctx context.Context, tx bun.IDB, condition string, args .
 	return found, rows.Err()
 }
 
-// DeadLettered says which of the revisions are dead letters of the replica.
-func (s *Store) DeadLettered(ctx context.Context, tx bun.IDB, model, key string, revision int64) (dead bool, err error) {
-	err = tx.QueryRowContext(ctx, s.sql(`SELECT EXISTS (SELECT 1 FROM ? WHERE "key" = ? AND model = ? AND revision = ?)`),
-		s.table("replica_dead_letters"), key, model, revision).Scan(&dead)
-	if err != nil {
-		return false, fmt.Errorf("look for dead letters of model %q key %q: %w", model, key, err)
+// DeadLetterAfter says whether a message is a dead letter of the replica, and which revision was sent before it; nil where it
+// does not say.
+func (s *Store) DeadLetterAfter(
+	ctx context.Context, tx bun.IDB, model, key string, revision int64,
+) (dead bool, after *int64, err error) {
+	var text string
+	err = tx.QueryRowContext(ctx, s.sql(`SELECT metadata FROM ? WHERE "key" = ? AND model = ? AND revision = ? ORDER BY id LIMIT 1`),
+		s.table("replica_dead_letters"), key, model, revision).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil, nil
 	}
-	return dead, nil
+	metadata := map[string]string{}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &metadata)
+	}
+	if err != nil {
+		return false, nil, fmt.Errorf("look for dead letters of model %q key %q: %w", model, key, err)
+	}
+	if n, parseErr := strconv.ParseInt(metadata["cqrs_after"], 10, 64); parseErr == nil {
+		after = &n
+	}
+	return true, after, nil
 }

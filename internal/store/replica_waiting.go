@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -198,21 +199,48 @@ func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waitin
 	return due, rows.Err()
 }
 
-// ReleaseNext makes what waits for a revision of the keys due now, and says how many messages there were.
-func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, keys []Key) (released int64, err error) {
-	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), compareKeys), maxKeys) {
-		result, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
-			` WHERE (model, "key") IN (?) AND awaits IS NOT NULL`), s.table("replica_waiting"), tuples(chunk))
-		if err == nil {
-			var n int64
-			n, err = result.RowsAffected()
-			released += n
+// ReleaseNext makes due now what waits for a revision that the key has reached, and what waits for that in turn, and says how
+// many messages there were. They wait for nothing any more: whoever has one in hand is not disturbed again.
+func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int64) (released int64, err error) {
+	keys := slices.SortedFunc(maps.Keys(reached), compareKeys)
+	for chunk := range slices.Chunk(keys, maxKeys) {
+		due, err := s.awaiting(ctx, tx, chunk, reached)
+		if err == nil && len(due) > 0 {
+			_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
+				`, awaits = NULL, gap_at = NULL WHERE (model, "key", revision) IN (?)`), s.table("replica_waiting"), anyOfTuples(due))
 		}
 		if err != nil {
 			return released, fmt.Errorf("release what waits for a revision of %d keys: %w", len(keys), err)
 		}
+		released += int64(len(due))
 	}
 	return released, nil
+}
+
+// awaiting finds the messages that wait for nothing but revisions that have been reached, or are reached with them.
+func (s *Store) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached map[Key]int64) (due []bun.TupleValues, err error) {
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
+		AND awaits IS NOT NULL ORDER BY model, "key", revision`), s.table("replica_waiting"), tuples(keys))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	at := map[Key]int64{}
+	for rows.Next() {
+		var k Key
+		var revision, awaits int64
+		if err := rows.Scan(&k.Model, &k.Key, &revision, &awaits); err != nil {
+			return nil, err
+		}
+		if _, begun := at[k]; !begun {
+			at[k] = reached[k]
+		}
+		if awaits <= at[k] {
+			due = append(due, bun.Tuple([]any{k.Model, k.Key, revision}))
+			at[k] = max(at[k], revision)
+		}
+	}
+	return due, rows.Err()
 }
 
 // ReleaseWaiting makes the messages that wait for one of the parents due now, and says how many there were.
