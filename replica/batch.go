@@ -24,18 +24,16 @@ import (
 // waiting for locks, and sets aside what would need them (locked.go).
 type batch struct {
 	*Replica
-	chains    []*chain
-	careful   bool
-	brief     bool // it waits for no lock for long, and finds the messages that would have to
-	lockTries map[*binding]int
-	lockErr   error          // of the last such wait
-	held      map[*item]bool // to be tried again from memory
-	gaps      []Gap          // to be told of after the commit
-	released  bool           // others of the keys are due
-	failures  []failure
-	sorted    []*binding      // models, parents before their children
-	isParent  map[string]bool // models that a mirror's foreign key points to
-	deferred  []*chain        // for a transaction of their own, because this one takes long enough
+	chains   []*chain
+	careful  bool
+	brief    bool           // it waits for no lock for long, and finds the messages that would have to
+	held     map[*item]bool // to be tried again from memory
+	gaps     []Gap          // to be told of after the commit
+	released bool           // others of the keys are due
+	failures []failure
+	sorted   []*binding      // models, parents before their children
+	isParent map[string]bool // models that a mirror's foreign key points to
+	deferred []*chain        // for a transaction of their own, because this one takes long enough
 }
 
 // failure is a message that cannot be applied now.
@@ -190,7 +188,7 @@ func (b *batch) needsCare() bool {
 // transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
 func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
-	b.lockTries, b.held, b.released = map[*binding]int{}, nil, false
+	b.held, b.released = nil, false
 	limits := store.BatchLimits{Options: b.store.BatchOptions(), Thinking: b.thinking(), Brief: brief}
 	return b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) error {
 		if err := b.fold(ctx, tx); err != nil {

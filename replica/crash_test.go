@@ -1,6 +1,12 @@
 package replica
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
+
+// Limit bounds the replica's transactions as tests can wait for it.
+func (r *Replica) Limit(idle time.Duration) { r.limit(idle) }
 
 // CrashAt lets tests end a transaction between any two of its steps, as a crash of the process does.
 func (r *Replica) CrashAt(crash func(point string) error) { r.crash = crash }

@@ -23,7 +23,7 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 	}
 	b.sortByModel(remaining)
 	for len(remaining) > 0 {
-		failed, err := b.split(ctx, tx, remaining)
+		failed, err := b.find(ctx, tx, remaining)
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 		if err == nil {
 			continue
 		}
-		if store.LockTimedOut(err) {
+		if isLocked(err) {
 			var items []*item
 			for len(c.passed) > 0 {
 				items = append(items, c.drop().item)
@@ -74,21 +74,26 @@ func (b *batch) sortByModel(chains []*chain) {
 	slices.SortStableFunc(chains, func(x, y *chain) int { return position[x.binding] - position[y.binding] })
 }
 
+// find writes the chains, and returns those that cannot be written. The error is an outage.
+func (b *batch) find(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	if b.brief {
+		return b.findBriefly(ctx, tx, chains)
+	}
+	return b.split(ctx, tx, chains)
+}
+
 // split writes the chains, and finds those that cannot be written by writing halves. The error is an outage.
 func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
 	failed := map[*chain]error{}
-	chains = b.withoutLocked(chains, failed)
-	if len(chains) == 0 {
-		return failed, nil
-	}
 	err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, chains) })
-	locked := store.LockTimedOut(err)
 	switch {
 	case err == nil:
 		return failed, nil
-	case locked && b.brief:
-		b.lockTries[chains[0].binding]++
-		b.lockErr = err
+	case store.LockTimedOut(err) && b.brief:
+		for _, c := range chains {
+			failed[c] = err
+		}
+		return failed, nil
 	case patienceWith(err) == outage:
 		return nil, err
 	}
@@ -123,19 +128,6 @@ func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*cha
 		merge(failed, more)
 	}
 	return failed, nil
-}
-
-// withoutLocked leaves out the chains of models for whose locks the batch has waited often enough.
-func (b *batch) withoutLocked(chains []*chain, failed map[*chain]error) []*chain {
-	if !b.brief {
-		return chains
-	}
-	return slices.DeleteFunc(slices.Clone(chains), func(c *chain) bool {
-		if b.lockTries[c.binding] >= maxLockTries {
-			failed[c] = b.lockErr
-		}
-		return failed[c] != nil
-	})
 }
 
 func merge(into, from map[*chain]error) {

@@ -2,12 +2,16 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -23,9 +27,6 @@ const (
 	briefFor = 10 * time.Second
 	// strictPatience is how long a message of Apply is tried for that needs a locked row.
 	strictPatience = 30 * time.Second
-	// maxLockTries is how often a transaction waits for locks on behalf of one model. Then the rest of its messages are taken
-	// to be in the way of the same holder.
-	maxLockTries = 24
 	// sayLockedEvery is how often a key is named in the log.
 	sayLockedEvery = 30 * time.Second
 	// maxLockedKeys bounds what is known of keys; then it is forgotten.
@@ -111,6 +112,114 @@ func (b *batch) knownLocked(c *chain) bool {
 		}
 	}
 	return true
+}
+
+// findBriefly is split where locks are not waited for. Rows of mirrors that are locked are asked for. What else is, it finds by
+// halves, all of one size before smaller ones, so that few waits leave few messages in doubt. When it has waited often for a
+// model, those are set aside, too.
+func (b *batch) findBriefly(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	failed, err := b.lockedRows(ctx, tx, chains)
+	if err != nil {
+		return nil, err
+	}
+	waits, parts := map[*binding]int{}, [][]*chain{chains}
+	var last error
+	for len(parts) > 0 {
+		part := slices.DeleteFunc(slices.Clone(parts[0]), func(c *chain) bool {
+			if failed[c] == nil && waits[c.binding] >= b.store.BriefTries() {
+				failed[c] = last
+			}
+			return failed[c] != nil
+		})
+		if parts = parts[1:]; len(part) == 0 {
+			continue
+		}
+		err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, part) })
+		switch {
+		case err == nil:
+		case store.LockTimedOut(err):
+			last = err
+			waits[part[0].binding]++
+			if len(part) == 1 {
+				failed[part[0]] = err
+			} else {
+				parts = append(parts, part[:len(part)/2], part[len(part)/2:])
+			}
+		case patienceWith(err) == outage:
+			return nil, err
+		default:
+			more, err := b.split(ctx, tx, part)
+			if err != nil {
+				return nil, err
+			}
+			merge(failed, more)
+		}
+	}
+	return failed, nil
+}
+
+var errRowLocked = &lockedRowError{}
+
+// lockedRowError says that a row was found to be locked, without waiting for it.
+type lockedRowError struct{}
+
+func (*lockedRowError) Error() string { return "the row is locked" }
+
+// isLocked says that a lock was not to be had.
+func isLocked(err error) bool { return store.LockTimedOut(err) || errors.As(err, new(*lockedRowError)) }
+
+// lockedRows finds the chains of mirrors whose rows others have locked, and locks the other rows.
+func (b *batch) lockedRows(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	byModel := map[*binding][]*chain{}
+	for _, c := range chains {
+		if c.binding.mirror != nil {
+			byModel[c.binding] = append(byModel[c.binding], c)
+		}
+	}
+	locked := map[*chain]error{}
+	if tx.Dialect().Name() == dialect.SQLite {
+		return locked, nil
+	}
+	const most = 100 // rows that one statement asks for: each is compared with each
+	for model, chains := range byModel {
+		for part := range slices.Chunk(chains, most) {
+			there, err := model.mirror.rowsOf(ctx, tx, part, "")
+			if err != nil {
+				return nil, err
+			}
+			free, err := model.mirror.rowsOf(ctx, tx, part, "FOR UPDATE SKIP LOCKED")
+			if err != nil {
+				return nil, err
+			}
+			for i, c := range part {
+				if there[i] && !free[i] {
+					locked[c] = errRowLocked
+				}
+			}
+		}
+	}
+	return locked, nil
+}
+
+// rowsOf says which of the chains have a row, as numbers. lock ends the query.
+func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock string) (map[int]bool, error) {
+	var which strings.Builder
+	conditions := make([]string, len(chains))
+	for i, c := range chains {
+		conditions[i] = m.where(c.last().work.(*row))
+		fmt.Fprintf(&which, " WHEN %s THEN %d", conditions[i], i)
+	}
+	var found []int
+	err := tx.NewRaw("SELECT CASE ? END FROM ? WHERE ? ?", bun.Safe(which.String()), m.table.SQLName,
+		bun.Safe(strings.Join(conditions, " OR ")), bun.Safe(lock)).Scan(ctx, &found)
+	if err != nil {
+		return nil, fmt.Errorf("look which rows of %s are locked: %w", m.table.Name, err)
+	}
+	rows := make(map[int]bool, len(found))
+	for _, i := range found {
+		rows[i] = true
+	}
+	return rows, nil
 }
 
 // keepAside writes the messages that wait for locks. Where even that is locked, those that waited before do so still, and the

@@ -64,9 +64,7 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 		var storeErr error
 		r.store, storeErr = store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
 		if storeErr == nil {
-			r.store.Limit(idleLimit, func(holders string) {
-				r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
-			})
+			r.limit(idleLimit)
 		}
 		err = errors.Join(err, storeErr)
 	} else if config.DeadLetters == nil {
@@ -80,6 +78,13 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 	r.waiting.init()
 	r.arrived.init()
 	return r, nil
+}
+
+// limit bounds the replica's transactions.
+func (r *Replica) limit(idle time.Duration) {
+	r.store.Limit(idle, func(holders string) {
+		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+	})
 }
 
 // Migrate creates or upgrades the replica's tables: its ledger, what waits, and its dead letters. The tables that models

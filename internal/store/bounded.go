@@ -136,7 +136,7 @@ func (mysql) begin(b bounds, isolation string) []string {
 	return append(begin, "START TRANSACTION")
 }
 
-// sessionBounds: a wait of none is one of no time; others are rounded up to what the server counts in.
+// sessionBounds are rounded up to what the server counts in.
 func sessionBounds(b bounds) string {
 	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 	return fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,

@@ -18,15 +18,23 @@ type BatchLimits struct {
 	Brief bool
 }
 
-// briefLock is how long a Brief transaction waits for a lock. MariaDB counts in seconds, so there it does not wait.
-const briefLock = 100 * time.Millisecond
+// briefLock is how long a Brief transaction waits for a lock. MariaDB counts in seconds; with none at all it fails to skip what
+// others are about to insert (10.11: error 1180).
+func (postgres) briefLock() time.Duration { return 100 * time.Millisecond }
+func (mysql) briefLock() time.Duration    { return time.Second }
+func (sqlite) briefLock() time.Duration   { return time.Second }
+
+// BriefTries is how often a Brief transaction may wait for a lock before that adds up to what others notice.
+func (s *Store) BriefTries() int {
+	return int(max(2*time.Second, 4*s.dialect.briefLock()) / s.dialect.briefLock())
+}
 
 // InBatch runs fn in a transaction that is bounded as InTx's are, of a type that the service's code knows. A statement that
 // waits for a lock for too long fails; of what it waited for the LockedError tells, where fn returns that failure.
 func (s *Store) InBatch(ctx context.Context, l BatchLimits, fn func(ctx context.Context, tx bun.Tx) error) error {
 	b := bounds{idle: s.bounds.idle + l.Thinking, lock: s.bounds.lock}
 	if l.Brief {
-		b.lock = min(b.lock, briefLock)
+		b.lock = min(b.lock, s.dialect.briefLock())
 	}
 	var w *lookout
 	err := s.dialect.inBatch(ctx, s.db, b, l, func(ctx context.Context, tx bun.Tx, session int64) error {
@@ -106,9 +114,6 @@ func (sqlite) inBatch(
 func (mysql) inBatch(
 	ctx context.Context, db *bun.DB, b bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
-	if l.Brief {
-		b.lock = 0
-	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -45,13 +46,9 @@ func (s *Store) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked ma
 		}
 	}
 	// Somebody may be about to insert one of these, which no SELECT shows.
-	patience := maxBusy
-	taken, err := s.lockUnknown(ctx, tx, unknown, locked, &patience)
+	taken, err := s.lockUnknown(ctx, tx, unknown, locked)
 	return locked, append(busy, taken...), err
 }
-
-// maxBusy is how often LockFree waits for a key that is being inserted. Then all that are left count as busy.
-const maxBusy = 8
 
 // lockUnlocked notes which of the keys have a row that nobody else has locked, and locks it.
 func (s *Store) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool) error {
@@ -71,34 +68,35 @@ func (s *Store) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free m
 	return rows.Err()
 }
 
-// lockUnknown makes and locks the rows of keys, and returns those for which it would have to wait, found by halves.
-func (s *Store) lockUnknown(
-	ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied, patience *int,
-) (busy []Key, err error) {
-	if len(keys) == 0 || *patience == 0 {
-		return keys, nil
-	}
-	err = tx.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		locked, err := s.LockApplied(ctx, tx, keys)
-		for k, a := range locked {
-			if err == nil {
-				into[k] = a
+// lockUnknown makes and locks the rows of keys, and returns those for which it would have to wait. It finds them by halves, all
+// of one size before smaller ones, so that few waits leave few keys in doubt. When it has waited often, those are busy, too.
+func (s *Store) lockUnknown(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) (busy []Key, err error) {
+	parts, waits := [][]Key{keys}, 0
+	for len(parts) > 0 {
+		part := parts[0]
+		parts = parts[1:]
+		if len(part) == 0 || waits >= s.BriefTries() {
+			busy = append(busy, part...)
+			continue
+		}
+		var locked map[Key]Applied
+		err := tx.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) (err error) {
+			locked, err = s.LockApplied(ctx, tx, part)
+			return err
+		})
+		switch {
+		case err == nil:
+			maps.Copy(into, locked)
+		case !lockTimedOut(err):
+			return nil, err
+		default:
+			waits++
+			if len(part) == 1 {
+				busy = append(busy, part...)
+			} else {
+				parts = append(parts, part[:len(part)/2], part[len(part)/2:])
 			}
 		}
-		return err
-	})
-	if !lockTimedOut(err) {
-		return nil, err
-	}
-	if *patience--; len(keys) == 1 {
-		return keys, nil
-	}
-	for _, half := range [][]Key{keys[:len(keys)/2], keys[len(keys)/2:]} {
-		more, err := s.lockUnknown(ctx, tx, half, into, patience)
-		if err != nil {
-			return nil, err
-		}
-		busy = append(busy, more...)
 	}
 	return busy, nil
 }

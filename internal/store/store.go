@@ -206,6 +206,8 @@ type sqlDialect interface {
 	// inBatch is inTx for InBatch. session is what blockers asks for.
 	inBatch(ctx context.Context, db *bun.DB, b bounds, l BatchLimits,
 		fn func(ctx context.Context, tx bun.Tx, session int64) error) error
+	// briefLock is how long a Brief transaction waits for a lock.
+	briefLock() time.Duration
 	// blockers is a query like those of holders for whom a session waits for. May be empty.
 	blockers(session int64) string
 	// notIn says that an expression has none of many numbers.
