@@ -49,3 +49,15 @@ func (r *Replica) Working() int {
 
 // Transactions is how many were begun.
 func (r *Replica) Transactions() int64 { return r.inbox.batches.Load() }
+
+// Nudge makes Maintain look again.
+func (r *Replica) Nudge() { r.waiting.nudge() }
+
+// Repeated is what keeps trouble that lasts from filling the log.
+type Repeated struct{ repeated }
+
+// Worth says whether an error is to be logged.
+func (r *Repeated) Worth(what string, err error) bool { return r.worth(what, err) }
+
+// Over ends some trouble, and says whether there was any.
+func (r *Repeated) Over(what string) bool { _, was := r.over(what); return was }

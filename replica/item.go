@@ -33,6 +33,7 @@ type item struct {
 	attempts  int            // failed ones
 	claimed   *store.Applied // what waits as, where it was waiting
 	strict    bool           // its errors go to the caller: it neither waits nor is parked
+	keyless   bool           // it belongs to no key, whatever it says
 	foreign   bool           // it is meant for another queue
 	awaits    *int64         // the revision that it waits for, or waited for
 	gapIn     time.Duration  // for how long yet
@@ -87,11 +88,20 @@ func (r *Replica) examine(it *item) {
 		it.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
 	case utf8.RuneCountInString(m.Key) > maxKey:
 		it.err = Permanent(fmt.Errorf("key %.40q… has more than %d characters", m.Key, maxKey))
+	case it.contradictsItself():
 	case isExpired(m):
 		it.err = refused(Expired, fmt.Errorf("expired at %s", envelope.FormatTime(m.Expires)))
 	default:
 		it.err = it.prepare()
 	}
+}
+
+// contradictsItself says that the message cannot be believed: then it has no place in the ledger, whatever it says.
+func (it *item) contradictsItself() bool {
+	if err := checkClaims(it.message); err != nil {
+		it.keyless, it.err = true, Permanent(it.about(err))
+	}
+	return it.keyless
 }
 
 func (it *item) prepare() (err error) {
@@ -123,7 +133,7 @@ func (it *item) about(err error) error {
 
 // key is the key of the message; ok is false where the ledger has no place for it.
 func (it *item) key() (key store.Key, ok bool) {
-	if it.message == nil || it.binding == nil {
+	if it.message == nil || it.binding == nil || it.keyless {
 		return store.Key{}, false
 	}
 	key = store.Key{Model: it.message.Model, Key: it.message.Key}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,7 +167,9 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	if ctx.Err() != nil {
 		return
 	}
-	s.log.Warn("not subscribed; trying again", "topic", s.topic, "in", d, "error", reason)
+	if s.trouble.worth("subscription "+s.topic, reason) {
+		s.log.Warn("not subscribed; trying again until it is", "topic", s.topic, "in", d, "error", reason)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -183,11 +184,14 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
-	in := &intake{log: s.log}
+	in := &intake{Replica: s.Replica}
 	in.Subscription, err = s.subscribe(subscribed)
 	connecting()
 	if err != nil {
 		return false, err
+	}
+	if since, was := s.trouble.over("subscription " + s.topic); was {
+		s.log.Info("subscribed again", "topic", s.topic, "after", time.Since(since).Round(time.Second))
 	}
 	s.subscribed()
 	for open := true; open; {
@@ -216,8 +220,8 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 
 // intake is what one subscription delivers, until it is acknowledged or returned.
 type intake struct {
+	*Replica
 	transport.Subscription
-	log       *slog.Logger
 	unsettled sync.WaitGroup
 }
 
@@ -225,7 +229,9 @@ func (in *intake) ended(items []*item) {
 	var acked, returned []*message.Message
 	for _, it := range items {
 		if it.outcome == Returned {
-			in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			if in.trouble.worth("returned", it.result) {
+				in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			}
 			returned = append(returned, it.delivery)
 		} else {
 			acked = append(acked, it.delivery)
