@@ -61,3 +61,17 @@ func (r *Repeated) Worth(what string, err error) bool { return r.worth(what, err
 
 // Over ends some trouble, and says whether there was any.
 func (r *Repeated) Over(what string) bool { _, was := r.over(what); return was }
+
+// BytesHeld is what the bodies of the messages take that are held.
+func (r *Replica) BytesHeld() int {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	return r.memory.held
+}
+
+// MostHeld is what they took at most.
+func (r *Replica) MostHeld() int {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	return r.memory.most
+}

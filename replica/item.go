@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -60,8 +61,8 @@ const maxKey = 512
 // read makes an item of what a broker delivered. What is wrong with it stands in err; it has to be kept with it.
 func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers map[string]string) *item {
 	it := &item{ctx: ctx, uuid: uuid, body: body, headers: headers}
-	if len(body) > r.config.MaxPayload {
-		it.err = refused(TooLarge, fmt.Errorf("the body has %d bytes, MaxPayload allows %d", len(body), r.config.MaxPayload))
+	if err := r.checkSize(len(body)); err != nil {
+		it.err = refused(TooLarge, err)
 		return it
 	}
 	it.message, it.err = envelope.Decode(body, headers)
@@ -71,6 +72,22 @@ func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers ma
 	}
 	r.examine(it)
 	return it
+}
+
+// checkSize refuses a body that is not to be looked into, or that could not be kept.
+func (r *Replica) checkSize(size int) error {
+	if size > r.config.MaxPayload {
+		return fmt.Errorf("the body has %d bytes, MaxPayload allows %d: raise it, and have the row sent again (relay sync)",
+			size, r.config.MaxPayload)
+	}
+	if r.store == nil {
+		return nil
+	}
+	if most := r.store.MostText(); size > most {
+		return fmt.Errorf("the body has %d bytes, the database takes %d: raise max_allowed_packet, and have the row sent again "+
+			"(relay sync)", size, most)
+	}
+	return nil
 }
 
 // examine checks and prepares what can be read.
@@ -193,6 +210,11 @@ func (it *item) letter(queue string, reason error) store.ReplicaDeadLetter {
 	}
 	if m := it.message; m != nil {
 		letter.Model, letter.Key, letter.Revision = m.Model, m.Key, &m.Revision
+	} else { // what whoever sent it says of it, where nobody looked into it
+		letter.Key = it.headers["cqrs_key"]
+		if revision, err := strconv.ParseInt(it.headers["cqrs_revision"], 10, 64); err == nil {
+			letter.Revision = &revision
+		}
 	}
 	return letter
 }

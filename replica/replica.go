@@ -33,6 +33,7 @@ type Replica struct {
 	arrived arrivals
 	gaps    gapLog
 	locked  lockedKeys
+	memory  memory
 	trouble repeated
 
 	running    chan struct{}
@@ -75,6 +76,7 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 		return nil, fmt.Errorf("replica configuration: %w", err)
 	}
 	r.inbox.init(r)
+	r.memory.limit = config.WindowBytes
 	r.waiting.init()
 	r.arrived.init()
 	return r, nil

@@ -70,6 +70,9 @@ func (r *Replica) checkTables(ctx context.Context) error {
 	if err := r.store.RequireMigrated(ctx, store.Replica); err != nil {
 		return fmt.Errorf("check the replica's tables: %w (or call Migrate)", err)
 	}
+	if err := r.store.LearnLimits(ctx); err != nil {
+		return err
+	}
 	var errs []error
 	for _, b := range r.order {
 		if b.mirror != nil {
@@ -83,7 +86,8 @@ func (r *Replica) checkTables(ctx context.Context) error {
 type subscription struct {
 	*Replica
 	topic      string
-	subscribe  func(context.Context) (transport.Subscription, error)
+	sizes      sizes
+	subscribe  func(ctx context.Context, window int) (transport.Subscription, error)
 	subscribed func()
 }
 
@@ -93,7 +97,9 @@ func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscript
 	for _, b := range r.order {
 		subscribe, n := r.subscribe(subscriber, b.model)
 		for range n {
-			all = append(all, &subscription{Replica: r, topic: b.model, subscribe: subscribe})
+			all = append(all, &subscription{
+				Replica: r, topic: b.model, sizes: sizes{window: r.window()}, subscribe: subscribe,
+			})
 		}
 	}
 	return all
@@ -102,19 +108,19 @@ func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscript
 // subscribe is how to subscribe to a topic, and how often.
 func (r *Replica) subscribe(
 	subscriber message.Subscriber, topic string,
-) (subscribe func(context.Context) (transport.Subscription, error), n int) {
+) (subscribe func(ctx context.Context, window int) (transport.Subscription, error), n int) {
 	switch s := subscriber.(type) {
 	case transport.BatchSubscriber:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			return s.SubscribeBatch(ctx, topic, r.window())
+		return func(ctx context.Context, window int) (transport.Subscription, error) {
+			return s.SubscribeBatch(ctx, topic, window)
 		}, 1
 	case transport.WindowSubscriber:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			messages, err := s.SubscribeWindow(ctx, topic, r.window())
+		return func(ctx context.Context, window int) (transport.Subscription, error) {
+			messages, err := s.SubscribeWindow(ctx, topic, window)
 			return transport.Subscription{Messages: messages, Settle: settleEach}, err
 		}, 1
 	default:
-		return func(ctx context.Context) (transport.Subscription, error) {
+		return func(ctx context.Context, _ int) (transport.Subscription, error) {
 			messages, err := s.Subscribe(ctx, topic)
 			return transport.Subscription{Messages: messages, Settle: settleEach}, err
 		}, r.config.Workers
@@ -139,11 +145,14 @@ func (s *subscription) follow(ctx context.Context) error {
 	pause := s.subscribePause()
 	for ctx.Err() == nil {
 		some, err := s.consume(ctx)
-		if err != nil && !errors.Is(err, transport.ErrUnavailable) && ctx.Err() == nil {
+		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
 			return fmt.Errorf("subscribe to %s: %w", s.topic, err)
 		}
 		if some {
 			pause.Reset()
+		}
+		if errors.Is(err, errResized) {
+			continue
 		}
 		if err == nil {
 			err = errors.New("the subscription ended")
@@ -185,7 +194,8 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
 	in := &intake{Replica: s.Replica}
-	in.Subscription, err = s.subscribe(subscribed)
+	in.Subscription, err = s.subscribe(subscribed, s.sizes.now())
+	s.sizes.seen = 0
 	connecting()
 	if err != nil {
 		return false, err
@@ -194,8 +204,20 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		s.log.Info("subscribed again", "topic", s.topic, "after", time.Since(since).Round(time.Second))
 	}
 	s.subscribed()
-	for open := true; open; {
+	for open := true; open && err == nil; {
 		var delivery *message.Message
+		if full, count, freed := s.memory.full(); full {
+			if s.sizes.filled(count) {
+				err = errResized
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				open = false
+			case <-freed:
+			}
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			open = false
@@ -206,17 +228,27 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		some = true
 		in.unsettled.Add(1)
+		s.memory.take(len(delivery.Payload))
+		if s.sizes.saw(len(delivery.Payload), s.memory.limit) {
+			err = errResized
+		}
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
 		s.submit(it)
+	}
+	if err != nil {
+		endSoon(end, &in.unsettled)
 	}
 	in.unsettled.Wait()
 	end()
 	for delivery := range in.Messages { // on its way when the reading stopped
 		in.Settle(nil, []*message.Message{delivery})
 	}
-	return some, nil
+	return some, err
 }
+
+// errResized ends a subscription whose messages have another size than its window was made for.
+var errResized = errors.New("the window does not fit the size of the messages")
 
 // intake is what one subscription delivers, until it is acknowledged or returned.
 type intake struct {
@@ -227,7 +259,9 @@ type intake struct {
 
 func (in *intake) ended(items []*item) {
 	var acked, returned []*message.Message
+	size := 0
 	for _, it := range items {
+		size += len(it.delivery.Payload)
 		if it.outcome == Returned {
 			if in.trouble.worth("returned", it.result) {
 				in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
@@ -238,6 +272,7 @@ func (in *intake) ended(items []*item) {
 		}
 	}
 	in.Settle(acked, returned)
+	in.memory.give(size, len(items))
 	in.unsettled.Add(-len(items))
 }
 

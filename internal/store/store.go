@@ -48,6 +48,7 @@ type Store struct {
 	cached  atomic.Pointer[numbering]
 	bounds  bounds
 	waits   waits
+	packet  atomic.Int64 // how many bytes a statement may have; 0 is not known
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 	timeline timeline // of the relays that own lanes through this store
@@ -232,6 +233,8 @@ type sqlDialect interface {
 	behaviour() behaviourQueries
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
+	// packet is a query for how many bytes one statement may have at most, or empty.
+	packet() string
 	// busy says that the database could not be opened because others were opening it; err may be nil.
 	busy(err error) bool
 	// transactionalDDL says that a transaction that makes tables can be rolled back.
