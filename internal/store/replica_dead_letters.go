@@ -49,16 +49,35 @@ func (s *Store) AddReplicaDeadLetter(ctx context.Context, db bun.IDB, d ReplicaD
 	if err != nil {
 		return fmt.Errorf("encode a dead letter's metadata: %w", err)
 	}
-	_, err = db.ExecContext(ctx, s.sql(`
-		INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`),
-		s.table("replica_dead_letters"), printable(d.Queue), orNull(printable(d.Model)), orNull(printable(d.Key)),
-		d.Revision, body, string(headers), printable(d.Error))
+	values := []any{
+		printable(d.Queue), orNull(printable(d.Model)), orNull(printable(d.Key)), d.Revision, body, string(headers), printable(d.Error),
+	}
+	if tx, inTx := db.(bun.Tx); inTx && len(body) > largeBody {
+		_, err = tx.Tx.ExecContext(ctx, s.sql("INSERT INTO "+string(s.table("replica_dead_letters"))+
+			` (queue, model, "key", revision, body, metadata, error) VALUES (`+s.dialect.placeholders(len(values))+")"), values...)
+	} else {
+		_, err = db.ExecContext(ctx, s.sql(`INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`), append([]any{s.table("replica_dead_letters")}, values...)...)
+	}
 	if err != nil {
 		return fmt.Errorf("keep a dead letter: %w", err)
 	}
 	return nil
 }
+
+// largeBody is from where on a body does not become a part of the statement: that takes ten times its memory.
+const largeBody = 1 << 20
+
+func (postgres) placeholders(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = "$" + strconv.Itoa(i+1)
+	}
+	return strings.Join(list, ", ")
+}
+
+func (mysql) placeholders(n int) string  { return strings.Repeat("?, ", n-1) + "?" }
+func (sqlite) placeholders(n int) string { return strings.Repeat("?, ", n-1) + "?" }
 
 // bodyText is the body as a text column can hold it. What it is instead stands in the metadata and the error.
 func (s *Store) bodyText(d *ReplicaDeadLetter, metadata map[string]string) string {

@@ -233,6 +233,8 @@ type sqlDialect interface {
 	behaviour() behaviourQueries
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
+	// placeholders stand for n values in a statement that the driver gets as it is.
+	placeholders(n int) string
 	// packet is a query for how many bytes one statement may have at most, or empty.
 	packet() string
 	// busy says that the database could not be opened because others were opening it; err may be nil.
