@@ -61,6 +61,18 @@ type sizes struct {
 	seen    int // messages since the subscription began
 }
 
+// sizeAssumed is how large messages are taken to be until some have come.
+const sizeAssumed = 4 << 20
+
+// sizesFor begins with a window that large messages do not exceed by much.
+func sizesFor(window, limit int) sizes {
+	s := sizes{window: window}
+	if first := max(limit/sizeAssumed, 1); first < window {
+		s.fits = first
+	}
+	return s
+}
+
 // growAfter is after how many windows of smaller messages a subscription takes more.
 const growAfter = 4
 
@@ -74,7 +86,7 @@ func (s *sizes) now() int {
 // saw takes note of a message, and says that the window is much too small.
 func (s *sizes) saw(size, limit int) (grow bool) {
 	s.seen++
-	const weight = 0.1
+	weight := max(0.1, 1/float64(s.seen))
 	s.average += weight * (float64(size) - s.average)
 	if s.fits == 0 || s.seen < growAfter*s.fits {
 		return false

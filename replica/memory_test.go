@@ -49,8 +49,10 @@ func TestBytesBoundWhatIsHeld(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return f.Stats().Applied == count }, time.Minute, time.Millisecond)
 	require.LessOrEqual(t, f.MostHeld(), limit+2*size)
-	require.Equal(t, 1000, <-subscriber.asked)
-	require.LessOrEqual(t, <-subscriber.asked, 12, "the broker is asked for fewer at a time")
+	require.Equal(t, 1, <-subscriber.asked, "as long as nobody knows how large they are")
+	for len(subscriber.asked) > 0 {
+		require.LessOrEqual(t, <-subscriber.asked, 12, "the broker is asked for fewer at a time")
+	}
 
 	for id := range int64(3000) { // smaller ones again
 		require.NoError(t, broker.Publisher().Publish("note", delivery(t, save(1000+id, 0, "x"))))

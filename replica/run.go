@@ -98,7 +98,7 @@ func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscript
 		subscribe, n := r.subscribe(subscriber, b.model)
 		for range n {
 			all = append(all, &subscription{
-				Replica: r, topic: b.model, sizes: sizes{window: r.window()}, subscribe: subscribe,
+				Replica: r, topic: b.model, sizes: r.sizes(subscriber), subscribe: subscribe,
 			})
 		}
 	}
@@ -135,6 +135,14 @@ func settleEach(acked, returned []*message.Message) {
 	for _, delivery := range returned {
 		delivery.Nack()
 	}
+}
+
+// sizes are for a subscriber's subscriptions; a stock one has one message at a time.
+func (r *Replica) sizes(subscriber message.Subscriber) sizes {
+	if _, windowed := subscriber.(transport.WindowSubscriber); windowed {
+		return sizesFor(r.window(), r.config.WindowBytes)
+	}
+	return sizes{window: 1}
 }
 
 // window is one subscription's share of Config.Window.
@@ -236,7 +244,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		it.delivery, it.from = delivery, in
 		s.submit(it)
 	}
-	if err != nil {
+	if full, _, _ := s.memory.full(); err != nil && full {
 		endSoon(end, &in.unsettled)
 	}
 	in.unsettled.Wait()
