@@ -77,7 +77,7 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 		if c.speaks, err = rep.LedgerSpeaks(ctx, h.model); err != nil {
 			return nil, err
 		}
-		c.repeats = c.speaks && outbox.HasIntegerKeys(c.shape.Table)
+		c.repeats = c.speaks && outbox.HasIntegerKeys(c.shape.Key)
 	}
 	c.out.opened = o.SkipLines > 0
 	c.out.open()

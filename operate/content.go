@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"math/big"
-	"regexp"
 	"strings"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -67,7 +65,7 @@ func appendHashes(line []byte, object json.RawMessage, names []string) ([]byte, 
 // appendHash writes 36 bits of a hash of the value. Two values that a replica's column may not tell apart have the same.
 func appendHash(line []byte, value json.RawMessage) []byte {
 	h := fnv.New64a()
-	_, _ = h.Write(appendCanonical(nil, value)) // a hash never fails
+	_, _ = h.Write(envelope.AppendCanonical(nil, value)) // a hash never fails
 	sum := binary.BigEndian.AppendUint64(nil, mix(h.Sum64()))
 	return append(line, base64.RawURLEncoding.EncodeToString(sum)[:hashLen]...)
 }
@@ -77,58 +75,4 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
-}
-
-// appendCanonical writes a JSON value in one spelling: members sorted, times in UTC, and numbers, also those in strings,
-// without what changes nothing, because one side may keep 1.50 as a decimal and the other as text.
-func appendCanonical(b []byte, value json.RawMessage) []byte {
-	d := json.NewDecoder(bytes.NewReader(value))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		return append(b, value...)
-	}
-	text, _ := json.Marshal(canonical(v)) // it was JSON
-	return append(b, text...)
-}
-
-var (
-	number = regexp.MustCompile(`^-?[0-9]{1,60}(\.[0-9]{1,60})?([eE][-+]?[0-9]{1,3})?$`)
-	moment = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:`)
-)
-
-func canonical(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		return canonicalNumber(v.String())
-	case string:
-		if moment.MatchString(v) {
-			if t, err := envelope.ParseTime(v); err == nil {
-				return envelope.FormatTime(t)
-			}
-		}
-		return canonicalNumber(v)
-	case []any:
-		for i := range v {
-			v[i] = canonical(v[i])
-		}
-	case map[string]any:
-		for name := range v {
-			v[name] = canonical(v[name])
-		}
-	}
-	return v
-}
-
-// canonicalNumber is a decimal number in the shortest form, and any other text as it is.
-func canonicalNumber(text string) string {
-	if !strings.ContainsAny(text, ".eE") || !number.MatchString(text) {
-		return text
-	}
-	r, ok := new(big.Rat).SetString(text)
-	if !ok {
-		return text
-	}
-	exact := r.FloatString(400)
-	return strings.TrimSuffix(strings.TrimRight(exact, "0"), ".")
 }
