@@ -106,7 +106,7 @@ func (h *holder) known(ctx context.Context, rows []reflect.Value) ([]json.RawMes
 	pks, keys := make([]json.RawMessage, len(rows)), make([]string, len(rows))
 	for i, row := range rows {
 		var err error
-		if pks[i], keys[i], err = outbox.EncodeKey(h.shape.Key, row); err != nil {
+		if pks[i], keys[i], err = outbox.EncodeKeyIn(h.shape.Key, row); err != nil {
 			return nil, err
 		}
 	}
@@ -167,7 +167,7 @@ func (h *holder) recognise(
 		if !k.Present {
 			continue
 		}
-		_, own, err := outbox.EncodeKey(h.shape.Key, k.Row)
+		_, own, err := outbox.EncodeKeyIn(h.shape.Key, k.Row)
 		if err != nil {
 			return err
 		}

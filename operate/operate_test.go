@@ -258,7 +258,7 @@ func TestACorruptedReplicaIsFoundAndRepaired(t *testing.T) {
 		result, err := operate.Diff(s.Context(), s.box, s.rep, "account", &b, operate.DiffOptions{Content: true, CheckOnly: true})
 		require.NoError(s, err)
 		require.Equal(s, operate.Result{
-			Difference: operate.Difference{Model: "account", Compared: 39, Differing: 5}, Extra: 2,
+			Difference: operate.Difference{Model: "account", Compared: 39, Differing: 5, Content: true}, Extra: 2,
 		}, result)
 		require.Zero(s, s.carry(), "only checked")
 

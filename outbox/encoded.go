@@ -23,9 +23,14 @@ func EncodeRow(
 	return encodeRow(table, table.Fields, record{Value: row, nulls: nulls}, nil)
 }
 
-// EncodeKey returns the key of a row that was read, which stands in the given columns, as the wire has it, and as the
-// text by which ledgers know it. It is never null: a zero is the key zero.
-func EncodeKey(columns []*schema.Field, row reflect.Value) (pk json.RawMessage, key string, err error) {
+// EncodeKey returns the primary key of a row that was read, as the wire has it, and as the text by
+// which ledgers know it. It is never null: a zero is the key zero.
+func EncodeKey(table *schema.Table, row reflect.Value) (pk json.RawMessage, key string, err error) {
+	return EncodeKeyIn(table.PKs, row)
+}
+
+// EncodeKeyIn is EncodeKey for a key that stands in the given columns.
+func EncodeKeyIn(columns []*schema.Field, row reflect.Value) (pk json.RawMessage, key string, err error) {
 	pk, key, ok, err := encodeKey(columns, record{Value: row, nulls: stored.Nulls{}})
 	if err == nil && !ok {
 		err = errors.New("a row without primary key")
