@@ -90,7 +90,8 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		if len(m.Key) > 0 {
 			c.IsKey = slices.Contains(m.Key, c.Name)
 		}
-		if !c.IsKey && len(m.Columns) > 0 && !slices.Contains(m.Columns, c.Name) {
+		_, constant := m.Constants[c.Name]
+		if !c.IsKey && !constant && len(m.Columns) > 0 && !slices.Contains(m.Columns, c.Name) {
 			continue
 		}
 		if c.IsKey {
@@ -128,6 +129,9 @@ func (m Model) checkNames(columns []column) error {
 	}
 	for _, name := range m.Columns {
 		check("columns", name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Constants)) {
+		check("constants", name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Map)) {
 		check("map", name)

@@ -43,6 +43,12 @@ func (b *binding) wireKey() []*schema.Field {
 
 // checkKey makes sure that a row can be found by what the master calls it.
 func (b *binding) checkKey() error {
+	for column, value := range b.constants {
+		f, kind := b.table.FieldMap[column], reflect.ValueOf(value).Kind()
+		if of := f.IndirectType.Kind(); isScalar(kind) && isScalar(of) && (kind == reflect.String) != (of == reflect.String) {
+			return fmt.Errorf("Constant(%q): want a value for a column of type %s, not a %s", column, f.IndirectType, kind)
+		}
+	}
 	for _, f := range b.table.PKs {
 		if _, computed := b.fixed[f.Name]; !computed {
 			continue
