@@ -63,7 +63,12 @@ func carry(ctx context.Context, t require.TestingT, master *bun.DB, rep *replica
 	for i, r := range rows {
 		ids[i] = r.ID
 	}
-	_, err = master.NewDelete().Table("outbox_messages").Where("id IN (?)", bun.List(ids)).Exec(ctx)
+	for {
+		_, err = master.NewDelete().Table("outbox_messages").Where("id IN (?)", bun.List(ids)).Exec(ctx)
+		if !store.Conflicted(err) { // with who writes meanwhile
+			break
+		}
+	}
 	require.NoError(t, err)
 	return len(rows)
 }

@@ -46,53 +46,123 @@ func (b *Box) Lookup(ctx context.Context, model string, pks []json.RawMessage) (
 	if err != nil {
 		return nil, err
 	}
-	type row struct {
-		Instance
-
-		key reflect.Value
-	}
-	find := func(keys []reflect.Value) ([]row, error) {
-		tuples := make([]bun.TupleValues, len(keys))
-		for i, key := range keys {
-			tuples[i] = bun.Tuple(keyValues(m.table, key))
-		}
-		instances, records, err := b.page(ctx, m, false, func(q *bun.SelectQuery) *bun.SelectQuery {
-			return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(tuples))
-		})
-		if err != nil {
-			return nil, err
-		}
-		sent := make(map[string]Instance, len(instances))
-		for _, instance := range instances {
-			sent[instance.Key] = instance
-		}
-		found := make([]row, 0, len(records))
-		for _, record := range records {
-			_, key, _, err := m.keyOf(record)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, row{sent[key], record.Value})
-		}
-		return found, nil
-	}
-	paired, err := stored.Pair(m.table.PKs, asked, find, func(r row) reflect.Value { return r.key })
+	find := func(keys []reflect.Value) ([]found, error) { return b.find(ctx, m, keys) }
+	paired, err := stored.Pair(m.table.PKs, asked, find, func(f found) reflect.Value { return f.row })
 	if err != nil {
 		return nil, err
 	}
+	if err := pairUnpadded(m.table.PKs, asked, paired, find); err != nil {
+		return nil, err
+	}
 	all := make([]Instance, len(pks))
-	for i, found := range paired {
-		if found == nil || found.PK == nil {
-			continue
-		}
-		all[i] = found.Instance
-		if stored.Spelling(m.table.PKs, asked[i]) != stored.Spelling(m.table.PKs, found.key) {
-			return nil, &KeyError{model, string(pks[i]), fmt.Errorf(
-				"the master's column takes it for its key %s; rename or delete that row of the replica", found.PK)}
+	respelled := map[string]int{}
+	for i, f := range paired {
+		spelling := stored.Spelling(m.table.PKs, asked[i])
+		switch {
+		case f == nil && stored.MayBeRespelled(*m.kinds.Load(), m.table.PKs, asked[i]):
+			respelled[spelling] = i
+		case f == nil:
+		case spelling != stored.Spelling(m.table.PKs, f.row):
+			return nil, m.sameAs(pks[i], f.row)
+		default:
+			all[i] = f.instance
 		}
 	}
-	return all, nil
+	return all, b.refuseRespelled(ctx, m, pks, respelled)
 }
+
+// pairUnpadded asks once more for the keys without a row that a replica's column has padded.
+func pairUnpadded(
+	key []*schema.Field, asked []reflect.Value, paired []*found, find func([]reflect.Value) ([]found, error),
+) error {
+	var rows []reflect.Value
+	var places []int
+	for i, f := range paired {
+		if row, is := stored.Unpadded(key, asked[i]); f == nil && is {
+			rows, places = append(rows, row), append(places, i)
+		}
+	}
+	again, err := stored.Pair(key, rows, find, func(f found) reflect.Value { return f.row })
+	for n, f := range again {
+		paired[places[n]] = f
+	}
+	return err
+}
+
+// found is a row that a key was asked for; the instance is zero where it is not sent.
+type found struct {
+	row      reflect.Value
+	instance Instance
+}
+
+func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) ([]found, error) {
+	tuples := make([]bun.TupleValues, len(keys))
+	for i, key := range keys {
+		tuples[i] = bun.Tuple(keyValues(m.table, key))
+	}
+	instances, records, err := b.page(ctx, m, false, func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(tuples))
+	})
+	if err != nil {
+		return nil, err
+	}
+	sent := make(map[string]Instance, len(instances))
+	for _, instance := range instances {
+		sent[instance.Key] = instance
+	}
+	rows := make([]found, len(records))
+	for i, record := range records {
+		_, key, _, err := m.keyOf(record)
+		if err != nil {
+			return nil, err
+		}
+		rows[i] = found{record.Value, sent[key]}
+	}
+	return rows, nil
+}
+
+// sameAs is the error of a key that a replica takes for another one of the master's, or the master's
+// column does.
+func (m *model) sameAs(pk json.RawMessage, row reflect.Value) error {
+	own, _, err := EncodeKey(m.table, row)
+	if err != nil {
+		return err
+	}
+	return &KeyError{m.id, string(pk), fmt.Errorf("it may be the key %s in another spelling, and is not deleted; "+
+		"send that one again (sync), repeat the diff when it has arrived, and if this one is still there, delete it by hand", own)}
+}
+
+// refuseRespelled goes through the keys of a table of texts and refuses those asked for that are some
+// other text's number or time: 1.5000 in a replica's column of numbers may be the master's text 1.50.
+func (b *Box) refuseRespelled(ctx context.Context, m *model, pks []json.RawMessage, respelled map[string]int) error {
+	if len(respelled) == 0 {
+		return nil
+	}
+	for after := (reflect.Value{}); ; {
+		query := func(q *bun.SelectQuery) *bun.SelectQuery {
+			if after.IsValid() {
+				q = q.Where("(?) > (?)", keyColumns(m.table), bun.List(keyValues(m.table, after)))
+			}
+			return q.OrderExpr("?", keyColumns(m.table)).Limit(diffed)
+		}
+		rows := stored.Of(m.table)
+		if err := query(b.db.NewSelect().Model(rows.Model())).ColumnExpr("?", keyColumns(m.table)).Scan(ctx, rows); err != nil {
+			return fmt.Errorf("outbox: read the keys of %s: %w", m.id, err)
+		}
+		for i := range rows.Len() {
+			after = rows.Row(i)
+			if at, is := respelled[stored.Spelling(m.table.PKs, after)]; is {
+				return m.sameAs(pks[at], after)
+			}
+		}
+		if rows.Len() < diffed {
+			return nil
+		}
+	}
+}
+
+// diffed is how many keys are read at once where all are.
+const diffed = 10_000
 
 // rowsOfPKs are rows with nothing but the given primary keys.
 func (m *model) rowsOfPKs(ctx context.Context, db bun.IDB, pks []json.RawMessage) ([]reflect.Value, error) {

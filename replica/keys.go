@@ -114,10 +114,12 @@ func (b *binding) decodeKeyPart(f *schema.Field, row reflect.Value, raw json.Raw
 	value = reflect.Indirect(value)
 	text, _ := scalarText(raw)
 	switch {
-	case decodesItself(value.Type()):
+	case decodesItself(value.Type()) && value.Kind() != reflect.Array:
 	case value.CanInt() && text != strconv.FormatInt(value.Int(), 10),
 		value.CanUint() && text != strconv.FormatUint(value.Uint(), 10):
 		return fmt.Errorf("primary key %q: %s would become another key in a column of integers", f.Name, raw)
+	case value.Kind() == reflect.Array && fmt.Sprint(value.Interface()) != text: // a uuid in Go
+		return fmt.Errorf("primary key %q: %s is spelled otherwise here: %v", f.Name, raw, value.Interface())
 	}
 	if f.Tag.HasOption("type:date") || strings.EqualFold(f.UserSQLType, "date") {
 		return checkDay(f, raw)
@@ -188,6 +190,11 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 	}
 	exact := true
 	for i, kind := range kinds {
+		for _, r := range rows {
+			if kind.IsRespelled(strings.Trim(r.values[i], "'")) {
+				return m.storedOtherwise(r)
+			}
+		}
 		exact = exact && (kind.Exact() || kind == stored.UUID)
 		if kind != stored.Date {
 			continue

@@ -108,7 +108,11 @@ func (b *binding) lookUpRows(
 			return err
 		}
 		for n, f := range b.table.PKs {
-			if err := kinds[n].Check(f, asked[i]); err != nil {
+			err := kinds[n].Check(f, asked[i])
+			if value := f.Value(asked[i]); err == nil && value.Kind() == reflect.String && kinds[n].IsRespelled(value.String()) {
+				err = fmt.Errorf("column %s spells it otherwise", f.Name)
+			}
+			if err != nil {
 				return &KeyError{b.model, string(pk), err}
 			}
 		}

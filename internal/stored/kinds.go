@@ -3,11 +3,15 @@ package stored
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 )
 
@@ -43,7 +47,7 @@ func Kinds(ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.F
 	if err != nil {
 		return nil, fmt.Errorf("ask for the key of table %s: %w", table.Name, err)
 	}
-	defer func() { _ = rows.Close() }() // there is no row whose error could be lost
+	defer func() { _ = rows.Close() }() // the second time, unless something failed before
 	types, err := rows.ColumnTypes()
 	if err != nil || len(types) != len(key) {
 		return nil, fmt.Errorf("ask for the key of table %s: %w", table.Name, err)
@@ -52,7 +56,31 @@ func Kinds(ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.F
 	for i, field := range key {
 		kinds[i] = kindOf(field, types[i])
 	}
-	return kinds, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || db.Dialect().Name() != dialect.MySQL {
+		return kinds, err
+	}
+	return kinds, findUUIDs(ctx, db, table, key, kinds)
+}
+
+// findUUIDs asks MariaDB's catalog which columns are uuids: its protocol calls them texts.
+func findUUIDs(ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.Field, kinds []Kind) error {
+	in, name, qualified := strings.Cut(table.Name, ".")
+	if !qualified {
+		in, name = "", table.Name
+	}
+	var uuids []string
+	err := db.NewRaw(`SELECT column_name FROM information_schema.columns
+		WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ? AND data_type = 'uuid'`,
+		in, name).Scan(ctx, &uuids)
+	if err != nil {
+		return fmt.Errorf("ask for the key of table %s: %w", table.Name, err)
+	}
+	for i, field := range key {
+		if slices.Contains(uuids, field.Name) && field.IndirectType.Kind() == reflect.String {
+			kinds[i] = UUID
+		}
+	}
+	return nil
 }
 
 func kindOf(field *schema.Field, column *sql.ColumnType) Kind {
@@ -77,6 +105,14 @@ func kindOf(field *schema.Field, column *sql.ColumnType) Kind {
 		return Other
 	}
 }
+
+// IsRespelled says that a column of the kind stores a key, given as a text, in another spelling, so
+// that two keys of somebody who keeps texts may be one here.
+func (k Kind) IsRespelled(text string) bool {
+	return k == UUID && !canonicalUUID.MatchString(text)
+}
+
+var canonicalUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // Check says what is wrong with a key, where a database would take it for another one without a
 // word: MariaDB reads the text S1 as the number 0.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/envelope"
 )
 
 // Pair asks for the rows with the given keys, and says for each key which of them it is: nil for
@@ -122,6 +124,7 @@ func join(key []*schema.Field, row reflect.Value, form func(string) string) stri
 func exactly(text string) string { return text }
 
 var (
+	moment  = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:.*)?$`)
 	decimal = regexp.MustCompile(`^[-+]?[0-9]{1,80}(\.[0-9]{0,80})?$`)
 	uuid    = regexp.MustCompile(`^\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?$`)
 )
@@ -135,6 +138,43 @@ func loosely(text string) string {
 		if r, ok := new(big.Rat).SetString(text); ok {
 			return r.RatString()
 		}
+	case moment.MatchString(text):
+		if len(text) == len(time.DateOnly) {
+			text += " 00:00:00+00:00"
+		}
+		if t, err := envelope.ParseTime(text); err == nil {
+			return envelope.FormatTime(t)
+		}
 	}
 	return text
+}
+
+// Unpadded is a row without the spaces at the ends of its key's texts, which a column of a fixed width
+// adds; ok is false where there are none.
+func Unpadded(key []*schema.Field, row reflect.Value) (unpadded reflect.Value, ok bool) {
+	unpadded = reflect.New(row.Type()).Elem()
+	for _, field := range key {
+		value := field.Value(row)
+		field.Value(unpadded).Set(value)
+		if value.Kind() != reflect.String {
+			continue
+		}
+		if text := strings.TrimRight(value.String(), " "); text != "" && text != value.String() {
+			field.Value(unpadded).SetString(text)
+			ok = true
+		}
+	}
+	return unpadded, ok
+}
+
+// MayBeRespelled says that a key, in columns of the given kinds, is a text that a number or a time in
+// another database may be the same as, spelled otherwise.
+func MayBeRespelled(kinds []Kind, key []*schema.Field, row reflect.Value) bool {
+	for i, field := range key {
+		text := fmt.Sprint(reflect.Indirect(field.Value(row)).Interface())
+		if kinds[i] == Text && (moment.MatchString(text) || decimal.MatchString(text) && strings.Contains(text, ".")) {
+			return true
+		}
+	}
+	return false
 }
