@@ -29,10 +29,10 @@ type statusObject struct {
 	Lanes         int64   `json:"lanes"`
 	LanesOwned    int64   `json:"lanes_owned"`
 	LanesAhead    int64   `json:"lanes_ahead"`
-	// What is beyond 100,000 is estimated.
-	UnsentEstimated       bool `json:"unsent_estimated"`
-	RetryingKeysEstimated bool `json:"retrying_keys_estimated"`
-	DeadLettersEstimated  bool `json:"dead_letters_estimated"`
+	// Present where there are more than 100,000, which are not counted.
+	UnsentEstimated       bool `json:"unsent_estimated,omitempty"`
+	RetryingKeysEstimated bool `json:"retrying_keys_estimated,omitempty"`
+	DeadLettersEstimated  bool `json:"dead_letters_estimated,omitempty"`
 }
 
 // rows is how a number of rows is printed.
