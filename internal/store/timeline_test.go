@@ -36,9 +36,9 @@ func TestAnotherServerIsNoticed(t *testing.T) {
 		require.Len(t, claimed, 1)
 
 		s.timeline.server = "before"
-		claimed, _, err = s.Glance(t.Context(), starts, 10, 1, Except{})
+		glimpsed, _, err := s.Glance(t.Context(), starts, 10, 1, Except{})
 		require.NoError(t, err, "it was asked a moment ago")
-		require.Empty(t, claimed, "but nothing is taken from it")
+		require.Empty(t, glimpsed, "but nothing is taken from it")
 		s.timeline.asked = time.Time{}
 		_, _, err = s.Glance(t.Context(), starts, 10, 1, Except{})
 		require.ErrorIs(t, err, ErrWentBack)
