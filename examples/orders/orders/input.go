@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
@@ -32,6 +33,9 @@ type inputLine struct {
 
 // readOrder makes an order of the request's body, or says everything that is wrong with it.
 func readOrder(r *http.Request) (*Order, error) {
+	if _, err := web.Parameters(r); err != nil {
+		return nil, err
+	}
 	in, err := web.Read[input](r)
 	if err != nil {
 		return nil, err
@@ -56,6 +60,8 @@ func (in input) problems() (problems web.InvalidError) {
 			problems = append(problems, field+": missing")
 		case len(value) > maxText:
 			problems = append(problems, fmt.Sprintf("%s: %d bytes, want at most %d", field, len(value), maxText))
+		case strings.ContainsRune(value, utf8.RuneError): // which stands for what was not text
+			problems = append(problems, field+": contains something that is not UTF-8")
 		case strings.ContainsRune(value, 0):
 			problems = append(problems, field+": contains a NUL, which databases do not keep")
 		}
@@ -67,7 +73,7 @@ func (in input) problems() (problems web.InvalidError) {
 	}
 	text("customer", in.Customer)
 	if !slices.Contains(Statuses, in.Status) {
-		problems = append(problems, fmt.Sprintf("status: %q, want one of %s", in.Status, strings.Join(Statuses, ", ")))
+		problems = append(problems, badStatus(in.Status))
 	}
 	if n := len(in.Lines); n < 1 || n > maxLines {
 		problems = append(problems, fmt.Sprintf("lines: %d given, want 1 to %d", n, maxLines))
