@@ -10,12 +10,14 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// What the limits are for: the total of the largest order they allow fits an int64.
+// What the limits are for: the total of the largest order fits an int64 while it is added up, and so do
+// the totals of nine million orders of the largest that is taken.
 const (
 	maxText     = 200
 	maxLines    = 1000
 	maxQuantity = 1_000_000
-	maxPrice    = 1_000_000_000 // cents
+	maxPrice    = 1_000_000_000            // cents
+	maxTotal    = int64(1_000_000_000_000) // cents
 )
 
 // input is the body of POST and PUT: an order as the client may write it.
@@ -46,11 +48,15 @@ func readOrder(r *http.Request) (*Order, error) {
 	if problems := in.problems(); len(problems) > 0 {
 		return nil, problems
 	}
+	return in.order(), nil
+}
+
+func (in input) order() *Order {
 	order := &Order{Customer: in.Customer, Status: in.Status}
 	for _, line := range in.Lines {
 		order.Lines = append(order.Lines, &Line{SKU: line.SKU, Quantity: line.Quantity, Price: line.Price})
 	}
-	return order, nil
+	return order
 }
 
 func (in input) problems() (problems web.InvalidError) {
@@ -84,6 +90,10 @@ func (in input) problems() (problems web.InvalidError) {
 		text(field+"sku", line.SKU)
 		number(field+"quantity", line.Quantity, 1, maxQuantity)
 		number(field+"price (cents)", line.Price, 0, maxPrice)
+	}
+	if len(problems) == 0 && total(in.order().Lines) > maxTotal {
+		problems = append(problems, fmt.Sprintf("lines: %d cents in all, want at most %d",
+			total(in.order().Lines), maxTotal))
 	}
 	return problems
 }

@@ -36,12 +36,12 @@ func (s *Service) list(r *http.Request) (web.Response, error) {
 	if err != nil {
 		return web.Response{}, err
 	}
-	page, err := web.PageOf(values)
+	page, err := web.PageOf(values, "after")
 	if err != nil {
 		return web.Response{}, err
 	}
 	list := List{Orders: []Summary{}}
-	query := s.db.NewSelect().Model(&list.Orders).Where("id > ?", page.After).Order("id").Limit(int64(page.Limit + 1))
+	query := s.db.NewSelect().Model(&list.Orders).Where("id > ?", page.From).Order("id").Limit(int64(page.Limit + 1))
 	if values.Has("status") {
 		status := values.Get("status")
 		if !slices.Contains(Statuses, status) {
@@ -54,7 +54,7 @@ func (s *Service) list(r *http.Request) (web.Response, error) {
 	}
 	if len(list.Orders) > page.Limit { // one more than asked for: there is a next page
 		list.Orders = list.Orders[:page.Limit]
-		list.Next = web.Next(r, list.Orders[page.Limit-1].ID)
+		list.Next = web.Next(r, "after", list.Orders[page.Limit-1].ID)
 	}
 	for i := range list.Orders {
 		o := &list.Orders[i]

@@ -83,13 +83,15 @@ func TestInvalidOrdersAreAnsweredWithEveryProblem(t *testing.T) {
 		method, path, body string
 		want               []string
 	}{
-		"empty body":            {http.MethodPost, "/orders", "", []string{"body: empty, want a JSON object"}},
-		"not JSON":              {http.MethodPost, "/orders", "x", []string{"body: invalid character 'x' looking for beginning of value"}},
-		"trailing data":         {http.MethodPost, "/orders", book + "{}", []string{"body: something follows the JSON object"}},
-		"unknown field":         {http.MethodPost, "/orders", `{"custommer": "Ada"}`, []string{`body: unknown field "custommer"`}},
-		"nothing in it":         {http.MethodPost, "/orders", "{}", []string{"customer: missing", "lines: 0 given, want 1 to 1000"}},
-		"a list":                {http.MethodPost, "/orders", "[]", []string{"body: a list, want an object"}},
-		"a wrong type":          {http.MethodPost, "/orders", `{"lines": [{"quantity": "2"}]}`, []string{"lines.quantity: a text, want a whole number of 64 bits"}},
+		"empty body":    {http.MethodPost, "/orders", "", []string{"body: empty, want a JSON object"}},
+		"not JSON":      {http.MethodPost, "/orders", "x", []string{"body: invalid character 'x' looking for beginning of value"}},
+		"trailing data": {http.MethodPost, "/orders", book + "{}", []string{"body: something follows the JSON object"}},
+		"unknown field": {http.MethodPost, "/orders", `{"custommer": "Ada"}`, []string{`body: unknown field "custommer"`}},
+		"nothing in it": {http.MethodPost, "/orders", "{}", []string{"customer: missing", "lines: 0 given, want 1 to 1000"}},
+		"a list":        {http.MethodPost, "/orders", "[]", []string{"body: a list, want an object"}},
+		"a wrong type":  {http.MethodPost, "/orders", `{"lines": [{"quantity": "2"}]}`, []string{"lines.quantity: a text, want a whole number of 64 bits"}},
+		"a total too large": {http.MethodPost, "/orders", `{"customer": "Ada", "lines": [{"sku": "moon", "quantity": 1001, "price": 1000000000}]}`,
+			[]string{"lines: 1001000000000 cents in all, want at most 1000000000000"}},
 		"not UTF-8":             {http.MethodPost, "/orders", strings.Replace(book, "Ada", "A\xff", 1), []string{"customer: contains something that is not UTF-8"}},
 		"half a character":      {http.MethodPost, "/orders", strings.Replace(book, "Ada", `\ud83d`, 1), []string{"customer: contains something that is not UTF-8"}},
 		"a parameter":           {http.MethodPost, "/orders?dry-run=1", book, []string{"dry-run: unknown parameter, want none"}},

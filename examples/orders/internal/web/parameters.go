@@ -55,8 +55,8 @@ func ID(name, text string) (int64, error) {
 // Page is what part of a list a request wants.
 type Page struct {
 	Limit int
-	// After is the id of the last row of the part before; zero is the beginning.
-	After int64
+	// From is the id of the last row of the part before; zero is the beginning.
+	From int64
 }
 
 // The sizes of a page: what a client gets that asks for none, and the most it can ask for.
@@ -65,8 +65,9 @@ const (
 	maxLimit     = 200
 )
 
-// PageOf reads the parameters limit and after.
-func PageOf(values url.Values) (Page, error) {
+// PageOf reads the parameter limit, and the one that continues the list: "after" where ids go up,
+// "before" where the newest come first.
+func PageOf(values url.Values, cursor string) (Page, error) {
 	page := Page{Limit: defaultLimit}
 	var problems InvalidError
 	if values.Has("limit") {
@@ -77,9 +78,9 @@ func PageOf(values url.Values) (Page, error) {
 		}
 		page.Limit = n
 	}
-	if values.Has("after") {
+	if values.Has(cursor) {
 		var err error
-		if page.After, err = ID("after", values.Get("after")); err != nil {
+		if page.From, err = ID(cursor, values.Get(cursor)); err != nil {
 			problems = append(problems, err.Error())
 		}
 	}
@@ -89,10 +90,10 @@ func PageOf(values url.Values) (Page, error) {
 	return page, nil
 }
 
-// Next is the path and query of the page behind the row with the id last: this request's, continued.
-func Next(r *http.Request, last int64) string {
+// Next is the path and query of the part behind the row with the id last: this request's, continued.
+func Next(r *http.Request, cursor string, last int64) string {
 	query := r.URL.Query()
-	query.Set("after", strconv.FormatInt(last, 10))
+	query.Set(cursor, strconv.FormatInt(last, 10))
 	return r.URL.Path + "?" + query.Encode()
 }
 

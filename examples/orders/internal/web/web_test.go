@@ -186,15 +186,15 @@ func TestAPageIsBounded(t *testing.T) {
 	} {
 		values, err := url.ParseQuery(query)
 		require.NoError(t, err)
-		page, err := web.PageOf(values)
-		got := fmt.Sprint(page.Limit, page.After)
+		page, err := web.PageOf(values, "after")
+		got := fmt.Sprint(page.Limit, page.From)
 		if err != nil {
 			got = err.Error()
 		}
 		require.Equal(t, want, got, query)
 	}
 	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/things?limit=2&after=3&name=a%26b", nil)
-	require.Equal(t, "/things?after=5&limit=2&name=a%26b", web.Next(request, 5))
+	require.Equal(t, "/things?after=5&limit=2&name=a%26b", web.Next(request, "after", 5))
 }
 
 func TestAServiceIsReadyWhenNothingIsMissing(t *testing.T) {
