@@ -11,10 +11,10 @@ type Config struct {
 	Targets Targets
 	// Timeout ends a post that is not answered. Default: 5 s.
 	Timeout time.Duration
-	// MaxAttempts is how often a delivery is tried before it counts as failed. Default: 12.
+	// MaxAttempts is how often a delivery is tried before it counts as failed. Default: 10.
 	MaxAttempts int
-	// Backoff is the pause after the first failed attempt; it doubles with the next ten. With the
-	// default of 5 s a subscriber may be away for almost three hours.
+	// Backoff is the pause after the first failed attempt; it doubles with the next ten. Default: 5 s,
+	// with which a subscriber may be away for more than half an hour.
 	Backoff time.Duration
 	// Poll is how long to wait before looking for due deliveries again. Default: 200 ms.
 	Poll time.Duration
@@ -38,7 +38,7 @@ func (c Config) withDefaults() Config {
 		c.Timeout = 5 * time.Second
 	}
 	if c.MaxAttempts <= 0 {
-		c.MaxAttempts = 12
+		c.MaxAttempts = 10
 	}
 	if c.Backoff <= 0 {
 		c.Backoff = 5 * time.Second
