@@ -67,6 +67,7 @@ func TestADemoConverges(t *testing.T) {
 			out, err := run(t, append(places(t), "demo", "--orders", "200", patient)...)
 			require.NoError(t, err, out)
 			requireConverged(t, out)
+			require.Contains(t, out, "examples/orders/README.md", "what to do next")
 		})
 	}
 }

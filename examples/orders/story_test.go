@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -163,22 +165,7 @@ func (s *story) asInReadme(text string) string {
 // time.
 func (s *story) curl(step step, args []string) (status, answer string) {
 	s.t.Helper()
-	method, url, body := http.MethodGet, "", ""
-	for i := 0; i < len(args); i++ {
-		switch args[i] {
-		case "-X":
-			i++
-			method = args[i]
-		case "-d":
-			i++
-			body = args[i]
-			if method == http.MethodGet {
-				method = http.MethodPost
-			}
-		default:
-			url = args[i]
-		}
-	}
+	method, url, body := parseCurl(args)
 	for readme, actual := range s.urls {
 		url, body = strings.ReplaceAll(url, readme, actual), strings.ReplaceAll(body, readme, actual)
 	}
@@ -195,6 +182,26 @@ func (s *story) curl(step step, args []string) (status, answer string) {
 		}
 		s.pause()
 	}
+}
+
+func parseCurl(args []string) (method, url, body string) {
+	method = http.MethodGet
+	for i := 0; i < len(args); i++ {
+		switch args[i] {
+		case "-X":
+			i++
+			method = args[i]
+		case "-d":
+			i++
+			body = args[i]
+			if method == http.MethodGet {
+				method = http.MethodPost
+			}
+		default:
+			url = args[i]
+		}
+	}
+	return method, url, body
 }
 
 // pause is a moment between two looks.
@@ -282,4 +289,28 @@ func TestTheReadmeRefusesWithJSON(t *testing.T) {
 		}
 	}
 	require.Greater(t, refusals, 20)
+}
+
+var route = regexp.MustCompile(`routes\.Handle\("(\w+) ([^"]+)"`)
+
+func TestTheReadmeUsesEveryRoute(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	number := regexp.MustCompile(`/\d+`)
+	for _, step := range readTranscript(t, "README.md").steps {
+		if args := words(t, step.command); args[0] == "curl" {
+			method, url, _ := parseCurl(args[1:])
+			address, path, _ := strings.Cut(strings.Split(url, "?")[0], "/")
+			used[address+" "+method+" "+number.ReplaceAllString("/"+path, "/{id}")] = true
+		}
+	}
+	for service, port := range map[string]string{"orders": "8081", "webhooks": "8082", "stats": "8083"} {
+		source, err := os.ReadFile(service + "/service.go")
+		require.NoError(t, err)
+		routes := route.FindAllStringSubmatch(string(source), -1)
+		require.NotEmpty(t, routes)
+		for _, one := range routes {
+			require.Contains(t, used, "127.0.0.1:"+port+" "+one[1]+" "+one[2])
+		}
+	}
 }

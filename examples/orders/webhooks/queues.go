@@ -167,7 +167,8 @@ func (q *queues) record(ctx context.Context, delivery *Delivery, attempt *Attemp
 	case delivery.Tries >= q.config.MaxAttempts:
 		delivery.State = Failed
 	default:
-		delivery.NextAt = q.config.now().Add(q.config.Backoff << min(delivery.Tries-1, maxDoublings))
+		// Counted from the attempt's beginning: how long it took is nobody's business.
+		delivery.NextAt = attempt.At.Add(q.config.Backoff << min(delivery.Tries-1, maxDoublings))
 	}
 	err := q.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewInsert().Model(attempt).Exec(ctx); err != nil {
