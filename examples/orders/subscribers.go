@@ -18,7 +18,8 @@ func (p *process) targets() (webhooks.Targets, error) {
 	for text := range strings.FieldsFuncSeq(p.webhooksAllow, isComma) {
 		network, err := netip.ParsePrefix(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--webhooks-allow: %q is not a network, want one like 10.1.0.0/16", text))
+			errs = append(errs, fmt.Errorf(
+				"--webhooks-allow: %q is not a network, want one like 10.1.0.0/16", text))
 			continue
 		}
 		t.Allow = append(t.Allow, network)

@@ -25,7 +25,8 @@ type step struct {
 	answer  string
 }
 
-// unwritten is an answer that is not written yet: go test ./orders -run TestTheReadme -args -write fills it in.
+// unwritten is an answer that is not written yet: go test ./orders -run TestTheReadme -args -write
+// fills it in.
 const unwritten = "?"
 
 var row = regexp.MustCompile("^\\| `(curl .*)` \\| (\\S+) \\| (.*) \\|$")

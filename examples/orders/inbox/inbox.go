@@ -1,5 +1,5 @@
-// Package inbox is a subscriber to try the example with: it checks each delivery as a subscriber should,
-// and has paths on which it behaves badly.
+// Package inbox is a subscriber to try the example with: it checks each delivery as a subscriber
+// should, and has paths on which it behaves badly.
 package inbox
 
 import (
@@ -39,9 +39,11 @@ type Receipt struct {
 	Times    int             `json:"times"` // how often it came; the work is done once
 }
 
-// New makes an inbox. secrets finds what the deliveries to a URL are signed with; a subscriber of your own
-// has its secret from when it subscribed.
-func New(secrets func(ctx context.Context, url string) ([]string, error), now func() time.Time) *Inbox {
+// New makes an inbox. secrets finds what the deliveries to a URL are signed with; a subscriber of
+// your own has its secret from when it subscribed.
+func New(
+	secrets func(ctx context.Context, url string) ([]string, error), now func() time.Time,
+) *Inbox {
 	return &Inbox{secrets: secrets, now: now}
 }
 

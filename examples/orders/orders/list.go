@@ -12,7 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// List answers GET /orders: a part of the orders in order of their ids, and the path of the next part.
+// List answers GET /orders: a part of the orders in order of their ids, and the path of the next
+// part.
 type List struct {
 	Orders []Summary `json:"orders"`
 	Next   string    `json:"next,omitempty"`
@@ -41,7 +42,8 @@ func (s *Service) list(r *http.Request) (web.Response, error) {
 		return web.Response{}, err
 	}
 	list := List{Orders: []Summary{}}
-	query := s.db.NewSelect().Model(&list.Orders).Where("id > ?", page.From).Order("id").Limit(int64(page.Limit + 1))
+	query := s.db.NewSelect().Model(&list.Orders).
+		Where("id > ?", page.From).Order("id").Limit(int64(page.Limit + 1))
 	if values.Has("status") {
 		status := values.Get("status")
 		if !slices.Contains(Statuses, status) {

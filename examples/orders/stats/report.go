@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// Report answers GET /stats/orders: what was ordered per day and per month of a time zone, without the
-// periods in which nothing was.
+// Report answers GET /stats/orders: what was ordered per day and per month of a time zone, without
+// the periods in which nothing was.
 type Report struct {
 	From   string   `json:"from"`
 	To     string   `json:"to"`
@@ -46,8 +46,8 @@ func (s *Service) orders(r *http.Request) (web.Response, error) {
 	return web.Response{Body: report}, err
 }
 
-// report lets the database add up the minutes, which are the same in every zone; days and months are
-// minutes added up.
+// report lets the database add up the minutes, which are the same in every zone; days and months
+// are minutes added up.
 func (s *Service) report(ctx context.Context, span span) (*Report, error) {
 	query := s.db.NewSelect().Model((*Order)(nil)).
 		ColumnExpr("? AS minute", minuteOf(s.db)).
@@ -66,8 +66,8 @@ func (s *Service) report(ctx context.Context, span span) (*Report, error) {
 	}
 	defer rows.Close()
 	report := &Report{
-		From: span.from.Format(time.DateOnly), To: span.to.Format(time.DateOnly), Zone: span.zone.String(),
-		Days: []Period{}, Months: []Period{},
+		From: span.from.Format(time.DateOnly), To: span.to.Format(time.DateOnly),
+		Zone: span.zone.String(), Days: []Period{}, Months: []Period{},
 	}
 	for rows.Next() {
 		var text, status string
@@ -101,8 +101,8 @@ func add(periods []Period, name, status string, sum Count) []Period {
 
 const minuteFormat = "2006-01-02 15:04"
 
-// minuteOf is an expression for the minute of created_at in UTC, as text. SQLite keeps times as text that
-// begins with it.
+// minuteOf is an expression for the minute of created_at in UTC, as text. SQLite keeps times as
+// text that begins with it.
 func minuteOf(db *bun.DB) bun.Safe {
 	switch db.Dialect().Name() {
 	case dialect.SQLite:

@@ -59,8 +59,8 @@ func readSpan(r *http.Request) (span, error) {
 // begin is the first moment of the span.
 func (s span) begin() time.Time { return s.from.UTC() }
 
-// end is the first moment behind the span. The last day that can be written has none: no database writes
-// the day after it.
+// end is the first moment behind the span. The last day that can be written has none: no database
+// writes the day after it.
 func (s span) end() (end time.Time, bounded bool) {
 	if s.to.Format(time.DateOnly) == lastDay {
 		return end, false

@@ -20,10 +20,12 @@ type client struct {
 }
 
 func newClient(config Config) *client {
-	dialer := &net.Dialer{Timeout: config.Timeout, Control: config.Targets.control, Resolver: config.resolver}
+	dialer := &net.Dialer{
+		Timeout: config.Timeout, Control: config.Targets.control, Resolver: config.resolver,
+	}
 	return &client{config: config, Client: http.Client{
-		// A redirect is an answer that is not 2xx: the subscriber's URL is wrong, and its owner shall see
-		// it. Followed, it would lead to where nobody has looked.
+		// A redirect is an answer that is not 2xx: the subscriber's URL is wrong, and its owner
+		// shall see it. Followed, it would lead to where nobody has looked.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		// There is no Proxy: it would dial in our place, past the check of the address.
 		Transport: &http.Transport{
@@ -37,9 +39,9 @@ func newClient(config Config) *client {
 	}}
 }
 
-// unreachable is all that is shown of a subscriber who did not answer. Whether a name exists, a port is
-// closed or filtered, or an address forbidden, would make this service a scanner of its network for
-// everybody who may subscribe. The log has it.
+// unreachable is all that is shown of a subscriber who did not answer. Whether a name exists, a
+// port is closed or filtered, or an address forbidden, would make this service a scanner of its
+// network for everybody who may subscribe. The log has it.
 const unreachable = "the subscriber did not answer"
 
 // post tries to deliver and returns what the history shall say.
@@ -70,7 +72,8 @@ func (c *client) send(
 ) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, delivery.URL, bytes.NewReader(delivery.Body))
+	body := bytes.NewReader(delivery.Body)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, delivery.URL, body)
 	if err != nil {
 		return 0, err
 	}
@@ -83,8 +86,8 @@ func (c *client) send(
 	if err != nil {
 		return 0, err
 	}
-	// The status is the answer. A little of what follows is read, so that the connection can be used
-	// again; that it comes slowly, or not at all, changes nothing.
+	// The status is the answer. A little of what follows is read, so that the connection can be
+	// used again; that it comes slowly, or not at all, changes nothing.
 	enough := time.AfterFunc(lastWords, cancel)
 	defer enough.Stop()
 	_, _ = io.CopyN(io.Discard, response.Body, 4<<10)

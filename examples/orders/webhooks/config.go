@@ -13,8 +13,9 @@ type Config struct {
 	Timeout time.Duration
 	// MaxAttempts is how often a delivery is tried before it counts as failed. Default: 10.
 	MaxAttempts int
-	// Backoff is the time from the beginning of the first attempt, if it fails, to that of the second; it
-	// doubles with the next ten. Default: 5 s, so a subscriber may be away for more than half an hour.
+	// Backoff is the time from the beginning of the first attempt, if it fails, to that of the
+	// second; it doubles with the next ten. Default: 5 s, so a subscriber may be away for more than
+	// half an hour.
 	Backoff time.Duration
 	// Poll is how long to wait before looking for due deliveries again. Default: 200 ms.
 	Poll time.Duration

@@ -39,8 +39,8 @@ func (d *Daily) start(now time.Time) (problems web.InvalidError) {
 	return problems
 }
 
-// after is the next time of day at which a summary is due. Where clocks are put forward over it, it is
-// the same time that day by the clock before.
+// after is the next time of day at which a summary is due. Where clocks are put forward over it, it
+// is the same time that day by the clock before.
 func (d *Daily) after(now time.Time) time.Time {
 	zone, err := time.LoadLocation(d.Zone)
 	if err != nil {
@@ -78,7 +78,8 @@ type summary struct {
 	Total   int64          `json:"total"`  // cents of those that are still there
 }
 
-// summarise queues the summaries that are due, each with its subscriber's next date in one transaction.
+// summarise queues the summaries that are due, each with its subscriber's next date in one
+// transaction.
 func (s *Service) summarise(ctx context.Context) error {
 	now := s.config.now()
 	var due []Subscription
@@ -97,8 +98,8 @@ func (s *Service) summarise(ctx context.Context) error {
 	return nil
 }
 
-// summariseOne marks the news first and counts what it marked: what others commit meanwhile is in the
-// next summary, and nothing in two, or in none.
+// summariseOne marks the news first and counts what it marked: what others commit meanwhile is in
+// the next summary, and nothing in two, or in none.
 func summariseOne(ctx context.Context, tx bun.Tx, subscriber *Subscription, now time.Time) error {
 	result, err := tx.NewUpdate().Model(subscriber).
 		Set("daily_from = ?", now).Set("daily_next = ?", subscriber.Daily.after(now)).
@@ -126,7 +127,9 @@ func summariseOne(ctx context.Context, tx bun.Tx, subscriber *Subscription, now 
 	return err
 }
 
-func sumUp(ctx context.Context, tx bun.Tx, id string, from, until time.Time) (json.RawMessage, error) {
+func sumUp(
+	ctx context.Context, tx bun.Tx, id string, from, until time.Time,
+) (json.RawMessage, error) {
 	var counts []struct {
 		Action Action
 		Count  int
@@ -134,7 +137,8 @@ func sumUp(ctx context.Context, tx bun.Tx, id string, from, until time.Time) (js
 	told := func(q *bun.SelectQuery) *bun.SelectQuery {
 		return q.Model((*news)(nil)).Where("message_id = ?", id)
 	}
-	err := told(tx.NewSelect()).Column("action").ColumnExpr("count(*) AS count").Group("action").Scan(ctx, &counts)
+	err := told(tx.NewSelect()).Column("action").ColumnExpr("count(*) AS count").Group("action").
+		Scan(ctx, &counts)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,8 @@ type deliveryList struct {
 	Next       string     `json:"next,omitempty"`
 }
 
-// deliveries answers GET /deliveries?order=1&subscription=2&state=failed&limit=50&before=17: the history
-// with every attempt.
+// deliveries answers GET /deliveries?order=1&subscription=2&state=failed&limit=50&before=17: the
+// history with every attempt.
 func (s *Service) deliveries(r *http.Request) (web.Response, error) {
 	values, err := web.Parameters(r, "order", "subscription", "state", "limit", "before")
 	if err != nil {
@@ -80,7 +80,8 @@ func (s *Service) delivery(r *http.Request) (web.Response, error) {
 		return web.Response{}, err
 	}
 	var found []Delivery
-	err = s.db.NewSelect().Model(&found).Relation("Attempts", byID).Where("delivery.id = ?", id).Scan(r.Context())
+	err = s.db.NewSelect().Model(&found).Relation("Attempts", byID).
+		Where("delivery.id = ?", id).Scan(r.Context())
 	if err != nil {
 		return web.Response{}, fmt.Errorf("read delivery %d: %w", id, err)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// Several processes of the service share its tables: each delivery is posted by one of them, and each
-// summary is made by one.
+// Several processes of the service share its tables: each delivery is posted by one of them, and
+// each summary is made by one.
 func TestProcessesShareTheDeliveries(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {

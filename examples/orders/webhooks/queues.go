@@ -131,10 +131,11 @@ func (q *queues) claim(ctx context.Context, subscriptionID int64) (*Delivery, er
 	if err != nil {
 		return nil, fmt.Errorf("find a delivery that is due: %w", err)
 	}
-	// The condition stands again: another process may have been quicker, and then the row is due no more.
+	// The condition stands again: another process may have been quicker, and then the row is due no
+	// more.
 	at := q.config.now()
-	result, err := q.db.NewUpdate().Model(&due).Set("next_at = ?", at.Add(3*q.config.Timeout)).WherePK().
-		Where("state = ?", Pending).Where("next_at <= ?", at).Exec(ctx)
+	result, err := q.db.NewUpdate().Model(&due).Set("next_at = ?", at.Add(3*q.config.Timeout)).
+		WherePK().Where("state = ?", Pending).Where("next_at <= ?", at).Exec(ctx)
 	var claimed int64
 	if err == nil {
 		claimed, err = result.RowsAffected()

@@ -202,7 +202,8 @@ func TestDeliveriesAreSigned(t *testing.T) {
 	refused("another body", other, first.body, time.Now(), secret)
 }
 
-// The example of https://www.standardwebhooks.com, so that subscribers can use the libraries from there.
+// The example of https://www.standardwebhooks.com, so that subscribers can use the libraries from
+// there.
 func TestSignaturesAreThoseOfStandardWebhooks(t *testing.T) {
 	t.Parallel()
 	header := http.Header{}

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// Deliveries are signed as https://www.standardwebhooks.com says, so that a subscriber finds a library
-// for its language. The id is the same with every attempt: it tells a subscriber what it has had before.
+// Deliveries are signed as https://www.standardwebhooks.com says, so that a subscriber finds a
+// library for its language. The id is the same with every attempt: it tells a subscriber what it
+// has had before.
 const (
 	headerID        = "Webhook-Id"
 	headerTimestamp = "Webhook-Timestamp" // of the attempt, seconds since 1970
@@ -23,8 +24,8 @@ const (
 	secretPrefix = "whsec_"
 )
 
-// tolerance is how old, or how far in the future, a delivery may be: an older one that somebody recorded
-// and sends again is refused.
+// tolerance is how old, or how far in the future, a delivery may be: an older one that somebody
+// recorded and sends again is refused.
 const tolerance = 5 * time.Minute
 
 func newSecret() string {
@@ -48,9 +49,11 @@ func sign(header http.Header, secret, id string, at time.Time, body []byte) erro
 	return nil
 }
 
-// Verify is what a subscriber does with a delivery before it believes it, and returns its id. secrets
-// are those that it may have been signed with, more than one while they change.
-func Verify(header http.Header, body []byte, now time.Time, secrets ...string) (id string, err error) {
+// Verify is what a subscriber does with a delivery before it believes it, and returns its id.
+// secrets are those that it may have been signed with, more than one while they change.
+func Verify(
+	header http.Header, body []byte, now time.Time, secrets ...string,
+) (id string, err error) {
 	id, timestamp := header.Get(headerID), header.Get(headerTimestamp)
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
 	if id == "" || err != nil {

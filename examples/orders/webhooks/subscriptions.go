@@ -45,7 +45,8 @@ func (s *Service) subscribe(r *http.Request) (web.Response, error) {
 		return web.Response{}, err
 	}
 	if n >= int64(s.config.MaxSubscriptions) {
-		return web.Response{}, web.ConflictError(fmt.Sprintf("there are %d subscriptions, which is the most", n))
+		problem := fmt.Sprintf("there are %d subscriptions, which is the most", n)
+		return web.Response{}, web.ConflictError(problem)
 	}
 	if _, err := s.db.NewInsert().Model(subscription).Exec(r.Context()); err != nil {
 		return web.Response{}, err
@@ -117,7 +118,8 @@ func subscriptionOf(ctx context.Context, db bun.IDB, id int64) (*Subscription, e
 
 // Secrets are those of the subscriptions of a URL.
 func (s *Service) Secrets(ctx context.Context, url string) (secrets []string, err error) {
-	err = s.db.NewSelect().Model((*Subscription)(nil)).Column("secret").Where("url = ?", url).Scan(ctx, &secrets)
+	err = s.db.NewSelect().Model((*Subscription)(nil)).Column("secret").
+		Where("url = ?", url).Scan(ctx, &secrets)
 	return secrets, err
 }
 

@@ -11,8 +11,9 @@ import (
 	"syscall"
 )
 
-// Targets says where subscribers may be. Without it a subscription would let anybody make this service
-// call what only this service can reach: databases, metadata of the cloud, other services on loopback.
+// Targets says where subscribers may be. Without it a subscription would let anybody make this
+// service call what only this service can reach: databases, metadata of the cloud, other services
+// on loopback.
 type Targets struct {
 	// Allow are the networks that may be called although they are not public, such as 10.1.0.0/16.
 	Allow []netip.Prefix
@@ -71,8 +72,8 @@ func (t Targets) control(_, address string, _ syscall.RawConn) error {
 
 const maxURL = 2000
 
-// problem says what is wrong with a subscriber's URL, or nothing. It looks no name up: that would tell
-// whoever asks which names there are.
+// problem says what is wrong with a subscriber's URL, or nothing. It looks no name up: that would
+// tell whoever asks which names there are.
 func (t Targets) problem(text string) string {
 	u, err := url.Parse(text)
 	switch {
@@ -92,8 +93,8 @@ func (t Targets) problem(text string) string {
 	return t.hostProblem(u.Hostname())
 }
 
-// hostName is what a name server may be asked for. A last label of digits, or of 0x and digits, is how
-// some resolvers write an address: 2130706433, 127.1, 0x7f.1.
+// hostName is what a name server may be asked for. A last label of digits, or of 0x and digits, is
+// how some resolvers write an address: 2130706433, 127.1, 0x7f.1.
 var (
 	hostName   = regexp.MustCompile(`^[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*\.?$`)
 	numberLast = regexp.MustCompile(`(^|\.)([0-9]+|0[xX][0-9a-fA-F]*)\.?$`)

@@ -10,8 +10,8 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// trigger answers POST /orders/{id}/trigger?subscription=3: the order's copy, as it is now, goes to that
-// subscriber, or to all who are told of every action.
+// trigger answers POST /orders/{id}/trigger?subscription=3: the order's copy, as it is now, goes to
+// that subscriber, or to all who are told of every action.
 func (s *Service) trigger(r *http.Request) (web.Response, error) {
 	values, err := web.Parameters(r, "subscription")
 	if err != nil {
@@ -61,8 +61,11 @@ func (s *Service) triggerOne(ctx context.Context, tx bun.Tx, id, only int64) ([]
 			return nil, err
 		}
 		subscribers = append(subscribers, *subscriber)
-	} else if err := tx.NewSelect().Model(&subscribers).Where("daily_at = ''").Order("id").Scan(ctx); err != nil {
-		return nil, fmt.Errorf("read subscriptions: %w", err)
+	} else {
+		err := tx.NewSelect().Model(&subscribers).Where("daily_at = ''").Order("id").Scan(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("read subscriptions: %w", err)
+		}
 	}
 	if len(subscribers) == 0 {
 		return nil, web.ConflictError("nobody has subscribed to every action")
@@ -77,7 +80,8 @@ func (s *Service) redeliver(r *http.Request) (web.Response, error) {
 		return web.Response{}, err
 	}
 	err = s.db.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		n, err := s.again(ctx, tx.NewUpdate().Where("id = ?", id).Where("state IN (?, ?)", Failed, Delivered))
+		n, err := s.again(ctx, tx.NewUpdate().
+			Where("id = ?", id).Where("state IN (?, ?)", Failed, Delivered))
 		if err != nil || n > 0 {
 			return err
 		}
@@ -86,7 +90,8 @@ func (s *Service) redeliver(r *http.Request) (web.Response, error) {
 	return web.Response{Status: http.StatusAccepted, Body: redelivered{1}}, err
 }
 
-// redeliverFailed answers POST /subscriptions/{id}/redeliver: everything that failed is posted again.
+// redeliverFailed answers POST /subscriptions/{id}/redeliver: everything that failed is posted
+// again.
 func (s *Service) redeliverFailed(r *http.Request) (web.Response, error) {
 	id, err := web.PathID(r)
 	if err != nil {
@@ -95,7 +100,8 @@ func (s *Service) redeliverFailed(r *http.Request) (web.Response, error) {
 	if _, err := subscriptionOf(r.Context(), s.db, id); err != nil {
 		return web.Response{}, err
 	}
-	n, err := s.again(r.Context(), s.db.NewUpdate().Where("subscription_id = ?", id).Where("state = ?", Failed))
+	n, err := s.again(r.Context(), s.db.NewUpdate().
+		Where("subscription_id = ?", id).Where("state = ?", Failed))
 	return web.Response{Status: http.StatusAccepted, Body: redelivered{n}}, err
 }
 
@@ -103,11 +109,13 @@ type redelivered struct {
 	Redelivered int64 `json:"redelivered"`
 }
 
-// again makes deliveries pending once more, with all their attempts, unless their subscription is gone.
+// again makes deliveries pending once more, with all their attempts, unless their subscription is
+// gone.
 func (s *Service) again(ctx context.Context, update *bun.UpdateQuery) (int64, error) {
+	subscribed := s.db.NewSelect().Model((*Subscription)(nil)).Column("id")
 	result, err := update.Model((*Delivery)(nil)).
 		Set("state = ?", Pending).Set("tries = 0").Set("next_at = ?", s.config.now()).
-		Where("subscription_id IN (?)", s.db.NewSelect().Model((*Subscription)(nil)).Column("id")).Exec(ctx)
+		Where("subscription_id IN (?)", subscribed).Exec(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("deliver again: %w", err)
 	}
@@ -117,7 +125,8 @@ func (s *Service) again(ctx context.Context, update *bun.UpdateQuery) (int64, er
 // notAgain says why a delivery was not made pending.
 func notAgain(ctx context.Context, tx bun.Tx, id int64) error {
 	var found []Delivery
-	err := tx.NewSelect().Model(&found).Column("state", "subscription_id").Where("id = ?", id).Scan(ctx)
+	err := tx.NewSelect().Model(&found).Column("state", "subscription_id").
+		Where("id = ?", id).Scan(ctx)
 	switch {
 	case err != nil:
 		return fmt.Errorf("read delivery %d: %w", id, err)
@@ -126,6 +135,7 @@ func notAgain(ctx context.Context, tx bun.Tx, id int64) error {
 	case found[0].State == Pending:
 		return web.ConflictError(fmt.Sprintf("delivery %d is pending already", id))
 	default:
-		return web.ConflictError(fmt.Sprintf("delivery %d: its subscription %d is gone", id, found[0].SubscriptionID))
+		return web.ConflictError(fmt.Sprintf(
+			"delivery %d: its subscription %d is gone", id, found[0].SubscriptionID))
 	}
 }

@@ -90,7 +90,8 @@ func PageOf(values url.Values, cursor string) (Page, error) {
 	return page, nil
 }
 
-// Next is the path and query of the part behind the row with the id last: this request's, continued.
+// Next is the path and query of the part behind the row with the id last: this request's,
+// continued.
 func Next(r *http.Request, cursor string, last int64) string {
 	query := r.URL.Query()
 	query.Set(cursor, strconv.FormatInt(last, 10))

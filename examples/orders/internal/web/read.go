@@ -35,20 +35,6 @@ func Read[T any](r *http.Request) (T, error) {
 	return v, nil
 }
 
-// ReadOptional is Read for a body that may be missing: then all fields are zero.
-func ReadOptional[T any](r *http.Request) (T, error) {
-	var none T
-	body := &bytes.Buffer{}
-	if n, err := io.CopyN(body, r.Body, 1); n == 0 && errors.Is(err, io.EOF) {
-		return none, nil
-	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(body, r.Body), r.Body}
-	return Read[T](r)
-}
-
 // decodeProblem says what is wrong with JSON in the words of somebody who does not know our types.
 func decodeProblem(err error) string {
 	var mismatch *json.UnmarshalTypeError

@@ -70,8 +70,8 @@ func Database(ping func(context.Context) error) Check {
 	return Check{"the database does not answer", ping}
 }
 
-// Ready answers 204 while nothing is missing, and 503 with what is otherwise. The reasons are logged:
-// they name hosts and users.
+// Ready answers 204 while nothing is missing, and 503 with what is otherwise. The reasons are
+// logged: they name hosts and users.
 func Ready(checks ...Check) func(*http.Request) (Response, error) {
 	return func(r *http.Request) (Response, error) {
 		if _, err := Parameters(r); err != nil {

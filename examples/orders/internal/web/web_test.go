@@ -103,17 +103,6 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-func TestABodyThatMayBeMissingIsReadIfItIsThere(t *testing.T) {
-	t.Parallel()
-	for body, name := range map[string]string{"": "", `{"name": "Ada"}`: "Ada"} {
-		got, err := web.ReadOptional[thing](httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body)))
-		require.NoError(t, err)
-		require.Equal(t, name, got.Name)
-	}
-	_, err := web.ReadOptional[thing](httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader("x")))
-	require.Error(t, err)
-}
-
 func TestRoutesAnswerInJSONWhateverIsAsked(t *testing.T) {
 	t.Parallel()
 	routes := &web.Routes{}
