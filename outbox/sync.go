@@ -21,6 +21,9 @@ type SyncOptions struct {
 	Queue string
 	// Force makes the replica take it even where it has a newer one: the master was restored from a backup.
 	Force bool
+	// Bad, if set, is called for each key whose state cannot be sent, and for each that is no key of
+	// the model; the others are sent. Without it the first such key fails all.
+	Bad func(pk json.RawMessage, err error)
 }
 
 // ForceHeader is the header of a forced SYNC.
@@ -37,26 +40,80 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	if err != nil {
 		return 0, err
 	}
-	marks, err := m.marksOf(pks)
-	if err != nil || len(marks) == 0 {
+	marks, err := m.marksToSync(pks, o.Bad)
+	if err != nil {
 		return 0, err
+	}
+	send := func(marks []*mark) error {
+		n, err := b.syncAtOnce(ctx, m, marks, o)
+		sent += n
+		return err
+	}
+	if o.Bad == nil {
+		err = send(marks)
+	} else {
+		err = inHalves(marks, send, func(d *mark, err error) error {
+			if err := b.stillReads(ctx, m, record{Value: d.row}); err != nil {
+				return err
+			}
+			o.Bad(d.pk, err)
+			return nil
+		})
+	}
+	if sent > 0 {
+		b.committed(store.Offer{Rest: true})
+	}
+	if err != nil {
+		return sent, fmt.Errorf("outbox: sync %s: %w", model, err)
+	}
+	return sent, nil
+}
+
+// marksToSync are the marks of the keys that the model can have.
+func (m *model) marksToSync(pks []json.RawMessage, bad func(json.RawMessage, error)) ([]*mark, error) {
+	if bad == nil {
+		return m.marksOf(pks)
+	}
+	seen := make(map[string]bool, len(pks))
+	var all []*mark
+	for _, pk := range pks {
+		one, err := m.marksOf([]json.RawMessage{pk})
+		switch {
+		case err != nil:
+			bad(pk, err)
+		case !seen[one[0].key]:
+			seen[one[0].key] = true
+			all = append(all, one...)
+		}
+	}
+	return all, nil
+}
+
+// syncAtOnce sends states in one transaction.
+func (b *Box) syncAtOnce(ctx context.Context, m *model, marks []*mark, o SyncOptions) (sent int, err error) {
+	if len(marks) == 0 {
+		return 0, nil
 	}
 	err = b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) error {
 		sent = 0
-		for start := 0; start < len(marks); start += flushBatch {
-			n, err := b.syncBatch(ctx, tx, m, marks[start:min(start+flushBatch, len(marks))], o)
+		size := flushBatch
+		for rest := marks; len(rest) > 0; {
+			batch := rest[:min(size, len(rest))]
+			n, unread, err := b.syncBatch(ctx, tx, m, batch, o)
 			if err != nil {
 				return err
 			}
 			sent += n
+			rest = slices.Concat(unread, rest[len(batch):])
+			size = min(2*size, flushBatch)
+			if len(unread) > 0 {
+				size = max(len(batch)-len(unread), 1)
+			}
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("outbox: sync %s: %w", model, err)
-	}
-	if sent > 0 {
-		b.committed(store.Offer{Rest: true})
+		return 0, err
 	}
 	return sent, nil
 }
@@ -82,26 +139,30 @@ func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx
 	}
 }
 
-func (b *Box) syncBatch(ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions) (int, error) {
-	rows, err := m.rowsByKey(ctx, tx, marks) // to know which exist: a ledger row is made for no other
-	if err != nil {
-		return 0, err
-	}
-	var keys []string
-	for _, d := range marks {
-		if rows[d.key].IsValid() {
-			keys = append(keys, d.key)
-		}
-	}
-	if len(keys) == 0 {
-		return 0, nil
+// syncBatch sends states. unread are the marks of rows that are too large to be held at once with
+// the others.
+func (b *Box) syncBatch(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions,
+) (sent int, unread []*mark, err error) {
+	keys, err := m.existing(ctx, tx, marks) // a ledger row is made for no other
+	if err != nil || len(keys) == 0 {
+		return 0, nil, err
 	}
 	known, err := b.lockLedger(ctx, tx, m, keys)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	if rows, err = m.rowsByKey(ctx, tx, marks); err != nil { // again: now nobody changes them
-		return 0, err
+	read, cut, err := m.read(ctx, tx, marks, pageBytes) // now nobody changes them
+	if err != nil {
+		return 0, nil, err
+	}
+	rows, err := m.byKey(read)
+	if err != nil {
+		return 0, nil, err
+	}
+	if cut {
+		unread = slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return rows[d.key].IsValid() })
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !rows[key].IsValid() })
 	}
 	var changes []change
 	for _, d := range marks {
@@ -112,7 +173,7 @@ func (b *Box) syncBatch(ctx context.Context, tx bun.IDB, m *model, marks []*mark
 	}
 	states, err := m.states(ctx, tx, changes)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	messages := make([]store.Message, len(changes))
 	for i, c := range changes {
@@ -126,9 +187,34 @@ func (b *Box) syncBatch(ctx context.Context, tx bun.IDB, m *model, marks []*mark
 		}
 	}
 	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	return len(messages), b.store.Append(ctx, tx, messages, nil)
+	return len(messages), unread, b.store.Append(ctx, tx, messages, nil)
+}
+
+// existing are those of the marked keys that have a row.
+func (m *model) existing(ctx context.Context, tx bun.IDB, marks []*mark) ([]string, error) {
+	asked := make([]record, len(marks))
+	for i, d := range marks {
+		asked[i] = record{Value: d.row}
+	}
+	rows, _, err := m.selectRows(ctx, tx, false, func(q *bun.SelectQuery) *bun.SelectQuery {
+		return m.only(q, asked)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found, err := m.byKey(rows)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, d := range marks {
+		if found[d.key].IsValid() {
+			keys = append(keys, d.key)
+		}
+	}
+	return keys, nil
 }
 
 // lockLedger locks the ledger rows of keys, and makes those that are missing.
