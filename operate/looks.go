@@ -165,14 +165,15 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 	}
 	kept, err := c.rep.Lookup(ctx, c.model, pks, c.names != nil)
 	if err != nil {
-		return nil, err
+		return c.lookInParts(ctx, claims, err)
 	}
 	var differ []claim
 	for i, claim := range claims {
 		hashes := map[string]string(nil)
 		if c.names != nil && kept[i].Row.IsValid() {
-			if hashes, err = c.hashes(kept[i]); err != nil {
-				return nil, err
+			if hashes, err = c.hashes(kept[i]); err != nil { // a NaN: no master has sent it
+				differ = append(differ, claim)
+				continue
 			}
 		}
 		if c.differs(claim, kept[i], hashes) {
@@ -180,4 +181,29 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 		}
 	}
 	return differ, nil
+}
+
+// lookInParts looks at halves where a row of the replica cannot be read, an infinite time for example. That one differs from
+// whatever the master sent.
+func (c *comparer) lookInParts(ctx context.Context, claims []claim, because error) ([]claim, error) {
+	if c.names == nil || ctx.Err() != nil {
+		return nil, because
+	}
+	pks := make([]json.RawMessage, len(claims))
+	for i, claim := range claims {
+		pks[i] = json.RawMessage(claim.pk)
+	}
+	if _, err := c.rep.Lookup(ctx, c.model, pks, false); err != nil {
+		return nil, because // it is not what the rows hold
+	}
+	if len(claims) == 1 {
+		return claims, nil
+	}
+	half := len(claims) / 2
+	differ, err := c.look(ctx, claims[:half])
+	if err != nil {
+		return nil, err
+	}
+	more, err := c.look(ctx, claims[half:])
+	return append(differ, more...), err
 }

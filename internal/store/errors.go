@@ -67,3 +67,16 @@ func Conflicted(err error) bool {
 	state, code := SQLState(err), SQLiteCode(err)&0xff
 	return errors.Is(err, errRenumbered) || state == serializationFailure || state == deadlock || code == busy || code == locked
 }
+
+// ReadOnly says that the database takes no writes, or this transaction may not write.
+func ReadOnly(err error) bool {
+	const readOnlyTransaction, sqliteReadOnly = "25006", 8
+	if SQLState(err) == readOnlyTransaction || SQLiteCode(err)&0xff == sqliteReadOnly {
+		return true
+	}
+	found := []string(nil)
+	if err != nil {
+		found = mysqlError.FindStringSubmatch(err.Error())
+	}
+	return found != nil && (found[1] == "1290" || found[1] == "1792" || found[1] == "1836")
+}
