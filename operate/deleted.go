@@ -140,7 +140,8 @@ func DeletedDiffMaster(
 
 // hasRows says that the master sends any instance of a model.
 func hasRows(ctx context.Context, box *outbox.Box, model string) (bool, error) {
-	for page, err := range box.Revisions(ctx, model, outbox.Selection{PageSize: 1}) {
+	first := outbox.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}}
+	for page, err := range box.Revisions(ctx, model, first) {
 		if err != nil || len(page) > 0 { // not one that is kept from replicas
 			return len(page) > 0, err
 		}

@@ -49,7 +49,7 @@ func (r *Replica) CheckWrites(ctx context.Context, model string) error {
 	switch {
 	case errors.Is(err, errProbed):
 		return nil
-	case store.ReadOnly(err):
+	case r.store.TakesNoWrites(ctx, err):
 		return fmt.Errorf("replica: the database takes no writes, as a standby, a demoted primary or one that was set to be "+
 			"read only: name the primary, or make it writable: %w", err)
 	default:

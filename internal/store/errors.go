@@ -2,6 +2,8 @@ package store
 
 import (
 	"cmp"
+	"context"
+	"database/sql/driver"
 	"errors"
 	"regexp"
 )
@@ -68,15 +70,22 @@ func Conflicted(err error) bool {
 	return errors.Is(err, errRenumbered) || state == serializationFailure || state == deadlock || code == busy || code == locked
 }
 
-// ReadOnly says that the database takes no writes, or this transaction may not write.
-func ReadOnly(err error) bool {
+// TakesNoWrites says that a write failed because the database takes none.
+func (s *Store) TakesNoWrites(ctx context.Context, err error) bool {
 	const readOnlyTransaction, sqliteReadOnly = "25006", 8
-	if SQLState(err) == readOnlyTransaction || SQLiteCode(err)&0xff == sqliteReadOnly {
+	switch {
+	case err == nil:
+		return false
+	case SQLState(err) == readOnlyTransaction, SQLiteCode(err)&0xff == sqliteReadOnly:
 		return true
+	case s.dialect.name() != "mysql":
+		return false
 	}
-	found := []string(nil)
-	if err != nil {
-		found = mysqlError.FindStringSubmatch(err.Error())
+	if found := mysqlError.FindStringSubmatch(err.Error()); found != nil {
+		return found[1] == "1290" || found[1] == "1792" || found[1] == "1836"
 	}
-	return found != nil && (found[1] == "1290" || found[1] == "1792" || found[1] == "1836")
+	// With rejectReadOnly the driver says no more than that the connection is bad, so that it is made anew.
+	var readOnly bool
+	return errors.Is(err, driver.ErrBadConn) &&
+		s.db.QueryRowContext(ctx, "SELECT @@global.read_only OR @@session.tx_read_only").Scan(&readOnly) == nil && readOnly
 }
