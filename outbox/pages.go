@@ -201,38 +201,3 @@ func (b *Box) page(
 	})
 	return read, err
 }
-
-// lookUp is Lookup for some keys.
-func (b *Box) lookUp(ctx context.Context, m *model, keys []bun.TupleValues) (found []Instance, err error) {
-	err = inHalves(keys, func(keys []bun.TupleValues) error {
-		read, err := b.page(ctx, m, false, func(q *bun.SelectQuery) *bun.SelectQuery {
-			return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
-		})
-		if err == nil && read.cut {
-			err = errTooLarge
-		}
-		if err == nil {
-			found = append(found, read.instances...)
-		}
-		return err
-	}, func(key bun.TupleValues, err error) error {
-		if m.filter == nil {
-			return err // there is nothing that the key alone would not tell
-		}
-		rows, _, err := m.selectRows(ctx, b.db, false, func(q *bun.SelectQuery) *bun.SelectQuery {
-			return q.Where("(?) IN (?)", keyColumns(m.table), bun.List([]bun.TupleValues{key}))
-		})
-		for _, row := range rows {
-			pk, key, _, keyErr := m.keyOf(row)
-			if keyErr != nil {
-				return keyErr
-			}
-			found = append(found, Instance{PK: pk, Key: key})
-		}
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("outbox: read %s: %w", m.id, err)
-	}
-	return found, err
-}

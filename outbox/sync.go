@@ -40,8 +40,8 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	if err != nil {
 		return 0, err
 	}
-	marks, err := m.marksToSync(pks, o.Bad)
-	if err != nil {
+	marks, err := m.marksToSync(ctx, b.db, pks, o.Bad)
+	if err != nil || len(marks) == 0 {
 		return 0, err
 	}
 	send := func(marks []*mark) error {
@@ -70,23 +70,27 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 }
 
 // marksToSync are the marks of the keys that the model can have.
-func (m *model) marksToSync(pks []json.RawMessage, bad func(json.RawMessage, error)) ([]*mark, error) {
+func (m *model) marksToSync(
+	ctx context.Context, db bun.IDB, pks []json.RawMessage, bad func(json.RawMessage, error),
+) (marks []*mark, err error) {
 	if bad == nil {
-		return m.marksOf(pks)
+		return m.marksOf(ctx, db, pks)
 	}
 	seen := make(map[string]bool, len(pks))
-	var all []*mark
-	for _, pk := range pks {
-		one, err := m.marksOf([]json.RawMessage{pk})
-		switch {
-		case err != nil:
-			bad(pk, err)
-		case !seen[one[0].key]:
-			seen[one[0].key] = true
-			all = append(all, one...)
+	err = inHalves(pks, func(part []json.RawMessage) error {
+		some, err := m.marksOf(ctx, db, part)
+		for _, d := range some {
+			if !seen[d.key] {
+				seen[d.key] = true
+				marks = append(marks, d)
+			}
 		}
-	}
-	return all, nil
+		return err
+	}, func(pk json.RawMessage, err error) error {
+		bad(pk, err)
+		return nil
+	})
+	return marks, err
 }
 
 // syncAtOnce sends states in one transaction.

@@ -69,6 +69,9 @@ func (r *Replica) Count(ctx context.Context, model string, most int64) (int64, e
 		n, err = r.store.CountLive(ctx, r.db, store.Replica, model, most)
 	} else {
 		rows := b.everyRow(r.db.NewSelect().Model(b.table.ZeroIface).ColumnExpr("1 AS one")).Limit(most)
+		if owned := b.owned(r.db.QueryGen(), string(b.table.SQLAlias)+"."); owned != "" {
+			rows = rows.Where("?", bun.Safe(owned))
+		}
 		err = r.db.NewSelect().TableExpr("(?) AS counted", rows).ColumnExpr("count(*)").Scan(ctx, &n)
 	}
 	if err != nil {

@@ -101,7 +101,9 @@ func (j *job) diff(ctx context.Context, model, prefix string) (differs bool, err
 	if err != nil && !errors.As(err, new(*operate.TooManyDeletesError)) {
 		return false, err
 	}
-	j.say("%s%d of %d instances differ, %d are on the replica only", prefix, found.Differing, found.Compared, found.Extra)
+	j.warnUnsent(found.Difference)
+	j.say("%s%d of %d instances differ, %d are on the replica only%s",
+		prefix, found.Differing, found.Compared, found.Extra, notCompared(found.Difference))
 	if !j.Bool("check") {
 		j.say("%s%d are in the outbox, %d were deleted", prefix, found.Sent, found.Deleted)
 	}

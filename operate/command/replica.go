@@ -73,12 +73,15 @@ func (s Source) diffReplica() *cli.Command {
 		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), allowEmptyFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			found, err := operate.DiffReplica(ctx, j.rep, j.in, j.out, j.options)
-			said := func() { j.say("%d of %d instances differ", found.Differing, found.Compared) }
+			said := func() {
+				j.warnUnsent(found)
+				j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
+			}
 			if err := cutShort(err, said); err != nil {
 				return err
 			}
 			said()
-			return differing(found.Differing > 0)
+			return differing(!found.Equal())
 		}),
 	}
 }
