@@ -131,7 +131,7 @@ func TestOneRowThatCannotBeSentDoesNotStopTheOthers(t *testing.T) {
 			return err
 		}))
 		found, err := operate.DiffReplica(s.Context(), s.rep, &listed, &differing, operate.Options{})
-		require.Equal(s, operate.Difference{Model: "parcel", Compared: 30, Differing: 1}, found, "what came was compared")
+		require.Equal(s, operate.Difference{Model: "parcel", Compared: 30, Differing: 1, Content: true}, found, "what came was compared")
 		require.ErrorAs(s, err, new(*operate.CutShortError))
 		n, err := operate.DiffSync(s.Context(), s.box, &differing, operate.Options{})
 		require.EqualValues(s, 1, n, "and what differed is sent")
