@@ -119,7 +119,10 @@ func patienceWith(err error) patience {
 	var orphan *orphanError
 	var broken *outageError
 	var code *codeError
+	var folded *foldedKeyError
 	switch {
+	case errors.As(err, &folded):
+		return endless
 	case errors.As(err, &broken):
 		return outage
 	case errors.As(err, &code):

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
@@ -25,18 +24,10 @@ type mirror struct {
 	*binding
 	gen      schema.QueryGen
 	children []*childTable
-	shape    atomic.Pointer[mirrorShape]
+	known
 
 	mu   sync.Mutex
 	sets map[string]*columnSet // by the columns' positions
-}
-
-// mirrorShape is what the catalog says about the table.
-type mirrorShape struct {
-	required    []string // columns with neither NULL nor a default
-	parents     []parent
-	otherUnique bool
-	types       map[string]string // of the columns; see store.TableShape
 }
 
 func newMirror(r *Replica, b *binding) (*mirror, error) {
@@ -50,9 +41,9 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 		return nil, err
 	}
 	m := &mirror{binding: b, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
-	m.shape.Store(&mirrorShape{})
+	m.known.init(r, b.table)
 	for _, name := range b.childNames {
-		child, err := newChildTable(m, name)
+		child, err := newChildTable(r, m, name)
 		if err != nil {
 			return nil, err
 		}
@@ -70,21 +61,26 @@ func checkColumns(table *schema.Table) error {
 	return nil
 }
 
-// check fails where the table or a column is missing.
-func (m *mirror) check(ctx context.Context, db bun.IDB) error {
-	errs := []error{checkTable(ctx, db, m.model, m.table)}
+// check fails where the table or a column is missing, or is none that messages can be written to.
+func (m *mirror) check(ctx context.Context, r *Replica) error {
+	errs := []error{checkTable(ctx, r, m.model, m.table, true)}
 	for _, child := range m.children {
-		errs = append(errs, checkTable(ctx, db, m.model, child.table))
+		errs = append(errs, checkTable(ctx, r, m.model, child.table, false))
 	}
 	return errors.Join(errs...)
 }
 
-func checkTable(ctx context.Context, db bun.IDB, model string, table *schema.Table) error {
-	_, err := db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0", bun.Safe(columns("r.", table.Fields)), table.SQLName)
+func checkTable(ctx context.Context, r *Replica, model string, table *schema.Table, upserted bool) error {
+	_, err := r.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
+		bun.Safe(columns("r.", table.Fields)), table.SQLName)
 	if err != nil {
 		return fmt.Errorf("table %s of model %q: %w", table.Name, model, err)
 	}
-	return nil
+	shape, err := r.store.TableShape(ctx, r.db, string(table.SQLName), table.Name)
+	if err != nil {
+		return err
+	}
+	return checkShape(r.db.Dialect().Name(), model, table, shape, upserted)
 }
 
 // row is what a message makes of a row of the mirror, as SQL: values are rendered where the message is read, so that a

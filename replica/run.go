@@ -71,13 +71,7 @@ func (r *Replica) checkTables(ctx context.Context) error {
 	if err := r.store.RequireMigrated(ctx, store.Replica); err != nil {
 		return fmt.Errorf("check the replica's tables: %w (or call Migrate)", err)
 	}
-	var errs []error
-	for _, b := range r.order {
-		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r.db))
-		}
-	}
-	return errors.Join(errs...)
+	return r.CheckTables(ctx)
 }
 
 // subscription follows one topic. Any model may arrive on any topic; what counts is the message.
