@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -204,9 +206,21 @@ type cell struct {
 
 func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 	if v, ok := c.value.(reflect.Value); ok {
+		if t, isTime := timeIn(v); isTime && gen.Dialect().Name() == dialect.SQLite &&
+			strings.EqualFold(c.field.UserSQLType, "date") {
+			return gen.Append(b, t.Format(time.DateOnly)) // SQLite keeps what it gets, so it would keep a time
+		}
 		return c.field.Append(gen, b, v)
 	}
 	return gen.Append(b, c.value)
+}
+
+func timeIn(v reflect.Value) (t time.Time, isTime bool) {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	t, isTime = v.Interface().(time.Time)
+	return t, isTime && t.Hour() == 0 && t.Minute() == 0 && t.Second() == 0 && t.Nanosecond() == 0
 }
 
 // cells reads the columns that the message carries, the primary key first. instance lends its fields to decode into.
