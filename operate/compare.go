@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"reflect"
 	"strings"
 	"time"
+
+	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
@@ -127,14 +130,15 @@ func (c *comparer) differs(m claim, kept replica.Kept, hashes map[string]string)
 	}
 	for i, name := range c.names {
 		master := m.hashes[i*hashLen : (i+1)*hashLen]
-		if own, mapped := hashes[name]; mapped && master != noHash && master != own {
+		if own, mapped := hashes[name]; mapped && master != noHash && !holds(own, master) {
 			return true
 		}
 	}
 	return false
 }
 
-// hashes are those of the columns of a row, by what the master calls them.
+// hashes are those of the columns of a row, by what the master calls them: that of the value, and
+// those of what a master may have whose database has another type for it.
 func (c *comparer) hashes(kept replica.Kept) (map[string]string, error) {
 	object, err := outbox.EncodeRow(c.shape.Table, kept.Row, kept.Nulls)
 	if err != nil {
@@ -147,8 +151,37 @@ func (c *comparer) hashes(kept replica.Kept) (map[string]string, error) {
 	hashes := make(map[string]string, len(columns))
 	for column, value := range columns {
 		if field := c.shape.Fields[column]; field != "" {
-			hashes[field] = string(appendHash(nil, value))
+			hash := appendHash(nil, value)
+			for _, alike := range alikeOf(c.shape.Table.FieldMap[column], kept.Row, value) {
+				hash = appendHash(hash, alike)
+			}
+			hashes[field] = string(hash)
 		}
 	}
 	return hashes, nil
+}
+
+// alikeOf asks the type of a column for the values that are equal to the one that it holds.
+func alikeOf(field *schema.Field, row reflect.Value, value json.RawMessage) []json.RawMessage {
+	if field == nil || string(value) == "null" {
+		return nil
+	}
+	held := reflect.Indirect(field.Value(row))
+	if !held.IsValid() {
+		return nil
+	}
+	if knows, ok := held.Interface().(interface{ Alike() []json.RawMessage }); ok {
+		return knows.Alike()
+	}
+	return nil
+}
+
+// holds says that one of hashes, each hashLen long, is the hash.
+func holds(hashes, hash string) bool {
+	for ; len(hashes) >= hashLen; hashes = hashes[hashLen:] {
+		if hashes[:hashLen] == hash {
+			return true
+		}
+	}
+	return false
 }
