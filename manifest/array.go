@@ -14,7 +14,9 @@ import (
 type array[E element] string
 
 // element says how an element is written as JSON.
-type element interface{ encode(text string) json.RawMessage }
+type element interface {
+	encode(text string) json.RawMessage
+}
 
 type (
 	numberElement   struct{}

@@ -33,6 +33,7 @@ const (
 	binaries
 	bitFields
 	paddedTexts
+	clocks // MariaDB's time, which has the zeros of a fraction
 )
 
 var postgresTypes = map[string]family{
@@ -54,7 +55,7 @@ var addedTypes = []string{"citext", "hstore", "ltree"}
 var mysqlTypes = map[string]family{
 	"tinyint": integers, "smallint": integers, "mediumint": integers, "int": integers, "bigint": integers,
 	"year": integers, "bit": bitFields, "float": singles, "double": doubles, "decimal": texts,
-	"datetime": moments, "timestamp": moments, "date": dates, "time": texts,
+	"datetime": moments, "timestamp": moments, "date": dates, "time": clocks,
 	"json": documents, "char": texts, "varchar": texts,
 	"tinytext": texts, "text": texts, "mediumtext": texts, "longtext": texts, "enum": texts, "set": texts,
 	"uuid": texts, "inet4": texts, "inet6": texts,
@@ -115,6 +116,8 @@ func goType(name dialect.Name, c store.Column) (reflect.Type, string, error) {
 		return reflect.TypeFor[[]byte](), "", nil
 	case bitFields:
 		return reflect.TypeFor[bits](), "", nil
+	case clocks:
+		return reflect.TypeFor[clock](), "", nil
 	case paddedTexts:
 		if c.IsKey {
 			return reflect.TypeFor[string](), "", nil

@@ -150,3 +150,29 @@ func (p padded) Alike() []json.RawMessage {
 	}
 	return []json.RawMessage{text}
 }
+
+// clock is MariaDB's time, without the zeros at the end of its fraction: no other database prints them.
+type clock string
+
+// Scan reads what the driver returns.
+func (c *clock) Scan(src any) error {
+	var text string
+	switch src := src.(type) {
+	case string:
+		text = src
+	case []byte:
+		text = string(src)
+	default:
+		return fmt.Errorf("want the text of a time, not a %T", src)
+	}
+	if strings.Contains(text, ".") {
+		text = strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
+	}
+	*c = clock(text)
+	return nil
+}
+
+// UnmarshalJSON reads a string.
+func (c *clock) UnmarshalJSON(raw []byte) error {
+	return json.Unmarshal(raw, (*string)(c))
+}

@@ -2,11 +2,14 @@ package replica
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -210,9 +213,28 @@ func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 			strings.EqualFold(c.field.UserSQLType, "date") {
 			return gen.Append(b, t.Format(time.DateOnly)) // SQLite keeps what it gets, so it would keep a time
 		}
+		if f, bits := floatIn(v); bits > 0 && gen.Dialect().Name() == dialect.MySQL {
+			return strconv.AppendFloat(b, f, 'e', -1, bits)
+		}
 		return c.field.Append(gen, b, v)
 	}
 	return gen.Append(b, c.value)
+}
+
+// floatIn is the number that MariaDB needs an exponent for: a literal without one is a decimal of 65
+// digits at most there, whatever it says.
+func floatIn(v reflect.Value) (f float64, bits int) {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if _, writesItself := v.Interface().(driver.Valuer); !v.CanFloat() || writesItself {
+		return 0, 0
+	}
+	f = v.Float()
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0, 0
+	}
+	return f, v.Type().Bits()
 }
 
 func timeIn(v reflect.Value) (t time.Time, isTime bool) {

@@ -152,6 +152,8 @@ func readPostgresColumn(c *Column, f columnFacts) {
 	}
 }
 
+// mysqlColumns names the table in each part: what depends on a row of another part makes MariaDB open all
+// tables of the server.
 const mysqlColumns = `
 	SELECT column_name AS name, column_type AS type, data_type AS base, coalesce(extra, '') AS detail,
 		coalesce(numeric_scale, datetime_precision, 0) AS modifier,
@@ -161,9 +163,9 @@ const mysqlColumns = `
 		is_generated <> 'NEVER' AS is_generated, extra LIKE '%auto_increment%' AS auto_increment,
 		CASE WHEN collation_name IS NULL OR collation_name LIKE '%nopad\_bin' THEN ''
 			ELSE concat('collation ', collation_name) END AS folded,
-		EXISTS (SELECT 1 FROM information_schema.check_constraints AS k
-			WHERE k.constraint_schema = c.table_schema AND k.table_name = c.table_name
-				AND k.check_clause = concat('json_valid(', '` + "`', c.column_name, '`" + `)')) AS is_array
+		concat('json_valid(', '` + "`', column_name, '`" + `', ')') IN (
+			SELECT check_clause FROM information_schema.check_constraints
+			WHERE constraint_schema = coalesce(nullif(?1, ''), database()) AND table_name = ?0) AS is_array
 	FROM information_schema.columns AS c WHERE`
 
 // readMySQLColumn knows MariaDB's JSON by the check that comes with it, which stands in IsArray.
