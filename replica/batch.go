@@ -28,7 +28,11 @@ type batch struct {
 	failures []failure
 	sorted   []*binding      // models, parents before their children
 	isParent map[string]bool // models that a mirror's foreign key points to
-	deferred []*chain        // for a transaction of their own, because this one takes long enough
+	apart    bool            // what waited for each other made the COMMIT fail together
+	unsaid   bool            // foreign keys made the COMMIT fail on SQLite, which does not say whose
+	// violations are the foreign keys that are broken before the batch, where they are counted, or -1.
+	violations int
+	deferred   []*chain // for a transaction of their own, because this one takes long enough
 }
 
 // failure is a message that cannot be applied now.
@@ -148,7 +152,14 @@ func (b *batch) needsCare() bool {
 // transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
 func (b *batch) transact(ctx context.Context, careful bool) error {
 	b.careful, b.failures, b.deferred = careful, nil, nil
-	return b.db.RunInTx(ctx, b.store.BatchOptions(), func(ctx context.Context, tx bun.Tx) error {
+	b.violations = -1
+	own := len(b.chains)
+	err := b.db.RunInTx(ctx, b.store.BatchOptions(), func(ctx context.Context, tx bun.Tx) (err error) {
+		if careful && b.unsaid {
+			if b.violations, err = violations(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if err := b.fold(ctx, tx); err != nil {
 			return err
 		}
@@ -170,6 +181,12 @@ func (b *batch) transact(ctx context.Context, careful bool) error {
 		}
 		return b.at("kept")
 	})
+	if err != nil {
+		b.apart = b.apart || len(b.chains) > own && isForeignKey(err)
+		b.unsaid = b.unsaid || careful && isForeignKey(err) && b.db.Dialect().Name() == dialect.SQLite
+		b.chains = b.chains[:own] // what joined them waits where it was
+	}
+	return err
 }
 
 // fold brings every chain to its ledger row and lets the gate decide.

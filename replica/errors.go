@@ -197,5 +197,5 @@ func patienceWithSQLite(code int) patience {
 func isForeignKey(err error) bool {
 	const sqliteForeignKey = 787
 	state := store.SQLState(err)
-	return strings.HasPrefix(state, "23503") || store.SQLiteCode(err) == sqliteForeignKey
+	return errors.Is(err, errStillMissing) || strings.HasPrefix(state, "23503") || store.SQLiteCode(err) == sqliteForeignKey
 }

@@ -22,6 +22,9 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 	b.sortByModel(remaining)
 	for len(remaining) > 0 {
 		failed, err := b.split(ctx, tx, remaining)
+		if err == nil {
+			err = b.together(ctx, tx, failed)
+		}
 		if err != nil {
 			return err
 		}

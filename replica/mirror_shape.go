@@ -26,6 +26,9 @@ type mirrorShape struct {
 	types map[string]string
 	// folded are the columns that take two spellings for one value, and by what.
 	folded map[string]string
+	// nullable are the columns that can be NULL, unique the columns of further unique keys.
+	nullable map[string]bool
+	unique   [][]string
 	// spelled are the types of the folded columns.
 	spelled map[string]string
 	// limits say, by column, why a value would not be kept as it is.
@@ -49,7 +52,7 @@ func (k *known) init(r *Replica, table *schema.Table) {
 func newMirrorShape(db bun.IDB, table *schema.Table, shape store.TableShape) *mirrorShape {
 	m := &mirrorShape{
 		required: shape.Required(), folded: map[string]string{}, spelled: map[string]string{},
-		limits: map[string]limit{},
+		limits: map[string]limit{}, nullable: map[string]bool{},
 	}
 	name := db.Dialect().Name()
 	if name == dialect.PG {
@@ -59,11 +62,17 @@ func newMirrorShape(db bun.IDB, table *schema.Table, shape store.TableShape) *mi
 		if m.types != nil {
 			m.types[c.Name] = c.Type
 		}
+		m.nullable[c.Name] = !c.NotNull
 		if c.Folded != "" {
 			m.folded[c.Name], m.spelled[c.Name] = c.Folded, c.Type
 		}
 		if l := limitOf(name, c); l != nil {
 			m.limits[c.Name] = l
+		}
+	}
+	for _, k := range shape.Unique {
+		if !k.Partial && !isKeyOf(k, table) {
+			m.unique = append(m.unique, k.Columns)
 		}
 	}
 	m.otherUnique = name == dialect.MySQL && slices.ContainsFunc(shape.Unique, func(k store.UniqueKey) bool {
