@@ -262,7 +262,7 @@ func labels(c store.Column) limit {
 
 // drawn refuses a zero in place of which MariaDB would draw a number.
 func drawn(c store.Column) limit {
-	if !c.AutoIncrement {
+	if !c.ZeroDraws {
 		return nil
 	}
 	return func(value string) error {

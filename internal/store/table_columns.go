@@ -36,8 +36,8 @@ type Column struct {
 	Generated bool
 	// IdentityAlways says that only an INSERT can choose its value, and must say so.
 	IdentityAlways bool
-	// AutoIncrement says that MariaDB draws a number where an INSERT gives none.
-	AutoIncrement bool
+	// ZeroDraws says that MariaDB puts the next number of AUTO_INCREMENT in the place of a 0.
+	ZeroDraws bool
 	// Folded names what takes two spellings for one value: a collation or a type; empty where there
 	// is none.
 	Folded string
@@ -68,7 +68,7 @@ type columnFacts struct {
 	NotNull, IsKey           bool
 	HasDefault, IsGenerated  bool
 	IdentityAlways           bool
-	AutoIncrement            bool
+	ZeroDraws                bool
 	Folded                   string
 }
 
@@ -84,7 +84,7 @@ func tableColumns(
 		columns[i] = Column{
 			Name: f.Name, Type: f.Type, Base: strings.ToLower(f.Base), Class: f.Class, Array: f.IsArray,
 			Scale: -1, NotNull: f.NotNull, IsKey: f.IsKey, HasDefault: f.HasDefault, Generated: f.IsGenerated,
-			IdentityAlways: f.IdentityAlways, AutoIncrement: f.AutoIncrement, Folded: f.Folded,
+			IdentityAlways: f.IdentityAlways, ZeroDraws: f.ZeroDraws, Folded: f.Folded,
 		}
 		q.read(&columns[i], f)
 	}
@@ -160,7 +160,8 @@ const mysqlColumns = `
 		coalesce(character_maximum_length, numeric_precision, 0) AS length,
 		is_nullable = 'NO' AS not_null, column_key = 'PRI' AS is_key,
 		column_default IS NOT NULL OR extra LIKE '%auto_increment%' AS has_default,
-		is_generated <> 'NEVER' AS is_generated, extra LIKE '%auto_increment%' AS auto_increment,
+		is_generated <> 'NEVER' AS is_generated, 
+		extra LIKE '%auto_increment%' AND NOT find_in_set('NO_AUTO_VALUE_ON_ZERO', @@sql_mode) AS zero_draws,
 		CASE WHEN collation_name IS NULL OR collation_name LIKE '%nopad\_bin' THEN ''
 			ELSE concat('collation ', collation_name) END AS folded,
 		concat('json_valid(', '` + "`', column_name, '`" + `', ')') IN (

@@ -64,7 +64,7 @@ func TestTypesOfMariaDBComeFromTheirOwnColumn(t *testing.T) {
 			b bit(16), at datetime(3), d decimal(12,4) NOT NULL, code varchar(7) COLLATE utf8mb4_nopad_bin,
 			name varchar(9) COLLATE utf8mb4_bin, g int AS (1 + 1) STORED)`)
 	for name, want := range map[string]store.Column{
-		"id": {Base: "bigint", Unsigned: true, NotNull: true, IsKey: true, HasDefault: true, AutoIncrement: true,
+		"id": {Base: "bigint", Unsigned: true, NotNull: true, IsKey: true, HasDefault: true,
 			Scale: -1},
 		"s":    {Base: "enum", Scale: -1, Folded: columns["s"].Folded},
 		"j":    {Base: "json", Scale: -1},
