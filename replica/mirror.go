@@ -209,7 +209,7 @@ type cell struct {
 
 func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 	if v, ok := c.value.(reflect.Value); ok {
-		if t, isTime := timeIn(v); isTime && gen.Dialect().Name() == dialect.SQLite &&
+		if t, isTime := timeIn(v); isTime && !c.field.IsPK && gen.Dialect().Name() == dialect.SQLite &&
 			strings.EqualFold(c.field.UserSQLType, "date") {
 			return gen.Append(b, t.Format(time.DateOnly)) // SQLite keeps what it gets, so it would keep a time
 		}
