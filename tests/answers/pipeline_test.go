@@ -156,7 +156,7 @@ func (p *pipeline) reasons() (all []string) {
 
 func (p *pipeline) eventually(done func() bool, otherwise func() string) {
 	p.Helper()
-	const patience = 30 * time.Second
+	const patience = 20 * time.Second
 	for deadline := time.Now().Add(patience); !done(); {
 		if time.Now().After(deadline) {
 			require.FailNow(p, "it does not come to pass", otherwise())
