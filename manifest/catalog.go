@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -39,6 +40,8 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		Name: "BaseModel", Type: reflect.TypeFor[bun.BaseModel](), Anonymous: true,
 		Tag: reflect.StructTag(fmt.Sprintf(`bun:"table:%s,alias:t"`, m.Table)),
 	}}
+	// A key of several columns is a list in the order that the file gives them.
+	slices.SortStableFunc(columns, func(a, b store.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	var errs []error
 	keys, sessionMatters := 0, false
 	for i, c := range columns {
@@ -75,14 +78,23 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 // not written: they are where the file names them.
 func (m Model) takes(c store.Column) bool {
 	named := slices.Contains(m.Columns, c.Name)
+	_, constant := m.Constants[c.Name]
 	switch {
-	case c.IsKey || named:
+	case c.IsKey || named || constant:
 		return true
 	case c.Generated:
 		return false
 	default:
 		return len(m.Columns) == 0
 	}
+}
+
+// rank is the place of a column in the file's key, and behind it for all others.
+func (m Model) rank(name string) int {
+	if i := slices.Index(m.Key, name); i >= 0 {
+		return i
+	}
+	return len(m.Key)
 }
 
 // checkNames says which names of the file the table does not have.
@@ -99,8 +111,15 @@ func (m Model) checkNames(columns []store.Column) error {
 	for _, name := range m.Columns {
 		check("columns", name)
 	}
-	for name := range m.Map {
+	for _, name := range slices.Sorted(maps.Keys(m.Constants)) {
+		check("constants", name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Map)) {
 		check("map", name)
+		if len(m.Columns) > 0 && !slices.Contains(m.Columns, name) && !slices.Contains(m.Key, name) &&
+			!slices.ContainsFunc(columns, func(c store.Column) bool { return c.Name == name && c.IsKey && len(m.Key) == 0 }) {
+			errs = append(errs, fmt.Errorf("map: column %q is not among columns, so it is not kept: add it there", name))
+		}
 	}
 	return errors.Join(errs...)
 }
