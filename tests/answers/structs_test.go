@@ -1,6 +1,7 @@
 package answers_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"math"
@@ -145,6 +146,11 @@ func (p *pipeline) requireSame() {
 			}
 			rows[i].Day = rows[i].Day.UTC()
 			rows[i].Tracked = outbox.Tracked{}
+			if rows[i].Raw != nil { // jsonb has spaces of its own
+				var compact bytes.Buffer
+				require.NoError(p, json.Compact(&compact, rows[i].Raw))
+				rows[i].Raw = compact.Bytes()
+			}
 			if strings.Contains(rows[i].Price, ".") { // as many zeros as the column has
 				rows[i].Price = strings.TrimRight(strings.TrimRight(rows[i].Price, "0"), ".")
 			}
