@@ -16,6 +16,7 @@ const forceHeader = "cqrs_force"
 
 // encoder makes the wire messages of a batch.
 type encoder struct {
+	incarnation string // of the database
 	data []byte // of the last message, stamped
 }
 
@@ -40,8 +41,11 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 		Key:           m.Key,
 		After:         afterOf(m),
 		Queue:         m.Queue,
-		Force:         m.Headers[forceHeader] == "true",
+		Incarnation:   c.incarnation,
 		Headers:       m.Headers,
+	}
+	if force := m.Headers[forceHeader]; force != "" {
+		_ = e.ReadForce(force) // what is neither is a header of somebody else, and not sent
 	}
 	body, err := e.Encode()
 	if err != nil {

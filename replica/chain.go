@@ -44,7 +44,7 @@ func newChain(key store.Key, items []*item) *chain {
 func sortItems(items []*item) {
 	timed := true
 	for _, it := range items {
-		if forced(it.message) || it.strict {
+		if mayForce(it.message) || it.strict {
 			return
 		}
 		timed = timed && !it.message.Updated.IsZero()
