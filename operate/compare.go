@@ -19,6 +19,9 @@ type Difference struct {
 	Model string
 	// Compared keys, of which so many differ.
 	Compared, Differing int64
+	// Ahead of the differing keys are newer on the replica than on the master: the master went back to an earlier state.
+	// DiffSync forces them.
+	Ahead int64
 }
 
 // DiffReplica reads what DiffMaster wrote and writes the keys that this replica lacks or has in another state: model, time
@@ -37,7 +40,7 @@ func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Wr
 		return Difference{Model: h.model}, err
 	}
 	err = c.run(ctx, in)
-	return Difference{h.model, c.pace.done, c.differing}, err
+	return Difference{h.model, c.pace.done, c.differing, c.ahead}, err
 }
 
 type comparer struct {
@@ -48,7 +51,7 @@ type comparer struct {
 	speaks, repeats bool
 	// names are the fields that the master hashed, nil without content.
 	names []string
-	// began is when a later revision of the replica is news to the master's listing.
+	// began is when a later revision of the replica is news to the master's listing. Both are by the master's clock.
 	began     time.Time
 	options   Options
 	out       *out
@@ -56,6 +59,7 @@ type comparer struct {
 	looked    int       // lines after the first, that were looked at once
 	suspects  []suspect // in the order in which they were seen
 	differing int64
+	ahead     int64
 }
 
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {

@@ -17,7 +17,11 @@ import (
 // in the first line, then lines of keys. Nothing is written where it has none. It returns how many there are.
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
-	to := newOut(w, newHeader(model))
+	h, err := newHeader(ctx, model, rep)
+	if err != nil {
+		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
+	}
+	to := newOut(w, h)
 	pages, err := keysOf(ctx, rep, model, o)
 	if err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)

@@ -27,8 +27,12 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	if err != nil {
 		return 0, err
 	}
+	h, err := newHeader(ctx, model, box)
+	if err != nil {
+		return 0, fmt.Errorf("diff %s: %w", model, err)
+	}
 	l := lister{
-		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), out: newOut(w, newHeader(model)),
+		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), out: newOut(w, h),
 		selection: outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage)},
 	}
 	l.out.opened = o.After != nil

@@ -13,13 +13,18 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// header is the first line of a diff: model, time and, by stage, the queue or what else a stage announces.
+// header is the first line of a diff: model, time and, by stage, the queue or what else a stage announces. The time is by
+// the clock of the database that was listed, and is compared with no other clock.
 type header struct {
 	model, time, more string
 }
 
-func newHeader(model string) header {
-	return header{model: model, time: envelope.FormatTime(time.Now())}
+// newHeader asks the side that is about to be listed for the time: what changes from now on may or may not be listed.
+func newHeader(ctx context.Context, model string, side interface {
+	Now(ctx context.Context) (time.Time, error)
+}) (header, error) {
+	now, err := side.Now(ctx)
+	return header{model: model, time: envelope.FormatTime(now)}, err
 }
 
 func (h header) String() string {
@@ -30,7 +35,7 @@ func (h header) String() string {
 	return line
 }
 
-// at is when the first stage began; zero if that cannot be read.
+// at is when the first stage began, by the clock of its database; zero if that cannot be read.
 func (h header) at() time.Time {
 	t, _ := envelope.ParseTime(h.time)
 	return t

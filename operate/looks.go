@@ -176,6 +176,7 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 			}
 		}
 		if c.differs(claim, kept[i], hashes) {
+			claim.ahead = kept[i].Revision > claim.revision
 			differ = append(differ, claim)
 		}
 	}

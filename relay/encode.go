@@ -17,7 +17,7 @@ const forceHeader = "cqrs_force"
 // encoder makes the wire messages of a batch.
 type encoder struct {
 	incarnation string // of the database
-	data []byte // of the last message, stamped
+	data        []byte // of the last message, stamped
 }
 
 // encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the

@@ -70,8 +70,17 @@ func (s Source) diffReplica() *cli.Command {
 				return err
 			}
 			j.say("%d of %d instances differ", found.Differing, found.Compared)
+			j.sayAhead(found)
 			return differing(found.Differing > 0)
 		}),
+	}
+}
+
+// sayAhead says what it means that a replica is newer than its master.
+func (j *job) sayAhead(found operate.Difference) {
+	if found.Ahead > 0 {
+		j.say("%d of them are newer on the replica: the master went back to an earlier state (a backup, or a failover that lost "+
+			"commits). diff and diff-sync take the replica back, key by key; sync --force does it for all that it selects", found.Ahead)
 	}
 }
 
@@ -124,6 +133,7 @@ func (s Source) diff() *cli.Command {
 				return err
 			}
 			j.say("%d of %d instances differ, %d are on the replica only", found.Differing, found.Compared, found.Extra)
+			j.sayAhead(found.Difference)
 			if !j.Bool("check") {
 				j.say("%d are in the outbox, %d were deleted", found.Sent, found.Deleted)
 			}
