@@ -261,6 +261,9 @@ func (b *batch) finish() {
 			continue
 		}
 		for _, it := range c.items {
+			if it.overtook && it.outcome == Stale && !it.strict {
+				b.overtake(it)
+			}
 			if it.outcome == Returned && !it.strict {
 				go b.endLater(it)
 				continue

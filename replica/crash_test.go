@@ -1,6 +1,9 @@
 package replica
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
 
 // CrashAt lets tests end a transaction between any two of its steps, as a crash of the process does.
 func (r *Replica) CrashAt(crash func(point string) error) { r.crash = crash }
@@ -43,3 +46,9 @@ func (r *Replica) Working() int {
 
 // Transactions is how many were begun.
 func (r *Replica) Transactions() int64 { return r.inbox.batches.Load() }
+
+// MasterClock is how late it is at least by the clock of an incarnation of a master.
+func (r *Replica) MasterClock(model, incarnation string) time.Time {
+	from, _ := r.origins.of(model, incarnation)
+	return from.clock.at(elapsed())
+}

@@ -34,6 +34,7 @@ type item struct {
 	claimed  *store.Applied // what waits as, where it was waiting
 	strict   bool           // its errors go to the caller: it neither waits nor is parked
 	foreign  bool           // it is meant for another queue
+	overtook bool           // it is stale though it is later than what the ledger has
 	called   bool           // the HandleFunc was called, and callErr is its answer
 	callErr  error
 
@@ -84,7 +85,7 @@ func (r *Replica) examine(it *item) {
 		it.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
 	case utf8.RuneCountInString(m.Key) > maxKey:
 		it.err = Permanent(fmt.Errorf("key %.40q… has more than %d characters", m.Key, maxKey))
-	case isExpired(m):
+	case r.isExpired(m):
 		it.err = refused(Expired, fmt.Errorf("expired at %s", envelope.FormatTime(m.Expires)))
 	default:
 		it.err = it.prepare()
@@ -105,11 +106,6 @@ func (it *item) prepare() (err error) {
 	}
 	it.work, err = it.binding.prepare(it.message)
 	return err
-}
-
-// isExpired says that the master no longer vouches for the state. A delete has none and is always true.
-func isExpired(m *envelope.Message) bool {
-	return m.Signal != envelope.Delete && !m.Expires.IsZero() && m.Expires.Before(time.Now())
 }
 
 // about names the message that an error is about.

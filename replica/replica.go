@@ -31,6 +31,9 @@ type Replica struct {
 	waiting waitingRoom
 	arrived arrivals
 	gaps    gapLog
+	origins origins
+
+	overtaken onceEach // models whose master went back, in the log
 
 	running    chan struct{}
 	nowRunning sync.Once // closes running
@@ -67,6 +70,7 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 	r.inbox.init(r)
 	r.waiting.init()
 	r.arrived.init()
+	r.origins.init()
 	return r, nil
 }
 

@@ -29,6 +29,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.checkTables(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
+	r.recallMasters(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	subscriptions := r.subscriptions(subscriber)
@@ -204,6 +205,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		in.unsettled.Add(1)
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
+		s.hears(it.message)
 		s.submit(it)
 	}
 	in.unsettled.Wait()
