@@ -57,7 +57,9 @@ func (s *Store) NoteMasters(ctx context.Context, masters []Master) error {
 		return compareKeys(Key{a.Model, a.Incarnation}, Key{b.Model, b.Incarnation})
 	})
 	table := string(s.table("replica_masters"))
-	added := func(column string) string { return column + " = " + table + "." + column + " + " + s.dialect.proposed(column) }
+	added := func(column string) string {
+		return column + " = " + table + "." + column + " + " + s.dialect.proposed(column)
+	}
 	for chunk := range slices.Chunk(masters, maxKeys) {
 		row := "(?, ?, " + s.dialect.now() + ", " + s.dialect.now() + ", ?, ?, ?)"
 		args := []any{s.table("replica_masters")}
