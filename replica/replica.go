@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -33,6 +34,8 @@ type Replica struct {
 	gaps    gapLog
 	origins origins
 
+	registerEvery time.Duration // shorter in tests
+
 	overtaken onceEach // models whose master went back, in the log
 
 	running    chan struct{}
@@ -55,6 +58,8 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 		log:     config.Logger.With("queue", config.Queue),
 		models:  make(map[string]*binding),
 		running: make(chan struct{}),
+
+		registerEvery: registerEvery,
 	}
 	if db != nil {
 		var storeErr error

@@ -70,6 +70,7 @@ type maintainedSubscriber struct {
 func (s *maintainedSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	s.once.Do(func() {
 		s.replica.recallMasters(ctx)
+		s.running.Go(func() { s.replica.watchQueue(ctx, s.Subscriber) })
 		s.running.Go(func() {
 			if err := s.replica.Maintain(ctx); err != nil {
 				s.replica.log.Error("waiting messages are not tried again", "error", err)

@@ -43,6 +43,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 			stop()
 		}
 	})
+	running.Go(func() { r.watchQueue(ctx, subscriber) })
 	for _, s := range subscriptions {
 		s.subscribed = sync.OnceFunc(func() {
 			if missing.Add(-1) == 0 {

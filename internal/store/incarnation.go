@@ -76,9 +76,9 @@ func (s *Store) settleIn(ctx context.Context) error {
 	if !s.timeline.placeDue(time.Now()) {
 		return nil
 	}
-	place := s.place(ctx)
-	if place == "" {
-		return nil
+	place, err := s.place(ctx, "outbox_incarnation", true)
+	if err != nil || place == "" { // what does not answer now may do so next time
+		return nil //nolint:nilerr // that the database is away is for what follows to say
 	}
 	table := s.table("outbox_incarnation")
 	var id, before string
@@ -100,33 +100,33 @@ func (s *Store) settleIn(ctx context.Context) error {
 	})
 }
 
-// place asks where the database is, empty where that is not known.
-func (s *Store) place(ctx context.Context) string {
-	for _, query := range s.dialect.places(s.names) {
-		var place string
-		if err := s.db.QueryRowContext(ctx, query).Scan(&place); err == nil {
-			return place
+// place asks where a table of the database is, empty where nothing tells. history says that a server that went on from a
+// copy of another one's data is another place.
+func (s *Store) place(ctx context.Context, table string, history bool) (place string, err error) {
+	for _, query := range s.dialect.places(s.names.table(s.dialect.quote(), table), history) {
+		if err = s.db.QueryRowContext(ctx, query).Scan(&place); err == nil {
+			return place, nil
 		}
 	}
-	return ""
+	return "", err
 }
 
 // places: a backup that is recovered, and a standby that is promoted, begin a timeline; a dump makes other tables. Not every
 // user may ask for the first two.
-func (postgres) places(names Names) []string {
-	tables := fmt.Sprintf("(SELECT oid::text FROM pg_database WHERE datname = current_database()) || '/' || to_regclass('%s')::oid::text",
-		quoteText(names.table(`"`, "outbox_incarnation")))
-	return []string{
-		"SELECT (SELECT system_identifier::text FROM pg_control_system()) || '/' || " +
-			"(SELECT timeline_id::text FROM pg_control_checkpoint()) || '/' || " + tables,
-		"SELECT " + tables,
+func (postgres) places(table string, history bool) []string {
+	cluster := "(SELECT system_identifier::text FROM pg_control_system())"
+	if history {
+		cluster += " || '/' || (SELECT timeline_id::text FROM pg_control_checkpoint())"
 	}
+	own := "(SELECT oid::text FROM pg_database WHERE datname = current_database()) || '/' || to_regclass('" +
+		quoteText(table) + "')::oid::text"
+	return []string{"SELECT " + cluster + " || '/' || " + own, "SELECT " + own}
 }
 
 // places: servers that replicate have numbers of their own, and the file of a table is younger where it was restored. In a
 // Galera cluster each connection may be to another of its servers.
-func (mysql) places(names Names) []string {
-	schema, name := bareName(names.table("`", "outbox_incarnation"), "`")
+func (mysql) places(table string, _ bool) []string {
+	schema, name := bareName(table, "`")
 	return []string{"SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
 		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' " +
 		"ELSE CONCAT(@@server_id, '/', UNIX_TIMESTAMP(create_time)) END FROM information_schema.tables " +
@@ -134,4 +134,4 @@ func (mysql) places(names Names) []string {
 }
 
 // places: a file does not say that it is a copy.
-func (sqlite) places(Names) []string { return nil }
+func (sqlite) places(string, bool) []string { return nil }

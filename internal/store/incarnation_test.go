@@ -126,15 +126,22 @@ func TestAnIncarnationFromBeforeIsNotUsedAgain(t *testing.T) {
 	})
 }
 
+func placeOf(t *testing.T, s *Store) string {
+	t.Helper()
+	found, err := s.place(t.Context(), "outbox_incarnation", true)
+	require.NoError(t, err)
+	return found
+}
+
 // A dump that is restored makes other tables, while no relay is at work.
 func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
 	withOutbox(t, func(t *testing.T, s *Store) {
-		if s.place(t.Context()) == "" {
+		before := placeOf(t, s)
+		if before == "" {
 			t.Skip("a copy of an SQLite file does not tell that it is one: an operator does")
 		}
 		first := enter(t, s).Incarnation
 		require.Equal(t, first, enter(t, newStore(t, s.db)).Incarnation, "a relay that is started again draws none")
-		before := s.place(t.Context())
 		require.Eventually(t, func() bool { // MariaDB counts in seconds
 			for _, statement := range []string{
 				"DROP TABLE IF EXISTS dump", "CREATE TABLE dump AS SELECT * FROM outbox_incarnation",
@@ -144,7 +151,7 @@ func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
 				_, err := s.db.ExecContext(t.Context(), statement)
 				require.NoError(t, err, statement)
 			}
-			return s.place(t.Context()) != before
+			return placeOf(t, s) != before
 		}, time.Minute, 100*time.Millisecond)
 		require.Equal(t, first.ID, incarnationOf(t, s).ID)
 
@@ -181,7 +188,7 @@ func TestAPlaceIsKnownWithoutPrivileges(t *testing.T) {
 	s := newStore(t, dbtest.Open(t, dbtest.PostgresURL(t)))
 	_, err := s.Migrate(t.Context(), Outbox)
 	require.NoError(t, err)
-	for _, query := range s.dialect.places(s.names) {
+	for _, query := range s.dialect.places(s.names.table(`"`, "outbox_incarnation"), true) {
 		var place string
 		require.NoError(t, s.db.QueryRowContext(t.Context(), query).Scan(&place), query)
 		require.NotEmpty(t, place)

@@ -23,9 +23,8 @@ type Master struct {
 
 // Masters returns the incarnations that were noted, oldest first, and the time by the database's clock.
 func (s *Store) Masters(ctx context.Context) (masters []Master, now time.Time, err error) {
-	var at int64
-	if err := s.db.QueryRowContext(ctx, "SELECT "+s.dialect.micros(s.dialect.now())).Scan(&at); err != nil {
-		return nil, now, fmt.Errorf("read the database's clock: %w", err)
+	if now, err = s.Now(ctx); err != nil {
+		return nil, now, err
 	}
 	rows, err := s.db.QueryContext(ctx, `SELECT model, incarnation, `+s.dialect.micros("first_at")+`, `+
 		s.dialect.micros("last_at")+`, `+s.dialect.micros("newest_at")+`, returns, overtaken FROM ?
@@ -47,7 +46,7 @@ func (s *Store) Masters(ctx context.Context) (masters []Master, now time.Time, e
 		}
 		masters = append(masters, m)
 	}
-	return masters, time.UnixMicro(at).UTC(), rows.Err()
+	return masters, now, rows.Err()
 }
 
 // NoteMasters notes that messages of incarnations came just now. Clock replaces what was noted; Returns and Overtaken are
