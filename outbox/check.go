@@ -3,6 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,7 +29,8 @@ const (
 	FoundCascade FindingKind = "cascade"
 	// FoundRule is a rule that rewrites the writes of a registered table (PostgreSQL).
 	FoundRule FindingKind = "rule"
-	// FoundKey is a model whose key is not unique in its table: two rows would share one revision.
+	// FoundKey is a model whose key is not unique in its table, or that reads a text column as a
+	// number, as which '01' is '1': two rows would share one revision.
 	FoundKey FindingKind = "key"
 	// FoundSequence is an outbox whose messages are numbered by a sequence with a cache: they could
 	// leave out of order. It cannot be accepted.
@@ -241,6 +243,11 @@ func (m *model) keyFindings(behaviour store.Behaviour) []*Finding {
 				" takes two spellings for one value ("+by+"); messages have the stored one",
 				"give it a type or collation that compares texts byte by byte"))
 		}
+		if typ, isText := behaviour.Texts[pk.Name]; isText && isNumber(pk) {
+			found = append(found, m.finding(FoundKey, m.table, fmt.Sprintf(
+				"its key column %s is a %s and %s is a %s, so the rows '1' and '01' would share one revision",
+				pk.Name, typ, pk.GoName, pk.IndirectType), "make "+pk.GoName+" a string, or the column a number"))
+		}
 	}
 	isUnique := slices.ContainsFunc(behaviour.Unique, func(columns []string) bool {
 		return every(columns, m.isKeyColumn)
@@ -251,6 +258,14 @@ func (m *model) keyFindings(behaviour store.Behaviour) []*Finding {
 			"add a primary key or a unique index on it, without a condition"))
 	}
 	return found
+}
+
+// isNumber says that a field holds a number, and nothing of its own turns it into something else.
+func isNumber(field *schema.Field) bool {
+	kind := field.IndirectType.Kind()
+	return kind >= reflect.Bool && kind <= reflect.Float64 &&
+		!field.IndirectType.Implements(reflect.TypeFor[driver.Valuer]()) &&
+		!reflect.PointerTo(field.IndirectType).Implements(reflect.TypeFor[driver.Valuer]())
 }
 
 // relationTables are the tables whose rows are sent with the model's, each once.

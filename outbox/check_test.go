@@ -164,6 +164,20 @@ func TestAKeyThatIsNotUniqueIsFound(t *testing.T) {
 	})
 }
 
+// A database compares a text with a number as numbers or as texts, but Go has one number for both.
+func TestATextKeyThatIsReadAsANumberIsFound(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		for _, typ := range []string{"varchar(20)", "char(8)"} {
+			found := findings(t, db, parcel(outbox.Accept(outbox.FoundSpelling)),
+				"CREATE TABLE parcels (id "+typ+" PRIMARY KEY, depot_id bigint)")
+			require.Equal(t, []outbox.FindingKind{outbox.FoundKey}, kinds(found), typ)
+			require.Contains(t, found[0].Detail, "'01'")
+			require.NoError(t, exec(db.DB.ExecContext(t.Context(), "DROP TABLE parcels")))
+		}
+		require.Empty(t, findings(t, db, parcel(), "CREATE TABLE parcels (id numeric(20) PRIMARY KEY, depot_id bigint)"))
+	})
+}
+
 // A model's key may have several columns of which some are unique.
 func TestAKeyOfSeveralColumnsIsUnique(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {

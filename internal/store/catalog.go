@@ -23,6 +23,8 @@ type Behaviour struct {
 	// Folded are the columns that take two spellings for one value, and by what: a collation or a
 	// type.
 	Folded map[string]string
+	// Texts are the columns that hold texts, and the type of each.
+	Texts map[string]string
 }
 
 // Cascade is a foreign key that changes rows by itself.
@@ -68,6 +70,8 @@ func (s *Store) Behaviour(
 	})
 	b.Folded = map[string]string{}
 	read(q.folded, func(column, _, by string) { b.Folded[column] = by })
+	b.Texts = map[string]string{}
+	read(q.texts, func(column, _, typ string) { b.Texts[column] = typ })
 	if err != nil {
 		return Behaviour{}, fmt.Errorf("read the catalog about table %s: %w", name, err)
 	}
@@ -115,7 +119,7 @@ func (s *Store) CachedSequence(ctx context.Context, db bun.IDB) (name string, er
 type behaviourQueries struct {
 	byQuotedName bool
 
-	cascades, triggers, rules, rowSecurity, unique, folded string
+	cascades, triggers, rules, rowSecurity, unique, folded, texts string
 
 	cachedSequence string
 }

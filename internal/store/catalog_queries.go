@@ -45,6 +45,12 @@ func (postgres) behaviour() behaviourQueries {
 				JOIN pg_collation AS l ON l.oid = a.attcollation
 			WHERE a.attrelid = to_regclass(?0) AND a.attnum > 0 AND NOT a.attisdropped
 				AND (NOT l.collisdeterministic OR b.typname IN ('citext', 'bpchar'))`,
+		texts: `
+			SELECT a.attname, '', format_type(a.atttypid, a.atttypmod)
+			FROM pg_attribute AS a
+				JOIN pg_type AS t ON t.oid = a.atttypid
+				JOIN pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+			WHERE a.attrelid = to_regclass(?0) AND a.attnum > 0 AND NOT a.attisdropped AND b.typcategory = 'S'`,
 		cachedSequence: `
 			SELECT s.seqrelid::regclass::text, '', ''
 			FROM pg_sequence AS s
@@ -74,6 +80,9 @@ func (mysql) behaviour() behaviourQueries {
 		folded: `
 			SELECT column_name, '', concat('collation ', collation_name) FROM information_schema.columns
 			WHERE ` + of + ` AND collation_name LIKE '%\_ci'`,
+		texts: `
+			SELECT column_name, '', column_type FROM information_schema.columns
+			WHERE ` + of + ` AND (collation_name IS NOT NULL OR data_type LIKE '%binary' OR data_type LIKE '%blob')`,
 	}
 }
 
@@ -99,5 +108,9 @@ func (sqlite) behaviour() behaviourQueries {
 			SELECT DISTINCT i.name, '', 'collation ' || i.coll
 			FROM pragma_index_list(?0) AS l, pragma_index_xinfo(l.name) AS i
 			WHERE i.key AND i.name IS NOT NULL AND i.coll <> 'BINARY' AND l.origin <> 'c'`,
+		// Its rule for the affinity TEXT: https://sqlite.org/datatype3.html#determination_of_column_affinity
+		texts: `
+			SELECT name, '', type FROM pragma_table_xinfo(?0)
+			WHERE type NOT LIKE '%int%' AND (type LIKE '%char%' OR type LIKE '%clob%' OR type LIKE '%text%')`,
 	}
 }

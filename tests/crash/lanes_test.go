@@ -28,6 +28,9 @@ const (
 	lanesStop  = "CQRSYNC_CRASH_LANES_STOP"
 )
 
+// lanesLease is long enough for a relay that gets its turn at an SQLite file on a busy machine.
+const lanesLease = 4 * time.Second
+
 // setLanes is what relay lanes set does, up to the statement after which it is killed.
 func setLanes(url, count, stop string) {
 	err := func() error {
@@ -74,7 +77,7 @@ func TestAChangeOfTheNumberOfLanesThatIsKilledStopsNobodyForLong(t *testing.T) {
 			arrived := receive(t, broker, "crash")
 			publisher, err := open.Publisher(broker, open.Options{})
 			require.NoError(t, err)
-			rel, err := relay.New(dbtest.Open(t, url), publisher, relay.Config{LeaseTTL: relayLease})
+			rel, err := relay.New(dbtest.Open(t, url), publisher, relay.Config{LeaseTTL: lanesLease})
 			require.NoError(t, err)
 			runUntilEnd(t, rel.Run)
 			written, stopWriting := keepWriting(t, s)
@@ -131,9 +134,10 @@ func keepWriting(t *testing.T, s *store.Store) (written *atomic.Int64, stop func
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var writing sync.WaitGroup
 	writing.Go(func() {
-		// Not so often that an SQLite file, which has one writer at a time and no queue, is never to be had by anyone else.
-		often := time.NewTicker(50 * time.Millisecond)
-		defer often.Stop()
+		// The pause follows a round, however long that took: an SQLite file has one writer at a
+		// time and no queue, and on a slow disk rounds at a fixed rate leave nobody else a turn.
+		pause := time.NewTimer(0)
+		defer pause.Stop()
 		for ctx.Err() == nil {
 			switch err := appendRound(t.Context(), s, keys); {
 			case err == nil:
@@ -142,8 +146,9 @@ func keepWriting(t *testing.T, s *store.Store) (written *atomic.Int64, stop func
 				t.Error(err)
 				return
 			}
+			pause.Reset(50 * time.Millisecond)
 			select {
-			case <-often.C:
+			case <-pause.C:
 			case <-ctx.Done():
 			}
 		}
