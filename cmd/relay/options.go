@@ -40,6 +40,7 @@ type options struct {
 	letters letterOptions // dead-letters
 
 	timeout time.Duration // lanes set
+	reason  string        // incarnation new
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
 	batch, workers                     int

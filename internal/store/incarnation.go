@@ -20,6 +20,9 @@ type Incarnation struct {
 	Reason string
 }
 
+// First says that it is the one that was drawn when the tables were made.
+func (i Incarnation) First() bool { return i.Reason == "the tables were made" }
+
 // Incarnation returns the present one.
 func (s *Store) Incarnation(ctx context.Context) (Incarnation, error) {
 	return s.incarnation(ctx, s.db)
