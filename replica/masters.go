@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,8 @@ type origin struct {
 	model, incarnation string
 	clock              masterClock
 
-	heard atomic.Bool // since it was noted last
+	heard atomic.Bool  // since it was noted last
+	first atomic.Int64 // when this process heard of it first, in nanoseconds here; 0 for never
 	// livesAfter is a time of the master's clock, in microseconds, when a later incarnation was there already; 0 while there
 	// is none. What it writes later shows that it goes on beside that one.
 	livesAfter         atomic.Int64
@@ -80,6 +82,12 @@ func (o *origins) init() {
 	o.news = make(chan struct{}, 1)
 }
 
+// incarnations are short. What is not, no relay of ours has written.
+var incarnations = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
+// maxOrigins bounds what is known.
+const maxOrigins = 10_000
+
 // of returns the origin of a message; isNew says that nothing came from it before.
 func (o *origins) of(model, incarnation string) (from *origin, isNew bool) {
 	key := lineage{model, incarnation}
@@ -91,10 +99,13 @@ func (o *origins) of(model, incarnation string) (from *origin, isNew bool) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !incarnations.MatchString(incarnation) || len(o.known) >= maxOrigins {
+		key.incarnation = ""
+	}
 	if from = o.known[key]; from != nil {
 		return from, false
 	}
-	from = &origin{model: model, incarnation: incarnation}
+	from = &origin{model: model, incarnation: key.incarnation}
 	o.known[key] = from
 	return from, true
 }
@@ -125,6 +136,7 @@ func (r *Replica) hears(m *envelope.Message) {
 	from, isNew := r.origins.of(m.Model, m.Incarnation)
 	from.clock.sees(m.Updated, elapsed())
 	if !from.heard.Load() {
+		from.first.CompareAndSwap(0, int64(elapsed()))
 		from.heard.Store(true)
 	}
 	if after := from.livesAfter.Load(); after != 0 && m.Updated.UnixMicro() > after && m.Signal != envelope.Sync {
@@ -281,7 +293,7 @@ func (r *Replica) noteMasters(ctx context.Context) error {
 // is known, by whatever clock.
 func (r *Replica) learn(noted []store.Master, now time.Time) {
 	here := elapsed()
-	for i, m := range noted {
+	for _, m := range noted {
 		if r.models[m.Model] == nil {
 			continue
 		}
@@ -290,11 +302,34 @@ func (r *Replica) learn(noted []store.Master, now time.Time) {
 			continue
 		}
 		from.clock.sees(m.Clock.Add(max(now.Sub(m.Last), 0)), here)
-		next := i + 1 // of the same model, the one that came after it
-		if from.livesAfter.Load() == 0 && m.Incarnation != "" && next < len(noted) && noted[next].Model == m.Model {
-			from.livesAfter.Store(m.Clock.Add(noted[next].First.Sub(m.Last) + handoverTime).UnixMicro())
+		if next, found := r.nextAfter(noted, m); found && from.livesAfter.Load() == 0 {
+			from.livesAfter.Store(m.Clock.Add(next.First.Sub(m.Last) + handoverTime).UnixMicro())
 		}
 	}
+}
+
+// nextAfter is the incarnation that came after one.
+func (r *Replica) nextAfter(noted []store.Master, m store.Master) (next store.Master, found bool) {
+	for _, n := range noted {
+		if n.Model == m.Model && n.Incarnation != "" && m.Incarnation != "" && r.cameAfter(n, m) &&
+			(!found || n.First.Before(next.First)) {
+			next, found = n, true
+		}
+	}
+	return next, found
+}
+
+// cameAfter says that one incarnation came after another one. Two that were noted at once did so in the order in which they
+// were heard of, or in one that nobody knows.
+func (r *Replica) cameAfter(n, m store.Master) bool {
+	const atOnce = time.Second
+	if apart := n.First.Sub(m.First); apart.Abs() > atOnce {
+		return apart > 0
+	}
+	first, _ := r.origins.of(m.Model, m.Incarnation)
+	second, _ := r.origins.of(n.Model, n.Incarnation)
+	earlier, later := first.first.Load(), second.first.Load()
+	return earlier != 0 && later > earlier
 }
 
 // sayMasters logs what is new and wrong, once.

@@ -207,3 +207,50 @@ func TestExpiryIsKnownAfterARest(t *testing.T) {
 		require.Equal(t, map[int64]string{1: "a", 3: "c"}, next.notes())
 	})
 }
+
+// A replica that was off reads what an old incarnation wrote and then what the next one did, all at once: neither is a rival.
+func TestABacklogOfTwoIncarnationsIsNoSign(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		for _, pair := range [][2]string{{"aaaa-1", "aaaa-2"}, {"cccc-2", "cccc-1"}} { // whatever their order as texts
+			f, log, stop := listeningUntil(t, db)
+			stop() // nothing is noted before all of it came
+			for i := range int64(5) {
+				f.deliver(from(pair[0], at(save(1, i, "a"), i, noon.Add(time.Duration(i)*time.Hour))))
+			}
+			for i := range int64(5) {
+				f.deliver(from(pair[1], at(save(1, 5+i, "b"), 5+i, noon.Add(time.Duration(5+i)*time.Hour))))
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- f.Maintain(ctx) }()
+			f.mastersAre(2)
+			f.deliver(from(pair[1], at(save(1, 10, "b"), 10, noon.Add(20*time.Hour))), from(pair[1], at(save(1, 11, "b"), 11, noon.Add(40*time.Hour))))
+			cancel()
+			require.NoError(t, <-done)
+			for _, m := range f.mastersAre(2) {
+				require.Zero(t, m.Returns, m.Incarnation)
+			}
+			require.Zero(t, log.count("two masters"))
+			_, err := db.ExecContext(t.Context(), "DELETE FROM replica_masters")
+			require.NoError(t, err)
+			_, err = db.ExecContext(t.Context(), "DELETE FROM replica_revisions")
+			require.NoError(t, err)
+			_, err = db.ExecContext(t.Context(), "DELETE FROM notes")
+			require.NoError(t, err)
+		}
+	})
+}
+
+// What calls itself as no relay does is taken for one that does not name itself, and stops nothing.
+func TestAnIncarnationThatNobodyDrewIsNone(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f, log := listening(t, db)
+		for i, name := range []string{strings.Repeat("x", 10000), "with a \x00", "\xff", "'; DROP"} {
+			f.deliver(from(name, save(int64(i), 0, "a")))
+		}
+		masters := f.mastersAre(1)
+		require.Empty(t, masters[0].Incarnation)
+		require.Zero(t, log.count("WARN"))
+		require.Len(t, f.notes(), 4)
+	})
+}
