@@ -60,7 +60,7 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	if err != nil {
 		return 0, err
 	}
-	marks, err := m.marksOf(pks)
+	marks, err := m.marksOf(ctx, b.db, pks)
 	if err != nil || len(marks) == 0 {
 		return 0, err
 	}

@@ -69,9 +69,10 @@ func (s Source) diffReplica() *cli.Command {
 			if err != nil {
 				return err
 			}
-			j.say("%d of %d instances differ", found.Differing, found.Compared)
+			j.warnUnsent(found)
+			j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
 			j.sayAhead(found)
-			return differing(found.Differing > 0)
+			return differing(!found.Equal())
 		}),
 	}
 }
@@ -132,7 +133,9 @@ func (s Source) diff() *cli.Command {
 			if err != nil {
 				return err
 			}
-			j.say("%d of %d instances differ, %d are on the replica only", found.Differing, found.Compared, found.Extra)
+			j.warnUnsent(found.Difference)
+			j.say("%d of %d instances differ, %d are on the replica only%s",
+				found.Differing, found.Compared, found.Extra, notCompared(found.Difference))
 			j.sayAhead(found.Difference)
 			if !j.Bool("check") {
 				j.say("%d are in the outbox, %d were deleted", found.Sent, found.Deleted)
