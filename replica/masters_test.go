@@ -16,34 +16,34 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// logged is a log that a test reads while it is written.
-type logged struct {
+// logText is a log that a test reads while it is written.
+type logText struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-func (l *logged) Write(line []byte) (int, error) {
+func (l *logText) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(line)
 }
 
-func (l *logged) count(part string) int {
+func (l *logText) count(part string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), part)
 }
 
 // listening is a replica that notes where messages come from until the test ends.
-func listening(t *testing.T, db *bun.DB) (f *fixture, log *logged) {
+func listening(t *testing.T, db *bun.DB) (f *fixture, log *logText) {
 	t.Helper()
 	f, log, _ = listeningUntil(t, db)
 	return f, log
 }
 
-func listeningUntil(t *testing.T, db *bun.DB) (f *fixture, log *logged, stop func()) {
+func listeningUntil(t *testing.T, db *bun.DB) (f *fixture, log *logText, stop func()) {
 	t.Helper()
-	log = &logged{}
+	log = &logText{}
 	rep, err := replica.New(db, replica.Config{Queue: queue, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	require.NoError(t, rep.Migrate(t.Context()))

@@ -17,9 +17,9 @@ import (
 )
 
 // behind runs a replica of a queue until the test ends.
-func behind(t *testing.T, db *bun.DB, queue string, broker *memory.Broker) (rep *replica.Replica, log *logged, stop func() error) {
+func behind(t *testing.T, db *bun.DB, queue string, broker *memory.Broker) (rep *replica.Replica, log *logText, stop func() error) {
 	t.Helper()
-	log = &logged{}
+	log = &logText{}
 	rep, err := replica.New(db, replica.Config{Queue: queue, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	require.NoError(t, rep.Migrate(t.Context()))
