@@ -89,6 +89,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 				Action: o.bySide(o.status, o.replicaStatus),
 			},
 			o.deadLetters(),
+			o.forgetDeleted(),
 			o.lanes(),
 			o.incarnation(),
 			{

@@ -22,22 +22,24 @@ type timeline struct {
 	mu     sync.Mutex
 	server string
 	known  bool // server is
+	// asked is when server answered last.
+	asked time.Time
 	// beats are the random numbers that the lanes of a relay may have: that of the last renewal, and those of renewals that
 	// have not said since whether they were committed.
 	beats map[string][]int64
 
 	incarnation Incarnation // as it was known last
-	asked       time.Time   // where the database is
+	placed      time.Time   // when it was asked where the database is
 }
 
 // placeDue says that it is time to ask where the database is, and takes it for asked.
 func (t *timeline) placeDue(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.asked.IsZero() && now.Sub(t.asked) < placeEvery {
+	if !t.placed.IsZero() && now.Sub(t.placed) < placeEvery {
 		return false
 	}
-	t.asked = now
+	t.placed = now
 	return true
 }
 
@@ -59,7 +61,7 @@ func (t *timeline) learns(i Incarnation) {
 func (t *timeline) goesBack() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.asked = time.Time{}
+	t.placed = time.Time{}
 }
 
 // random is a number that no other timeline draws.
@@ -106,7 +108,17 @@ func (t *timeline) answers(server string, anew bool) bool {
 	if anew || !t.known {
 		t.server, t.known = server, true
 	}
+	if t.server == server {
+		t.asked = time.Now()
+	}
 	return t.server == server
+}
+
+// answeredWithin says that the server was asked, and was the same, so short a time ago.
+func (t *timeline) answeredWithin(d time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.asked) < d
 }
 
 // answering is the server that answered before, empty if that is not known.
@@ -187,7 +199,7 @@ func (s *Store) requireServer(ctx context.Context, db bun.IDB) error {
 	if err := db.QueryRowContext(ctx, "SELECT "+s.dialect.server()).Scan(&server); err != nil {
 		return err
 	}
-	if server != before {
+	if !s.timeline.answers(server, false) {
 		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, before)
 	}
 	return nil
