@@ -360,6 +360,9 @@ func (b *batch) finish() {
 			continue
 		}
 		for _, it := range c.items {
+			if it.overtook && it.outcome == Stale && !it.strict && !b.held[it] {
+				b.overtake(it)
+			}
 			switch {
 			case b.held[it]:
 				time.AfterFunc(spread(lockPause/2), func() { b.inbox.add(it) })

@@ -29,6 +29,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.checkTables(ctx, r.order...); err != nil && ctx.Err() == nil {
 		return err
 	}
+	r.recallMasters(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	subscriptions := r.subscriptions(subscriber)
@@ -42,6 +43,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 			stop()
 		}
 	})
+	running.Go(func() { r.watchQueue(ctx, subscriber) })
 	for _, s := range subscriptions {
 		s.subscribed = sync.OnceFunc(func() {
 			if missing.Add(-1) == 0 {
@@ -272,6 +274,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
+		s.hears(it.message)
 		s.submit(it)
 	}
 	if full, _, _ := s.memory.full(); err != nil && full {
