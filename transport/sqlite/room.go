@@ -1,0 +1,53 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+const (
+	// journalLimit is what SQLite leaves of the write-ahead log when it begins anew.
+	journalLimit = 16 << 20
+	// journalMost is how large the log may be before publishing waits until it can begin anew.
+	journalMost = 64 << 20
+	// reserve is what publishing leaves of the disk, so that what was published can be acknowledged; on a small disk a
+	// quarter of it.
+	reserve = 8 << 20
+)
+
+// room says whether size bytes may be published. Consumers write without asking: what they write makes room. A log that
+// fills the disk would stop them, too, and nobody could make room any more.
+func (h *handle) room(ctx context.Context, size uint64) error {
+	var journal uint64
+	if info, err := os.Stat(h.path + "-wal"); err == nil {
+		journal = uint64(max(info.Size(), 0)) //nolint:gosec // not negative
+	}
+	if journal > journalMost {
+		if err := h.checkpoint(ctx, journal); err != nil {
+			return err
+		}
+	}
+	free, total, known := disk(filepath.Dir(h.path))
+	// What is in the log may have to be copied into the file, and a message is written for each queue, and indexed.
+	if need := min(reserve, total/4) + journal + 4*size; known && free < need {
+		return fmt.Errorf("its disk has %d MB left, and %d are kept free so that consumers can work: make room, "+
+			"start the replicas, or see relay queues list for queues that nobody reads", free>>20, need>>20)
+	}
+	return nil
+}
+
+// checkpoint moves the log into the file, and fails where somebody keeps it from that.
+func (h *handle) checkpoint(ctx context.Context, journal uint64) error {
+	var busy, frames, moved int64
+	row := h.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+	if err := row.Scan(&busy, &frames, &moved); err != nil {
+		return err
+	}
+	if busy == 0 && moved >= frames {
+		return nil
+	}
+	return fmt.Errorf("its log has %d MB and cannot begin anew, because a process has been reading the file for long: "+
+		"end that (fuser %s-wal names it)", journal>>20, h.path)
+}
