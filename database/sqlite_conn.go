@@ -236,7 +236,7 @@ func (c *fileConn) Ping(ctx context.Context) error {
 	if err := c.ensure(ctx); err != nil {
 		return err
 	}
-	_, err := c.conn.ExecContext(ctx, "SELECT 1 FROM sqlite_schema WHERE 0", nil)
+	_, err := c.conn.ExecContext(ctx, sqlitefile.Touch, nil)
 	return sqlitefile.Explain(c.connector.path, err)
 }
 

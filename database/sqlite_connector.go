@@ -58,6 +58,9 @@ func openConn(base driver.Connector) (sqliteConn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("SQLite's driver has connections of type %T", conn), conn.Close())
 	}
+	if _, err := full.ExecContext(context.Background(), sqlitefile.Touch, nil); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	return full, nil
 }
 

@@ -46,6 +46,9 @@ func URI(path string) string {
 // escaped are the characters that would end the name, or begin an escape.
 var escaped = strings.NewReplacer("%", "%25", "#", "%23", "?", "%3f")
 
+// Touch is a statement that reads the file and changes nothing. Without one SQLite has not opened it yet.
+const Touch = "SELECT count(*) FROM sqlite_schema"
+
 // Identity is a file as it was found at its path.
 type Identity struct {
 	path string

@@ -118,11 +118,8 @@ func (f *file) open(ctx context.Context, want wanted) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.identity, err = sqlitefile.Identify(f.path); err == nil && !missing && !h.identity.Same(before) {
-		err = &sqlitefile.MovedError{File: f.path}
-	}
-	if err != nil {
-		return nil, errors.Join(err, h.close())
+	if !missing && !h.identity.Load().Same(before) {
+		return nil, errors.Join(&sqlitefile.MovedError{File: f.path}, h.close())
 	}
 	if missing {
 		f.logger.InfoContext(ctx, "made the broker's file: relays must publish to this one", "file", f.path)
@@ -154,7 +151,7 @@ func (f *file) goneFor() time.Duration {
 // check returns an error if the path does not lead to the handle's file any more, and lets go of it then. What was written
 // to it since is lost.
 func (f *file) check(ctx context.Context, h *handle) error {
-	moved := h.identity.Moved()
+	moved := h.identity.Load().Moved()
 	if moved == nil {
 		return nil
 	}

@@ -3,9 +3,13 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
+
+	"modernc.org/sqlite"
 
 	"github.com/cqrsync/cqrsync/internal/sqlitefile"
 )
@@ -13,22 +17,30 @@ import (
 // handle is one file as it was opened. Its path may lead to another one some day.
 type handle struct {
 	path           string
-	identity       sqlitefile.Identity
+	identity       atomic.Pointer[sqlitefile.Identity] // nil while it is being opened
 	generation     int64
 	writer, reader *sql.DB
 	prepared       *statements
 }
 
-func newHandle(ctx context.Context, path string, want wanted) (*handle, error) {
+// newHandle opens the file, and makes it and its tables if that is wanted.
+func newHandle(ctx context.Context, path string, want wanted) (_ *handle, err error) {
 	h := &handle{path: path}
-	var err error
-	if h.writer, err = connect(path, want); err != nil {
+	if h.writer, err = h.connect(want); err != nil {
 		return nil, err
 	}
-	if h.reader, err = connect(path, existing); err != nil {
+	if h.reader, err = h.connect(existing); err != nil {
 		return nil, errors.Join(err, h.writer.Close())
 	}
-	if err = h.prepare(ctx); err != nil {
+	if err = h.prepare(ctx); err == nil {
+		err = h.reader.PingContext(ctx) // connects now, not when another file may stand there
+	}
+	if err == nil {
+		var identity sqlitefile.Identity
+		identity, err = sqlitefile.Identify(path)
+		h.identity.Store(&identity)
+	}
+	if err != nil {
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
@@ -36,19 +48,45 @@ func newHandle(ctx context.Context, path string, want wanted) (*handle, error) {
 
 // connect returns a pool of one connection: a writer's place in the queue for it is its place in the queue for the
 // lock, and the reader's data_version means something on one connection only.
-func connect(path string, want wanted) (*sql.DB, error) {
+func (h *handle) connect(want wanted) (*sql.DB, error) {
 	mode := "rw"
 	if want == made {
 		mode = "rwc"
 	}
-	db, err := sql.Open("sqlite", sqlitefile.URI(path)+fmt.Sprintf(
+	connector, err := sqlite.NewConnector(sqlitefile.URI(h.path) + fmt.Sprintf(
 		"?mode=%s&_txlock=immediate&_pragma=busy_timeout(%d)&_pragma=journal_size_limit(%d)",
 		mode, sqlitefile.LockTimeout.Milliseconds(), journalLimit))
 	if err != nil {
-		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
+		return nil, fmt.Errorf("open SQLite file %s: %w", h.path, err)
 	}
+	db := sql.OpenDB(sameFile{connector, h})
 	db.SetMaxOpenConns(1)
 	return db, nil
+}
+
+// sameFile connects to the handle's file only, also when a connection broke and another file stands at the path: ids of the
+// one mean nothing in the other.
+type sameFile struct {
+	driver.Connector
+	handle *handle
+}
+
+// Connect implements driver.Connector.
+func (s sameFile) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := s.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// SQLite opens the file with the first statement that needs it.
+	if _, err := conn.(driver.ExecerContext).ExecContext(ctx, sqlitefile.Touch, nil); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if identity := s.handle.identity.Load(); identity != nil {
+		if moved := identity.Moved(); moved != nil {
+			return nil, errors.Join(moved, conn.Close())
+		}
+	}
+	return conn, nil
 }
 
 func (h *handle) close() error {

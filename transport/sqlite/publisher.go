@@ -91,11 +91,14 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	}
 }
 
+// probed is the size of a publication for which there has to be room.
+const probed = 1 << 20
+
 // Probe implements transport.Prober: it opens the file, and looks whether it is a broker's and has room.
 func (p *Publisher) Probe(ctx context.Context) error {
 	h, err := p.file.open(ctx, existing)
 	if err == nil {
-		err = errors.Join(p.file.check(ctx, h), h.room(ctx, 0))
+		err = errors.Join(p.file.check(ctx, h), h.room(ctx, probed))
 	}
 	return p.file.unavailable(err)
 }

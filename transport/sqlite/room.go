@@ -30,12 +30,23 @@ func (h *handle) room(ctx context.Context, size uint64) error {
 		}
 	}
 	free, total, known := disk(filepath.Dir(h.path))
-	// What is in the log may have to be copied into the file, and a message is written for each queue, and indexed.
-	if need := min(reserve, total/4) + journal + 4*size; known && free < need {
-		return fmt.Errorf("its disk has %d MB left, and %d are kept free so that consumers can work: make room, "+
-			"start the replicas, or see relay queues list for queues that nobody reads", free>>20, need>>20)
+	need := min(reserve, total/4) + 4*size // a message is written for each queue, and indexed
+	// What is in the log goes into the file later, into pages that are free there, or else to its end.
+	if !known || free >= need+journal || free >= need && h.unused(ctx) >= journal+4*size {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("its disk has %d MB left, and %d are kept free so that consumers can work: make room, "+
+		"start the replicas, or see relay queues list for queues that nobody reads", free>>20, (need+journal)>>20)
+}
+
+// unused returns the bytes of the file that hold nothing; none where it does not answer.
+func (h *handle) unused(ctx context.Context) (size uint64) {
+	row := h.reader.QueryRowContext(ctx,
+		"SELECT f.freelist_count * p.page_size FROM pragma_freelist_count AS f, pragma_page_size AS p")
+	if err := row.Scan(&size); err != nil {
+		return 0
+	}
+	return size
 }
 
 // checkpoint moves the log into the file, and fails where somebody keeps it from that.

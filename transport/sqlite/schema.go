@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
-
 	"github.com/cqrsync/cqrsync/internal/sqlitefile"
 )
 
