@@ -90,6 +90,8 @@ func root(stdout, stderr io.Writer) *cli.Command {
 			},
 			o.deadLetters(),
 			o.lanes(),
+			o.queues(),
+			o.backup(),
 			{
 				Name:   "replicate",
 				Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",

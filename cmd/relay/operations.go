@@ -7,7 +7,6 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
-	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/operate/command"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -98,9 +97,7 @@ func (o *options) openTables(url string, from setting) (*manifest.Manifest, *bun
 	dbErr := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 	var db *bun.DB
 	if url != "" {
-		if db, dbErr = database.Open(url); dbErr == nil {
-			o.closers = append(o.closers, db)
-		}
+		db, dbErr = o.openDB(url, !create)
 	}
 	return m, db, wrong(configSetting.wrong(err), from.wrong(dbErr), o.checkNames())
 }

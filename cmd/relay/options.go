@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
@@ -43,6 +45,8 @@ type options struct {
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
 	batch, workers                     int
+
+	to string // backup
 
 	closers []io.Closer
 }
@@ -129,17 +133,41 @@ func (o *options) checkNames() error {
 
 func (o *options) names() store.Names { return store.Names{Schema: o.schema, Prefix: o.prefix} }
 
-// openStore opens the database; close closes it.
-func (o *options) openStore() (*store.Store, error) {
+// openStore opens a database that is there; close closes it.
+func (o *options) openStore() (*store.Store, error) { return o.openStoreOr(!create) }
+
+// create makes a SQLite file that is not there, which only commands do that make tables: anything else would hide a
+// mistyped path.
+const create = true
+
+// openDB opens a database; close closes it.
+func (o *options) openDB(url string, create bool) (*bun.DB, error) {
+	openURL := database.OpenExisting
+	if create {
+		openURL = database.Open
+	}
+	db, err := openURL(url)
+	if err != nil {
+		return nil, err
+	}
+	o.closers = append(o.closers, db)
+	if strings.HasPrefix(url, "sqlite:") {
+		if err := db.Ping(); errors.Is(err, fs.ErrNotExist) { //nolint:noctx // it looks at a file
+			return nil, err
+		}
+	}
+	return db, nil
+}
+
+func (o *options) openStoreOr(create bool) (*store.Store, error) {
 	if o.db == "" {
 		err := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
 	}
-	db, err := database.Open(o.db)
+	db, err := o.openDB(o.db, create)
 	if err != nil {
 		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
 	}
-	o.closers = append(o.closers, db)
 	if err := o.checkNames(); err != nil {
 		return nil, err
 	}

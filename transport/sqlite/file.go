@@ -191,6 +191,9 @@ func (f *file) write(
 ) error {
 	h, err := f.open(ctx, want)
 	if err == nil {
+		err = f.check(ctx, h)
+	}
+	if err == nil {
 		err = errors.Join(h.transact(ctx, d, do), f.check(ctx, h))
 	}
 	return f.unavailable(err)
