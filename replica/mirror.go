@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -71,10 +72,22 @@ func checkColumns(table *schema.Table) error {
 }
 
 // check fails where the table or a column is missing.
-func (m *mirror) check(ctx context.Context, db bun.IDB) error {
-	errs := []error{checkTable(ctx, db, m.model, m.table)}
+func (m *mirror) check(ctx context.Context, s *store.Store, db bun.IDB) error {
+	errs := []error{checkTable(ctx, db, m.model, m.table), m.checkRounding(ctx, s, db, m.table)}
 	for _, child := range m.children {
-		errs = append(errs, checkTable(ctx, db, m.model, child.table))
+		errs = append(errs, checkTable(ctx, db, m.model, child.table), m.checkRounding(ctx, s, db, child.table))
+	}
+	return errors.Join(errs...)
+}
+
+// checkRounding fails where the database would round what the master sends as a text.
+func (m *mirror) checkRounding(ctx context.Context, s *store.Store, db bun.IDB, table *schema.Table) error {
+	rounded, err := s.Rounded(ctx, db, table)
+	errs := []error{err}
+	for _, column := range slices.Sorted(maps.Keys(rounded)) {
+		errs = append(errs, fmt.Errorf("replica: model %s: column %s of table %s was declared %s, so SQLite would round "+
+			"decimals of more than 15 digits: declare it TEXT, or with a precision of up to 15, as DECIMAL(15, 2)",
+			m.model, column, table.Name, rounded[column]))
 	}
 	return errors.Join(errs...)
 }

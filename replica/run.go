@@ -74,7 +74,7 @@ func (r *Replica) checkTables(ctx context.Context) error {
 	var errs []error
 	for _, b := range r.order {
 		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r.db))
+			errs = append(errs, b.mirror.check(ctx, r.store, r.db))
 		}
 	}
 	return errors.Join(errs...)

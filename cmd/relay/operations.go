@@ -97,7 +97,9 @@ func (o *options) openTables(url string, from setting) (*manifest.Manifest, *bun
 	dbErr := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 	var db *bun.DB
 	if url != "" {
-		db, dbErr = o.openDB(url, !create)
+		if db, dbErr = o.openDB(url, !create); dbErr == nil {
+			dbErr = requireFile(url, db)
+		}
 	}
 	return m, db, wrong(configSetting.wrong(err), from.wrong(dbErr), o.checkNames())
 }

@@ -151,12 +151,18 @@ func (o *options) openDB(url string, create bool) (*bun.DB, error) {
 		return nil, err
 	}
 	o.closers = append(o.closers, db)
-	if strings.HasPrefix(url, "sqlite:") {
-		if err := db.Ping(); errors.Is(err, fs.ErrNotExist) { //nolint:noctx // it looks at a file
-			return nil, err
-		}
-	}
 	return db, nil
+}
+
+// requireFile fails where a SQLite file is not there. Other databases are asked by the first statement.
+func requireFile(url string, db *bun.DB) error {
+	if !strings.HasPrefix(url, "sqlite:") {
+		return nil
+	}
+	if err := db.Ping(); errors.Is(err, fs.ErrNotExist) { //nolint:noctx // it looks at a file
+		return err
+	}
+	return nil
 }
 
 func (o *options) openStoreOr(create bool) (*store.Store, error) {
@@ -172,7 +178,8 @@ func (o *options) openStoreOr(create bool) (*store.Store, error) {
 		return nil, err
 	}
 	s, err := store.New(db, o.names())
-	return s, schemaSetting.wrong(err) // the one thing left: not every database has schemas
+	// What is left: not every database has schemas, and a file may not be there.
+	return s, errors.Join(dbSetting.wrong(requireFile(o.db, db)), schemaSetting.wrong(err))
 }
 
 // openPublisher makes the publisher, which connects later; close closes it.

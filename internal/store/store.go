@@ -223,6 +223,9 @@ type sqlDialect interface {
 	kin(table string) (query string, args []any)
 	// behaviour asks the catalog what happens to a table beyond the statements.
 	behaviour() behaviourQueries
+	// numbers lists the columns of the table ?0 that make numbers of texts, as rows of three texts: the name, nothing,
+	// the declared type. Empty where none do.
+	numbers() string
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
 	// busy says that the database could not be opened because others were opening it; err may be nil.
