@@ -248,7 +248,7 @@ func TestBoundedGrowthWithOneConsumerAway(t *testing.T) {
 	db := dbtest.Open(t, "sqlite://"+w.broker+"?mode=ro")
 	require.NoError(t, db.NewRaw("SELECT count(*) FROM messages WHERE queue = 'away'").Scan(t.Context(), &waiting))
 	require.NoError(t, db.NewRaw("SELECT count(*) FROM messages WHERE queue <> 'away'").Scan(t.Context(), &others))
-	require.LessOrEqual(t, waiting, w.committed.Load())
+	require.LessOrEqual(t, waiting, 2*w.committed.Load(), "some are sent twice when a lease runs out")
 	require.NotZero(t, waiting)
 	require.Zero(t, others, "what was acknowledged is gone")
 	file := size(w.broker)

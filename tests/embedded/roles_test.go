@@ -155,7 +155,7 @@ func publish(ctx context.Context, url, broker string, logger *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	rel, err := relay.New(db, publisher, relay.Config{Logger: logger, LeaseTTL: 2 * time.Second})
+	rel, err := relay.New(db, publisher, relay.Config{Logger: logger, LeaseTTL: 4 * time.Second})
 	if err != nil {
 		return err
 	}

@@ -47,10 +47,10 @@ func publishUntilRefused(t *testing.T, pub *sqlite.Publisher) (taken int, err er
 }
 
 func TestAFullDiskStopsPublishingAndNotConsuming(t *testing.T) {
-	path := filepath.Join(smallDisk(t, 48), "broker.db")
+	path := filepath.Join(smallDisk(t, 24), "broker.db")
 	makeQueue(t, path, "webhooks", "order")
 	pub := newPublisher(t, sqlite.Config{Path: path})
-	for range 3 {
+	for range 2 {
 		taken, err := publishUntilRefused(t, pub)
 		require.ErrorIs(t, err, transport.ErrUnavailable)
 		require.ErrorContains(t, err, "consumers can work")
@@ -69,7 +69,7 @@ func TestAFullDiskStopsPublishingAndNotConsuming(t *testing.T) {
 }
 
 func TestADiskThatOthersFillDelaysOnly(t *testing.T) {
-	folder := smallDisk(t, 24)
+	folder := smallDisk(t, 16)
 	path := filepath.Join(folder, "broker.db")
 	log, logger := newLog()
 	sub := newSubscriber(t, sqlite.Config{Path: path, Queue: "webhooks", Logger: logger})
@@ -79,7 +79,7 @@ func TestADiskThatOthersFillDelaysOnly(t *testing.T) {
 	taken, err := publishUntilRefused(t, pub)
 	require.ErrorIs(t, err, transport.ErrUnavailable)
 	junk := filepath.Join(folder, "junk")
-	_ = os.WriteFile(junk, make([]byte, 24<<20), 0o600) // as much as there is room for
+	_ = os.WriteFile(junk, make([]byte, 16<<20), 0o600) // as much as there is room for
 	held := receive(t, messages)
 	require.Error(t, pub.Publish("order", message.NewMessage("x", nil)))
 
@@ -109,7 +109,7 @@ func TestALogThatCannotBeginAnewStopsPublishing(t *testing.T) {
 	require.ErrorContains(t, err, "a process has been reading the file for long")
 	info, err := os.Stat(path + "-wal")
 	require.NoError(t, err)
-	require.Less(t, info.Size(), int64(80<<20))
+	require.Less(t, info.Size(), int64(48<<20))
 
 	require.NoError(t, reader.Rollback())
 	require.NoError(t, pub.Publish("order", message.NewMessage("2", nil)))
