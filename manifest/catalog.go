@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -82,12 +83,15 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 	if err := m.checkNames(columns); err != nil {
 		return nil, err
 	}
+	// A key of several columns is a list in the order that the file gives them.
+	slices.SortStableFunc(columns, func(a, b column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	keys := 0
 	for i, c := range columns {
 		if len(m.Key) > 0 {
 			c.IsKey = slices.Contains(m.Key, c.Name)
 		}
-		if !c.IsKey && len(m.Columns) > 0 && !slices.Contains(m.Columns, c.Name) {
+		_, constant := m.Constants[c.Name]
+		if !c.IsKey && !constant && len(m.Columns) > 0 && !slices.Contains(m.Columns, c.Name) {
 			continue
 		}
 		if c.IsKey {
@@ -104,6 +108,14 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 	return reflect.StructOf(fields), nil
 }
 
+// rank is the place of a column in the file's key, and behind it for all others.
+func (m Model) rank(name string) int {
+	if i := slices.Index(m.Key, name); i >= 0 {
+		return i
+	}
+	return len(m.Key)
+}
+
 // checkNames says which names of the file the table does not have.
 func (m Model) checkNames(columns []column) error {
 	var errs []error
@@ -118,8 +130,15 @@ func (m Model) checkNames(columns []column) error {
 	for _, name := range m.Columns {
 		check("columns", name)
 	}
-	for name := range m.Map {
+	for _, name := range slices.Sorted(maps.Keys(m.Constants)) {
+		check("constants", name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Map)) {
 		check("map", name)
+		if len(m.Columns) > 0 && !slices.Contains(m.Columns, name) && !slices.Contains(m.Key, name) &&
+			!slices.ContainsFunc(columns, func(c column) bool { return c.Name == name && c.IsKey && len(m.Key) == 0 }) {
+			errs = append(errs, fmt.Errorf("map: column %q is not among columns, so it is not kept: add it there", name))
+		}
 	}
 	return errors.Join(errs...)
 }

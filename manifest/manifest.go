@@ -9,6 +9,7 @@
 //	    key: id                # or [tenant, number]; the table's primary key if left out
 //	    columns: [id, status]  # all if left out
 //	    map: {state: status}   # replicas: column: what the master calls it, where that differs
+//	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
 //
 // What needs code (relations, serializers, filters, handlers) is registered in a binary of one's own.
 package manifest
@@ -46,6 +47,9 @@ type Model struct {
 	Columns Names `yaml:"columns"`
 	// Map says, for columns of a replica, which field of the message they hold, where the names differ.
 	Map map[string]string `yaml:"map"`
+	// Constants are columns of a replica that have one value in every row of the model. They say whose a row is, where several
+	// models are kept in one table, and may be part of its key.
+	Constants map[string]any `yaml:"constants"`
 }
 
 // Names is a list that may be written as a single name.
@@ -108,11 +112,22 @@ func (m Model) check(id string) []error {
 	}
 	for field, names := range map[string][]string{
 		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
+		"constants": slices.Sorted(maps.Keys(m.Constants)),
 	} {
 		for _, name := range names {
 			if !columnName.MatchString(name) {
 				errs = append(errs, fmt.Errorf("%s: %q, want a name of letters, digits and _", field, name))
 			}
+		}
+	}
+	for _, column := range slices.Sorted(maps.Keys(m.Constants)) {
+		switch value := m.Constants[column].(type) {
+		case string, int, int64, uint64, bool:
+		default:
+			errs = append(errs, fmt.Errorf("constants: %s: %v, want a text, a whole number, true or false", column, value))
+		}
+		if _, mapped := m.Map[column]; mapped {
+			errs = append(errs, fmt.Errorf("constants: %s stands under map, too", column))
 		}
 	}
 	return errs

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -47,9 +48,26 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 		for _, column := range slices.Sorted(maps.Keys(model.Map)) {
 			options = append(options, replica.Rename(model.Map[column], column))
 		}
+		for _, column := range slices.Sorted(maps.Keys(model.Constants)) {
+			options = append(options, replica.Constant(column, constantOf(typ, column, model.Constants[column])))
+		}
 		return replica.RegisterType(rep, typ, id, options...)
 	})
 	return rep, err
+}
+
+// constantOf is a value of the file as the column has it: 7 in a column of texts is the text.
+func constantOf(typ reflect.Type, column string, value any) any {
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		if f.Type.Kind() == reflect.Pointer {
+			f.Type = f.Type.Elem()
+		}
+		if f.Tag.Get("json") == column && f.Type.Kind() == reflect.String {
+			return fmt.Sprint(value)
+		}
+	}
+	return value
 }
 
 // each hands over the models in order, and returns what is wrong with any of them.

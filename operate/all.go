@@ -35,7 +35,7 @@ type Result struct {
 }
 
 // Equal says that nothing was found.
-func (r Result) Equal() bool { return r.Differing == 0 && r.Extra == 0 }
+func (r Result) Equal() bool { return r.Difference.Equal() && r.Extra == 0 }
 
 // Diff is all the stages in one process, for whoever reaches both databases: it compares, writes to w what DiffReplica
 // and DeletedDiffMaster write, sends again what differs, and deletes what the master does not have. The keys are sent
@@ -55,6 +55,10 @@ func Diff(
 	if err != nil {
 		return result, err
 	}
+	unsent, err := sample(ctx, box, model, shape)
+	if err != nil {
+		return result, err
+	}
 	o.SkipLines, o.ReachedLine = 0, nil
 	quiet := o.Options
 	quiet.Progress, quiet.Rate = nil, 0
@@ -65,6 +69,9 @@ func Diff(
 		},
 		func(ctx context.Context, r io.Reader, to io.Writer) (err error) {
 			result.Difference, err = DiffReplica(ctx, rep, r, io.MultiWriter(w, to), o.Options)
+			if !o.Content {
+				result.Unsent = unsent
+			}
 			return err
 		},
 		func(ctx context.Context, r io.Reader, _ io.Writer) (err error) {

@@ -15,6 +15,7 @@ type claim struct {
 	pk, key  string // as the wire has it, and as ledgers know it
 	revision int64
 	hashes   string
+	more     contents
 }
 
 // parseClaims reads a line of DiffMaster. Integer keys, by far the most, are parts of the line and not copied.
@@ -43,7 +44,7 @@ func parseClaim(row []json.RawMessage, withHashes bool) (c claim, err error) {
 	if withHashes {
 		want = 3
 	}
-	if len(row) != want {
+	if len(row) != want && (!withHashes || len(row) != want+1) {
 		return c, fmt.Errorf("want %d values, got %d", want, len(row))
 	}
 	c.pk = string(row[0])
@@ -56,6 +57,11 @@ func parseClaim(row []json.RawMessage, withHashes bool) (c claim, err error) {
 	if withHashes {
 		if err := json.Unmarshal(row[2], &c.hashes); err != nil {
 			return c, fmt.Errorf("hashes: %w", err)
+		}
+	}
+	if len(row) > 3 {
+		if err := json.Unmarshal(row[3], &c.more); err != nil {
+			return c, fmt.Errorf("more hashes: %w", err)
 		}
 	}
 	return c, nil
@@ -110,6 +116,13 @@ func checkHashes(claims []claim, names []string) error {
 	for _, c := range claims {
 		if len(c.hashes) != len(names)*hashLen {
 			return fmt.Errorf("key %s: %w", c.key, errHashes)
+		}
+		for _, l := range c.more.Lists {
+			for _, hashes := range l.Hashes {
+				if len(hashes) != len(l.Names)*hashLen {
+					return fmt.Errorf("key %s: %w", c.key, errHashes)
+				}
+			}
 		}
 	}
 	return nil

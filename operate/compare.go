@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,19 @@ type Difference struct {
 	Model string
 	// Compared keys, of which so many differ.
 	Compared, Differing int64
+	// Content says that the columns were compared, and not only the revisions.
+	Content bool
+	// Unsent are the columns for which the master sends nothing: what they hold may be old. No repair helps.
+	Unsent []Unsent
+	// NotCompared are the columns of which nothing is known: computed ones, and those of a handler.
+	NotCompared []string
 }
+
+// Unsent is a column that a replica keeps, and the master's field that should fill it.
+type Unsent struct{ Column, Field string }
+
+// Equal says that nothing was found.
+func (d Difference) Equal() bool { return d.Differing == 0 && len(d.Unsent) == 0 }
 
 // DiffReplica reads what DiffMaster wrote and writes the keys that this replica lacks or has in another state: model, time
 // and queue in the first line, then lines of keys. Nothing is written where there is nothing to read.
@@ -37,7 +48,7 @@ func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Wr
 		return Difference{Model: h.model}, err
 	}
 	err = c.run(ctx, in)
-	return Difference{h.model, c.pace.done, c.differing}, err
+	return c.difference(), err
 }
 
 type comparer struct {
@@ -46,8 +57,9 @@ type comparer struct {
 	shape replica.Shape
 	// speaks says that the ledger has what the table has, repeats that it may have whole lines word for word.
 	speaks, repeats bool
-	// names are the fields that the master hashed, nil without content.
-	names []string
+	// names are the fields that the master hashed, nil without content; columns then compares what the replica keeps.
+	names   []string
+	columns *columns
 	// began is when a later revision of the replica is news to the master's listing.
 	began     time.Time
 	options   Options
@@ -71,13 +83,14 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 	switch {
 	case announced:
 		c.names = strings.Fields(content)
+		c.columns = newColumns(c.shape, c.names)
 	case h.more != "":
 		return nil, fmt.Errorf("line 1: %w: %q is not known here", ErrNotADiff, h.more)
 	default:
 		if c.speaks, err = rep.LedgerSpeaks(ctx, h.model); err != nil {
 			return nil, err
 		}
-		c.repeats = c.speaks && outbox.HasIntegerKeys(c.shape.Table)
+		c.repeats = c.speaks && outbox.HasIntegerKeys(c.shape.Key)
 	}
 	c.out.opened = o.SkipLines > 0
 	c.out.open()
@@ -117,38 +130,26 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 	return c.out.Flush()
 }
 
-// differs says that what is kept is neither what the master had nor newer.
-func (c *comparer) differs(m claim, kept replica.Kept, hashes map[string]string) bool {
-	switch {
-	case kept.Revision > m.revision: // saved or deleted since the master was read
-		return !kept.Updated.After(c.began)
-	case !kept.Present || kept.Revision < m.revision:
-		return true
+// difference is what was found until now.
+func (c *comparer) difference() Difference {
+	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Content: c.names != nil}
+	if c.columns != nil && c.shape.Mirrored {
+		d.Unsent, d.NotCompared = c.columns.unsent(d.Compared), c.columns.notCompared()
+	} else if c.columns != nil {
+		d.NotCompared = []string{"all columns, which a handler keeps"}
 	}
-	for i, name := range c.names {
-		master := m.hashes[i*hashLen : (i+1)*hashLen]
-		if own, mapped := hashes[name]; mapped && master != noHash && master != own {
-			return true
-		}
-	}
-	return false
+	return d
 }
 
-// hashes are those of the columns of a row, by what the master calls them.
-func (c *comparer) hashes(kept replica.Kept) (map[string]string, error) {
-	object, err := outbox.EncodeRow(c.shape.Table, kept.Row, kept.Nulls)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", kept.Key, err)
+// differs says that what is kept is neither what the master had nor newer.
+func (c *comparer) differs(m claim, kept replica.Kept) (bool, error) {
+	switch {
+	case kept.Revision > m.revision: // saved or deleted since the master was read
+		return !kept.Updated.After(c.began), nil
+	case !kept.Present || kept.Revision < m.revision:
+		return true, nil
+	case c.columns == nil || !c.shape.Mirrored:
+		return false, nil
 	}
-	var columns map[string]json.RawMessage
-	if err := json.Unmarshal(object, &columns); err != nil {
-		return nil, fmt.Errorf("key %s: %w", kept.Key, err)
-	}
-	hashes := make(map[string]string, len(columns))
-	for column, value := range columns {
-		if field := c.shape.Fields[column]; field != "" {
-			hashes[field] = string(appendHash(nil, value))
-		}
-	}
-	return hashes, nil
+	return c.columns.differ(m, kept)
 }

@@ -7,24 +7,42 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"math/big"
-	"regexp"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
 // With content, a line of DiffMaster has a third value per key: for each field that line 1 names, in that order, six
-// characters that stand for its value. So a replica compares what it keeps, whatever it keeps and whatever it calls it.
+// characters that stand for its value. So a replica compares what it keeps, whatever it keeps and whatever it calls it. A
+// fourth value is there where an instance has more than that: see contents.
 const (
 	announcesContent = "content="
 	hashLen          = 6
 	noHash           = "------" // the instance has no such field
 )
 
-// fieldNames are the members of an object in their order.
+// contents are hashes of an instance's fields that line 1 has no place for.
+type contents struct {
+	// Fields are those that the first instance did not have.
+	Fields map[string]string `json:"fields,omitempty"`
+	// Lists are the fields that are lists of objects, such as relations: a replica may keep a part of each.
+	Lists map[string]list `json:"lists,omitempty"`
+}
+
+// list is a list of objects: for each a hash per name, in the order of Names.
+type list struct {
+	Names  []string `json:"names"`
+	Hashes []string `json:"hashes"`
+}
+
+// isStamp says that the field is the ledger's and not the instance's.
+func isStamp(name string) bool { return name == "cqrs_revision" || name == "cqrs_updated" }
+
+// fieldNames are the members of an object in their order, but for those that a first line cannot hold.
 func fieldNames(object json.RawMessage) ([]string, error) {
-	var names []string
+	names := []string{} // not nil: that is no content
 	d := json.NewDecoder(bytes.NewReader(object))
 	if _, err := d.Token(); err != nil {
 		return nil, err
@@ -38,21 +56,21 @@ func fieldNames(object json.RawMessage) ([]string, error) {
 		if err := d.Decode(&skipped); err != nil {
 			return nil, err
 		}
-		text := fmt.Sprint(name)
-		if strings.ContainsAny(text, " \n\r") || text == "cqrs_revision" || text == "cqrs_updated" {
-			continue // a name that the first line cannot hold is not compared
+		if text := fmt.Sprint(name); text != "" && !strings.ContainsAny(text, " \t\n\r,") && !isStamp(text) {
+			names = append(names, text)
 		}
-		names = append(names, text)
 	}
 	return names, nil
 }
 
-// appendHashes writes the hashes of an instance's fields.
-func appendHashes(line []byte, object json.RawMessage, names []string) ([]byte, error) {
+// appendContents writes the third value of an instance, and the fourth where it needs one.
+func appendContents(line []byte, object json.RawMessage, names []string) ([]byte, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(object, &fields); err != nil {
 		return nil, err
 	}
+	var more contents
+	line = append(line, `,"`...)
 	for _, name := range names {
 		value, found := fields[name]
 		if !found {
@@ -60,14 +78,69 @@ func appendHashes(line []byte, object json.RawMessage, names []string) ([]byte, 
 			continue
 		}
 		line = appendHash(line, value)
+		more.addList(name, value)
+		delete(fields, name)
 	}
-	return line, nil
+	line = append(line, '"')
+	for name, value := range fields {
+		if isStamp(name) {
+			continue
+		}
+		if more.Fields == nil {
+			more.Fields = map[string]string{}
+		}
+		more.Fields[name] = string(appendHash(nil, value))
+		more.addList(name, value)
+	}
+	if more.Fields == nil && more.Lists == nil {
+		return line, nil
+	}
+	text, err := json.Marshal(more)
+	return append(append(line, ','), text...), err
+}
+
+// addList adds the value if it is a list of objects.
+func (c *contents) addList(name string, value json.RawMessage) {
+	if value[0] != '[' {
+		return
+	}
+	var elements []map[string]json.RawMessage
+	if json.Unmarshal(value, &elements) != nil || len(elements) == 0 {
+		return
+	}
+	all := map[string]bool{}
+	for _, element := range elements {
+		for name := range element {
+			all[name] = true
+		}
+	}
+	l := list{Names: slices.Sorted(maps.Keys(all)), Hashes: make([]string, len(elements))}
+	for i, element := range elements {
+		l.Hashes[i] = hashesOf(element, l.Names)
+	}
+	if c.Lists == nil {
+		c.Lists = map[string]list{}
+	}
+	c.Lists[name] = l
+}
+
+// hashesOf are the hashes of an object's fields of the given names.
+func hashesOf(object map[string]json.RawMessage, names []string) string {
+	var text []byte
+	for _, name := range names {
+		if value, found := object[name]; found {
+			text = appendHash(text, value)
+		} else {
+			text = append(text, noHash...)
+		}
+	}
+	return string(text)
 }
 
 // appendHash writes 36 bits of a hash of the value. Two values that a replica's column may not tell apart have the same.
 func appendHash(line []byte, value json.RawMessage) []byte {
 	h := fnv.New64a()
-	_, _ = h.Write(appendCanonical(nil, value)) // a hash never fails
+	_, _ = h.Write(envelope.AppendCanonical(nil, value)) // a hash never fails
 	sum := binary.BigEndian.AppendUint64(nil, mix(h.Sum64()))
 	return append(line, base64.RawURLEncoding.EncodeToString(sum)[:hashLen]...)
 }
@@ -77,58 +150,4 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
-}
-
-// appendCanonical writes a JSON value in one spelling: members sorted, times in UTC, and numbers, also those in strings,
-// without what changes nothing, because one side may keep 1.50 as a decimal and the other as text.
-func appendCanonical(b []byte, value json.RawMessage) []byte {
-	d := json.NewDecoder(bytes.NewReader(value))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		return append(b, value...)
-	}
-	text, _ := json.Marshal(canonical(v)) // it was JSON
-	return append(b, text...)
-}
-
-var (
-	number = regexp.MustCompile(`^-?[0-9]{1,60}(\.[0-9]{1,60})?([eE][-+]?[0-9]{1,3})?$`)
-	moment = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:`)
-)
-
-func canonical(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		return canonicalNumber(v.String())
-	case string:
-		if moment.MatchString(v) {
-			if t, err := envelope.ParseTime(v); err == nil {
-				return envelope.FormatTime(t)
-			}
-		}
-		return canonicalNumber(v)
-	case []any:
-		for i := range v {
-			v[i] = canonical(v[i])
-		}
-	case map[string]any:
-		for name := range v {
-			v[name] = canonical(v[name])
-		}
-	}
-	return v
-}
-
-// canonicalNumber is a decimal number in the shortest form, and any other text as it is.
-func canonicalNumber(text string) string {
-	if !strings.ContainsAny(text, ".eE") || !number.MatchString(text) {
-		return text
-	}
-	r, ok := new(big.Rat).SetString(text)
-	if !ok {
-		return text
-	}
-	exact := r.FloatString(400)
-	return strings.TrimSuffix(strings.TrimRight(exact, "0"), ".")
 }

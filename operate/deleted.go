@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
-	"reflect"
 
-	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -18,7 +15,7 @@ import (
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
 	to := newOut(w, newHeader(model))
-	pages, err := keysOf(ctx, rep, model, o)
+	pages, err := heldKeys(ctx, rep, model, o)
 	if err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
 	}
@@ -34,62 +31,6 @@ func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string,
 		}
 	}
 	return p.done, nil
-}
-
-// keysOf reads the primary keys that a replica has: from the ledger where that speaks for the table, else from the table.
-func keysOf(
-	ctx context.Context, rep *replica.Replica, model string, o Options,
-) (iter.Seq2[[]json.RawMessage, error], error) {
-	shape, err := rep.Model(model)
-	if err != nil {
-		return nil, err
-	}
-	where, err := o.Filter.onReplica(shape)
-	if err != nil {
-		return nil, err
-	}
-	if where == nil {
-		speaks, err := rep.LedgerSpeaks(ctx, model)
-		if err != nil {
-			return nil, err
-		}
-		if speaks {
-			return ledgerKeys(ctx, rep, model, shape, o.pageSize(diffPage)), nil
-		}
-	}
-	return tableKeys(rep.Keys(ctx, model, where, o.pageSize(diffPage)), shape), nil
-}
-
-func ledgerKeys(
-	ctx context.Context, rep *replica.Replica, model string, shape replica.Shape, size int,
-) iter.Seq2[[]json.RawMessage, error] {
-	return func(yield func([]json.RawMessage, error) bool) {
-		for last := ""; ; {
-			page, err := rep.Live(ctx, model, replica.Span{After: last}, size)
-			pks := make([]json.RawMessage, len(page))
-			for i, kept := range page {
-				pks[i] = outbox.KeyJSON(shape.Table, kept.Key)
-			}
-			if !yield(pks, err) || err != nil || len(page) < size {
-				return
-			}
-			last = page[len(page)-1].Key
-		}
-	}
-}
-
-func tableKeys(pages iter.Seq2[[]reflect.Value, error], shape replica.Shape) iter.Seq2[[]json.RawMessage, error] {
-	return func(yield func([]json.RawMessage, error) bool) {
-		for page, err := range pages {
-			pks := make([]json.RawMessage, len(page))
-			for i := 0; i < len(page) && err == nil; i++ {
-				pks[i], _, err = outbox.EncodeKey(shape.Table, page[i])
-			}
-			if !yield(pks, err) || err != nil {
-				return
-			}
-		}
-	}
 }
 
 // DeletedDiffMaster reads what DeletedDiffReplica wrote and writes, below the same first line, the keys that the master
@@ -124,24 +65,16 @@ func DeletedDiffMaster(
 	return d, err
 }
 
-// missing are the keys of which the master has no instance.
+// missing are the keys of which the master has no instance. A key that the master's table cannot have is an error.
 func missing(ctx context.Context, box *outbox.Box, model string, pks []json.RawMessage) ([]json.RawMessage, error) {
 	instances, err := box.Lookup(ctx, model, pks)
 	if err != nil {
 		return nil, err
 	}
-	there := make(map[string]bool, len(instances))
-	for _, i := range instances {
-		there[i.Key] = true
-	}
 	var gone []json.RawMessage
-	for _, pk := range pks {
-		key, err := envelope.KeyOf(pk)
-		if err != nil {
-			return nil, err
-		}
-		if !there[key] {
-			gone = append(gone, pk)
+	for i, instance := range instances {
+		if instance.PK == nil {
+			gone = append(gone, pks[i])
 		}
 	}
 	return gone, nil

@@ -159,10 +159,9 @@ func (o *out) revisions(page []outbox.Instance, names []string) error {
 		b = strconv.AppendInt(b, instance.Revision, 10)
 		if names != nil {
 			var err error
-			if b, err = appendHashes(append(b, `,"`...), instance.Data, names); err != nil {
+			if b, err = appendContents(b, instance.Data, names); err != nil {
 				return fmt.Errorf("key %s: %w", instance.Key, err)
 			}
-			b = append(b, '"')
 		}
 		b = append(b, ']')
 		_, _ = o.Write(b) // Flush returns the error

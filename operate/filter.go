@@ -105,6 +105,9 @@ func (f Filter) onReplica(shape replica.Shape) (func(*bun.SelectQuery) *bun.Sele
 	var errs []error
 	for _, c := range f.conditions {
 		name := c.column
+		if name == "pk" && shape.Fields["pk"] != "pk" && len(shape.Key) == 1 {
+			c.column = shape.Key[0].Name
+		}
 		for column, field := range shape.Fields {
 			if field == name {
 				c.column = column
@@ -143,6 +146,7 @@ func (c condition) on(table *schema.Table) (term, error) {
 		}
 		return t, nil
 	case "in", "range":
+		values = nil // or json would write the first value over the filter's own
 		if err := json.Unmarshal(c.value, &values); err != nil || values == nil {
 			return term{}, fmt.Errorf("%s: want a list", c.lookup)
 		}

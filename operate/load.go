@@ -65,7 +65,7 @@ func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions)
 // pkFields are the fields in which an instance carries its key.
 func pkFields(shape replica.Shape) []string {
 	var names []string
-	for _, pk := range shape.Table.PKs {
+	for _, pk := range shape.Key {
 		names = append(names, shape.Fields[pk.Name])
 	}
 	if len(names) == 0 {

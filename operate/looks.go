@@ -116,6 +116,12 @@ func (c *comparer) parse(line numbered) ([]claim, error) {
 	if err == nil {
 		err = checkHashes(claims, c.names)
 	}
+	if err == nil && c.columns != nil && len(claims) > 0 {
+		err = c.columns.sameKey(claims[0])
+		for _, claim := range claims {
+			c.columns.note(claim)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("line %d: %w", line.number, err)
 	}
@@ -169,13 +175,11 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 	}
 	var differ []claim
 	for i, claim := range claims {
-		hashes := map[string]string(nil)
-		if c.names != nil && kept[i].Row.IsValid() {
-			if hashes, err = c.hashes(kept[i]); err != nil {
-				return nil, err
-			}
+		differs, err := c.differs(claim, kept[i])
+		if err != nil {
+			return nil, err
 		}
-		if c.differs(claim, kept[i], hashes) {
+		if differs {
 			differ = append(differ, claim)
 		}
 	}

@@ -33,10 +33,10 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 			continue
 		}
 		n, err := box.Sync(ctx, model, pksOf(page), o.To)
+		sent += int64(n)
 		if err != nil {
 			return sent, err
 		}
-		sent += int64(n)
 		if err := o.reached(page); err != nil {
 			return sent, err
 		}

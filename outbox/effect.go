@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"reflect"
 
 	"github.com/uptrace/bun"
@@ -138,7 +139,7 @@ func (s *session) touchedBy(
 			rows = append(rows, touchedRow{model: c.model, row: row, how: how})
 		}
 		if c.verb == "DELETE" && e.affected > int64(len(c.rows)) {
-			return rows, unseen(c.verb, c.model.table.Name, "it deleted rows that a SELECT by the same keys did not find")
+			return rows, fmt.Errorf("outbox: DELETE on tracked table %s: %w", c.model.table.Name, store.ErrRaced)
 		}
 	}
 	if c.whole {

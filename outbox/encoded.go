@@ -2,7 +2,7 @@ package outbox
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"reflect"
 
 	"github.com/uptrace/bun/schema"
@@ -26,40 +26,40 @@ func EncodeRow(
 // EncodeKey returns the primary key of a row that was read, as the wire has it, and as the text by
 // which ledgers know it. It is never null: a zero is the key zero.
 func EncodeKey(table *schema.Table, row reflect.Value) (pk json.RawMessage, key string, err error) {
-	m := &model{table: table}
-	pk, key, ok, err := m.keyOf(record{Value: row, nulls: stored.Nulls{}})
+	return EncodeKeyIn(table.PKs, row)
+}
+
+// EncodeKeyIn is EncodeKey for a key that stands in the given columns.
+func EncodeKeyIn(columns []*schema.Field, row reflect.Value) (pk json.RawMessage, key string, err error) {
+	pk, key, ok, err := encodeKey(columns, record{Value: row, nulls: stored.Nulls{}})
 	if err == nil && !ok {
-		err = fmt.Errorf("a row of %s without primary key", table.Name)
+		err = errors.New("a row without primary key")
 	}
 	return pk, key, err
 }
 
-// KeyJSON is the wire's form of a primary key that is known by its text.
-func KeyJSON(table *schema.Table, key string) json.RawMessage {
-	if len(table.PKs) > 1 {
+// KeyJSON is the wire's form of a key that is known by its text, in the given columns.
+func KeyJSON(columns []*schema.Field, key string) json.RawMessage {
+	if len(columns) > 1 {
 		return json.RawMessage(key)
 	}
-	if kind := keyKind(table); kind >= reflect.Bool && kind <= reflect.Float64 {
+	if kind := keyKind(columns); kind >= reflect.Bool && kind <= reflect.Float64 && json.Valid([]byte(key)) {
 		return json.RawMessage(key)
 	}
 	text, _ := marshal(key) // a string always can be
 	return text
 }
 
-// HasIntegerKeys says that a table's primary key, or its column id where it has none, is one integer.
-func HasIntegerKeys(table *schema.Table) bool {
-	kind := keyKind(table)
+// HasIntegerKeys says that a key is one integer.
+func HasIntegerKeys(columns []*schema.Field) bool {
+	kind := keyKind(columns)
 	return kind >= reflect.Int && kind <= reflect.Uint64
 }
 
 // keyKind is the kind of a primary key of one column.
-func keyKind(table *schema.Table) reflect.Kind {
-	field := table.FieldMap["id"]
-	if len(table.PKs) > 0 {
-		field = table.PKs[0]
-	}
-	if field == nil || len(table.PKs) > 1 {
+func keyKind(columns []*schema.Field) reflect.Kind {
+	if len(columns) != 1 {
 		return reflect.Invalid
 	}
-	return field.IndirectType.Kind()
+	return columns[0].IndirectType.Kind()
 }

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
-	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
@@ -75,32 +73,6 @@ func (b *Box) Instances(ctx context.Context, model string, s Selection) iter.Seq
 // Revisions is Instances without Data and Updated, and faster.
 func (b *Box) Revisions(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
 	return b.pages(ctx, model, s, false)
-}
-
-// Lookup returns those of the instances with the given primary keys that exist and are sent, without Data. A key that no
-// row of the table can have has none.
-func (b *Box) Lookup(ctx context.Context, model string, pks []json.RawMessage) ([]Instance, error) {
-	m, err := b.modelOfID(model)
-	if err != nil {
-		return nil, err
-	}
-	var tuples []bun.TupleValues
-	for _, pk := range pks {
-		if row, err := m.rowOfPK(pk); err == nil {
-			tuples = append(tuples, bun.Tuple(keyValues(m.table, row)))
-		}
-	}
-	var all []Instance
-	for chunk := range slices.Chunk(tuples, defaultPage) {
-		instances, _, err := b.page(ctx, m, false, func(q *bun.SelectQuery) *bun.SelectQuery {
-			return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(chunk))
-		})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, instances...)
-	}
-	return all, nil
 }
 
 func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) iter.Seq2[[]Instance, error] {
@@ -214,70 +186,4 @@ func (b *Box) instances(
 		instances[i] = Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision, Updated: k.Updated, Data: states[i]}
 	}
 	return instances, nil
-}
-
-// marksOf reads primary keys as the wire has them.
-func (m *model) marksOf(pks []json.RawMessage) ([]*mark, error) {
-	marks := make([]*mark, 0, len(pks))
-	seen := make(map[string]bool, len(pks))
-	for _, pk := range pks {
-		row, err := m.rowOfPK(pk)
-		if err != nil {
-			return nil, err
-		}
-		pk, key, ok, err := m.keyOf(record{Value: row})
-		if err != nil || !ok || seen[key] {
-			if err == nil && !ok {
-				err = fmt.Errorf("key %s: %w", pk, errZeroKey)
-			}
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		seen[key] = true
-		marks = append(marks, &mark{key: key, pk: pk, row: row})
-	}
-	return marks, nil
-}
-
-// rowOfPK is a row with nothing but the primary key.
-func (m *model) rowOfPK(pk json.RawMessage) (reflect.Value, error) {
-	row := reflect.New(m.table.Type).Elem()
-	parts := []json.RawMessage{pk}
-	if len(m.table.PKs) > 1 {
-		parts = nil // or json would write the first part over pk
-		if err := json.Unmarshal(pk, &parts); err != nil || len(parts) != len(m.table.PKs) {
-			return row, fmt.Errorf("key %s: want a list of %d values, one per primary key column of %s",
-				pk, len(m.table.PKs), m.table.TypeName)
-		}
-	}
-	for i, field := range m.table.PKs {
-		if err := decodeKeyPart(field, field.Value(row), parts[i]); err != nil {
-			return row, fmt.Errorf("key %s: column %s is a %s", pk, field.Name, field.IndirectType)
-		}
-	}
-	return row, nil
-}
-
-func decodeKeyPart(field *schema.Field, into reflect.Value, part json.RawMessage) error {
-	var text string
-	isText := json.Unmarshal(part, &text) == nil
-	if at, isTime := into.Addr().Interface().(*time.Time); isTime && isText {
-		t, err := envelope.ParseTime(text)
-		*at = t
-		return err
-	}
-	err := json.Unmarshal(part, into.Addr().Interface())
-	if scanner, scans := into.Addr().Interface().(sql.Scanner); err != nil && scans {
-		if isText {
-			return scanner.Scan(text)
-		}
-		return scanner.Scan([]byte(part))
-	}
-	if err != nil && !isText && field.IndirectType.Kind() == reflect.String {
-		text = string(part) // a number for a text column, as some other side's column has it
-		return json.Unmarshal([]byte(`"`+text+`"`), into.Addr().Interface())
-	}
-	return err
 }

@@ -26,13 +26,19 @@ func (m *model) exactKeys() bool {
 
 // stored reads the keys of the rows that the database finds by the given ones, as it stores them.
 func (m *model) stored(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]reflect.Value, error) {
+	return m.storedAs(ctx, tx, rows, current)
+}
+
+func (m *model) storedAs(
+	ctx context.Context, tx bun.IDB, rows []reflect.Value, lock func(*bun.SelectQuery) *bun.SelectQuery,
+) ([]reflect.Value, error) {
 	var found []reflect.Value
 	for chunk := range slices.Chunk(rows, flushBatch) {
 		keys := make([]bun.TupleValues, len(chunk))
 		for i, row := range chunk {
 			keys[i] = bun.Tuple(keyValues(m.table, row))
 		}
-		read, err := m.keysWhere(ctx, tx, "(?) IN (?)", keyColumns(m.table), bun.List(keys))
+		read, err := m.keysWhere(ctx, tx, lock, "(?) IN (?)", keyColumns(m.table), bun.List(keys))
 		if err != nil {
 			return nil, err
 		}
@@ -41,9 +47,11 @@ func (m *model) stored(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([
 	return found, nil
 }
 
-// found is stored with what else the given rows hold, which a DELETE message may be made of.
+// found is stored with what else the given rows hold, which a DELETE message may be made of. It
+// locks the rows: else another transaction could give one another spelling before the DELETE runs,
+// which would still find it, and the key that is gone from the table would stay at the replicas.
 func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([]reflect.Value, error) {
-	rows, err := m.stored(ctx, tx, given)
+	rows, err := m.storedAs(ctx, tx, given, forUpdate)
 	if err != nil || m.deleteData == nil {
 		return rows, err
 	}
@@ -73,13 +81,15 @@ func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([
 }
 
 // keysWhere reads the keys of the rows that a condition finds, also those that are deleted softly.
-func (m *model) keysWhere(ctx context.Context, tx bun.IDB, condition string, args ...any) ([]reflect.Value, error) {
+func (m *model) keysWhere(
+	ctx context.Context, tx bun.IDB, lock func(*bun.SelectQuery) *bun.SelectQuery, condition string, args ...any,
+) ([]reflect.Value, error) {
 	rows := reflect.New(reflect.SliceOf(m.table.Type))
 	query := tx.NewSelect().Model(rows.Interface()).ColumnExpr("?", keyColumns(m.table)).Where(condition, args...)
 	if m.table.SoftDeleteField != nil {
 		query = query.WhereAllWithDeleted()
 	}
-	if err := current(query).Scan(ctx); err != nil {
+	if err := lock(query).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read keys of %s: %w", m.table.Name, err)
 	}
 	found := make([]reflect.Value, rows.Elem().Len())
@@ -98,7 +108,7 @@ func (m *model) lastInserted(ctx context.Context, tx bun.IDB, s *store.Store) (r
 	}
 	pk := m.table.PKs[0]
 	condition := s.LastInserted(string(m.table.SQLName), pk.Name, string(pk.SQLName))
-	found, err := m.keysWhere(ctx, tx, "?", bun.Safe(condition))
+	found, err := m.keysWhere(ctx, tx, current, "?", bun.Safe(condition))
 	if err != nil || len(found) != 1 {
 		return reflect.Value{}, err
 	}

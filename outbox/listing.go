@@ -43,14 +43,14 @@ func (b *Box) Listing(ctx context.Context, model string, pageSize int) (iter.Seq
 // listed is the page after a key, and its last key.
 func (b *Box) listed(ctx context.Context, m *model, after string, limit int) (page Pairs, last string, err error) {
 	r := store.Range{After: after}
-	if HasIntegerKeys(m.table) {
+	if HasIntegerKeys(m.table.PKs) {
 		page, err = b.store.Pairs(ctx, b.db, store.Outbox, m.id, r, limit)
 		return page, page.Last(), err
 	}
 	live, err := b.store.Live(ctx, b.db, store.Outbox, m.id, r, limit)
 	for i := range live {
 		last = live[i].Key
-		live[i].Key = string(KeyJSON(m.table, last))
+		live[i].Key = string(KeyJSON(m.table.PKs, last))
 	}
 	return store.JoinPairs(live), last, err
 }

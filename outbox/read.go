@@ -71,6 +71,14 @@ func current(q *bun.SelectQuery) *bun.SelectQuery {
 	return q
 }
 
+// forUpdate makes a query lock its rows; SQLite has one writer at a time anyway.
+func forUpdate(q *bun.SelectQuery) *bun.SelectQuery {
+	if q.Dialect().Name() != dialect.SQLite {
+		q = q.For("UPDATE")
+	}
+	return q
+}
+
 // inOrder makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
 // Relations to a single row are joined and have no order.
 func inOrder(

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // model is a registered entity type.
@@ -38,8 +39,9 @@ type model struct {
 	accepted      []FindingKind
 	everyRevision bool
 
-	plain atomic.Pointer[plain]       // what the catalog said of the table's columns
-	asked atomic.Pointer[askedTraits] // and of what else writes it
+	plain atomic.Pointer[plain]         // what the catalog said of the table's columns
+	asked atomic.Pointer[askedTraits]   // and of what else writes it
+	kinds atomic.Pointer[[]stored.Kind] // and of its key
 }
 
 // Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id id: letters, digits,
@@ -174,10 +176,18 @@ func (b *Box) modelOfType(typ reflect.Type) *model {
 // is false for a row whose key the database has yet to draw; a row that was read has one, be it
 // zero.
 func (m *model) keyOf(row record) (pk []byte, key string, ok bool, err error) {
-	parts := make([][]byte, len(m.table.PKs))
-	for i, field := range m.table.PKs {
+	pk, key, ok, err = encodeKey(m.table.PKs, row)
+	if err != nil {
+		err = fmt.Errorf("primary key of %s: %w", m.table.TypeName, err)
+	}
+	return pk, key, ok, err
+}
+
+func encodeKey(columns []*schema.Field, row record) (pk []byte, key string, ok bool, err error) {
+	parts := make([][]byte, len(columns))
+	for i, field := range columns {
 		if parts[i], err = encodeField(field, row); err != nil {
-			return nil, "", false, fmt.Errorf("primary key %s: %w", field.Name, err)
+			return nil, "", false, fmt.Errorf("column %s: %w", field.Name, err)
 		}
 		if bytes.Equal(parts[i], null) {
 			return nil, "", false, nil
@@ -188,8 +198,5 @@ func (m *model) keyOf(row record) (pk []byte, key string, ok bool, err error) {
 		pk = jsonArray(parts)
 	}
 	key, err = envelope.KeyOf(pk)
-	if err != nil {
-		return nil, "", false, fmt.Errorf("primary key of %s: %w", m.table.TypeName, err)
-	}
-	return pk, key, true, nil
+	return pk, key, err == nil, err
 }

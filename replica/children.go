@@ -53,6 +53,9 @@ func (c *childTable) prepare(parent *row, fields map[string]json.RawMessage) err
 	name := c.fieldName(c.relation.Field.Name)
 	raw, given := fields[name]
 	list := childRows{given: given}
+	if !given {
+		c.noteUnsent(c.relation.Field.Name, name)
+	}
 	if given && string(raw) != "null" {
 		var elems []map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &elems); err != nil {
@@ -81,6 +84,8 @@ func (c *childTable) child(parent *row, elem map[string]json.RawMessage) (*row, 
 		}
 		raw, ok := elem[f.Name]
 		if !ok {
+			name := c.relation.Field.Name + "." + f.Name
+			c.noteUnsent(name, name)
 			continue
 		}
 		value, err := c.shapes.column(f, f.Value(instance), raw)
@@ -100,7 +105,7 @@ func (c *childTable) child(parent *row, elem map[string]json.RawMessage) (*row, 
 
 // clear deletes the children of rows.
 func (c *childTable) clear(ctx context.Context, tx bun.Tx, parents []*row) error {
-	return deleteWhere(ctx, tx, c.table, c.relation.JoinPKs, parents)
+	return deleteWhere(ctx, tx, c.table, c.relation.JoinPKs, parents, "")
 }
 
 // replace makes the children of rows those of their lists, where they have one.

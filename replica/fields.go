@@ -78,6 +78,9 @@ func (b *binding) fieldName(column string) string {
 // the columns where there are several.
 func (b *binding) decodeKey(dst reflect.Value, keys []*schema.Field, fields map[string]json.RawMessage) error {
 	parts := []json.RawMessage{fields["id"]}
+	if raw := fields["id"]; len(keys) == 1 && len(raw) > 0 && raw[0] == '[' {
+		return errors.New("the master's key has several columns, and this replica's one")
+	}
 	if len(keys) > 1 {
 		parts = nil // or json would write the first part over the message
 		if err := json.Unmarshal(fields["id"], &parts); err != nil || len(parts) != len(keys) {
@@ -89,8 +92,8 @@ func (b *binding) decodeKey(dst reflect.Value, keys []*schema.Field, fields map[
 		if parts[i] == nil || isNull(parts[i], field.StructField.Type) {
 			return errors.New(`field "id" with the primary key is missing`)
 		}
-		if err := b.shapes.decode(field.Value(dst), parts[i]); err != nil {
-			return fmt.Errorf("primary key %q: %w", field.Name, err)
+		if err := b.decodeKeyPart(field, dst, parts[i]); err != nil {
+			return err
 		}
 	}
 	return nil

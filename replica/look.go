@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -20,31 +20,6 @@ import (
 
 // Queue is the name of this replica service.
 func (r *Replica) Queue() string { return r.config.Queue }
-
-// Shape is how a model is kept.
-type Shape struct {
-	// Table is the bun table of the registered type.
-	Table *schema.Table
-	// Mirrored says that the rows are kept in Table; else a handler does what it likes, and the ledger is all there is.
-	Mirrored bool
-	// Fields is what the master calls each column. Constant and computed ones are not among them.
-	Fields map[string]string
-}
-
-// Model returns how a registered model is kept.
-func (r *Replica) Model(model string) (Shape, error) {
-	b, err := r.bindingOf(model)
-	if err != nil {
-		return Shape{}, err
-	}
-	shape := Shape{Table: b.table, Mirrored: b.mirror != nil, Fields: make(map[string]string, len(b.table.Fields))}
-	for _, f := range b.table.Fields {
-		if _, own := b.fixed[f.Name]; !own {
-			shape.Fields[f.Name] = b.fieldName(f.Name)
-		}
-	}
-	return shape, nil
-}
 
 func (r *Replica) bindingOf(model string) (*binding, error) {
 	if err := r.start(); err != nil {
@@ -67,14 +42,22 @@ type Kept struct {
 	Deleted bool
 	// Present says that the row is there; of a model with a handler, that the ledger has it as live.
 	Present bool
-	// Row is the row, where it was asked for and is there. Nulls names its columns that are NULL:
-	// the Go value of a field that is no pointer does not say.
+	// Row is the row of a mirrored model where it is there: its primary key only, unless whole rows were asked for. Nulls
+	// names the columns that are NULL: the Go value of a field that is no pointer does not say.
+	Row   reflect.Value
+	Nulls map[string]bool
+	// Children are the rows of each relation of Shape.Children, in that order, where whole rows were asked for.
+	Children [][]ChildRow
+}
+
+// ChildRow is a row of a relation.
+type ChildRow struct {
 	Row   reflect.Value
 	Nulls map[string]bool
 }
 
-// Lookup returns what the replica has of the given primary keys, in their order, in one snapshot. withRows reads the
-// rows of a mirrored model as well.
+// Lookup returns what the replica has of the given primary keys of the master, in their order, in one snapshot. withRows
+// reads whole rows of a mirrored model. A key that no row of the table can have is a *KeyError.
 func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]Kept, error) {
 	b, err := r.bindingOf(model)
 	if err != nil {
@@ -89,7 +72,7 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 		kept[i] = Kept{Key: keys[i], Revision: store.NeverApplied}
 	}
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
-	err = r.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
+	err = r.store.InBatch(ctx, store.BatchLimits{Options: snapshot}, func(ctx context.Context, tx bun.Tx) error {
 		known, err := r.store.Known(ctx, tx, store.Replica, model, keys)
 		if err != nil {
 			return err
@@ -111,44 +94,109 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 	return kept, nil
 }
 
-// lookUpRows says which rows are there.
+// lookUpRows says which rows are there. Those of other models in the table are not.
 func (b *binding) lookUpRows(
 	ctx context.Context, tx bun.IDB, pks []json.RawMessage, kept []Kept, withRows bool,
 ) error {
-	at := make(map[string]int, len(pks))
-	tuples := make([]bun.TupleValues, 0, len(pks))
-	for i, pk := range pks {
-		row := reflect.New(b.table.Type).Elem()
-		kept[i].Present = false
-		if err := b.decodeKey(row, b.table.PKs, map[string]json.RawMessage{"id": pk}); err != nil {
-			continue // a key that no row of this table can have
-		}
-		at[identity(b.table, row)] = i
-		tuples = append(tuples, bun.Tuple(valuesOf(b.table, row)))
+	kinds, err := b.keyKinds(ctx, tx)
+	if err != nil {
+		return err
 	}
-	const most = 1000 // rows that one statement asks for
-	for start := 0; start < len(tuples); start += most {
+	asked := make([]reflect.Value, len(pks))
+	for i, pk := range pks {
+		if asked[i], err = b.rowOfKey(pk); err != nil {
+			return err
+		}
+		for n, f := range b.table.PKs {
+			err := kinds[n].Check(f, asked[i])
+			if value := f.Value(asked[i]); err == nil && value.Kind() == reflect.String && kinds[n].IsRespelled(value.String()) {
+				err = fmt.Errorf("column %s spells it otherwise", f.Name)
+			}
+			if err != nil {
+				return &KeyError{b.model, string(pk), err}
+			}
+		}
+	}
+	foreign := ""
+	if b.shares() {
+		foreign = b.foreign(b.mirror.gen, true)
+	}
+	find := func(keys []reflect.Value) ([]ChildRow, error) {
+		tuples := make([]bun.TupleValues, len(keys))
+		for i, row := range keys {
+			tuples[i] = bun.Tuple(valuesOf(b.table, row))
+		}
 		rows := stored.Of(b.table)
 		query := b.everyRow(tx.NewSelect().Model(rows.Model())).
-			Where("(?) IN (?)", bun.Safe(qualified(b.table)), bun.List(tuples[start:min(start+most, len(tuples))]))
+			Where("(?) IN (?)", bun.Safe(qualified(b.table)), bun.List(tuples))
+		if foreign != "" {
+			query = query.Where("(?) IS NOT TRUE", bun.Safe(foreign))
+		}
 		if !withRows {
 			query = query.ColumnExpr("?", bun.Safe(qualified(b.table)))
 		}
 		if err := query.Scan(ctx, rows); err != nil {
-			return err
+			return nil, err
 		}
-		for i := range rows.Len() {
-			row := rows.Row(i)
-			if n, asked := at[identity(b.table, row)]; asked {
-				kept[n].Present = true
-				if withRows {
-					kept[n].Row, kept[n].Nulls = row, rows.Nulls(i)
+		return listed(rows), nil
+	}
+	paired, err := stored.Pair(b.table.PKs, asked, find, func(r ChildRow) reflect.Value { return r.Row })
+	if err != nil {
+		return err
+	}
+	for i, row := range paired {
+		if kept[i].Present = row != nil; row != nil {
+			kept[i].Row, kept[i].Nulls = row.Row, row.Nulls
+		}
+	}
+	if withRows {
+		return b.mirror.lookUpChildren(ctx, tx, kept)
+	}
+	return nil
+}
+
+func listed(rows *stored.Rows) []ChildRow {
+	list := make([]ChildRow, rows.Len())
+	for i := range list {
+		list[i] = ChildRow{rows.Row(i), rows.Nulls(i)}
+	}
+	return list
+}
+
+// lookUpChildren reads the rows of the relations of the rows that are there.
+func (m *mirror) lookUpChildren(ctx context.Context, tx bun.IDB, kept []Kept) error {
+	for n, c := range m.children {
+		parents := map[string]int{}
+		var tuples []bun.TupleValues
+		for i := range kept {
+			if kept[i].Present {
+				kept[i].Children = append(kept[i].Children, nil)
+				parents[stored.Identity(c.relation.BasePKs, kept[i].Row)] = i
+				tuples = append(tuples, bun.Tuple(values(c.relation.BasePKs, kept[i].Row)))
+			}
+		}
+		join := bun.Safe(columns(string(c.table.SQLAlias)+".", c.relation.JoinPKs))
+		for chunk := range slices.Chunk(tuples, mostAsked) {
+			rows := stored.Of(c.table)
+			query := tx.NewSelect().Model(rows.Model()).Where("(?) IN (?)", join, bun.List(chunk))
+			if c.table.SoftDeleteField != nil {
+				query = query.WhereAllWithDeleted()
+			}
+			if err := query.Scan(ctx, rows); err != nil {
+				return err
+			}
+			for _, row := range listed(rows) {
+				if i, asked := parents[stored.Identity(c.relation.JoinPKs, row.Row)]; asked {
+					kept[i].Children[n] = append(kept[i].Children[n], row)
 				}
 			}
 		}
 	}
 	return nil
 }
+
+// mostAsked is how many rows one statement asks for.
+const mostAsked = 1000
 
 // everyRow reads rows that bun takes for deleted too: the mirror knows no soft deletes.
 func (b *binding) everyRow(q *bun.SelectQuery) *bun.SelectQuery {
@@ -167,7 +215,7 @@ func (r *Replica) LedgerSpeaks(ctx context.Context, model string) (bool, error) 
 		return false, err
 	case b.mirror == nil:
 		return true, nil
-	case len(b.table.PKs) > 1:
+	case len(b.table.PKs) > 1, len(b.discriminators()) > 0:
 		return false, nil
 	}
 	return r.store.LedgerSpeaksFor(ctx, r.db, store.Replica, model, string(b.table.SQLName), string(b.table.PKs[0].SQLName))
@@ -203,8 +251,37 @@ func (r *Replica) Pairs(ctx context.Context, model string, s Span, limit int) (P
 	return pairs, nil
 }
 
-// Keys reads the rows of a mirrored model, their primary keys only, page by page in its order. where, if not nil, narrows
-// the query, whose model is the registered one.
+// Known says which keys the ledger has as live.
+func (r *Replica) Known(ctx context.Context, model string, keys []string) (map[string]bool, error) {
+	known, err := r.store.Known(ctx, r.db, store.Replica, model, keys)
+	if err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	live := make(map[string]bool, len(known))
+	for key, k := range known {
+		live[key] = !k.Deleted
+	}
+	return live, nil
+}
+
+// KeyIsExact says that two texts are two keys in the type of the primary key: not in a number or a time, which has several
+// spellings.
+func (r *Replica) KeyIsExact(ctx context.Context, model string) (bool, error) {
+	b, err := r.bindingOf(model)
+	if err != nil || b.mirror == nil {
+		return true, err
+	}
+	kinds, err := b.keyKinds(ctx, r.db)
+	for _, kind := range kinds {
+		if !kind.Exact() {
+			return false, err
+		}
+	}
+	return true, err
+}
+
+// Keys reads the rows that a mirrored model owns, their primary keys only, page by page in its order. where, if not nil,
+// narrows the query, whose model is the registered one.
 func (r *Replica) Keys(
 	ctx context.Context, model string, where func(*bun.SelectQuery) *bun.SelectQuery, pageSize int,
 ) iter.Seq2[[]reflect.Value, error] {
@@ -219,6 +296,9 @@ func (r *Replica) Keys(
 			rows := reflect.New(reflect.SliceOf(b.table.Type))
 			columns := bun.Safe(qualified(b.table))
 			query := b.everyRow(r.db.NewSelect().Model(rows.Interface())).ColumnExpr("?", columns)
+			if owned := b.owned(r.db.QueryGen(), string(b.table.SQLAlias)+"."); owned != "" {
+				query = query.Where("?", bun.Safe(owned))
+			}
 			if where != nil {
 				query = where(query)
 			}
@@ -241,19 +321,18 @@ func (r *Replica) Keys(
 	}
 }
 
-// Clear empties the table of a mirrored model, and forgets what the ledger has as live, in one transaction. Tombstones
+// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live, in one transaction. Tombstones
 // stay, so that what was deleted stays so. It is for a load that starts over.
 func (r *Replica) Clear(ctx context.Context, model string) error {
 	b, err := r.bindingOf(model)
 	if err != nil {
 		return err
 	}
-	err = r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err = r.store.InBatch(ctx, store.BatchLimits{}, func(ctx context.Context, tx bun.Tx) error {
 		if err := r.store.ForgetLive(ctx, tx, model); err != nil || b.mirror == nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM ?", b.table.SQLName)
-		return err
+		return b.mirror.clear(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("replica: clear model %q: %w", model, err)
@@ -263,22 +342,12 @@ func (r *Replica) Clear(ctx context.Context, model string) error {
 
 func qualified(table *schema.Table) string { return columns(string(table.SQLAlias)+".", table.PKs) }
 
-func valuesOf(table *schema.Table, row reflect.Value) []any {
-	values := make([]any, len(table.PKs))
-	for i, pk := range table.PKs {
-		values[i] = pk.Value(row).Interface()
+func valuesOf(table *schema.Table, row reflect.Value) []any { return values(table.PKs, row) }
+
+func values(fields []*schema.Field, row reflect.Value) []any {
+	values := make([]any, len(fields))
+	for i, f := range fields {
+		values[i] = f.Value(row).Interface()
 	}
 	return values
-}
-
-// identity is the same for two rows of equal primary key, however they were read.
-func identity(table *schema.Table, row reflect.Value) string {
-	var b strings.Builder
-	for _, value := range valuesOf(table, row) {
-		if t, isTime := value.(time.Time); isTime {
-			value = t.UnixMicro()
-		}
-		fmt.Fprintf(&b, "%v\x00", value)
-	}
-	return b.String()
 }

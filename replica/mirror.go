@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -24,6 +25,7 @@ import (
 // for null; and would run hooks.
 type mirror struct {
 	*binding
+	log      *slog.Logger
 	gen      schema.QueryGen
 	children []*childTable
 	shape    atomic.Pointer[mirrorShape]
@@ -47,10 +49,11 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 	if len(b.table.PKs) == 0 {
 		return nil, errors.New("the struct has no primary key: tag its field with `bun:\",pk\"`")
 	}
-	if err := checkColumns(b.table); err != nil {
+	if err := errors.Join(checkColumns(b.table), b.checkKey()); err != nil {
 		return nil, err
 	}
-	m := &mirror{binding: b, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
+	b.key = b.wireKey()
+	m := &mirror{binding: b, log: r.log, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
 	m.shape.Store(&mirrorShape{})
 	for _, name := range b.childNames {
 		child, err := newChildTable(m, name)
@@ -104,6 +107,7 @@ func checkTable(ctx context.Context, db bun.IDB, model string, table *schema.Tab
 // transaction has only to join them.
 type row struct {
 	deleted  bool
+	known    bool       // the model's ledger has it as live, so the row is the model's
 	columns  *columnSet // nil for a delete
 	values   []string   // of columns.fields; of the primary key for a delete
 	children []childRows
@@ -150,7 +154,8 @@ func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 	}
 	instance := reflect.New(m.table.Type).Elem()
 	if msg.Signal == envelope.Delete {
-		if err := m.decodeKey(instance, m.table.PKs, fields); err != nil {
+		instance, err := m.rowOfKey(fields["id"])
+		if err != nil {
 			return nil, err
 		}
 		key := make([]cell, len(m.table.PKs))
@@ -160,10 +165,16 @@ func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 		return &row{deleted: true, values: m.render(key)}, nil
 	}
 	cells, err := m.cells(instance, msg, fields)
+	if err == nil {
+		err = m.checkSameKey(msg, m.key, fields)
+	}
 	if err != nil {
 		return nil, err
 	}
 	r := &row{columns: m.set(cells), values: m.render(cells)}
+	if err := m.checkKeyColumns(msg, fields, r); err != nil {
+		return nil, err
+	}
 	for _, child := range m.children {
 		if err := child.prepare(r, fields); err != nil {
 			return nil, err
@@ -244,7 +255,12 @@ func (m *mirror) cells(instance reflect.Value, msg *envelope.Message, fields map
 		case f.IsPK && (!ok || isNull(raw, f.StructField.Type)):
 			return nil, fmt.Errorf("field %q with the primary key is missing", name)
 		case !ok:
+			m.noteUnsent(f.Name, name)
 			continue
+		case f.IsPK:
+			if err := m.decodeKeyPart(f, instance, raw); err != nil {
+				return nil, &KeyError{m.model, string(raw), err}
+			}
 		}
 		value, err := m.shapes.column(f, f.Value(instance), raw)
 		if err != nil {

@@ -22,10 +22,16 @@ func (m *mirror) save(ctx context.Context, tx bun.Tx, rows []*row) error {
 		}
 		bySet[r.columns] = append(bySet[r.columns], r)
 	}
+	if err := m.refuseForeign(ctx, tx, rows); err != nil {
+		return err
+	}
 	for _, set := range sets {
 		if err := m.saveSet(ctx, tx, set, bySet[set]); err != nil {
 			return err
 		}
+	}
+	if err := m.checkStored(ctx, tx, rows); err != nil {
+		return err
 	}
 	for _, child := range m.children {
 		if err := child.replace(ctx, tx, rows); err != nil {
@@ -136,16 +142,53 @@ func (m *mirror) assignment(f *schema.Field) string {
 
 // remove deletes rows, and their children first.
 func (m *mirror) remove(ctx context.Context, tx bun.Tx, rows []*row) error {
+	for _, known := range []bool{true, false} {
+		those := slices.DeleteFunc(slices.Clone(rows), func(r *row) bool { return r.known != known })
+		if err := m.removeThose(ctx, tx, those, m.ours(known)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeThose deletes those of the rows that the model owns.
+func (m *mirror) removeThose(ctx context.Context, tx bun.Tx, rows []*row, ours string) error {
+	if len(m.children) > 0 && ours != "" {
+		var err error
+		if rows, err = m.keep(ctx, tx, rows, ours); err != nil {
+			return err
+		}
+	}
 	for _, child := range m.children {
 		if err := child.clear(ctx, tx, rows); err != nil {
 			return err
 		}
 	}
-	return deleteWhere(ctx, tx, m.table, m.table.PKs, rows)
+	return deleteWhere(ctx, tx, m.table, m.table.PKs, rows, ours)
 }
 
-// deleteWhere deletes the rows of a table whose columns hold the primary key of one of rows.
-func deleteWhere(ctx context.Context, tx bun.Tx, table *schema.Table, fields []*schema.Field, rows []*row) error {
+// keep are those of the rows for which a condition holds.
+func (m *mirror) keep(ctx context.Context, tx bun.Tx, rows []*row, condition string) ([]*row, error) {
+	var kept []*row
+	for _, r := range rows {
+		var found []int
+		err := tx.NewRaw("SELECT 1 FROM ? WHERE ? AND (?)", m.table.SQLName,
+			bun.Safe(m.where(r)), bun.Safe(condition)).Scan(ctx, &found)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 0 {
+			kept = append(kept, r)
+		}
+	}
+	return kept, nil
+}
+
+// deleteWhere deletes the rows of a table whose columns hold the primary key of one of rows, and for which a condition
+// holds, if there is one.
+func deleteWhere(
+	ctx context.Context, tx bun.Tx, table *schema.Table, fields []*schema.Field, rows []*row, condition string,
+) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -153,14 +196,11 @@ func deleteWhere(ctx context.Context, tx bun.Tx, table *schema.Table, fields []*
 	for i, r := range rows {
 		keys[i] = r.key(len(fields))
 	}
-	names, list := columns("", fields), strings.Join(keys, ", ")
-	if len(fields) > 1 {
-		names = "(" + names + ")"
-		if tx.Dialect().Name() == dialect.SQLite {
-			list = "VALUES " + list
-		}
+	where := keyIn(tx, fields, keys)
+	if condition != "" {
+		where += " AND (" + condition + ")"
 	}
-	_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE ? IN (?)", table.SQLName, bun.Safe(names), bun.Safe(list))
+	_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE ?", table.SQLName, bun.Safe(where))
 	return err
 }
 

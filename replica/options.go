@@ -15,15 +15,33 @@ func Rename(field, column string) Option {
 	return func(b *binding) { b.renamed[column] = field }
 }
 
-// Constant fills a column of a mirror with the same value in every row that is saved.
+// Constant fills a column of a mirror with the same value in every row that is saved. A value that is a text, an integer
+// or a boolean also says whose a row is: rows with another one are not the model's, so several models can share a
+// table. The column may be part of the primary key.
 func Constant(column string, value any) Option {
-	return Computed(column, func(Fields) (any, error) { return value, nil })
+	return func(b *binding) {
+		b.fixed[column] = func(Fields) (any, error) { return value, nil }
+		b.constants[column] = value
+	}
+}
+
+// Own names columns of a mirror that the service fills by itself. Without it, a column for which messages carry nothing is
+// logged once, and a difference to every diff of the columns, because the master may have renamed its field.
+func Own(columns ...string) Option {
+	return func(b *binding) {
+		for _, column := range columns {
+			b.own[column] = true
+		}
+	}
 }
 
 // Computed fills a column of a mirror with what compute makes of a message. compute is called again when the message is
 // tried again; its error is permanent.
 func Computed(column string, compute func(Fields) (any, error)) Option {
-	return func(b *binding) { b.fixed[column] = compute }
+	return func(b *binding) {
+		b.fixed[column] = compute
+		delete(b.constants, column)
+	}
 }
 
 type computation func(Fields) (any, error)

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // Register mirrors a model into the table of T, a bun model with a primary key. A save writes every column of T that
@@ -32,6 +35,11 @@ func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option)
 		m, err := newMirror(r, b)
 		if err != nil {
 			return err
+		}
+		for _, other := range r.order {
+			if err := b.checkApart(other); err != nil {
+				return err
+			}
 		}
 		b.mirror, b.prepare = m, m.prepare
 		return nil
@@ -93,8 +101,8 @@ func bindHandler[T any](
 			return errors.New("the handler is nil")
 		case needsDB && r.db == nil:
 			return errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
-		case len(b.fixed) > 0 || len(b.childNames) > 0:
-			return errors.New("Constant, Computed and Children are for Register: a handler writes what it wants")
+		case len(b.fixed) > 0 || len(b.childNames) > 0 || len(b.own) > 0:
+			return errors.New("Constant, Computed, Own and Children are for Register: a handler writes what it wants")
 		}
 		b.prepare = func(m *envelope.Message) (any, error) { return newEvent[T](b, m) }
 		complete(b)
@@ -109,6 +117,12 @@ type binding struct {
 	shapes     shapes
 	renamed    map[string]string // column → field of the message, where they differ
 	fixed      map[string]computation
+	constants  map[string]any // the values of those of fixed that are the same in every row
+	own        map[string]bool
+	key        []*schema.Field // of a mirror: the primary key columns that the master's key fills
+	siblings   []*binding      // other models in the same table
+	kinds      atomic.Pointer[[]stored.Kind]
+	unsent     sync.Map // columns whose field a message lacked, once each
 	required   []string
 	childNames []string
 	retry      RetryPolicy
@@ -163,12 +177,14 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 	}
 	tables := r.tables()
 	b = &binding{
-		model:   model,
-		table:   tables.Get(typ),
-		shapes:  make(shapes),
-		renamed: make(map[string]string),
-		fixed:   make(map[string]computation),
-		retry:   r.config.Retry,
+		model:     model,
+		table:     tables.Get(typ),
+		shapes:    make(shapes),
+		renamed:   make(map[string]string),
+		fixed:     make(map[string]computation),
+		constants: make(map[string]any),
+		own:       make(map[string]bool),
+		retry:     r.config.Retry,
 	}
 	b.shapes.add(tables, typ)
 	for _, option := range options {
@@ -183,6 +199,12 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 	for column := range b.fixed {
 		if !b.table.HasField(column) {
 			return nil, fmt.Errorf("Constant or Computed(%q): the struct has no such column", column)
+		}
+	}
+	for column := range b.own {
+		if f := b.table.FieldMap[column]; f == nil || f.IsPK || b.fixed[column] != nil || b.renamed[column] != "" {
+			return nil, fmt.Errorf("Own(%q): want a column of the struct that is no part of the key "+
+				"and that no other option fills", column)
 		}
 	}
 	b.retry = b.retry.withDefaults(r.config.Retry)

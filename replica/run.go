@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +70,9 @@ func (r *Replica) checkTables(ctx context.Context) error {
 	if err := r.store.RequireMigrated(ctx, store.Replica); err != nil {
 		return fmt.Errorf("check the replica's tables: %w (or call Migrate)", err)
 	}
+	if err := r.store.LearnLimits(ctx); err != nil {
+		return err
+	}
 	var errs []error
 	for _, b := range r.order {
 		if b.mirror != nil {
@@ -84,7 +86,8 @@ func (r *Replica) checkTables(ctx context.Context) error {
 type subscription struct {
 	*Replica
 	topic      string
-	subscribe  func(context.Context) (transport.Subscription, error)
+	sizes      sizes
+	subscribe  func(ctx context.Context, window int) (transport.Subscription, error)
 	subscribed func()
 }
 
@@ -94,7 +97,9 @@ func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscript
 	for _, b := range r.order {
 		subscribe, n := r.subscribe(subscriber, b.model)
 		for range n {
-			all = append(all, &subscription{Replica: r, topic: b.model, subscribe: subscribe})
+			all = append(all, &subscription{
+				Replica: r, topic: b.model, sizes: r.sizes(subscriber), subscribe: subscribe,
+			})
 		}
 	}
 	return all
@@ -103,19 +108,19 @@ func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscript
 // subscribe is how to subscribe to a topic, and how often.
 func (r *Replica) subscribe(
 	subscriber message.Subscriber, topic string,
-) (subscribe func(context.Context) (transport.Subscription, error), n int) {
+) (subscribe func(ctx context.Context, window int) (transport.Subscription, error), n int) {
 	switch s := subscriber.(type) {
 	case transport.BatchSubscriber:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			return s.SubscribeBatch(ctx, topic, r.window())
+		return func(ctx context.Context, window int) (transport.Subscription, error) {
+			return s.SubscribeBatch(ctx, topic, window)
 		}, 1
 	case transport.WindowSubscriber:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			messages, err := s.SubscribeWindow(ctx, topic, r.window())
+		return func(ctx context.Context, window int) (transport.Subscription, error) {
+			messages, err := s.SubscribeWindow(ctx, topic, window)
 			return transport.Subscription{Messages: messages, Settle: settleEach}, err
 		}, 1
 	default:
-		return func(ctx context.Context) (transport.Subscription, error) {
+		return func(ctx context.Context, _ int) (transport.Subscription, error) {
 			messages, err := s.Subscribe(ctx, topic)
 			return transport.Subscription{Messages: messages, Settle: settleEach}, err
 		}, r.config.Workers
@@ -132,6 +137,14 @@ func settleEach(acked, returned []*message.Message) {
 	}
 }
 
+// sizes are for a subscriber's subscriptions; a stock one has one message at a time.
+func (r *Replica) sizes(subscriber message.Subscriber) sizes {
+	if _, windowed := subscriber.(transport.WindowSubscriber); windowed {
+		return sizesFor(r.window(), r.config.WindowBytes)
+	}
+	return sizes{window: 1}
+}
+
 // window is one subscription's share of Config.Window.
 func (r *Replica) window() int { return max(r.config.Window/len(r.order), 1) }
 
@@ -140,11 +153,14 @@ func (s *subscription) follow(ctx context.Context) error {
 	pause := s.subscribePause()
 	for ctx.Err() == nil {
 		some, err := s.consume(ctx)
-		if err != nil && !errors.Is(err, transport.ErrUnavailable) && ctx.Err() == nil {
+		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
 			return fmt.Errorf("subscribe to %s: %w", s.topic, err)
 		}
 		if some {
 			pause.Reset()
+		}
+		if errors.Is(err, errResized) {
+			continue
 		}
 		if err == nil {
 			err = errors.New("the subscription ended")
@@ -168,7 +184,9 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	if ctx.Err() != nil {
 		return
 	}
-	s.log.Warn("not subscribed; trying again", "topic", s.topic, "in", d, "error", reason)
+	if s.trouble.worth("subscription "+s.topic, reason) {
+		s.log.Warn("not subscribed; trying again until it is", "topic", s.topic, "in", d, "error", reason)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -183,15 +201,31 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
-	in := &intake{log: s.log}
-	in.Subscription, err = s.subscribe(subscribed)
+	in := &intake{Replica: s.Replica}
+	in.Subscription, err = s.subscribe(subscribed, s.sizes.now())
+	s.sizes.seen = 0
 	connecting()
 	if err != nil {
 		return false, err
 	}
+	if since, was := s.trouble.over("subscription " + s.topic); was {
+		s.log.Info("subscribed again", "topic", s.topic, "after", time.Since(since).Round(time.Second))
+	}
 	s.subscribed()
-	for open := true; open; {
+	for open := true; open && err == nil; {
 		var delivery *message.Message
+		if full, count, freed := s.memory.full(); full {
+			if s.sizes.filled(count) {
+				err = errResized
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				open = false
+			case <-freed:
+			}
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			open = false
@@ -202,36 +236,51 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		some = true
 		in.unsettled.Add(1)
+		s.memory.take(len(delivery.Payload))
+		if s.sizes.saw(len(delivery.Payload), s.memory.limit) {
+			err = errResized
+		}
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
 		s.submit(it)
+	}
+	if full, _, _ := s.memory.full(); err != nil && full {
+		endSoon(end, &in.unsettled)
 	}
 	in.unsettled.Wait()
 	end()
 	for delivery := range in.Messages { // on its way when the reading stopped
 		in.Settle(nil, []*message.Message{delivery})
 	}
-	return some, nil
+	return some, err
 }
+
+// errResized ends a subscription whose messages have another size than its window was made for.
+var errResized = errors.New("the window does not fit the size of the messages")
 
 // intake is what one subscription delivers, until it is acknowledged or returned.
 type intake struct {
+	*Replica
 	transport.Subscription
-	log       *slog.Logger
 	unsettled sync.WaitGroup
 }
 
 func (in *intake) ended(items []*item) {
 	var acked, returned []*message.Message
+	size := 0
 	for _, it := range items {
+		size += len(it.delivery.Payload)
 		if it.outcome == Returned {
-			in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			if in.trouble.worth("returned", it.result) {
+				in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			}
 			returned = append(returned, it.delivery)
 		} else {
 			acked = append(acked, it.delivery)
 		}
 	}
 	in.Settle(acked, returned)
+	in.memory.give(size, len(items))
 	in.unsettled.Add(-len(items))
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // write applies the chains of mirrors and batch handlers: deletes first, so that unique values are free, children before
@@ -16,7 +18,11 @@ func (b *batch) write(ctx context.Context, tx bun.Tx, chains []*chain) error {
 		switch {
 		case len(c.passed) == 0:
 		case c.binding.mirror != nil:
-			rows[c.binding] = append(rows[c.binding], c.rows())
+			written, known := c.rows(), c.before.Revision != store.NeverApplied && !c.before.Deleted
+			for _, r := range written {
+				r.known = known
+			}
+			rows[c.binding] = append(rows[c.binding], written)
 		case c.binding.handleBatch != nil:
 			batches[c.binding] = append(batches[c.binding], c.last())
 		}

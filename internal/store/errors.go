@@ -57,6 +57,10 @@ var mysqlStates = map[string]string{
 	"1216": "23503", "1217": "23503", "1451": "23503", "1452": "23503", // foreign keys
 }
 
+// ErrRaced: another transaction committed a row between two statements of this one that name it.
+var ErrRaced = errors.New("another transaction wrote its rows meanwhile, under keys that are not known; " +
+	"run the transaction again, as RetryInTx does")
+
 // Conflicted says that the database gave a transaction up because of another one: a serialization failure, a deadlock,
 // or an SQLite file that stayed locked. The same transaction, run again from the start, may pass.
 func Conflicted(err error) bool {
@@ -65,5 +69,5 @@ func Conflicted(err error) bool {
 		busy, locked                   = 5, 6
 	)
 	state, code := SQLState(err), SQLiteCode(err)&0xff
-	return errors.Is(err, errRenumbered) || state == serializationFailure || state == deadlock || code == busy || code == locked
+	return errors.Is(err, errRenumbered) || errors.Is(err, ErrRaced) || state == serializationFailure || state == deadlock || code == busy || code == locked
 }

@@ -69,8 +69,9 @@ func (s Source) diffReplica() *cli.Command {
 			if err != nil {
 				return err
 			}
-			j.say("%d of %d instances differ", found.Differing, found.Compared)
-			return differing(found.Differing > 0)
+			j.warnUnsent(found)
+			j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
+			return differing(!found.Equal())
 		}),
 	}
 }
@@ -123,7 +124,9 @@ func (s Source) diff() *cli.Command {
 			if err != nil {
 				return err
 			}
-			j.say("%d of %d instances differ, %d are on the replica only", found.Differing, found.Compared, found.Extra)
+			j.warnUnsent(found.Difference)
+			j.say("%d of %d instances differ, %d are on the replica only%s",
+				found.Differing, found.Compared, found.Extra, notCompared(found.Difference))
 			if !j.Bool("check") {
 				j.say("%d are in the outbox, %d were deleted", found.Sent, found.Deleted)
 			}
