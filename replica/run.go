@@ -82,49 +82,66 @@ func (r *Replica) checkTables(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// subscription follows one topic. Any model may arrive on any topic; what counts is the message.
+// subscription follows topics. Any model may arrive on any topic; what counts is the message.
 type subscription struct {
 	*Replica
-	topic      string
-	sizes      sizes
-	subscribe  func(ctx context.Context, window int) (transport.Subscription, error)
+	topics     []string
+	sizes      sizes // of the window, of which Config.Window is shared out
+	subscribe  func(context.Context, *subscription) (transport.Subscription, error)
 	subscribed func()
 }
 
-// subscriptions are one per model where the subscriber hands out a window of messages: the window is shared out among
-// them. A stock subscriber waits for every ack; it gets as many as there are workers.
+// subscriptions are one per queue where the subscriber takes all topics of a queue at once, and else one per model: the
+// window is shared out among them. A stock subscriber waits for every ack; it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
-	for _, b := range r.order {
-		subscribe, n := r.subscribe(subscriber, b.model)
-		for range n {
-			all = append(all, &subscription{
-				Replica: r, topic: b.model, sizes: r.sizes(subscriber), subscribe: subscribe,
-			})
+	add := func(subscribe func(context.Context, *subscription) (transport.Subscription, error), topics ...string) {
+		all = append(all, &subscription{Replica: r, topics: topics, subscribe: subscribe})
+	}
+	switch s := subscriber.(type) {
+	case transport.BatchSubscriber:
+		for _, topics := range r.topicsByQueue(s) {
+			add(func(ctx context.Context, sub *subscription) (transport.Subscription, error) {
+				return s.SubscribeBatch(ctx, sub.topics, sub.sizes.now())
+			}, topics...)
 		}
+	case transport.WindowSubscriber:
+		for _, b := range r.order {
+			add(func(ctx context.Context, sub *subscription) (transport.Subscription, error) {
+				messages, err := s.SubscribeWindow(ctx, sub.topics[0], sub.sizes.now())
+				return transport.Subscription{Messages: messages, Settle: settleEach}, err
+			}, b.model)
+		}
+	default:
+		for _, b := range r.order {
+			for range r.config.Workers {
+				add(func(ctx context.Context, sub *subscription) (transport.Subscription, error) {
+					messages, err := s.Subscribe(ctx, sub.topics[0])
+					return transport.Subscription{Messages: messages, Settle: settleEach}, err
+				}, b.model)
+			}
+		}
+	}
+	for _, sub := range all {
+		sub.sizes = r.share(subscriber, len(all))
 	}
 	return all
 }
 
-// subscribe is how to subscribe to a topic, and how often.
-func (r *Replica) subscribe(
-	subscriber message.Subscriber, topic string,
-) (subscribe func(ctx context.Context, window int) (transport.Subscription, error), n int) {
-	switch s := subscriber.(type) {
-	case transport.BatchSubscriber:
-		return func(ctx context.Context, window int) (transport.Subscription, error) {
-			return s.SubscribeBatch(ctx, topic, window)
-		}, 1
-	case transport.WindowSubscriber:
-		return func(ctx context.Context, window int) (transport.Subscription, error) {
-			messages, err := s.SubscribeWindow(ctx, topic, window)
-			return transport.Subscription{Messages: messages, Settle: settleEach}, err
-		}, 1
-	default:
-		return func(ctx context.Context, _ int) (transport.Subscription, error) {
-			messages, err := s.Subscribe(ctx, topic)
-			return transport.Subscription{Messages: messages, Settle: settleEach}, err
-		}, r.config.Workers
+// topicsByQueue groups the models by the queue that their messages come from, in the order of registration: nearly always
+// it is one.
+func (r *Replica) topicsByQueue(s transport.BatchSubscriber) (groups [][]string) {
+	index := map[string]int{}
+	for _, b := range r.order {
+		queue := s.Queue(b.model)
+		i, known := index[queue]
+		if !known {
+			i = len(groups)
+			index[queue] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], b.model)
 	}
+	return groups
 }
 
 // settleEach is for subscribers that look at each message's own ack.
@@ -137,16 +154,17 @@ func settleEach(acked, returned []*message.Message) {
 	}
 }
 
-// sizes are for a subscriber's subscriptions; a stock one has one message at a time.
-func (r *Replica) sizes(subscriber message.Subscriber) sizes {
+// share is what each of some subscriptions has of Config.Window; a stock subscriber has one message
+// at a time.
+func (r *Replica) share(subscriber message.Subscriber, subscriptions int) sizes {
 	if _, windowed := subscriber.(transport.WindowSubscriber); windowed {
-		return sizesFor(r.window(), r.config.WindowBytes)
+		return sizesFor(r.window(subscriptions), r.config.WindowBytes)
 	}
 	return sizes{window: 1}
 }
 
-// window is one subscription's share of Config.Window.
-func (r *Replica) window() int { return max(r.config.Window/len(r.order), 1) }
+// window is a subscription's share of Config.Window.
+func (r *Replica) window(subscriptions int) int { return max(r.config.Window/subscriptions, 1) }
 
 // follow consumes until ctx ends, and subscribes again where the subscription ends before.
 func (s *subscription) follow(ctx context.Context) error {
@@ -154,7 +172,7 @@ func (s *subscription) follow(ctx context.Context) error {
 	for ctx.Err() == nil {
 		some, err := s.consume(ctx)
 		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
-			return fmt.Errorf("subscribe to %s: %w", s.topic, err)
+			return fmt.Errorf("subscribe to %s: %w", s.named(), err)
 		}
 		if some {
 			pause.Reset()
@@ -168,6 +186,14 @@ func (s *subscription) follow(ctx context.Context) error {
 		s.wait(ctx, pause.NextBackOff(), err)
 	}
 	return nil
+}
+
+// named is how an error or a log line calls the topics.
+func (s *subscription) named() string {
+	if len(s.topics) == 1 {
+		return s.topics[0]
+	}
+	return fmt.Sprintf("%s and %d more", s.topics[0], len(s.topics)-1)
 }
 
 func (r *Replica) subscribePause() *backoff.ExponentialBackOff {
@@ -184,8 +210,8 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	if ctx.Err() != nil {
 		return
 	}
-	if s.trouble.worth("subscription "+s.topic, reason) {
-		s.log.Warn("not subscribed; trying again until it is", "topic", s.topic, "in", d, "error", reason)
+	if s.trouble.worth("subscription "+s.named(), reason) {
+		s.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d, "error", reason)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -202,14 +228,14 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
 	in := &intake{Replica: s.Replica}
-	in.Subscription, err = s.subscribe(subscribed, s.sizes.now())
+	in.Subscription, err = s.subscribe(subscribed, s)
 	s.sizes.seen = 0
 	connecting()
 	if err != nil {
 		return false, err
 	}
-	if since, was := s.trouble.over("subscription " + s.topic); was {
-		s.log.Info("subscribed again", "topic", s.topic, "after", time.Since(since).Round(time.Second))
+	if since, was := s.trouble.over("subscription " + s.named()); was {
+		s.log.Info("subscribed again", "topic", s.named(), "after", time.Since(since).Round(time.Second))
 	}
 	s.subscribed()
 	for open := true; open && err == nil; {

@@ -40,6 +40,7 @@ type options struct {
 	json bool // status and others
 
 	letters letterOptions // dead-letters
+	forget  forgetOptions // forget-deleted
 
 	timeout time.Duration // lanes set
 

@@ -83,11 +83,21 @@ func (p *process) demo(ctx context.Context, config demo.Config) error {
 		finished = err == nil
 		return err
 	})
-	if err := p.run(ctx); err != nil || finished {
+	if err := p.run(ctx); err != nil {
 		return err
 	}
-	return errInterrupted
+	if !finished {
+		return errInterrupted
+	}
+	fmt.Fprint(p.out, whatNext)
+	return nil
 }
+
+const whatNext = `next:
+  go run ./examples/orders                      the services stay up, with lines to try
+  go run ./examples/orders demo --kill-relay 5  the same again, while the relay is killed
+  examples/orders/README.md                     an hour with them, request by request
+`
 
 var errInterrupted = errors.New("interrupted before the replicas were compared")
 
@@ -101,6 +111,7 @@ func (p *process) drive(ctx context.Context, config demo.Config) error {
 	if err != nil {
 		return err
 	}
+	p.announce(p.out, ordersDB, webhooksDB, statsDB)
 	master, db, err := p.addOrders(ctx)
 	if err != nil {
 		return err
@@ -163,7 +174,7 @@ func (p *process) relayCommand() *exec.Cmd {
 	path, err := os.Executable()
 	command := exec.Command(path, "relay") //nolint:noctx // RelayProcess.Run ends it, in its own way
 	command.Err = errors.Join(command.Err, err)
-	command.Env = append(os.Environ(), "ORDERS_DB="+p.ordersDB, "CQRSYNC_BROKER="+p.broker)
+	command.Env = append(os.Environ(), "EXAMPLE_ORDERS_DB="+p.ordersDB, "EXAMPLE_BROKER="+p.broker)
 	command.Stderr = os.Stderr
 	return command
 }

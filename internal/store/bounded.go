@@ -66,11 +66,17 @@ func (b bounds) wait() string {
 	return fmt.Sprintf("SET LOCAL lock_timeout = %d; ", b.lock.Milliseconds())
 }
 
+// setAtOnce is set in one statement, which returns a row.
+func (b bounds) setAtOnce() string {
+	return fmt.Sprintf("SELECT set_config('idle_in_transaction_session_timeout', '%d', TRUE), set_config('lock_timeout', '%d', TRUE)",
+		b.idle.Milliseconds(), b.lock.Milliseconds())
+}
+
 func (postgres) inTx(
 	ctx context.Context, db *bun.DB, b bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.ExecContext(ctx, b.set()); err != nil {
+		if _, err := tx.ExecContext(ctx, b.setAtOnce()); err != nil {
 			return err
 		}
 		return fn(ctx, tx)

@@ -163,6 +163,9 @@ type sqlDialect interface {
 	joinPairs() string
 	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as texts; or empty.
 	digest() string
+	// count counts the rows of a table up to the bound at least, and estimates what is beyond. key are the columns of its
+	// primary key.
+	count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error)
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
 	recordsInFunction() bool
 	// ledgerMode says how the replica's ledger is read.

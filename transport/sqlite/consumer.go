@@ -19,12 +19,13 @@ import (
 
 // consumer is a subscription's side of the queue: it takes messages under a lease that it keeps renewing.
 type consumer struct {
-	file         *file
-	queue, topic string
-	lease        time.Duration
-	logger       *slog.Logger
-	ready        chan struct{}
-	member       atomic.Pointer[member]
+	file   *file
+	queue  string
+	topics []string
+	lease  time.Duration
+	logger *slog.Logger
+	ready  chan struct{}
+	member atomic.Pointer[member]
 
 	stopRenewing context.CancelFunc
 	renewing     sync.WaitGroup
@@ -49,10 +50,10 @@ func (m *member) inside(ids []int64) (own []int64) {
 	return own
 }
 
-// newConsumer makes the queue, if it is new, and joins its consumers.
-func newConsumer(ctx context.Context, f *file, config Config, queue, topic string) (*consumer, error) {
+// newConsumer makes the queue, if it is new, binds it to the topics, and joins its consumers.
+func newConsumer(ctx context.Context, f *file, config Config, queue string, topics []string) (*consumer, error) {
 	c := &consumer{
-		file: f, queue: queue, topic: topic, lease: config.Lease, logger: config.Logger, ready: make(chan struct{}, 1),
+		file: f, queue: queue, topics: topics, lease: config.Lease, logger: config.Logger, ready: make(chan struct{}, 1),
 	}
 	if err := c.enter(ctx); err != nil {
 		return nil, err
@@ -69,8 +70,10 @@ func (c *consumer) enter(ctx context.Context) error {
 	m := &member{}
 	err := c.file.write(ctx, made, durable, func(ctx context.Context, tx transaction) error {
 		m.generation = tx.generation
-		if err := bind(ctx, tx, c.queue, c.topic); err != nil {
-			return err
+		for _, topic := range c.topics {
+			if err := bind(ctx, tx, c.queue, topic); err != nil {
+				return err
+			}
 		}
 		row := tx.QueryRowContext(ctx, "INSERT INTO consumers (leased_until, queue) VALUES (?, ?) RETURNING id",
 			c.leasedUntil(), c.queue)
