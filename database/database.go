@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -30,9 +29,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/mysqldialect"
 	"github.com/uptrace/bun/dialect/pgdialect"
-	"github.com/uptrace/bun/dialect/sqlitedialect"
 	"github.com/uptrace/bun/schema"
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
 
 	"github.com/cqrsync/cqrsync/internal/address"
 )
@@ -42,8 +39,9 @@ import (
 //
 //	postgres://user:password@host:5432/name?sslmode=require&search_path=orders
 //	mysql://user:password@host:3306/name?tls=true
-//	sqlite://orders.db      a file, relative to the working directory
+//	sqlite://orders.db      a file, relative to the working directory, which is made if it is not there
 //	sqlite:///var/lib/x.db  a file, absolute
+//	sqlite://x.db?mode=rw   a file that must be there (see OpenExisting); mode=ro: only to be read
 //
 // PostgreSQL runs on pgx, because pgx reports a COMMIT that the server turned into a ROLLBACK, which bun's own driver
 // does not; in exec mode, because bun's statements are all different and preparing each would cost a round trip, and
@@ -59,8 +57,11 @@ import (
 // driver.
 // The server is asked for its version once, here: without the answer bun would take it for an old MySQL.
 //
-// SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation, one connection, and
-// transactions that take the write lock when they begin.
+// SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation. Transactions take the write
+// lock when they begin, except those with sql.TxOptions.ReadOnly, and within the process in the order in which they came. Reads
+// do not wait for them. A write through the database by a goroutine that has a transaction open waits for itself: it is refused
+// with a [NestedWriteError]. A file that others keep locked is a [BusyError] after ten seconds, one that was deleted or replaced
+// while it was open a [MovedError]. A # or % in the name is taken as it is; a ? begins the options.
 func Open(rawURL string) (*bun.DB, error) {
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	if !found || Redact(rawURL) == "(not a URL)" {
@@ -75,7 +76,7 @@ func Open(rawURL string) (*bun.DB, error) {
 	case "mysql":
 		return openMySQL(rawURL)
 	case "sqlite":
-		return openSQLite(rest)
+		return openSQLite(rest, "")
 	default:
 		return nil, fmt.Errorf("database URL %q: unknown scheme %q, want postgres, mysql or sqlite", Redact(rawURL), scheme)
 	}
@@ -244,24 +245,6 @@ func limitConns(db *sql.DB) {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	db.SetConnMaxLifetime(connLifetime)
-}
-
-func openSQLite(path string) (*bun.DB, error) {
-	path, _, _ = strings.Cut(path, "?")
-	if path == "" {
-		return nil, errors.New("database URL \"sqlite://\": the file name is missing, want sqlite://FILE")
-	}
-	// SQLite decodes %XX in a file: URI; a bare # would end the name.
-	name := strings.NewReplacer("%", "%25", "#", "%23").Replace(filepath.ToSlash(path))
-	dsn := "file:" + name + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-		"&_pragma=foreign_keys(1)&_txlock=immediate"
-	db, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
-	}
-	// One connection: SQLite has one writer, and waiting for a connection is fairer than waiting for its lock.
-	db.SetMaxOpenConns(1)
-	return bun.NewDB(db, sqlitedialect.New()), nil
 }
 
 // Redact returns the URL without its passwords, for logs and errors, and of one that cannot be read its scheme only.

@@ -32,7 +32,7 @@ func TestBadURLsAreNamedWithoutTheirPassword(t *testing.T) {
 		"":                                       "want postgres://",
 		"orders.db":                              "want postgres://",
 		"oracle://user:s3cret@host/x":            `unknown scheme "oracle"`,
-		"sqlite://":                              "the file name is missing",
+		"sqlite://":                              "the file is missing",
 		"postgres://user:s3cret@host:notaport/x": "not a PostgreSQL URL",
 		"postgres://user:s3cret@host/x?sslmode=no":     "not a PostgreSQL URL",
 		"postgres://host/x?password=s3cret&sslmode=no": "not a PostgreSQL URL",

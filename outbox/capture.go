@@ -14,6 +14,9 @@ type guard struct{ box *Box }
 
 func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
 	s := sessionOf(event.DB)
+	if s == nil && g.box.waitsForItself(ctx) {
+		return refuse(ctx, event, besideTx(event))
+	}
 	if isExplicit(ctx) || s != nil && s.box == g.box {
 		return ctx
 	}
@@ -27,6 +30,18 @@ func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 		return refuse(ctx, event, j.refusal())
 	}
 	return ctx
+}
+
+// waitsForItself says that a statement beside the transaction, with the transaction's context, would never run: the pool has
+// one connection, and that is the transaction's. As soon as the commit begins it waits for that only.
+func (b *Box) waitsForItself(ctx context.Context) bool {
+	s, within := ctx.Value(sessionKey{b}).(*session)
+	if !within || s.over.Load() || b.db.Stats().MaxOpenConnections != 1 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.sealed
 }
 
 func (guard) AfterQuery(ctx context.Context, event *bun.QueryEvent) { explain(ctx, event) }

@@ -485,12 +485,39 @@ func TestWritesOutsideRunInTxAreRefused(t *testing.T) {
 
 // The callback's context on the plain database is a mistake that would write outside the transaction.
 func TestDatabaseHandleInsideRunInTxIsRefused(t *testing.T) {
-	f := newFixture(t, dbtestPostgres(t)) // SQLite has one connection: the mistake would wait for itself
-	err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
-		return exec(f.db.NewInsert().Model(&Order{Number: "x"}).Exec(ctx))
+	each(t, func(f fixture) {
+		err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+			return exec(f.db.NewInsert().Model(&Order{Number: "x"}).Exec(ctx))
+		})
+		var refused *outbox.RefusedError
+		require.ErrorAs(f, err, &refused)
 	})
-	var refused *outbox.RefusedError
-	require.ErrorAs(t, err, &refused)
+}
+
+// With one connection, a statement beside the transaction waits for it for ever, whatever it is.
+func TestDatabaseHandleInsideRunInTxDoesNotWaitForItself(t *testing.T) {
+	each(t, func(f fixture) {
+		f.db.SetMaxOpenConns(1)
+		var after context.Context
+		for name, beside := range map[string]func(ctx context.Context) error{
+			"a read": func(ctx context.Context) error {
+				return f.db.NewSelect().Model((*Order)(nil)).Limit(1).Scan(ctx, &[]Order{})
+			},
+			"raw": func(ctx context.Context) error { return exec(f.db.ExecContext(ctx, "SELECT 1")) },
+			"a transaction": func(ctx context.Context) error {
+				return f.db.RunInTx(ctx, nil, func(context.Context, bun.Tx) error { return nil })
+			},
+		} {
+			err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
+				after = ctx
+				return beside(ctx)
+			})
+			var refused *outbox.RefusedError
+			require.ErrorAs(f, err, &refused, name)
+			require.ErrorContains(f, err, "use tx in place of db")
+			require.NoError(f, beside(after), "the transaction has ended")
+		}
+	})
 }
 
 func TestExplicitWritesMustBeReported(t *testing.T) {

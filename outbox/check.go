@@ -21,7 +21,7 @@ import (
 // FindingKind is what a [Finding] is about, and what [Accept] takes.
 type FindingKind string
 
-// What [Box.Check] looks for. The first four make messages wrong or missing; Check returns them as
+// What [Box.Check] looks for. The first five make messages wrong or missing; Check returns them as
 // errors. The others are as they should be in many services; Check logs them.
 const (
 	// FoundCascade is a foreign key by which the database itself changes rows of a registered
@@ -32,6 +32,9 @@ const (
 	// FoundKey is a model whose key is not unique in its table, or that reads a text column as a
 	// number, as which '01' is '1': two rows would share one revision.
 	FoundKey FindingKind = "key"
+	// FoundRounding is a column of a registered table, or of a relation that is sent, in which SQLite makes a number of
+	// a decimal that Go holds as a text: digits beyond the fifteenth are lost.
+	FoundRounding FindingKind = "rounding"
 	// FoundSequence is an outbox whose messages are numbered by a sequence with a cache: they could
 	// leave out of order. It cannot be accepted.
 	FoundSequence FindingKind = "sequence"
@@ -71,7 +74,7 @@ func (f *Finding) Error() string {
 // IsWrong says that messages can be wrong or missing because of it.
 func (f *Finding) IsWrong() bool {
 	switch f.Kind {
-	case FoundCascade, FoundRule, FoundKey, FoundSequence:
+	case FoundCascade, FoundRule, FoundKey, FoundRounding, FoundSequence:
 		return true
 	}
 	return false
@@ -84,7 +87,7 @@ func Accept(kinds ...FindingKind) Option {
 	return func(m *model) error {
 		for _, kind := range kinds {
 			switch kind {
-			case FoundCascade, FoundRule, FoundKey:
+			case FoundCascade, FoundRule, FoundKey, FoundRounding:
 			case FoundTrigger, FoundRowSecurity, FoundSpelling, FoundRelation:
 			default:
 				return fmt.Errorf("Accept: %q cannot be accepted: name the kinds that start with Found, "+
@@ -159,12 +162,22 @@ func (m *model) findings(ctx context.Context) ([]*Finding, error) {
 	}
 	found := m.changedBy(m.table, behaviour)
 	found = append(found, m.keyFindings(behaviour)...)
+	rounded, err := m.roundings(ctx, m.table)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, rounded...)
 	for _, table := range m.relationTables() {
 		behaviour, err := m.behaviour(ctx, table)
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, m.changedBy(table, behaviour)...)
+		rounded, err := m.roundings(ctx, table)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, rounded...)
 		if _, registered := m.box.typeOf(table); !registered && !embedsTracked(table.Type) {
 			found = append(found, m.finding(FoundRelation, table,
 				"it is sent with the model, and "+table.TypeName+" does not embed outbox.Tracked, "+
@@ -230,6 +243,22 @@ func (m *model) changedBy(table *schema.Table, behaviour store.Behaviour) []*Fin
 			"it has row level security; what a session may not read is not sent", "give the services' role BYPASSRLS"))
 	}
 	return found
+}
+
+// roundings are the columns of a table in which decimals lose digits.
+func (m *model) roundings(ctx context.Context, table *schema.Table) ([]*Finding, error) {
+	rounded, err := m.box.store.Rounded(ctx, m.box.db, table)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: model %s: %w", m.id, err)
+	}
+	var found []*Finding
+	for _, column := range slices.Sorted(maps.Keys(rounded)) {
+		found = append(found, m.finding(FoundRounding, table, fmt.Sprintf(
+			"its column %s was declared %s, so SQLite makes numbers of texts there, and rounds decimals of more than 15 digits",
+			column, rounded[column]),
+			"declare it TEXT, or with a precision of up to 15, as DECIMAL(15, 2)"))
+	}
+	return found, nil
 }
 
 // keyFindings are about the model's key.

@@ -2,9 +2,11 @@ package outbox_test
 
 import (
 	"bytes"
+	"database/sql"
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
@@ -186,6 +188,43 @@ func TestAKeyOfSeveralColumnsIsUnique(t *testing.T) {
 		}
 		require.Empty(t, findings(t, db, seat,
 			"CREATE TABLE seats ("+quotedRow(db)+" bigint, place varchar(20), guest varchar(20), PRIMARY KEY (place, "+quotedRow(db)+"))"))
+	})
+}
+
+// SQLite makes a number of a text that looks like one, where the column is not declared as text.
+func TestColumnsThatRoundDecimalsAreFound(t *testing.T) {
+	type Account struct {
+		bun.BaseModel `bun:"table:accounts"`
+
+		ID      int64 `bun:",pk"`
+		Balance string
+		Limit   sql.NullString `bun:"max"`
+		Rate    float64
+		Note    string
+		Opened  time.Time
+	}
+	create := func(decimal string) string {
+		return "CREATE TABLE accounts (id bigint PRIMARY KEY, balance " + decimal + ", max " + decimal +
+			", rate double precision, note varchar(20), opened timestamp)"
+	}
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		account := func(box *outbox.Box) error { return outbox.Register[Account](box, "account") }
+		require.Empty(t, findings(t, db, account, create("decimal(15, 2)")))
+		require.NoError(t, exec(db.DB.ExecContext(t.Context(), "DROP TABLE accounts")))
+		found := findings(t, db, account, create("decimal(30, 21)"))
+		if db.Dialect().Name() != dialect.SQLite {
+			require.Empty(t, found)
+			return
+		}
+		require.Equal(t, []outbox.FindingKind{outbox.FoundRounding, outbox.FoundRounding}, kinds(found))
+		require.True(t, found[0].IsWrong())
+		require.Contains(t, found[0].Error(), "column balance was declared decimal(30, 21)")
+		require.Contains(t, found[1].Error(), "column max")
+		require.Contains(t, found[1].Fix, "declare it TEXT")
+		accepted := func(box *outbox.Box) error {
+			return outbox.Register[Account](box, "account", outbox.Accept(outbox.FoundRounding))
+		}
+		require.Empty(t, findings(t, db, accepted))
 	})
 }
 

@@ -38,6 +38,15 @@ func outsideTx(verb, table string) *RefusedError {
 		"write inside Box.RunInTx with the tx it gives you, " + reportIt}
 }
 
+// besideTx is about a statement that waits for the connection of the transaction in which it stands.
+func besideTx(event *bun.QueryEvent) *RefusedError {
+	return &RefusedError{
+		Verb: event.Operation(), Reason: "it runs on the database inside RunInTx, whose transaction has the only connection " +
+			"of the pool: it would wait for itself for ever",
+		Fix: "use tx in place of db",
+	}
+}
+
 func unseen(verb, table, reason string) *RefusedError {
 	return &RefusedError{verb, table, reason, "write rows by their primary key through bun (NewInsert().Model(&row), " +
 		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -34,6 +35,8 @@ type session struct {
 	sealed    bool            // the flush reads the dirty set: nothing may be added to it
 	history   []formerMark    // what a rollback to a savepoint takes back
 	points    []savepoint
+
+	over atomic.Bool // the transaction has ended
 
 	deferredRan bool            // deferred triggers
 	wrote       bool            // messages were appended
@@ -81,6 +84,7 @@ func (b *Box) RunInTx(
 	db := b.db.WithQueryHook(s)
 	sessions.Store(db, s)
 	defer sessions.Delete(db)
+	defer s.over.Store(true)
 
 	if b.handover.Load() != nil {
 		s.appended = &store.Appended{}

@@ -8,16 +8,21 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// outage paces the tries while something the relay needs is away, and reports its coming and going once, not each try.
+// outage paces the tries while something the relay needs is away, and reports its coming and going, and once a minute that it
+// lasts, not each try.
 type outage struct {
 	what    string
 	log     *slog.Logger
 	backoff backoff.ExponentialBackOff
 	longest time.Duration
 	since   time.Time // zero while nothing is wrong
+	said    time.Time // when the log had it last
 	retry   time.Time // nothing is tried before
 	away    *atomic.Bool
 }
+
+// repeatAfter is how often an outage that lasts is logged again.
+const repeatAfter = time.Minute
 
 func newOutage(what string, log *slog.Logger, longest time.Duration) outage {
 	return outage{what: what, log: log, longest: longest, away: &atomic.Bool{}, backoff: backoff.ExponentialBackOff{
@@ -36,8 +41,12 @@ func (o *outage) begin(err error) {
 	if !o.on() {
 		o.since = now
 		o.away.Store(true)
+		o.said = now
 		o.backoff.Reset()
 		o.log.Warn(o.what+" unavailable, trying again", "error", err)
+	} else if now.Sub(o.said) > repeatAfter {
+		o.said = now
+		o.log.Error(o.what+" still unavailable, trying again", "for", now.Sub(o.since).Round(time.Second), "error", err)
 	}
 	if !o.retry.After(now) {
 		o.retry = now.Add(min(o.backoff.NextBackOff(), o.longest))

@@ -11,6 +11,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/transport/memory"
 )
 
 func TestConstantAndComputedColumns(t *testing.T) {
@@ -44,6 +45,29 @@ func TestRequiredFieldsAreNamedTogether(t *testing.T) {
 	f.deliver(m, del(2, 0))
 	require.Len(t, f.deadLetters(), 1)
 	require.Contains(t, f.deadLetters()[0].Error, `required fields are missing: "author", "at"`)
+}
+
+// SQLite would store 12.34 of it, and nobody would be told.
+func TestADecimalThatSQLiteWouldRoundIsRefused(t *testing.T) {
+	type Price struct {
+		bun.BaseModel `bun:"table:prices"`
+
+		ID     int64 `bun:",pk"`
+		Amount string
+	}
+	db := dbtest.Open(t, dbtest.SQLiteURL(t))
+	f := newFixture(t, db)
+	require.NoError(t, replica.Register[Price](f.Replica, "price"))
+	_, err := db.ExecContext(t.Context(), "CREATE TABLE prices (id integer PRIMARY KEY, amount numeric)")
+	require.NoError(t, err)
+	err = f.Run(t.Context(), memory.New().Subscriber(queue))
+	require.ErrorContains(t, err, "column amount of table prices was declared numeric")
+	require.ErrorContains(t, err, "declare it TEXT")
+
+	_, err = db.ExecContext(t.Context(), "DROP TABLE prices; CREATE TABLE prices (id integer PRIMARY KEY, amount text)")
+	require.NoError(t, err)
+	f.deliver(of("price", envelope.Save, "1", 0, `"amount":"12.340000000000000000001"`))
+	require.Equal(t, "12.340000000000000000001", one[Price](t, db, "id = 1").Amount)
 }
 
 type Invoice struct {

@@ -92,6 +92,8 @@ func root(stdout, stderr io.Writer) *cli.Command {
 			o.forgetDeleted(),
 			o.lanes(),
 			o.incarnation(),
+			o.queues(),
+			o.backup(),
 			{
 				Name:   "replicate",
 				Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",

@@ -117,8 +117,14 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
 			r := invoke(t.Context(), "status", "--db", url)
-			require.Equal(t, exitFailed, r.code)
-			require.Contains(t, r.stderr, "run relay migrate")
+			if path, isFile := strings.CutPrefix(url, "sqlite://"); isFile {
+				require.Equal(t, exitBadUsage, r.code)
+				require.Contains(t, r.stderr, path+" does not exist: check the path")
+				require.NoFileExists(t, path)
+			} else {
+				require.Equal(t, exitFailed, r.code)
+				require.Contains(t, r.stderr, "run relay migrate")
+			}
 
 			r = invoke(t.Context(), "migrate", "--db", url)
 			require.Equal(t, exitOK, r.code, r.stderr)

@@ -38,7 +38,7 @@ func (o *options) migrate(ctx context.Context, cmd *cli.Command) (err error) {
 	if o.dialect != "" {
 		dialectErr = dialectSetting.wrong(errors.New("only together with --print"))
 	}
-	s, dbErr := o.openStore()
+	s, dbErr := o.openStoreOr(create)
 	if err := wrong(noArguments(cmd), dbErr, sideErr, dialectErr); err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
-	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/operate/command"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -181,21 +180,22 @@ func (o *options) openTables(
 	dbErr := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 	var db *bun.DB
 	if url != "" {
-		db, dbErr = o.openDB(url)
+		if db, dbErr = o.openOnce(url); dbErr == nil {
+			dbErr = requireFile(url, db)
+		}
 	}
 	return m, db, wrong(config.wrong(err), from.wrong(dbErr), o.checkNames())
 }
 
-// openDB opens a database once.
-func (o *options) openDB(url string) (*bun.DB, error) {
+// openOnce opens a database that is there, once.
+func (o *options) openOnce(url string) (*bun.DB, error) {
 	if db := o.databases[url]; db != nil {
 		return db, nil
 	}
-	db, err := database.Open(url)
+	db, err := o.openDB(url, !create)
 	if err != nil {
 		return nil, err
 	}
-	o.closers = append(o.closers, db)
 	if o.databases == nil {
 		o.databases = map[string]*bun.DB{}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -49,6 +50,7 @@ type options struct {
 	batch, workers                     int
 
 	databases map[string]*bun.DB // that are open, by URL
+	to        string             // backup
 
 	closers []io.Closer
 }
@@ -135,22 +137,53 @@ func (o *options) checkNames() error {
 
 func (o *options) names() store.Names { return store.Names{Schema: o.schema, Prefix: o.prefix} }
 
-// openStore opens the database; close closes it.
-func (o *options) openStore() (*store.Store, error) {
+// openStore opens a database that is there; close closes it.
+func (o *options) openStore() (*store.Store, error) { return o.openStoreOr(!create) }
+
+// create makes a SQLite file that is not there, which only commands do that make tables: anything else would hide a
+// mistyped path.
+const create = true
+
+// openDB opens a database; close closes it.
+func (o *options) openDB(url string, create bool) (*bun.DB, error) {
+	openURL := database.OpenExisting
+	if create {
+		openURL = database.Open
+	}
+	db, err := openURL(url)
+	if err != nil {
+		return nil, err
+	}
+	o.closers = append(o.closers, db)
+	return db, nil
+}
+
+// requireFile fails where a SQLite file is not there. Other databases are asked by the first statement.
+func requireFile(url string, db *bun.DB) error {
+	if !strings.HasPrefix(url, "sqlite:") {
+		return nil
+	}
+	if err := db.Ping(); errors.Is(err, fs.ErrNotExist) { //nolint:noctx // it looks at a file
+		return err
+	}
+	return nil
+}
+
+func (o *options) openStoreOr(create bool) (*store.Store, error) {
 	if o.db == "" {
 		err := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
 	}
-	db, err := database.Open(o.db)
+	db, err := o.openDB(o.db, create)
 	if err != nil {
 		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
 	}
-	o.closers = append(o.closers, db)
 	if err := o.checkNames(); err != nil {
 		return nil, err
 	}
 	s, err := store.New(db, o.names())
-	return s, schemaSetting.wrong(err) // the one thing left: not every database has schemas
+	// What is left: not every database has schemas, and a file may not be there.
+	return s, errors.Join(dbSetting.wrong(requireFile(o.db, db)), schemaSetting.wrong(err))
 }
 
 // openPublisher makes the publisher, which connects later; close closes it.

@@ -53,7 +53,7 @@ func (o *options) runFlags() []cli.Flag {
 func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 	defer func() { err = errors.Join(err, o.close()) }()
 	log, logErr := o.logger()
-	s, dbErr := o.openStore()
+	s, dbErr := o.openStoreOr(o.migrateFirst)
 	publisher, brokerErr := o.openPublisher(log)
 	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)

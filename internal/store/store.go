@@ -236,6 +236,9 @@ type sqlDialect interface {
 	kin(table string) (query string, args []any)
 	// behaviour asks the catalog what happens to a table beyond the statements.
 	behaviour() behaviourQueries
+	// numbers lists the columns of the table ?0 that make numbers of texts, as rows of three texts: the name, nothing,
+	// the declared type. Empty where none do.
+	numbers() string
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
 	// placeholders stand for n values in a statement that the driver gets as it is.

@@ -49,6 +49,7 @@ func benches() []bench {
 		{"relay", "a backlog from PostgreSQL to RabbitMQ: raw publisher alone / 1, 2 and 4 relays / Watermill forwarder", benchRelay},
 		{"relay-held", "a large backlog, with and without a snapshot held open by another session", benchRelayHeld},
 		{"relay-order", "what a queue receives while relays join, are killed, stopped and continued", benchRelayOrder},
+		{"embedded", "the broker in a SQLite file / RabbitMQ: delay, throughput, and what it costs when idle", benchEmbedded},
 		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of each key", benchCompaction},
 	}
 }

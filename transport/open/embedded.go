@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/memory"
 	"github.com/cqrsync/cqrsync/transport/sqlite"
@@ -22,7 +24,10 @@ func parseSQLite(rawURL, queue string, o Options) (broker, error) {
 	if !found || path == "" {
 		return broker{}, errors.New("the file is missing: want sqlite://FILE")
 	}
-	config := sqlite.Config{Path: path, Queue: queue, Logger: o.Logger}
+	config := sqlite.Config{Path: filepath.Clean(path), Queue: queue, Logger: o.Logger}
+	if strings.HasSuffix(path, "/") {
+		return broker{}, fmt.Errorf("the path %q is that of a folder: want sqlite://FILE", path)
+	}
 	if err := readOptions(&config, query); err != nil {
 		return broker{}, err
 	}
@@ -30,6 +35,18 @@ func parseSQLite(rawURL, queue string, o Options) (broker, error) {
 		publisher:  func() (transport.BatchPublisher, error) { return sqlite.NewPublisher(config) },
 		subscriber: func() (transport.WindowSubscriber, error) { return sqlite.NewSubscriber(config) },
 	}, nil
+}
+
+// SQLiteFile returns the path of the file that a sqlite:// broker URL names: for what is done to the file itself.
+func SQLiteFile(rawURL string) (string, error) {
+	if !strings.HasPrefix(rawURL, "sqlite:") {
+		return "", fmt.Errorf("broker URL %q: want sqlite://FILE", database.Redact(rawURL))
+	}
+	if _, err := parseSQLite(rawURL, "", Options{}); err != nil {
+		return "", explain(rawURL, err)
+	}
+	path, _, _ := strings.Cut(strings.TrimPrefix(rawURL, "sqlite://"), "?")
+	return filepath.Clean(path), nil
 }
 
 func readOptions(config *sqlite.Config, query string) error {
@@ -44,17 +61,18 @@ func readOptions(config *sqlite.Config, query string) error {
 		case "retention":
 			retention, err := time.ParseDuration(value)
 			if err != nil || retention < 0 {
-				errs = append(errs, fmt.Errorf("retention is %q: want a duration as in 36h, or 0 for ever", value))
+				errs = append(errs, fmt.Errorf("retention is %q: want a duration as in 36h, or 0 to drop nothing", value))
 			}
-			if config.Retention = retention; retention == 0 {
-				config.Retention = sqlite.Forever
-			}
+			config.Retention = retention
 		case "mandatory":
-			if config.Mandatory, err = strconv.ParseBool(value); err != nil {
+			mandatory, err := strconv.ParseBool(value)
+			if err != nil {
 				errs = append(errs, fmt.Errorf("mandatory is %q: want true or false", value))
 			}
+			config.DropUnroutable = !mandatory
 		default:
-			errs = append(errs, fmt.Errorf("unknown option %q: want retention or mandatory", name))
+			errs = append(errs, fmt.Errorf("unknown option %q: want retention or mandatory; "+
+				"a ? begins the options, and cannot stand in the file's name", name))
 		}
 	}
 	return errors.Join(errs...)

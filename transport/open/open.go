@@ -6,8 +6,8 @@
 //
 // Options of sqlite, after a question mark:
 //
-//	retention   how long a message may wait in a queue, as in 36h; 0 = for ever; default 168h
-//	mandatory   true: a message for a topic without a queue is an error; false (default): it is dropped
+//	retention   how long a message may wait in a queue, as in 36h; default 0: until it is consumed
+//	mandatory   true (default): a message for a topic without a queue is an error; false: it is dropped, and counted
 //
 // Nothing connects here: errors are about the URL, all at once, and never contain a password.
 //

@@ -70,8 +70,13 @@ func TestBothEndsOfAURLMeet(t *testing.T) {
 
 func TestOptionsOfTheURLTakeEffect(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "broker.db")
+	sub, err := open.Subscriber("sqlite:///"+file, "webhooks", open.Options{}) // four slashes
+	require.NoError(t, err)
+	require.NoError(t, sub.(message.SubscribeInitializer).SubscribeInitialize("customer"))
+	require.NoError(t, sub.Close())
+	require.FileExists(t, file)
 	for rawURL, want := range map[string]error{
-		"sqlite://" + file:                      nil,
+		"sqlite://" + file:                      transport.ErrUnroutable,
 		"sqlite://" + file + "?mandatory=false": nil,
 		"sqlite://" + file + "?mandatory=true":  transport.ErrUnroutable,
 	} {
@@ -108,6 +113,8 @@ func TestAWrongURLSaysWhatIsWrong(t *testing.T) {
 		"sqlite://x?retention=-1h":      {`retention is "-1h"`},
 		"sqlite://x?mandatory=perhaps":  {"mandatory", "true or false"},
 		"sqlite://x?%zz":                {"option=value"},
+		"sqlite://what?.db":             {"a ? begins the options"},
+		"sqlite://folder/":              {"that of a folder"},
 		"memory://name":                 {"memory:NAME"},
 		"amqp://host/?nonsense=1":       {"nonsense"},
 	} {
@@ -122,6 +129,22 @@ func TestAWrongURLSaysWhatIsWrong(t *testing.T) {
 	}
 	_, err := open.Publisher("sqlite://:memory:", open.Options{})
 	require.ErrorContains(t, err, "transport/memory")
+}
+
+func TestTheFileOfABrokerURL(t *testing.T) {
+	for rawURL, want := range map[string]string{
+		"sqlite://broker.db":                  "broker.db",
+		"sqlite:////var//lib/x.db?retention=": "",
+		"sqlite:////var//lib/x.db":            "/var/lib/x.db",
+		"amqp://user:hunter2@host/":           "",
+	} {
+		path, err := open.SQLiteFile(rawURL)
+		require.Equal(t, want, path)
+		require.Equal(t, want == "", err != nil, "%v", err)
+		if err != nil {
+			require.NotContains(t, err.Error(), "hunter2")
+		}
+	}
 }
 
 func TestPasswordsStayOutOfErrors(t *testing.T) {

@@ -2,21 +2,16 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
-	"path/filepath"
-	"strings"
+	"io/fs"
+	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/sqlitefile"
 	"github.com/cqrsync/cqrsync/transport"
 )
-
-// lockTimeout is how long a writer waits for its turn.
-const lockTimeout = 10 * time.Second
 
 // files are those open in this process, by path. Sharing one between all its publishers and subscribers saves
 // connections and polls, makes writers queue up in order instead of polling for SQLite's lock, and lets a publisher
@@ -26,15 +21,19 @@ var files = struct {
 	open map[string]*file
 }{open: map[string]*file{}}
 
-// file is a broker file as this process has it open.
+// file is what stands at a broker's path. Which file that is may change: it may be deleted, and made or restored again.
 type file struct {
-	path           string
-	users          int // publishers and subscribers; guarded by files
-	writer, reader *sql.DB
-	prepared       atomic.Pointer[statements] // nil until the tables are there
+	path   string
+	logger *slog.Logger // its first user's
+	users  int          // publishers and subscribers; guarded by files
 
-	mu        sync.Mutex
-	consumers map[*consumer]struct{}
+	opening chan struct{} // holds one while somebody opens it
+
+	mu         sync.Mutex
+	consumers  map[*consumer]struct{}
+	current    *handle // nil while none is open
+	generation int64   // how many were opened
+	gone       time.Time
 
 	watchOnce sync.Once
 	watching  sync.WaitGroup
@@ -42,42 +41,28 @@ type file struct {
 	close     context.CancelFunc
 }
 
+// wanted says what is to happen where there is no file.
+type wanted bool
+
+const (
+	existing wanted = false // nothing: who makes it is a consumer, because only then somebody reads it
+	made     wanted = true
+)
+
 // open does not touch the disk: the first statement does.
-func open(path string) (*file, error) {
+func open(config Config) *file {
 	files.Lock()
 	defer files.Unlock()
-	f := files.open[path]
+	f := files.open[config.Path]
 	if f == nil {
-		f = &file{path: path, consumers: map[*consumer]struct{}{}}
+		f = &file{
+			path: config.Path, logger: config.Logger, consumers: map[*consumer]struct{}{}, opening: make(chan struct{}, 1),
+		}
 		f.closing, f.close = context.WithCancel(context.Background())
-		var err error
-		if f.writer, err = connect(path); err != nil {
-			return nil, err
-		}
-		if f.reader, err = connect(path); err != nil {
-			return nil, errors.Join(err, f.writer.Close())
-		}
-		files.open[path] = f
+		files.open[config.Path] = f
 	}
 	f.users++
-	return f, nil
-}
-
-// connect returns a pool of one connection: a writer's place in the queue for it is its place in the queue for the
-// lock, and the reader's data_version means something on one connection only.
-func connect(path string) (*sql.DB, error) {
-	path = filepath.ToSlash(path)
-	if !strings.HasPrefix(path, "/") {
-		path = "/" + path // C:/… in a URL
-	}
-	location := url.URL{Scheme: "file", Path: path}
-	db, err := sql.Open("sqlite", fmt.Sprintf("%s?_txlock=immediate&_pragma=busy_timeout(%d)",
-		location.String(), lockTimeout.Milliseconds()))
-	if err != nil {
-		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
-	}
-	db.SetMaxOpenConns(1)
-	return db, nil
+	return f
 }
 
 // release is called once by each user; the last one closes the file.
@@ -91,10 +76,101 @@ func (f *file) release() error {
 	delete(files.open, f.path)
 	f.close()
 	f.watching.Wait()
-	if err := errors.Join(f.reader.Close(), f.writer.Close()); err != nil {
-		return fmt.Errorf("close SQLite file %s: %w", f.path, err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.current == nil {
+		return nil
 	}
-	return nil
+	err := f.current.close()
+	f.current = nil
+	return err
+}
+
+// remakeAfter is how long a file must be gone before consumers make a new one: whoever restores a backup in two steps
+// should not find another file in its place.
+const remakeAfter = 2 * time.Second
+
+// open returns the file that stands at the path, opened.
+func (f *file) open(ctx context.Context, want wanted) (*handle, error) {
+	if h := f.opened(); h != nil {
+		return h, nil
+	}
+	select {
+	case f.opening <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-f.opening }()
+	if h := f.opened(); h != nil {
+		return h, nil
+	}
+	before, err := sqlitefile.Identify(f.path)
+	missing := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case missing && want == existing:
+		return nil, fmt.Errorf("it does not exist: a replica makes it when it starts; start it once, or check the path: %w", err)
+	case missing && f.goneFor() < remakeAfter:
+		return nil, fmt.Errorf("it is gone: a new one is made soon if it is not put back: %w", err)
+	case err != nil && !missing:
+		return nil, err
+	}
+	h, err := newHandle(ctx, f.path, want)
+	if err != nil {
+		return nil, err
+	}
+	if !missing && !h.identity.Load().Same(before) {
+		return nil, errors.Join(&sqlitefile.MovedError{File: f.path}, h.close())
+	}
+	if missing {
+		f.logger.InfoContext(ctx, "made the broker's file: relays must publish to this one", "file", f.path)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.generation++
+	h.generation = f.generation
+	f.current = h
+	return h, nil
+}
+
+func (f *file) opened() *handle {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current
+}
+
+// goneFor says how long the file has been known to be gone; a new one is not known at all.
+func (f *file) goneFor() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone.IsZero() {
+		return remakeAfter
+	}
+	return time.Since(f.gone)
+}
+
+// check returns an error if the path does not lead to the handle's file any more, and lets go of it then. What was written
+// to it since is lost.
+func (f *file) check(ctx context.Context, h *handle) error {
+	moved := h.identity.Load().Moved()
+	if moved == nil {
+		return nil
+	}
+	f.mu.Lock()
+	first := f.current == h
+	if first {
+		f.current, f.gone = nil, time.Now()
+	}
+	f.mu.Unlock()
+	if first {
+		f.logger.ErrorContext(ctx, "the broker's file was deleted or replaced while it was open: messages that waited in it "+
+			"are lost unless it is put back; find what replicas miss with relay diff",
+			"file", f.path, "waiting", h.waiting(ctx), "error", moved)
+		if err := h.close(); err != nil {
+			f.logger.DebugContext(ctx, "closing the file that is gone failed", "file", f.path, "error", err)
+		}
+		f.wake()
+	}
+	return moved
 }
 
 // durability says whether a transaction must survive a power failure, as SQLite's "synchronous" does.
@@ -108,34 +184,19 @@ const (
 	quick durability = "NORMAL"
 )
 
-// write runs do in a transaction that holds the write lock from its beginning.
-func (f *file) write(ctx context.Context, d durability, do func(context.Context, transaction) error) error {
-	if err := f.prepare(ctx); err != nil {
-		return f.unavailable(err)
+// write runs do in a transaction that holds the write lock from its beginning. When it returns nil, what was written is in
+// the file that stands at the path.
+func (f *file) write(
+	ctx context.Context, want wanted, d durability, do func(context.Context, transaction) error,
+) error {
+	h, err := f.open(ctx, want)
+	if err == nil {
+		err = f.check(ctx, h)
 	}
-	return f.unavailable(f.transact(ctx, d, do))
-}
-
-func (f *file) transact(ctx context.Context, d durability, do func(context.Context, transaction) error) error {
-	conn, err := f.writer.Conn(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = errors.Join(h.transact(ctx, d, do), f.check(ctx, h))
 	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "PRAGMA synchronous = "+string(d)); err != nil {
-		return err
-	}
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-	// The driver starts a goroutine for every statement that could be cancelled. Here each takes microseconds, and the
-	// transaction ends with ctx all the same.
-	if err := do(context.WithoutCancel(ctx), transaction{tx, f.prepared.Load()}); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return f.unavailable(err)
 }
 
 // unavailable marks what a publisher may try again: with a file, that is everything.
@@ -143,5 +204,5 @@ func (f *file) unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: SQLite file %s: %w", transport.ErrUnavailable, f.path, err)
+	return fmt.Errorf("%w: SQLite file %s: %w", transport.ErrUnavailable, f.path, sqlitefile.Explain(f.path, err))
 }

@@ -15,10 +15,14 @@ func (c *consumer) renew(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		err := c.file.write(ctx, quick, func(ctx context.Context, tx transaction) error {
+		m := c.member.Load()
+		err := c.file.write(ctx, made, quick, func(ctx context.Context, tx transaction) error {
+			if tx.generation != m.generation {
+				return nil // the next exchange enters the file
+			}
 			// A process that was suspended for too long has been buried meanwhile, and rises again.
-			_, err := tx.ExecContext(ctx, `INSERT INTO consumers (id, leased_until) VALUES (?, ?)
-				ON CONFLICT (id) DO UPDATE SET leased_until = excluded.leased_until`, c.id, c.leasedUntil())
+			_, err := tx.ExecContext(ctx, `INSERT INTO consumers (id, leased_until, queue) VALUES (?, ?, ?)
+				ON CONFLICT (id) DO UPDATE SET leased_until = excluded.leased_until`, m.id, c.leasedUntil(), c.queue)
 			if err != nil {
 				return err
 			}

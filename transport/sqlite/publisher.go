@@ -3,7 +3,9 @@ package sqlite
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,7 +26,12 @@ type Publisher struct {
 	busy    bool
 	closed  bool
 
-	nextPrune time.Time // the writing goroutine's
+	unroutable map[string]int64 // messages that were dropped, by topic; guarded by mu
+
+	// The writing goroutine's:
+	nextPrune time.Time
+	nextLook  time.Time
+	neglected map[string]time.Time // queues, and when the log named them last
 }
 
 var (
@@ -40,11 +47,9 @@ func NewPublisher(config Config) (*Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := open(config.Path)
-	if err != nil {
-		return nil, err
-	}
-	return &Publisher{config: config, file: f}, nil
+	return &Publisher{
+		config: config, file: open(config), unroutable: map[string]int64{}, neglected: map[string]time.Time{},
+	}, nil
 }
 
 // Publish is PublishBatch to one topic, with the first message's context. It returns the first error.
@@ -86,8 +91,24 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	}
 }
 
-// Probe implements transport.Prober: it opens the file and looks whether it is a broker's.
-func (p *Publisher) Probe(ctx context.Context) error { return p.file.unavailable(p.file.prepare(ctx)) }
+// probed is the size of a publication for which there has to be room.
+const probed = 1 << 20
+
+// Probe implements transport.Prober: it opens the file, and looks whether it is a broker's and has room.
+func (p *Publisher) Probe(ctx context.Context) error {
+	h, err := p.file.open(ctx, existing)
+	if err == nil {
+		err = errors.Join(p.file.check(ctx, h), h.room(ctx, probed))
+	}
+	return p.file.unavailable(err)
+}
+
+// Unroutable counts the messages of each topic that no queue took since the publisher was made, where they are dropped.
+func (p *Publisher) Unroutable() map[string]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.unroutable)
+}
 
 // Close waits for batches on their way. Closing twice is fine.
 func (p *Publisher) Close() error {
@@ -107,14 +128,20 @@ func (p *Publisher) Close() error {
 type call struct {
 	ctx  context.Context
 	rows []row
+	size uint64  // in bytes
 	errs []error // valid when done is closed
-	done chan struct{}
+
+	dropped []string // the topics of messages for which there is no queue
+	done    chan struct{}
 }
 
 type row struct {
 	topic, uuid, metadata string
 	payload               []byte
 }
+
+// perRow is what a message costs beside its text, about.
+const perRow = 100
 
 func newCall(ctx context.Context, batch []transport.Outgoing) (*call, error) {
 	c := &call{ctx: ctx, rows: make([]row, len(batch)), errs: make([]error, len(batch)), done: make(chan struct{})}
@@ -133,6 +160,7 @@ func newCall(ctx context.Context, batch []transport.Outgoing) (*call, error) {
 			metadata: string(text),
 			payload:  append([]byte{}, out.Message.Payload...), // nil would be NULL
 		}
+		c.size += uint64(len(text) + len(out.Message.Payload) + len(out.Topic) + perRow)
 	}
 	return c, nil
 }
@@ -174,10 +202,25 @@ func (p *Publisher) dequeue() []*call {
 
 func (p *Publisher) write(calls []*call) error {
 	ctx := context.Background() // no single caller's: they share the transaction
-	var expired int64
-	err := p.file.write(ctx, durable, func(ctx context.Context, tx transaction) (err error) {
-		if expired, err = p.prune(ctx, tx); err != nil {
+	h, err := p.file.open(ctx, existing)
+	if err != nil {
+		return p.file.unavailable(err)
+	}
+	var size uint64
+	for _, c := range calls {
+		size += c.size
+	}
+	if err := h.room(ctx, size); err != nil {
+		return p.file.unavailable(err)
+	}
+	var dropped map[string]int64
+	var unread []neglect
+	err = p.file.write(ctx, existing, durable, func(ctx context.Context, tx transaction) (err error) {
+		if dropped, err = p.prune(ctx, tx); err != nil {
 			return fmt.Errorf("drop messages older than %s: %w", p.config.Retention, err)
+		}
+		if unread, err = p.look(ctx, tx); err != nil {
+			return fmt.Errorf("look for queues that nobody reads: %w", err)
 		}
 		for _, c := range calls {
 			// Asked while the file is locked: whoever publishes the same messages instead has to wait, and comes behind them.
@@ -195,17 +238,36 @@ func (p *Publisher) write(calls []*call) error {
 		return err
 	}
 	p.file.wake()
-	if expired > 0 {
-		p.config.Logger.WarnContext(ctx, "dropped messages that nobody consumed in time",
-			"count", expired, "retention", p.config.Retention, "file", p.file.path)
+	for queue, n := range dropped {
+		p.config.Logger.WarnContext(ctx, "dropped messages that nobody consumed in time: find what the replica misses with "+
+			"relay diff", "queue", queue, "count", n, "retention", p.config.Retention, "file", p.file.path)
 	}
+	p.complain(ctx, unread)
+	p.countUnroutable(ctx, calls)
 	return nil
+}
+
+// countUnroutable counts what was dropped, once that is certain.
+func (p *Publisher) countUnroutable(ctx context.Context, calls []*call) {
+	for _, c := range calls {
+		for _, topic := range c.dropped {
+			p.mu.Lock()
+			p.unroutable[topic]++
+			first := p.unroutable[topic] == 1
+			p.mu.Unlock()
+			if first {
+				p.config.Logger.WarnContext(ctx, "no queue takes the messages of a topic: they are gone; without "+
+					"mandatory=false they would be kept back", "topic", topic, "file", p.file.path)
+			}
+		}
+	}
 }
 
 func (p *Publisher) insert(ctx context.Context, tx transaction, c *call) error {
 	insert := tx.StmtContext(ctx, tx.insert)
 	defer insert.Close()
 	now := time.Now().UnixMilli()
+	c.dropped = nil // of a transaction that failed
 	for i, r := range c.rows {
 		result, err := insert.ExecContext(ctx, r.topic, r.uuid, r.metadata, r.payload, now)
 		if err != nil {
@@ -215,8 +277,13 @@ func (p *Publisher) insert(ctx context.Context, tx transaction, c *call) error {
 		if err != nil {
 			return err
 		}
-		if queues == 0 && p.config.Mandatory {
-			c.errs[i] = fmt.Errorf("%w: topic %q in SQLite file %s", transport.ErrUnroutable, r.topic, p.file.path)
+		switch {
+		case queues > 0:
+		case p.config.DropUnroutable:
+			c.dropped = append(c.dropped, r.topic)
+		default:
+			c.errs[i] = fmt.Errorf("%w: topic %q in SQLite file %s: start the replica once, with this file",
+				transport.ErrUnroutable, r.topic, p.file.path)
 		}
 	}
 	return nil

@@ -19,7 +19,7 @@ func (s *Subscriber) Register(ctx context.Context, database string) (before stri
 	if s.config.Queue == "" {
 		return "", nil
 	}
-	err = s.file.write(ctx, durable, func(ctx context.Context, tx transaction) error {
+	err = s.file.write(ctx, made, durable, func(ctx context.Context, tx transaction) error {
 		_, err := tx.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS databases (queue text PRIMARY KEY, id text NOT NULL) STRICT")
 		if err != nil {
 			return err

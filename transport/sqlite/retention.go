@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -9,38 +11,95 @@ const (
 	pruneEvery = time.Minute
 	// pruneLimit is how many messages one prune drops from a queue, so that no transaction is long.
 	pruneLimit = 2000
+
+	lookEvery     = time.Minute
+	complainEvery = time.Hour
+	// neglectAfter is how old the oldest message of a queue may be that has no consumer.
+	neglectAfter = time.Hour
 )
 
-// prune drops the oldest messages of each queue, where they have expired. It runs within publishing, because only
-// publishing makes a queue grow; after a full catch the next batch prunes again, so that it keeps up.
-func (p *Publisher) prune(ctx context.Context, tx transaction) (dropped int64, err error) {
+// prune drops the oldest messages of each queue, where they have expired, and counts them by queue. It runs within
+// publishing, because only publishing makes a queue grow; after a full catch the next batch prunes again, so that it keeps
+// up.
+func (p *Publisher) prune(ctx context.Context, tx transaction) (dropped map[string]int64, err error) {
 	now := time.Now()
-	if p.config.Retention == Forever || now.Before(p.nextPrune) {
-		return 0, nil
+	if p.config.Retention == 0 || now.Before(p.nextPrune) {
+		return nil, nil
 	}
 	queues, err := queueNames(ctx, tx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	p.nextPrune = now.Add(pruneEvery)
+	dropped = map[string]int64{}
 	for _, queue := range queues {
 		// The oldest have the lowest ids, so the limit stands inside: nothing is read beyond them.
 		result, err := tx.ExecContext(ctx, `DELETE FROM messages WHERE published_at < ?1 AND id IN
 			(SELECT id FROM messages WHERE consumer = 0 AND queue = ?2 ORDER BY id LIMIT ?3)`,
 			now.Add(-p.config.Retention).UnixMilli(), queue, pruneLimit)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		n, err := result.RowsAffected()
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if n == pruneLimit {
 			p.nextPrune = now
 		}
-		dropped += n
+		if n > 0 {
+			dropped[queue] = n
+		}
 	}
 	return dropped, nil
+}
+
+// neglect is a queue that grows and that nobody reads.
+type neglect struct {
+	queue  string
+	oldest time.Time
+}
+
+// look finds them, once a minute. It counts nothing: that would take long where it matters.
+func (p *Publisher) look(ctx context.Context, tx transaction) ([]neglect, error) {
+	now := time.Now()
+	if now.Before(p.nextLook) {
+		return nil, nil
+	}
+	p.nextLook = now.Add(lookEvery)
+	queues, err := queueNames(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	var found []neglect
+	for _, queue := range queues {
+		var oldest int64
+		row := tx.QueryRowContext(ctx, `SELECT published_at FROM messages WHERE consumer = 0 AND queue = ?1
+			AND NOT EXISTS (SELECT 1 FROM consumers WHERE queue = ?1 AND leased_until >= ?2) ORDER BY id LIMIT 1`,
+			queue, now.UnixMilli())
+		err := row.Scan(&oldest)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return nil, err
+		case now.Sub(time.UnixMilli(oldest)) > neglectAfter:
+			found = append(found, neglect{queue, time.UnixMilli(oldest)})
+		}
+	}
+	return found, nil
+}
+
+// complain names neglected queues in the log, each once an hour.
+func (p *Publisher) complain(ctx context.Context, found []neglect) {
+	now := time.Now()
+	for _, n := range found {
+		if now.Sub(p.neglected[n.queue]) < complainEvery {
+			continue
+		}
+		p.neglected[n.queue] = now
+		p.config.Logger.WarnContext(ctx, "nobody reads a queue, and it grows: start its replica, or remove the queue with "+
+			"relay queues remove", "queue", n.queue, "oldest", now.Sub(n.oldest).Round(time.Second), "file", p.file.path)
+	}
 }
 
 func queueNames(ctx context.Context, tx transaction) (names []string, err error) {

@@ -7,8 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	"github.com/cqrsync/cqrsync/internal/sqlitefile"
 )
 
 //go:embed schema.sql
@@ -17,25 +16,20 @@ var schema string
 // The file says in its header whose it is (application_id, "cqrs" in ASCII) and which tables it has (user_version).
 const (
 	applicationID = 0x63717273
-	schemaVersion = 1
+	schemaVersion = 2
 )
 
 // prepare makes the tables, if nobody else has. Any number of processes may do so at once.
-func (f *file) prepare(ctx context.Context) error {
-	if f.prepared.Load() != nil {
-		return nil
-	}
-	if err := f.transact(ctx, durable, createTables); err != nil {
+func (h *handle) prepare(ctx context.Context) (err error) {
+	if err := h.transact(ctx, durable, createTables); err != nil {
 		return fmt.Errorf("make the tables: %w", err)
 	}
-	if err := f.useWAL(ctx); err != nil {
+	if err := h.useWAL(ctx); err != nil {
 		return fmt.Errorf("switch to WAL mode: %w", err)
 	}
-	prepared, err := prepareStatements(ctx, f.writer)
-	if err != nil {
+	if h.prepared, err = prepareStatements(ctx, h.writer); err != nil {
 		return fmt.Errorf("prepare statements: %w", err)
 	}
-	f.prepared.Store(prepared)
 	return nil
 }
 
@@ -49,6 +43,10 @@ func createTables(ctx context.Context, tx transaction) error {
 	switch {
 	case application == applicationID && version == schemaVersion:
 		return nil
+	case application == applicationID && version == 1:
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("ALTER TABLE consumers ADD COLUMN queue text NOT NULL DEFAULT ''; "+
+			"PRAGMA user_version = %d", schemaVersion))
+		return err
 	case application == applicationID:
 		return fmt.Errorf("the file's tables have version %d, this program knows %d: use a program as new as the file",
 			version, schemaVersion)
@@ -62,12 +60,11 @@ func createTables(ctx context.Context, tx transaction) error {
 
 // useWAL lets readers and the writer work side by side. The switch needs the file for itself for a moment, and SQLite
 // does not always wait for it.
-func (f *file) useWAL(ctx context.Context) error {
-	deadline := time.Now().Add(lockTimeout)
+func (h *handle) useWAL(ctx context.Context) error {
+	deadline := time.Now().Add(sqlitefile.LockTimeout)
 	for {
-		_, err := f.writer.ExecContext(ctx, "PRAGMA journal_mode = WAL")
-		var e *sqlite.Error
-		if !errors.As(err, &e) || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
+		_, err := h.writer.ExecContext(ctx, "PRAGMA journal_mode = WAL")
+		if !sqlitefile.IsBusy(err) || time.Now().After(deadline) {
 			return err
 		}
 		select {

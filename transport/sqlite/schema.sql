@@ -26,5 +26,6 @@ CREATE INDEX messages_by_consumer ON messages (consumer, queue);
 -- consumer's, not the message's: renewing costs one row, however many messages are in work.
 CREATE TABLE consumers (
     id            integer PRIMARY KEY AUTOINCREMENT,
-    leased_until  integer NOT NULL -- milliseconds since 1970
+    leased_until  integer NOT NULL, -- milliseconds since 1970
+    queue         text    NOT NULL DEFAULT ''
 ) STRICT;

@@ -2,12 +2,15 @@
 // compete for a queue, in any number of processes on one host. It needs nothing installed and no server.
 //
 // Publishing copies a message into every queue bound to its topic, in one transaction, and returns when it is on the
-// disk. A message for a topic that no queue is bound to is dropped, as a broker drops it, unless Config.Mandatory is
-// set. Consumers take messages on a lease, so those of a crashed process come back.
+// disk. A message for a topic that no queue is bound to is refused (transport.ErrUnroutable), unless
+// Config.DropUnroutable is set. The file is made by the first consumer: a publisher does not make it, so that none
+// fills a file which nobody reads. Consumers take messages on a lease, so those of a crashed process come back.
 //
-// Promises: order per queue, so per key (P4); at least once (P5); bounded (P10): a queue that nobody reads loses what
-// is older than Config.Retention; the file keeps its largest size and uses the room again. Not for network file systems:
-// SQLite's locks do not work there.
+// Promises: order per queue, so per key (P4); at least once (P5); bounded (P10): publishing stops before the disk is
+// full, so that consumers can go on; the file keeps its largest size and uses the room again. A queue that nobody reads
+// any more grows until RemoveQueue or Config.Retention; the log names it once an hour. A file that is deleted or
+// replaced while it is open is noticed: nothing counts as published that went to the file which is gone, and all go on
+// with the one that stands at the path. Not for network file systems: SQLite's locks do not work there.
 //
 // Neighbours: transport, whose interfaces it implements; transport/internal/delivery, which runs the subscriptions;
 // transport/open, which makes publishers and subscribers by URL.
@@ -24,30 +27,26 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultRetention = 7 * 24 * time.Hour
 	DefaultLease     = 15 * time.Second
 	DefaultNackDelay = 100 * time.Millisecond
 )
 
-// Forever as Config.Retention keeps messages until they are acknowledged.
-const Forever time.Duration = -1
-
 // Config is for publishers and subscribers alike; each reads the fields that concern it.
 type Config struct {
-	// Path names the file, which is made when it is first used; its folder must exist. Give the broker a file of its
-	// own: it shares one write lock with everything else in the file. Required.
+	// Path names the file, which a subscriber makes; its folder must exist. Give the broker a file of its own: it
+	// shares one write lock with everything else in the file. Required.
 	Path string
 	// Logger receives what no caller can be told: dropped messages, trouble that is being retried. Default:
 	// slog.Default().
 	Logger *slog.Logger
 
-	// Retention is how long a message waits in a queue before publishers drop it; one in the hands of a consumer
-	// stays. Without it a queue that nobody reads any more would grow for ever. Each publisher applies its own to the
-	// whole file, so the shortest wins. Default: 7 days. Forever: never dropped. Publishers only.
+	// Retention is how long a message waits in a queue, by the clock, before publishers drop it, whether a replica still
+	// wants it or not; one in the hands of a consumer stays. Each publisher applies its own to the whole file, so the
+	// shortest wins. Default: 0, nothing is dropped. Publishers only.
 	Retention time.Duration
-	// Mandatory makes publishing to a topic without a queue fail with transport.ErrUnroutable. Default: the message
-	// is dropped. Publishers only.
-	Mandatory bool
+	// DropUnroutable makes publishing to a topic without a queue succeed: the message is dropped, counted (see
+	// Publisher.Unroutable), and the first one of a topic is logged. Default: transport.ErrUnroutable. Publishers only.
+	DropUnroutable bool
 
 	// Queue is the queue to consume; subscribers of one queue, in any process, share its messages. Default: one queue
 	// per topic, called like the topic. Subscribers only.
@@ -65,9 +64,6 @@ type Config struct {
 func (c Config) complete() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
-	}
-	if c.Retention == 0 {
-		c.Retention = DefaultRetention
 	}
 	if c.Lease == 0 {
 		c.Lease = DefaultLease
@@ -89,8 +85,8 @@ func (c Config) complete() (Config, error) {
 		}
 		c.Path = path
 	}
-	if c.Retention < 0 && c.Retention != Forever {
-		errs = append(errs, fmt.Errorf("sqlite.Config.Retention is %s: want a positive duration, or Forever", c.Retention))
+	if c.Retention < 0 {
+		errs = append(errs, fmt.Errorf("sqlite.Config.Retention is %s: want a positive duration, or 0 to drop nothing", c.Retention))
 	}
 	if c.Lease < minLease {
 		errs = append(errs, fmt.Errorf("sqlite.Config.Lease is %s: want at least %s", c.Lease, minLease))

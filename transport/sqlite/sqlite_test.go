@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -35,7 +36,7 @@ func TestAConfigReportsAllItsMistakes(t *testing.T) {
 	require.ErrorContains(t, err, "transport/memory")
 }
 
-func TestAMessageForNobodyIsDroppedUnlessMandatory(t *testing.T) {
+func TestAMessageForNobodyIsRefusedUnlessItMayBeDropped(t *testing.T) {
 	path := newPath(t)
 	batch := []transport.Outgoing{
 		{Topic: "order", Message: message.NewMessage("1", nil)},
@@ -44,8 +45,13 @@ func TestAMessageForNobodyIsDroppedUnlessMandatory(t *testing.T) {
 	}
 	makeQueue(t, path, "webhooks", "order")
 
-	require.Equal(t, []error{nil, nil, nil}, newPublisher(t, sqlite.Config{Path: path}).PublishBatch(t.Context(), batch))
-	errs := newPublisher(t, sqlite.Config{Path: path, Mandatory: true}).PublishBatch(t.Context(), batch)
+	log, logger := newLog()
+	dropping := newPublisher(t, sqlite.Config{Path: path, DropUnroutable: true, Logger: logger})
+	require.Equal(t, []error{nil, nil, nil}, dropping.PublishBatch(t.Context(), batch))
+	require.NoError(t, dropping.Publish("nobody", message.NewMessage("4", nil)))
+	require.Equal(t, map[string]int64{"nobody": 2}, dropping.Unroutable())
+	require.Equal(t, 1, log.times("they are gone"))
+	errs := newPublisher(t, sqlite.Config{Path: path}).PublishBatch(t.Context(), batch)
 	require.NoError(t, errs[0])
 	require.ErrorIs(t, errs[1], transport.ErrUnroutable)
 	require.ErrorContains(t, errs[1], `"nobody"`)
@@ -85,7 +91,10 @@ func TestAFileOfSomethingElseIsLeftAlone(t *testing.T) {
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "belongs to something else")
 	require.ErrorIs(t, newPublisher(t, sqlite.Config{Path: path}).Probe(t.Context()), transport.ErrUnavailable)
-	require.NoError(t, newPublisher(t, sqlite.Config{Path: newPath(t)}).Probe(t.Context()))
+	missing := newPath(t)
+	require.ErrorIs(t, newPublisher(t, sqlite.Config{Path: missing}).Probe(t.Context()), os.ErrNotExist)
+	makeQueue(t, missing, "webhooks", "order")
+	require.NoError(t, newPublisher(t, sqlite.Config{Path: missing}).Probe(t.Context()))
 }
 
 func TestAFileOfALaterVersionIsLeftAlone(t *testing.T) {
@@ -102,6 +111,7 @@ func TestAMissingFolderIsTroubleThatMayPass(t *testing.T) {
 	pub := newPublisher(t, sqlite.Config{Path: path})
 	require.ErrorIs(t, pub.Publish("order", message.NewMessage("1", nil)), transport.ErrUnavailable)
 	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+	makeQueue(t, path, "webhooks", "order")
 	require.NoError(t, pub.Publish("order", message.NewMessage("1", nil)))
 }
 
@@ -173,18 +183,24 @@ func TestANewFileMayBeMadeByManyAtOnce(t *testing.T) {
 	path := newPath(t)
 	var all sync.WaitGroup
 	errs := make(chan error, 16)
-	for range cap(errs) / 2 {
+	for i := range cap(errs) / 2 {
 		pub := newPublisher(t, sqlite.Config{Path: otherName(t, path)})
-		sub := newSubscriber(t, sqlite.Config{Path: otherName(t, path)})
-		all.Go(func() { errs <- pub.Publish("order", message.NewMessage("id", nil)) })
+		sub := newSubscriber(t, sqlite.Config{Path: otherName(t, path), Queue: fmt.Sprint(i)})
 		all.Go(func() { errs <- sub.SubscribeInitialize("order") })
+		all.Go(func() {
+			err := pub.Publish("order", message.NewMessage("id", nil))
+			for errors.Is(err, os.ErrNotExist) || errors.Is(err, transport.ErrUnroutable) { // until a subscriber has made it
+				err = pub.Publish("order", message.NewMessage("id", nil))
+			}
+			errs <- err
+		})
 	}
 	all.Wait()
 	close(errs)
 	for err := range errs {
 		require.NoError(t, err)
 	}
-	require.Equal(t, 2, count(t, path, "bindings"))
+	require.Equal(t, cap(errs), count(t, path, "bindings"))
 }
 
 func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "broker.db") }
@@ -267,6 +283,12 @@ func (l *logged) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
+}
+
+func (l *logged) times(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Count(l.text.Bytes(), []byte(text))
 }
 
 func (l *logged) contains(text string) bool {

@@ -43,6 +43,7 @@ func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error)
 type transaction struct {
 	*sql.Tx
 	*statements
+	generation int64
 }
 
 func (t transaction) run(ctx context.Context, statement *sql.Stmt, args ...any) error {

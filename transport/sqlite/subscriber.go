@@ -28,20 +28,16 @@ func NewSubscriber(config Config) (*Subscriber, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := open(config.Path)
-	if err != nil {
-		return nil, err
-	}
 	return &Subscriber{
 		config:        config,
-		file:          f,
+		file:          open(config),
 		subscriptions: delivery.Subscriptions{NackDelay: config.NackDelay, Logger: config.Logger},
 	}, nil
 }
 
 // SubscribeInitialize makes the queue and binds it to the topic, so that messages wait there.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	return s.file.write(context.Background(), durable, func(ctx context.Context, tx transaction) error {
+	return s.file.write(context.Background(), made, durable, func(ctx context.Context, tx transaction) error {
 		return bind(ctx, tx, s.Queue(topic), topic)
 	})
 }

@@ -25,8 +25,7 @@ func (f *file) watch() {
 			return
 		case <-time.After(interval):
 		}
-		var version int64
-		err := f.reader.QueryRowContext(context.Background(), "PRAGMA data_version").Scan(&version)
+		version, err := f.version()
 		changed := err == nil && version != seen
 		if changed {
 			seen, interval = version, fastestPoll
@@ -39,6 +38,20 @@ func (f *file) watch() {
 			f.wake()
 		}
 	}
+}
+
+// version changes with whatever others commit. It is 0 while there is no file, for whose return the consumers look.
+func (f *file) version() (version int64, err error) {
+	h := f.opened()
+	if h == nil {
+		return 0, nil
+	}
+	ctx := context.Background()
+	if err := f.check(ctx, h); err != nil {
+		return 0, err
+	}
+	err = h.reader.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version)
+	return version, err
 }
 
 // wake tells every consumer to look into its queue.

@@ -16,6 +16,8 @@ const (
 	linger = 2 * time.Millisecond
 	// leaveTimeout bounds the last exchange, which must outlive the subscription's context.
 	leaveTimeout = 15 * time.Second
+	// repeatAfter is how often trouble that lasts is logged again.
+	repeatAfter = time.Minute
 )
 
 // subscription is one loop, which owns all the state below. Beside it runs a goroutine for each message handed out,
@@ -32,6 +34,7 @@ type subscription struct {
 	handed          int         // handed out and not settled yet
 	acked, returned []int64     // settled since the last exchange
 	failing         bool        // the last exchange did
+	since, said     time.Time   // of trouble: its beginning, and when it was logged last
 }
 
 type delivered struct {
@@ -48,13 +51,19 @@ func (s *subscription) run(ctx context.Context) {
 	}
 }
 
-// retry says when to try again, if at all. It logs the beginning and the end of trouble, not every attempt.
+// retry says when to try again, if at all. It logs the beginning and the end of trouble, and once a minute that it lasts,
+// not every attempt.
 func (s *subscription) retry(ctx context.Context, err error) (pause <-chan time.Time) {
 	failed := s.failing
 	s.failing = err != nil && ctx.Err() == nil
 	switch {
 	case s.failing && !failed:
+		s.since, s.said = time.Now(), time.Now()
 		s.logger.WarnContext(ctx, "queue out of reach: trying again until it answers", "error", err)
+	case s.failing && time.Since(s.said) > repeatAfter:
+		s.said = time.Now()
+		s.logger.ErrorContext(ctx, "queue still out of reach: trying again until it answers",
+			"for", time.Since(s.since).Round(time.Second), "error", err)
 	case failed && !s.failing:
 		s.logger.InfoContext(ctx, "queue answers again")
 	}
