@@ -76,7 +76,7 @@ func Explain(path string, err error) error {
 	if errors.As(err, &busy) {
 		return err
 	}
-	advice := ""
+	var advice string
 	switch Code(err) & 0xff {
 	case codeBusy:
 		return &BusyError{File: path, Holder: "another process, or a connection that this one opened elsewhere", Err: err}
