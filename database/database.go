@@ -12,11 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +33,8 @@ import (
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	"github.com/uptrace/bun/schema"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
+
+	"github.com/cqrsync/cqrsync/internal/address"
 )
 
 // Open opens the database that rawURL names. It does not connect, except to MariaDB: the first statement does. Errors
@@ -59,8 +63,11 @@ import (
 // transactions that take the write lock when they begin.
 func Open(rawURL string) (*bun.DB, error) {
 	scheme, rest, found := strings.Cut(rawURL, "://")
-	if !found {
+	if !found || Redact(rawURL) == "(not a URL)" {
 		return nil, fmt.Errorf("database URL %q: want postgres://…, mysql://… or sqlite://FILE", Redact(rawURL))
+	}
+	if err := address.RequireEscaped(rawURL); err != nil {
+		return nil, fmt.Errorf("database URL %q: %w", Redact(rawURL), err)
 	}
 	switch scheme {
 	case "postgres", "postgresql":
@@ -157,8 +164,8 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 		options.Set("rejectReadOnly", "true") // leaves a server that has become read-only: see leaveReadOnly
 	}
 	config, err := mysql.ParseDSN("/?" + options.Encode())
-	if err != nil {
-		return nil, fmt.Errorf("database URL %q: %w", Redact(rawURL), err)
+	if err != nil { // which quotes what it does not understand
+		return nil, fmt.Errorf("database URL %q: %s", Redact(rawURL), badOptions(options))
 	}
 	config.Net, config.Addr, config.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
 	if u.Port() == "" {
@@ -178,6 +185,18 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 		return nil, errors.Join(fmt.Errorf("connect to %s: %w", Redact(rawURL), err), db.Close())
 	}
 	return bun.NewDB(db, newPreciseMySQL()), nil
+}
+
+// badOptions names the options that the driver does not take.
+func badOptions(options url.Values) string {
+	var bad []string
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		if _, err := mysql.ParseDSN("/?" + url.Values{name: options[name]}.Encode()); err != nil {
+			bad = append(bad, name)
+		}
+	}
+	return "the driver does not take the value of " + strings.Join(bad, ", ") +
+		" (see https://github.com/go-sql-driver/mysql#parameters)"
 }
 
 // preciseMySQL makes time columns with microseconds, which bun's CREATE TABLE leaves out there: a revision's time must
@@ -236,25 +255,5 @@ func openSQLite(path string) (*bun.DB, error) {
 	return bun.NewDB(db, sqlitedialect.New()), nil
 }
 
-// Redact returns the URL without its passwords, for logs and errors. It works on the text, because a password with
-// an unescaped delimiter is just what makes a URL unreadable: all between the user name and the last @ goes.
-func Redact(rawURL string) string {
-	scheme, rest, found := strings.Cut(rawURL, "://")
-	if !found {
-		return "(not a URL)"
-	}
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		user, _, hasPassword := strings.Cut(rest[:at], ":")
-		if hasPassword {
-			user += ":xxxxx"
-		}
-		rest = user + rest[at:]
-	}
-	base, query, _ := strings.Cut(rest, "?")
-	if strings.Contains(query, "password=") {
-		base += "?xxxxx"
-	} else if query != "" {
-		base += "?" + query
-	}
-	return scheme + "://" + base
-}
+// Redact returns the URL without its passwords, for logs and errors, and of one that cannot be read its scheme only.
+func Redact(rawURL string) string { return address.Redact(rawURL) }

@@ -23,13 +23,13 @@ func parseInt(number string) (int64, error) {
 	case strings.Trim(digits, "-0") == "":
 		return 0, nil
 	case zeros < 0:
-		return 0, fmt.Errorf("want an integer, got %s", number)
+		return 0, fmt.Errorf("want an integer, got %.40s", number)
 	case zeros > 18: // the most an int64 can have; do not build more
-		return 0, fmt.Errorf("%s does not fit in 64 bits", number)
+		return 0, fmt.Errorf("%.40s does not fit in 64 bits", number)
 	}
 	n, err := strconv.ParseInt(digits+strings.Repeat("0", zeros), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s does not fit in 64 bits", number)
+		return 0, fmt.Errorf("%.40s does not fit in 64 bits", number)
 	}
 	return n, nil
 }

@@ -195,7 +195,20 @@ func (s *scanner) literal(text string) error {
 	return nil
 }
 
+// maxNumber is how many characters a number may have: more than any database's (PostgreSQL's numeric has 131,072 digits
+// before the point and 16,383 behind it). Whoever converts one takes time that grows with the square of its length.
+const maxNumber = 150_000
+
 func (s *scanner) number() error {
+	start := s.pos
+	err := s.anyNumber()
+	if n := s.pos - start; err == nil && n > maxNumber {
+		return fmt.Errorf("byte %d: a number of %d characters: want at most %d", start, n, maxNumber)
+	}
+	return err
+}
+
+func (s *scanner) anyNumber() error {
 	if s.accept('-') && s.peek() == 'I' {
 		s.nonFinite = true
 		return s.literal("Infinity")

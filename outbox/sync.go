@@ -21,6 +21,9 @@ type SyncOptions struct {
 	Queue string
 	// Force makes the replica take it even where it has a newer one: the master was restored from a backup.
 	Force bool
+	// Bad, if set, is called for each key whose state cannot be sent, and for each that is no key of
+	// the model; the others are sent. Without it the first such key fails all.
+	Bad func(pk json.RawMessage, err error)
 }
 
 // ForceHeader is the header of a forced SYNC.
@@ -29,36 +32,226 @@ const ForceHeader = "cqrs_force"
 // Sync appends SYNC messages with the present state of the instances with the given primary keys. Revisions are not
 // raised. Keys whose row is gone, or kept from replicas by Filter, are left out; it returns how many were sent.
 //
-// The ledger rows are locked until the commit, as by a write: so a SYNC stands in the outbox where its revision does.
-// Give it some thousand keys at a time. It waits half a minute for keys that others have locked. The database ends its
-// transaction when this process says nothing for ten seconds, so serializers must not take that long.
+// The states are read without a lock, and sent where the ledger says that nobody has written the key meanwhile; the other
+// keys are read again while they are locked, a few at a time. So a slow serializer holds up no writer of many keys. It waits
+// half a minute for keys that others have locked. Give it some thousand keys at a time; what was appended before an error
+// stays, and counts.
 func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o SyncOptions) (sent int, err error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
 		return 0, err
 	}
-	marks, err := m.marksOf(ctx, b.db, pks)
+	marks, err := m.marksToSync(ctx, b.db, pks, o.Bad)
 	if err != nil || len(marks) == 0 {
 		return 0, err
 	}
-	err = b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) error {
-		sent = 0
-		for start := 0; start < len(marks); start += flushBatch {
-			n, err := b.syncBatch(ctx, tx, m, marks[start:min(start+flushBatch, len(marks))], o)
-			if err != nil {
-				return err
-			}
-			sent += n
+	done := map[string]bool{}
+	for part := range slices.Chunk(marks, flushBatch) {
+		if err = b.syncPart(ctx, m, part, o, done); err != nil {
+			err = fmt.Errorf("outbox: sync %s: %w", model, err)
+			break
 		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("outbox: sync %s: %w", model, err)
 	}
-	if sent > 0 {
+	if len(done) > 0 {
 		b.committed(store.Offer{Rest: true})
 	}
-	return sent, nil
+	return len(done), err
+}
+
+// syncPart sends states, without those that cannot be sent where o.Bad is told of them. done has the
+// keys that were sent: of a part that failed in the middle, no message is appended twice.
+func (b *Box) syncPart(
+	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
+) error {
+	send := func(marks []*mark) error {
+		return b.syncInBytes(ctx, m, without(marks, done), o, done)
+	}
+	if o.Bad == nil {
+		return send(marks)
+	}
+	return inHalves(marks, send, func(d *mark, err error) error {
+		if err := b.stillReads(ctx, m, record{Value: d.row}); err != nil {
+			return err
+		}
+		o.Bad(d.pk, err)
+		return nil
+	})
+}
+
+// without leaves out the marks of keys that are done.
+func without(marks []*mark, done map[string]bool) []*mark {
+	return slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return done[d.key] })
+}
+
+// syncInBytes sends states, as many at a time as can be held.
+func (b *Box) syncInBytes(
+	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
+) error {
+	size := flushBatch
+	for rest := marks; len(rest) > 0; {
+		batch := rest[:min(size, len(rest))]
+		unread, err := b.syncBatch(ctx, m, batch, o, done)
+		if err != nil {
+			return err
+		}
+		rest = slices.Concat(unread, rest[len(batch):])
+		size = min(2*size, flushBatch)
+		if len(unread) > 0 {
+			size = max(len(batch)-len(unread), 1)
+		}
+	}
+	return nil
+}
+
+// marksToSync are the marks of the keys that the model can have.
+func (m *model) marksToSync(
+	ctx context.Context, db bun.IDB, pks []json.RawMessage, bad func(json.RawMessage, error),
+) (marks []*mark, err error) {
+	if bad == nil {
+		return m.marksOf(ctx, db, pks)
+	}
+	seen := make(map[string]bool, len(pks))
+	err = inHalves(pks, func(part []json.RawMessage) error {
+		some, err := m.marksOf(ctx, db, part)
+		for _, d := range some {
+			if !seen[d.key] {
+				seen[d.key] = true
+				marks = append(marks, d)
+			}
+		}
+		return err
+	}, func(pk json.RawMessage, err error) error {
+		bad(pk, err)
+		return nil
+	})
+	return marks, err
+}
+
+// lockedAtOnce is how many keys are read while they are locked.
+const lockedAtOnce = 20
+
+// syncBatch sends what was not written meanwhile, then the rest. unread are the marks of rows that
+// are too large to be held at once with the others.
+func (b *Box) syncBatch(
+	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
+) (unread []*mark, err error) {
+	read, err := b.readUnlocked(ctx, m, marks)
+	if err != nil {
+		return nil, err
+	}
+	var settled map[string]bool
+	if len(read.changes) > 0 {
+		err = b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) (err error) {
+			settled, err = b.syncUnchanged(ctx, tx, m, read, o)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	maps.Copy(done, settled)
+	later := map[string]bool{}
+	for _, d := range read.unread {
+		later[d.key] = true
+	}
+	rest := slices.DeleteFunc(without(marks, done), func(d *mark) bool { return later[d.key] })
+	for len(rest) > 0 {
+		some := rest[:min(lockedAtOnce, len(rest))]
+		var sent []string
+		var left []*mark
+		err := b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) (err error) {
+			sent, left, err = b.syncLocked(ctx, tx, m, some, o)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range sent {
+			done[key] = true
+		}
+		rest = slices.Concat(left, rest[len(some):])
+	}
+	return read.unread, nil
+}
+
+// unlockedRead is what was read without a lock.
+type unlockedRead struct {
+	known   map[string]store.Known
+	changes []change
+	states  []json.RawMessage
+	unread  []*mark
+}
+
+// readUnlocked reads the ledger, and then the states: so a state is that of its revision, or the revision moves on.
+func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlockedRead, err error) {
+	keys := make([]string, len(marks))
+	for i, d := range marks {
+		keys[i] = d.key
+	}
+	if u.known, err = b.store.Known(ctx, b.db, store.Outbox, m.id, keys); err != nil {
+		return u, err
+	}
+	read, cut, err := m.read(ctx, b.db, marks, pageBytes)
+	if err != nil {
+		return u, err
+	}
+	rows, err := m.byKey(read)
+	if err != nil {
+		return u, err
+	}
+	for _, d := range marks {
+		row := rows[d.key]
+		switch _, has := u.known[d.key]; {
+		case cut && !row.IsValid():
+			u.unread = append(u.unread, d)
+		case has && row.IsValid() && (m.filter == nil || m.filter(row.Value)):
+			u.changes = append(u.changes, change{mark: d, row: row, outcome: saved})
+		}
+	}
+	u.states, err = m.states(ctx, b.db, u.changes)
+	return u, err
+}
+
+// syncUnchanged appends the states of those keys that are at the revision that is known of them, and returns which.
+func (b *Box) syncUnchanged(
+	ctx context.Context, tx bun.IDB, m *model, u unlockedRead, o SyncOptions,
+) (map[string]bool, error) {
+	keys := make([]string, len(u.changes))
+	for i, c := range u.changes {
+		keys[i] = c.mark.key
+	}
+	locked, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, keys)
+	if err != nil {
+		return nil, err
+	}
+	settled := make(map[string]bool, len(u.changes))
+	var messages []store.Message
+	for i, c := range u.changes {
+		if k, found := locked[c.mark.key]; found && k == u.known[c.mark.key] {
+			settled[c.mark.key] = true
+			messages = append(messages, resent(m, c, k, u.states[i], o))
+		}
+	}
+	if len(messages) == 0 {
+		return settled, nil
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return !settled[key] })
+	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
+		return nil, err
+	}
+	return settled, b.store.Append(ctx, tx, messages, nil)
+}
+
+// resent is the state of a key as a message.
+func resent(m *model, c change, k store.Known, state json.RawMessage, o SyncOptions) store.Message {
+	message := store.Message{
+		Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
+		Revision: k.Revision, Updated: k.Updated, Data: state,
+	}
+	if o.Force {
+		message.Headers = map[string]string{ForceHeader: "true"}
+	}
+	return message
 }
 
 // syncPatience is how long Sync tries to lock keys that others hold. Between two tries it holds none.
@@ -82,26 +275,29 @@ func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx
 	}
 }
 
-func (b *Box) syncBatch(ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions) (int, error) {
-	rows, err := m.rowsByKey(ctx, tx, marks) // to know which exist: a ledger row is made for no other
-	if err != nil {
-		return 0, err
-	}
-	var keys []string
-	for _, d := range marks {
-		if rows[d.key].IsValid() {
-			keys = append(keys, d.key)
-		}
-	}
-	if len(keys) == 0 {
-		return 0, nil
+// syncLocked reads the states of keys that are locked, and appends them.
+func (b *Box) syncLocked(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions,
+) (sent []string, unread []*mark, err error) {
+	keys, err := m.existing(ctx, tx, marks) // a ledger row is made for no other
+	if err != nil || len(keys) == 0 {
+		return nil, nil, err
 	}
 	known, err := b.lockLedger(ctx, tx, m, keys)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	if rows, err = m.rowsByKey(ctx, tx, marks); err != nil { // again: now nobody changes them
-		return 0, err
+	read, cut, err := m.read(ctx, tx, marks, pageBytes) // now nobody changes them
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := m.byKey(read)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cut {
+		unread = slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return rows[d.key].IsValid() })
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !rows[key].IsValid() })
 	}
 	var changes []change
 	for _, d := range marks {
@@ -112,23 +308,42 @@ func (b *Box) syncBatch(ctx context.Context, tx bun.IDB, m *model, marks []*mark
 	}
 	states, err := m.states(ctx, tx, changes)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	messages := make([]store.Message, len(changes))
 	for i, c := range changes {
-		k := known[c.mark.key]
-		messages[i] = store.Message{
-			Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
-			Revision: k.Revision, Updated: k.Updated, Data: states[i],
-		}
-		if o.Force {
-			messages[i].Headers = map[string]string{ForceHeader: "true"}
-		}
+		messages[i] = resent(m, c, known[c.mark.key], states[i], o)
+		sent = append(sent, c.mark.key)
 	}
 	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	return len(messages), b.store.Append(ctx, tx, messages, nil)
+	return sent, unread, b.store.Append(ctx, tx, messages, nil)
+}
+
+// existing are those of the marked keys that have a row.
+func (m *model) existing(ctx context.Context, tx bun.IDB, marks []*mark) ([]string, error) {
+	asked := make([]record, len(marks))
+	for i, d := range marks {
+		asked[i] = record{Value: d.row}
+	}
+	rows, _, err := m.selectRows(ctx, tx, false, func(q *bun.SelectQuery) *bun.SelectQuery {
+		return m.only(q, asked)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found, err := m.byKey(rows)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, d := range marks {
+		if found[d.key].IsValid() {
+			keys = append(keys, d.key)
+		}
+	}
+	return keys, nil
 }
 
 // lockLedger locks the ledger rows of keys, and makes those that are missing.

@@ -3,9 +3,12 @@ package outbox_test
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
@@ -102,4 +105,84 @@ func TestASyncThatWaitsForAKeyHoldsUpNoOther(t *testing.T) {
 		require.NoError(f, <-ended)
 		require.Equal(f, 3, sent)
 	})
+}
+
+// Slow is a model whose serializer takes its time.
+type Slow struct {
+	bun.BaseModel `bun:"table:slow_rows"`
+	outbox.Tracked
+	ID   int64 `bun:",pk"`
+	Text string
+}
+
+// A Sync that is slow holds up no writer, and what is written meanwhile is sent as it is then.
+func TestASlowSyncHoldsUpNoWriter(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			db := dbtest.Open(t, newURL(t))
+			box, err := outbox.New(db, outbox.Config{})
+			require.NoError(t, err)
+			require.NoError(t, box.Migrate(t.Context()))
+			_, err = db.NewCreateTable().Model((*Slow)(nil)).Exec(t.Context())
+			require.NoError(t, err)
+			reading, proceed := make(chan struct{}), make(chan struct{})
+			slow := atomic.Bool{}
+			require.NoError(t, outbox.Register[Slow](box, "slow", outbox.Serializer(
+				func(_ context.Context, _ bun.IDB, rows []*Slow) ([]any, error) {
+					if slow.CompareAndSwap(true, false) {
+						close(reading)
+						<-proceed
+					}
+					objects := make([]any, len(rows))
+					for i, r := range rows {
+						objects[i] = map[string]any{"id": r.ID, "text": r.Text}
+					}
+					return objects, nil
+				})))
+			write := func(row *Slow, insert bool) {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				require.NoError(t, box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+					if insert {
+						_, err := tx.NewInsert().Model(row).Exec(ctx)
+						return err
+					}
+					_, err := tx.NewUpdate().Model(row).WherePK().Exec(ctx)
+					return err
+				}))
+			}
+			var pks []json.RawMessage
+			for id := range int64(50) {
+				write(&Slow{ID: id, Text: "a"}, true)
+				pks = append(pks, json.RawMessage(strconv.FormatInt(id, 10)))
+			}
+			slow.Store(true)
+			sent := make(chan int, 1)
+			go func() {
+				n, err := box.Sync(t.Context(), "slow", pks, outbox.SyncOptions{Queue: "q"})
+				assert.NoError(t, err)
+				sent <- n
+			}()
+			<-reading
+			write(&Slow{ID: 7, Text: "meanwhile"}, false)
+			close(proceed)
+			require.Equal(t, 50, <-sent)
+			var messages []struct {
+				Key      string
+				Revision int64
+				Data     string
+			}
+			require.NoError(t, db.NewRaw("SELECT ?, revision, data FROM outbox_messages WHERE ? = 'SYNC'",
+				bun.Ident("key"), bun.Ident("signal")).Scan(t.Context(), &messages))
+			require.Len(t, messages, 50)
+			for _, m := range messages {
+				if m.Key == "7" {
+					require.EqualValues(t, 1, m.Revision)
+					require.Contains(t, m.Data, "meanwhile")
+				} else {
+					require.Zero(t, m.Revision)
+				}
+			}
+		})
+	}
 }

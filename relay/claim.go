@@ -129,6 +129,9 @@ func (r *reader) plan(now time.Time) plan {
 		p.positions = r.full
 	}
 	p.perLane = max(1, r.ask/len(p.positions))
+	if !backlog { // few lanes are no reason to look for many messages where there are none
+		p.perLane = min(p.perLane, store.Short)
+	}
 	for _, at := range p.positions {
 		start := store.Start{Lane: at.lane, After: at.floor}
 		if p.back == len(r.positions) || p.back > 0 && at == r.positions[r.backLane] {
@@ -218,7 +221,11 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		}
 	}
 	start := time.Now()
-	claimed, unread, err := r.store.Claim(ctx, p.starts, p.perLane, p.connections, except)
+	look := r.store.Glance
+	if p.check { // floors move over what was not found: it must be the right server that does not have it
+		look = r.store.Claim
+	}
+	claimed, unread, err := look(ctx, p.starts, p.perLane, p.connections, except)
 	if err != nil {
 		return got, err
 	}

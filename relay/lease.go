@@ -123,7 +123,7 @@ func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership
 	r.lease.unbalanced, r.lease.alone = false, owned.Alone
 	r.lease.extend(start.Add(r.cfg.LeaseTTL))
 	r.lease.beat = start.Add(r.cfg.heartbeat())
-	if len(lanes) < owned.Share || len(lanes) == 0 { // others are about to give lanes back, or to run out
+	if owned.Coming() {
 		r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
 	}
 }
@@ -149,7 +149,7 @@ func (r *Relay) renew(work context.Context) {
 			default:
 				r.lease.extend(start.Add(r.cfg.LeaseTTL))
 				r.lease.beat = start.Add(r.cfg.heartbeat())
-				if len(owned.Lanes) < owned.Share {
+				if owned.Coming() {
 					r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
 				}
 				r.lease.unbalanced, r.lease.alone = owned.Unbalanced(), owned.Alone

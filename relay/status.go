@@ -15,8 +15,8 @@ type Progress = store.Progress
 // ID names this relay in outbox_lanes and in logs.
 func (r *Relay) ID() string { return r.cfg.ID }
 
-// Status reads the state of the outbox. It counts rows, and so takes longer the larger the backlog is. It may be called
-// at any time.
+// Status reads the state of the outbox. What is more than 100,000 is not counted but estimated, so it takes about as long
+// however large the backlog is. It may be called at any time.
 func (r *Relay) Status(ctx context.Context) (Status, error) { return r.store.Status(ctx) }
 
 // Progress reads how things stand in the lanes of this relay. It is cheap, and may be called at any time.

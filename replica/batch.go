@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -20,16 +21,27 @@ import (
 // The first try is the cheap one: read the ledger, settle it, write the rows of each model with one statement, commit.
 // Where it fails, the careful one follows: lock the ledger, find the messages at fault with savepoints, settle the rest,
 // keep the failed ones for later or as dead letters, all in one transaction. So a message that fails never fails its
-// neighbours, and an ack always stands for a commit.
+// neighbours, and an ack always stands for a commit. Where a lock was not to be had, the brief one does the same without
+// waiting for locks, and sets aside what would need them (locked.go).
 type batch struct {
 	*Replica
 	chains   []*chain
 	careful  bool
+	brief    bool           // it waits for no lock for long, and finds the messages that would have to
+	held     map[*item]bool // to be tried again from memory
+	gaps     []Gap          // to be told of after the commit
+	released bool           // others of the keys are due
 	failures []failure
 	sorted   []*binding      // models, parents before their children
 	isParent map[string]bool // models that a mirror's foreign key points to
 	deferred []*chain        // for a transaction of their own, because this one takes long enough
+	later    []*chain        // not begun yet, because a careful transaction takes few
 }
+
+// maxCareful bounds the chains of a careful transaction. A savepoint that was released keeps an entry in PostgreSQL's lock
+// table until the end, which all connections share; without a bound a batch whose messages fail here and there
+// fills it, and everybody's statements fail.
+const maxCareful = 500
 
 // failure is a message that cannot be applied now.
 type failure struct {
@@ -59,26 +71,44 @@ func (r *Replica) settle(slots []*slot) {
 			b.pause(pause, err)
 			continue
 		}
+		if since, was := b.trouble.over("apply"); was {
+			b.log.Info("messages are applied again", "after", time.Since(since).Round(time.Second))
+		}
 		b.finish()
 		pause.Reset()
+		pause.tries = 0
 	}
 }
 
+// patientBackOff counts how often it was asked.
+type patientBackOff struct {
+	*backoff.ExponentialBackOff
+	tries int
+}
+
+func (p *patientBackOff) next() time.Duration {
+	p.tries++
+	return p.NextBackOff()
+}
+
+// conflictsBeforeWarning: other transactions are in the way now and then, and not for seconds.
+const conflictsBeforeWarning = 6
+
 // backOff doubles the pause each time, spread by half to keep many consumers from coming back at once.
-func (r *Replica) backOff() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{
+func (r *Replica) backOff() *patientBackOff {
+	return &patientBackOff{ExponentialBackOff: &backoff.ExponentialBackOff{
 		InitialInterval:     20 * time.Millisecond,
 		RandomizationFactor: backoff.DefaultRandomizationFactor,
 		Multiplier:          2,
 		MaxInterval:         5 * time.Second,
-	}
+	}}
 }
 
 // pause waits until the database may work again, or until nobody waits for the batch's first message.
-func (b *batch) pause(pause *backoff.ExponentialBackOff, err error) {
-	d := pause.NextBackOff()
-	if !store.Conflicted(err) {
-		b.log.Warn("batch not applied; trying again", "messages", len(b.chains), "in", d, "error", err)
+func (b *batch) pause(pause *patientBackOff, err error) {
+	d := pause.next()
+	if (!store.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.trouble.worth("apply", err) {
+		b.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -122,13 +152,34 @@ func (b *batch) try() error {
 			return err
 		}
 	}
-	if !b.needsCare() {
-		err := b.transact(ctx, false)
-		if err == nil || patienceWith(err) == outage && !errors.Is(err, store.ErrOvertaken) {
+	brief := b.locked.beBrief()
+	if !brief && !b.needsCare() {
+		err := b.transact(ctx, false, false)
+		brief = b.lockedOut(err)
+		if err == nil || !brief && patienceWith(err) == outage && !errors.Is(err, store.ErrOvertaken) {
 			return err
 		}
 	}
-	return b.transact(ctx, true)
+	if len(b.chains) > maxCareful {
+		b.later = slices.Concat(b.chains[maxCareful:], b.later)
+		b.chains = b.chains[:maxCareful:maxCareful]
+	}
+	if !brief {
+		err := b.transact(ctx, true, false)
+		if brief = b.lockedOut(err); !brief {
+			return err
+		}
+	}
+	return b.transact(ctx, true, true)
+}
+
+// lockedOut says that a transaction failed for want of a lock, and takes note of that.
+func (b *batch) lockedOut(err error) bool {
+	if !store.LockTimedOut(err) {
+		return false
+	}
+	b.locked.met()
+	return true
 }
 
 // timeout bounds a try, and is not cut short when the consumer is stopped: cut off, it would be done again from the
@@ -146,9 +197,11 @@ func (b *batch) needsCare() bool {
 }
 
 // transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
-func (b *batch) transact(ctx context.Context, careful bool) error {
-	b.careful, b.failures, b.deferred = careful, nil, nil
-	return b.db.RunInTx(ctx, b.store.BatchOptions(), func(ctx context.Context, tx bun.Tx) error {
+func (b *batch) transact(ctx context.Context, careful, brief bool) error {
+	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
+	b.held, b.released = nil, false
+	limits := store.BatchLimits{Options: b.store.BatchOptions(), Thinking: b.thinking(), Brief: brief}
+	return b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) error {
 		if err := b.fold(ctx, tx); err != nil {
 			return err
 		}
@@ -165,6 +218,9 @@ func (b *batch) transact(ctx context.Context, careful bool) error {
 		if err := b.at("applied"); err != nil {
 			return err
 		}
+		if err := b.passedOver(ctx, tx); err != nil {
+			return err
+		}
 		if err := b.keepFailures(ctx, tx); err != nil {
 			return err
 		}
@@ -172,36 +228,62 @@ func (b *batch) transact(ctx context.Context, careful bool) error {
 	})
 }
 
+// thinking is how long the handlers that take part in the transaction may leave the database alone.
+func (b *batch) thinking() time.Duration {
+	for _, c := range b.chains {
+		if c.binding != nil && (c.binding.handle != nil || c.binding.handleBatch != nil) {
+			return b.config.HandlerTimeout
+		}
+	}
+	return 0
+}
+
 // fold brings every chain to its ledger row and lets the gate decide.
 func (b *batch) fold(ctx context.Context, tx bun.Tx) error {
 	keys := make([]store.Key, 0, len(b.chains))
 	for _, c := range b.chains {
-		if c.binding != nil && c.keyed {
+		if c.binding != nil && c.keyed && !b.knownLocked(c) {
 			keys = append(keys, c.key)
 		}
 	}
-	read := b.store.ReadApplied
-	if b.careful {
-		read = b.store.LockApplied
-		if tx.Dialect().Name() == dialect.PG {
-			// A deferred constraint would fail the COMMIT, and nobody could tell whose it was.
-			if _, err := tx.ExecContext(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
-				return err
-			}
+	if b.careful && tx.Dialect().Name() == dialect.PG {
+		// A deferred constraint would fail the COMMIT, and nobody could tell whose it was.
+		if _, err := tx.ExecContext(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+			return err
 		}
 	}
 	ledger := map[store.Key]store.Applied{}
 	if len(keys) > 0 {
 		var err error
-		if ledger, err = read(ctx, tx, keys); err != nil {
+		if ledger, err = b.readLedger(ctx, tx, keys); err != nil {
 			return err
 		}
 	}
 	for _, c := range b.chains {
-		c.fold(ledger[c.key])
+		row, read := ledger[c.key]
+		if c.binding != nil && c.keyed && !read {
+			b.setAsideUnread(c, errLocked)
+			continue
+		}
+		c.fold(row)
 		b.failures = append(b.failures, c.refused...)
 	}
 	return nil
+}
+
+var errLocked = errors.New("the key's row in the replica's ledger is locked, or was a moment ago")
+
+// readLedger returns the ledger's rows of keys, without those that are locked where the batch does not wait for locks.
+func (b *batch) readLedger(ctx context.Context, tx bun.Tx, keys []store.Key) (ledger map[store.Key]store.Applied, err error) {
+	switch {
+	case b.brief:
+		ledger, _, err = b.store.LockFree(ctx, tx, keys)
+		return ledger, err
+	case b.careful:
+		return b.store.LockApplied(ctx, tx, keys)
+	default:
+		return b.store.ReadApplied(ctx, tx, keys)
+	}
 }
 
 // applyAll is the cheap way. The ledger comes first: its locks keep competing consumers of the same keys out.
@@ -220,12 +302,12 @@ func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
 		switch {
 		case len(c.passed) > 0:
 			rows = append(rows, c.state)
-		case c.keyed && c.before.Revision == store.NeverApplied:
+		case c.keyed && !c.unread && c.before.Revision == store.NeverApplied:
 			unchanged = append(unchanged, c.key)
 		}
 	}
 	for _, c := range b.deferred {
-		if c.before.Revision == store.NeverApplied {
+		if c.before.Revision == store.NeverApplied && !c.unread {
 			unchanged = append(unchanged, c.key)
 		}
 	}
@@ -242,7 +324,8 @@ func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
 
 // finish tells what became of the messages, after the commit. The acks come last: who sees one finds everything told.
 func (b *batch) finish() {
-	b.reportGaps()
+	b.tellGaps(b.gaps)
+	b.sayLocked()
 	b.afterFailures()
 	var parents []store.Key
 	for _, c := range b.chains {
@@ -261,15 +344,19 @@ func (b *batch) finish() {
 			continue
 		}
 		for _, it := range c.items {
-			if it.outcome == Returned && !it.strict {
+			switch {
+			case b.held[it]:
+				time.AfterFunc(spread(lockPause/2), func() { b.inbox.add(it) })
+			case it.outcome == Returned && !it.strict:
 				go b.endLater(it)
-				continue
+			default:
+				ended = append(ended, it)
 			}
-			ended = append(ended, it)
 		}
 	}
 	b.endAll(ended)
-	b.chains, b.deferred = b.deferred, nil
+	b.chains = slices.Concat(b.deferred, b.later)
+	b.deferred, b.later = nil, nil
 }
 
 // inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.
@@ -284,10 +371,25 @@ func inSavepoint(ctx context.Context, tx bun.Tx, use func(bun.Tx) error) error {
 			return nil
 		}
 	}
-	if rollbackErr := savepoint.Rollback(); rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
+	rollbackErr := savepoint.Rollback()
+	if rollbackErr == nil {
+		rollbackErr = release(ctx, tx, savepoint)
+	}
+	if rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
 		return &outageError{fmt.Errorf("%w; roll back to the savepoint: %w", err, rollbackErr)}
 	} else if rollbackErr != nil {
 		return &outageError{err}
 	}
+	return err
+}
+
+// release ends a savepoint that was rolled back, which bun does not: the next one would lie within it, and the one after
+// that deeper still, each with its entry in PostgreSQL's lock table.
+func release(ctx context.Context, tx, savepoint bun.Tx) error {
+	name := reflect.ValueOf(savepoint).FieldByName("name") // bun tells it nobody
+	if name.Kind() != reflect.String || name.String() == "" {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "RELEASE SAVEPOINT "+name.String())
 	return err
 }

@@ -17,6 +17,9 @@ func (b *batch) callsOutside() bool {
 // The answers are kept, so that trouble with the database does not repeat the calls.
 func (b *batch) callAhead(ctx context.Context) error {
 	c := b.chains[0]
+	if b.knownLocked(c) {
+		return nil
+	}
 	state := store.Applied{Key: c.key, Revision: store.NeverApplied}
 	if c.keyed {
 		var err error
@@ -26,6 +29,13 @@ func (b *batch) callAhead(ctx context.Context) error {
 	}
 	for _, it := range c.items {
 		if it.err != nil || !gate(state, it.message).effective() {
+			continue
+		}
+		missing, err := b.missing(ctx, b.db, state, it)
+		if err != nil {
+			return err
+		}
+		if missing != nil {
 			continue
 		}
 		b.callOnce(ctx, it)

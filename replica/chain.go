@@ -20,6 +20,7 @@ type chain struct {
 	state   store.Applied // after the passed ones
 	passed  []step        // the gate let them through, and nothing is known against them
 	refused []failure     // the gate let them through, but they cannot be applied
+	unread  bool          // nobody asked the ledger: the key is locked
 	again   bool          // it has failed once in this transaction, and gets a second chance
 }
 
@@ -62,7 +63,7 @@ func sortItems(items []*item) {
 // fold lets the gate decide about each message, as if they came one by one.
 func (c *chain) fold(ledger store.Applied) {
 	c.before, c.state = ledger, ledger
-	c.passed, c.refused, c.again = nil, nil, false
+	c.passed, c.refused, c.unread, c.again = nil, nil, false, false
 	for _, it := range c.items {
 		it.outcome, it.result = 0, nil
 		if !c.keyed {

@@ -34,7 +34,19 @@ type Config struct {
 	// meanwhile, or they wait for the broker; what is held here, another process of the queue cannot have. The
 	// subscriptions of all models share it. Default Batch × (Workers + 1).
 	Window int
-	// MaxPayload is how many bytes a message's body may have; a larger one is a dead letter. Default 16 MiB.
+	// WaitForMissing is how long a message of Handle or HandleFunc waits where the one that was sent before it has not come,
+	// which another process of the queue may have. Then it is handled all the same, with a gap. So long it also takes until
+	// a revision that a mirror passed over is called missing. A queue that was made after the master began to write lacks the
+	// past: there the first message of each key waits so long, unless the replica was loaded. Default 1 minute; negative
+	// does not wait.
+	WaitForMissing time.Duration
+	// WindowBytes bounds the bodies of the messages that are held without an ack: nothing more is read while they have as
+	// many, and the broker is asked for fewer at a time. One message may exceed it. Count on several times as much memory,
+	// for what is made of them. Default 64 MiB.
+	WindowBytes int
+	// MaxPayload is how many bytes a message's body may have; a larger one is a dead letter, and nobody looks into it. Half
+	// of what the database takes in one statement is the limit where that is less (MariaDB: max_allowed_packet, 16 MiB by
+	// default). Default 16 MiB.
 	MaxPayload int
 
 	// Retry says how long a message that fails is tried. A model can have its own, see WithRetry.
@@ -56,7 +68,8 @@ type Config struct {
 	// DeadLetterTTL is how long the broker keeps what goes to DeadLetters, where it can tell. Default 10 days, django-cqrs's;
 	// negative for ever.
 	DeadLetterTTL time.Duration
-	// OnGap is called after a message was applied although one before it never came. The row is right, because a message
+	// OnGap is called where a message was applied although one before it never came, once that is certain: see
+	// WaitForMissing. The row is right, because a message
 	// carries the whole state, but a handler has missed something. It runs between transactions: be quick. Default nil.
 	OnGap func(context.Context, Gap)
 	// Logger receives what no caller can be told: dead letters, gaps, trouble with the database, lost subscriptions.
@@ -106,8 +119,10 @@ func (c Config) withDefaults() Config {
 	c.Workers = cmp.Or(c.Workers, 1)
 	c.Batch = cmp.Or(c.Batch, 500)
 	c.Window = cmp.Or(c.Window, max(c.Batch*(c.Workers+1), 1))
+	c.WindowBytes = cmp.Or(c.WindowBytes, 64<<20)
 	c.MaxPayload = cmp.Or(c.MaxPayload, 16<<20)
 	c.Retry = c.Retry.withDefaults(RetryPolicy{Attempts: 30, Min: time.Second, Max: 5 * time.Minute})
+	c.WaitForMissing = cmp.Or(c.WaitForMissing, time.Minute)
 	c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 30*time.Second)
 	c.KeepTombstones = cmp.Or(c.KeepTombstones, 90*24*time.Hour)
 	c.DeadLetterTTL = cmp.Or(c.DeadLetterTTL, 10*24*time.Hour)
@@ -127,6 +142,7 @@ func (c Config) validate() error {
 	check(c.Workers >= 1, "Workers", c.Workers, "want at least 1, or 0 for 1")
 	check(c.Batch >= 1, "Batch", c.Batch, "want at least 1, or 0 for 500")
 	check(c.Window >= 1 && c.Window <= maxWindow, "Window", c.Window, fmt.Sprintf("want 1 to %d, or 0 for Batch × (Workers + 1)", maxWindow))
+	check(c.WindowBytes >= 1, "WindowBytes", c.WindowBytes, "want at least 1 byte, or 0 for 64 MiB")
 	check(c.MaxPayload >= 1, "MaxPayload", c.MaxPayload, "want at least 1 byte, or 0 for 16 MiB")
 	errs = append(errs, c.Retry.validate())
 	check(c.HandlerTimeout > 0, "HandlerTimeout", c.HandlerTimeout, "want a positive time, or 0 for 30s")

@@ -1,6 +1,12 @@
 package replica
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
+
+// Limit bounds the replica's transactions as tests can wait for it.
+func (r *Replica) Limit(idle time.Duration) { r.limit(idle) }
 
 // CrashAt lets tests end a transaction between any two of its steps, as a crash of the process does.
 func (r *Replica) CrashAt(crash func(point string) error) { r.crash = crash }
@@ -43,3 +49,29 @@ func (r *Replica) Working() int {
 
 // Transactions is how many were begun.
 func (r *Replica) Transactions() int64 { return r.inbox.batches.Load() }
+
+// Nudge makes Maintain look again.
+func (r *Replica) Nudge() { r.waiting.nudge() }
+
+// Repeated is what keeps trouble that lasts from filling the log.
+type Repeated struct{ repeated }
+
+// Worth says whether an error is to be logged.
+func (r *Repeated) Worth(what string, err error) bool { return r.worth(what, err) }
+
+// Over ends some trouble, and says whether there was any.
+func (r *Repeated) Over(what string) bool { _, was := r.over(what); return was }
+
+// BytesHeld is what the bodies of the messages take that are held.
+func (r *Replica) BytesHeld() int {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	return r.memory.held
+}
+
+// MostHeld is what they took at most.
+func (r *Replica) MostHeld() int {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	return r.memory.most
+}

@@ -154,6 +154,9 @@ func decodeScalar(dst reflect.Value, raw json.RawMessage) error {
 // decodeSelf reads into a type that knows how to read itself, from the wire's form of the value or, where it does not
 // accept that, from the other usual form.
 func decodeSelf(target any, raw json.RawMessage) error {
+	if isHugeNumber(raw) {
+		return errors.New("a number beyond any database's")
+	}
 	err := decodeForm(target, raw)
 	if err == nil {
 		return nil
@@ -162,6 +165,35 @@ func decodeSelf(target any, raw json.RawMessage) error {
 		return nil
 	}
 	return err
+}
+
+// maxDigits is how many digits, or zeros by its exponent, a number may have for a type that reads itself: it may take time and
+// memory that grow with them, or with their square.
+const maxDigits = 150_000
+
+// isHugeNumber looks at numbers, and at strings that are one.
+func isHugeNumber(raw json.RawMessage) bool {
+	text := bytes.Trim(raw, `"`)
+	mantissa, exponent, scientific := text, "", false
+	for i, c := range text {
+		switch {
+		case c >= '0' && c <= '9', c == '.', i == 0 && (c == '-' || c == '+'):
+			continue
+		case (c == 'e' || c == 'E') && i > 0:
+			mantissa, exponent, scientific = text[:i], string(text[i+1:]), true
+		default:
+			return false
+		}
+		break
+	}
+	if len(mantissa) > maxDigits {
+		return true
+	}
+	if !scientific {
+		return false
+	}
+	n, err := strconv.Atoi(exponent)
+	return errors.Is(err, strconv.ErrRange) || n > maxDigits || n < -maxDigits
 }
 
 func decodeForm(target any, raw json.RawMessage) error {

@@ -111,6 +111,10 @@ const (
 	limited
 	// none: a dead letter at once.
 	none
+	// busy: another transaction holds a lock that the message needs. It waits, however long, and the others go on.
+	busy
+	// early: the message before it has not come yet. It waits for that, as long as Config.WaitForMissing says.
+	early
 )
 
 func patienceWith(err error) patience {

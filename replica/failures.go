@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -25,35 +24,106 @@ func (b *batch) fail(it *item, err error) {
 // keepFailures writes what becomes of the messages that failed, in the batch's own transaction: they wait, or they are
 // dead letters. What waited and does no more is removed.
 func (b *batch) keepFailures(ctx context.Context, tx bun.Tx) error {
-	var dead []failure
+	var dead, aside, inOrder []failure
 	wait := map[store.Key]failure{}
 	for _, f := range b.failures {
 		switch {
+		case f.strict && f.patience == busy:
+			b.holdStrict(f)
 		case f.strict:
 			f.outcome, f.result = Returned, f.err
-		case f.patience == none || f.exhausted():
+		case f.patience == busy:
+			aside = append(aside, f)
+		case f.patience != early && (f.patience == none || f.exhausted()):
 			f.outcome = Parked
 			dead = append(dead, f)
-		default:
+		case f.patience == early || f.isOrdered():
 			f.outcome = Waiting
-			key, _ := f.key()
-			if other, ok := wait[key]; ok { // the newer one stands for both
-				if !gate(other.state(), f.message).effective() {
-					f.outcome = Stale
-					continue
-				}
-				other.outcome = Stale
-			}
-			wait[key] = f
+			inOrder = append(inOrder, f)
+		default:
+			standForBoth(wait, f)
 		}
 	}
-	if err := b.removeClaimed(ctx, tx); err != nil {
+	if err := b.removeClaimed(ctx, tx, aside); err != nil {
 		return err
+	}
+	if err := b.keepAside(ctx, tx, aside); err != nil {
+		return err
+	}
+	if len(inOrder) > 0 {
+		if err := b.store.AddWaiting(ctx, tx, waitingRows(inOrder)); err != nil {
+			return err
+		}
 	}
 	if err := b.keepWaiting(ctx, tx, wait); err != nil {
 		return err
 	}
-	return b.bury(ctx, tx, dead)
+	if err := b.bury(ctx, tx, dead); err != nil {
+		return err
+	}
+	return b.releaseNext(ctx, tx, dead)
+}
+
+// isOrdered says that a message waits for its own sake, however many newer ones there are: it knows the one before it, and so
+// do they.
+func (f failure) isOrdered() bool {
+	return f.binding.everyRevision() && f.message.After != nil && f.message.Signal != envelope.Sync
+}
+
+// standForBoth lets the newer of two messages of a key wait for both.
+func standForBoth(wait map[store.Key]failure, f failure) {
+	f.outcome = Waiting
+	key, _ := f.key()
+	if other, ok := wait[key]; ok {
+		if !gate(other.state(), f.message).effective() {
+			f.outcome = Stale
+			return
+		}
+		other.outcome = Stale
+	}
+	wait[key] = f
+}
+
+// waitingRows are failures as they wait; of one message that came twice only one.
+func waitingRows(failures []failure) []store.Waiting {
+	type place struct {
+		key      store.Key
+		revision int64
+	}
+	at := make(map[place]int, len(failures))
+	rows := make([]store.Waiting, 0, len(failures))
+	for _, f := range failures {
+		w := f.row()
+		p := place{w.Key, w.Revision}
+		if i, again := at[p]; again {
+			rows[i] = w
+			continue
+		}
+		at[p] = len(rows)
+		rows = append(rows, w)
+	}
+	return rows
+}
+
+// releaseNext makes due what waits for the messages that have been applied, or never will be.
+func (b *batch) releaseNext(ctx context.Context, tx bun.Tx, dead []failure) error {
+	reached := map[store.Key]int64{}
+	for _, c := range b.chains {
+		if c.keyed && c.binding != nil && c.binding.everyRevision() && len(c.passed) > 0 {
+			reached[c.key] = c.state.Revision
+		}
+	}
+	for _, f := range dead {
+		if key, ok := f.key(); ok && f.binding.everyRevision() {
+			reached[key] = max(reached[key], f.message.Revision)
+		}
+	}
+	if len(reached) == 0 || b.config.WaitForMissing < 0 {
+		return nil
+	}
+	n, err := b.store.ReleaseNext(ctx, tx, reached)
+	b.released = n > 0
+	return err
 }
 
 // exhausted says that the attempt that just failed was the last.
@@ -62,12 +132,17 @@ func (f failure) exhausted() bool {
 	return f.patience == limited && !asked && f.attempts+1 >= f.binding.retry.Attempts
 }
 
-// removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew.
-func (b *batch) removeClaimed(ctx context.Context, tx bun.Tx) error {
+// removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew. Those of
+// aside are its own affair.
+func (b *batch) removeClaimed(ctx context.Context, tx bun.Tx, aside []failure) error {
+	skip := make(map[*item]bool, len(aside))
+	for _, f := range aside {
+		skip[f.item] = true
+	}
 	var claimed []store.Applied
 	for _, c := range b.chains {
 		for _, it := range c.items {
-			if it.claimed != nil && !slices.Contains(b.deferred, c) {
+			if it.claimed != nil && !skip[it] && !slices.Contains(b.deferred, c) {
 				claimed = append(claimed, *it.claimed)
 			}
 		}
@@ -88,17 +163,22 @@ func (b *batch) keepWaiting(ctx context.Context, tx bun.Tx, wait map[store.Key]f
 		return err
 	}
 	rows := make([]store.Waiting, 0, len(wait))
+	var replaced []store.Key
 	for key, f := range wait {
 		if other, ok := there[key]; ok {
 			if !gate(other, f.message).effective() {
 				f.outcome = Stale
 				continue
 			}
+			replaced = append(replaced, key)
 		}
 		rows = append(rows, f.row())
 	}
 	if len(rows) == 0 {
 		return nil
+	}
+	if err := b.store.ForgetWaiting(ctx, tx, replaced); err != nil {
+		return err
 	}
 	return b.store.AddWaiting(ctx, tx, rows)
 }
@@ -113,10 +193,16 @@ func (f failure) row() store.Waiting {
 	w := store.Waiting{
 		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.attempts, Error: f.err.Error(),
 	}
+	w.Awaits, w.GapIn = f.awaits, f.gapIn
 	after, asked := retryAfter(f.err)
-	if asked {
+	switch {
+	case f.patience == early:
+		w.In = f.gapIn
+	case f.patience == busy:
+		w.In = spread(lockPause)
+	case asked:
 		w.In = after
-	} else {
+	default:
 		w.Attempts++
 		w.In = f.binding.retry.pause(w.Attempts)
 	}
@@ -133,7 +219,7 @@ func (p RetryPolicy) pause(failures int) time.Duration {
 	if shift := failures - 1; shift < 32 && p.Min<<shift>>shift == p.Min {
 		d = min(p.Min<<shift, p.Max)
 	}
-	return d/2 + rand.N(d/2+1) + rand.N(d/2+1)
+	return spread(d)
 }
 
 // bury keeps dead letters. The ledger stays as it is, so that a newer revision of the key supersedes them. One that the
@@ -209,6 +295,9 @@ func (b *batch) afterFailures() {
 			b.log.Error("message parked in the dead letters", f.attrs("reason", reason.String(), "error", f.err)...)
 		case Waiting:
 			waits = true
+			if f.patience == busy || f.patience == early {
+				break // the first is said elsewhere, and the second is nobody's fault
+			}
 			b.log.Warn("message waits for another try", f.attrs("attempts", f.attempts+1, "error", f.err)...)
 		}
 		var orphan *orphanError
@@ -216,7 +305,7 @@ func (b *batch) afterFailures() {
 			b.waiting.orphans.Store(true)
 		}
 	}
-	if waits {
+	if waits || b.released {
 		b.waiting.nudge()
 	}
 }
@@ -227,36 +316,4 @@ func (it *item) attrs(more ...any) []any {
 		return append([]any{"uuid", it.uuid}, more...)
 	}
 	return append([]any{"model", it.message.Model, "key", it.message.Key, "revision", it.message.Revision}, more...)
-}
-
-// reportGaps tells the hook and the log, after the commit.
-func (b *batch) reportGaps() {
-	for _, c := range b.chains {
-		for _, s := range c.passed {
-			if s.outcome != AppliedGap || s.message.Signal == envelope.Sync {
-				continue
-			}
-			g := Gap{
-				Model: c.key.Model, Key: c.key.Key,
-				Had: s.before.Revision, Missing: s.message.Revision - 1, Applied: s.message.Revision,
-			}
-			if s.message.After != nil {
-				g.Missing = *s.message.After
-			}
-			if b.gaps.first(c.key) {
-				b.log.Warn("a message is missing: applied a later one",
-					"model", g.Model, "key", g.Key, "had", g.Had, "missing", g.Missing, "applied", g.Applied)
-			}
-			if b.config.OnGap != nil {
-				b.tellGap(g)
-			}
-		}
-	}
-}
-
-func (r *Replica) tellGap(g Gap) {
-	err := r.guard(context.Background(), nil, func(ctx context.Context) error { r.config.OnGap(ctx, g); return nil })
-	if err != nil {
-		r.log.Error("OnGap failed", "model", g.Model, "key", g.Key, "error", err)
-	}
 }

@@ -1,6 +1,7 @@
 package replica_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,7 @@ func newFixture(t *testing.T, db *bun.DB) *fixture {
 func newFixtureWith(t *testing.T, db *bun.DB, config replica.Config) *fixture {
 	t.Helper()
 	config.Queue = queue
+	config.WaitForMissing = cmp.Or(config.WaitForMissing, -1)
 	config.Retry = replica.RetryPolicy{Attempts: 3, Min: time.Microsecond, Max: time.Microsecond}
 	config.Logger = slog.New(slog.DiscardHandler)
 	rep, err := replica.New(db, config)

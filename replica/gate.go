@@ -19,6 +19,10 @@ func gate(ledger store.Applied, m *envelope.Message) Outcome {
 		return Applied
 	case forced(m):
 		return Applied
+	case ledger.Deleted && m.Signal == envelope.Sync && same && sameTime(m, ledger):
+		// A real DELETE has a time of its own. This tombstone has that of the state before, so a comparison wrote it
+		// here, and the master still has the row.
+		return Applied
 	case ledger.Deleted:
 		// For SAVE and SYNC: created again. For DELETE: the tombstone moves on, although there is no row, or else the
 		// save before this delete would find an old tombstone when it arrives late, and resurrect the row (P7).
@@ -26,7 +30,8 @@ func gate(ledger store.Applied, m *envelope.Message) Outcome {
 	case m.Signal == envelope.Delete:
 		return either(newer || same || later || sameTime(m, ledger), Applied, Stale)
 	case m.Signal == envelope.Sync:
-		return either(newer || same, Applied, Stale)
+		// A lower revision that is later: a django-cqrs master created the key again, or the master went back.
+		return either(newer || same || later, Applied, Stale)
 	case newer:
 		return either(isGap(ledger, m), AppliedGap, Applied)
 	case same:

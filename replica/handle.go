@@ -104,7 +104,7 @@ func (b *batch) deferRest(chains []*chain) {
 // handleChain lets the gate decide anew before each message: one that failed has not moved it.
 func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
 	c.state, c.passed = c.before, nil
-	for _, it := range c.items {
+	for i, it := range c.items {
 		if it.err != nil {
 			continue // fold has refused it, or the gate has
 		}
@@ -113,9 +113,22 @@ func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
 			it.outcome = outcome
 			continue
 		}
-		err := b.handleOne(ctx, tx, it)
+		missing, err := b.missing(ctx, tx, c.state, it)
+		switch {
+		case err != nil:
+			return err
+		case missing != nil:
+			b.await(it, missing)
+			continue
+		case it.overdue() && *it.awaits > c.state.Revision:
+			outcome = AppliedGap
+		}
+		err = b.handleOne(ctx, tx, it)
 		discarded := discards(err)
 		switch {
+		case store.LockTimedOut(err):
+			b.setAside(undecided(c.items[i:]), err)
+			return nil
 		case err == nil:
 			c.pass(it, outcome)
 		case discarded:
@@ -128,6 +141,16 @@ func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
 		}
 	}
 	return nil
+}
+
+// undecided are the items that fold has not refused.
+func undecided(items []*item) (some []*item) {
+	for _, it := range items {
+		if it.err == nil {
+			some = append(some, it)
+		}
+	}
+	return some
 }
 
 func (b *batch) handleOne(ctx context.Context, tx bun.Tx, it *item) error {

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // applyIsolated is the careful way: what fails is found and set aside, the rest is applied.
@@ -12,7 +14,7 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 	var remaining, handled []*chain
 	for _, c := range b.chains {
 		switch {
-		case c.binding == nil || !c.keyed:
+		case c.binding == nil || !c.keyed || c.unread:
 		case c.binding.handle != nil || c.binding.call != nil:
 			handled = append(handled, c)
 		case len(c.passed) > 0:
@@ -21,7 +23,7 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 	}
 	b.sortByModel(remaining)
 	for len(remaining) > 0 {
-		failed, err := b.split(ctx, tx, remaining)
+		failed, err := b.find(ctx, tx, remaining)
 		if err != nil {
 			return err
 		}
@@ -39,6 +41,14 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 	for _, c := range remaining {
 		err := failed[c]
 		if err == nil {
+			continue
+		}
+		if isLocked(err) {
+			var items []*item
+			for len(c.passed) > 0 {
+				items = append(items, c.drop().item)
+			}
+			b.setAside(items, err)
 			continue
 		}
 		if !c.again && len(failed) < len(remaining) {
@@ -64,16 +74,29 @@ func (b *batch) sortByModel(chains []*chain) {
 	slices.SortStableFunc(chains, func(x, y *chain) int { return position[x.binding] - position[y.binding] })
 }
 
+// find writes the chains, and returns those that cannot be written. The error is an outage.
+func (b *batch) find(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	if b.brief {
+		return b.findBriefly(ctx, tx, chains)
+	}
+	return b.split(ctx, tx, chains)
+}
+
 // split writes the chains, and finds those that cannot be written by writing halves. The error is an outage.
 func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	failed := map[*chain]error{}
 	err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, chains) })
 	switch {
 	case err == nil:
-		return nil, nil
+		return failed, nil
+	case store.LockTimedOut(err) && b.brief:
+		for _, c := range chains {
+			failed[c] = err
+		}
+		return failed, nil
 	case patienceWith(err) == outage:
 		return nil, err
 	}
-	failed := map[*chain]error{}
 	if isForeignKey(err) {
 		// All that lack their parents fail for one reason, and one query finds them: halving would find them one by one.
 		orphans, orphansErr := b.orphans(ctx, tx, chains, err)

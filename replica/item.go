@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,12 +31,16 @@ type item struct {
 	work    any               // what the binding's prepare made of the message
 	err     error             // why it cannot be applied, where that is known before trying
 
-	attempts int            // failed ones
-	claimed  *store.Applied // what waits as, where it was waiting
-	strict   bool           // its errors go to the caller: it neither waits nor is parked
-	foreign  bool           // it is meant for another queue
-	called   bool           // the HandleFunc was called, and callErr is its answer
-	callErr  error
+	attempts  int            // failed ones
+	claimed   *store.Applied // what waits as, where it was waiting
+	strict    bool           // its errors go to the caller: it neither waits nor is parked
+	keyless   bool           // it belongs to no key, whatever it says
+	foreign   bool           // it is meant for another queue
+	awaits    *int64         // the revision that it waits for, or waited for
+	gapIn     time.Duration  // for how long yet
+	busySince time.Time      // when a message of Apply first met a lock
+	called    bool           // the HandleFunc was called, and callErr is its answer
+	callErr   error
 
 	// What became of it, once from is told.
 	outcome Outcome
@@ -56,8 +61,8 @@ const maxKey = 512
 // read makes an item of what a broker delivered. What is wrong with it stands in err; it has to be kept with it.
 func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers map[string]string) *item {
 	it := &item{ctx: ctx, uuid: uuid, body: body, headers: headers}
-	if len(body) > r.config.MaxPayload {
-		it.err = refused(TooLarge, fmt.Errorf("the body has %d bytes, MaxPayload allows %d", len(body), r.config.MaxPayload))
+	if err := r.checkSize(len(body)); err != nil {
+		it.err = refused(TooLarge, err)
 		return it
 	}
 	it.message, it.err = envelope.Decode(body, headers)
@@ -67,6 +72,22 @@ func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers ma
 	}
 	r.examine(it)
 	return it
+}
+
+// checkSize refuses a body that is not to be looked into, or that could not be kept.
+func (r *Replica) checkSize(size int) error {
+	if size > r.config.MaxPayload {
+		return fmt.Errorf("the body has %d bytes, MaxPayload allows %d: raise it, and have the row sent again (relay sync)",
+			size, r.config.MaxPayload)
+	}
+	if r.store == nil {
+		return nil
+	}
+	if most := r.store.MostText(); size > most {
+		return fmt.Errorf("the body has %d bytes, the database takes %d: raise max_allowed_packet, and have the row sent again "+
+			"(relay sync)", size, most)
+	}
+	return nil
 }
 
 // examine checks and prepares what can be read.
@@ -84,11 +105,20 @@ func (r *Replica) examine(it *item) {
 		it.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
 	case utf8.RuneCountInString(m.Key) > maxKey:
 		it.err = Permanent(fmt.Errorf("key %.40q… has more than %d characters", m.Key, maxKey))
+	case it.contradictsItself():
 	case isExpired(m):
 		it.err = refused(Expired, fmt.Errorf("expired at %s", envelope.FormatTime(m.Expires)))
 	default:
 		it.err = it.prepare()
 	}
+}
+
+// contradictsItself says that the message cannot be believed: then it has no place in the ledger, whatever it says.
+func (it *item) contradictsItself() bool {
+	if err := checkClaims(it.message); err != nil {
+		it.keyless, it.err = true, Permanent(it.about(err))
+	}
+	return it.keyless
 }
 
 func (it *item) prepare() (err error) {
@@ -120,7 +150,7 @@ func (it *item) about(err error) error {
 
 // key is the key of the message; ok is false where the ledger has no place for it.
 func (it *item) key() (key store.Key, ok bool) {
-	if it.message == nil || it.binding == nil {
+	if it.message == nil || it.binding == nil || it.keyless {
 		return store.Key{}, false
 	}
 	key = store.Key{Model: it.message.Model, Key: it.message.Key}
@@ -180,6 +210,11 @@ func (it *item) letter(queue string, reason error) store.ReplicaDeadLetter {
 	}
 	if m := it.message; m != nil {
 		letter.Model, letter.Key, letter.Revision = m.Model, m.Key, &m.Revision
+	} else { // what whoever sent it says of it, where nobody looked into it
+		letter.Key = it.headers["cqrs_key"]
+		if revision, err := strconv.ParseInt(it.headers["cqrs_revision"], 10, 64); err == nil {
+			letter.Revision = &revision
+		}
 	}
 	return letter
 }

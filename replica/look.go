@@ -72,7 +72,7 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 		kept[i] = Kept{Key: keys[i], Revision: store.NeverApplied}
 	}
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
-	err = r.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
+	err = r.store.InBatch(ctx, store.BatchLimits{Options: snapshot}, func(ctx context.Context, tx bun.Tx) error {
 		known, err := r.store.Known(ctx, tx, store.Replica, model, keys)
 		if err != nil {
 			return err
@@ -328,7 +328,7 @@ func (r *Replica) Clear(ctx context.Context, model string) error {
 	if err != nil {
 		return err
 	}
-	err = r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err = r.store.InBatch(ctx, store.BatchLimits{}, func(ctx context.Context, tx bun.Tx) error {
 		if err := r.store.ForgetLive(ctx, tx, model); err != nil || b.mirror == nil {
 			return err
 		}

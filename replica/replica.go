@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -31,12 +32,19 @@ type Replica struct {
 	waiting waitingRoom
 	arrived arrivals
 	gaps    gapLog
+	locked  lockedKeys
+	memory  memory
+	trouble repeated
 
 	running    chan struct{}
 	nowRunning sync.Once // closes running
 	counts     counters
 	crash      func(point string) error // nil but in tests: an error there is a crash there
 }
+
+// idleLimit is how long a transaction may stand still before the database ends it: a process that was stopped then holds
+// up nobody any more.
+const idleLimit = 10 * time.Second
 
 // New checks the configuration, all of it at once. It does not talk to the database.
 //
@@ -56,6 +64,9 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 	if db != nil {
 		var storeErr error
 		r.store, storeErr = store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+		if storeErr == nil {
+			r.limit(idleLimit)
+		}
 		err = errors.Join(err, storeErr)
 	} else if config.DeadLetters == nil {
 		err = errors.Join(err, errors.New("db is nil and DeadLetters too: "+
@@ -65,9 +76,17 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 		return nil, fmt.Errorf("replica configuration: %w", err)
 	}
 	r.inbox.init(r)
+	r.memory.limit = config.WindowBytes
 	r.waiting.init()
 	r.arrived.init()
 	return r, nil
+}
+
+// limit bounds the replica's transactions.
+func (r *Replica) limit(idle time.Duration) {
+	r.store.Limit(idle, func(holders string) {
+		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+	})
 }
 
 // Migrate creates or upgrades the replica's tables: its ledger, what waits, and its dead letters. The tables that models

@@ -75,7 +75,7 @@ func (s *maintainedSubscriber) Subscribe(ctx context.Context, topic string) (<-c
 		})
 	})
 	if windowed, ok := s.Subscriber.(transport.WindowSubscriber); ok {
-		return windowed.SubscribeWindow(ctx, topic, s.replica.window())
+		return windowed.SubscribeWindow(ctx, topic, s.replica.window(len(s.replica.order)))
 	}
 	return s.Subscriber.Subscribe(ctx, topic)
 }

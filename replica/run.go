@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.start(); err != nil {
 		return err
 	}
-	if err := r.checkTables(ctx); err != nil && ctx.Err() == nil {
+	if err := r.checkTables(ctx, r.order...); err != nil && ctx.Err() == nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -64,15 +63,18 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 func (r *Replica) Running() <-chan struct{} { return r.running }
 
 // checkTables fails where every message would: better at the start than in the dead letters.
-func (r *Replica) checkTables(ctx context.Context) error {
+func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	if r.store == nil {
 		return nil
 	}
 	if err := r.store.RequireMigrated(ctx, store.Replica); err != nil {
 		return fmt.Errorf("check the replica's tables: %w (or call Migrate)", err)
 	}
+	if err := r.store.LearnLimits(ctx); err != nil {
+		return err
+	}
 	var errs []error
-	for _, b := range r.order {
+	for _, b := range models {
 		if b.mirror != nil {
 			errs = append(errs, b.mirror.check(ctx, r.db))
 		}
@@ -80,46 +82,66 @@ func (r *Replica) checkTables(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// subscription follows one topic. Any model may arrive on any topic; what counts is the message.
+// subscription follows topics. Any model may arrive on any topic; what counts is the message.
 type subscription struct {
 	*Replica
-	topic      string
-	subscribe  func(context.Context) (transport.Subscription, error)
+	topics     []string
+	sizes      sizes // of the window, of which Config.Window is shared out
+	subscribe  func(context.Context, *subscription) (transport.Subscription, error)
 	subscribed func()
 }
 
-// subscriptions are one per model where the subscriber hands out a window of messages: the window is shared out among
-// them. A stock subscriber waits for every ack; it gets as many as there are workers.
+// subscriptions are one per queue where the subscriber takes all topics of a queue at once, and else one per model: the
+// window is shared out among them. A stock subscriber waits for every ack; it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
-	for _, b := range r.order {
-		subscribe, n := r.subscribe(subscriber, b.model)
-		for range n {
-			all = append(all, &subscription{Replica: r, topic: b.model, subscribe: subscribe})
+	add := func(subscribe func(context.Context, *subscription) (transport.Subscription, error), topics ...string) {
+		all = append(all, &subscription{Replica: r, topics: topics, subscribe: subscribe})
+	}
+	switch s := subscriber.(type) {
+	case transport.BatchSubscriber:
+		for _, topics := range r.topicsByQueue(s) {
+			add(func(ctx context.Context, sub *subscription) (transport.Subscription, error) {
+				return s.SubscribeBatch(ctx, sub.topics, sub.sizes.now())
+			}, topics...)
 		}
+	case transport.WindowSubscriber:
+		for _, b := range r.order {
+			add(func(ctx context.Context, sub *subscription) (transport.Subscription, error) {
+				messages, err := s.SubscribeWindow(ctx, sub.topics[0], sub.sizes.now())
+				return transport.Subscription{Messages: messages, Settle: settleEach}, err
+			}, b.model)
+		}
+	default:
+		for _, b := range r.order {
+			for range r.config.Workers {
+				add(func(ctx context.Context, sub *subscription) (transport.Subscription, error) {
+					messages, err := s.Subscribe(ctx, sub.topics[0])
+					return transport.Subscription{Messages: messages, Settle: settleEach}, err
+				}, b.model)
+			}
+		}
+	}
+	for _, sub := range all {
+		sub.sizes = r.share(subscriber, len(all))
 	}
 	return all
 }
 
-// subscribe is how to subscribe to a topic, and how often.
-func (r *Replica) subscribe(
-	subscriber message.Subscriber, topic string,
-) (subscribe func(context.Context) (transport.Subscription, error), n int) {
-	switch s := subscriber.(type) {
-	case transport.BatchSubscriber:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			return s.SubscribeBatch(ctx, topic, r.window())
-		}, 1
-	case transport.WindowSubscriber:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			messages, err := s.SubscribeWindow(ctx, topic, r.window())
-			return transport.Subscription{Messages: messages, Settle: settleEach}, err
-		}, 1
-	default:
-		return func(ctx context.Context) (transport.Subscription, error) {
-			messages, err := s.Subscribe(ctx, topic)
-			return transport.Subscription{Messages: messages, Settle: settleEach}, err
-		}, r.config.Workers
+// topicsByQueue groups the models by the queue that their messages come from, in the order of registration: nearly always
+// it is one.
+func (r *Replica) topicsByQueue(s transport.BatchSubscriber) (groups [][]string) {
+	index := map[string]int{}
+	for _, b := range r.order {
+		queue := s.Queue(b.model)
+		i, known := index[queue]
+		if !known {
+			i = len(groups)
+			index[queue] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], b.model)
 	}
+	return groups
 }
 
 // settleEach is for subscribers that look at each message's own ack.
@@ -132,19 +154,31 @@ func settleEach(acked, returned []*message.Message) {
 	}
 }
 
-// window is one subscription's share of Config.Window.
-func (r *Replica) window() int { return max(r.config.Window/len(r.order), 1) }
+// share is what each of some subscriptions has of Config.Window; a stock subscriber has one message
+// at a time.
+func (r *Replica) share(subscriber message.Subscriber, subscriptions int) sizes {
+	if _, windowed := subscriber.(transport.WindowSubscriber); windowed {
+		return sizesFor(r.window(subscriptions), r.config.WindowBytes)
+	}
+	return sizes{window: 1}
+}
+
+// window is a subscription's share of Config.Window.
+func (r *Replica) window(subscriptions int) int { return max(r.config.Window/subscriptions, 1) }
 
 // follow consumes until ctx ends, and subscribes again where the subscription ends before.
 func (s *subscription) follow(ctx context.Context) error {
 	pause := s.subscribePause()
 	for ctx.Err() == nil {
 		some, err := s.consume(ctx)
-		if err != nil && !errors.Is(err, transport.ErrUnavailable) && ctx.Err() == nil {
-			return fmt.Errorf("subscribe to %s: %w", s.topic, err)
+		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
+			return fmt.Errorf("subscribe to %s: %w", s.named(), err)
 		}
 		if some {
 			pause.Reset()
+		}
+		if errors.Is(err, errResized) {
+			continue
 		}
 		if err == nil {
 			err = errors.New("the subscription ended")
@@ -152,6 +186,14 @@ func (s *subscription) follow(ctx context.Context) error {
 		s.wait(ctx, pause.NextBackOff(), err)
 	}
 	return nil
+}
+
+// named is how an error or a log line calls the topics.
+func (s *subscription) named() string {
+	if len(s.topics) == 1 {
+		return s.topics[0]
+	}
+	return fmt.Sprintf("%s and %d more", s.topics[0], len(s.topics)-1)
 }
 
 func (r *Replica) subscribePause() *backoff.ExponentialBackOff {
@@ -168,7 +210,9 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	if ctx.Err() != nil {
 		return
 	}
-	s.log.Warn("not subscribed; trying again", "topic", s.topic, "in", d, "error", reason)
+	if s.trouble.worth("subscription "+s.named(), reason) {
+		s.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d, "error", reason)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -183,15 +227,31 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
-	in := &intake{log: s.log}
-	in.Subscription, err = s.subscribe(subscribed)
+	in := &intake{Replica: s.Replica}
+	in.Subscription, err = s.subscribe(subscribed, s)
+	s.sizes.seen = 0
 	connecting()
 	if err != nil {
 		return false, err
 	}
+	if since, was := s.trouble.over("subscription " + s.named()); was {
+		s.log.Info("subscribed again", "topic", s.named(), "after", time.Since(since).Round(time.Second))
+	}
 	s.subscribed()
-	for open := true; open; {
+	for open := true; open && err == nil; {
 		var delivery *message.Message
+		if full, count, freed := s.memory.full(); full {
+			if s.sizes.filled(count) {
+				err = errResized
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				open = false
+			case <-freed:
+			}
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			open = false
@@ -202,36 +262,51 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		some = true
 		in.unsettled.Add(1)
+		s.memory.take(len(delivery.Payload))
+		if s.sizes.saw(len(delivery.Payload), s.memory.limit) {
+			err = errResized
+		}
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
 		s.submit(it)
+	}
+	if full, _, _ := s.memory.full(); err != nil && full {
+		endSoon(end, &in.unsettled)
 	}
 	in.unsettled.Wait()
 	end()
 	for delivery := range in.Messages { // on its way when the reading stopped
 		in.Settle(nil, []*message.Message{delivery})
 	}
-	return some, nil
+	return some, err
 }
+
+// errResized ends a subscription whose messages have another size than its window was made for.
+var errResized = errors.New("the window does not fit the size of the messages")
 
 // intake is what one subscription delivers, until it is acknowledged or returned.
 type intake struct {
+	*Replica
 	transport.Subscription
-	log       *slog.Logger
 	unsettled sync.WaitGroup
 }
 
 func (in *intake) ended(items []*item) {
 	var acked, returned []*message.Message
+	size := 0
 	for _, it := range items {
+		size += len(it.delivery.Payload)
 		if it.outcome == Returned {
-			in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			if in.trouble.worth("returned", it.result) {
+				in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			}
 			returned = append(returned, it.delivery)
 		} else {
 			acked = append(acked, it.delivery)
 		}
 	}
 	in.Settle(acked, returned)
+	in.memory.give(size, len(items))
 	in.unsettled.Add(-len(items))
 }
 

@@ -287,31 +287,103 @@ func TestWindowIsAppliedTogether(t *testing.T) {
 	}
 }
 
-// inBatches makes a BatchSubscriber of one that looks at single acks, and counts what it is told.
+// inBatches counts what a BatchSubscriber is told.
 type inBatches struct {
-	transport.WindowSubscriber
+	transport.BatchSubscriber
+	asked                    chan asked // nil: nobody wants to know
 	settled, acked, returned atomic.Int64
 }
 
-func (s *inBatches) SubscribeBatch(ctx context.Context, topic string, window int) (transport.Subscription, error) {
-	messages, err := s.SubscribeWindow(ctx, topic, window)
-	return transport.Subscription{Messages: messages, Settle: func(acked, returned []*message.Message) {
+func (s *inBatches) SubscribeBatch(
+	ctx context.Context, topics []string, window int,
+) (transport.Subscription, error) {
+	if s.asked != nil {
+		s.asked <- asked{topics, window}
+	}
+	sub, err := s.BatchSubscriber.SubscribeBatch(ctx, topics, window)
+	return transport.Subscription{Messages: sub.Messages, Settle: func(acked, returned []*message.Message) {
 		s.settled.Add(1)
-		for _, msg := range acked {
-			s.acked.Add(1)
-			msg.Ack()
-		}
-		for _, msg := range returned {
-			s.returned.Add(1)
-			msg.Nack()
-		}
+		s.acked.Add(int64(len(acked)))
+		s.returned.Add(int64(len(returned)))
+		sub.Settle(acked, returned)
 	}}, err
+}
+
+// asked is a call of SubscribeBatch.
+type asked struct {
+	topics []string
+	window int
+}
+
+func TestAnyNumberOfModelsTakesOneSubscriptionPerQueue(t *testing.T) {
+	for name, test := range map[string]struct {
+		queue string
+		want  int // subscriptions
+	}{
+		"one queue":              {queue, 1},
+		"a queue for each topic": {"", 2_100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			broker := memory.New()
+			subscriber := &inBatches{BatchSubscriber: broker.Subscriber(test.queue), asked: make(chan asked, 2_100)}
+			rep, err := replica.New(nil, replica.Config{
+				Queue: queue, Window: 300, DeadLetters: broker.Publisher(), Logger: slog.New(slog.DiscardHandler),
+			})
+			require.NoError(t, err)
+			got := make(chan string, 2)
+			for i := range 2_100 {
+				require.NoError(t, replica.HandleFunc(rep, fmt.Sprintf("model%d", i),
+					func(_ context.Context, event replica.Event[Note]) error {
+						got <- event.Model
+						return nil
+					}))
+			}
+			stop := run(t, rep, subscriber)
+			await(t, rep.Running())
+			require.Len(t, subscriber.asked, test.want)
+			topics := map[string]bool{}
+			for range test.want {
+				asked := <-subscriber.asked
+				require.Positive(t, asked.window)
+				require.LessOrEqual(t, asked.window, max(300/test.want, 1), "the window is shared out")
+				for _, topic := range asked.topics {
+					topics[topic] = true
+				}
+			}
+			require.Len(t, topics, 2_100)
+			for _, model := range []string{"model0", "model2099"} {
+				require.NoError(t, broker.Publisher().Publish(model, delivery(t, of(model, envelope.Save, "1", 0, `"text":"a"`))))
+				require.Equal(t, model, await(t, got))
+			}
+			require.NoError(t, stop())
+			require.NoError(t, subscriber.Close())
+		})
+	}
+}
+
+// windowsOnly is a subscriber that takes one topic at a time.
+type windowsOnly struct{ transport.WindowSubscriber }
+
+func TestRunSubscribesToEachModelWhereASubscriberTakesOneTopicAtATime(t *testing.T) {
+	broker := memory.New()
+	subscriber := windowsOnly{broker.Subscriber(queue)}
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	mirror[Account](f, "account")
+	stop := run(t, f.Replica, subscriber)
+	await(t, f.Running())
+	account := of("account", envelope.Save, "1", 0, `"name":"a"`)
+	require.NoError(t, broker.Publisher().Publish("note", delivery(t, save(1, 0, "a"))))
+	require.NoError(t, broker.Publisher().Publish("account", delivery(t, account)))
+	require.Eventually(t, func() bool { return f.Stats().Applied == 2 }, time.Minute, time.Millisecond)
+	require.NoError(t, stop())
+	require.NoError(t, subscriber.Close())
 }
 
 func TestAcksOfATransactionComeTogether(t *testing.T) {
 	const messages = 300
 	broker := memory.New()
-	subscriber := &inBatches{WindowSubscriber: broker.Subscriber(queue)}
+	subscriber := &inBatches{BatchSubscriber: broker.Subscriber(queue)}
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	mirror[Note](f, "note")
 	stop := run(t, f.Replica, subscriber)
@@ -329,7 +401,7 @@ func TestAcksOfATransactionComeTogether(t *testing.T) {
 
 func TestWhatCannotBeParkedGoesBackToTheBroker(t *testing.T) {
 	broker := memory.New()
-	subscriber := &inBatches{WindowSubscriber: broker.Subscriber(queue)}
+	subscriber := &inBatches{BatchSubscriber: broker.Subscriber(queue)}
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	mirror[Note](f, "note")
 	_, err := f.db.ExecContext(t.Context(), "ALTER TABLE replica_dead_letters RENAME TO elsewhere")

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -118,12 +119,27 @@ func (b *batch) orphans(ctx context.Context, tx bun.Tx, chains []*chain, cause e
 			}
 			for i, c := range pointing {
 				if !there[values[i]] {
-					orphans[c] = &orphanError{parent: model.mirror.parentKey(p, c.last()), err: cause}
+					orphans[c] = orphaned(model.mirror, p, c.last(), values[i], cause)
 				}
 			}
 		}
 	}
 	return orphans, nil
+}
+
+// orphaned says which row a message waits for. The database's own error is about another message of the transaction, perhaps.
+func orphaned(m *mirror, p parent, it *item, value string, cause error) error {
+	return &orphanError{parent: m.parentKey(p, it), err: fmt.Errorf(
+		"foreign key: %s.%s is %.100s, and table %s has no row whose %s is that: it waits for it%s",
+		m.table.Name, p.Column, value, p.Table, p.Target, withState(cause))}
+}
+
+// withState is the database's code for an error, as a remark.
+func withState(err error) string {
+	if state := store.SQLState(err); state != "" {
+		return " (SQLSTATE " + state + ")"
+	}
+	return ""
 }
 
 // present says which of the values, as SQL, the table that p points to has.

@@ -12,7 +12,7 @@ type Outcome int
 const (
 	// Applied changed the database, or was handled.
 	Applied Outcome = iota
-	// AppliedGap was applied although a message before it never came.
+	// AppliedGap was applied although a message before it had not come.
 	AppliedGap
 	// Duplicate had no effect: the ledger has this revision.
 	Duplicate
@@ -74,8 +74,8 @@ func (r Reason) String() string {
 type Stats struct {
 	// Applied changed the database, gaps included.
 	Applied int64
-	// Gaps were applied although a revision before them never came: the mirror is right, but something was lost on
-	// the way, or the queue was bound later than the master began.
+	// Gaps were applied although a revision before them never came, not even within Config.WaitForMissing: the mirror is
+	// right, but something was lost on the way, or the queue was bound later than the master began.
 	Gaps int64
 	// Duplicates and Stale were acknowledged without effect.
 	Duplicates int64
@@ -97,7 +97,7 @@ func (r *Replica) Stats() Stats {
 	n := func(o Outcome) int64 { return r.counts.outcomes[o].Load() }
 	return Stats{
 		Applied:    n(Applied) + n(AppliedGap),
-		Gaps:       n(AppliedGap),
+		Gaps:       r.counts.gaps.Load(),
 		Duplicates: n(Duplicate),
 		Stale:      n(Stale),
 		Ignored:    n(Ignored),
@@ -119,5 +119,6 @@ func (r *Replica) DeadLetters() map[Reason]int64 {
 
 type counters struct {
 	outcomes [outcomes]atomic.Int64
+	gaps     atomic.Int64
 	reasons  [reasons]atomic.Int64
 }

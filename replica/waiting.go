@@ -39,7 +39,7 @@ func (w *waitingRoom) release(r *Replica, arrived []store.Key) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
-	released, err := r.store.ReleaseWaiting(ctx, r.db, arrived)
+	released, err := r.store.ReleaseWaiting(ctx, arrived)
 	if err != nil {
 		r.log.Warn("messages that wait for a row which is there now come later, by their pauses", "error", err)
 	}
@@ -75,10 +75,16 @@ func (r *Replica) Maintain(ctx context.Context) error {
 	var collecting sync.WaitGroup
 	defer collecting.Wait()
 	collecting.Go(func() { r.collect(ctx) })
+	collecting.Go(func() { r.lookForGaps(ctx) })
 	for ctx.Err() == nil {
 		in, err := r.retryDue(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.log.Warn("cannot look for waiting messages", "error", err)
+		switch {
+		case err == nil:
+			r.trouble.over("waiting")
+		case ctx.Err() == nil:
+			if r.trouble.worth("waiting", err) {
+				r.log.Warn("cannot look for waiting messages", "error", err)
+			}
 			in = lookEvery
 		}
 		timer := time.NewTimer(in)
@@ -127,6 +133,7 @@ func (r *Replica) again(ctx context.Context, claimed []store.Waiting) {
 		it.attempts = w.Attempts
 		state := w.Applied
 		it.claimed = &state
+		it.awaits, it.gapIn = w.Awaits, w.GapIn
 		it.from = &unfinished
 		items[i] = it
 	}

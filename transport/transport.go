@@ -80,12 +80,16 @@ type WindowSubscriber interface {
 	SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error)
 }
 
-// BatchSubscriber is a WindowSubscriber that can be told of many messages at once what became of them. A transaction's
-// worth of acks then costs the broker about as much as one, and no goroutine waits for each message.
+// BatchSubscriber is a WindowSubscriber that can be told of many messages at once what became of them, and that delivers
+// those of many topics through one consumer. A transaction's worth of acks then costs the broker about as much as one, no
+// goroutine waits for each message, and a replica of any number of models needs no more than one channel of the broker's.
 type BatchSubscriber interface {
 	WindowSubscriber
-	// SubscribeBatch is SubscribeWindow for a consumer that calls Settle: the messages' own Ack and Nack do nothing.
-	SubscribeBatch(ctx context.Context, topic string, window int) (Subscription, error)
+	// Queue names the queue that a topic's messages are delivered from.
+	Queue(topic string) string
+	// SubscribeBatch is SubscribeWindow to all topics together, for a consumer that calls Settle. The topics, at least one,
+	// must have one queue.
+	SubscribeBatch(ctx context.Context, topics []string, window int) (Subscription, error)
 }
 
 // Subscription is how a consumer receives messages and answers for them.
@@ -96,6 +100,11 @@ type Subscription struct {
 	// Settle acknowledges messages, and gives others back to the queue. It is safe for concurrent use; what has been settled
 	// already, or was handed out by another subscription, is passed over.
 	Settle func(acked, returned []*message.Message)
+}
+
+// QueueFinder is a subscriber that can tell whether its queue is there, without making it.
+type QueueFinder interface {
+	HasQueue(ctx context.Context) (bool, error)
 }
 
 // Ended returns why nothing more may be sent under ctx, nil while something may. A publisher asks before each message. It

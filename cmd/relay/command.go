@@ -89,6 +89,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 				Action: o.status,
 			},
 			o.deadLetters(),
+			o.forgetDeleted(),
 			o.lanes(),
 			{
 				Name:   "replicate",

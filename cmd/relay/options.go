@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
@@ -38,11 +39,15 @@ type options struct {
 	json bool // status and others
 
 	letters letterOptions // dead-letters
+	forget  forgetOptions // forget-deleted
 
 	timeout time.Duration // lanes set
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
+	masterConfig, replicaConfig        string
 	batch, workers                     int
+
+	databases map[string]*bun.DB // that are open, by URL
 
 	closers []io.Closer
 }

@@ -29,6 +29,18 @@ type statusObject struct {
 	Lanes         int64   `json:"lanes"`
 	LanesOwned    int64   `json:"lanes_owned"`
 	LanesAhead    int64   `json:"lanes_ahead"`
+	// Present where there are more than 100,000, which are not counted.
+	UnsentEstimated       bool `json:"unsent_estimated,omitempty"`
+	RetryingKeysEstimated bool `json:"retrying_keys_estimated,omitempty"`
+	DeadLettersEstimated  bool `json:"dead_letters_estimated,omitempty"`
+}
+
+// rows is how a number of rows is printed.
+func rows(n int64, estimated bool) string {
+	if estimated {
+		return fmt.Sprintf("about %d (estimated)", n)
+	}
+	return fmt.Sprint(n)
 }
 
 func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
@@ -48,14 +60,15 @@ func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
 		return json.NewEncoder(o.stdout).Encode(statusObject{
 			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
 			DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
-			LanesAhead: st.LanesAhead,
+			LanesAhead: st.LanesAhead, UnsentEstimated: st.UnsentEstimated,
+			RetryingKeysEstimated: st.RetriesEstimated, DeadLettersEstimated: st.DeadLettersEstimated,
 		})
 	}
 	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "unsent messages\t%d\n", st.Unsent)
+	fmt.Fprintf(table, "unsent messages\t%s\n", rows(st.Unsent, st.UnsentEstimated))
 	fmt.Fprintf(table, "oldest\t%s\n", st.OldestAge.Round(time.Millisecond))
-	fmt.Fprintf(table, "keys being retried\t%d\n", st.Retries)
-	fmt.Fprintf(table, "dead letters\t%d\n", st.DeadLetters)
+	fmt.Fprintf(table, "keys being retried\t%s\n", rows(st.Retries, st.RetriesEstimated))
+	fmt.Fprintf(table, "dead letters\t%s\n", rows(st.DeadLetters, st.DeadLettersEstimated))
 	fmt.Fprintf(table, "live relays\t%d\n", st.Relays)
 	fmt.Fprintf(table, "lanes owned\t%d of %d\n", st.LanesOwned, st.Lanes)
 	if st.LanesAhead > 0 {

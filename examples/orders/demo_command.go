@@ -111,6 +111,7 @@ func (p *process) drive(ctx context.Context, config demo.Config) error {
 	if err != nil {
 		return err
 	}
+	p.announce(p.out, ordersDB, webhooksDB, statsDB)
 	master, db, err := p.addOrders(ctx)
 	if err != nil {
 		return err
@@ -173,7 +174,7 @@ func (p *process) relayCommand() *exec.Cmd {
 	path, err := os.Executable()
 	command := exec.Command(path, "relay") //nolint:noctx // RelayProcess.Run ends it, in its own way
 	command.Err = errors.Join(command.Err, err)
-	command.Env = append(os.Environ(), "ORDERS_DB="+p.ordersDB, "CQRSYNC_BROKER="+p.broker)
+	command.Env = append(os.Environ(), "EXAMPLE_ORDERS_DB="+p.ordersDB, "EXAMPLE_BROKER="+p.broker)
 	command.Stderr = os.Stderr
 	return command
 }

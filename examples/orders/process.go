@@ -106,6 +106,7 @@ func (p *process) addShop(ctx context.Context) (s shop, err error) {
 	if err != nil {
 		return s, err
 	}
+	p.announce(p.out, ordersDB, webhooksDB, statsDB, broker)
 	if s.orders, s.databases.Orders, err = p.addOrders(ctx); err != nil {
 		return s, err
 	}

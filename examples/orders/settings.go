@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,8 @@ type settings struct {
 	statsConsumers               int
 }
 
-// flags are understood before and after a sub-command.
+// flags are understood before and after a sub-command. Their variables have a prefix that only this example uses: those of
+// a real service or relay (CQRSYNC_BROKER, STATS_DB) may stand in the shell where somebody tries the demo, which writes.
 func (s *settings) flags() []cli.Flag {
 	text := func(into *string, name, variable, value, usage string) cli.Flag {
 		return &cli.StringFlag{
@@ -35,23 +37,23 @@ func (s *settings) flags() []cli.Flag {
 		}
 	}
 	return []cli.Flag{
-		text(&s.ordersDB, "orders-db", "ORDERS_DB", "", "database of Orders: postgres://… or sqlite://FILE"),
-		text(&s.webhooksDB, "webhooks-db", "WEBHOOKS_DB", "", "database of Webhooks"),
-		text(&s.statsDB, "stats-db", "STATS_DB", "", "database of Stats"),
-		text(&s.broker, "broker", "CQRSYNC_BROKER", "", "message broker: amqp://… or sqlite://FILE"),
-		text(&s.queuePrefix, "queue-prefix", "ORDERS_QUEUE_PREFIX", "",
+		text(&s.ordersDB, "orders-db", "EXAMPLE_ORDERS_DB", "", "database of Orders: postgres://… or sqlite://FILE"),
+		text(&s.webhooksDB, "webhooks-db", "EXAMPLE_WEBHOOKS_DB", "", "database of Webhooks"),
+		text(&s.statsDB, "stats-db", "EXAMPLE_STATS_DB", "", "database of Stats"),
+		text(&s.broker, "broker", "EXAMPLE_BROKER", "", "message broker: amqp://… or sqlite://FILE"),
+		text(&s.queuePrefix, "queue-prefix", "EXAMPLE_QUEUE_PREFIX", "",
 			"stands before the queues' names, webhooks and stats, where several of these examples share a broker"),
-		text(&s.dir, "dir", "ORDERS_DIR", "",
+		text(&s.dir, "dir", "EXAMPLE_DIR", "",
 			"folder for the SQLite files of what has no URL; without it they are temporary and removed at the end"),
-		text(&s.ordersAddr, "orders-addr", "ORDERS_ADDR", "127.0.0.1:8081", "where Orders listens"),
-		text(&s.webhooksAddr, "webhooks-addr", "WEBHOOKS_ADDR", "127.0.0.1:8082", "where Webhooks listens"),
-		text(&s.statsAddr, "stats-addr", "STATS_ADDR", "127.0.0.1:8083", "where Stats listens"),
-		text(&s.inboxAddr, "inbox-addr", "INBOX_ADDR", "127.0.0.1:8084",
+		text(&s.ordersAddr, "orders-addr", "EXAMPLE_ORDERS_ADDR", "127.0.0.1:8081", "where Orders listens"),
+		text(&s.webhooksAddr, "webhooks-addr", "EXAMPLE_WEBHOOKS_ADDR", "127.0.0.1:8082", "where Webhooks listens"),
+		text(&s.statsAddr, "stats-addr", "EXAMPLE_STATS_ADDR", "127.0.0.1:8083", "where Stats listens"),
+		text(&s.inboxAddr, "inbox-addr", "EXAMPLE_INBOX_ADDR", "127.0.0.1:8084",
 			"where a subscriber to try things with listens, beside all three services"),
-		text(&s.webhooksAllow, "webhooks-allow", "WEBHOOKS_ALLOW", "",
+		text(&s.webhooksAllow, "webhooks-allow", "EXAMPLE_WEBHOOKS_ALLOW", "",
 			"networks that subscribers may be in although they are not public: 10.1.0.0/16,127.0.0.1/32"),
-		text(&s.webhooksPorts, "webhooks-ports", "WEBHOOKS_PORTS", "80,443", "ports of subscribers"),
-		&cli.IntFlag{Name: "stats-consumers", Sources: cli.EnvVars("STATS_CONSUMERS"), Value: 2,
+		text(&s.webhooksPorts, "webhooks-ports", "EXAMPLE_WEBHOOKS_PORTS", "80,443", "ports of subscribers"),
+		&cli.IntFlag{Name: "stats-consumers", Sources: cli.EnvVars("EXAMPLE_STATS_CONSUMERS"), Value: 2,
 			Usage: "how many consumers of its queue Stats runs in this process", Destination: &s.statsConsumers},
 	}
 }
@@ -68,6 +70,13 @@ func (s *settings) places() (ordersDB, webhooksDB, statsDB, broker place) {
 		place{"webhooks-db", "webhooks.db", &s.webhooksDB, checkDatabase},
 		place{"stats-db", "stats.db", &s.statsDB, checkDatabase},
 		place{"broker", "broker.db", &s.broker, checkBroker}
+}
+
+// announce says where everything is, before anything is written there.
+func (s *settings) announce(out io.Writer, places ...place) {
+	for _, p := range places {
+		fmt.Fprintf(out, "%-11s  %s\n", p.flag, database.Redact(*p.url))
+	}
 }
 
 // Opening does not connect: it finds only what is wrong with a URL.

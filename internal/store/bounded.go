@@ -66,11 +66,17 @@ func (b bounds) wait() string {
 	return fmt.Sprintf("SET LOCAL lock_timeout = %d; ", b.lock.Milliseconds())
 }
 
+// setAtOnce is set in one statement, which returns a row.
+func (b bounds) setAtOnce() string {
+	return fmt.Sprintf("SELECT set_config('idle_in_transaction_session_timeout', '%d', TRUE), set_config('lock_timeout', '%d', TRUE)",
+		b.idle.Milliseconds(), b.lock.Milliseconds())
+}
+
 func (postgres) inTx(
 	ctx context.Context, db *bun.DB, b bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.ExecContext(ctx, b.set()); err != nil {
+		if _, err := tx.ExecContext(ctx, b.setAtOnce()); err != nil {
 			return err
 		}
 		return fn(ctx, tx)
@@ -108,9 +114,14 @@ func (m mysql) inTx(
 		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), b.lock)
 	}
 	defer cancel()
-	endErr := execOn(ending, conn, []string{end})
-	if endErr != nil || execOn(ending, conn, []string{restoreBounds}) != nil {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it: nobody may get it with our settings
+	return giveBack(ending, conn, execOn(ending, conn, []string{end}), err)
+}
+
+// giveBack returns a connection with its own bounds to the pool, or closes it: nobody may get it with ours. endErr is what
+// ending the transaction came to, err what came before.
+func giveBack(ctx context.Context, conn bun.Conn, endErr, err error) error {
+	if endErr != nil || execOn(ctx, conn, []string{restoreBounds}) != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	} else {
 		endErr = conn.Close()
 	}
@@ -124,15 +135,20 @@ func (m mysql) inTx(
 }
 
 func (mysql) begin(b bounds, isolation string) []string {
-	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
-	begin := []string{fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,
-		@cqrsync_lock = @@SESSION.innodb_lock_wait_timeout, @cqrsync_table = @@SESSION.lock_wait_timeout,
-		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d`,
-		seconds(b.idle), seconds(b.lock), seconds(b.lock))}
+	begin := []string{sessionBounds(b)}
 	if isolation != "" {
 		begin = append(begin, "SET TRANSACTION ISOLATION LEVEL "+isolation)
 	}
 	return append(begin, "START TRANSACTION")
+}
+
+// sessionBounds are rounded up to what the server counts in.
+func sessionBounds(b bounds) string {
+	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+	return fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,
+		@cqrsync_lock = @@SESSION.innodb_lock_wait_timeout, @cqrsync_table = @@SESSION.lock_wait_timeout,
+		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d`,
+		seconds(b.idle), seconds(b.lock), seconds(b.lock))
 }
 
 const restoreBounds = `SET SESSION idle_transaction_timeout = @cqrsync_idle, SESSION innodb_lock_wait_timeout = @cqrsync_lock,

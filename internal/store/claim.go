@@ -64,10 +64,25 @@ const maxClaimBytes = 4 << 20
 func (s *Store) Claim(
 	ctx context.Context, starts []Start, perLane, connections int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
+	return s.claimOver(ctx, starts, perLane, connections, except, 0)
+}
+
+// Glance is Claim for whoever concludes nothing from finding nothing: whether that is because another server answers is not
+// asked each time.
+func (s *Store) Glance(
+	ctx context.Context, starts []Start, perLane, connections int, except Except,
+) (claimed []*Claimed, unread []int, err error) {
+	return s.claimOver(ctx, starts, perLane, connections, except, serverAsked)
+}
+
+// claimOver claims over connections. An answer that is younger than trusted tells which server it is.
+func (s *Store) claimOver(
+	ctx context.Context, starts []Start, perLane, connections int, except Except, trusted time.Duration,
+) (claimed []*Claimed, unread []int, err error) {
 	if len(starts) == 0 {
 		return nil, nil, nil
 	}
-	large := perLane > short
+	large := perLane > Short
 	if !large || s.dialect.oneRelay() {
 		connections = 1
 	}
@@ -75,7 +90,7 @@ func (s *Store) Claim(
 	var size atomic.Int64
 	var running sync.WaitGroup
 	for part := range slices.Chunk(starts, (len(starts)+connections-1)/connections) {
-		c := &claim{starts: part, perLane: perLane, inOrder: large && s.dialect.inOrder() != "", except: except, size: &size}
+		c := &claim{starts: part, perLane: perLane, inOrder: large && s.dialect.inOrder() != "", except: except, size: &size, trusted: trusted}
 		claims = append(claims, c)
 		running.Go(func() { c.err = s.claim(ctx, c) })
 	}
@@ -96,14 +111,16 @@ type claim struct {
 	inOrder bool // the database has to be told to read so many by the index
 	except  Except
 	size    *atomic.Int64 // of all statements together
+	trusted time.Duration // see claimOver
 
 	claimed []*Claimed
 	unread  []int
 	err     error
 }
 
-// short is how many messages of a lane are few: so few that no database would rather read a long lane whole.
-const short = 50
+// Short is how many messages of a lane are few: so few that no database would rather read a long lane whole, and a claim is
+// one statement. With more it is a transaction of its own, because the database has to be told.
+const Short = 50
 
 func (s *Store) claim(ctx context.Context, c *claim) (err error) {
 	conn, err := s.db.Conn(ctx)
@@ -152,11 +169,15 @@ func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 	switch {
 	case errors.Is(err, errLarge):
 		return nil
-	case err == nil && len(c.claimed) == 0:
+	case err == nil && len(c.claimed) == 0 && !s.timeline.answeredWithin(c.trusted):
 		return s.requireServer(ctx, conn)
 	}
 	return err
 }
+
+// serverAsked is for how long a glance takes it for granted that the same server answers. A renewal of the lease asks, too,
+// and nearly always earlier.
+const serverAsked = 5 * time.Second
 
 // leave notes that the claim ends in this lane.
 func (c *claim) leave(lane int) {

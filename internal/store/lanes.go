@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -27,6 +28,14 @@ type Ownership struct {
 	Share, Free int
 	// Alone says that no other relay is at work.
 	Alone bool
+	// most is how many lanes another relay has at most, and changing says that their number is being changed.
+	most     int
+	changing bool
+}
+
+// Coming says that the relay may soon have more lanes: others have none, or give some back.
+func (o Ownership) Coming() bool {
+	return o.changing || len(o.Lanes) < o.Share && (o.Free > 0 || o.most > o.Share)
 }
 
 // Unbalanced says that Balance would give or take lanes.
@@ -83,9 +92,6 @@ func (s *Store) renewing(
 func (s *Store) ownership(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
 	lanes, err := s.renew(ctx, tx, r)
 	if err != nil {
-		return Ownership{}, err
-	}
-	if err := s.endLeases(ctx, tx, r.relay); err != nil {
 		return Ownership{}, err
 	}
 	owned, err = s.fairShare(ctx, tx, r.relay)
@@ -187,42 +193,74 @@ func (s *Store) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error
 	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", s.table("outbox_lanes"), r.relay))
 }
 
-// fairShare drops the relays that stopped renewing and divides the lanes by those left, rounded up. Where there is one
-// writer only, the first relay takes all and the others wait for it to leave. It counts the free lanes, too.
-func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (fair Ownership, err error) {
-	var dead []string
-	err = tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
-		s.table("outbox_relays")).Scan(ctx, &dead)
+// fairShare drops the relays that stopped renewing, and the leases that end too late, and divides the lanes by those left,
+// rounded up. Where there is one writer only, the first relay takes all and the others wait for it to leave. It counts the
+// free lanes, too.
+func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (Ownership, error) {
+	asked := time.Now()
+	p, err := s.parties(ctx, tx, relay)
 	if err != nil {
 		return Ownership{}, err
 	}
-	if len(dead) > 0 {
-		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.table("outbox_relays"), bun.List(dead))
-		if err != nil {
+	if p.late == 0 {
+		s.watch.over(asked, nil)
+	}
+	if p.late > 0 || p.dead > 0 { // nearly never
+		if err := errors.Join(s.endLeases(ctx, tx, relay), s.forgetDead(ctx, tx)); err != nil {
+			return Ownership{}, err
+		}
+		if p, err = s.parties(ctx, tx, relay); err != nil {
 			return Ownership{}, err
 		}
 	}
-	var lanes, others, relays, changing int
-	now := s.dialect.now()
-	err = tx.QueryRowContext(ctx, `
-		SELECT count(*), count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END),
-			count(CASE WHEN owner <> ? AND expires_at >= `+now+` THEN 1 END),
-			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
-			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
-		FROM ?`, relay, s.table("outbox_relays"), changer, s.table("outbox_relays"), changer, s.table("outbox_lanes")).
-		Scan(&lanes, &fair.Free, &others, &relays, &changing)
-	if err != nil || changing > 0 {
-		return Ownership{}, err
+	if p.changing > 0 {
+		return Ownership{changing: true}, nil
 	}
-	fair.Alone = others == 0 && (relays < 2 || s.dialect.oneRelay())
+	fair := Ownership{Free: p.free, most: p.most, Alone: p.others == 0 && (p.relays < 2 || s.dialect.oneRelay())}
 	switch {
 	case !s.dialect.oneRelay():
-		relays = max(relays, 1) // a ttl shorter than this transaction: this relay is live all the same
-		fair.Share = (lanes + relays - 1) / relays
-	case others == 0:
-		fair.Share = lanes
+		relays := max(p.relays, 1) // a ttl shorter than this transaction: this relay is live all the same
+		fair.Share = (p.lanes + relays - 1) / relays
+	case p.others == 0:
+		fair.Share = p.lanes
 	}
 	return fair, nil
+}
+
+// parties are who has the lanes: how many lanes there are, are free, and are others'; how many the other relay with most of
+// them has; how many relays live, are dead, and have leases that end too late; and whether the lanes are being changed.
+type parties struct{ lanes, free, others, most, relays, dead, late, changing int }
+
+func (s *Store) parties(ctx context.Context, tx bun.IDB, relay string) (p parties, err error) {
+	now := s.dialect.now()
+	err = tx.QueryRowContext(ctx, `
+		SELECT coalesce(sum(o.n), 0), coalesce(sum(o.free), 0), coalesce(sum(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
+			coalesce(max(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
+			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
+			(SELECT count(*) FROM ? WHERE expires_at < `+now+`),
+			(SELECT count(*) FROM ? WHERE id <> ? AND `+s.ahead("")+`) + coalesce(sum(CASE WHEN o.owner <> ? THEN o.late ELSE 0 END), 0),
+			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
+		FROM (
+			SELECT owner, count(*) AS n, count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END) AS free,
+				count(CASE WHEN `+s.ahead("")+` THEN 1 END) AS late
+			FROM ? GROUP BY owner
+		) AS o`,
+		relay, relay, s.table("outbox_relays"), changer, s.table("outbox_relays"), s.table("outbox_relays"), relay, relay,
+		s.table("outbox_relays"), changer, s.table("outbox_lanes")).
+		Scan(&p.lanes, &p.free, &p.others, &p.most, &p.relays, &p.dead, &p.late, &p.changing)
+	return p, err
+}
+
+// forgetDead removes the relays that stopped renewing.
+func (s *Store) forgetDead(ctx context.Context, tx bun.IDB) error {
+	var dead []string
+	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
+		s.table("outbox_relays")).Scan(ctx, &dead)
+	if err != nil || len(dead) == 0 {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.table("outbox_relays"), bun.List(dead))
+	return err
 }
 
 func (s *Store) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {

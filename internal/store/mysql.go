@@ -53,13 +53,21 @@ func (mysql) after(t string, d time.Duration) string {
 	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
 }
 
-func (mysql) tableExists(table string) string {
+func (m mysql) tableExists(table string) string {
+	return "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE " + m.isTable(table) + ")"
+}
+
+// tableRows is a query for about how many rows a table has.
+func (m mysql) tableRows(table string) string {
+	return "SELECT coalesce(table_rows, 0) FROM information_schema.tables WHERE " + m.isTable(table)
+}
+
+func (mysql) isTable(table string) string {
 	schema, name := "database()", strings.Trim(table, "`")
 	if before, after, found := strings.Cut(name, "`.`"); found {
 		schema, name = "'"+before+"'", after
 	}
-	return "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE table_schema = " + schema +
-		" AND table_name = '" + name + "')"
+	return "table_schema = " + schema + " AND table_name = '" + name + "'"
 }
 
 func (mysql) appliedColumns() string {

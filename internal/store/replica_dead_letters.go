@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,29 +32,73 @@ type ReplicaDeadLetter struct {
 	Error    string
 }
 
+// BodyCut is the metadata key that says how many bytes a dead letter's body had, where the database takes only the first of
+// them.
+const BodyCut = "cqrsync_body_cut"
+
 // AddReplicaDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column holds neither
-// NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata says so under BodyEncoding.
+// NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata says so under BodyEncoding. Of a body
+// that is larger than MostText the rest is cut off, which the metadata says under BodyCut, and the error.
 func (s *Store) AddReplicaDeadLetter(ctx context.Context, db bun.IDB, d ReplicaDeadLetter) error {
-	body, metadata := string(d.Body), maps.Clone(d.Metadata)
+	metadata := maps.Clone(d.Metadata)
 	if metadata == nil {
 		metadata = map[string]string{}
 	}
-	if !utf8.Valid(d.Body) || bytes.IndexByte(d.Body, 0) >= 0 {
-		body, metadata[BodyEncoding] = base64.StdEncoding.EncodeToString(d.Body), "base64"
-	}
+	body := s.bodyText(&d, metadata)
 	headers, err := json.Marshal(metadata)
 	if err != nil {
 		return fmt.Errorf("encode a dead letter's metadata: %w", err)
 	}
-	_, err = db.ExecContext(ctx, s.sql(`
-		INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`),
-		s.table("replica_dead_letters"), printable(d.Queue), orNull(printable(d.Model)), orNull(printable(d.Key)),
-		d.Revision, body, string(headers), printable(d.Error))
+	values := []any{
+		printable(d.Queue), orNull(printable(d.Model)), orNull(printable(d.Key)), d.Revision, body, string(headers), printable(d.Error),
+	}
+	if tx, inTx := db.(bun.Tx); inTx && len(body) > largeBody {
+		_, err = tx.Tx.ExecContext(ctx, s.sql("INSERT INTO "+string(s.table("replica_dead_letters"))+
+			` (queue, model, "key", revision, body, metadata, error) VALUES (`+s.dialect.placeholders(len(values))+")"), values...)
+	} else {
+		_, err = db.ExecContext(ctx, s.sql(`INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`), append([]any{s.table("replica_dead_letters")}, values...)...)
+	}
 	if err != nil {
 		return fmt.Errorf("keep a dead letter: %w", err)
 	}
 	return nil
+}
+
+// largeBody is from where on a body does not become a part of the statement: that takes ten times its memory.
+const largeBody = 1 << 20
+
+func (postgres) placeholders(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = "$" + strconv.Itoa(i+1)
+	}
+	return strings.Join(list, ", ")
+}
+
+func (mysql) placeholders(n int) string  { return strings.Repeat("?, ", n-1) + "?" }
+func (sqlite) placeholders(n int) string { return strings.Repeat("?, ", n-1) + "?" }
+
+// bodyText is the body as a text column can hold it. What it is instead stands in the metadata and the error.
+func (s *Store) bodyText(d *ReplicaDeadLetter, metadata map[string]string) string {
+	whole, plain := len(d.Body), utf8.Valid(d.Body) && bytes.IndexByte(d.Body, 0) < 0
+	most := s.MostText()
+	if !plain {
+		most = base64.StdEncoding.DecodedLen(most) - base64.StdEncoding.DecodedLen(4)
+	}
+	kept := d.Body
+	if whole > most {
+		for kept = kept[:most]; plain && len(kept) > 0 && !utf8.RuneStart(d.Body[len(kept)]); {
+			kept = kept[:len(kept)-1]
+		}
+		metadata[BodyCut] = strconv.Itoa(whole)
+		d.Error += fmt.Sprintf("; only the first %d of its %d bytes are kept, which is what the database takes", len(kept), whole)
+	}
+	if plain {
+		return string(kept)
+	}
+	metadata[BodyEncoding] = "base64"
+	return base64.StdEncoding.EncodeToString(kept)
 }
 
 // printable is s as a text column can hold it. It is for what describes a message, never for the message itself.

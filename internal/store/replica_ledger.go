@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/uptrace/bun"
 )
 
 // AppliedRevision returns what a key was last brought to, without a lock; its Revision is NeverApplied where nothing was.
@@ -58,9 +60,16 @@ func (s *Store) CollectTombstones(ctx context.Context, age time.Duration, n int)
 			s.dialect.after(s.dialect.now(), -age)
 		args = []any{ledger, ledger, n}
 	}
-	result, err := s.db.ExecContext(ctx, s.sql(statement), args...)
+	var collected int64
+	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+		result, err := tx.ExecContext(ctx, s.sql(statement), args...)
+		if err == nil {
+			collected, err = result.RowsAffected()
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("collect tombstones: %w", err)
 	}
-	return result.RowsAffected()
+	return collected, nil
 }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +13,7 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Waiting is a message that a replica could not apply yet: the newest of its key.
+// Waiting is a message that a replica could not apply yet.
 type Waiting struct {
 	// Applied is what the ledger will hold when the message is applied. A message that is older does not replace it.
 	Applied
@@ -25,11 +27,17 @@ type Waiting struct {
 	In time.Duration
 	// Parent is the key whose arrival makes the next attempt worth while; zero if none is known.
 	Parent Key
+	// Awaits is the revision of the same key before which the message is not to be applied; nil if there is none. It waits
+	// for so long as GapIn says, from the time of writing, and not at all where that is negative.
+	Awaits *int64
+	GapIn  time.Duration
 }
 
-// AddWaiting keeps messages, each in place of what waited for its key. Keys must not repeat.
+// AddWaiting keeps messages, each in place of itself only. Keys may repeat, with other revisions.
 func (s *Store) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
-	rows = slices.SortedFunc(slices.Values(rows), func(a, b Waiting) int { return compareKeys(a.Key, b.Key) })
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b Waiting) int {
+		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Revision, b.Revision))
+	})
 	for len(rows) > 0 {
 		n, size := 0, 0
 		for ; n < len(rows) && n < maxKeys; n++ {
@@ -53,21 +61,37 @@ func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) erro
 		if err != nil {
 			return err
 		}
-		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.after(s.dialect.now(), w.In) + ", ?, ?, ?)"
+		gapAt := "NULL"
+		if w.Awaits != nil {
+			gapAt = s.dialect.after(s.dialect.now(), w.GapIn)
+		}
+		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.after(s.dialect.now(), w.In) + ", ?, ?, ?, ?, " + gapAt + ")"
 		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.timeOrNull(w.Updated), string(w.Body),
-			string(metadata), w.Attempts, printable(w.Error), orNull(w.Parent.Model), orNull(w.Parent.Key))
+			string(metadata), w.Attempts, printable(w.Error), orNull(w.Parent.Model), orNull(w.Parent.Key), w.Awaits)
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO ? (model, "key", revision, deleted, updated_at, body, metadata, attempts, next_attempt_at, error,
-			parent_model, parent_key)
+			parent_model, parent_key, awaits, gap_at)
 		VALUES `+strings.Join(values, ", ")+
-		s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "body", "metadata", "attempts", "next_attempt_at",
-			"error", "parent_model", "parent_key")), args...)
+		s.upsert(`model, "key", revision`, "deleted", "updated_at", "body", "metadata", "attempts", "next_attempt_at",
+			"error", "parent_model", "parent_key", "awaits", "gap_at")), args...)
 	return err
 }
 
-// WaitingFor returns what the ledger will hold when the waiting messages of the keys are applied; keys without one are
-// not in the result.
+// ForgetWaiting deletes whatever waits for the keys and no revision: something newer stands for it.
+func (s *Store) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error {
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), compareKeys), maxKeys) {
+		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
+			s.table("replica_waiting"), tuples(chunk))
+		if err != nil {
+			return fmt.Errorf("forget what waits for %d keys: %w", len(keys), err)
+		}
+	}
+	return nil
+}
+
+// WaitingFor returns what the ledger will hold when the newest waiting message of each key is applied; keys without one
+// are not in the result.
 func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	found := make(map[Key]Applied)
 	for chunk := range slices.Chunk(keys, maxKeys) {
@@ -90,9 +114,19 @@ func (s *Store) waitingFor(ctx context.Context, tx bun.IDB, keys []Key, into map
 		if err := scanApplied(rows, &a); err != nil {
 			return err
 		}
-		into[a.Key] = a
+		if other, found := into[a.Key]; !found || newer(a, other) {
+			into[a.Key] = a
+		}
 	}
 	return rows.Err()
+}
+
+// newer says that a is a later state of a key than b, as far as it can be told.
+func newer(a, b Applied) bool {
+	if !a.Updated.IsZero() && !b.Updated.IsZero() && !a.Updated.Equal(b.Updated) {
+		return a.Updated.After(b.Updated)
+	}
+	return a.Revision > b.Revision
 }
 
 // RemoveWaiting deletes messages that wait no more; one that was replaced meanwhile stays.
@@ -119,12 +153,12 @@ func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (c
 		if err != nil || len(claimed) == 0 {
 			return err
 		}
-		keys := make([]Key, len(claimed))
+		exact := make([]bun.TupleValues, len(claimed))
 		for i, w := range claimed {
-			keys[i] = w.Key
+			exact[i] = bun.Tuple([]any{w.Model, w.Key.Key, w.Revision})
 		}
 		_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.after(s.dialect.now(), lease)+
-			` WHERE (model, "key") IN (?)`), s.table("replica_waiting"), tuples(keys))
+			` WHERE (model, "key", revision) IN (?)`), s.table("replica_waiting"), anyOfTuples(exact))
 		return err
 	})
 	if err != nil {
@@ -135,7 +169,8 @@ func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (c
 
 func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiting, err error) {
 	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
-		`, body, metadata, attempts, error, parent_model, parent_key FROM ? WHERE next_attempt_at <= `+s.dialect.now()+
+		`, body, metadata, attempts, error, parent_model, parent_key, awaits, `+s.dialect.micros("gap_at")+` - `+
+		s.dialect.micros(s.dialect.now())+` FROM ? WHERE next_attempt_at <= `+s.dialect.now()+
 		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.lockRows()), s.table("replica_waiting"), n)
 	if err != nil {
 		return nil, err
@@ -145,8 +180,13 @@ func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waitin
 		var w Waiting
 		var metadata string
 		var parentModel, parentKey *string
-		if err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &w.Error, &parentModel, &parentKey); err != nil {
+		var gapIn *int64
+		err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &w.Error, &parentModel, &parentKey, &w.Awaits, &gapIn)
+		if err != nil {
 			return nil, err
+		}
+		if gapIn != nil {
+			w.GapIn = time.Duration(*gapIn) * time.Microsecond
 		}
 		if err := json.Unmarshal([]byte(metadata), &w.Metadata); err != nil {
 			return nil, fmt.Errorf("metadata of model %q key %q: %w", w.Model, w.Key.Key, err)
@@ -159,8 +199,60 @@ func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waitin
 	return due, rows.Err()
 }
 
+// ReleaseNext makes due now what waits for a revision that the key has reached, and what waits for that in turn, and says how
+// many messages there were. They wait for nothing any more: whoever has one in hand is not disturbed again.
+func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int64) (released int64, err error) {
+	keys := slices.SortedFunc(maps.Keys(reached), compareKeys)
+	for chunk := range slices.Chunk(keys, maxKeys) {
+		due, err := s.awaiting(ctx, tx, chunk, reached)
+		if err == nil && len(due) > 0 {
+			_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
+				`, awaits = NULL, gap_at = NULL WHERE (model, "key", revision) IN (?)`), s.table("replica_waiting"), anyOfTuples(due))
+		}
+		if err != nil {
+			return released, fmt.Errorf("release what waits for a revision of %d keys: %w", len(keys), err)
+		}
+		released += int64(len(due))
+	}
+	return released, nil
+}
+
+// awaiting finds the messages that wait for nothing but revisions that have been reached, or are reached with them.
+func (s *Store) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached map[Key]int64) (due []bun.TupleValues, err error) {
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
+		AND awaits IS NOT NULL ORDER BY model, "key", revision`), s.table("replica_waiting"), tuples(keys))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	at := map[Key]int64{}
+	for rows.Next() {
+		var k Key
+		var revision, awaits int64
+		if err := rows.Scan(&k.Model, &k.Key, &revision, &awaits); err != nil {
+			return nil, err
+		}
+		if _, begun := at[k]; !begun {
+			at[k] = reached[k]
+		}
+		if awaits <= at[k] {
+			due = append(due, bun.Tuple([]any{k.Model, k.Key, revision}))
+			at[k] = max(at[k], revision)
+		}
+	}
+	return due, rows.Err()
+}
+
 // ReleaseWaiting makes the messages that wait for one of the parents due now, and says how many there were.
-func (s *Store) ReleaseWaiting(ctx context.Context, db bun.IDB, parents []Key) (released int64, err error) {
+func (s *Store) ReleaseWaiting(ctx context.Context, parents []Key) (released int64, err error) {
+	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+		released, err = s.releaseWaiting(ctx, tx, parents)
+		return err
+	})
+	return released, err
+}
+
+func (s *Store) releaseWaiting(ctx context.Context, db bun.IDB, parents []Key) (released int64, err error) {
 	for chunk := range slices.Chunk(parents, maxKeys) {
 		result, err := db.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
 			`, parent_model = NULL, parent_key = NULL WHERE (parent_model, parent_key) IN (?)`),

@@ -10,12 +10,16 @@ import (
 type Status struct {
 	// Unsent counts the messages that no broker has confirmed.
 	Unsent int64
-	// OldestAge is how long the oldest of them has waited, zero when there is none.
+	// OldestAge is how long the oldest of them has waited, zero when there is none: of those that were written first in their
+	// lanes.
 	OldestAge time.Duration
 	// Retries counts the keys whose oldest message failed and waits for another attempt.
 	Retries int64
 	// DeadLetters counts the messages that were given up.
 	DeadLetters int64
+	// UnsentEstimated, RetriesEstimated and DeadLettersEstimated say that there are so many, at least 100,000, that they were
+	// not counted: the number is about right.
+	UnsentEstimated, RetriesEstimated, DeadLettersEstimated bool
 	// Relays counts the live relays.
 	Relays int64
 	// Lanes counts the lanes, and LanesOwned those with a live owner.
@@ -25,26 +29,46 @@ type Status struct {
 	LanesAhead int64
 }
 
-// Status reads the state of the outbox. It counts rows, and so takes longer the larger the backlog is.
+// Status reads the state of the outbox. It takes about as long whatever the backlog is: see Count.
 func (s *Store) Status(ctx context.Context) (Status, error) {
-	var st Status
-	var oldest int64
-	now := s.dialect.now()
-	err := s.db.QueryRowContext(ctx, `
-		SELECT count(*), coalesce(`+s.dialect.micros(now)+` - `+s.dialect.micros("min(m.created_at)")+`, 0),
-			(SELECT count(*) FROM ?),
-			(SELECT count(*) FROM ?),
-			(SELECT count(*) FROM ? WHERE `+s.leased("")+` AND id <> ?),
-			(SELECT count(*) FROM ?),
-			(SELECT count(*) FROM ? WHERE `+s.leased("")+`),
-			(SELECT count(*) FROM ? WHERE `+s.ahead("")+`)
-		FROM ? AS m`,
-		s.table("outbox_retries"), s.table("outbox_dead_letters"), s.table("outbox_relays"), changer,
-		s.table("outbox_lanes"), s.table("outbox_lanes"), s.table("outbox_lanes"), s.table("outbox_messages")).
-		Scan(&st.Unsent, &oldest, &st.Retries, &st.DeadLetters, &st.Relays, &st.Lanes, &st.LanesOwned, &st.LanesAhead)
+	st, err := s.status(ctx)
 	if err != nil {
 		return Status{}, fmt.Errorf("read the state of the outbox: %w", err)
 	}
-	st.OldestAge = time.Duration(max(oldest, 0)) * time.Microsecond
+	for _, c := range []struct {
+		table, key string
+		rows       *int64
+		estimated  *bool
+	}{
+		{"outbox_messages", "lane, id", &st.Unsent, &st.UnsentEstimated},
+		{"outbox_retries", `model, "key"`, &st.Retries, &st.RetriesEstimated},
+		{"outbox_dead_letters", "id", &st.DeadLetters, &st.DeadLettersEstimated},
+	} {
+		count, err := s.count(ctx, s.table(c.table), c.key)
+		if err != nil {
+			return Status{}, fmt.Errorf("read the state of the outbox: %w", err)
+		}
+		*c.rows, *c.estimated = count.Rows, count.Estimated
+	}
 	return st, nil
+}
+
+// status is what stands in the lanes, and at their heads.
+func (s *Store) status(ctx context.Context) (st Status, err error) {
+	var oldest int64
+	now := s.dialect.micros(s.dialect.now())
+	err = s.db.QueryRowContext(ctx, `
+		SELECT (SELECT count(*) FROM ? WHERE `+s.leased("")+` AND id <> ?),
+			count(*), count(CASE WHEN h.live THEN 1 END), count(CASE WHEN h.ahead THEN 1 END),
+			coalesce(`+now+` - min(h.created), 0)
+		FROM (
+			SELECT `+s.leased("l.")+` AS live, `+s.ahead("l.")+` AS ahead, (
+				SELECT `+s.dialect.micros("m.created_at")+` FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1
+			) AS created
+			FROM ? AS l
+		) AS h`,
+		s.table("outbox_relays"), changer, s.table("outbox_messages"), s.table("outbox_lanes")).
+		Scan(&st.Relays, &st.Lanes, &st.LanesOwned, &st.LanesAhead, &oldest)
+	st.OldestAge = time.Duration(max(oldest, 0)) * time.Microsecond
+	return st, err
 }

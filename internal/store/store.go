@@ -48,6 +48,7 @@ type Store struct {
 	cached  atomic.Pointer[numbering]
 	bounds  bounds
 	waits   waits
+	packet  atomic.Int64 // how many bytes a statement may have; 0 is not known
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 	timeline timeline // of the relays that own lanes through this store
@@ -162,6 +163,9 @@ type sqlDialect interface {
 	joinPairs() string
 	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as texts; or empty.
 	digest() string
+	// count counts the rows of a table up to the bound at least, and estimates what is beyond. key are the columns of its
+	// primary key.
+	count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error)
 	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
 	recordsInFunction() bool
 	// ledgerMode says how the replica's ledger is read.
@@ -203,6 +207,13 @@ type sqlDialect interface {
 	// holders are queries for the number, name, state and seconds in it of those for whom others wait, or may have waited. May
 	// be empty.
 	holders(names Names) (during, afterwards string)
+	// inBatch is inTx for InBatch. session is what blockers asks for.
+	inBatch(ctx context.Context, db *bun.DB, b bounds, l BatchLimits,
+		fn func(ctx context.Context, tx bun.Tx, session int64) error) error
+	// briefLock is how long a Brief transaction waits for a lock.
+	briefLock() time.Duration
+	// blockers is a query like those of holders for whom a session waits for. May be empty.
+	blockers(session int64) string
 	// notIn says that an expression has none of many numbers.
 	notIn(expression string, numbers []int64) string
 	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.
@@ -225,6 +236,10 @@ type sqlDialect interface {
 	behaviour() behaviourQueries
 	// maxStatement is how many bytes of SQL one statement may have.
 	maxStatement() int
+	// placeholders stand for n values in a statement that the driver gets as it is.
+	placeholders(n int) string
+	// packet is a query for how many bytes one statement may have at most, or empty.
+	packet() string
 	// busy says that the database could not be opened because others were opening it; err may be nil.
 	busy(err error) bool
 	// transactionalDDL says that a transaction that makes tables can be rolled back.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
 )
@@ -21,6 +22,8 @@ type timeline struct {
 	mu     sync.Mutex
 	server string
 	known  bool // server is
+	// asked is when server answered last.
+	asked time.Time
 	// beats are the random numbers that the lanes of a relay may have: that of the last renewal, and those of renewals that
 	// have not said since whether they were committed.
 	beats map[string][]int64
@@ -70,7 +73,17 @@ func (t *timeline) answers(server string, anew bool) bool {
 	if anew || !t.known {
 		t.server, t.known = server, true
 	}
+	if t.server == server {
+		t.asked = time.Now()
+	}
 	return t.server == server
+}
+
+// answeredWithin says that the server was asked, and was the same, so short a time ago.
+func (t *timeline) answeredWithin(d time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.asked) < d
 }
 
 // answering is the server that answered before, empty if that is not known.
@@ -132,7 +145,7 @@ func (s *Store) requireServer(ctx context.Context, db bun.IDB) error {
 	if err := db.QueryRowContext(ctx, "SELECT "+s.dialect.server()).Scan(&server); err != nil {
 		return err
 	}
-	if server != before {
+	if !s.timeline.answers(server, false) {
 		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, before)
 	}
 	return nil

@@ -36,6 +36,12 @@ func TestAnotherServerIsNoticed(t *testing.T) {
 		require.Len(t, claimed, 1)
 
 		s.timeline.server = "before"
+		glimpsed, _, err := s.Glance(t.Context(), starts, 10, 1, Except{})
+		require.NoError(t, err, "it was asked a moment ago")
+		require.Empty(t, glimpsed, "but nothing is taken from it")
+		s.timeline.asked = time.Time{}
+		_, _, err = s.Glance(t.Context(), starts, 10, 1, Except{})
+		require.ErrorIs(t, err, ErrWentBack)
 		_, _, err = s.Claim(t.Context(), starts, 10, 1, Except{})
 		require.ErrorIs(t, err, ErrWentBack)
 		require.ErrorIs(t, s.Finish(t.Context(), "a", owned.Lanes, Outcome{Sent: claimed}), ErrWentBack)

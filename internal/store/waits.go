@@ -30,7 +30,10 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Unwrap() error { return e.err }
 
-// lockTimedOut says that the database gave up waiting for a lock.
+// LockTimedOut says that the database gave up waiting for a lock. It names no transaction at fault, and the one that waited may
+// have lost no more than the statement.
+func LockTimedOut(err error) bool { return lockTimedOut(err) }
+
 func lockTimedOut(err error) bool {
 	const lockNotAvailable = "55P03"
 	return SQLState(err) == lockNotAvailable || err != nil && strings.Contains(err.Error(), "Error 1205 (")
@@ -147,12 +150,14 @@ func describeHolder(pid int64, name, state string, since time.Duration) string {
 	return text
 }
 
+const postgresHolder = `coalesce(concat_ws(' at ', coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
+	coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8`
+
 // holders: during a wait they are those who block whoever waits in a statement that names one of cqrsync's tables; afterwards,
 // those who have locked one for longer than anybody waits. A user sees of others' sessions no more than their number unless
 // it may read statistics (pg_read_all_stats).
 func (postgres) holders(names Names) (during, afterwards string) {
-	const columns = `coalesce(concat_ws(' at ', coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
-			coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8`
+	const columns = postgresHolder
 	return `
 		SELECT DISTINCT p.pid, ` + columns + `
 		FROM pg_stat_activity AS w CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS p(pid)
@@ -170,13 +175,17 @@ func (postgres) holders(names Names) (during, afterwards string) {
 // ownTables is a regular expression for the names of cqrsync's tables.
 func ownTables(names Names) string { return names.Prefix + "(outbox|replica)_" }
 
+const (
+	mysqlHolder = "t.trx_mysql_thread_id AS pid, coalesce(concat(p.user, ' at ', p.host), '') AS name, " +
+		"lower(coalesce(p.command, '')) AS state, coalesce(p.time, 0) AS seconds"
+	mysqlProcess = "LEFT JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id"
+)
+
 // holders: for the lock of a table InnoDB cannot tell who holds it, so the oldest transactions are named, too. It takes the
 // privilege PROCESS.
 func (mysql) holders(names Names) (during, afterwards string) {
-	const columns = "t.trx_mysql_thread_id AS pid, coalesce(concat(p.user, ' at ', p.host), '') AS name, " +
-		"lower(coalesce(p.command, '')) AS state, coalesce(p.time, 0) AS seconds"
+	const columns, process = mysqlHolder, mysqlProcess
 	idle := "p.db = database() AND p.id <> connection_id() AND p.command = 'Sleep'"
-	const process = "LEFT JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id"
 	return `
 		SELECT ` + columns + ` FROM information_schema.innodb_lock_waits AS w
 			JOIN information_schema.innodb_trx AS t ON t.trx_id = w.blocking_trx_id

@@ -44,10 +44,10 @@ func gauge(name, help string, labels ...string) series {
 
 // Names are never changed, only added.
 var (
-	unsent      = gauge("cqrsync_outbox_unsent_messages", "Messages that no broker has confirmed, of all relays.")
+	unsent      = gauge("cqrsync_outbox_unsent_messages", "Messages that no broker has confirmed, of all relays; beyond 100,000 an estimate.")
 	oldest      = gauge("cqrsync_outbox_oldest_age_seconds", "How long the oldest of them has waited.")
-	parked      = gauge("cqrsync_outbox_parked_keys", "Keys whose oldest message failed and waits for another attempt.")
-	deadLetters = gauge("cqrsync_outbox_dead_letters", "Messages that were given up: relay dead-letters list.")
+	parked      = gauge("cqrsync_outbox_parked_keys", "Keys whose oldest message failed and waits for another attempt; beyond 100,000 an estimate.")
+	deadLetters = gauge("cqrsync_outbox_dead_letters", "Messages that were given up: relay dead-letters list; beyond 100,000 an estimate.")
 	relays      = gauge("cqrsync_outbox_relays", "Live relays.")
 	allLanes    = gauge("cqrsync_outbox_lanes", "Lanes.")
 	ownedLanes  = gauge("cqrsync_outbox_lanes_owned", "Lanes with a live owner.")

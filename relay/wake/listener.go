@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/address"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -52,6 +53,9 @@ func NewListener(rawURL string, cfg Config) (*Listener, error) {
 	}
 	if scheme, _, _ := strings.Cut(rawURL, "://"); scheme != "postgres" && scheme != "postgresql" {
 		return l, nil
+	}
+	if err := address.RequireEscaped(rawURL); err != nil {
+		return nil, fmt.Errorf("database URL %q: %w", database.Redact(rawURL), err)
 	}
 	config, err := pgx.ParseConfig(rawURL)
 	if err != nil { // pgx redacts passwords in most of its messages, not in all

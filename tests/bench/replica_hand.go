@@ -20,8 +20,8 @@ type watched struct {
 	acked func(time.Time, []byte)
 }
 
-func (w *watched) SubscribeBatch(ctx context.Context, topic string, window int) (transport.Subscription, error) {
-	s, err := w.BatchSubscriber.SubscribeBatch(ctx, topic, window)
+func (w *watched) SubscribeBatch(ctx context.Context, topics []string, window int) (transport.Subscription, error) {
+	s, err := w.BatchSubscriber.SubscribeBatch(ctx, topics, window)
 	settle := s.Settle
 	s.Settle = func(acked, returned []*message.Message) {
 		settle(acked, returned)

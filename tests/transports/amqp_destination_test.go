@@ -199,6 +199,16 @@ func TestAMQPPermissionsAndLimits(t *testing.T) {
 		require.NoError(t, sub.Close())
 	})
 	t.Run("a topic that may not be written stops its messages only", func(t *testing.T) { forbiddenTopic(t, node, all) })
+	t.Run("a topic that may not be bound is named, wherever it stands", func(t *testing.T) {
+		node.user(t, "stats", ".*", ".*", ".*")
+		node.Control(t, "set_topic_permissions", "-p", "/", "stats", "cqrs", ".*", "order")
+		for _, topics := range [][]string{{"bill", "order"}, {"order", "bill", "order2"}, {"order", "bill"}} {
+			_, err := subscribe(t, node.with(t, "stats", "")).SubscribeBatch(t.Context(), topics, 10)
+			require.ErrorContains(t, err, "access to topic 'bill'")
+			require.ErrorContains(t, err, "the user needs the permissions")
+			require.NotErrorIs(t, err, transport.ErrUnavailable, "trying again does not help")
+		}
+	})
 	t.Run("a limit of connections is heeded", func(t *testing.T) { connectionLimit(t, node) })
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"fmt"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -315,7 +316,7 @@ func TestAMQPSubscriberTakesBatchesOfAcks(t *testing.T) {
 	t.Parallel()
 	r, topic, queue := newRabbit(t), unique("topic"), unique("queue")
 	sub := r.subscriber(t, queue)
-	s, err := sub.SubscribeBatch(t.Context(), topic, 10)
+	s, err := sub.SubscribeBatch(t.Context(), []string{topic}, 10)
 	require.NoError(t, err)
 	batch := outgoing(topic, 12)
 	accepted(t, r.publisher(t, "").PublishBatch(t.Context(), batch), 12)
@@ -338,4 +339,55 @@ func TestAMQPSubscriberTakesBatchesOfAcks(t *testing.T) {
 	again := r.subscribe(t, queue, topic, 10)
 	require.Equal(t, []string{batch[3].Message.UUID}, acked(t, again, 1))
 	silent(t, again)
+}
+
+// limitedChannels is a subscriber whose connections have room for so many channels.
+func (r *rabbit) limitedChannels(t testing.TB, queue string, channels uint16) *amqp.Subscriber {
+	t.Helper()
+	config := r.config(t, queue, "")
+	config.Connection.AmqpConfig = &amqp091.Config{ChannelMax: channels}
+	sub, err := amqp.NewSubscriber(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sub.Close()) })
+	return sub
+}
+
+func TestAMQPSubscriptionsTakeMoreConnectionsWhereOneHasNoRoom(t *testing.T) {
+	t.Parallel()
+	r, queue, prefix := newRabbit(t), unique("queue"), unique("topic")
+	sub := r.limitedChannels(t, queue, 3)
+	var batch []transport.Outgoing
+	var all []<-chan *message.Message
+	for i := range 10 {
+		topic := fmt.Sprintf("%s-%d", prefix, i)
+		messages, err := sub.SubscribeWindow(t.Context(), topic, 2)
+		require.NoError(t, err)
+		all = append(all, messages)
+		batch = append(batch, outgoing(topic, 3)...)
+	}
+	accepted(t, r.publisher(t, "").PublishBatch(t.Context(), batch), len(batch))
+	require.ElementsMatch(t, ids(batch), acked(t, merge(t, all...), len(batch)))
+}
+
+func TestAMQPBatchSubscriptionNeedsOneChannel(t *testing.T) {
+	t.Parallel()
+	behind, proxy := newRabbit(t).through(t)
+	queue, topics := unique("queue"), []string{unique("topic"), unique("topic"), unique("topic")}
+	sub := behind.limitedChannels(t, queue, 1)
+	s, err := sub.SubscribeBatch(t.Context(), topics, 10)
+	require.NoError(t, err)
+	for range 2 {
+		missing := map[string]bool{}
+		for _, topic := range topics {
+			batch := outgoing(topic, 1)
+			missing[batch[0].Message.UUID] = true
+			accepted(t, behind.publisher(t, "").PublishBatch(t.Context(), batch), 1)
+		}
+		for len(missing) > 0 {
+			msg := receive(t, s.Messages)
+			delete(missing, msg.UUID) // or it came before: the cut has swallowed its ack
+			s.Settle([]*message.Message{msg}, nil)
+		}
+		proxy.cut() // and it comes back with all its topics
+	}
 }

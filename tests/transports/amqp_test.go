@@ -29,6 +29,7 @@ func TestAMQP(t *testing.T) {
 			GuaranteedOrderWithSingleSubscriber: true,
 			Persistent:                          true,
 		},
+		topics: 210,
 	})
 }
 

@@ -25,6 +25,7 @@ type broker struct {
 	// subscriber with queue "" has one queue per topic, called like the topic: what Watermill's suite wants.
 	subscriber func(t testing.TB, queue string) transport.WindowSubscriber
 	features   tests.Features
+	topics     int // of one subscription, if not 2,100
 }
 
 func (b broker) pub(t testing.TB) transport.BatchPublisher {

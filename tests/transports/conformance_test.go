@@ -3,8 +3,10 @@
 package transports_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -35,6 +37,8 @@ func conform(t *testing.T, b broker) {
 		"after a deadline nothing is sent, and nothing confirmed": batchAfterItsDeadline,
 		"a broadcast reaches every queue, a direct message one":   broadcastAndDirect,
 		"a queue takes several topics":                            severalTopics,
+		"one subscription takes any number of topics":             manyTopics,
+		"one subscription takes topics of one queue only":         topicsOfOneQueue,
 		"subscribers of one queue compete":                        subscribersCompete,
 		"messages wait for a subscriber":                          messagesWait,
 		"a window bounds the unacknowledged messages":             windowBounds,
@@ -315,4 +319,45 @@ func concurrentPublishers(t *testing.T, b broker) {
 			return order
 		}(), "order within a call")
 	}
+}
+
+// manyTopics are as many as RabbitMQ has channels for on a connection, or fewer where it has room for one only: each costs
+// it some milliseconds, once.
+func manyTopics(t *testing.T, b broker) {
+	queue, prefix := unique("queue"), unique("topic")
+	topics := make([]string, cmp.Or(b.topics, 2_100))
+	for i := range topics {
+		topics[i] = fmt.Sprintf("%s-%d", prefix, i)
+	}
+	sub, ok := b.sub(t, queue).(transport.BatchSubscriber)
+	require.True(t, ok, "the transport can take many topics at once")
+	s, err := sub.SubscribeBatch(t.Context(), topics, 10)
+	require.NoError(t, err)
+	batch := outgoing("", 2*21)
+	for i := range batch {
+		batch[i].Topic = topics[i/2*(len(topics)-1)/20]
+		if i%2 == 1 {
+			batch[i].Topic = transport.DirectTopic(queue, batch[i].Topic)
+		}
+	}
+	accepted(t, b.pub(t).PublishBatch(t.Context(), batch), len(batch))
+	got := make([]string, len(batch))
+	for i := range got {
+		msg := receive(t, s.Messages)
+		got[i] = msg.UUID
+		s.Settle([]*message.Message{msg}, nil)
+	}
+	require.Equal(t, ids(batch), got)
+}
+
+func topicsOfOneQueue(t *testing.T, b broker) {
+	sub, ok := b.sub(t, "").(transport.BatchSubscriber)
+	require.True(t, ok)
+	first, second := unique("topic"), unique("topic")
+	require.Equal(t, first, sub.Queue(first))
+	_, err := sub.SubscribeBatch(t.Context(), []string{first, second}, 10)
+	require.ErrorContains(t, err, "want one")
+	require.NotErrorIs(t, err, transport.ErrUnavailable)
+	_, err = sub.SubscribeBatch(t.Context(), nil, 10)
+	require.ErrorContains(t, err, "at least one topic")
 }

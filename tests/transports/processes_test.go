@@ -40,9 +40,12 @@ const (
 func play(role string) int {
 	config := processConfig(os.Getenv(fileVariable))
 	var err error
-	if role == rolePublish {
+	switch role {
+	case roleReplica:
+		err = playReplica()
+	case rolePublish:
 		err = playPublisher(config, os.Getenv(nameVariable))
-	} else {
+	default:
 		err = playConsumer(config, role == roleConsume)
 	}
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 
 	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/cqrsync/cqrsync/internal/address"
 )
 
 const (
@@ -55,13 +57,17 @@ type Config struct {
 //
 // It reports every mistake at once, and never the password.
 func NewConfig(rawURL, queue string) (Config, error) {
+	if err := address.RequireEscaped(rawURL); err != nil {
+		return Config{}, fmt.Errorf("the broker URL: %w", err)
+	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return Config{}, errURL // the parser's own message quotes the URL, and with it the password
 	}
 	given, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Config{}, fmt.Errorf("RabbitMQ configuration: URL parameters: %w", err)
+		return Config{}, errors.New("RabbitMQ configuration: the URL parameters cannot be read: want name=value, joined by &, " +
+			"with % written as %25")
 	}
 	o := options{given: given}
 	config := topology(o.text("exchange", defaultExchange), queue, o.queueType())
@@ -173,11 +179,20 @@ func (c Config) validate(errs ...error) error {
 }
 
 func (c Config) validateURI() error {
-	if _, err := url.Parse(c.Connection.AmqpURI); err != nil {
+	if err := address.RequireEscaped(c.Connection.AmqpURI); err != nil {
+		return fmt.Errorf("the broker URL: %w", err)
+	}
+	u, err := url.Parse(c.Connection.AmqpURI)
+	if err != nil || strings.Contains(c.Connection.AmqpURI, " ") {
 		return errURL
 	}
-	_, err := amqp091.ParseURI(c.Connection.AmqpURI)
-	return err
+	if u.Scheme != "amqp" && u.Scheme != "amqps" {
+		return errors.New("the broker URL has another scheme: want amqp:// or amqps://")
+	}
+	if _, err := amqp091.ParseURI(c.Connection.AmqpURI); err != nil { // which quotes what it does not understand
+		return errors.New("the broker URL has a port, heartbeat, connection_timeout or channel_max that is no number in its range")
+	}
+	return nil
 }
 
 // connectTimeout bounds making a connection and declaring the topology on it.

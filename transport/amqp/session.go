@@ -232,19 +232,12 @@ func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
 	}
 }
 
-// cause finds the broker's reason behind "closed"; amqp091 delivers it at about the same time.
+// cause finds the broker's reason behind "closed".
 func (s *session) cause(err error) error {
-	if !errors.Is(err, amqp091.ErrClosed) {
-		return err
+	found := closedBecause(s.closed, err)
+	var reason *amqp091.Error
+	if found != err && errors.As(found, &reason) {
+		return explained(reason)
 	}
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case reason := <-s.closed:
-		if reason != nil {
-			return explained(reason)
-		}
-	case <-timer.C:
-	}
-	return err
+	return found
 }

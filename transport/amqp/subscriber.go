@@ -4,17 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/cqrsync/cqrsync/transport"
+	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
 
 // Subscriber delivers up to a window of messages without waiting for their acks. Its subscriptions share a connection,
-// which the first of them makes.
+// which the first of them makes. Each has a channel; where a connection has no room for another one (2,047 by RabbitMQ's
+// default), a further connection is made.
 type Subscriber struct {
 	config Config
 	dialer *dialer
@@ -24,8 +28,8 @@ type Subscriber struct {
 	end   context.CancelFunc
 	users sync.WaitGroup // subscriptions, and calls that declare
 
-	connecting chan struct{} // holds a token while somebody looks at conn
-	conn       *connection
+	connecting chan struct{} // holds a token while somebody looks at conns
+	conns      []*connection // the next one is made when those before it have no room
 }
 
 var (
@@ -57,15 +61,19 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 		return errSubscriberClosed
 	}
 	defer s.users.Done()
-	err := s.withChannel(s.ended, func(_ *connection, channel *amqp091.Channel) error {
-		queue, err := s.config.declare(channel, topic)
-		if err == nil && s.config.NoDeclare {
-			_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil) // is it there?
-		}
-		if err != nil {
+	err := s.withChannel(s.ended, func(conn *connection, channel *amqp091.Channel) error {
+		if err := s.declare(s.ended, conn, channel, []string{topic}); err != nil {
 			return err
 		}
-		return channel.Close()
+		return s.limited(conn, func() error {
+			if s.config.NoDeclare { // is it there?
+				queue := s.Queue(topic)
+				if _, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
+					return err
+				}
+			}
+			return channel.Close()
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("create the queue of %s: %w", topic, err)
@@ -80,7 +88,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 
 // SubscribeWindow implements transport.WindowSubscriber.
 func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error) {
-	sub, err := s.subscribe(ctx, topic, window, true)
+	sub, err := s.subscribe(ctx, []string{topic}, window, true)
 	if err != nil {
 		return nil, err
 	}
@@ -89,23 +97,33 @@ func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window i
 
 // SubscribeBatch implements transport.BatchSubscriber.
 //
-// When it returns, exchange, queue and bindings exist. If it cannot get that far within the connection timeout, the
+// When it returns, exchange, queue and the bindings of all topics exist. If it cannot get that far within the connection timeout, the
 // error is transport.ErrUnavailable: try again. It is another one where trying again does not help: the queue exists
 // with other arguments, or the user may not declare it.
 //
 // A subscription lasts until ctx ends or Close; a lost connection or a deleted queue only interrupts it. A nacked
 // message comes back at once: waiting before the nack is the receiver's affair.
-func (s *Subscriber) SubscribeBatch(ctx context.Context, topic string, window int) (transport.Subscription, error) {
-	sub, err := s.subscribe(ctx, topic, window, false)
+func (s *Subscriber) SubscribeBatch(
+	ctx context.Context, topics []string, window int,
+) (transport.Subscription, error) {
+	if err := names.RequireOneQueue(s.Queue, topics); err != nil {
+		return transport.Subscription{}, err
+	}
+	sub, err := s.subscribe(ctx, topics, window, false)
 	if err != nil {
 		return transport.Subscription{}, err
 	}
 	return transport.Subscription{Messages: sub.out, Settle: sub.settle}, nil
 }
 
-func (s *Subscriber) subscribe(ctx context.Context, topic string, window int, ownAcks bool) (*subscription, error) {
+// Queue implements transport.BatchSubscriber.
+func (s *Subscriber) Queue(topic string) string { return s.config.Queue.GenerateName(topic) }
+
+func (s *Subscriber) subscribe(
+	ctx context.Context, topics []string, window int, ownAcks bool,
+) (*subscription, error) {
 	if window < 1 || window > 65535 { // the protocol's prefetch count has 16 bits
-		return nil, fmt.Errorf("subscribe to %s: the window is %d, want 1 to 65535", topic, window)
+		return nil, fmt.Errorf("subscribe to %s: the window is %d, want 1 to 65535", names.Name(topics), window)
 	}
 	if !s.begin() {
 		return nil, errSubscriberClosed
@@ -114,12 +132,12 @@ func (s *Subscriber) subscribe(ctx context.Context, topic string, window int, ow
 	stop := context.AfterFunc(s.ended, cancel)
 	done := func() { stop(); cancel(); s.users.Done() }
 
-	first, err := s.consume(ctx, topic, window)
+	first, err := s.consume(ctx, topics, window)
 	if err != nil {
 		done()
-		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
+		return nil, fmt.Errorf("subscribe to %s: %w", names.Name(topics), err)
 	}
-	sub := newSubscription(s, topic, window, ownAcks)
+	sub := newSubscription(s, topics, window, ownAcks)
 	go func() {
 		defer done()
 		sub.run(ctx, first)
@@ -135,10 +153,10 @@ func (s *Subscriber) Close() error {
 	s.users.Wait()
 	s.connecting <- struct{}{}
 	defer func() { <-s.connecting }()
-	if s.conn != nil {
-		s.conn.close()
-		s.conn = nil
+	for _, conn := range s.conns {
+		conn.close()
 	}
+	s.conns = nil
 	return nil
 }
 
@@ -153,54 +171,91 @@ func (s *Subscriber) begin() bool {
 	return true
 }
 
-// consume declares a topic's queue and starts to consume it.
-func (s *Subscriber) consume(ctx context.Context, topic string, window int) (c *consumer, err error) {
+// consume declares the topics' queue and starts to consume it.
+func (s *Subscriber) consume(ctx context.Context, topics []string, window int) (c *consumer, err error) {
 	err = s.withChannel(ctx, func(conn *connection, channel *amqp091.Channel) error {
-		queue, err := s.config.declare(channel, topic)
-		if err != nil {
+		if err := s.declare(ctx, conn, channel, topics); err != nil {
 			return err
 		}
-		if err := channel.Qos(window, 0, false); err != nil {
-			return fmt.Errorf("set the window: %w", err)
-		}
-		tag, consume := "cqrsync-"+watermill.NewShortUUID(), s.config.Consume
-		if consume.Consumer != "" {
-			tag = consume.Consumer
-		}
-		c = &consumer{
-			conn:    conn,
-			channel: channel,
-			acker:   newAcker(channel, window),
-			tag:     tag,
-			closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
-		}
-		c.deliveries, err = channel.Consume(
-			queue, tag, false, consume.Exclusive, consume.NoLocal, consume.NoWait, consume.Arguments)
-		if err != nil {
-			return fmt.Errorf("consume queue %s: %w", queue, err)
-		}
-		return nil
+		return s.limited(conn, func() error {
+			c, err = s.newConsumer(conn, channel, s.Queue(topics[0]), window)
+			return err
+		})
 	})
 	return c, err
 }
 
+func (s *Subscriber) newConsumer(
+	conn *connection, channel *amqp091.Channel, queue string, window int,
+) (c *consumer, err error) {
+	if err := channel.Qos(window, 0, false); err != nil {
+		return nil, fmt.Errorf("set the window: %w", err)
+	}
+	tag, consume := "cqrsync-"+watermill.NewShortUUID(), s.config.Consume
+	if consume.Consumer != "" {
+		tag = consume.Consumer
+	}
+	c = &consumer{
+		conn:    conn,
+		channel: channel,
+		acker:   newAcker(channel, window),
+		tag:     tag,
+		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
+	}
+	c.deliveries, err = channel.Consume(
+		queue, tag, false, consume.Exclusive, consume.NoLocal, consume.NoWait, consume.Arguments)
+	if err != nil {
+		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
+	}
+	return c, nil
+}
+
+// topicsAtOnce is how many topics are declared before the broker is asked whether it is still there.
+const topicsAtOnce = 25
+
+// declare builds the topology of topics. However many they are, the broker has the time of one call for each part of them.
+func (s *Subscriber) declare(
+	ctx context.Context, conn *connection, channel *amqp091.Channel, topics []string,
+) error {
+	if s.config.NoDeclare {
+		return nil
+	}
+	built := map[string]bool{}
+	for some := range slices.Chunk(topics, topicsAtOnce) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		err := s.limited(conn, func() error { return s.config.declare(channel, some, built) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limited makes calls to the broker. Others share the connection: it is cut when the broker does not answer, not when
+// somebody's context ends.
+func (s *Subscriber) limited(conn *connection, call func() error) error {
+	ctx, release := conn.limit(context.Background(), s.config.connectTimeout())
+	defer release()
+	if err := call(); err != nil {
+		return because(ctx, err)
+	}
+	return nil
+}
+
 // withChannel calls use with a new channel, and closes it again when use fails.
 func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amqp091.Channel) error) error {
-	conn, err := s.connection(ctx)
+	conn, channel, err := s.channel(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 	}
-	// Others share the connection: it is cut when the broker does not answer, not when ctx ends.
-	limited, release := conn.limit(context.WithoutCancel(ctx), s.config.connectTimeout())
-	defer release()
-	channel, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("%w: open a channel: %w", transport.ErrUnavailable, because(limited, err))
-	}
+	closed := channel.NotifyClose(make(chan *amqp091.Error, 1))
 	if err = use(conn, channel); err == nil {
 		return nil
 	}
-	_ = channel.Close() // most errors closed it already
+	err = closedBecause(closed, err)   // that of a binding nobody waited for
+	_ = s.limited(conn, channel.Close) // most errors closed it already
 	var reason *amqp091.Error
 	if errors.As(err, &reason) && reason.Server {
 		switch reason.Code {
@@ -210,23 +265,66 @@ func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amq
 			return fmt.Errorf("%w (the user needs the permissions configure, write and read for it)", err)
 		}
 	}
-	return fmt.Errorf("%w: %w", transport.ErrUnavailable, because(limited, err))
+	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 }
 
-// connection returns the shared connection, made again when it is lost.
-func (s *Subscriber) connection(ctx context.Context) (*connection, error) {
+// channel opens a channel on the first connection that has room for it.
+func (s *Subscriber) channel(ctx context.Context) (*connection, *amqp091.Channel, error) {
+	for i := 0; ; i++ {
+		conn, err := s.connection(ctx, i)
+		if err != nil {
+			return nil, nil, err
+		}
+		var channel *amqp091.Channel
+		err = s.limited(conn, func() (err error) {
+			channel, err = conn.Channel()
+			return err
+		})
+		switch {
+		case errors.Is(err, amqp091.ErrChannelMax):
+		case err != nil:
+			return nil, nil, fmt.Errorf("open a channel: %w", err)
+		default:
+			return conn, channel, nil
+		}
+	}
+}
+
+// connection returns one of the shared connections, made again when it is lost.
+func (s *Subscriber) connection(ctx context.Context, i int) (*connection, error) {
 	select {
 	case s.connecting <- struct{}{}:
 		defer func() { <-s.connecting }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if s.conn == nil || s.conn.IsClosed() {
-		conn, err := s.dialer.dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.conn = conn
+	if i < len(s.conns) && !s.conns[i].IsClosed() {
+		return s.conns[i], nil
 	}
-	return s.conn, nil
+	conn, err := s.dialer.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if i == len(s.conns) {
+		s.conns = append(s.conns, nil)
+	}
+	s.conns[i] = conn
+	return conn, nil
+}
+
+// closedBecause finds the broker's reason behind "closed"; amqp091 delivers it at about the same time.
+func closedBecause(closed <-chan *amqp091.Error, err error) error {
+	if !errors.Is(err, amqp091.ErrClosed) {
+		return err
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case reason := <-closed:
+		if reason != nil {
+			return reason
+		}
+	case <-timer.C:
+	}
+	return err
 }

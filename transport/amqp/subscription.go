@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/cqrsync/cqrsync/transport"
+	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
 
 // drainTimeout is how long messages handed out may still be acknowledged after a subscription ended. What is not comes
@@ -22,7 +23,7 @@ const drainTimeout = 2 * time.Second
 // subscription outlives the consumers it reads from.
 type subscription struct {
 	subscriber *Subscriber
-	topic      string
+	topics     []string
 	window     int
 	ownAcks    bool // Ack and Nack of the messages count, and settle is not called
 	out        chan *message.Message
@@ -58,10 +59,10 @@ var errConsumerEnded = errors.New("the broker ended the consumer: is the queue d
 // each. It gives back what it does not take; who acknowledges single messages may not, and gets them one by one.
 const readAhead = 64
 
-func newSubscription(s *Subscriber, topic string, window int, ownAcks bool) *subscription {
+func newSubscription(s *Subscriber, topics []string, window int, ownAcks bool) *subscription {
 	sub := &subscription{
 		subscriber: s,
-		topic:      topic,
+		topics:     topics,
 		window:     window,
 		ownAcks:    ownAcks,
 		out:        make(chan *message.Message),
@@ -78,7 +79,7 @@ func newSubscription(s *Subscriber, topic string, window int, ownAcks bool) *sub
 // run delivers until ctx ends, from one consumer after the other.
 func (s *subscription) run(ctx context.Context, c *consumer) {
 	defer close(s.out)
-	log := s.subscriber.config.Logger.With("topic", s.topic)
+	log := s.subscriber.config.Logger.With("topic", names.Name(s.topics))
 	for c != nil {
 		err := s.deliver(ctx, c)
 		if ctx.Err() != nil {
@@ -182,7 +183,7 @@ func (s *subscription) answer(messages []*message.Message, tell func(*acker, []u
 func (s *subscription) resume(ctx context.Context) *consumer {
 	pause := newBackOff(s.subscriber.config)
 	for wait(ctx, pause.NextBackOff()) == nil {
-		c, err := s.subscriber.consume(ctx, s.topic, s.window)
+		c, err := s.subscriber.consume(ctx, s.topics, s.window)
 		if err == nil {
 			return c
 		}
@@ -190,7 +191,8 @@ func (s *subscription) resume(ctx context.Context) *consumer {
 		if errors.Is(err, transport.ErrUnavailable) {
 			level = slog.LevelDebug // or rather, wait
 		}
-		s.subscriber.config.Logger.Log(ctx, level, "subscription not resumed yet", "topic", s.topic, "error", err)
+		s.subscriber.config.Logger.Log(ctx, level, "subscription not resumed yet",
+			"topic", names.Name(s.topics), "error", err)
 	}
 	return nil
 }

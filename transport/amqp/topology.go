@@ -32,39 +32,57 @@ func (b TopologyBuilder) BuildTopology(
 	if err := b.ExchangeDeclare(channel, params.ExchangeName, config); err != nil {
 		return err
 	}
-	dead := DeadLetterQueue(params.QueueName)
-	for _, queue := range []struct {
-		name string
-		keys []string
-	}{
-		{params.QueueName, []string{params.RoutingKey, transport.DirectTopic(params.QueueName, params.RoutingKey)}},
-		{dead, []string{transport.DirectTopic(dead, params.RoutingKey)}},
-	} {
-		_, err := channel.QueueDeclare(queue.name, config.Queue.Durable, config.Queue.AutoDelete,
+	for _, queue := range []string{params.QueueName, DeadLetterQueue(params.QueueName)} {
+		_, err := channel.QueueDeclare(queue, config.Queue.Durable, config.Queue.AutoDelete,
 			config.Queue.Exclusive, config.Queue.NoWait, config.Queue.Arguments)
 		if err != nil {
-			return fmt.Errorf("declare queue %s: %w", queue.name, err)
+			return fmt.Errorf("declare queue %s: %w", queue, err)
 		}
-		for _, key := range queue.keys {
-			err := channel.QueueBind(queue.name, key, params.ExchangeName, config.QueueBind.NoWait, config.QueueBind.Arguments)
-			if err != nil {
-				return fmt.Errorf("bind queue %s to %s: %w", queue.name, key, err)
-			}
+	}
+	return bind(channel, params, config, config.QueueBind.NoWait)
+}
+
+// bind binds the queues of a topic to it.
+func bind(channel *amqp091.Channel, params wamqp.BuildTopologyParams, config wamqp.Config, noWait bool) error {
+	dead := DeadLetterQueue(params.QueueName)
+	for _, b := range []struct{ queue, key string }{
+		{params.QueueName, params.RoutingKey},
+		{params.QueueName, transport.DirectTopic(params.QueueName, params.RoutingKey)},
+		{dead, transport.DirectTopic(dead, params.RoutingKey)},
+	} {
+		if err := channel.QueueBind(b.queue, b.key, params.ExchangeName, noWait, config.QueueBind.Arguments); err != nil {
+			return fmt.Errorf("bind queue %s to %s: %w", b.queue, b.key, err)
 		}
 	}
 	return nil
 }
 
-// declare builds the topology of one topic, unless somebody else does, and says which queue it has.
-func (c Config) declare(channel *amqp091.Channel, topic string) (queue string, err error) {
-	queue = c.Queue.GenerateName(topic)
-	if c.NoDeclare {
-		return queue, nil
+// declare builds the topology of topics. Of those that share a queue and an exchange, only the first one's declares them,
+// and the broker is not asked after each binding of the others: at thousands of topics the answers would be all the time
+// it takes. built remembers what was declared on this channel.
+//
+// Whoever has a TopologyBuilder of their own is asked for each topic.
+func (c Config) declare(channel *amqp091.Channel, topics []string, built map[string]bool) error {
+	_, own := c.TopologyBuilder.(TopologyBuilder)
+	for i, topic := range topics {
+		params := wamqp.BuildTopologyParams{
+			Topic:        topic,
+			QueueName:    c.Queue.GenerateName(topic),
+			ExchangeName: c.Exchange.GenerateName(topic),
+			RoutingKey:   c.QueueBind.GenerateRoutingKey(topic),
+		}
+		place := params.ExchangeName + "\x00" + params.QueueName
+		var err error
+		if own && built[place] {
+			last := i == len(topics)-1 // its answer is that to all: a refused one closes the channel
+			err = bind(channel, params, c.Config, !last || c.QueueBind.NoWait)
+		} else {
+			err = c.TopologyBuilder.BuildTopology(channel, params, c.Config, watermill.NewSlogLogger(c.Logger))
+			built[place] = true
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return queue, c.TopologyBuilder.BuildTopology(channel, wamqp.BuildTopologyParams{
-		Topic:        topic,
-		QueueName:    queue,
-		ExchangeName: c.Exchange.GenerateName(topic),
-		RoutingKey:   c.QueueBind.GenerateRoutingKey(topic),
-	}, c.Config, watermill.NewSlogLogger(c.Logger))
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
+	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
 
 // nackDelay keeps a failing handler from spinning.
@@ -24,7 +25,7 @@ type Subscriber struct {
 }
 
 var (
-	_ transport.WindowSubscriber   = (*Subscriber)(nil)
+	_ transport.BatchSubscriber    = (*Subscriber)(nil)
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
@@ -43,13 +44,15 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	return nil
 }
 
-func (s *Subscriber) bind(topic string) *queue {
-	name := s.queue
-	if name == "" {
-		name = topic
+// Queue implements transport.BatchSubscriber.
+func (s *Subscriber) Queue(topic string) string {
+	if s.queue == "" {
+		return topic
 	}
-	return s.broker.bind(name, topic)
+	return s.queue
 }
+
+func (s *Subscriber) bind(topic string) *queue { return s.broker.bind(s.Queue(topic), topic) }
 
 // Subscribe delivers one message after the other, each after the ack or nack of the one before.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
@@ -60,10 +63,29 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 func (s *Subscriber) SubscribeWindow(
 	ctx context.Context, topic string, window int,
 ) (<-chan *message.Message, error) {
+	return s.subscribe(ctx, []string{topic}, window)
+}
+
+// SubscribeBatch implements transport.BatchSubscriber. The messages' own Ack and Nack do the same as Settle.
+func (s *Subscriber) SubscribeBatch(
+	ctx context.Context, topics []string, window int,
+) (transport.Subscription, error) {
+	if err := names.RequireOneQueue(s.Queue, topics); err != nil {
+		return transport.Subscription{}, err
+	}
+	messages, err := s.subscribe(ctx, topics, window)
+	return transport.Subscription{Messages: messages, Settle: delivery.Settle}, err
+}
+
+func (s *Subscriber) subscribe(ctx context.Context, topics []string, window int) (<-chan *message.Message, error) {
 	return s.subscriptions.Start(ctx, window, func(context.Context) (delivery.Queue, error) {
+		var q *queue
+		for _, topic := range topics {
+			q = s.bind(topic)
+		}
 		c := &consumer{
 			broker: s.broker,
-			queue:  s.bind(topic),
+			queue:  q,
 			held:   map[int64]entry{},
 			ready:  make(chan struct{}, 1),
 		}

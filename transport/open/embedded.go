@@ -35,7 +35,7 @@ func parseSQLite(rawURL, queue string, o Options) (broker, error) {
 func readOptions(config *sqlite.Config, query string) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return fmt.Errorf("the options %q cannot be read: want option=value, joined by &", query)
+		return errors.New("the options cannot be read: want option=value, joined by &, with % written as %25")
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(values)) {

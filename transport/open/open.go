@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/address"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/amqp"
 )
@@ -72,6 +73,9 @@ type broker struct {
 }
 
 func parse(rawURL, queue string, o Options) (broker, error) {
+	if err := address.RequireEscaped(rawURL); err != nil {
+		return broker{}, err
+	}
 	scheme, _, _ := strings.Cut(rawURL, ":")
 	switch scheme {
 	case "amqp", "amqps":

@@ -138,3 +138,32 @@ func TestPasswordsStayOutOfErrors(t *testing.T) {
 		require.NotContains(t, err.Error(), "er2@")
 	}
 }
+
+// FuzzURL: whatever is wrong with a URL, nothing of its password is in the error.
+func FuzzURL(f *testing.F) {
+	for _, seed := range []string{"", "/", "?a=b", "?mandatory=", "#", "@", ":", "%zz", "%", "://", " ", "\x00", "é", "[", "]", ";"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, junk string) {
+		const mark = "s3cret"
+		for _, password := range []string{mark + junk, junk + mark, mark + junk + mark} {
+			for _, before := range []string{"amqp://user:", "amqps://:", "kafka://user:", "user:"} {
+				for _, after := range []string{"@127.0.0.1:bad/x", "@127.0.0.1:1/?heartbeat=x", "@127.0.0.1:1/?x=%zz", "@127.0.0.1:1/?x"} {
+					_, err := open.Subscriber(before+password+after, "queue", open.Options{})
+					require.Error(t, err)
+					require.NotContains(t, err.Error(), mark)
+				}
+			}
+		}
+	})
+}
+
+func TestDelimitersInPasswordsAreNamed(t *testing.T) {
+	for _, delimiter := range []string{"/", "?", "#", "@"} {
+		for _, scheme := range []string{"amqp", "amqps"} {
+			_, err := open.Publisher(scheme+"://user:s3"+delimiter+"cret@127.0.0.1:1/x", open.Options{})
+			require.ErrorContains(t, err, `"`+delimiter+`" before its last @`)
+			require.NotContains(t, err.Error(), "cret")
+		}
+	}
+}

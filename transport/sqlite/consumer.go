@@ -28,12 +28,14 @@ type consumer struct {
 	renewing     sync.WaitGroup
 }
 
-// newConsumer makes the queue, if it is new, and joins its consumers.
-func newConsumer(ctx context.Context, f *file, config Config, queue, topic string) (*consumer, error) {
+// newConsumer makes the queue, if it is new, binds it to the topics, and joins its consumers.
+func newConsumer(ctx context.Context, f *file, config Config, queue string, topics []string) (*consumer, error) {
 	c := &consumer{file: f, queue: queue, lease: config.Lease, logger: config.Logger, ready: make(chan struct{}, 1)}
 	err := f.write(ctx, durable, func(ctx context.Context, tx transaction) error {
-		if err := bind(ctx, tx, queue, topic); err != nil {
-			return err
+		for _, topic := range topics {
+			if err := bind(ctx, tx, queue, topic); err != nil {
+				return err
+			}
 		}
 		row := tx.QueryRowContext(ctx, "INSERT INTO consumers (leased_until) VALUES (?) RETURNING id", c.leasedUntil())
 		if err := row.Scan(&c.id); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
+	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
 
 // Subscriber consumes one queue, or one queue per topic. It is safe for concurrent use.
@@ -17,7 +18,7 @@ type Subscriber struct {
 }
 
 var (
-	_ transport.WindowSubscriber   = (*Subscriber)(nil)
+	_ transport.BatchSubscriber    = (*Subscriber)(nil)
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
@@ -41,7 +42,7 @@ func NewSubscriber(config Config) (*Subscriber, error) {
 // SubscribeInitialize makes the queue and binds it to the topic, so that messages wait there.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	return s.file.write(context.Background(), durable, func(ctx context.Context, tx transaction) error {
-		return bind(ctx, tx, s.queue(topic), topic)
+		return bind(ctx, tx, s.Queue(topic), topic)
 	})
 }
 
@@ -54,8 +55,23 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 func (s *Subscriber) SubscribeWindow(
 	ctx context.Context, topic string, window int,
 ) (<-chan *message.Message, error) {
+	return s.subscribe(ctx, []string{topic}, window)
+}
+
+// SubscribeBatch implements transport.BatchSubscriber. The messages' own Ack and Nack do the same as Settle.
+func (s *Subscriber) SubscribeBatch(
+	ctx context.Context, topics []string, window int,
+) (transport.Subscription, error) {
+	if err := names.RequireOneQueue(s.Queue, topics); err != nil {
+		return transport.Subscription{}, err
+	}
+	messages, err := s.subscribe(ctx, topics, window)
+	return transport.Subscription{Messages: messages, Settle: delivery.Settle}, err
+}
+
+func (s *Subscriber) subscribe(ctx context.Context, topics []string, window int) (<-chan *message.Message, error) {
 	return s.subscriptions.Start(ctx, window, func(ctx context.Context) (delivery.Queue, error) {
-		return newConsumer(ctx, s.file, s.config, s.queue(topic), topic)
+		return newConsumer(ctx, s.file, s.config, s.Queue(topics[0]), topics)
 	})
 }
 
@@ -67,7 +83,8 @@ func (s *Subscriber) Close() error {
 	return s.file.release()
 }
 
-func (s *Subscriber) queue(topic string) string {
+// Queue implements transport.BatchSubscriber.
+func (s *Subscriber) Queue(topic string) string {
 	if s.config.Queue == "" {
 		return topic
 	}

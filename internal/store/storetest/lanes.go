@@ -48,6 +48,19 @@ func sharesFairly(t *testing.T, s *relaySuite) {
 		}
 	}
 	require.Len(t, owner, lanes)
+	for _, relay := range relays {
+		renewed, err := s.Renew(t.Context(), relay, ttl)
+		require.NoError(t, err)
+		require.False(t, renewed.Coming(), "nobody has what another one should have")
+	}
+	owned, err := s.Balance(t.Context(), "d", ttl)
+	require.NoError(t, err)
+	require.Empty(t, owned.Lanes)
+	require.True(t, owned.Coming(), "the others have more than their share now")
+	require.NoError(t, s.Leave(t.Context(), "a"))
+	renewed, err := s.Renew(t.Context(), "d", ttl)
+	require.NoError(t, err)
+	require.True(t, renewed.Coming(), "some have no owner")
 }
 
 func handsBack(t *testing.T, s *relaySuite) {
@@ -120,7 +133,9 @@ func oneWorksTheOthersWait(t *testing.T, s *relaySuite) {
 	require.Len(t, s.balance(t, "a", ttl), lanes, "it gives nothing back")
 	renewed, err := s.Renew(t.Context(), "b", ttl)
 	require.NoError(t, err)
-	require.Equal(t, store.Ownership{}, renewed)
+	require.Empty(t, renewed.Lanes)
+	require.Zero(t, renewed.Share+renewed.Free)
+	require.False(t, renewed.Coming(), "it need not look often")
 	require.NoError(t, s.Leave(t.Context(), "a"))
 	renewed, err = s.Renew(t.Context(), "b", ttl)
 	require.NoError(t, err)

@@ -69,6 +69,7 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"a dead letter of a deleted key stays":          keepsDeleted,
 		"a retry waits for a writer of its key":         retryWaitsForWriters,
 		"dead letters are chosen, paged and purged":     listsAndPurges,
+		"deleted keys are forgotten on request":         forgetsDeletedKeys,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -129,7 +129,7 @@ func releasesWaiting(t *testing.T, s *replicaSuite) {
 	child, other := waiting("1", 3, time.Hour), waiting("2", 3, time.Hour)
 	child.Parent, other.Parent = parent, store.Key{Model: "shop", Key: "8"}
 	require.NoError(t, s.AddWaiting(ctx, s.DB(), []store.Waiting{child, other}))
-	n, err := s.ReleaseWaiting(ctx, s.DB(), []store.Key{parent, {Model: "shop", Key: "9"}})
+	n, err := s.ReleaseWaiting(ctx, []store.Key{parent, {Model: "shop", Key: "9"}})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 	claimed, err := s.ClaimWaiting(ctx, 10, time.Hour)

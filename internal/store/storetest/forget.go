@@ -1,0 +1,67 @@
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+func forgetsDeletedKeys(t *testing.T, s *relaySuite) {
+	write := func(keys ...string) map[store.Key]store.Revision {
+		t.Helper()
+		var changes []store.Change
+		for _, key := range keys {
+			changes = append(changes, store.Change{Key: store.Key{Model: "order", Key: key}})
+		}
+		var revisions map[store.Key]store.Revision
+		require.NoError(t, s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) (err error) {
+			revisions, err = s.Lock(ctx, tx, changes)
+			return err
+		}))
+		return revisions
+	}
+	var many []string
+	for i := range 2_500 { // several transactions
+		many = append(many, fmt.Sprint("k", i))
+	}
+	write(append(many, "live", "again")...)
+	write(append(many, "again")...)
+	_, err := s.DB().ExecContext(t.Context(), "UPDATE outbox_revisions SET deleted = (revision = 1)")
+	require.NoError(t, err)
+	write("again")
+	require.NoError(t, s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		return s.Settle(ctx, tx, store.Settlement{Restored: []store.Key{{Model: "order", Key: "again"}}})
+	}))
+
+	n, err := s.ForgetDeleted(t.Context(), "order", time.Hour)
+	require.NoError(t, err)
+	require.Zero(t, n, "they were deleted a moment ago")
+	n, err = s.ForgetDeleted(t.Context(), "bill", 0)
+	require.NoError(t, err)
+	require.Zero(t, n, "another model")
+
+	m := store.Message{
+		Model: "order", Key: "k1", Signal: "DELETE", PK: json.RawMessage("1"), Data: json.RawMessage("{}"), Updated: time.Now(),
+	}
+	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{m}, nil))
+	_, err = s.ForgetDeleted(t.Context(), "order", 0)
+	require.ErrorIs(t, err, store.ErrUnsent)
+	_, err = s.DB().ExecContext(t.Context(), "DELETE FROM outbox_messages")
+	require.NoError(t, err)
+
+	n, err = s.ForgetDeleted(t.Context(), "order", 0)
+	require.NoError(t, err)
+	require.EqualValues(t, len(many), n)
+	key := func(key string) store.Key { return store.Key{Model: "order", Key: key} }
+	revisions := write("k1", "live", "again")
+	require.Zero(t, revisions[key("k1")].Revision, "it begins again")
+	require.EqualValues(t, 1, revisions[key("live")].Revision)
+	require.EqualValues(t, 3, revisions[key("again")].Revision)
+}

@@ -1,0 +1,297 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// A row that another transaction has locked stops its own key. Whoever holds it may be a process of this queue that was
+// stopped, or a transaction of the service's own that takes its time. Nothing waits for it but the key: its messages go to
+// replica_waiting without spending an attempt, and are tried again.
+
+const (
+	// lockPause is how long such messages wait, before random spread.
+	lockPause = 2 * time.Second
+	// briefFor is how long this process waits for no lock after it has met one that it could not have.
+	briefFor = 10 * time.Second
+	// strictPatience is how long a message of Apply is tried for that needs a locked row.
+	strictPatience = 30 * time.Second
+	// sayLockedEvery is how often a key is named in the log.
+	sayLockedEvery = 30 * time.Second
+	// maxLockedKeys bounds what is known of keys; then it is forgotten.
+	maxLockedKeys = 10000
+)
+
+// lockedKeys is what this process knows of keys that others have locked.
+type lockedKeys struct {
+	mu    sync.Mutex
+	keys  map[store.Key]lockedKey
+	brief time.Time // until then no transaction waits for long
+}
+
+type lockedKey struct{ until, said time.Time }
+
+// met takes note that a lock was not to be had.
+func (l *lockedKeys) met() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.brief = time.Now().Add(briefFor)
+}
+
+// beBrief says that a lock was not to be had a moment ago.
+func (l *lockedKeys) beBrief() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.brief)
+}
+
+// has says that a key was found locked a moment ago.
+func (l *lockedKeys) has(key store.Key) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.keys[key].until)
+}
+
+// add takes note of a key, and says whether it is time to name it.
+func (l *lockedKeys) add(key store.Key) (say bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys == nil || len(l.keys) >= maxLockedKeys {
+		l.keys = make(map[store.Key]lockedKey)
+	}
+	now, known := time.Now(), l.keys[key]
+	if say = now.Sub(known.said) > sayLockedEvery; say {
+		known.said = now
+	}
+	known.until = now.Add(lockPause)
+	l.keys[key] = known
+	return say
+}
+
+// remove forgets a key that was written.
+func (l *lockedKeys) remove(key store.Key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.keys, key)
+}
+
+// setAside lets messages wait because of a lock.
+func (b *batch) setAside(items []*item, cause error) {
+	for _, it := range items {
+		err := fmt.Errorf("another transaction has locked what it needs: %w", cause)
+		b.failures = append(b.failures, failure{it, it.about(err), busy})
+	}
+}
+
+// setAsideUnread is setAside for a chain about which the ledger was not asked.
+func (b *batch) setAsideUnread(c *chain, cause error) {
+	c.before = store.Applied{Key: c.key}
+	c.state, c.passed, c.refused, c.unread = c.before, nil, nil, true
+	b.setAside(c.items, cause)
+}
+
+// knownLocked says that the messages of a chain go aside untried. Those that have waited are tried.
+func (b *batch) knownLocked(c *chain) bool {
+	if !c.keyed || !b.locked.has(c.key) {
+		return false
+	}
+	for _, it := range c.items {
+		if it.claimed != nil || it.strict {
+			return false
+		}
+	}
+	return true
+}
+
+// findBriefly is split where locks are not waited for. Rows of mirrors that are locked are asked for. What else is, it finds by
+// halves, all of one size before smaller ones, so that few waits leave few messages in doubt. When it has waited often for a
+// model, those are set aside, too.
+func (b *batch) findBriefly(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	failed, err := b.lockedRows(ctx, tx, chains)
+	if err != nil {
+		return nil, err
+	}
+	waits, parts := map[*binding]int{}, [][]*chain{chains}
+	var last error
+	for len(parts) > 0 {
+		part := slices.DeleteFunc(slices.Clone(parts[0]), func(c *chain) bool {
+			if failed[c] == nil && waits[c.binding] >= b.store.BriefTries() {
+				failed[c] = last
+			}
+			return failed[c] != nil
+		})
+		if parts = parts[1:]; len(part) == 0 {
+			continue
+		}
+		err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, part) })
+		switch {
+		case err == nil:
+		case store.LockTimedOut(err):
+			last = err
+			waits[part[0].binding]++
+			if len(part) == 1 {
+				failed[part[0]] = err
+			} else {
+				parts = append(parts, part[:len(part)/2], part[len(part)/2:])
+			}
+		case patienceWith(err) == outage:
+			return nil, err
+		default:
+			more, err := b.split(ctx, tx, part)
+			if err != nil {
+				return nil, err
+			}
+			merge(failed, more)
+		}
+	}
+	return failed, nil
+}
+
+var errRowLocked = &lockedRowError{}
+
+// lockedRowError says that a row was found to be locked, without waiting for it.
+type lockedRowError struct{}
+
+func (*lockedRowError) Error() string { return "the row is locked" }
+
+// isLocked says that a lock was not to be had.
+func isLocked(err error) bool { return store.LockTimedOut(err) || errors.As(err, new(*lockedRowError)) }
+
+// lockedRows finds the chains of mirrors whose rows others have locked, and locks the other rows.
+func (b *batch) lockedRows(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+	byModel := map[*binding][]*chain{}
+	for _, c := range chains {
+		if c.binding.mirror != nil {
+			byModel[c.binding] = append(byModel[c.binding], c)
+		}
+	}
+	locked := map[*chain]error{}
+	if tx.Dialect().Name() == dialect.SQLite {
+		return locked, nil
+	}
+	const most = 100 // rows that one statement asks for: each is compared with each
+	for model, chains := range byModel {
+		for part := range slices.Chunk(chains, most) {
+			there, err := model.mirror.rowsOf(ctx, tx, part, "")
+			if err != nil {
+				return nil, err
+			}
+			free, err := model.mirror.rowsOf(ctx, tx, part, "FOR UPDATE SKIP LOCKED")
+			if err != nil {
+				return nil, err
+			}
+			for i, c := range part {
+				if there[i] && !free[i] {
+					locked[c] = errRowLocked
+				}
+			}
+		}
+	}
+	return locked, nil
+}
+
+// rowsOf says which of the chains have a row, as numbers. lock ends the query.
+func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock string) (map[int]bool, error) {
+	var which strings.Builder
+	conditions := make([]string, len(chains))
+	for i, c := range chains {
+		conditions[i] = m.where(c.last().work.(*row))
+		fmt.Fprintf(&which, " WHEN %s THEN %d", conditions[i], i)
+	}
+	var found []int
+	err := tx.NewRaw("SELECT CASE ? END FROM ? WHERE ? ?", bun.Safe(which.String()), m.table.SQLName,
+		bun.Safe(strings.Join(conditions, " OR ")), bun.Safe(lock)).Scan(ctx, &found)
+	if err != nil {
+		return nil, fmt.Errorf("look which rows of %s are locked: %w", m.table.Name, err)
+	}
+	rows := make(map[int]bool, len(found))
+	for _, i := range found {
+		rows[i] = true
+	}
+	return rows, nil
+}
+
+// keepAside writes the messages that wait for locks. Where even that is locked, those that waited before do so still, and the
+// others stay in memory.
+func (b *batch) keepAside(ctx context.Context, tx bun.Tx, aside []failure) error {
+	if len(aside) == 0 {
+		return nil
+	}
+	var claimed []store.Applied
+	for _, f := range aside {
+		f.outcome = Waiting
+		if f.claimed != nil {
+			claimed = append(claimed, *f.claimed)
+		}
+	}
+	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
+		if len(claimed) > 0 {
+			if err := b.store.RemoveWaiting(ctx, tx, claimed); err != nil {
+				return err
+			}
+		}
+		return b.store.AddWaiting(ctx, tx, waitingRows(aside))
+	})
+	if !store.LockTimedOut(err) {
+		return err
+	}
+	for _, f := range aside {
+		if f.claimed == nil {
+			b.hold(f)
+		}
+	}
+	return nil
+}
+
+// holdStrict keeps a message of Apply for another try, or says that its time is over.
+func (b *batch) holdStrict(f failure) {
+	if f.busySince.IsZero() {
+		f.busySince = time.Now()
+	}
+	if time.Since(f.busySince) < strictPatience {
+		b.hold(f)
+		return
+	}
+	f.outcome, f.result = Returned, f.err
+}
+
+// hold keeps a message in memory; finish puts it into the inbox again after a while.
+func (b *batch) hold(f failure) {
+	if b.held == nil {
+		b.held = make(map[*item]bool)
+	}
+	b.held[f.item] = true
+}
+
+// sayLocked names the keys that were set aside, after the commit, and forgets those that are free again.
+func (b *batch) sayLocked() {
+	for _, f := range b.failures {
+		if f.patience == busy && b.locked.add(f.asideKey()) {
+			b.log.Warn("locked by another transaction: the key waits, and others go on", f.attrs("error", f.err)...)
+		}
+	}
+	for _, c := range b.chains {
+		if len(c.passed) > 0 {
+			b.locked.remove(c.key)
+		}
+	}
+}
+
+func (f failure) asideKey() store.Key {
+	key, _ := f.key()
+	return key
+}
+
+// spread makes a pause random by half, so that what waits together comes back apart.
+func spread(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) + rand.N(d/2+1) }
