@@ -18,6 +18,9 @@ type Difference struct {
 	Model string
 	// Compared keys, of which so many differ.
 	Compared, Differing int64
+	// Ahead of the differing keys are newer on the replica than on the master: the master went back to an earlier state.
+	// DiffSync forces them.
+	Ahead int64
 	// Content says that the columns were compared, and not only the revisions.
 	Content bool
 	// Unsent are the columns for which the master sends nothing: what they hold may be old. No repair helps.
@@ -65,7 +68,7 @@ type comparer struct {
 	// names are the fields that the master hashed, nil without content; columns then compares what the replica keeps.
 	names   []string
 	columns *columns
-	// began is when a later revision of the replica is news to the master's listing.
+	// began is when a later revision of the replica is news to the master's listing. Both are by the master's clock.
 	began     time.Time
 	options   Options
 	out       *out
@@ -73,6 +76,7 @@ type comparer struct {
 	looked    int       // lines after the first, that were looked at once
 	suspects  []suspect // in the order in which they were seen
 	differing int64
+	ahead     int64
 }
 
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
@@ -137,7 +141,7 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 
 // difference is what was found until now.
 func (c *comparer) difference() Difference {
-	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Content: c.names != nil}
+	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Ahead: c.ahead, Content: c.names != nil}
 	if c.columns != nil && c.shape.Mirrored {
 		d.Unsent, d.NotCompared = c.columns.unsent(d.Compared), c.columns.notCompared()
 	} else if c.columns != nil {

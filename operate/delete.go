@@ -32,8 +32,11 @@ func DeletedSyncReplica(
 	if err != nil || !ok {
 		return Deletion{}, err
 	}
-	d := deleter{rep: rep, listed: h.at().Add(-o.Grace), bad: bad, done: Deletion{Model: h.model}}
+	d := deleter{rep: rep, listed: h.at(), bad: bad, done: Deletion{Model: h.model}}
 	if err := rep.CheckWrites(ctx, h.model); err != nil {
+		return d.done, err
+	}
+	if err := d.requirePast(ctx); err != nil {
 		return d.done, err
 	}
 	// Whether they are too many is known when all are: nothing is deleted before.
@@ -86,9 +89,22 @@ func (d *deleter) count(ctx context.Context, in *lines, o Options, keep *spool) 
 
 type deleter struct {
 	rep    *replica.Replica
-	listed time.Time // what is later was created again since
+	listed time.Time // what was applied later was created again since; by the replica database's clock
 	bad    func(pk json.RawMessage, err error)
 	done   Deletion
+}
+
+// ErrListedLater says that the keys were listed by another clock than that of this replica's database, or that this was set
+// back: then nobody knows what was created again since.
+var ErrListedLater = errors.New("the keys were listed later than it is by the clock of the replica's database")
+
+func (d *deleter) requirePast(ctx context.Context) error {
+	now, err := d.rep.Now(ctx)
+	if err == nil && d.listed.After(now) {
+		err = fmt.Errorf("line 1: %w (%s, where it is %s): list them again, with deleted-diff-replica of this replica",
+			ErrListedLater, envelope.FormatTime(d.listed), envelope.FormatTime(now))
+	}
+	return err
 }
 
 // due are the deletes of keys, and how many rows they are about; newer keys changed since they were
@@ -103,7 +119,7 @@ func (d *deleter) due(
 	for i, k := range kept {
 		switch {
 		case !k.Present && (k.Deleted || k.Revision < 0): // it is gone already
-		case k.Updated.After(d.listed):
+		case k.Applied.After(d.listed):
 			newer++
 		default:
 			messages = append(messages, deletion(d.done.Model, pks[i], k))

@@ -27,9 +27,12 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	if err != nil {
 		return 0, err
 	}
+	h, err := newHeader(ctx, model, o.stage(stageDiffMaster), box)
+	if err != nil {
+		return 0, fmt.Errorf("diff %s: %w", model, err)
+	}
 	l := lister{
-		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(),
-		out: newOut(w, newHeader(model, o.stage(stageDiffMaster))),
+		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(), out: newOut(w, h),
 	}
 	l.selection = outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add}
 	l.out.opened = o.After != nil

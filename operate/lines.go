@@ -15,7 +15,7 @@ import (
 )
 
 // header is the first line of a diff: model, time, which stage ends it with a mark and, by stage, the queue or what else
-// it announces.
+// it announces. The time is by the clock of the database that was listed, and is compared with no other clock.
 type header struct {
 	model, time string
 	// end is the stage that ends the stream with a mark: a Django stage behind it passes the word on,
@@ -23,8 +23,12 @@ type header struct {
 	end, more string
 }
 
-func newHeader(model, stage string) header {
-	return header{model: model, time: envelope.FormatTime(time.Now()), end: stage}
+// newHeader asks the side that is about to be listed for the time: what changes from now on may or may not be listed.
+func newHeader(ctx context.Context, model, stage string, side interface {
+	Now(ctx context.Context) (time.Time, error)
+}) (header, error) {
+	now, err := side.Now(ctx)
+	return header{model: model, time: envelope.FormatTime(now), end: stage}, err
 }
 
 func (h header) String() string {
@@ -38,7 +42,7 @@ func (h header) String() string {
 	return line
 }
 
-// at is when the first stage began; zero if that cannot be read.
+// at is when the first stage began, by the clock of its database; zero if that cannot be read.
 func (h header) at() time.Time {
 	t, _ := envelope.ParseTime(h.time)
 	return t

@@ -180,6 +180,7 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 			return nil, err
 		}
 		if differs {
+			claim.ahead = kept[i].Revision > claim.revision
 			differ = append(differ, claim)
 		}
 	}

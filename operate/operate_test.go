@@ -23,6 +23,35 @@ import (
 
 // carry publishes what is in the outbox to the replica.
 func carry(ctx context.Context, t require.TestingT, master *bun.DB, rep *replica.Replica) int {
+	messages, ids := messagesIn(ctx, t, master, "outbox_messages")
+	results, err := rep.Apply(ctx, messages)
+	require.NoError(t, err)
+	for _, r := range results {
+		require.NoError(t, r.Err)
+	}
+	if len(ids) == 0 {
+		return 0
+	}
+	for {
+		_, err = master.NewDelete().Table("outbox_messages").Where("id IN (?)", bun.List(ids)).Exec(ctx)
+		if !store.Conflicted(err) { // with who writes meanwhile
+			break
+		}
+	}
+	require.NoError(t, err)
+	return len(ids)
+}
+
+// messages are those in a table like the outbox.
+func (s *service) messages(table string) []*envelope.Message {
+	s.Helper()
+	messages, _ := messagesIn(s.Context(), s, s.master, table)
+	return messages
+}
+
+func messagesIn(
+	ctx context.Context, t require.TestingT, master *bun.DB, table string,
+) (messages []*envelope.Message, ids []int64) {
 	var rows []struct {
 		ID                           int64
 		Model, Key, Signal, Data, PK string
@@ -34,11 +63,10 @@ func carry(ctx context.Context, t require.TestingT, master *bun.DB, rep *replica
 	if master.Dialect().Name().String() == "pg" {
 		micros = "(extract(epoch FROM updated_at) * 1000000)::bigint"
 	}
-	err := master.NewSelect().Table("outbox_messages").
+	err := master.NewSelect().Table(table).
 		Column("id", "model", "key", "signal", "data", "pk", "queue", "headers", "revision").
 		ColumnExpr("? AS micros", micros).Order("id").Scan(ctx, &rows)
 	require.NoError(t, err)
-	var messages []*envelope.Message
 	for _, r := range rows {
 		m := &envelope.Message{
 			Signal: envelope.Signal(r.Signal), Model: r.Model, Key: r.Key, PK: json.RawMessage(r.PK),
@@ -48,29 +76,14 @@ func carry(ctx context.Context, t require.TestingT, master *bun.DB, rep *replica
 		if r.Queue != nil {
 			m.Queue = *r.Queue
 		}
-		m.Force = r.Headers != nil && strings.Contains(*r.Headers, `"cqrs_force"`)
-		messages = append(messages, m)
-	}
-	results, err := rep.Apply(ctx, messages)
-	require.NoError(t, err)
-	for _, r := range results {
-		require.NoError(t, r.Err)
-	}
-	if len(rows) == 0 {
-		return 0
-	}
-	ids := make([]int64, len(rows))
-	for i, r := range rows {
-		ids[i] = r.ID
-	}
-	for {
-		_, err = master.NewDelete().Table("outbox_messages").Where("id IN (?)", bun.List(ids)).Exec(ctx)
-		if !store.Conflicted(err) { // with who writes meanwhile
-			break
+		if r.Headers != nil {
+			var headers map[string]string
+			require.NoError(t, json.Unmarshal([]byte(*r.Headers), &headers))
+			require.NoError(t, m.ReadForce(headers["cqrs_force"]))
 		}
+		messages, ids = append(messages, m), append(ids, r.ID)
 	}
-	require.NoError(t, err)
-	return len(rows)
+	return messages, ids
 }
 
 // seed makes the master hold what the Django master of the files held.

@@ -51,6 +51,9 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 
 // DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there only. It returns how
 // many were appended; keys that are gone meanwhile are not among them.
+//
+// What the replica has in a later revision that is older than the listing, the master has lost: it went back to an earlier
+// state. There the replica is forced, and only there.
 func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
 	in := newLines(r)
 	h, ok, err := in.header(stageDiffReplica, o)
@@ -62,7 +65,8 @@ func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sen
 		return 0, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
 	}
 	err = in.eachKeys(ctx, o, func(pks []json.RawMessage) error {
-		n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more, Bad: bad.add})
+		to := outbox.SyncOptions{Queue: h.more, ForceUntil: h.at(), Bad: bad.add}
+		n, err := box.Sync(ctx, h.model, pks, to)
 		sent += int64(n)
 		return err
 	})

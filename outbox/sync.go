@@ -21,6 +21,9 @@ type SyncOptions struct {
 	Queue string
 	// Force makes the replica take it even where it has a newer one: the master was restored from a backup.
 	Force bool
+	// ForceUntil makes the replica take it where what it has is newer, but not later than that, by the master database's
+	// clock (see Box.Now): what the master does not know any more of that time it has lost. Zero means no.
+	ForceUntil time.Time
 	// Bad, if set, is called for each key whose state cannot be sent, and for each that is no key of
 	// the model; the others are sent. Without it the first such key fails all.
 	Bad func(pk json.RawMessage, err error)
@@ -28,6 +31,26 @@ type SyncOptions struct {
 
 // ForceHeader is the header of a forced SYNC.
 const ForceHeader = "cqrs_force"
+
+// force is the value of ForceHeader, empty for none.
+func (o SyncOptions) force() string {
+	switch {
+	case o.Force:
+		return "true"
+	case !o.ForceUntil.IsZero():
+		return envelope.FormatTime(o.ForceUntil)
+	}
+	return ""
+}
+
+// Now is the time by the master database's clock: that of cqrs_updated.
+func (b *Box) Now(ctx context.Context) (time.Time, error) {
+	now, err := b.store.Now(ctx)
+	if err != nil {
+		return now, fmt.Errorf("outbox: %w", err)
+	}
+	return now, nil
+}
 
 // Sync appends SYNC messages with the present state of the instances with the given primary keys. Revisions are not
 // raised. Keys whose row is gone, or kept from replicas by Filter, are left out; it returns how many were sent.
@@ -248,8 +271,8 @@ func resent(m *model, c change, k store.Known, state json.RawMessage, o SyncOpti
 		Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
 		Revision: k.Revision, Updated: k.Updated, Data: state,
 	}
-	if o.Force {
-		message.Headers = map[string]string{ForceHeader: "true"}
+	if force := o.force(); force != "" {
+		message.Headers = map[string]string{ForceHeader: force}
 	}
 	return message
 }

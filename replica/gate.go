@@ -17,7 +17,7 @@ func gate(ledger store.Applied, m *envelope.Message) Outcome {
 	switch {
 	case ledger.Revision == store.NeverApplied:
 		return Applied
-	case forced(m):
+	case forced(m, ledger):
 		return Applied
 	case ledger.Deleted && m.Signal == envelope.Sync && same && sameTime(m, ledger):
 		// A real DELETE has a time of its own. This tombstone has that of the state before, so a comparison wrote it
@@ -54,7 +54,7 @@ func isGap(ledger store.Applied, m *envelope.Message) bool {
 func settled(ledger store.Applied, m *envelope.Message) store.Applied {
 	next := ledger // with what the store has to know of the row
 	next.Revision, next.Updated, next.Deleted = m.Revision, m.Updated, m.Signal == envelope.Delete
-	if forced(m) {
+	if forced(m, ledger) {
 		return next // the master went back in time; so must the ledger, or it would refuse what follows
 	}
 	if next.Deleted {
@@ -68,8 +68,22 @@ func settled(ledger store.Applied, m *envelope.Message) store.Applied {
 }
 
 // forced is a SYNC that an operator sent because the master was restored from a backup: it passes whatever the ledger
-// says, tombstones included.
-func forced(m *envelope.Message) bool { return m.Signal == envelope.Sync && m.Force }
+// says, tombstones included. That of a comparison passes only what is not later than the comparison began: what the
+// master does not know any more of that time it has lost, and whatever it wrote since is later.
+func forced(m *envelope.Message, ledger store.Applied) bool {
+	switch {
+	case m.Signal != envelope.Sync:
+		return false
+	case m.Force:
+		return true
+	}
+	return !m.ForceUntil.IsZero() && m.Revision <= ledger.Revision && !ledger.Updated.After(m.ForceUntil)
+}
+
+// mayForce says that a message knows no order.
+func mayForce(m *envelope.Message) bool {
+	return m.Signal == envelope.Sync && (m.Force || !m.ForceUntil.IsZero())
+}
 
 // An unknown time is neither later nor the same: it decides nothing.
 

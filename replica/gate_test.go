@@ -41,6 +41,10 @@ func GateCases() []GateCase {
 		m.Force = true
 		return m
 	}
+	until := func(t time.Time, m envelope.Message) envelope.Message {
+		m.ForceUntil = t
+		return m
+	}
 	none, live, dead := row(store.NeverApplied, unknown), row(5, noon), tombstone(5, noon)
 	const save, del, sync = envelope.Save, envelope.Delete, envelope.Sync
 	return []GateCase{
@@ -90,6 +94,17 @@ func GateCases() []GateCase {
 		{"SYNC after DELETE, lower revision, same time", dead, message(sync, 4, noon), "stale", dead},
 		{"SYNC after DELETE, late", dead, message(sync, 4, before), "stale", dead},
 		{"SYNC after DELETE, forced", dead, forced(message(sync, 4, before)), "applied", row(4, before)},
+		{"SYNC, lower revision, forced until then", live, until(noon, message(sync, 4, before)), "applied", row(4, before)},
+		{"SYNC, lower revision, forced until before", live, until(before, message(sync, 4, before)), "stale", live},
+		{"SYNC, higher revision, forced until then", live, until(noon, message(sync, 6, before)), "applied", row(6, noon)},
+		{"SYNC, lower revision, forced until then, ledger without time", row(5, unknown), until(noon, message(sync, 4, noon)),
+			"applied", row(4, noon)},
+		{"SYNC after DELETE, forced until then", dead, until(noon, message(sync, 4, before)), "applied", row(4, before)},
+		{"SYNC after DELETE, same revision, earlier, forced until then", dead, until(noon, message(sync, 5, before)), "applied",
+			row(5, before)},
+		{"SYNC after DELETE, forced until before", dead, until(before, message(sync, 4, before)), "stale", dead},
+		{"SAVE, lower revision, forced until then", live, until(noon, message(save, 4, before)), "stale", live},
+		{"DELETE, late, forced until then", live, until(noon, message(del, 4, before)), "stale", live},
 		{"SAVE, lower revision, forced", live, forced(message(save, 4, before)), "stale", live},
 
 		{"DELETE of an unknown key", none, message(del, 1, noon), "applied", tombstone(1, noon)},

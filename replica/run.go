@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.checkTables(ctx, r.order...); err != nil && ctx.Err() == nil {
 		return err
 	}
+	r.recallMasters(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	subscriptions := r.subscriptions(subscriber)
@@ -41,6 +43,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 			stop()
 		}
 	})
+	running.Go(func() { r.watchQueue(ctx, subscriber) })
 	for _, s := range subscriptions {
 		s.subscribed = sync.OnceFunc(func() {
 			if missing.Add(-1) == 0 {
@@ -76,8 +79,11 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	var errs []error
 	for _, b := range models {
 		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r.db))
+			errs = append(errs, b.mirror.check(ctx, r))
 		}
+	}
+	if slices.ContainsFunc(models, func(b *binding) bool { return b.mirror != nil }) {
+		errs = append(errs, r.store.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)
 }
@@ -268,6 +274,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
+		s.hears(it.message)
 		s.submit(it)
 	}
 	if full, _, _ := s.memory.full(); err != nil && full {

@@ -42,6 +42,7 @@ type options struct {
 	forget  forgetOptions // forget-deleted
 
 	timeout time.Duration // lanes set
+	reason  string        // incarnation new
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
 	masterConfig, replicaConfig        string

@@ -135,6 +135,9 @@ func (o *options) retryReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 	if err != nil {
 		return err
 	}
+	if err := o.readAge(ctx, rep); err != nil {
+		return err
+	}
 	f := o.letterFilter()
 	done, stayed := 0, 0
 	err = rep.RetryLetters(ctx, replica.LetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before},

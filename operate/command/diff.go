@@ -104,6 +104,7 @@ func (j *job) diff(ctx context.Context, model, prefix string) (differs bool, err
 	j.warnUnsent(found.Difference)
 	j.say("%s%d of %d instances differ, %d are on the replica only%s",
 		prefix, found.Differing, found.Compared, found.Extra, notCompared(found.Difference))
+	j.sayAhead(found.Difference)
 	if !j.Bool("check") {
 		j.say("%s%d are in the outbox, %d were deleted", prefix, found.Sent, found.Deleted)
 	}

@@ -76,6 +76,7 @@ func (s Source) diffReplica() *cli.Command {
 			said := func() {
 				j.warnUnsent(found)
 				j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
+				j.sayAhead(found)
 			}
 			if err := cutShort(err, said); err != nil {
 				return err
@@ -83,6 +84,14 @@ func (s Source) diffReplica() *cli.Command {
 			said()
 			return differing(!found.Equal())
 		}),
+	}
+}
+
+// sayAhead says what it means that a replica is newer than its master.
+func (j *job) sayAhead(found operate.Difference) {
+	if found.Ahead > 0 {
+		j.say("%d of them are newer on the replica: the master went back to an earlier state (a backup, or a failover that lost "+
+			"commits). diff and diff-sync take the replica back, key by key; sync --force does it for all that it selects", found.Ahead)
 	}
 }
 
