@@ -36,21 +36,26 @@ type Unsent struct{ Column, Field string }
 func (d Difference) Equal() bool { return d.Differing == 0 && len(d.Unsent) == 0 }
 
 // DiffReplica reads what DiffMaster wrote and writes the keys that this replica lacks or has in another state: model, time
-// and queue in the first line, then lines of keys. Nothing is written where there is nothing to read.
+// and queue in the first line, then lines of keys, and a mark that it came to the end.
 //
 // A key that differs is looked at again after Options.Grace, and reported if it still does. A key that the replica has in a
 // later revision differs only if that revision is older than the diff: else the master went on meanwhile.
 func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Writer, o Options) (Difference, error) {
 	in := newLines(r)
-	h, ok, err := in.header()
+	h, ok, err := in.header(stageDiffMaster, o)
 	if err != nil || !ok {
 		return Difference{}, err
+	}
+	if err := rep.Check(ctx, h.model); err != nil {
+		return Difference{Model: h.model}, err
 	}
 	c, err := newComparer(ctx, rep, h, w, o)
 	if err != nil {
 		return Difference{Model: h.model}, err
 	}
-	err = c.run(ctx, in)
+	if err = c.run(ctx, in); err == nil {
+		err = errors.Join(in.complete(), c.out.end(in.complete() == nil))
+	}
 	return c.difference(), err
 }
 
@@ -77,7 +82,7 @@ type comparer struct {
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
 	c := &comparer{
 		rep: rep, model: h.model, began: h.at().Add(-o.Grace), options: o, looked: o.SkipLines,
-		out: newOut(w, header{h.model, h.time, rep.Queue()}), pace: o.pace(),
+		out: newOut(w, h.by(o.stage(stageDiffReplica), rep.Queue())), pace: o.pace(),
 	}
 	var err error
 	if c.shape, err = rep.Model(h.model); err != nil {

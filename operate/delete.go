@@ -22,23 +22,69 @@ type Deletion struct {
 
 // DeletedSyncReplica reads what DeletedDiffMaster wrote and deletes those keys from the replica, through its gate: a key
 // that was created again meanwhile is left alone. bad, if not nil, is called for each key that could not be deleted.
+//
+// Nothing is deleted before all of the input is there: where it is cut short, or Guard finds it too much, nothing is.
 func DeletedSyncReplica(
 	ctx context.Context, rep *replica.Replica, r io.Reader, o Options, bad func(pk json.RawMessage, err error),
-) (Deletion, error) {
+) (done Deletion, err error) {
 	in := newLines(r)
-	h, ok, err := in.header()
+	h, ok, err := in.header(stageDeletedDiffMaster, o)
 	if err != nil || !ok {
 		return Deletion{}, err
 	}
-	if _, err := rep.Model(h.model); err != nil {
-		return Deletion{}, err
-	}
 	d := deleter{rep: rep, listed: h.at(), bad: bad, done: Deletion{Model: h.model}}
+	if err := rep.CheckWrites(ctx, h.model); err != nil {
+		return d.done, err
+	}
 	if err := d.requirePast(ctx); err != nil {
 		return d.done, err
 	}
-	err = in.eachKeys(ctx, o, func(pks []json.RawMessage) error { return d.delete(ctx, pks) })
+	// Whether they are too many is known when all are: nothing is deleted before.
+	var keep spool
+	defer func() { err = errors.Join(err, keep.close()) }()
+	deletes, err := d.count(ctx, in, o, &keep)
+	if err == nil {
+		err = Guard(ctx, rep, h.model, deletes, o.MaxDeletes)
+	}
+	if err != nil {
+		return d.done, err
+	}
+	kept, err := keep.reader()
+	if err != nil {
+		return d.done, err
+	}
+	again := newLines(kept)
+	again.number = 1 // the first line
+	err = again.eachKeys(ctx, o, func(pks []json.RawMessage) error { return d.delete(ctx, pks) })
 	return d.done, err
+}
+
+// count keeps the lines, and counts the rows that they would delete.
+func (d *deleter) count(ctx context.Context, in *lines, o Options, keep *spool) (deletes int64, err error) {
+	for n := 1; ; n++ {
+		line, ok, err := in.next()
+		if err == nil && !ok {
+			return deletes, in.complete()
+		}
+		if err == nil {
+			err = keep.add(line)
+		}
+		if err != nil {
+			return deletes, err
+		}
+		if n <= o.SkipLines {
+			continue
+		}
+		pks, err := parseKeys(line)
+		if err != nil {
+			return deletes, fmt.Errorf("line %d: %w", in.number, err)
+		}
+		_, rows, _, err := d.due(ctx, pks)
+		if err != nil {
+			return deletes, fmt.Errorf("line %d: %w", in.number, err)
+		}
+		deletes += rows
+	}
 }
 
 type deleter struct {
@@ -61,21 +107,36 @@ func (d *deleter) requirePast(ctx context.Context) error {
 	return err
 }
 
-func (d *deleter) delete(ctx context.Context, pks []json.RawMessage) error {
+// due are the deletes of keys, and how many rows they are about; newer keys changed since they were
+// listed.
+func (d *deleter) due(
+	ctx context.Context, pks []json.RawMessage,
+) (messages []*envelope.Message, rows, newer int64, err error) {
 	kept, err := d.rep.Lookup(ctx, d.done.Model, pks, false)
 	if err != nil {
-		return err
+		return nil, 0, 0, err
 	}
-	var messages []*envelope.Message
 	for i, k := range kept {
 		switch {
 		case !k.Present && (k.Deleted || k.Revision < 0): // it is gone already
 		case k.Applied.After(d.listed):
-			d.done.Kept++
+			newer++
 		default:
 			messages = append(messages, deletion(d.done.Model, pks[i], k))
+			if k.Present {
+				rows++
+			}
 		}
 	}
+	return messages, rows, newer, nil
+}
+
+func (d *deleter) delete(ctx context.Context, pks []json.RawMessage) error {
+	messages, _, newer, err := d.due(ctx, pks)
+	if err != nil {
+		return err
+	}
+	d.done.Kept += newer
 	results, err := d.rep.Apply(ctx, messages)
 	if err != nil {
 		return err

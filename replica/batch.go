@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -34,7 +35,13 @@ type batch struct {
 	sorted   []*binding      // models, parents before their children
 	isParent map[string]bool // models that a mirror's foreign key points to
 	deferred []*chain        // for a transaction of their own, because this one takes long enough
+	later    []*chain        // not begun yet, because a careful transaction takes few
 }
+
+// maxCareful bounds the chains of a careful transaction. A savepoint that was released keeps an entry in PostgreSQL's lock
+// table until the end, which all connections share; without a bound a batch whose messages fail here and there
+// fills it, and everybody's statements fail.
+const maxCareful = 500
 
 // failure is a message that cannot be applied now.
 type failure struct {
@@ -152,6 +159,10 @@ func (b *batch) try() error {
 		if err == nil || !brief && patienceWith(err) == outage && !errors.Is(err, store.ErrOvertaken) {
 			return err
 		}
+	}
+	if len(b.chains) > maxCareful {
+		b.later = slices.Concat(b.chains[maxCareful:], b.later)
+		b.chains = b.chains[:maxCareful:maxCareful]
 	}
 	if !brief {
 		err := b.transact(ctx, true, false)
@@ -347,7 +358,8 @@ func (b *batch) finish() {
 		}
 	}
 	b.endAll(ended)
-	b.chains, b.deferred = b.deferred, nil
+	b.chains = slices.Concat(b.deferred, b.later)
+	b.deferred, b.later = nil, nil
 }
 
 // inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.
@@ -362,10 +374,25 @@ func inSavepoint(ctx context.Context, tx bun.Tx, use func(bun.Tx) error) error {
 			return nil
 		}
 	}
-	if rollbackErr := savepoint.Rollback(); rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
+	rollbackErr := savepoint.Rollback()
+	if rollbackErr == nil {
+		rollbackErr = release(ctx, tx, savepoint)
+	}
+	if rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
 		return &outageError{fmt.Errorf("%w; roll back to the savepoint: %w", err, rollbackErr)}
 	} else if rollbackErr != nil {
 		return &outageError{err}
 	}
+	return err
+}
+
+// release ends a savepoint that was rolled back, which bun does not: the next one would lie within it, and the one after
+// that deeper still, each with its entry in PostgreSQL's lock table.
+func release(ctx context.Context, tx, savepoint bun.Tx) error {
+	name := reflect.ValueOf(savepoint).FieldByName("name") // bun tells it nobody
+	if name.Kind() != reflect.String || name.String() == "" {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "RELEASE SAVEPOINT "+name.String())
 	return err
 }

@@ -159,9 +159,6 @@ func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 		return nil, err
 	}
 	r := &row{columns: m.set(cells), values: m.render(cells)}
-	if err := m.checkKeyColumns(msg, fields, r); err != nil {
-		return nil, err
-	}
 	for _, child := range m.children {
 		if err := child.prepare(r, fields); err != nil {
 			return nil, err

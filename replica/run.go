@@ -25,7 +25,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.start(); err != nil {
 		return err
 	}
-	if err := r.checkTables(ctx); err != nil && ctx.Err() == nil {
+	if err := r.checkTables(ctx, r.order...); err != nil && ctx.Err() == nil {
 		return err
 	}
 	r.recallMasters(ctx)
@@ -65,7 +65,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 func (r *Replica) Running() <-chan struct{} { return r.running }
 
 // checkTables fails where every message would: better at the start than in the dead letters.
-func (r *Replica) checkTables(ctx context.Context) error {
+func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	if r.store == nil {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (r *Replica) checkTables(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, b := range r.order {
+	for _, b := range models {
 		if b.mirror != nil {
 			errs = append(errs, b.mirror.check(ctx, r.db))
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
@@ -44,7 +45,10 @@ type options struct {
 	reason  string        // incarnation new
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
+	masterConfig, replicaConfig        string
 	batch, workers                     int
+
+	databases map[string]*bun.DB // that are open, by URL
 
 	closers []io.Closer
 }

@@ -28,6 +28,8 @@ type Rows struct {
 	table *schema.Table
 	list  reflect.Value // a slice of the table's type
 	nulls []Nulls
+	most  int // bytes, 0 for any number
+	cut   bool
 }
 
 var _ bun.Model = (*Rows)(nil)
@@ -36,6 +38,13 @@ var _ bun.Model = (*Rows)(nil)
 func Of(table *schema.Table) *Rows {
 	return &Rows{table: table, list: reflect.New(reflect.SliceOf(table.Type)).Elem()}
 }
+
+// AtMost bounds what is read: no row follows the one with which the values exceed so many bytes.
+// 0 is no bound. Whoever sets one asks Cut.
+func (r *Rows) AtMost(bytes int) { r.most = bytes }
+
+// Cut says that rows were left unread because of AtMost.
+func (r *Rows) Cut() bool { return r.cut }
 
 // Table is theirs.
 func (r *Rows) Table() *schema.Table { return r.table }
@@ -70,7 +79,12 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 		targets[i] = &cells[i]
 	}
 	nulls := none
+	bytes := 0
 	for rows.Next() {
+		if r.most > 0 && bytes > r.most {
+			r.cut = true
+			return r.Len(), nil
+		}
 		row := r.next()
 		for i := range cells {
 			cells[i].row = row
@@ -80,6 +94,9 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 		}
 		nulls = nullsOf(cells, nulls)
 		r.nulls = append(r.nulls, nulls)
+		for i := range cells {
+			bytes += cells[i].bytes
+		}
 	}
 	return r.Len(), rows.Err()
 }
@@ -159,14 +176,26 @@ type cell struct {
 	row   reflect.Value
 	null  bool
 	err   error
+	bytes int
 }
 
 func (c *cell) isNull() bool { return c.null && c.field != nil }
+
+// small is what a value takes that is neither text nor bytes.
+const small = 8
 
 // Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be
 // named.
 func (c *cell) Scan(src any) error {
 	c.null, c.err = src == nil, nil
+	switch value := src.(type) {
+	case string:
+		c.bytes = len(value)
+	case []byte:
+		c.bytes = len(value)
+	default:
+		c.bytes = small
+	}
 	if c.field != nil {
 		c.err = c.field.ScanValue(c.row, src)
 	}
