@@ -40,7 +40,7 @@ func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*
 	return box, err
 }
 
-// Replica makes a replica on db with the models registered. Queue is taken from the manifest where config has none.
+// Replica makes a replica on db with the models registered, whose tables it checks. Queue is taken from the manifest where config has none.
 func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Config) (*replica.Replica, error) {
 	if config.Queue == "" {
 		config.Queue = m.Queue
@@ -63,6 +63,9 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 		}
 		return replica.RegisterType(rep, typ, id, options...)
 	})
+	if err == nil {
+		err = rep.CheckTables(ctx)
+	}
 	return rep, err
 }
 

@@ -14,14 +14,14 @@ import (
 // in the first line, then lines of keys, and a mark that it came to the end. It returns how many there are.
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
+	if err := rep.Check(ctx, model); err != nil {
+		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
+	}
 	h, err := newHeader(ctx, model, o.stage(stageDeletedDiffReplica), rep)
 	if err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
 	}
 	to := newOut(w, h)
-	if err := rep.Check(ctx, model); err != nil {
-		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
-	}
 	pages, err := heldKeys(ctx, rep, model, o)
 	if err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)

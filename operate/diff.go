@@ -32,8 +32,7 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 		return 0, fmt.Errorf("diff %s: %w", model, err)
 	}
 	l := lister{
-		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(),
-		out: newOut(w, h),
+		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(), out: newOut(w, h),
 	}
 	l.selection = outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add}
 	l.out.opened = o.After != nil

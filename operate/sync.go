@@ -65,7 +65,8 @@ func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sen
 		return 0, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
 	}
 	err = in.eachKeys(ctx, o, func(pks []json.RawMessage) error {
-		n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more, ForceUntil: h.at(), Bad: bad.add})
+		to := outbox.SyncOptions{Queue: h.more, ForceUntil: h.at(), Bad: bad.add}
+		n, err := box.Sync(ctx, h.model, pks, to)
 		sent += int64(n)
 		return err
 	})

@@ -54,7 +54,7 @@ func (m *model) scanWhole(
 	query := lock(narrow(tx.NewSelect().Model(rows.Model())))
 	if len(m.relations) == 0 {
 		rows.AtMost(most)
-		records, err = scan(ctx, query, rows)
+		records, err = scan(ctx, rows.Whole(query), rows)
 		return records, rows.Cut(), err
 	}
 	if err := m.withRelations(query, lock).Scan(ctx); err != nil {
@@ -182,16 +182,19 @@ func (d *doubtful) ask(
 	}
 	rows := stored.Of(table)
 	query := tx.NewSelect().Model(rows.Model()).Where("(?) IN (?)", keyColumns(table), bun.List(keys))
+	var zeros []*schema.Field
 	for _, field := range table.Fields {
 		if field.IsPK || d.columns[field] {
 			query = query.ColumnExpr("?.?", table.SQLAlias, field.SQLName)
+			zeros = append(zeros, field)
 		}
 	}
+	query = rows.Checked(query, zeros)
 	if table.SoftDeleteField != nil {
 		query = query.WhereAllWithDeleted()
 	}
 	if err := lock(query).Scan(ctx, rows); err != nil {
-		return err
+		return named(table, err)
 	}
 	for i := range rows.Len() {
 		known[identityOf(table, rows.Row(i))] = rows.Nulls(i)

@@ -34,8 +34,12 @@ type batch struct {
 	failures []failure
 	sorted   []*binding      // models, parents before their children
 	isParent map[string]bool // models that a mirror's foreign key points to
-	deferred []*chain        // for a transaction of their own, because this one takes long enough
-	later    []*chain        // not begun yet, because a careful transaction takes few
+	apart    bool            // what waited for each other made the COMMIT fail together
+	unsaid   bool            // foreign keys made the COMMIT fail on SQLite, which does not say whose
+	// violations are the foreign keys that are broken before the batch, where they are counted, or -1.
+	violations int
+	deferred   []*chain // for a transaction of their own, because this one takes long enough
+	later      []*chain // not begun yet, because a careful transaction takes few
 }
 
 // maxCareful bounds the chains of a careful transaction. A savepoint that was released keeps an entry in PostgreSQL's lock
@@ -199,9 +203,15 @@ func (b *batch) needsCare() bool {
 // transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
 func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
-	b.held, b.released = nil, false
+	b.held, b.released, b.violations = nil, false, -1
+	own := len(b.chains)
 	limits := store.BatchLimits{Options: b.store.BatchOptions(), Thinking: b.thinking(), Brief: brief}
-	return b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) error {
+	err := b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) (err error) {
+		if careful && b.unsaid {
+			if b.violations, err = violations(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if err := b.fold(ctx, tx); err != nil {
 			return err
 		}
@@ -226,6 +236,12 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 		}
 		return b.at("kept")
 	})
+	if err != nil {
+		b.apart = b.apart || len(b.chains) > own && isForeignKey(err)
+		b.unsaid = b.unsaid || careful && isForeignKey(err) && b.db.Dialect().Name() == dialect.SQLite
+		b.chains = b.chains[:own] // what joined them waits where it was
+	}
+	return err
 }
 
 // thinking is how long the handlers that take part in the transaction may leave the database alone.

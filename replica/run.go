@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,8 +79,11 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	var errs []error
 	for _, b := range models {
 		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r.db))
+			errs = append(errs, b.mirror.check(ctx, r))
 		}
+	}
+	if slices.ContainsFunc(models, func(b *binding) bool { return b.mirror != nil }) {
+		errs = append(errs, r.store.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)
 }

@@ -76,6 +76,7 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 		// SQLite leaves quotes on some names. A column without a field is none that anybody asked
 		// for.
 		cells[i].field = r.table.LookupField(strings.Trim(name, `"`))
+		cells[i].tells = name == badDate
 		targets[i] = &cells[i]
 	}
 	nulls := none
@@ -89,7 +90,7 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 		for i := range cells {
 			cells[i].row = row
 		}
-		if err := scanRow(ctx, rows, row, cells, targets); err != nil {
+		if err := scanRow(ctx, rows, r.table, row, cells, targets); err != nil {
 			return 0, err
 		}
 		nulls = nullsOf(cells, nulls)
@@ -128,7 +129,7 @@ func (e *ScanError) Unwrap() error { return e.Err }
 
 // scanRow reads one row and runs the model's hooks, as bun does.
 func scanRow(
-	ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any,
+	ctx context.Context, rows *sql.Rows, table *schema.Table, row reflect.Value, cells []cell, targets []any,
 ) error {
 	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
 		if err := hook.BeforeScanRow(ctx); err != nil {
@@ -141,6 +142,9 @@ func scanRow(
 	for i := range cells {
 		if cells[i].err != nil {
 			return &ScanError{Row: row, Field: cells[i].field, Err: cells[i].err}
+		}
+		if cells[i].named != "" {
+			return &ScanError{Row: row, Field: table.LookupField(cells[i].named), Err: errBadDate}
 		}
 	}
 	if hook, has := row.Addr().Interface().(bun.AfterScanRowHook); has {
@@ -175,6 +179,8 @@ type cell struct {
 	field *schema.Field
 	row   reflect.Value
 	null  bool
+	tells bool   // its value names a column
+	named string // which
 	err   error
 	bytes int
 }
@@ -187,7 +193,7 @@ const small = 8
 // Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be
 // named.
 func (c *cell) Scan(src any) error {
-	c.null, c.err = src == nil, nil
+	c.null, c.err, c.named = src == nil, nil, ""
 	switch value := src.(type) {
 	case string:
 		c.bytes = len(value)
@@ -196,8 +202,15 @@ func (c *cell) Scan(src any) error {
 	default:
 		c.bytes = small
 	}
+	if c.tells && src != nil {
+		text := sql.NullString{}
+		_ = text.Scan(src) // a text always is one
+		c.named = text.String
+	}
 	if c.field != nil {
-		c.err = c.field.ScanValue(c.row, src)
+		if c.err = checkBool(c.field, src); c.err == nil {
+			c.err = c.field.ScanValue(c.row, src)
+		}
 	}
 	return nil
 }
