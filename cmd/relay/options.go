@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
@@ -41,9 +42,13 @@ type options struct {
 	forget  forgetOptions // forget-deleted
 
 	timeout time.Duration // lanes set
+	reason  string        // incarnation new
 
 	config, masterDB, replicaDB, queue string // the operations and replicate
+	masterConfig, replicaConfig        string
 	batch, workers                     int
+
+	databases map[string]*bun.DB // that are open, by URL
 
 	closers []io.Closer
 }

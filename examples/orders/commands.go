@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/examples/orders/inbox"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -56,6 +57,12 @@ func in(s *settings, out io.Writer, run func(*process, context.Context) error) c
 }
 
 func (p *process) all(ctx context.Context) error {
+	// The subscriber comes first: where it is decides where deliveries may go.
+	letterbox, err := p.bind(ctx, "inbox", p.inboxAddr)
+	if err != nil {
+		return err
+	}
+	p.inboxAt = letterbox.Addr()
 	shop, err := p.addShop(ctx)
 	if err != nil {
 		return err
@@ -75,20 +82,28 @@ func (p *process) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(p.out, tryIt(ordersURL, webhooksURL, statsURL, time.Now()))
+	if p.now == nil {
+		p.now = time.Now
+	}
+	subscriber := inbox.New(shop.webhooks.Secrets, p.now)
+	inboxURL := p.serve("inbox", letterbox, subscriber.Serve)
+	fmt.Fprint(p.out, tryIt(ordersURL, webhooksURL, statsURL, inboxURL, p.now()))
 	return p.run(ctx)
 }
 
 // tryIt is what to paste into another terminal.
-func tryIt(ordersURL, webhooksURL, statsURL string, today time.Time) string {
+func tryIt(ordersURL, webhooksURL, statsURL, inboxURL string, today time.Time) string {
 	day := today.UTC().Format(time.DateOnly)
 	return fmt.Sprintf(`try:
-  curl -d '{"url": "%[2]s/inbox"}' %[2]s/subscriptions
+  curl -d '{"url": "%[4]s/inbox"}' %[2]s/subscriptions
   curl -d '{"customer": "Ada", "lines": [{"sku": "book", "quantity": 2, "price": 1250}]}' %[1]s/orders
-  curl '%[3]s/stats/orders?from=%[4]s&to=%[4]s'
+  curl '%[3]s/stats/orders?from=%[5]s&to=%[5]s'
   curl '%[2]s/deliveries?order=1'
+  curl -X POST %[2]s/orders/1/trigger
+  curl %[4]s/inbox
+and go on with examples/orders/README.md
 Ctrl-C ends it.
-`, ordersURL, webhooksURL, statsURL, day)
+`, ordersURL, webhooksURL, statsURL, inboxURL, day)
 }
 
 func (p *process) ordersAlone(ctx context.Context) error {

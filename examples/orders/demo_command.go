@@ -83,11 +83,21 @@ func (p *process) demo(ctx context.Context, config demo.Config) error {
 		finished = err == nil
 		return err
 	})
-	if err := p.run(ctx); err != nil || finished {
+	if err := p.run(ctx); err != nil {
 		return err
 	}
-	return errInterrupted
+	if !finished {
+		return errInterrupted
+	}
+	fmt.Fprint(p.out, whatNext)
+	return nil
 }
+
+const whatNext = `next:
+  go run ./examples/orders                      the services stay up, with lines to try
+  go run ./examples/orders demo --kill-relay 5  the same again, while the relay is killed
+  examples/orders/README.md                     an hour with them, request by request
+`
 
 var errInterrupted = errors.New("interrupted before the replicas were compared")
 

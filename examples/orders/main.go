@@ -4,7 +4,8 @@
 //	Webhooks  a replica with a handler: keeps a copy of each order and tells subscribers what happened
 //	Stats     a replica that mirrors a table: adds up orders per day and month
 //
-// Without arguments all three run in this process, with the relay between them, on SQLite files in a temporary folder:
+// Without arguments all three run in this process, with the relay between them and a subscriber to try Webhooks with, on
+// SQLite files in a temporary folder. README.md spends an hour with them:
 //
 //	go run ./examples/orders
 //
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // time zones, also where the system has none
 )
 
 func main() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/uptrace/bun"
@@ -29,6 +30,10 @@ type process struct {
 	runs     []func(context.Context) error
 	closes   []func() error
 	replicas []<-chan struct{} // each closed once that replica has subscribed
+
+	inboxAt net.Addr         // where the subscriber of this process listens; nil without one
+	now     func() time.Time // a test's own clock; nil is time.Now
+	hooks   webhooks.Config  // a test's own patience; zero is the default
 }
 
 // run runs everything until ctx ends or a part fails.
@@ -118,7 +123,7 @@ func (p *process) addOrders(ctx context.Context) (*orders.Service, *bun.DB, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	service, err := orders.New(ctx, db)
+	service, err := orders.New(ctx, db, orders.Config{Now: p.now})
 	if err != nil {
 		return nil, nil, fmt.Errorf("orders: %w", err)
 	}
@@ -151,7 +156,13 @@ func (p *process) addWebhooks(ctx context.Context) (*webhooks.Service, *bun.DB, 
 	if err != nil {
 		return nil, nil, err
 	}
-	service, err := webhooks.New(ctx, db, p.queuePrefix+"webhooks", webhooks.Config{})
+	targets, err := p.targets()
+	if err != nil {
+		return nil, nil, err
+	}
+	config := p.hooks
+	config.Targets, config.Now = targets, p.now
+	service, err := webhooks.New(ctx, db, p.queuePrefix+"webhooks", config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("webhooks: %w", err)
 	}
@@ -165,7 +176,7 @@ func (p *process) addStats(ctx context.Context) (*stats.Service, *bun.DB, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	service, err := stats.New(ctx, db, p.queuePrefix+"stats")
+	service, err := stats.New(ctx, db, p.queuePrefix+"stats", stats.Config{Consumers: p.statsConsumers})
 	if err != nil {
 		return nil, nil, fmt.Errorf("stats: %w", err)
 	}
@@ -190,10 +201,18 @@ func (p *process) addReplica(queue string, service interface {
 func (p *process) listen(
 	ctx context.Context, name, addr string, serve func(context.Context, net.Listener) error,
 ) (url string, err error) {
+	listener, err := p.bind(ctx, name, addr)
+	if err != nil {
+		return "", err
+	}
+	return p.serve(name, listener, serve), nil
+}
+
+func (p *process) bind(ctx context.Context, name, addr string) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return "", fmt.Errorf("--%s-addr: %w", name, err)
+		return nil, fmt.Errorf("--%s-addr: %w", name, err)
 	}
 	p.closes = append(p.closes, func() error {
 		if err := listener.Close(); !errors.Is(err, net.ErrClosed) { // serving closes it too
@@ -201,8 +220,14 @@ func (p *process) listen(
 		}
 		return nil
 	})
+	return listener, nil
+}
+
+func (p *process) serve(
+	name string, listener net.Listener, serve func(context.Context, net.Listener) error,
+) (url string) {
 	p.runSubscribed(func(ctx context.Context) error { return serve(ctx, listener) })
 	url = "http://" + listener.Addr().String()
 	fmt.Fprintf(p.out, "%-9s %s\n", name, url)
-	return url, nil
+	return url
 }

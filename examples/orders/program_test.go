@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -27,7 +29,7 @@ func TestTheServicesFollowEachOtherInOneProcess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			urls := start(t, append(places(t), "all")...)
-			requireStory(t, urls["orders"], urls["webhooks"], urls["stats"])
+			requireStory(t, urls["orders"], urls["webhooks"], urls["stats"], urls["inbox"]+"/inbox")
 		})
 	}
 }
@@ -36,7 +38,13 @@ func TestTheServicesFollowEachOtherWhenEachRunsAlone(t *testing.T) {
 	for name, places := range settingsToTest {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := places(t)
+			subscriber := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusNoContent)
+			}))
+			t.Cleanup(subscriber.Close)
+			at, err := netip.ParseAddrPort(hostOf(subscriber.URL))
+			require.NoError(t, err)
+			args := append(places(t), "--webhooks-allow", "127.0.0.1/32", "--webhooks-ports", fmt.Sprint(at.Port()))
 			alone := func(name string) string { return start(t, append(args, name)...)[name] }
 			webhooks, stats := alone("webhooks"), alone("stats")
 			for _, service := range []string{webhooks, stats} {
@@ -47,7 +55,7 @@ func TestTheServicesFollowEachOtherWhenEachRunsAlone(t *testing.T) {
 			}
 			orders := alone("orders")
 			startRelay(t, args)
-			requireStory(t, orders, webhooks, stats)
+			requireStory(t, orders, webhooks, stats, subscriber.URL)
 		})
 	}
 }
@@ -59,6 +67,7 @@ func TestADemoConverges(t *testing.T) {
 			out, err := run(t, append(places(t), "demo", "--orders", "200", patient)...)
 			require.NoError(t, err, out)
 			requireConverged(t, out)
+			require.Contains(t, out, "examples/orders/README.md", "what to do next")
 		})
 	}
 }
@@ -144,6 +153,11 @@ func TestWrongSettingsAreReportedAllAtOnce(t *testing.T) {
 	_, err = run(t, "dmeo")
 	require.ErrorContains(t, err, `"dmeo" is not a command, see --help`)
 
+	_, err = run(t, "--webhooks-allow", "10.1.0.0/16,10.2.0.1", "--webhooks-ports", "443,0,x", "all")
+	require.ErrorContains(t, err, `--webhooks-allow: "10.2.0.1" is not a network, want one like 10.1.0.0/16`)
+	require.ErrorContains(t, err, `--webhooks-ports: "0" is not a port, want 1 to 65535`)
+	require.ErrorContains(t, err, `--webhooks-ports: "x" is not a port, want 1 to 65535`)
+
 	_, err = run(t, "webhooks")
 	require.ErrorContains(t, err, "--webhooks-db is missing")
 	require.ErrorContains(t, err, "--broker is missing")
@@ -183,7 +197,7 @@ func rabbitMQ(t *testing.T) (broker, prefix string) {
 		channel, err := connection.Channel()
 		require.NoError(t, err)
 		for _, queue := range []string{"webhooks", "stats"} {
-			for _, name := range []string{prefix + queue, "dead_letter_" + prefix + queue} {
+			for _, name := range []string{prefix + queue, "dead_letter_" + prefix + queue, prefix + queue + ".database"} {
 				_, err := channel.QueueDelete(name, false, false, false)
 				require.NoError(t, err)
 			}
@@ -201,7 +215,7 @@ func rabbitMQ(t *testing.T) (broker, prefix string) {
 // patient keeps a slow machine from failing a test.
 const patient = "--timeout=10m"
 
-var anyPort = []string{"--orders-addr=127.0.0.1:0", "--webhooks-addr=127.0.0.1:0", "--stats-addr=127.0.0.1:0"}
+var anyPort = []string{"--orders-addr=127.0.0.1:0", "--webhooks-addr=127.0.0.1:0", "--stats-addr=127.0.0.1:0", "--inbox-addr=127.0.0.1:0"}
 
 // run runs the program to its end.
 func run(t *testing.T, args ...string) (out string, err error) {
@@ -244,9 +258,13 @@ func start(t *testing.T, args ...string) map[string]string {
 }
 
 // requireStory is what the program asks to try: subscribe, order, look.
-func requireStory(t *testing.T, orders, webhooks, stats string) {
+func requireStory(t *testing.T, orders, webhooks, stats, subscriber string) {
 	t.Helper()
-	status, body := call(t, http.MethodPost, webhooks+"/subscriptions", fmt.Sprintf(`{"url": "%s/inbox"}`, webhooks))
+	for _, service := range []string{orders, webhooks, stats} {
+		status, body := call(t, http.MethodGet, service+"/ready", "")
+		require.Equal(t, http.StatusNoContent, status, body)
+	}
+	status, body := call(t, http.MethodPost, webhooks+"/subscriptions", fmt.Sprintf(`{"url": %q}`, subscriber))
 	require.Equal(t, http.StatusCreated, status, body)
 	status, body = call(t, http.MethodPost, orders+"/orders",
 		`{"customer": "Ada", "lines": [{"sku": "book", "quantity": 2, "price": 1250}]}`)
@@ -289,7 +307,7 @@ var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 // hostOf is the address in a URL.
 func hostOf(url string) string { return strings.TrimPrefix(url, "http://") }
 
-var converged = regexp.MustCompile(`(?m)^converged: orders=(\d+) webhooks=(\d+) stats=(\d+) in \S+s\n\z`)
+var converged = regexp.MustCompile(`(?m)^converged: orders=(\d+) webhooks=(\d+) stats=(\d+) in \S+s\n(next:|\z)`)
 
 func requireConverged(t *testing.T, out string) {
 	t.Helper()

@@ -22,7 +22,10 @@ type settings struct {
 	dir                           string // for the SQLite files of what is not named above
 	queuePrefix                   string
 
-	ordersAddr, webhooksAddr, statsAddr string
+	ordersAddr, webhooksAddr, statsAddr, inboxAddr string
+
+	webhooksAllow, webhooksPorts string // as in subscribers.go
+	statsConsumers               int
 }
 
 // flags are understood before and after a sub-command. Their variables have a prefix that only this example uses: those of
@@ -45,6 +48,13 @@ func (s *settings) flags() []cli.Flag {
 		text(&s.ordersAddr, "orders-addr", "EXAMPLE_ORDERS_ADDR", "127.0.0.1:8081", "where Orders listens"),
 		text(&s.webhooksAddr, "webhooks-addr", "EXAMPLE_WEBHOOKS_ADDR", "127.0.0.1:8082", "where Webhooks listens"),
 		text(&s.statsAddr, "stats-addr", "EXAMPLE_STATS_ADDR", "127.0.0.1:8083", "where Stats listens"),
+		text(&s.inboxAddr, "inbox-addr", "EXAMPLE_INBOX_ADDR", "127.0.0.1:8084",
+			"where a subscriber to try things with listens, beside all three services"),
+		text(&s.webhooksAllow, "webhooks-allow", "EXAMPLE_WEBHOOKS_ALLOW", "",
+			"networks that subscribers may be in although they are not public: 10.1.0.0/16,127.0.0.1/32"),
+		text(&s.webhooksPorts, "webhooks-ports", "EXAMPLE_WEBHOOKS_PORTS", "80,443", "ports of subscribers"),
+		&cli.IntFlag{Name: "stats-consumers", Sources: cli.EnvVars("EXAMPLE_STATS_CONSUMERS"), Value: 2,
+			Usage: "how many consumers of its queue Stats runs in this process", Destination: &s.statsConsumers},
 	}
 }
 

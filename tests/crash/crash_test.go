@@ -33,7 +33,7 @@ func TestAKilledWriterLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing
 			t.Parallel()
 			url := newURL(t)
 			db := dbtest.Open(t, url)
-			service, err := orders.New(t.Context(), db)
+			service, err := orders.New(t.Context(), db, orders.Config{})
 			require.NoError(t, err)
 			_, err = db.NewCreateTable().Model((*journal)(nil)).Exec(t.Context())
 			require.NoError(t, err)
@@ -112,7 +112,7 @@ func requireConvergence(t *testing.T, service *orders.Service, db *bun.DB) {
 	}
 	hooks, err := webhooks.New(t.Context(), databases.Webhooks, "webhooks", webhooks.Config{})
 	require.NoError(t, err)
-	sums, err := stats.New(t.Context(), databases.Stats, "stats")
+	sums, err := stats.New(t.Context(), databases.Stats, "stats", stats.Config{Consumers: 2})
 	require.NoError(t, err)
 	broker := memory.New()
 	replicate := func(queue string, run func(context.Context, message.Subscriber) error, running <-chan struct{}) {

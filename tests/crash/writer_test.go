@@ -43,7 +43,7 @@ func write(url, stop string) {
 		if err != nil {
 			return err
 		}
-		service, err := orders.New(context.Background(), db)
+		service, err := orders.New(context.Background(), db, orders.Config{})
 		if err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ func TestTheSeedChoosesTheTransactions(t *testing.T) {
 
 // write runs a workload with one writer.
 func write(t *testing.T, db *bun.DB, seed uint64, count int, committed func(int)) tallies {
-	service, err := orders.New(t.Context(), db)
+	service, err := orders.New(t.Context(), db, orders.Config{})
 	require.NoError(t, err)
 	load := &workload{service: service, committed: committed}
 	done, err := load.write(t.Context(), count, 1, seed)
@@ -70,11 +70,11 @@ func TestAComparisonFindsEveryDifferenceInBothDirections(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		d := Databases{Orders: db, Webhooks: db, Stats: db} // the tables have different names
-		service, err := orders.New(t.Context(), db)
+		service, err := orders.New(t.Context(), db, orders.Config{})
 		require.NoError(t, err)
 		_, err = webhooks.New(t.Context(), db, "webhooks", webhooks.Config{})
 		require.NoError(t, err)
-		_, err = stats.New(t.Context(), db, "stats")
+		_, err = stats.New(t.Context(), db, "stats", stats.Config{})
 		require.NoError(t, err)
 		require.NoError(t, service.Box().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
 			for range pageSize + 1 { // more than one page

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -16,14 +17,21 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
+// Config is what may differ from one Orders service to another. The zero value is ready to use.
+type Config struct {
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
 // Service is the Orders service on one database.
 type Service struct {
 	db  *bun.DB
 	box *outbox.Box
+	now func() time.Time
 }
 
 // New prepares the service: its tables, the outbox beside them, and Order as a tracked model.
-func New(ctx context.Context, db *bun.DB) (*Service, error) {
+func New(ctx context.Context, db *bun.DB, config Config) (*Service, error) {
 	box, err := outbox.New(db, outbox.Config{})
 	if err != nil {
 		return nil, err
@@ -34,7 +42,10 @@ func New(ctx context.Context, db *bun.DB) (*Service, error) {
 	if err := box.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	return &Service{db: db, box: box}, createTables(ctx, db)
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Service{db: db, box: box, now: config.Now}, createTables(ctx, db)
 }
 
 // Box is the service's outbox.
@@ -47,12 +58,14 @@ func (s *Service) Serve(ctx context.Context, listener net.Listener) error {
 
 // Handler is the service's HTTP interface.
 func (s *Service) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("POST /orders", web.Handler(s.create))
-	mux.Handle("GET /orders/{id}", web.Handler(s.get))
-	mux.Handle("PUT /orders/{id}", web.Handler(s.replace))
-	mux.Handle("DELETE /orders/{id}", web.Handler(s.remove))
-	return mux
+	routes := &web.Routes{}
+	routes.Handle("POST /orders", s.create)
+	routes.Handle("GET /orders", s.list)
+	routes.Handle("GET /orders/{id}", s.get)
+	routes.Handle("PUT /orders/{id}", s.replace)
+	routes.Handle("DELETE /orders/{id}", s.remove)
+	routes.Handle("GET /ready", web.Ready(web.Database(s.db.PingContext)))
+	return routes
 }
 
 func (s *Service) create(r *http.Request) (web.Response, error) {
@@ -60,7 +73,9 @@ func (s *Service) create(r *http.Request) (web.Response, error) {
 	if err != nil {
 		return web.Response{}, err
 	}
-	err = s.box.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+	order.UpdatedAt = s.now()
+	err = s.box.RetryInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		order.ID = 0 // a try before this one may have drawn one
 		return Insert(ctx, tx, order)
 	})
 	return web.Response{
@@ -86,15 +101,16 @@ func (s *Service) replace(r *http.Request) (web.Response, error) {
 	if err != nil {
 		return web.Response{}, err
 	}
-	order.ID = id
-	err = s.box.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+	order.ID, order.UpdatedAt = id, s.now()
+	var written *Order
+	err = s.box.RetryInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
 		if err := Update(ctx, tx, order); err != nil {
 			return err
 		}
-		order, err = Get(ctx, tx, id)
+		written, err = Get(ctx, tx, id)
 		return err
 	})
-	return web.Response{Body: order}, err
+	return web.Response{Body: written}, err
 }
 
 func (s *Service) remove(r *http.Request) (web.Response, error) {
@@ -102,7 +118,7 @@ func (s *Service) remove(r *http.Request) (web.Response, error) {
 	if err != nil {
 		return web.Response{}, err
 	}
-	err = s.box.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+	err = s.box.RetryInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
 		return Delete(ctx, tx, id)
 	})
 	return web.Response{}, err

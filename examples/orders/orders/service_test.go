@@ -83,13 +83,22 @@ func TestInvalidOrdersAreAnsweredWithEveryProblem(t *testing.T) {
 		method, path, body string
 		want               []string
 	}{
-		"empty body":      {http.MethodPost, "/orders", "", []string{"body: empty, want a JSON object"}},
-		"not JSON":        {http.MethodPost, "/orders", "x", []string{"body: invalid character 'x' looking for beginning of value"}},
-		"trailing data":   {http.MethodPost, "/orders", book + "{}", []string{"body: something follows the JSON object"}},
-		"unknown field":   {http.MethodPost, "/orders", `{"custommer": "Ada"}`, []string{`body: unknown field "custommer"`}},
-		"nothing in it":   {http.MethodPost, "/orders", "{}", []string{"customer: missing", "lines: 0 given, want 1 to 1000"}},
-		"large body":      {http.MethodPost, "/orders", `"` + strings.Repeat("x", 2<<20), []string{"body: http: request body too large"}},
-		"id not a number": {http.MethodPut, "/orders/x", book, []string{`id: "x" is not a positive integer`}},
+		"empty body":    {http.MethodPost, "/orders", "", []string{"body: empty, want a JSON object"}},
+		"not JSON":      {http.MethodPost, "/orders", "x", []string{"body: invalid character 'x' looking for beginning of value"}},
+		"trailing data": {http.MethodPost, "/orders", book + "{}", []string{"body: something follows the JSON object"}},
+		"unknown field": {http.MethodPost, "/orders", `{"custommer": "Ada"}`, []string{`body: unknown field "custommer"`}},
+		"nothing in it": {http.MethodPost, "/orders", "{}", []string{"customer: missing", "lines: 0 given, want 1 to 1000"}},
+		"a list":        {http.MethodPost, "/orders", "[]", []string{"body: a list, want an object"}},
+		"a wrong type":  {http.MethodPost, "/orders", `{"lines": [{"quantity": "2"}]}`, []string{"lines.quantity: a text, want a whole number of 64 bits"}},
+		"a total too large": {http.MethodPost, "/orders", `{"customer": "Ada", "lines": [{"sku": "moon", "quantity": 1001, "price": 1000000000}]}`,
+			[]string{"lines: 1001000000000 cents in all, want at most 1000000000000"}},
+		"not UTF-8":             {http.MethodPost, "/orders", strings.Replace(book, "Ada", "A\xff", 1), []string{"customer: contains something that is not UTF-8"}},
+		"half a character":      {http.MethodPost, "/orders", strings.Replace(book, "Ada", `\ud83d`, 1), []string{"customer: contains something that is not UTF-8"}},
+		"a parameter":           {http.MethodPost, "/orders?dry-run=1", book, []string{"dry-run: unknown parameter, want none"}},
+		"a page too long":       {http.MethodGet, "/orders?limit=1000", "", []string{`limit: "1000", want 1 to 200`}},
+		"a status that is none": {http.MethodGet, "/orders?status=lost", "", []string{`status: "lost", want one of new, paid, shipped, cancelled`}},
+		"a misspelt filter":     {http.MethodGet, "/orders?state=new", "", []string{"state: unknown parameter, want status, limit, after"}},
+		"id not a number":       {http.MethodPut, "/orders/x", book, []string{`id: "x" is not a positive integer`}},
 		"a PUT that leaves the status open": {http.MethodPut, "/orders/1", book,
 			[]string{`status: "", want one of new, paid, shipped, cancelled`}},
 		"bad values": {http.MethodPost, "/orders",
@@ -127,6 +136,57 @@ func TestAnOrderThatIsNotThereIsNotFound(t *testing.T) {
 	})
 }
 
+func TestOrdersAreListedPageByPage(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		api := serve(t, db)
+		status, body, _ := api.call(http.MethodGet, "/orders", "")
+		require.Equal(t, http.StatusOK, status)
+		require.JSONEq(t, `{"orders": []}`, body)
+		for range 5 {
+			api.call(http.MethodPost, "/orders", book)
+		}
+		api.call(http.MethodPut, "/orders/2", strings.Replace(book, `{`, `{"status": "paid", `, 1))
+		api.call(http.MethodPut, "/orders/5", strings.Replace(book, `{`, `{"status": "paid", `, 1))
+		api.call(http.MethodDelete, "/orders/3", "")
+
+		pages := func(path string) (ids [][]int64) {
+			for path != "" {
+				status, body, _ := api.call(http.MethodGet, path, "")
+				require.Equal(t, http.StatusOK, status, body)
+				require.NotContains(t, body, "lines")
+				var list orders.List
+				require.NoError(t, json.Unmarshal([]byte(body), &list))
+				page := []int64{}
+				for _, order := range list.Orders {
+					page = append(page, order.ID)
+				}
+				ids, path = append(ids, page), list.Next
+			}
+			return ids
+		}
+		require.Equal(t, [][]int64{{1, 2, 4, 5}}, pages("/orders"))
+		require.Equal(t, [][]int64{{1, 2, 4, 5}}, pages("/orders?limit=4"), "no empty page at the end")
+		require.Equal(t, [][]int64{{1, 2}, {4, 5}}, pages("/orders?limit=2"))
+		require.Equal(t, [][]int64{{1}, {2}, {4}, {5}}, pages("/orders?limit=1"))
+		require.Equal(t, [][]int64{{2}, {5}}, pages("/orders?limit=1&status=paid"))
+		require.Equal(t, [][]int64{{}}, pages("/orders?after=5"))
+	})
+}
+
+func TestTheServiceIsReadyWhileItsDatabaseAnswers(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		api := serve(t, db)
+		status, _, _ := api.call(http.MethodGet, "/ready", "")
+		require.Equal(t, http.StatusNoContent, status)
+		require.NoError(t, db.Close())
+		status, body, _ := api.call(http.MethodGet, "/ready", "")
+		require.Equal(t, http.StatusServiceUnavailable, status)
+		require.JSONEq(t, `{"errors": ["the database does not answer"]}`, body)
+	})
+}
+
 // api is the service's HTTP interface.
 type api struct {
 	t   *testing.T
@@ -134,7 +194,7 @@ type api struct {
 }
 
 func serve(t *testing.T, db *bun.DB) api {
-	service, err := orders.New(t.Context(), db)
+	service, err := orders.New(t.Context(), db, orders.Config{})
 	require.NoError(t, err)
 	server := httptest.NewServer(service.Handler())
 	t.Cleanup(server.Close)

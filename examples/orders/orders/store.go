@@ -13,12 +13,12 @@ import (
 )
 
 // Insert, Update and Delete are what an application writes anyway: bun statements in a transaction. They know nothing
-// of messages. Run them in Box.RunInTx, alone or several together.
+// of messages. Run them in Box.RunInTx, alone or several together. Where the caller left UpdatedAt out, it is now.
 
 // Insert writes a new order with its lines. With an ID it takes that one: an order that was deleted may come back.
 func Insert(ctx context.Context, tx bun.Tx, order *Order) error {
-	now := now()
-	order.Total, order.CreatedAt, order.UpdatedAt = total(order.Lines), now, now
+	order.Total, order.UpdatedAt = total(order.Lines), stored(order.UpdatedAt)
+	order.CreatedAt = order.UpdatedAt
 	if _, err := tx.NewInsert().Model(order).Exec(ctx); err != nil {
 		return fmt.Errorf("insert order: %w", err)
 	}
@@ -28,7 +28,7 @@ func Insert(ctx context.Context, tx bun.Tx, order *Order) error {
 // Update replaces the order's customer, status and lines. The order's row is written first: that locks it, so that two
 // updates cannot mix their lines.
 func Update(ctx context.Context, tx bun.Tx, order *Order) error {
-	order.Total, order.UpdatedAt = total(order.Lines), now()
+	order.Total, order.UpdatedAt = total(order.Lines), stored(order.UpdatedAt)
 	result, err := tx.NewUpdate().Model(order).Column("customer", "status", "total", "updated_at").WherePK().Exec(ctx)
 	if err := changedOne(result, err, order.ID); err != nil {
 		return err
@@ -56,6 +56,7 @@ func Get(ctx context.Context, db bun.IDB, id int64) (*Order, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("order %d: %w", id, ErrNotFound)
 	}
+	order.CreatedAt, order.UpdatedAt = order.CreatedAt.UTC(), order.UpdatedAt.UTC()
 	return order, err
 }
 
@@ -102,8 +103,13 @@ func total(lines []*Line) int64 {
 	return cents
 }
 
-// now has the resolution that databases keep and messages carry.
-func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+// stored is the time, or now, in the resolution that databases keep and messages carry.
+func stored(t time.Time) time.Time {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return t.UTC().Truncate(time.Microsecond)
+}
 
 // createTables makes the service's own tables; cqrsync's are made by Box.Migrate.
 func createTables(ctx context.Context, db *bun.DB) error {

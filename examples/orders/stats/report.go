@@ -12,11 +12,12 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// Report answers GET /stats/orders: what was ordered per day and per month (UTC), without the periods in which nothing
-// was.
+// Report answers GET /stats/orders: what was ordered per day and per month of a time zone, without
+// the periods in which nothing was.
 type Report struct {
 	From   string   `json:"from"`
 	To     string   `json:"to"`
+	Zone   string   `json:"zone"`
 	Days   []Period `json:"days"`
 	Months []Period `json:"months"`
 }
@@ -35,64 +36,54 @@ type Count struct {
 	Total  int64 `json:"total"` // cents
 }
 
+// orders answers GET /stats/orders?from=2026-11-01&to=2026-11-30&zone=Europe/Berlin.
 func (s *Service) orders(r *http.Request) (web.Response, error) {
-	from, to, err := days(r)
+	span, err := readSpan(r)
 	if err != nil {
 		return web.Response{}, err
 	}
-	report, err := s.report(r.Context(), from, to)
+	report, err := s.report(r.Context(), span)
 	return web.Response{Body: report}, err
 }
 
-// days reads the first and the last day of a report.
-func days(r *http.Request) (from, to time.Time, err error) {
-	var problems web.InvalidError
-	day := func(name string) time.Time {
-		text := r.URL.Query().Get(name)
-		t, err := time.Parse(time.DateOnly, text)
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("%s: %q is not a date, want one like 2026-12-31", name, text))
-		}
-		return t
-	}
-	from, to = day("from"), day("to")
-	if len(problems) == 0 && to.Before(from) {
-		problems = append(problems, fmt.Sprintf("to: %s is before from", to.Format(time.DateOnly)))
-	}
-	if len(problems) > 0 {
-		return from, to, problems
-	}
-	return from, to, nil
-}
-
-// report lets the database add up the days; the months are the days added up.
-func (s *Service) report(ctx context.Context, from, to time.Time) (*Report, error) {
-	var sums []struct {
-		Day    string
-		Status string
-		Count
-	}
-	err := s.db.NewSelect().Model((*Order)(nil)).
-		ColumnExpr("? AS day", dayOf(s.db)).
+// report lets the database add up the minutes, which are the same in every zone; days and months
+// are minutes added up.
+func (s *Service) report(ctx context.Context, span span) (*Report, error) {
+	query := s.db.NewSelect().Model((*Order)(nil)).
+		ColumnExpr("? AS minute", minuteOf(s.db)).
 		Column("status").
 		ColumnExpr("count(*) AS orders").
 		ColumnExpr("sum(total) AS total").
-		Where("created_at >= ?", from).
-		Where("created_at < ?", to.AddDate(0, 0, 1)).
+		Where("created_at >= ?", span.begin()).
 		GroupExpr("1, 2").
-		OrderExpr("1, 2").
-		Scan(ctx, &sums)
+		OrderExpr("1, 2")
+	if end, bounded := span.end(); bounded {
+		query = query.Where("created_at < ?", end)
+	}
+	rows, err := query.Rows(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("sum up orders: %w", err)
 	}
+	defer rows.Close()
 	report := &Report{
-		From: from.Format(time.DateOnly), To: to.Format(time.DateOnly), Days: []Period{}, Months: []Period{},
+		From: span.from.Format(time.DateOnly), To: span.to.Format(time.DateOnly),
+		Zone: span.zone.String(), Days: []Period{}, Months: []Period{},
 	}
-	for _, sum := range sums {
-		report.Days = add(report.Days, sum.Day, sum.Status, sum.Count)
-		report.Months = add(report.Months, sum.Day[:len("2026-11")], sum.Status, sum.Count)
+	for rows.Next() {
+		var text, status string
+		var sum Count
+		if err := rows.Scan(&text, &status, &sum.Orders, &sum.Total); err != nil {
+			return nil, fmt.Errorf("read sum of orders: %w", err)
+		}
+		minute, err := time.Parse(minuteFormat, text)
+		if err != nil {
+			return nil, fmt.Errorf("read minute of orders: %w", err)
+		}
+		local := minute.In(span.zone)
+		report.Days = add(report.Days, local.Format(time.DateOnly), status, sum)
+		report.Months = add(report.Months, local.Format("2006-01"), status, sum)
 	}
-	return report, nil
+	return report, rows.Err()
 }
 
 // add counts into the last period, or begins the next: sums come in order of their days.
@@ -108,14 +99,17 @@ func add(periods []Period, name, status string, sum Count) []Period {
 	return periods
 }
 
-// dayOf is an expression for the day of created_at in UTC, as text. SQLite keeps times as text that begins with it.
-func dayOf(db *bun.DB) bun.Safe {
+const minuteFormat = "2006-01-02 15:04"
+
+// minuteOf is an expression for the minute of created_at in UTC, as text. SQLite keeps times as
+// text that begins with it.
+func minuteOf(db *bun.DB) bun.Safe {
 	switch db.Dialect().Name() {
 	case dialect.SQLite:
-		return "substr(created_at, 1, 10)"
+		return "substr(created_at, 1, 16)"
 	case dialect.MySQL: // which keeps the time in UTC, without its zone
-		return "date_format(created_at, '%Y-%m-%d')"
+		return "date_format(created_at, '%Y-%m-%d %H:%i')"
 	default:
-		return "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+		return "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')"
 	}
 }

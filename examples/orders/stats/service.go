@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
@@ -28,38 +27,40 @@ type Order struct {
 	CreatedAt time.Time `bun:",notnull"`
 }
 
+// Config is what may differ from one Stats service to another. The zero value is ready to use.
+type Config struct {
+	// Consumers is how many consumers of the queue run in this process. Default: 1. They share the
+	// messages, as do processes; the replica's ledger keeps the order of each key.
+	Consumers int
+}
+
 // Service is the Stats service on one database.
 type Service struct {
-	db  *bun.DB
-	rep *replica.Replica
+	db        *bun.DB
+	queue     string
+	consumers []*replica.Replica
+	running   chan struct{}
 }
 
 // New prepares the service: its table, the replica's ledger beside it, and Order as the mirror of "order". queue is the
-// name under which the service follows its masters; all its processes share it.
-func New(ctx context.Context, db *bun.DB, queue string) (*Service, error) {
-	rep, err := replica.New(db, replica.Config{Queue: queue})
-	if err != nil {
+// name under which the service follows its masters; all its consumers and processes share it.
+func New(ctx context.Context, db *bun.DB, queue string, config Config) (*Service, error) {
+	s := &Service{db: db, queue: queue, running: make(chan struct{})}
+	for range max(config.Consumers, 1) {
+		rep, err := replica.New(db, replica.Config{Queue: queue})
+		if err != nil {
+			return nil, err
+		}
+		if err := replica.Register[Order](rep, "order"); err != nil {
+			return nil, err
+		}
+		s.consumers = append(s.consumers, rep)
+	}
+	if err := s.consumers[0].Migrate(ctx); err != nil {
 		return nil, err
 	}
-	if err := replica.Register[Order](rep, "order"); err != nil {
-		return nil, err
-	}
-	if err := rep.Migrate(ctx); err != nil {
-		return nil, err
-	}
-	return &Service{db: db, rep: rep}, createTables(ctx, db)
+	return s, createTables(ctx, db)
 }
-
-// Replicate keeps the mirror until ctx ends.
-func (s *Service) Replicate(ctx context.Context, subscriber message.Subscriber) error {
-	return s.rep.Run(ctx, subscriber)
-}
-
-// Running is closed once nothing that is published from now on will be missed.
-func (s *Service) Running() <-chan struct{} { return s.rep.Running() }
-
-// Stats counts the messages so far, by what became of them.
-func (s *Service) Stats() replica.Stats { return s.rep.Stats() }
 
 // Serve answers HTTP until ctx ends.
 func (s *Service) Serve(ctx context.Context, listener net.Listener) error {
@@ -68,10 +69,11 @@ func (s *Service) Serve(ctx context.Context, listener net.Listener) error {
 
 // Handler is the service's HTTP interface.
 func (s *Service) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /stats/orders", web.Handler(s.orders))
-	mux.Handle("GET /ready", web.Ready(s.Running()))
-	return mux
+	routes := &web.Routes{}
+	routes.Handle("GET /stats/orders", s.orders)
+	routes.Handle("GET /stats/consumers", s.consumerCounts)
+	routes.Handle("GET /ready", web.Ready(web.Subscribed(s.Running()), web.Database(s.db.PingContext)))
+	return routes
 }
 
 func createTables(ctx context.Context, db *bun.DB) error {

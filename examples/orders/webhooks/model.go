@@ -32,27 +32,30 @@ type Line struct {
 	Price    int64  `json:"price"` // cents
 }
 
-// Subscription is a URL that is told of every order action.
+// Subscription is a URL that is told of every order action, or of a day's actions at once.
 type Subscription struct {
 	bun.BaseModel `bun:"table:webhook_subscriptions"`
 
 	ID        int64     `bun:",pk,autoincrement" json:"id"`
 	URL       string    `bun:"url,notnull" json:"url"`
+	Secret    string    `bun:",notnull" json:"secret,omitempty"` // shown once, to who made it
+	Daily     Daily     `bun:"embed:daily_" json:"daily,omitzero"`
 	CreatedAt time.Time `bun:",notnull" json:"created_at"`
 }
 
-// Delivery is one order action that one subscriber is told of, and its history.
+// Delivery is one order action, or one summary, that one subscriber is told of, and its history.
 type Delivery struct {
 	bun.BaseModel `bun:"table:webhook_deliveries"`
 
 	ID             int64           `bun:",pk,autoincrement" json:"id"`
 	SubscriptionID int64           `bun:",notnull" json:"subscription"`
-	OrderID        int64           `bun:",notnull" json:"order"`
+	OrderID        int64           `bun:",notnull" json:"order,omitempty"` // 0: a summary
 	Action         Action          `bun:",notnull" json:"action"`
+	MessageID      string          `bun:",notnull" json:"message"` // the same with every attempt
 	URL            string          `bun:"url,notnull" json:"url"`
-	Body           json.RawMessage `bun:",notnull,type:json" json:"-"`
+	Body           json.RawMessage `bun:",notnull,type:json" json:"body,omitempty"`
 	State          State           `bun:",notnull" json:"state"`
-	Tries          int             `bun:",notnull" json:"-"`
+	Tries          int             `bun:",notnull" json:"-"` // since it was last asked for
 	NextAt         time.Time       `bun:",notnull" json:"next_at,omitzero"`
 	CreatedAt      time.Time       `bun:",notnull" json:"created_at"`
 	Attempts       []*Attempt      `bun:"rel:has-many,join:id=delivery_id" json:"attempts,omitempty"`
@@ -74,9 +77,11 @@ type Action string
 
 // The actions that subscribers are told of.
 const (
-	Created Action = "created"
-	Updated Action = "updated"
-	Deleted Action = "deleted"
+	Created   Action = "created"
+	Updated   Action = "updated"
+	Deleted   Action = "deleted"
+	Triggered Action = "triggered" // nothing happened: somebody asked for it
+	Summary   Action = "summary"
 )
 
 // State is how far a delivery is.
@@ -92,22 +97,27 @@ const (
 
 // createTables makes the service's own tables; cqrsync's are made by Replica.Migrate.
 func createTables(ctx context.Context, db *bun.DB) error {
-	for _, model := range []any{(*Order)(nil), (*Subscription)(nil), (*Delivery)(nil), (*Attempt)(nil)} {
+	for _, model := range []any{
+		(*Order)(nil), (*Subscription)(nil), (*Delivery)(nil), (*Attempt)(nil), (*news)(nil),
+	} {
 		if _, err := db.NewCreateTable().Model(model).IfNotExists().Exec(ctx); err != nil {
-			return fmt.Errorf("create table of %T: %w", model, err)
+			return fmt.Errorf("create tables of webhooks: %w", err)
 		}
 	}
+	deliveries := func(name string, columns ...string) *bun.CreateIndexQuery {
+		return db.NewCreateIndex().Model((*Delivery)(nil)).Index(name).Column(columns...)
+	}
 	for _, index := range []*bun.CreateIndexQuery{
-		db.NewCreateIndex().Model((*Delivery)(nil)).Index("webhook_deliveries_due").Column("state", "next_at"),
-		db.NewCreateIndex().Model((*Delivery)(nil)).Index("webhook_deliveries_order").Column("order_id", "id"),
+		deliveries("webhook_deliveries_due", "subscription_id", "state", "next_at"),
+		deliveries("webhook_deliveries_order", "order_id", "subscription_id", "id"),
+		deliveries("webhook_deliveries_age", "state", "created_at"),
 		db.NewCreateIndex().Model((*Attempt)(nil)).Index("webhook_attempts_delivery").Column("delivery_id"),
+		db.NewCreateIndex().Model((*news)(nil)).Index("webhook_news_summary").
+			Column("subscription_id", "message_id"),
 	} {
 		if _, err := index.IfNotExists().Exec(ctx); err != nil {
-			return fmt.Errorf("create index: %w", err)
+			return fmt.Errorf("create indexes of webhooks: %w", err)
 		}
 	}
 	return nil
 }
-
-// now has the resolution that databases keep.
-func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

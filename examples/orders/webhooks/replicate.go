@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -21,7 +22,7 @@ type event struct {
 
 // orderChanged keeps the copy of an order and notes whom to tell, in the transaction that marks the message as done:
 // it happens once, or not at all.
-func orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) error {
+func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) error {
 	before := &Order{ID: change.Data.ID}
 	err := tx.NewSelect().Model(before).WherePK().Scan(ctx)
 	known := err == nil
@@ -36,7 +37,7 @@ func orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) e
 			return fmt.Errorf("delete copy of order %d: %w", before.ID, err)
 		}
 		before.Revision = change.Revision
-		return notify(ctx, tx, event{Deleted, before})
+		return s.notify(ctx, tx, event{Deleted, before})
 	}
 	after := &change.Data
 	if known { // no upsert: each database writes its own, and the gate lets one message of a key pass at a time
@@ -51,35 +52,60 @@ func orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) e
 	case change.Sync:
 		return nil // a repair of this copy is no news to anybody else
 	case known:
-		return notify(ctx, tx, event{Updated, after})
+		return s.notify(ctx, tx, event{Updated, after})
 	default:
-		return notify(ctx, tx, event{Created, after})
+		return s.notify(ctx, tx, event{Created, after})
 	}
 }
 
-// notify queues one delivery per subscriber.
-func notify(ctx context.Context, tx bun.Tx, event event) error {
+// notify queues one delivery per subscriber, or notes the action for its summary.
+func (s *Service) notify(ctx context.Context, tx bun.Tx, event event) error {
 	var subscribers []Subscription
 	if err := tx.NewSelect().Model(&subscribers).Order("id").Scan(ctx); err != nil {
 		return fmt.Errorf("read subscriptions: %w", err)
 	}
+	var each []Subscription
+	var later []news
+	now := s.config.now()
+	for _, subscriber := range subscribers {
+		if subscriber.Daily.At == "" {
+			each = append(each, subscriber)
+			continue
+		}
+		later = append(later, news{
+			SubscriptionID: subscriber.ID, OrderID: event.Order.ID, Action: event.Action, CreatedAt: now,
+		})
+	}
+	if len(later) > 0 {
+		if _, err := tx.NewInsert().Model(&later).Exec(ctx); err != nil {
+			return fmt.Errorf("keep order %d for summaries: %w", event.Order.ID, err)
+		}
+	}
+	_, err := queue(ctx, tx, event, each, now)
+	return err
+}
+
+// queue queues one delivery per subscriber.
+func queue(
+	ctx context.Context, tx bun.Tx, event event, subscribers []Subscription, now time.Time,
+) ([]Delivery, error) {
 	if len(subscribers) == 0 {
-		return nil
+		return nil, nil
 	}
 	body, err := json.Marshal(event)
 	if err != nil {
-		return replica.Permanent(fmt.Errorf("write order %d as JSON: %w", event.Order.ID, err))
+		return nil, replica.Permanent(fmt.Errorf("write order %d as JSON: %w", event.Order.ID, err))
 	}
-	now := now()
 	deliveries := make([]Delivery, len(subscribers))
-	for i, s := range subscribers {
+	for i, subscriber := range subscribers {
 		deliveries[i] = Delivery{
-			SubscriptionID: s.ID, OrderID: event.Order.ID, Action: event.Action, URL: s.URL, Body: body,
+			SubscriptionID: subscriber.ID, OrderID: event.Order.ID, Action: event.Action,
+			MessageID: newMessageID(), URL: subscriber.URL, Body: body,
 			State: Pending, NextAt: now, CreatedAt: now,
 		}
 	}
 	if _, err := tx.NewInsert().Model(&deliveries).Exec(ctx); err != nil {
-		return fmt.Errorf("queue deliveries of order %d: %w", event.Order.ID, err)
+		return nil, fmt.Errorf("queue deliveries of order %d: %w", event.Order.ID, err)
 	}
-	return nil
+	return deliveries, nil
 }

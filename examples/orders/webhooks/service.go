@@ -4,12 +4,21 @@
 // New is all of cqrsync that a replica needs; orderChanged is what happens per message, in one transaction with the
 // replica's ledger. The posts themselves are made afterwards, by Deliver, from a table: a transaction never waits for
 // somebody else's server.
+//
+//	replicate.go      orders come in: the copy, and whom to tell
+//	queues.go         deliveries go out: one queue per subscriber
+//	client.go         one post, and what its answer means
+//	targets.go        where subscribers may be
+//	signature.go      how a subscriber knows that it was us, and that it heard it before
+//	daily.go          a summary a day in place of every action
+//	subscriptions.go, history.go, trigger.go: the HTTP interface
 package webhooks
 
 import (
 	"context"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/uptrace/bun"
@@ -20,9 +29,10 @@ import (
 
 // Service is the Webhooks service on one database.
 type Service struct {
-	db    *bun.DB
-	rep   *replica.Replica
-	posts *poster
+	db     *bun.DB
+	rep    *replica.Replica
+	config Config
+	tidied time.Time // when tidy last ran
 }
 
 // New prepares the service: its tables, the replica's ledger beside them, and the handler of "order". queue is the name
@@ -32,13 +42,14 @@ func New(ctx context.Context, db *bun.DB, queue string, config Config) (*Service
 	if err != nil {
 		return nil, err
 	}
-	if err := replica.Handle(rep, "order", orderChanged); err != nil {
+	s := &Service{db: db, rep: rep, config: config.withDefaults()}
+	if err := replica.Handle(rep, "order", s.orderChanged); err != nil {
 		return nil, err
 	}
 	if err := rep.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	return &Service{db: db, rep: rep, posts: newPoster(db, config)}, createTables(ctx, db)
+	return s, createTables(ctx, db)
 }
 
 // Replicate keeps the copies and queues the deliveries until ctx ends.
@@ -52,12 +63,6 @@ func (s *Service) Running() <-chan struct{} { return s.rep.Running() }
 // Stats counts the messages so far, by what became of them.
 func (s *Service) Stats() replica.Stats { return s.rep.Stats() }
 
-// Deliver posts what is pending until ctx ends.
-func (s *Service) Deliver(ctx context.Context) error {
-	s.posts.run(ctx)
-	return nil
-}
-
 // Serve answers HTTP until ctx ends.
 func (s *Service) Serve(ctx context.Context, listener net.Listener) error {
 	return web.Serve(ctx, listener, s.Handler())
@@ -65,12 +70,16 @@ func (s *Service) Serve(ctx context.Context, listener net.Listener) error {
 
 // Handler is the service's HTTP interface.
 func (s *Service) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("POST /subscriptions", web.Handler(s.subscribe))
-	mux.Handle("GET /subscriptions", web.Handler(s.subscriptions))
-	mux.Handle("DELETE /subscriptions/{id}", web.Handler(s.unsubscribe))
-	mux.Handle("GET /deliveries", web.Handler(s.deliveries))
-	mux.Handle("POST /inbox", web.Handler(inbox))
-	mux.Handle("GET /ready", web.Ready(s.Running()))
-	return mux
+	routes := &web.Routes{}
+	routes.Handle("POST /subscriptions", s.subscribe)
+	routes.Handle("GET /subscriptions", s.subscriptions)
+	routes.Handle("GET /subscriptions/{id}", s.subscription)
+	routes.Handle("DELETE /subscriptions/{id}", s.unsubscribe)
+	routes.Handle("POST /subscriptions/{id}/redeliver", s.redeliverFailed)
+	routes.Handle("GET /deliveries", s.deliveries)
+	routes.Handle("GET /deliveries/{id}", s.delivery)
+	routes.Handle("POST /deliveries/{id}/redeliver", s.redeliver)
+	routes.Handle("POST /orders/{id}/trigger", s.trigger)
+	routes.Handle("GET /ready", web.Ready(web.Subscribed(s.Running()), web.Database(s.db.PingContext)))
+	return routes
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -99,45 +100,11 @@ func TestAFailedPostIsTriedAgainAndLaterActionsWait(t *testing.T) {
 		api.eventually("/deliveries?order=1", func(history []delivery) bool {
 			return len(history) == 2 && history[1].State == "delivered" && len(history[1].Attempts) == 3 &&
 				history[1].Attempts[0].StatusCode == http.StatusInternalServerError &&
-				history[1].Attempts[0].Error == "the subscriber answered 500 Internal Server Error" &&
+				history[1].Attempts[0].Error == "the subscriber answered 500" &&
 				history[1].Attempts[1].StatusCode == http.StatusFound &&
+				history[1].Attempts[1].Error == "the subscriber answered 302, and redirects are not followed" &&
 				history[1].Attempts[2].Error == ""
 		})
-	})
-}
-
-func TestADeliveryFailsAfterItsLastAttempt(t *testing.T) {
-	t.Parallel()
-	service, api := serve(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close() // nobody listens there
-	api.subscribe(gone.URL)
-	deliver(t, service)
-	mastertest.Start(t, service).Save(1, order(1, "new"))
-	api.eventually("/deliveries", func(history []delivery) bool {
-		return len(history) == 1 && history[0].State == "failed" && len(history[0].Attempts) == attempts &&
-			history[0].Attempts[0].StatusCode == 0 && strings.Contains(history[0].Attempts[0].Error, "refused")
-	})
-}
-
-func TestAPostThatIsNotAnsweredTimesOut(t *testing.T) {
-	t.Parallel()
-	service, api := serveWith(t, dbtest.Open(t, dbtest.SQLiteURL(t)), 50*time.Millisecond)
-	release := make(chan struct{})
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-release:
-		case <-r.Context().Done():
-		}
-	}))
-	t.Cleanup(silent.Close)
-	t.Cleanup(func() { close(release) })
-	api.subscribe(silent.URL)
-	deliver(t, service)
-	mastertest.Start(t, service).Save(1, order(1, "new"))
-	api.eventually("/deliveries", func(history []delivery) bool {
-		return len(history) == 1 && history[0].State == "failed" &&
-			strings.Contains(history[0].Attempts[0].Error, "Timeout exceeded")
 	})
 }
 
@@ -158,28 +125,11 @@ func TestSubscriptionsAreListedAndEnded(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		require.Contains(t, body, subscriber.url+"/other")
 		require.NotContains(t, body, `"id":1`)
+		require.NotContains(t, body, "secret", "it is shown once")
 		api.eventually("/deliveries", func(history []delivery) bool {
 			return len(history) == 2 && history[0].State == "pending" && history[1].State == "cancelled"
 		})
 	})
-}
-
-func TestInvalidRequestsSayWhatIsWrong(t *testing.T) {
-	t.Parallel()
-	_, api := serve(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
-	for _, test := range []struct{ method, path, body, want string }{
-		{http.MethodPost, "/subscriptions", `{"url": "ftp://host"}`, `url: "ftp://host" is not one like http://host/path`},
-		{http.MethodPost, "/subscriptions", `{"url": "http://"}`, `url: "http://" is not one like http://host/path`},
-		{http.MethodPost, "/subscriptions", `{}`, `url: "" is not one like http://host/path`},
-		{http.MethodDelete, "/subscriptions/0", ``, `id: "0" is not a positive integer`},
-		{http.MethodGet, "/deliveries?order=x", ``, `order: "x" is not a positive integer`},
-	} {
-		status, body := api.call(test.method, test.path, test.body)
-		require.Equal(t, http.StatusBadRequest, status, body)
-		var answer struct{ Errors []string }
-		require.NoError(t, json.Unmarshal([]byte(body), &answer))
-		require.Equal(t, []string{test.want}, answer.Errors)
-	}
 }
 
 func order(id int64, status string) string {
@@ -191,14 +141,24 @@ func order(id int64, status string) string {
 // attempts is how often the services under test try.
 const attempts = 3
 
-func serve(t *testing.T, db *bun.DB) (*webhooks.Service, api) {
-	return serveWith(t, db, time.Minute)
+// config is of services that may call the stubs of a test, and are in a hurry.
+func config() webhooks.Config {
+	targets := webhooks.Targets{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	for port := range 1 << 16 {
+		targets.Ports = append(targets.Ports, port)
+	}
+	return webhooks.Config{
+		Targets: targets, Timeout: time.Minute, MaxAttempts: attempts,
+		Backoff: time.Millisecond, Poll: 5 * time.Millisecond,
+	}
 }
 
-func serveWith(t *testing.T, db *bun.DB, timeout time.Duration) (*webhooks.Service, api) {
-	service, err := webhooks.New(t.Context(), db, "queue", webhooks.Config{
-		Timeout: timeout, MaxAttempts: attempts, Backoff: time.Millisecond, Poll: 5 * time.Millisecond,
-	})
+func serve(t *testing.T, db *bun.DB) (*webhooks.Service, api) {
+	return serveWith(t, db, config())
+}
+
+func serveWith(t *testing.T, db *bun.DB, config webhooks.Config) (*webhooks.Service, api) {
+	service, err := webhooks.New(t.Context(), db, "queue", config)
 	require.NoError(t, err)
 	server := httptest.NewServer(service.Handler())
 	t.Cleanup(server.Close)
@@ -213,7 +173,10 @@ type api struct {
 
 // delivery is what GET /deliveries lists.
 type delivery struct {
+	ID            int64
+	Order         int64
 	Action, State string
+	Message       string
 	Attempts      []struct {
 		StatusCode int `json:"status_code"`
 		Error      string
@@ -232,24 +195,41 @@ func (a api) call(method, path, body string) (status int, answer string) {
 	return response.StatusCode, string(text)
 }
 
-func (a api) subscribe(url string) {
+// ok is call for what must succeed; it decodes the answer.
+func (a api) ok(method, path, body string, into any) {
 	a.t.Helper()
-	status, body := a.call(http.MethodPost, "/subscriptions", fmt.Sprintf(`{"url": %q}`, url))
-	require.Equal(a.t, http.StatusCreated, status, body)
+	status, answer := a.call(method, path, body)
+	require.Contains(a.t, []int{http.StatusOK, http.StatusCreated, http.StatusAccepted}, status, answer)
+	require.NoError(a.t, json.Unmarshal([]byte(answer), into), answer)
+}
+
+// subscribe returns the secret.
+func (a api) subscribe(url string) (secret string) {
+	a.t.Helper()
+	var made struct{ Secret string }
+	a.ok(http.MethodPost, "/subscriptions", fmt.Sprintf(`{"url": %q}`, url), &made)
+	require.NotEmpty(a.t, made.Secret)
+	return made.Secret
+}
+
+func (a api) history(path string) []delivery {
+	a.t.Helper()
+	var list struct{ Deliveries []delivery }
+	a.ok(http.MethodGet, path, "", &list)
+	return list.Deliveries
 }
 
 func (a api) eventually(path string, is func([]delivery) bool) {
 	a.t.Helper()
-	var body string
+	var history []delivery
 	defer func() {
 		if a.t.Failed() {
-			a.t.Log(body)
+			a.t.Logf("%+v", history)
 		}
 	}()
 	require.Eventually(a.t, func() bool {
-		var history []delivery
-		_, body = a.call(http.MethodGet, path, "")
-		return json.Unmarshal([]byte(body), &history) == nil && is(history)
+		history = a.history(path)
+		return is(history)
 	}, 20*time.Second, 10*time.Millisecond)
 }
 

@@ -3,7 +3,9 @@ package webhooks_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -17,10 +19,17 @@ type subscriber struct {
 	url     string
 	answers chan int // status codes to answer with; without one, 204
 	heard   chan string
+	posts   chan post
+}
+
+// post is a delivery as it came.
+type post struct {
+	header http.Header
+	body   []byte
 }
 
 func listen(t *testing.T) *subscriber {
-	s := &subscriber{answers: make(chan int, 10), heard: make(chan string, 100)}
+	s := &subscriber{answers: make(chan int, 10), heard: make(chan string, 100), posts: make(chan post, 100)}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	s.url = server.URL
@@ -35,7 +44,9 @@ func (s *subscriber) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Revision int
 		}
 	}
-	if err := json.NewDecoder(r.Body).Decode(&event); err != nil || r.Method != http.MethodPost {
+	body, err := io.ReadAll(r.Body)
+	s.posts <- post{r.Header, body}
+	if err := errors.Join(err, json.Unmarshal(body, &event)); err != nil || r.Method != http.MethodPost {
 		s.heard <- fmt.Sprint("not a webhook: ", r.Method, err)
 	}
 	s.heard <- fmt.Sprintf("%s %s %d", event.Action, event.Order.Status, event.Order.Revision)

@@ -20,6 +20,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
 	}
 	stopped := make(chan error, 1)
 	cancelStop := context.AfterFunc(ctx, func() {

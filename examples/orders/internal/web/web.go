@@ -1,23 +1,25 @@
-// Package web is what the three services of the example share of HTTP: handlers that return a value or an error, JSON
-// in and out, and a server that stops gracefully.
+// Package web is what the services of the example share of HTTP: handlers that return a value or an
+// error, JSON in and out, and a server that stops gracefully.
 package web
 
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 )
 
-// maxBody bounds what a client can make a service hold in memory.
-const maxBody = 1 << 20
-
 // ErrNotFound is answered with 404.
 var ErrNotFound = errors.New("not found")
+
+// ErrTooLarge is answered with 413.
+var ErrTooLarge = errors.New("too large")
+
+// ConflictError is answered with 409: the request is right, but not in the state that things are in.
+type ConflictError string
+
+func (e ConflictError) Error() string { return string(e) }
 
 // InvalidError is what the client can correct, answered with 400: every problem at once, each naming its field.
 type InvalidError []string
@@ -45,11 +47,16 @@ func Handler(fn func(r *http.Request) (Response, error)) http.Handler {
 
 func failure(r *http.Request, err error) Response {
 	var invalid InvalidError
+	var conflict ConflictError
 	switch {
 	case errors.As(err, &invalid):
 		return Response{Status: http.StatusBadRequest, Body: problems(invalid)}
 	case errors.Is(err, ErrNotFound):
 		return Response{Status: http.StatusNotFound, Body: problems{err.Error()}}
+	case errors.As(err, &conflict):
+		return Response{Status: http.StatusConflict, Body: problems{conflict.Error()}}
+	case errors.Is(err, ErrTooLarge):
+		return Response{Status: http.StatusRequestEntityTooLarge, Body: problems{err.Error()}}
 	case r.Context().Err() == nil:
 		slog.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
@@ -80,48 +87,9 @@ func write(w http.ResponseWriter, r *http.Request, response Response) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(response.Body); err != nil && r.Context().Err() == nil {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false) // the answer is JSON and says so; "&" shall be readable in a URL
+	if err := encoder.Encode(response.Body); err != nil && r.Context().Err() == nil {
 		slog.WarnContext(r.Context(), "response cut short", "path", r.URL.Path, "error", err)
 	}
-}
-
-// Read decodes the request's body. An unknown field is an error: it is a misspelt one.
-func Read[T any](r *http.Request) (T, error) {
-	var v T
-	decoder := json.NewDecoder(r.Body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&v); err != nil {
-		if errors.Is(err, io.EOF) {
-			return v, InvalidError{"body: empty, want a JSON object"}
-		}
-		return v, InvalidError{"body: " + strings.TrimPrefix(err.Error(), "json: ")}
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return v, InvalidError{"body: something follows the JSON object"}
-	}
-	return v, nil
-}
-
-// PathID reads the path's {id}.
-func PathID(r *http.Request) (int64, error) { return ID("id", r.PathValue("id")) }
-
-// ID reads an id, a positive integer, from the text of the parameter name.
-func ID(name, text string) (int64, error) {
-	id, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || id < 1 {
-		return 0, InvalidError{fmt.Sprintf("%s: %q is not a positive integer", name, text)}
-	}
-	return id, nil
-}
-
-// Ready answers 204 once ready is closed, and 503 before.
-func Ready(ready <-chan struct{}) http.Handler {
-	return Handler(func(*http.Request) (Response, error) {
-		select {
-		case <-ready:
-			return Response{}, nil
-		default:
-			return Response{Status: http.StatusServiceUnavailable, Body: problems{"not subscribed yet"}}, nil
-		}
-	})
 }
