@@ -49,7 +49,7 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 	}
 	b.key = b.wireKey()
 	m := &mirror{binding: b, log: r.log, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
-	m.known.init(r, b.table)
+	m.init(r, b.table)
 	for _, name := range b.childNames {
 		child, err := newChildTable(r, m, name)
 		if err != nil {
