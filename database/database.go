@@ -52,7 +52,7 @@ import (
 //
 // MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds, not those it changes:
 // that is how a write to a row that exists is told from one to a row that is gone. Tables that bun creates keep the
-// microseconds of times. After an error that says that the server is read-only the connection is closed, unless the URL says
+// microseconds of times. Each connection is strict about values (unless the URL has another sql_mode), and in UTC. After an error that says that the server is read-only the connection is closed, unless the URL says
 // rejectReadOnly=false: what was in a transaction then fails with "driver: bad connection". Further options are those of the
 // driver.
 // The server is asked for its version once, here: without the answer bun would take it for an old MySQL.
@@ -161,6 +161,10 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 	options.Set("loc", "UTC")
 	options.Set("clientFoundRows", "true")
 	options.Set("multiStatements", "false")
+	options.Set("time_zone", "'+00:00'") // or a timestamp would be read as another moment
+	if !options.Has("sql_mode") {
+		options.Set("sql_mode", "'"+mysqlModes+"'")
+	}
 	if !options.Has("rejectReadOnly") {
 		options.Set("rejectReadOnly", "true") // leaves a server that has become read-only: see leaveReadOnly
 	}
@@ -223,6 +227,11 @@ func (d *preciseMySQL) OnTable(table *schema.Table) {
 		}
 	}
 }
+
+// mysqlModes have MariaDB refuse what it would cut, and keep a 0 in an AUTO_INCREMENT column. A server without them, as some
+// installations are, would change what a replica writes.
+const mysqlModes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO," +
+	"NO_ENGINE_SUBSTITUTION"
 
 // mysqlTimeout is how long Open waits for a MariaDB server.
 const mysqlTimeout = 10 * time.Second

@@ -213,6 +213,20 @@ func TestTheMetadataFillsWhatTheBodyCannotCarry(t *testing.T) {
 	requireRoundTrip(t, m)
 }
 
+func TestForceIsABooleanOrATime(t *testing.T) {
+	until := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
+	for value, want := range map[string]Message{
+		"true": {Force: true}, "0": {}, "2026-11-22 22:16:33.237828+00:00": {ForceUntil: until},
+	} {
+		m, err := Decode([]byte(minimal), map[string]string{"cqrs_force": value, "cqrs_incarnation": "a-b"})
+		require.NoError(t, err)
+		require.Equal(t, want.Force, m.Force, value)
+		require.Equal(t, want.ForceUntil, m.ForceUntil, value)
+		require.Equal(t, "a-b", m.Incarnation)
+		requireRoundTrip(t, m)
+	}
+}
+
 func TestDamagedMetadataIsAnErrorAndNotAGuess(t *testing.T) {
 	_, err := Decode([]byte(minimal), map[string]string{"cqrs_after": "two"})
 	requireDecodeError(t, err, "cqrs_after", "invalid syntax")

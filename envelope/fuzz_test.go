@@ -19,6 +19,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(strings.ReplaceAll(minimal, "7", "\t[ -Infinity , \"\\ud800\" ]\n")), "key", "", "")
 	f.Add([]byte(with("instance_data", `{"a":NaN,"a":null,"\u0061":-Infinity,"cqrs_revision":30e-1}`)), "", "-1", "0")
 	f.Add([]byte(with("expires", `"2026-01-02 03:04:05.123456789+02:30:17"`)), "", "+1", "f")
+	f.Add([]byte(minimal), "key", "3", "2026-11-22 22:16:33.237828+00:00")
 	f.Fuzz(func(t *testing.T, body []byte, key, after, force string) {
 		metadata := map[string]string{"cqrs_key": key, "traceparent": force}
 		if after != "" {

@@ -84,6 +84,12 @@ type Message struct {
 	Queue string
 	// Force lets a SYNC replace a newer revision.
 	Force bool
+	// ForceUntil lets a SYNC replace a newer revision that is not later than that, by the clock of Updated; zero for none.
+	// Unlike Force it does no harm when it is delivered once more, after a newer message.
+	ForceUntil time.Time
+	// Incarnation names the master's database and the course of its history: it changes when the database goes back to an
+	// earlier state. It is empty where the master does not say, as with django-cqrs.
+	Incarnation string
 	// Headers is every other metadata key: traceparent and the like. Names that Metadata writes itself are ignored.
 	Headers map[string]string
 }
@@ -98,13 +104,14 @@ const (
 	metaRevision      = "cqrs_revision"
 	metaAfter         = "cqrs_after"
 	metaQueue         = "cqrs_queue"
-	metaForce         = "cqrs_force"
+	metaForce         = "cqrs_force" // true, or until when
+	metaIncarnation   = "cqrs_incarnation"
 	metaCorrelationID = "correlation_id" // Watermill's middleware.CorrelationIDMetadataKey
 )
 
 func ownMetadata(name string) bool {
 	switch name {
-	case metaKey, metaRevision, metaAfter, metaQueue, metaForce, metaCorrelationID:
+	case metaKey, metaRevision, metaAfter, metaQueue, metaForce, metaIncarnation, metaCorrelationID:
 		return true
 	}
 	return false
@@ -113,7 +120,7 @@ func ownMetadata(name string) bool {
 // Metadata returns what travels beside the body. Revision and correlation id stand there too, for whoever routes,
 // filters or logs without reading bodies; Decode takes them from the body.
 func (m *Message) Metadata() map[string]string {
-	md := make(map[string]string, len(m.Headers)+6)
+	md := make(map[string]string, len(m.Headers)+7)
 	for name, value := range m.Headers {
 		if !ownMetadata(name) {
 			md[name] = value
@@ -129,8 +136,14 @@ func (m *Message) Metadata() map[string]string {
 	if m.Queue != "" {
 		md[metaQueue] = m.Queue
 	}
-	if m.Force {
+	switch {
+	case m.Force:
 		md[metaForce] = "true"
+	case !m.ForceUntil.IsZero():
+		md[metaForce] = FormatTime(m.ForceUntil)
+	}
+	if m.Incarnation != "" {
+		md[metaIncarnation] = m.Incarnation
 	}
 	if m.CorrelationID != "" {
 		md[metaCorrelationID] = m.CorrelationID
@@ -156,11 +169,11 @@ func (m *Message) readMetadata(metadata map[string]string) error {
 		case metaQueue:
 			m.Queue = value
 		case metaForce:
-			force, err := strconv.ParseBool(value)
-			if err != nil {
+			if err := m.ReadForce(value); err != nil {
 				return &DecodeError{Key: metaForce, Err: err}
 			}
-			m.Force = force
+		case metaIncarnation:
+			m.Incarnation = value
 		case metaRevision, metaCorrelationID:
 		default:
 			if m.Headers == nil {
@@ -168,6 +181,17 @@ func (m *Message) readMetadata(metadata map[string]string) error {
 			}
 			m.Headers[name] = value
 		}
+	}
+	return nil
+}
+
+// ReadForce sets Force or ForceUntil to what the metadata key cqrs_force says: a boolean, or a time.
+func (m *Message) ReadForce(value string) (err error) {
+	if m.Force, err = strconv.ParseBool(value); err == nil {
+		return nil
+	}
+	if m.ForceUntil, err = ParseTime(value); err != nil {
+		return fmt.Errorf("invalid syntax: %q is neither a boolean nor a time", value)
 	}
 	return nil
 }

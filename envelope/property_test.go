@@ -49,6 +49,10 @@ func anyMessage(t *rapid.T) *Message {
 		After:         rapid.Ptr(rapid.Int64(), true).Draw(t, "after"),
 		Queue:         rapid.String().Draw(t, "queue"),
 		Force:         rapid.Bool().Draw(t, "force"),
+		Incarnation:   rapid.StringMatching(`[a-z0-9-]{0,20}`).Draw(t, "incarnation"),
+	}
+	if !m.Force {
+		m.ForceUntil = rapid.OneOf(rapid.Just(time.Time{}), anyTime()).Draw(t, "force until")
 	}
 	fields := rapid.MapOfN(text, anyValue(2), 0, 6).Draw(t, "data")
 	delete(fields, dataRevision)

@@ -7,12 +7,22 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
+
+// Only is the manifest with one of its models, so that what is wrong with another does not matter.
+func (m *Manifest) Only(id string) (*Manifest, error) {
+	model, found := m.Models[id]
+	if !found {
+		return nil, fmt.Errorf("models: no %q, want one of %s", id, strings.Join(slices.Sorted(maps.Keys(m.Models)), ", "))
+	}
+	return &Manifest{Queue: m.Queue, Models: map[string]Model{id: model}}, nil
+}
 
 // Box makes an outbox on db with the models registered.
 func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*outbox.Box, error) {
@@ -30,7 +40,7 @@ func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*
 	return box, err
 }
 
-// Replica makes a replica on db with the models registered. Queue is taken from the manifest where config has none.
+// Replica makes a replica on db with the models registered, whose tables it checks. Queue is taken from the manifest where config has none.
 func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Config) (*replica.Replica, error) {
 	if config.Queue == "" {
 		config.Queue = m.Queue
@@ -53,6 +63,9 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 		}
 		return replica.RegisterType(rep, typ, id, options...)
 	})
+	if err == nil {
+		err = rep.CheckTables(ctx)
+	}
 	return rep, err
 }
 

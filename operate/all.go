@@ -3,7 +3,10 @@ package operate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"math"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,10 +35,12 @@ type Result struct {
 	Deleted int64
 	// Bad keys could not be deleted.
 	Bad int64
+	// BadRows of the master cannot be sent, so nobody knows whether the replica has them.
+	BadRows int64
 }
 
 // Equal says that nothing was found.
-func (r Result) Equal() bool { return r.Difference.Equal() && r.Extra == 0 }
+func (r Result) Equal() bool { return r.Difference.Equal() && r.Extra == 0 && r.BadRows == 0 }
 
 // Diff is all the stages in one process, for whoever reaches both databases: it compares, writes to w what DiffReplica
 // and DeletedDiffMaster write, sends again what differs, and deletes what the master does not have. The keys are sent
@@ -59,13 +64,16 @@ func Diff(
 	if err != nil {
 		return result, err
 	}
-	o.SkipLines, o.ReachedLine = 0, nil
+	o.SkipLines, o.ReachedLine, o.unmarked = 0, nil, true
 	quiet := o.Options
 	quiet.Progress, quiet.Rate = nil, 0
+	if o.CheckOnly {
+		quiet.MaxDeletes = math.MaxInt64 // that it finds: it deletes none
+	}
 	err = pipeline(ctx,
 		func(ctx context.Context, _ io.Reader, w io.Writer) error {
 			_, err := DiffMaster(ctx, box, model, w, DiffMasterOptions{Options: quiet, Content: o.Content})
-			return err
+			return result.pass(err)
 		},
 		func(ctx context.Context, r io.Reader, to io.Writer) (err error) {
 			result.Difference, err = DiffReplica(ctx, rep, r, io.MultiWriter(w, to), o.Options)
@@ -76,7 +84,9 @@ func Diff(
 		},
 		func(ctx context.Context, r io.Reader, _ io.Writer) (err error) {
 			if !o.CheckOnly {
-				result.Sent, err = DiffSync(ctx, box, r, quiet)
+				var sent int64
+				sent, err = DiffSync(ctx, box, r, quiet)
+				result.Sent, err = sent, result.pass(err)
 			}
 			return err
 		})
@@ -103,6 +113,16 @@ func Diff(
 			return err
 		})
 	return result, err
+}
+
+// pass counts rows that cannot be sent; the other stages go on.
+func (r *Result) pass(err error) error {
+	var bad *BadRowsError
+	if errors.As(err, &bad) {
+		atomic.AddInt64(&r.BadRows, bad.Rows)
+		return nil
+	}
+	return err
 }
 
 type stage func(ctx context.Context, r io.Reader, w io.Writer) error

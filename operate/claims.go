@@ -15,6 +15,7 @@ type claim struct {
 	pk, key  string // as the wire has it, and as ledgers know it
 	revision int64
 	hashes   string
+	ahead    bool // the replica has a later revision, that is older than the listing
 	more     contents
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -125,7 +126,7 @@ func keyedOtherwise(pk string, fields []string) error {
 func (c *columns) differ(m claim, kept replica.Kept) (bool, error) {
 	object, err := outbox.EncodeRow(c.shape.Table, kept.Row, kept.Nulls)
 	if err != nil {
-		return false, fmt.Errorf("key %s: %w", kept.Key, err)
+		return true, nil //nolint:nilerr // a NaN, for example: no master has sent it
 	}
 	var own map[string]json.RawMessage
 	if err := json.Unmarshal(object, &own); err != nil {
@@ -133,7 +134,8 @@ func (c *columns) differ(m claim, kept replica.Kept) (bool, error) {
 	}
 	for column, value := range own {
 		if field, is := c.kept[column]; is {
-			if hash, ok := c.hash(m, field); ok && hash != string(appendHash(nil, value)) {
+			hash, ok := c.hash(m, field)
+			if ok && !holds(spellings(c.shape.Table.FieldMap[column], kept.Row, value), hash) {
 				return true, nil
 			}
 		}
@@ -247,7 +249,8 @@ func (c *columns) notCompared() []string {
 // sample compares one instance of the master with what the replica keeps, before anything is done: whether it is keyed by
 // the same columns, and what it keeps that the master does not send.
 func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Shape) ([]Unsent, error) {
-	for page, err := range box.Instances(ctx, model, outbox.Selection{PageSize: 1}) {
+	first := outbox.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}} // others name it
+	for page, err := range box.Instances(ctx, model, first) {
 		if err != nil {
 			return nil, err
 		}
@@ -270,4 +273,39 @@ func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Sh
 		return c.unsent(1), nil
 	}
 	return nil, nil
+}
+
+// spellings are the hashes of a value: its own, and those of what a master may have whose database has
+// another type for it.
+func spellings(field *schema.Field, row reflect.Value, value json.RawMessage) string {
+	hashes := appendHash(nil, value)
+	for _, alike := range alikeOf(field, row, value) {
+		hashes = appendHash(hashes, alike)
+	}
+	return string(hashes)
+}
+
+// alikeOf asks the type of a column for the values that are equal to the one that it holds.
+func alikeOf(field *schema.Field, row reflect.Value, value json.RawMessage) []json.RawMessage {
+	if field == nil || string(value) == "null" {
+		return nil
+	}
+	held := reflect.Indirect(field.Value(row))
+	if !held.IsValid() {
+		return nil
+	}
+	if knows, ok := held.Interface().(interface{ Alike() []json.RawMessage }); ok {
+		return knows.Alike()
+	}
+	return nil
+}
+
+// holds says that one of hashes, each hashLen long, is the hash.
+func holds(hashes, hash string) bool {
+	for ; len(hashes) >= hashLen; hashes = hashes[hashLen:] {
+		if hashes[:hashLen] == hash {
+			return true
+		}
+	}
+	return false
 }

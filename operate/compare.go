@@ -18,6 +18,9 @@ type Difference struct {
 	Model string
 	// Compared keys, of which so many differ.
 	Compared, Differing int64
+	// Ahead of the differing keys are newer on the replica than on the master: the master went back to an earlier state.
+	// DiffSync forces them.
+	Ahead int64
 	// Content says that the columns were compared, and not only the revisions.
 	Content bool
 	// Unsent are the columns for which the master sends nothing: what they hold may be old. No repair helps.
@@ -33,21 +36,26 @@ type Unsent struct{ Column, Field string }
 func (d Difference) Equal() bool { return d.Differing == 0 && len(d.Unsent) == 0 }
 
 // DiffReplica reads what DiffMaster wrote and writes the keys that this replica lacks or has in another state: model, time
-// and queue in the first line, then lines of keys. Nothing is written where there is nothing to read.
+// and queue in the first line, then lines of keys, and a mark that it came to the end.
 //
 // A key that differs is looked at again after Options.Grace, and reported if it still does. A key that the replica has in a
 // later revision differs only if that revision is older than the diff: else the master went on meanwhile.
 func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Writer, o Options) (Difference, error) {
 	in := newLines(r)
-	h, ok, err := in.header()
+	h, ok, err := in.header(stageDiffMaster, o)
 	if err != nil || !ok {
 		return Difference{}, err
+	}
+	if err := rep.Check(ctx, h.model); err != nil {
+		return Difference{Model: h.model}, err
 	}
 	c, err := newComparer(ctx, rep, h, w, o)
 	if err != nil {
 		return Difference{Model: h.model}, err
 	}
-	err = c.run(ctx, in)
+	if err = c.run(ctx, in); err == nil {
+		err = errors.Join(in.complete(), c.out.end(in.complete() == nil))
+	}
 	return c.difference(), err
 }
 
@@ -60,7 +68,7 @@ type comparer struct {
 	// names are the fields that the master hashed, nil without content; columns then compares what the replica keeps.
 	names   []string
 	columns *columns
-	// began is when a later revision of the replica is news to the master's listing.
+	// began is when a later revision of the replica is news to the master's listing. Both are by the master's clock.
 	began     time.Time
 	options   Options
 	out       *out
@@ -68,12 +76,13 @@ type comparer struct {
 	looked    int       // lines after the first, that were looked at once
 	suspects  []suspect // in the order in which they were seen
 	differing int64
+	ahead     int64
 }
 
 func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
 	c := &comparer{
 		rep: rep, model: h.model, began: h.at().Add(-o.Grace), options: o, looked: o.SkipLines,
-		out: newOut(w, header{h.model, h.time, rep.Queue()}), pace: o.pace(),
+		out: newOut(w, h.by(o.stage(stageDiffReplica), rep.Queue())), pace: o.pace(),
 	}
 	var err error
 	if c.shape, err = rep.Model(h.model); err != nil {
@@ -132,7 +141,7 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 
 // difference is what was found until now.
 func (c *comparer) difference() Difference {
-	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Content: c.names != nil}
+	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Ahead: c.ahead, Content: c.names != nil}
 	if c.columns != nil && c.shape.Mirrored {
 		d.Unsent, d.NotCompared = c.columns.unsent(d.Compared), c.columns.notCompared()
 	} else if c.columns != nil {

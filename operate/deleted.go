@@ -11,10 +11,17 @@ import (
 )
 
 // DeletedDiffReplica writes the keys that the replica has, or those of the rows that Options.Filter selects: model and time
-// in the first line, then lines of keys. Nothing is written where it has none. It returns how many there are.
+// in the first line, then lines of keys, and a mark that it came to the end. It returns how many there are.
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
-	to := newOut(w, newHeader(model))
+	if err := rep.Check(ctx, model); err != nil {
+		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
+	}
+	h, err := newHeader(ctx, model, o.stage(stageDeletedDiffReplica), rep)
+	if err != nil {
+		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
+	}
+	to := newOut(w, h)
 	pages, err := heldKeys(ctx, rep, model, o)
 	if err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
@@ -30,24 +37,29 @@ func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string,
 			return p.done, err
 		}
 	}
+	if err := to.end(true); err != nil {
+		return p.done, fmt.Errorf("deleted diff of %s: write: %w", model, err)
+	}
 	return p.done, nil
 }
 
 // DeletedDiffMaster reads what DeletedDiffReplica wrote and writes, below the same first line, the keys that the master
-// does not have, or does not send.
+// does not have, or does not send. A master that has no row of the model at all is taken for the wrong one, unless
+// Options.MaxDeletes says otherwise: then it writes none, and fails.
 func DeletedDiffMaster(
 	ctx context.Context, box *outbox.Box, r io.Reader, w io.Writer, o Options,
 ) (d Difference, err error) {
 	in := newLines(r)
-	h, ok, err := in.header()
+	h, ok, err := in.header(stageDeletedDiffReplica, o)
 	if err != nil || !ok {
 		return d, err
 	}
-	if _, err := box.Model(h.model); err != nil {
+	d.Model = h.model
+	rows, err := hasRows(ctx, box, h.model)
+	if err != nil {
 		return d, err
 	}
-	d.Model = h.model
-	to := newOut(w, h)
+	to := newOut(w, h.by(o.stage(stageDeletedDiffMaster), ""))
 	to.opened = o.SkipLines > 0
 	to.open()
 	if err := to.Flush(); err != nil {
@@ -57,12 +69,29 @@ func DeletedDiffMaster(
 		gone, err := missing(ctx, box, h.model, pks)
 		d.Compared += int64(len(pks))
 		d.Differing += int64(len(gone))
-		if err != nil {
+		if err != nil || !rows && d.Differing > o.MaxDeletes {
 			return err
 		}
 		return to.keys(gone)
 	})
-	return d, err
+	if err == nil && !rows && d.Differing > o.MaxDeletes {
+		err = &TooManyDeletesError{Model: h.model, Deletes: d.Differing, Of: d.Compared, MasterIsEmpty: true}
+	}
+	if err != nil {
+		return d, err
+	}
+	return d, to.end(true)
+}
+
+// hasRows says that the master sends any instance of a model.
+func hasRows(ctx context.Context, box *outbox.Box, model string) (bool, error) {
+	first := outbox.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}}
+	for page, err := range box.Revisions(ctx, model, first) {
+		if err != nil || len(page) > 0 { // not one that is kept from replicas
+			return len(page) > 0, err
+		}
+	}
+	return false, nil
 }
 
 // missing are the keys of which the master has no instance. A key that the master's table cannot have is an error.

@@ -20,22 +20,30 @@ type DiffMasterOptions struct {
 	Content bool
 }
 
-// DiffMaster writes what the master has: model and time in the first line, then lines of [key, revision] pairs. Nothing
-// at all is written where nothing matches. It returns how many instances there were.
+// DiffMaster writes what the master has: model and time in the first line, then lines of [key, revision] pairs, and a mark
+// that it came to the end. It returns how many instances there were.
 func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DiffMasterOptions) (int64, error) {
 	where, err := whereOn(box, model, o.Filter)
 	if err != nil {
 		return 0, err
 	}
-	l := lister{
-		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), out: newOut(w, newHeader(model)),
-		selection: outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage)},
+	h, err := newHeader(ctx, model, o.stage(stageDiffMaster), box)
+	if err != nil {
+		return 0, fmt.Errorf("diff %s: %w", model, err)
 	}
+	l := lister{
+		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(), out: newOut(w, h),
+	}
+	l.selection = outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add}
 	l.out.opened = o.After != nil
-	if err := l.run(ctx); err != nil {
+	err = l.run(ctx)
+	if err == nil {
+		err = l.out.end(l.bad.count == 0 && !o.LeftOut)
+	}
+	if err != nil {
 		return l.pace.done, fmt.Errorf("diff %s: %w", model, err)
 	}
-	return l.pace.done, nil
+	return l.pace.done, l.bad.err()
 }
 
 // lister writes the lines of DiffMaster.
@@ -45,6 +53,7 @@ type lister struct {
 	model     string
 	selection outbox.Selection
 	pace      *pace
+	bad       *badRows
 	out       *out
 	names     []string // of the fields that are hashed, once an instance has told
 }
@@ -54,7 +63,8 @@ func (l *lister) run(ctx context.Context) error {
 		l.selection.PageSize = l.pageSize(statePage)
 		return l.instances(ctx, l.box.Instances)
 	}
-	if err := l.announce(ctx); err != nil {
+	l.out.open() // at once: the next stage has to look at its ledger too
+	if err := l.out.Flush(); err != nil {
 		return err
 	}
 	if l.selection.Where == nil && l.After == nil && l.Reached == nil {
@@ -67,22 +77,6 @@ func (l *lister) run(ctx context.Context) error {
 		}
 	}
 	return l.instances(ctx, l.box.Revisions)
-}
-
-// announce writes the first line as soon as it is known that others follow: the next stage has to look at its ledger too.
-func (l *lister) announce(ctx context.Context) error {
-	first := l.selection
-	first.PageSize = 1
-	for page, err := range l.box.Revisions(ctx, l.model, first) {
-		if err != nil {
-			return err
-		}
-		if len(page) > 0 { // not a row that is kept from replicas
-			l.out.open()
-			return l.out.Flush()
-		}
-	}
-	return nil
 }
 
 // ledger writes what the ledger has, in its own words.

@@ -18,21 +18,30 @@ import (
 type DumpOptions struct {
 	Options
 	Resume
+	// Django writes what cqrs_bulk_load reads: without a mark, so that nobody can tell a dump that
+	// broke off from a whole one.
+	Django bool
 }
 
+// dumpMark is the last line of a dump that is whole.
+const dumpMark = "{}"
+
 // Dump writes the instances of a model: the CQRS id in the first line, then one instance_data object per line, in the
-// order of the primary key. As with django-cqrs the last line has no newline. It returns how many instances there were.
+// order of the primary key, and a mark that it came to the end. It returns how many instances there were.
 func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions) (int64, error) {
 	where, err := whereOn(box, model, o.Filter)
 	if err != nil {
 		return 0, err
 	}
-	p := o.pace()
+	p, bad := o.pace(), o.badRows()
 	buffered := bufio.NewWriterSize(w, 256<<10)
 	if o.After == nil {
 		_, _ = buffered.WriteString(model) // Flush returns the error
+		if !o.Django {
+			_, _ = buffered.WriteString("," + announcesEnd + stageDump)
+		}
 	}
-	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage)}
+	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
 	var line []byte
 	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] {
 		return box.Instances(ctx, model, selection)
@@ -55,10 +64,13 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 			return p.done, err
 		}
 	}
+	if !o.Django && !o.LeftOut && bad.count == 0 {
+		_, _ = buffered.WriteString("\n" + dumpMark + "\n")
+	}
 	if err := buffered.Flush(); err != nil {
 		return p.done, fmt.Errorf("dump %s: write: %w", model, err)
 	}
-	return p.done, nil
+	return p.done, bad.err()
 }
 
 // appendInstance writes revision and time first, as django-cqrs does.

@@ -8,36 +8,82 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// header is the first line of a diff: model, time and, by stage, the queue or what else a stage announces.
+// header is the first line of a diff: model, time, which stage ends it with a mark and, by stage, the queue or what else
+// it announces. The time is by the clock of the database that was listed, and is compared with no other clock.
 type header struct {
-	model, time, more string
+	model, time string
+	// end is the stage that ends the stream with a mark: a Django stage behind it passes the word on,
+	// and writes no mark.
+	end, more string
 }
 
-func newHeader(model string) header {
-	return header{model: model, time: envelope.FormatTime(time.Now())}
+// newHeader asks the side that is about to be listed for the time: what changes from now on may or may not be listed.
+func newHeader(ctx context.Context, model, stage string, side interface {
+	Now(ctx context.Context) (time.Time, error)
+}) (header, error) {
+	now, err := side.Now(ctx)
+	return header{model: model, time: envelope.FormatTime(now), end: stage}, err
 }
 
 func (h header) String() string {
 	line := h.model + "," + h.time
+	if h.end != "" {
+		line += "," + announcesEnd + h.end
+	}
 	if h.more != "" {
 		line += "," + h.more
 	}
 	return line
 }
 
-// at is when the first stage began; zero if that cannot be read.
+// at is when the first stage began, by the clock of its database; zero if that cannot be read.
 func (h header) at() time.Time {
 	t, _ := envelope.ParseTime(h.time)
 	return t
 }
 
+// by is the header that a stage writes: the same diff, with a mark of its own.
+func (h header) by(stage, more string) header {
+	return header{model: h.model, time: h.time, end: stage, more: more}
+}
+
+// The stages whose streams have an end mark.
+const (
+	stageDump               = "dump"
+	stageDiffMaster         = "diff-master"
+	stageDiffReplica        = "diff-replica"
+	stageDeletedDiffReplica = "deleted-diff-replica"
+	stageDeletedDiffMaster  = "deleted-diff-master"
+)
+
+// announcesEnd stands before the stage that ends the stream with a mark.
+const announcesEnd = "end="
+
+// endMark is the last line of a stage that came to its end: a list of nothing, which Django's stages
+// read and pass over. Without it a stage that failed would look like one that found nothing.
+const endMark = "[]"
+
 // ErrNotADiff says that the input is not the output of the stage before.
 var ErrNotADiff = errors.New("the first line is not MODEL,TIME as diff commands write it")
+
+// ErrEmptyInput says that not even the first line came.
+var ErrEmptyInput = errors.New("the input is empty: the stage before failed, or was not run; " +
+	"only one of django-cqrs writes nothing where it finds nothing")
+
+// CutShortError says that the stage before did not come to its end. What came of it was dealt with,
+// unless the operation deletes.
+type CutShortError struct{ Stage string }
+
+func (e *CutShortError) Error() string {
+	return "the input ends before its end mark: " + e.Stage + " failed, was interrupted or left rows out; " +
+		"see what it says, and set -o pipefail"
+}
 
 func parseHeader(line []byte) (header, error) {
 	parts := bytes.SplitN(bytes.TrimSpace(line), []byte(","), 3)
@@ -47,6 +93,9 @@ func parseHeader(line []byte) (header, error) {
 	h := header{model: string(parts[0]), time: string(parts[1])}
 	if len(parts) == 3 {
 		h.more = string(parts[2])
+	}
+	if rest, announced := strings.CutPrefix(h.more, announcesEnd); announced {
+		h.end, h.more, _ = strings.Cut(rest, ",")
 	}
 	if err := envelope.CheckModel(h.model); err != nil {
 		return header{}, fmt.Errorf("line 1: %w: model %w", ErrNotADiff, err)
@@ -61,6 +110,9 @@ const maxLine = 256 << 20
 type lines struct {
 	scanner *bufio.Scanner
 	number  int
+	// stage ends with mark, if it came to its end; empty where no mark is to come.
+	stage, mark string
+	ended       bool
 }
 
 func newLines(r io.Reader) *lines {
@@ -73,7 +125,14 @@ func newLines(r io.Reader) *lines {
 func (l *lines) next() (line []byte, ok bool, err error) {
 	for l.scanner.Scan() {
 		l.number++
-		if line = bytes.TrimSpace(l.scanner.Bytes()); len(line) > 0 {
+		line = bytes.TrimSpace(l.scanner.Bytes())
+		switch {
+		case len(line) == 0:
+		case l.ended:
+			return nil, false, fmt.Errorf("line %d: there is something behind the end mark", l.number)
+		case l.stage != "" && string(line) == l.mark:
+			l.ended = true
+		default:
 			return line, true, nil
 		}
 	}
@@ -83,21 +142,43 @@ func (l *lines) next() (line []byte, ok bool, err error) {
 	return nil, false, nil
 }
 
-// header reads the first line; ok is false where there is nothing to read.
-func (l *lines) header() (h header, ok bool, err error) {
+// header reads the first line of what stage writes; ok is false where there is nothing to read, and
+// that is allowed.
+func (l *lines) header(stage string, o Options) (h header, ok bool, err error) {
 	line, ok, err := l.next()
-	if err == nil && ok {
-		h, err = parseHeader(line)
+	switch {
+	case err != nil:
+		return h, false, err
+	case !ok && o.AllowEmpty:
+		return h, false, nil
+	case !ok:
+		return h, false, ErrEmptyInput
 	}
-	return h, ok, err
+	h, err = parseHeader(line)
+	if h.end == stage {
+		l.stage, l.mark = stage, endMark
+	}
+	return h, err == nil, err
 }
 
-// eachKeys hands on the keys of each line after the first, but for those that an earlier run dealt with.
+// complete fails where a mark was announced and did not come.
+func (l *lines) complete() error {
+	if l.stage != "" && !l.ended {
+		return &CutShortError{l.stage}
+	}
+	return nil
+}
+
+// eachKeys hands on the keys of each line after the first, but for those that an earlier run dealt
+// with. It fails in the end where the stage before did.
 func (l *lines) eachKeys(ctx context.Context, o Options, handle func(pks []json.RawMessage) error) error {
 	p := o.pace()
 	for n := 1; ; n++ {
 		line, ok, err := l.next()
-		if err != nil || !ok {
+		if err == nil && !ok {
+			return l.complete()
+		}
+		if err != nil {
 			return err
 		}
 		if n <= o.SkipLines {
@@ -150,6 +231,15 @@ func (o *out) open() {
 		o.opened = true
 		_, _ = o.WriteString(o.header.String() + "\n") // Flush returns the error
 	}
+}
+
+// end writes the mark, if one was announced and all that belongs before it was written.
+func (o *out) end(complete bool) error {
+	o.open()
+	if complete && o.header.end != "" {
+		_, _ = o.WriteString(endMark + "\n") // Flush returns the error
+	}
+	return o.Flush()
 }
 
 // keys writes a line of keys, and none if there are none.

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,8 +20,11 @@ import (
 // LoadOptions are those of Load.
 type LoadOptions struct {
 	Options
-	// Clear empties the model's table first.
+	// Clear empties the model's table first. Rows that are there must be no more than
+	// Options.MaxDeletes, or Ask must agree.
 	Clear bool
+	// Ask, if set, is asked where Clear would delete more: nil goes on.
+	Ask func(e *TooManyDeletesError) error
 	// BadLine, if set, is called for each line that could not be loaded. The line's number counts from 1.
 	BadLine func(number int, err error)
 }
@@ -43,23 +48,49 @@ func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions)
 		}
 		return Loaded{}, err
 	}
-	loaded := Loaded{Model: string(first)}
+	model, announced, _ := strings.Cut(string(first), ",")
+	if announced == announcesEnd+stageDump {
+		in.stage, in.mark = stageDump, dumpMark
+	} else {
+		model = string(first)
+	}
+	loaded := Loaded{Model: model}
 	if err := envelope.CheckModel(loaded.Model); err != nil {
 		return loaded, fmt.Errorf("line 1: want the CQRS id of a model, as dump writes it: %w", err)
 	}
 	shape, err := rep.Model(loaded.Model)
+	if err == nil {
+		err = rep.CheckWrites(ctx, loaded.Model)
+	}
+	if err == nil && o.Clear && o.SkipLines == 0 {
+		err = o.clear(ctx, rep, loaded.Model)
+	}
 	if err != nil {
 		return loaded, err
 	}
-	if o.Clear && o.SkipLines == 0 {
-		if err := rep.Clear(ctx, loaded.Model); err != nil {
-			return loaded, err
-		}
-	}
 	l := loader{rep: rep, o: o, loaded: loaded, pk: pkFields(shape)}
 	l.pace, l.limit = Options{Progress: o.Progress}.pace(), Options{Rate: o.Rate}.pace()
-	err = l.run(ctx, in)
+	if err = l.run(ctx, in); err == nil {
+		err = in.complete()
+	}
 	return l.loaded, err
+}
+
+// clear empties the table, if so many rows may go.
+func (o LoadOptions) clear(ctx context.Context, rep *replica.Replica, model string) error {
+	rows, err := rep.Count(ctx, model, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	err = Guard(ctx, rep, model, rows, o.MaxDeletes)
+	var tooMany *TooManyDeletesError
+	if errors.As(err, &tooMany) && o.Ask != nil {
+		err = o.Ask(tooMany)
+	}
+	if err != nil {
+		return err
+	}
+	return rep.Clear(ctx, model)
 }
 
 // pkFields are the fields in which an instance carries its key.
@@ -83,11 +114,15 @@ type loader struct {
 	pk     []string
 }
 
+// batchBytes bounds the lines of a batch, if the first is not larger.
+const batchBytes = 4 << 20
+
 // batch is lines that are applied together.
 type batch struct {
 	messages []*envelope.Message
 	numbers  []int // of their lines
 	bad      []badLine
+	bytes    int
 	end      int // the lines after the first that are dealt with after this batch
 
 	applied chan struct{} // closed when results and err are there
@@ -158,7 +193,8 @@ func (l *loader) read(in *lines, write func(*batch) error) error {
 			b.messages, b.numbers = append(b.messages, m), append(b.numbers, in.number)
 		}
 		b.end = read
-		if len(b.messages)+len(b.bad) >= size {
+		b.bytes += len(line)
+		if len(b.messages)+len(b.bad) >= size || b.bytes >= batchBytes {
 			if err := write(b); err != nil {
 				return err
 			}

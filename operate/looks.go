@@ -171,7 +171,7 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 	}
 	kept, err := c.rep.Lookup(ctx, c.model, pks, c.names != nil)
 	if err != nil {
-		return nil, err
+		return c.lookInParts(ctx, claims, err)
 	}
 	var differ []claim
 	for i, claim := range claims {
@@ -180,8 +180,34 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 			return nil, err
 		}
 		if differs {
+			claim.ahead = kept[i].Revision > claim.revision
 			differ = append(differ, claim)
 		}
 	}
 	return differ, nil
+}
+
+// lookInParts looks at halves where a row of the replica cannot be read, an infinite time for example. That one differs from
+// whatever the master sent.
+func (c *comparer) lookInParts(ctx context.Context, claims []claim, because error) ([]claim, error) {
+	if c.names == nil || ctx.Err() != nil {
+		return nil, because
+	}
+	pks := make([]json.RawMessage, len(claims))
+	for i, claim := range claims {
+		pks[i] = json.RawMessage(claim.pk)
+	}
+	if _, err := c.rep.Lookup(ctx, c.model, pks, false); err != nil {
+		return nil, because // it is not what the rows hold
+	}
+	if len(claims) == 1 {
+		return claims, nil
+	}
+	half := len(claims) / 2
+	differ, err := c.look(ctx, claims[:half])
+	if err != nil {
+		return nil, err
+	}
+	more, err := c.look(ctx, claims[half:])
+	return append(differ, more...), err
 }

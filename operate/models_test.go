@@ -89,7 +89,7 @@ func (s *shops) run(fn func(ctx context.Context, tx bun.Tx) error) {
 func (s *shops) load(model string, clear bool, lines ...string) operate.Loaded {
 	s.Helper()
 	loaded, err := operate.Load(s.Context(), s.rep, strings.NewReader(model+"\n"+strings.Join(lines, "\n")),
-		operate.LoadOptions{Clear: clear})
+		operate.LoadOptions{Clear: clear, Options: operate.Options{MaxDeletes: 2}})
 	require.NoError(s, err)
 	return loaded
 }

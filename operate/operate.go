@@ -36,9 +36,22 @@ type Options struct {
 	// SkipLines, of operations that read what another one wrote: so many lines after the first were dealt with by a run
 	// that was interrupted. What this one writes belongs behind what that one wrote.
 	SkipLines int
+	// AllowEmpty takes an input without even a first line for one without keys, as a Django stage writes
+	// where it finds nothing. Stages of this package always write a first line.
+	AllowEmpty bool
+	// MaxDeletes is how many rows an operation may delete. 0 leaves it to Guard.
+	MaxDeletes int64
+	// BadRow, if set, is called for each row that cannot be sent, with its primary key as JSON. The
+	// others are; the operation returns a *BadRowsError in the end.
+	BadRow func(pk json.RawMessage, err error)
+	// LeftOut says that an interrupted run, which this one goes on from, left rows out: the end of
+	// the output is not marked.
+	LeftOut bool
 	// ReachedLine, if set, is called with how many lines after the first have been dealt with, good or bad. Its error ends
 	// the operation.
 	ReachedLine func(lines int) error
+
+	unmarked bool // the stages are in one process, and know of each other's errors
 }
 
 // Resume is for operations that go through the primary keys of a model in their order. The zero value begins with the
@@ -50,6 +63,14 @@ type Resume struct {
 	// Reached, if set, is called with the last primary key of each page, when all before it has been dealt with. Its error
 	// ends the operation.
 	Reached func(pk json.RawMessage) error
+}
+
+// stage is the header's word for a stage that ends with a mark.
+func (o Options) stage(name string) string {
+	if o.unmarked {
+		return ""
+	}
+	return name
 }
 
 func (r Resume) reached(page []outbox.Instance) error {

@@ -46,6 +46,9 @@ func (c *comparer) settle(ctx context.Context, patience bool) error {
 	pks := make([]json.RawMessage, len(differ))
 	for i, claim := range differ {
 		pks[i] = json.RawMessage(claim.pk)
+		if claim.ahead {
+			c.ahead++
+		}
 	}
 	c.differing += int64(len(pks))
 	return c.out.keys(pks)

@@ -24,8 +24,10 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 	if err != nil {
 		return 0, err
 	}
-	p := o.pace()
-	for page, err := range box.Revisions(ctx, model, outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage)}) {
+	p, bad := o.pace(), o.badRows()
+	o.To.Bad = bad.add
+	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
+	for page, err := range box.Revisions(ctx, model, selection) {
 		if err != nil {
 			return sent, fmt.Errorf("sync %s: %w", model, err)
 		}
@@ -44,25 +46,33 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 			return sent, err
 		}
 	}
-	return sent, nil
+	return sent, bad.err()
 }
 
 // DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there only. It returns how
 // many were appended; keys that are gone meanwhile are not among them.
+//
+// What the replica has in a later revision that is older than the listing, the master has lost: it went back to an earlier
+// state. There the replica is forced, and only there.
 func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
 	in := newLines(r)
-	h, ok, err := in.header()
+	h, ok, err := in.header(stageDiffReplica, o)
 	if err != nil || !ok {
 		return 0, err
 	}
+	bad := o.badRows()
 	if h.more == "" {
 		return 0, fmt.Errorf("line 1: %w: no queue: want the output of diff-replica", ErrNotADiff)
 	}
 	err = in.eachKeys(ctx, o, func(pks []json.RawMessage) error {
-		n, err := box.Sync(ctx, h.model, pks, outbox.SyncOptions{Queue: h.more})
+		to := outbox.SyncOptions{Queue: h.more, ForceUntil: h.at(), Bad: bad.add}
+		n, err := box.Sync(ctx, h.model, pks, to)
 		sent += int64(n)
 		return err
 	})
+	if err == nil {
+		err = bad.err()
+	}
 	return sent, err
 }
 

@@ -2,11 +2,9 @@ package outbox
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"iter"
-	"reflect"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -34,8 +32,13 @@ type Selection struct {
 	Where func(*bun.SelectQuery) *bun.SelectQuery
 	// After is the primary key, as JSON, of the instance to go on after; nil begins with the first.
 	After json.RawMessage
-	// PageSize is how many rows are read, and held in memory, at once. Default 1000.
+	// PageSize is how many rows are read, and held in memory, at once. Default 1000. Of large rows
+	// Instances reads fewer: some megabytes, or one row.
 	PageSize int
+	// Bad, if set, is called for each row that cannot be sent, and the others go on: a value that the
+	// wire has no form for, a key that is none, a Serializer's error. pk is as the wire would have it.
+	// Without Bad the first such row ends the iteration.
+	Bad func(pk json.RawMessage, err error)
 }
 
 const defaultPage = 1000
@@ -75,74 +78,18 @@ func (b *Box) Revisions(ctx context.Context, model string, s Selection) iter.Seq
 	return b.pages(ctx, model, s, false)
 }
 
-func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) iter.Seq2[[]Instance, error] {
-	return func(yield func([]Instance, error) bool) {
-		m, err := b.modelOfID(id)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		var last reflect.Value
-		if s.After != nil {
-			if last, err = m.rowOfPK(s.After); err != nil {
-				yield(nil, fmt.Errorf("outbox: go on after %s: %w", s.After, err))
-				return
-			}
-		}
-		size := s.PageSize
-		if size <= 0 {
-			size = defaultPage
-		}
-		for {
-			instances, rows, err := b.page(ctx, m, withData, func(q *bun.SelectQuery) *bun.SelectQuery {
-				if s.Where != nil {
-					q = s.Where(q)
-				}
-				if last.IsValid() {
-					q = q.Where("(?) > (?)", keyColumns(m.table), bun.List(keyValues(m.table, last)))
-				}
-				return q.OrderExpr("?", keyColumns(m.table)).Limit(int64(size))
-			})
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if len(rows) > 0 && !yield(instances, nil) || len(rows) < size {
-				return
-			}
-			last = rows[len(rows)-1].Value
-		}
-	}
-}
-
-// page reads what narrow selects, in one snapshot.
-func (b *Box) page(
-	ctx context.Context, m *model, withData bool, narrow func(*bun.SelectQuery) *bun.SelectQuery,
-) (instances []Instance, rows []record, err error) {
-	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
-	err = b.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
-		rows, err = m.selectRows(ctx, tx, withData || m.filter != nil, narrow)
-		if err == nil {
-			instances, err = b.instances(ctx, tx, m, rows, withData)
-		}
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("outbox: read %s: %w", m.id, err)
-	}
-	return instances, rows, err
-}
-
-// selectRows reads whole rows with their relations, or primary keys only.
+// selectRows reads whole rows with their relations, or primary keys only. cut says that there were
+// more rows than are held at once.
 func (m *model) selectRows(
 	ctx context.Context, tx bun.IDB, whole bool, narrow func(*bun.SelectQuery) *bun.SelectQuery,
-) ([]record, error) {
+) (records []record, cut bool, err error) {
 	if whole {
-		return m.scanWhole(ctx, tx, narrow, unlocked)
+		return m.scanWhole(ctx, tx, narrow, unlocked, pageBytes)
 	}
 	rows := stored.Of(m.table)
 	query := narrow(tx.NewSelect().Model(rows.Model()))
-	return scan(ctx, query.ColumnExpr("?", keyColumns(m.table)), rows)
+	records, err = scan(ctx, query.ColumnExpr("?", keyColumns(m.table)), rows)
+	return records, false, err
 }
 
 func unlocked(q *bun.SelectQuery) *bun.SelectQuery { return q }

@@ -95,30 +95,59 @@ type found struct {
 	instance Instance
 }
 
-func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) ([]found, error) {
-	tuples := make([]bun.TupleValues, len(keys))
-	for i, key := range keys {
-		tuples[i] = bun.Tuple(keyValues(m.table, key))
+// find reads the rows that some keys mean. One that cannot be read, so that Filter cannot be asked, is
+// found as if it were sent: it exists.
+func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []found, err error) {
+	with := func(keys []reflect.Value) func(*bun.SelectQuery) *bun.SelectQuery {
+		tuples := make([]bun.TupleValues, len(keys))
+		for i, key := range keys {
+			tuples[i] = bun.Tuple(keyValues(m.table, key))
+		}
+		return func(q *bun.SelectQuery) *bun.SelectQuery {
+			return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(tuples))
+		}
 	}
-	instances, records, err := b.page(ctx, m, false, func(q *bun.SelectQuery) *bun.SelectQuery {
-		return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(tuples))
+	err = inHalves(keys, func(keys []reflect.Value) error {
+		read, err := b.page(ctx, m, false, with(keys))
+		if err == nil && read.cut {
+			err = errTooLarge
+		}
+		if err != nil {
+			return err
+		}
+		sent := make(map[string]Instance, len(read.instances))
+		for _, instance := range read.instances {
+			sent[instance.Key] = instance
+		}
+		for _, record := range read.rows {
+			_, key, _, err := m.keyOf(record)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, found{record.Value, sent[key]})
+		}
+		return nil
+	}, func(key reflect.Value, err error) error {
+		if m.filter == nil {
+			return err // there is nothing that the key alone would not tell
+		}
+		records, _, err := m.selectRows(ctx, b.db, false, with([]reflect.Value{key}))
+		if err != nil {
+			return err
+		}
+		for _, record := range records {
+			pk, text, _, err := m.keyOf(record)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, found{record.Value, Instance{PK: pk, Key: text}})
+		}
+		return nil
 	})
 	if err != nil {
-		return nil, err
+		err = fmt.Errorf("outbox: read %s: %w", m.id, err)
 	}
-	sent := make(map[string]Instance, len(instances))
-	for _, instance := range instances {
-		sent[instance.Key] = instance
-	}
-	rows := make([]found, len(records))
-	for i, record := range records {
-		_, key, _, err := m.keyOf(record)
-		if err != nil {
-			return nil, err
-		}
-		rows[i] = found{record.Value, sent[key]}
-	}
-	return rows, nil
+	return rows, err
 }
 
 // sameAs is the error of a key that a replica takes for another one of the master's, or the master's

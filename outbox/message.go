@@ -103,6 +103,12 @@ func (m *model) serialized(object any) (json.RawMessage, error) {
 	if err := json.Unmarshal(text, &fields); err != nil || fields == nil {
 		return nil, fmt.Errorf("a %T does not marshal to a JSON object", object)
 	}
+	if fields[revisionColumn] != nil || fields[updatedColumn] != nil {
+		maps.DeleteFunc(fields, func(name string, _ json.RawMessage) bool { return isStamp(name) })
+		if text, err = marshal(fields); err != nil {
+			return nil, err
+		}
+	}
 	var errs []error
 	for _, pk := range m.table.PKs {
 		if _, found := fields[pk.Name]; !found {

@@ -44,16 +44,21 @@ func identityOf(table *schema.Table, row reflect.Value) string {
 //
 // Where there are relations bun has to do it, and it does not tell what is NULL: then the columns
 // of all tables that hold a zero value are read once more, one query per table.
+//
+// most is how many bytes are read at once, 0 for all; cut says that rows were left. Of related rows
+// nobody knows beforehand: those are all read.
 func (m *model) scanWhole(
-	ctx context.Context, tx bun.IDB, narrow, lock func(*bun.SelectQuery) *bun.SelectQuery,
-) ([]record, error) {
+	ctx context.Context, tx bun.IDB, narrow, lock func(*bun.SelectQuery) *bun.SelectQuery, most int,
+) (records []record, cut bool, err error) {
 	rows := stored.Of(m.table)
 	query := lock(narrow(tx.NewSelect().Model(rows.Model())))
 	if len(m.relations) == 0 {
-		return scan(ctx, query, rows)
+		rows.AtMost(most)
+		records, err = scan(ctx, rows.Whole(query), rows)
+		return records, rows.Cut(), err
 	}
 	if err := m.withRelations(query, lock).Scan(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	doubts := doubts{}
 	groups := groupRelations(m.relations)
@@ -62,13 +67,13 @@ func (m *model) scanWhole(
 	}
 	nulls, err := doubts.settle(ctx, tx, lock)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	records := make([]record, rows.Len())
+	records = make([]record, rows.Len())
 	for i := range records {
 		records[i] = nulls.of(m.table, rows.Row(i))
 	}
-	return records, nil
+	return records, false, nil
 }
 
 // scan runs a query whose model is that of rows.
@@ -177,16 +182,19 @@ func (d *doubtful) ask(
 	}
 	rows := stored.Of(table)
 	query := tx.NewSelect().Model(rows.Model()).Where("(?) IN (?)", keyColumns(table), bun.List(keys))
+	var zeros []*schema.Field
 	for _, field := range table.Fields {
 		if field.IsPK || d.columns[field] {
 			query = query.ColumnExpr("?.?", table.SQLAlias, field.SQLName)
+			zeros = append(zeros, field)
 		}
 	}
+	query = rows.Checked(query, zeros)
 	if table.SoftDeleteField != nil {
 		query = query.WhereAllWithDeleted()
 	}
 	if err := lock(query).Scan(ctx, rows); err != nil {
-		return err
+		return named(table, err)
 	}
 	for i := range rows.Len() {
 		known[identityOf(table, rows.Row(i))] = rows.Nulls(i)

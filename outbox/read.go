@@ -15,10 +15,14 @@ import (
 func (m *model) rowsByKey(
 	ctx context.Context, tx bun.IDB, marks []*mark,
 ) (map[string]record, error) {
-	rows, err := m.read(ctx, tx, marks)
+	rows, _, err := m.read(ctx, tx, marks, 0)
 	if err != nil {
 		return nil, err
 	}
+	return m.byKey(rows)
+}
+
+func (m *model) byKey(rows []record) (map[string]record, error) {
 	byKey := make(map[string]record, len(rows))
 	for _, row := range rows {
 		_, key, _, err := m.keyOf(row)
@@ -30,8 +34,11 @@ func (m *model) rowsByKey(
 	return byKey, nil
 }
 
-// read selects the current rows of the dirty keys, with the model's relations.
-func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) ([]record, error) {
+// read selects the current rows of the dirty keys, with the model's relations; most and cut are as
+// in scanWhole.
+func (m *model) read(
+	ctx context.Context, tx bun.IDB, dirty []*mark, most int,
+) (rows []record, cut bool, err error) {
 	keys := make([]bun.TupleValues, len(dirty))
 	for i, d := range dirty {
 		keys[i] = bun.Tuple(keyValues(m.table, d.row))
@@ -39,11 +46,11 @@ func (m *model) read(ctx context.Context, tx bun.IDB, dirty []*mark) ([]record, 
 	marked := func(q *bun.SelectQuery) *bun.SelectQuery {
 		return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
 	}
-	rows, err := m.scanWhole(ctx, tx, marked, current)
+	rows, cut, err = m.scanWhole(ctx, tx, marked, current, most)
 	if err != nil {
-		return nil, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
+		return nil, false, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
 	}
-	return rows, nil
+	return rows, cut, nil
 }
 
 // withRelations loads the model's relations with a query; each passes lock on its way.

@@ -80,11 +80,22 @@ func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, er
 	for _, option := range options {
 		errs = append(errs, option(m))
 	}
+	m.columns = slices.DeleteFunc(slices.Clone(m.columns), func(f *schema.Field) bool { return isStamp(f.Name) })
 	if m.serialize == nil {
 		errs = append(errs, m.checkColumns())
 	}
 	return m, errors.Join(errs...)
 }
+
+// isStamp says that an object's member is one that envelope.Stamp writes, from the ledger. A table
+// that was a Django master's has columns of these names, with revisions that nobody raises any more.
+func isStamp(name string) bool { return name == revisionColumn || name == updatedColumn }
+
+// The columns in which django-cqrs keeps the revision of a row, and the time of it.
+const (
+	revisionColumn = "cqrs_revision"
+	updatedColumn  = "cqrs_updated"
+)
 
 // checkColumns refuses types that cannot be sent, such as a channel, before the first row is written.
 func (m *model) checkColumns() error {

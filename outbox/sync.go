@@ -21,10 +21,36 @@ type SyncOptions struct {
 	Queue string
 	// Force makes the replica take it even where it has a newer one: the master was restored from a backup.
 	Force bool
+	// ForceUntil makes the replica take it where what it has is newer, but not later than that, by the master database's
+	// clock (see Box.Now): what the master does not know any more of that time it has lost. Zero means no.
+	ForceUntil time.Time
+	// Bad, if set, is called for each key whose state cannot be sent, and for each that is no key of
+	// the model; the others are sent. Without it the first such key fails all.
+	Bad func(pk json.RawMessage, err error)
 }
 
 // ForceHeader is the header of a forced SYNC.
 const ForceHeader = "cqrs_force"
+
+// force is the value of ForceHeader, empty for none.
+func (o SyncOptions) force() string {
+	switch {
+	case o.Force:
+		return "true"
+	case !o.ForceUntil.IsZero():
+		return envelope.FormatTime(o.ForceUntil)
+	}
+	return ""
+}
+
+// Now is the time by the master database's clock: that of cqrs_updated.
+func (b *Box) Now(ctx context.Context) (time.Time, error) {
+	now, err := b.store.Now(ctx)
+	if err != nil {
+		return now, fmt.Errorf("outbox: %w", err)
+	}
+	return now, nil
+}
 
 // Sync appends SYNC messages with the present state of the instances with the given primary keys. Revisions are not
 // raised. Keys whose row is gone, or kept from replicas by Filter, are left out; it returns how many were sent.
@@ -38,102 +64,195 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	if err != nil {
 		return 0, err
 	}
-	marks, err := m.marksOf(ctx, b.db, pks)
+	marks, err := m.marksToSync(ctx, b.db, pks, o.Bad)
 	if err != nil || len(marks) == 0 {
 		return 0, err
 	}
+	done := map[string]bool{}
 	for part := range slices.Chunk(marks, flushBatch) {
-		var n int
-		n, err = b.syncPart(ctx, m, part, o)
-		if sent += n; err != nil {
+		if err = b.syncPart(ctx, m, part, o, done); err != nil {
 			err = fmt.Errorf("outbox: sync %s: %w", model, err)
 			break
 		}
 	}
-	if sent > 0 {
+	if len(done) > 0 {
 		b.committed(store.Offer{Rest: true})
 	}
-	return sent, err
+	return len(done), err
+}
+
+// syncPart sends states, without those that cannot be sent where o.Bad is told of them. done has the
+// keys that were sent: of a part that failed in the middle, no message is appended twice.
+func (b *Box) syncPart(
+	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
+) error {
+	send := func(marks []*mark) error {
+		return b.syncInBytes(ctx, m, without(marks, done), o, done)
+	}
+	if o.Bad == nil {
+		return send(marks)
+	}
+	return inHalves(marks, send, func(d *mark, err error) error {
+		if err := b.stillReads(ctx, m, record{Value: d.row}); err != nil {
+			return err
+		}
+		o.Bad(d.pk, err)
+		return nil
+	})
+}
+
+// without leaves out the marks of keys that are done.
+func without(marks []*mark, done map[string]bool) []*mark {
+	return slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return done[d.key] })
+}
+
+// syncInBytes sends states, as many at a time as can be held.
+func (b *Box) syncInBytes(
+	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
+) error {
+	size := flushBatch
+	for rest := marks; len(rest) > 0; {
+		batch := rest[:min(size, len(rest))]
+		unread, err := b.syncBatch(ctx, m, batch, o, done)
+		if err != nil {
+			return err
+		}
+		rest = slices.Concat(unread, rest[len(batch):])
+		size = min(2*size, flushBatch)
+		if len(unread) > 0 {
+			size = max(len(batch)-len(unread), 1)
+		}
+	}
+	return nil
+}
+
+// marksToSync are the marks of the keys that the model can have.
+func (m *model) marksToSync(
+	ctx context.Context, db bun.IDB, pks []json.RawMessage, bad func(json.RawMessage, error),
+) (marks []*mark, err error) {
+	if bad == nil {
+		return m.marksOf(ctx, db, pks)
+	}
+	seen := make(map[string]bool, len(pks))
+	err = inHalves(pks, func(part []json.RawMessage) error {
+		some, err := m.marksOf(ctx, db, part)
+		for _, d := range some {
+			if !seen[d.key] {
+				seen[d.key] = true
+				marks = append(marks, d)
+			}
+		}
+		return err
+	}, func(pk json.RawMessage, err error) error {
+		bad(pk, err)
+		return nil
+	})
+	return marks, err
 }
 
 // lockedAtOnce is how many keys are read while they are locked.
 const lockedAtOnce = 20
 
-// syncPart sends what was not written meanwhile, then the rest.
-func (b *Box) syncPart(ctx context.Context, m *model, marks []*mark, o SyncOptions) (sent int, err error) {
-	known, changes, states, err := b.readUnlocked(ctx, m, marks)
+// syncBatch sends what was not written meanwhile, then the rest. unread are the marks of rows that
+// are too large to be held at once with the others.
+func (b *Box) syncBatch(
+	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
+) (unread []*mark, err error) {
+	read, err := b.readUnlocked(ctx, m, marks)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	settled := map[string]bool{}
-	if len(changes) > 0 {
+	var settled map[string]bool
+	if len(read.changes) > 0 {
 		err = b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) (err error) {
-			settled, err = b.syncUnchanged(ctx, tx, m, known, changes, states, o)
+			settled, err = b.syncUnchanged(ctx, tx, m, read, o)
 			return err
 		})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	sent = len(settled)
-	rest := slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return settled[d.key] })
-	for some := range slices.Chunk(rest, lockedAtOnce) {
-		var n int
+	maps.Copy(done, settled)
+	later := map[string]bool{}
+	for _, d := range read.unread {
+		later[d.key] = true
+	}
+	rest := slices.DeleteFunc(without(marks, done), func(d *mark) bool { return later[d.key] })
+	for len(rest) > 0 {
+		some := rest[:min(lockedAtOnce, len(rest))]
+		var sent []string
+		var left []*mark
 		err := b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) (err error) {
-			n, err = b.syncLocked(ctx, tx, m, some, o)
+			sent, left, err = b.syncLocked(ctx, tx, m, some, o)
 			return err
 		})
 		if err != nil {
-			return sent, err
+			return nil, err
 		}
-		sent += n
+		for _, key := range sent {
+			done[key] = true
+		}
+		rest = slices.Concat(left, rest[len(some):])
 	}
-	return sent, nil
+	return read.unread, nil
+}
+
+// unlockedRead is what was read without a lock.
+type unlockedRead struct {
+	known   map[string]store.Known
+	changes []change
+	states  []json.RawMessage
+	unread  []*mark
 }
 
 // readUnlocked reads the ledger, and then the states: so a state is that of its revision, or the revision moves on.
-func (b *Box) readUnlocked(
-	ctx context.Context, m *model, marks []*mark,
-) (known map[string]store.Known, changes []change, states []json.RawMessage, err error) {
+func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlockedRead, err error) {
 	keys := make([]string, len(marks))
 	for i, d := range marks {
 		keys[i] = d.key
 	}
-	if known, err = b.store.Known(ctx, b.db, store.Outbox, m.id, keys); err != nil {
-		return nil, nil, nil, err
+	if u.known, err = b.store.Known(ctx, b.db, store.Outbox, m.id, keys); err != nil {
+		return u, err
 	}
-	rows, err := m.rowsByKey(ctx, b.db, marks)
+	read, cut, err := m.read(ctx, b.db, marks, pageBytes)
 	if err != nil {
-		return nil, nil, nil, err
+		return u, err
+	}
+	rows, err := m.byKey(read)
+	if err != nil {
+		return u, err
 	}
 	for _, d := range marks {
 		row := rows[d.key]
-		if _, has := known[d.key]; has && row.IsValid() && (m.filter == nil || m.filter(row.Value)) {
-			changes = append(changes, change{mark: d, row: row, outcome: saved})
+		switch _, has := u.known[d.key]; {
+		case cut && !row.IsValid():
+			u.unread = append(u.unread, d)
+		case has && row.IsValid() && (m.filter == nil || m.filter(row.Value)):
+			u.changes = append(u.changes, change{mark: d, row: row, outcome: saved})
 		}
 	}
-	states, err = m.states(ctx, b.db, changes)
-	return known, changes, states, err
+	u.states, err = m.states(ctx, b.db, u.changes)
+	return u, err
 }
 
 // syncUnchanged appends the states of those keys that are at the revision that is known of them, and returns which.
 func (b *Box) syncUnchanged(
-	ctx context.Context, tx bun.IDB, m *model, known map[string]store.Known, changes []change, states []json.RawMessage, o SyncOptions,
+	ctx context.Context, tx bun.IDB, m *model, u unlockedRead, o SyncOptions,
 ) (map[string]bool, error) {
-	keys := make([]string, len(changes))
-	for i, c := range changes {
+	keys := make([]string, len(u.changes))
+	for i, c := range u.changes {
 		keys[i] = c.mark.key
 	}
 	locked, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, keys)
 	if err != nil {
 		return nil, err
 	}
-	settled := make(map[string]bool, len(changes))
+	settled := make(map[string]bool, len(u.changes))
 	var messages []store.Message
-	for i, c := range changes {
-		if k, found := locked[c.mark.key]; found && k == known[c.mark.key] {
+	for i, c := range u.changes {
+		if k, found := locked[c.mark.key]; found && k == u.known[c.mark.key] {
 			settled[c.mark.key] = true
-			messages = append(messages, resent(m, c, k, states[i], o))
+			messages = append(messages, resent(m, c, k, u.states[i], o))
 		}
 	}
 	if len(messages) == 0 {
@@ -152,8 +271,8 @@ func resent(m *model, c change, k store.Known, state json.RawMessage, o SyncOpti
 		Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
 		Revision: k.Revision, Updated: k.Updated, Data: state,
 	}
-	if o.Force {
-		message.Headers = map[string]string{ForceHeader: "true"}
+	if force := o.force(); force != "" {
+		message.Headers = map[string]string{ForceHeader: force}
 	}
 	return message
 }
@@ -180,26 +299,28 @@ func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx
 }
 
 // syncLocked reads the states of keys that are locked, and appends them.
-func (b *Box) syncLocked(ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions) (int, error) {
-	rows, err := m.rowsByKey(ctx, tx, marks) // to know which exist: a ledger row is made for no other
-	if err != nil {
-		return 0, err
-	}
-	var keys []string
-	for _, d := range marks {
-		if rows[d.key].IsValid() {
-			keys = append(keys, d.key)
-		}
-	}
-	if len(keys) == 0 {
-		return 0, nil
+func (b *Box) syncLocked(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions,
+) (sent []string, unread []*mark, err error) {
+	keys, err := m.existing(ctx, tx, marks) // a ledger row is made for no other
+	if err != nil || len(keys) == 0 {
+		return nil, nil, err
 	}
 	known, err := b.lockLedger(ctx, tx, m, keys)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	if rows, err = m.rowsByKey(ctx, tx, marks); err != nil { // again: now nobody changes them
-		return 0, err
+	read, cut, err := m.read(ctx, tx, marks, pageBytes) // now nobody changes them
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := m.byKey(read)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cut {
+		unread = slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return rows[d.key].IsValid() })
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !rows[key].IsValid() })
 	}
 	var changes []change
 	for _, d := range marks {
@@ -210,17 +331,42 @@ func (b *Box) syncLocked(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 	}
 	states, err := m.states(ctx, tx, changes)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	messages := make([]store.Message, len(changes))
 	for i, c := range changes {
-		k := known[c.mark.key]
-		messages[i] = resent(m, c, k, states[i], o)
+		messages[i] = resent(m, c, known[c.mark.key], states[i], o)
+		sent = append(sent, c.mark.key)
 	}
 	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	return len(messages), b.store.Append(ctx, tx, messages, nil)
+	return sent, unread, b.store.Append(ctx, tx, messages, nil)
+}
+
+// existing are those of the marked keys that have a row.
+func (m *model) existing(ctx context.Context, tx bun.IDB, marks []*mark) ([]string, error) {
+	asked := make([]record, len(marks))
+	for i, d := range marks {
+		asked[i] = record{Value: d.row}
+	}
+	rows, _, err := m.selectRows(ctx, tx, false, func(q *bun.SelectQuery) *bun.SelectQuery {
+		return m.only(q, asked)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found, err := m.byKey(rows)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, d := range marks {
+		if found[d.key].IsValid() {
+			keys = append(keys, d.key)
+		}
+	}
+	return keys, nil
 }
 
 // lockLedger locks the ledger rows of keys, and makes those that are missing.

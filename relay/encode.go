@@ -16,7 +16,8 @@ const forceHeader = "cqrs_force"
 
 // encoder makes the wire messages of a batch.
 type encoder struct {
-	data []byte // of the last message, stamped
+	incarnation string // of the database
+	data        []byte // of the last message, stamped
 }
 
 // encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
@@ -40,8 +41,11 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 		Key:           m.Key,
 		After:         afterOf(m),
 		Queue:         m.Queue,
-		Force:         m.Headers[forceHeader] == "true",
+		Incarnation:   c.incarnation,
 		Headers:       m.Headers,
+	}
+	if force := m.Headers[forceHeader]; force != "" {
+		_ = e.ReadForce(force) // what is neither is a header of somebody else, and not sent
 	}
 	body, err := e.Encode()
 	if err != nil {

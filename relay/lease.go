@@ -120,12 +120,22 @@ func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership
 			r.owned.Do(func() { close(r.running) })
 		}
 	}
+	r.tellIncarnation(owned.Incarnation)
 	r.lease.unbalanced, r.lease.alone = false, owned.Alone
 	r.lease.extend(start.Add(r.cfg.LeaseTTL))
 	r.lease.beat = start.Add(r.cfg.heartbeat())
 	if owned.Coming() {
 		r.lease.beat = start.Add(r.cfg.heartbeat() / 3)
 	}
+}
+
+// tellIncarnation notes what is to stand beside each message from now on.
+func (r *Relay) tellIncarnation(now store.Incarnation) {
+	if before := r.incarnation; before != "" && before != now.ID {
+		r.log.Warn("the database went back or failed over: replicas are told by another incarnation; compare them with relay diff",
+			"incarnation", now.ID, "before", before, "reason", now.Reason)
+	}
+	r.incarnation = now.ID
 }
 
 // renew keeps the lease. After an error it is tried again until the lease ends; a lane that another relay has taken,
@@ -147,6 +157,7 @@ func (r *Relay) renew(work context.Context) {
 			case !slices.Equal(owned.Lanes, r.lease.lanes):
 				r.lose(errLanesTaken)
 			default:
+				r.tellIncarnation(owned.Incarnation)
 				r.lease.extend(start.Add(r.cfg.LeaseTTL))
 				r.lease.beat = start.Add(r.cfg.heartbeat())
 				if owned.Coming() {

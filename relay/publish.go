@@ -57,9 +57,9 @@ func (r *Relay) mayPublish(ready []outgoing, inFlight, limit int) bool {
 func (r *Relay) publish(batch []outgoing, inFlight *int) {
 	*inFlight++
 	r.tasks.messages += len(batch)
-	lanes, tenure := r.lease.lanes, r.lease.tenure
+	lanes, tenure, incarnation := r.lease.lanes, r.lease.tenure, r.incarnation
 	r.tasks.start(func() func() {
-		errs := r.deliver(tenure, batch)
+		errs := r.deliver(tenure, incarnation, batch)
 		return func() {
 			*inFlight--
 			r.tasks.messages -= len(batch)
@@ -69,11 +69,11 @@ func (r *Relay) publish(batch []outgoing, inFlight *int) {
 }
 
 // deliver encodes a batch and hands it to the publisher. It returns one error per message.
-func (r *Relay) deliver(ctx context.Context, batch []outgoing) []error {
+func (r *Relay) deliver(ctx context.Context, incarnation string, batch []outgoing) []error {
 	errs := make([]error, len(batch))
 	messages := make([]transport.Outgoing, 0, len(batch))
 	sent := make([]int, 0, len(batch))
-	var encoder encoder
+	encoder := encoder{incarnation: incarnation}
 	for i := range batch {
 		m, err := encoder.encode(batch[i].Claimed)
 		if err != nil {

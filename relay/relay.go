@@ -70,6 +70,8 @@ type Relay struct {
 	topics   destinations
 	database outage
 	asked    string // what the database did not answer last
+
+	incarnation string // of the database
 }
 
 // New makes a relay that publishes through publisher: one that implements transport.BatchPublisher, or any other, one

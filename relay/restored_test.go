@@ -102,8 +102,28 @@ func TestADatabaseThatGoesBackWithMessagesSentLosesNothing(t *testing.T) {
 		e.append(t, second...)
 		e.requirePublished(t, "new", second)
 		eventually(t, func() bool { return rel.Stats().LeasesLost == 1 && rel.Stats().Lanes == 64 }, "it is not noticed")
-		require.Equal(t, 1, e.logs.count("went back"))
+		require.Equal(t, 1, e.logs.count("lanes lost"))
+		e.requireIncarnations(t, "lost", "new")
 	})
+}
+
+// requireIncarnations expects two timelines to have been published under an incarnation each, of which the second is the
+// database's.
+func (e *env) requireIncarnations(t *testing.T, before, after string) {
+	t.Helper()
+	e.broker.mu.Lock()
+	defer e.broker.mu.Unlock()
+	found := map[string]string{}
+	for _, m := range e.broker.got {
+		var data struct{ Status string }
+		require.NoError(t, json.Unmarshal(m.Data, &data))
+		require.NotEmpty(t, m.Incarnation)
+		found[data.Status] = m.Incarnation
+	}
+	now, err := e.Incarnation(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, now.ID, found[before])
+	require.Contains(t, now.Reason, "went back")
 }
 
 // away makes the database refuse what a relay asks of it, until the function that is returned is called.

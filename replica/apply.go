@@ -22,9 +22,12 @@ type Result struct {
 // Apply takes messages that no broker delivers (a dump, a repair) through the gate, together with what is delivered at the
 // same time, and returns what became of each, in order. They neither wait nor become dead letters: what fails is reported.
 // While the database is in trouble it waits. Hand over thousands at once: they are applied in batches. It ends the time of
-// registration. The error is that of a registration, or that ctx ended before every message was tried.
+// registration. The error is that of a registration, or of CheckTables, or that ctx ended before every message was tried.
 func (r *Replica) Apply(ctx context.Context, messages []*envelope.Message) ([]Result, error) {
 	if err := r.start(); err != nil {
+		return nil, err
+	}
+	if err := r.checkTablesOnce(ctx); err != nil {
 		return nil, err
 	}
 	items := make([]*item, len(messages))

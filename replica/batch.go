@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -33,8 +34,18 @@ type batch struct {
 	failures []failure
 	sorted   []*binding      // models, parents before their children
 	isParent map[string]bool // models that a mirror's foreign key points to
-	deferred []*chain        // for a transaction of their own, because this one takes long enough
+	apart    bool            // what waited for each other made the COMMIT fail together
+	unsaid   bool            // foreign keys made the COMMIT fail on SQLite, which does not say whose
+	// violations are the foreign keys that are broken before the batch, where they are counted, or -1.
+	violations int
+	deferred   []*chain // for a transaction of their own, because this one takes long enough
+	later      []*chain // not begun yet, because a careful transaction takes few
 }
+
+// maxCareful bounds the chains of a careful transaction. A savepoint that was released keeps an entry in PostgreSQL's lock
+// table until the end, which all connections share; without a bound a batch whose messages fail here and there
+// fills it, and everybody's statements fail.
+const maxCareful = 500
 
 // failure is a message that cannot be applied now.
 type failure struct {
@@ -153,6 +164,10 @@ func (b *batch) try() error {
 			return err
 		}
 	}
+	if len(b.chains) > maxCareful {
+		b.later = slices.Concat(b.chains[maxCareful:], b.later)
+		b.chains = b.chains[:maxCareful:maxCareful]
+	}
 	if !brief {
 		err := b.transact(ctx, true, false)
 		if brief = b.lockedOut(err); !brief {
@@ -188,9 +203,15 @@ func (b *batch) needsCare() bool {
 // transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
 func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
-	b.held, b.released = nil, false
+	b.held, b.released, b.violations = nil, false, -1
+	own := len(b.chains)
 	limits := store.BatchLimits{Options: b.store.BatchOptions(), Thinking: b.thinking(), Brief: brief}
-	return b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) error {
+	err := b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) (err error) {
+		if careful && b.unsaid {
+			if b.violations, err = violations(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if err := b.fold(ctx, tx); err != nil {
 			return err
 		}
@@ -215,6 +236,12 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 		}
 		return b.at("kept")
 	})
+	if err != nil {
+		b.apart = b.apart || len(b.chains) > own && isForeignKey(err)
+		b.unsaid = b.unsaid || careful && isForeignKey(err) && b.db.Dialect().Name() == dialect.SQLite
+		b.chains = b.chains[:own] // what joined them waits where it was
+	}
+	return err
 }
 
 // thinking is how long the handlers that take part in the transaction may leave the database alone.
@@ -333,6 +360,9 @@ func (b *batch) finish() {
 			continue
 		}
 		for _, it := range c.items {
+			if it.overtook && it.outcome == Stale && !it.strict && !b.held[it] {
+				b.overtake(it)
+			}
 			switch {
 			case b.held[it]:
 				time.AfterFunc(spread(lockPause/2), func() { b.inbox.add(it) })
@@ -344,7 +374,8 @@ func (b *batch) finish() {
 		}
 	}
 	b.endAll(ended)
-	b.chains, b.deferred = b.deferred, nil
+	b.chains = slices.Concat(b.deferred, b.later)
+	b.deferred, b.later = nil, nil
 }
 
 // inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.
@@ -359,10 +390,25 @@ func inSavepoint(ctx context.Context, tx bun.Tx, use func(bun.Tx) error) error {
 			return nil
 		}
 	}
-	if rollbackErr := savepoint.Rollback(); rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
+	rollbackErr := savepoint.Rollback()
+	if rollbackErr == nil {
+		rollbackErr = release(ctx, tx, savepoint)
+	}
+	if rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
 		return &outageError{fmt.Errorf("%w; roll back to the savepoint: %w", err, rollbackErr)}
 	} else if rollbackErr != nil {
 		return &outageError{err}
 	}
+	return err
+}
+
+// release ends a savepoint that was rolled back, which bun does not: the next one would lie within it, and the one after
+// that deeper still, each with its entry in PostgreSQL's lock table.
+func release(ctx context.Context, tx, savepoint bun.Tx) error {
+	name := reflect.ValueOf(savepoint).FieldByName("name") // bun tells it nobody
+	if name.Kind() != reflect.String || name.String() == "" {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "RELEASE SAVEPOINT "+name.String())
 	return err
 }

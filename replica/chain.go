@@ -45,7 +45,7 @@ func newChain(key store.Key, items []*item) *chain {
 func sortItems(items []*item) {
 	timed := true
 	for _, it := range items {
-		if forced(it.message) || it.strict {
+		if mayForce(it.message) || it.strict {
 			return
 		}
 		timed = timed && !it.message.Updated.IsZero()
@@ -65,7 +65,7 @@ func (c *chain) fold(ledger store.Applied) {
 	c.before, c.state = ledger, ledger
 	c.passed, c.refused, c.unread, c.again = nil, nil, false, false
 	for _, it := range c.items {
-		it.outcome, it.result = 0, nil
+		it.outcome, it.result, it.overtook = 0, nil, false
 		if !c.keyed {
 			c.refused = append(c.refused, failure{it, it.err, patienceWith(it.err)})
 			continue
@@ -73,7 +73,7 @@ func (c *chain) fold(ledger store.Applied) {
 		outcome := gate(c.state, it.message)
 		switch {
 		case !outcome.effective():
-			it.outcome = outcome
+			it.outcome, it.overtook = outcome, outcome == Stale && isLater(it.message, c.state)
 		case it.err != nil:
 			c.refused = append(c.refused, failure{it, it.err, patienceWithHandler(it.err)})
 		default:

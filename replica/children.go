@@ -16,7 +16,8 @@ type childTable struct {
 	*mirror
 	relation *schema.Relation
 	table    *schema.Table
-	joins    map[*schema.Field]int // column of the child → position in the parent's primary key
+	known
+	joins map[*schema.Field]int // column of the child → position in the parent's primary key
 }
 
 // childRows is the list of one message.
@@ -25,7 +26,7 @@ type childRows struct {
 	rows  []*row
 }
 
-func newChildTable(m *mirror, name string) (*childTable, error) {
+func newChildTable(r *Replica, m *mirror, name string) (*childTable, error) {
 	for goName, relation := range m.table.Relations {
 		if goName != name && relation.Field.Name != name {
 			continue
@@ -34,6 +35,7 @@ func newChildTable(m *mirror, name string) (*childTable, error) {
 			return nil, fmt.Errorf("Children(%q): want a has-many relation", name)
 		}
 		c := &childTable{mirror: m, relation: relation, table: relation.JoinTable, joins: map[*schema.Field]int{}}
+		c.known.init(r, relation.JoinTable)
 		for i, base := range relation.BasePKs {
 			if i >= len(m.table.PKs) || m.table.PKs[i] != base {
 				return nil, fmt.Errorf("Children(%q): want a relation that joins the whole primary key, in its order", name)
@@ -98,6 +100,7 @@ func (c *childTable) child(parent *row, elem map[string]json.RawMessage) (*row, 
 	names := make([]string, len(cells))
 	for i, cell := range cells {
 		names[i] = string(cell.field.SQLName)
+		r.columns.fields = append(r.columns.fields, cell.field)
 	}
 	r.columns.names = strings.Join(names, ", ")
 	return r, nil
@@ -105,7 +108,7 @@ func (c *childTable) child(parent *row, elem map[string]json.RawMessage) (*row, 
 
 // clear deletes the children of rows.
 func (c *childTable) clear(ctx context.Context, tx bun.Tx, parents []*row) error {
-	return deleteWhere(ctx, tx, c.table, c.relation.JoinPKs, parents, "")
+	return deleteWhere(ctx, tx, c.table, c.relation.JoinPKs, parents, c.known.shape.Load().folded, "")
 }
 
 // replace makes the children of rows those of their lists, where they have one.
@@ -126,6 +129,9 @@ func (c *childTable) replace(ctx context.Context, tx bun.Tx, rows []*row) error 
 		}
 		given = append(given, r)
 		for _, child := range list.rows {
+			if _, err := c.known.shapeFor(ctx, tx, child.columns, []*row{child}); err != nil {
+				return err
+			}
 			names := child.columns.names
 			if tuples[names] == nil {
 				order = append(order, names)
@@ -137,8 +143,8 @@ func (c *childTable) replace(ctx context.Context, tx bun.Tx, rows []*row) error 
 		return err
 	}
 	for _, names := range order {
-		_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES ?",
-			c.table.SQLName, bun.Safe(names), bun.Safe(strings.Join(tuples[names], ", ")))
+		_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) ? VALUES ?",
+			c.table.SQLName, bun.Safe(names), overriding(tx), bun.Safe(strings.Join(tuples[names], ", ")))
 		if err != nil {
 			return err
 		}

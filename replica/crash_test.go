@@ -50,6 +50,15 @@ func (r *Replica) Working() int {
 // Transactions is how many were begun.
 func (r *Replica) Transactions() int64 { return r.inbox.batches.Load() }
 
+// RegisterEvery sets how often the database is noted with the queue.
+func (r *Replica) RegisterEvery(d time.Duration) { r.registerEvery = d }
+
+// MasterClock is how late it is at least by the clock of an incarnation of a master.
+func (r *Replica) MasterClock(model, incarnation string) time.Time {
+	from, _ := r.origins.of(model, incarnation)
+	return from.clock.at(elapsed())
+}
+
 // Nudge makes Maintain look again.
 func (r *Replica) Nudge() { r.waiting.nudge() }
 

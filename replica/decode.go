@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -141,6 +142,9 @@ func decodeScalar(dst reflect.Value, raw json.RawMessage) error {
 			// No database of ours stores it, and bun would turn it into a syntax error that looks curable.
 			return errors.New("the string contains a NUL character")
 		}
+		if isTorn(raw, text) {
+			return errTorn
+		}
 		dst.SetString(text)
 	default:
 		return mismatch(raw, dst)
@@ -200,6 +204,9 @@ func decodeForm(target any, raw json.RawMessage) error {
 	text, isScalar := scalarText(raw)
 	if strings.IndexByte(text, 0) >= 0 {
 		return errors.New("the string contains a NUL character")
+	}
+	if isTorn(raw, text) {
+		return errTorn
 	}
 	switch target := target.(type) {
 	case *time.Time:
@@ -274,6 +281,26 @@ func scalarText(raw json.RawMessage) (text string, ok bool) {
 		return string(raw), true
 	}
 }
+
+var errTorn = errors.New("the string is not UTF-8: it has one half of a surrogate pair")
+
+// isTorn says that a string has half of a surrogate pair, of which encoding/json makes U+FFFD.
+func isTorn(raw json.RawMessage, text string) bool {
+	const replacement = "\ufffd"
+	made := strings.Count(text, replacement)
+	if raw[0] != '"' || made == 0 {
+		return false
+	}
+	written := bytes.Count(raw, []byte(replacement))
+	for _, escape := range escapes.FindAll(raw, -1) { // two characters each, so that a \\ hides none
+		if strings.EqualFold(string(escape), `\ufffd`) {
+			written++
+		}
+	}
+	return made > written
+}
+
+var escapes = regexp.MustCompile(`\\(u[0-9a-fA-F]{4}|.)`)
 
 // mismatch names the types and not the value: errors end up in logs, and the value may be a secret.
 func mismatch(raw json.RawMessage, dst reflect.Value) error {

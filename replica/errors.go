@@ -123,7 +123,10 @@ func patienceWith(err error) patience {
 	var orphan *orphanError
 	var broken *outageError
 	var code *codeError
+	var folded *foldedKeyError
 	switch {
+	case errors.As(err, &folded):
+		return endless
 	case errors.As(err, &broken):
 		return outage
 	case errors.As(err, &code):
@@ -198,5 +201,5 @@ func patienceWithSQLite(code int) patience {
 func isForeignKey(err error) bool {
 	const sqliteForeignKey = 787
 	state := store.SQLState(err)
-	return strings.HasPrefix(state, "23503") || store.SQLiteCode(err) == sqliteForeignKey
+	return errors.Is(err, errStillMissing) || strings.HasPrefix(state, "23503") || store.SQLiteCode(err) == sqliteForeignKey
 }

@@ -17,7 +17,11 @@ func gate(ledger store.Applied, m *envelope.Message) Outcome {
 	switch {
 	case ledger.Revision == store.NeverApplied:
 		return Applied
-	case forced(m):
+	case forced(m, ledger):
+		return Applied
+	case ledger.Deleted && m.Signal == envelope.Sync && same && sameTime(m, ledger):
+		// A real DELETE has a time of its own. This tombstone has that of the state before, so a comparison wrote it
+		// here, and the master still has the row.
 		return Applied
 	case ledger.Deleted:
 		// For SAVE and SYNC: created again. For DELETE: the tombstone moves on, although there is no row, or else the
@@ -26,7 +30,8 @@ func gate(ledger store.Applied, m *envelope.Message) Outcome {
 	case m.Signal == envelope.Delete:
 		return either(newer || same || later || sameTime(m, ledger), Applied, Stale)
 	case m.Signal == envelope.Sync:
-		return either(newer || same, Applied, Stale)
+		// A lower revision that is later: a django-cqrs master created the key again, or the master went back.
+		return either(newer || same || later, Applied, Stale)
 	case newer:
 		return either(isGap(ledger, m), AppliedGap, Applied)
 	case same:
@@ -49,7 +54,7 @@ func isGap(ledger store.Applied, m *envelope.Message) bool {
 func settled(ledger store.Applied, m *envelope.Message) store.Applied {
 	next := ledger // with what the store has to know of the row
 	next.Revision, next.Updated, next.Deleted = m.Revision, m.Updated, m.Signal == envelope.Delete
-	if forced(m) {
+	if forced(m, ledger) {
 		return next // the master went back in time; so must the ledger, or it would refuse what follows
 	}
 	if next.Deleted {
@@ -63,8 +68,22 @@ func settled(ledger store.Applied, m *envelope.Message) store.Applied {
 }
 
 // forced is a SYNC that an operator sent because the master was restored from a backup: it passes whatever the ledger
-// says, tombstones included.
-func forced(m *envelope.Message) bool { return m.Signal == envelope.Sync && m.Force }
+// says, tombstones included. That of a comparison passes only what is not later than the comparison began: what the
+// master does not know any more of that time it has lost, and whatever it wrote since is later.
+func forced(m *envelope.Message, ledger store.Applied) bool {
+	switch {
+	case m.Signal != envelope.Sync:
+		return false
+	case m.Force:
+		return true
+	}
+	return !m.ForceUntil.IsZero() && m.Revision <= ledger.Revision && !ledger.Updated.After(m.ForceUntil)
+}
+
+// mayForce says that a message knows no order.
+func mayForce(m *envelope.Message) bool {
+	return m.Signal == envelope.Sync && (m.Force || !m.ForceUntil.IsZero())
+}
 
 // An unknown time is neither later nor the same: it decides nothing.
 

@@ -41,6 +41,10 @@ func GateCases() []GateCase {
 		m.Force = true
 		return m
 	}
+	until := func(t time.Time, m envelope.Message) envelope.Message {
+		m.ForceUntil = t
+		return m
+	}
 	none, live, dead := row(store.NeverApplied, unknown), row(5, noon), tombstone(5, noon)
 	const save, del, sync = envelope.Save, envelope.Delete, envelope.Sync
 	return []GateCase{
@@ -58,7 +62,8 @@ func GateCases() []GateCase {
 		{"SAVE, same revision, earlier", live, message(save, 5, before), "duplicate", live},
 		{"SAVE, same revision, no time", live, message(save, 5, unknown), "duplicate", live},
 		{"SAVE, same revision, ledger without time", row(5, unknown), message(save, 5, noon), "duplicate", row(5, unknown)},
-		{"SAVE, lower revision", live, message(save, 4, after), "stale", live},
+		{"SAVE, lower revision", live, message(save, 4, before), "stale", live},
+		{"SAVE, lower revision, later", live, message(save, 4, after), "stale", live},
 		{"SAVE, revision 0, later", live, message(save, 0, after), "applied", row(0, after)},
 		{"SAVE, revision 0, same time", live, message(save, 0, noon), "stale", live},
 		{"SAVE, revision 0, no time", live, message(save, 0, unknown), "stale", live},
@@ -70,12 +75,36 @@ func GateCases() []GateCase {
 		{"SYNC of an unknown key", none, message(sync, 3, noon), "applied", row(3, noon)},
 		{"SYNC, higher revision", live, message(sync, 9, after), "applied", row(9, after)},
 		{"SYNC, same revision", live, message(sync, 5, noon), "applied", live},
-		{"SYNC, lower revision", live, message(sync, 4, after), "stale", live},
+		{"SYNC, same revision, earlier", live, message(sync, 5, before), "applied", live},
+		{"SYNC, lower revision, later", live, message(sync, 4, after), "applied", row(4, after)},
+		{"SYNC, revision 0, later", live, message(sync, 0, after), "applied", row(0, after)},
+		{"SYNC, lower revision, same time", live, message(sync, 4, noon), "stale", live},
+		{"SYNC, lower revision, earlier", live, message(sync, 4, before), "stale", live},
+		{"SYNC, lower revision, no time", live, message(sync, 4, unknown), "stale", live},
+		{"SYNC, lower revision, ledger without time", row(5, unknown), message(sync, 4, noon), "stale", row(5, unknown)},
+		{"SYNC, lower revision, same time, forced", live, forced(message(sync, 4, noon)), "applied", row(4, noon)},
 		{"SYNC, lower revision, forced", live, forced(message(sync, 4, before)), "applied", row(4, before)},
 		{"SYNC after DELETE, higher revision", dead, message(sync, 6, before), "applied", row(6, noon)},
 		{"SYNC after DELETE, later", dead, message(sync, 0, after), "applied", row(0, after)},
-		{"SYNC after DELETE, late", dead, message(sync, 5, noon), "stale", dead},
+		{"SYNC of what was deleted here by mistake", dead, message(sync, 5, noon), "applied", live},
+		{"SYNC after DELETE, same revision, earlier", dead, message(sync, 5, before), "stale", dead},
+		{"SYNC after DELETE, same revision, no time", dead, message(sync, 5, unknown), "stale", dead},
+		{"SYNC after DELETE, same revision, tombstone without time", tombstone(5, unknown), message(sync, 5, noon), "stale",
+			tombstone(5, unknown)},
+		{"SYNC after DELETE, lower revision, same time", dead, message(sync, 4, noon), "stale", dead},
+		{"SYNC after DELETE, late", dead, message(sync, 4, before), "stale", dead},
 		{"SYNC after DELETE, forced", dead, forced(message(sync, 4, before)), "applied", row(4, before)},
+		{"SYNC, lower revision, forced until then", live, until(noon, message(sync, 4, before)), "applied", row(4, before)},
+		{"SYNC, lower revision, forced until before", live, until(before, message(sync, 4, before)), "stale", live},
+		{"SYNC, higher revision, forced until then", live, until(noon, message(sync, 6, before)), "applied", row(6, noon)},
+		{"SYNC, lower revision, forced until then, ledger without time", row(5, unknown), until(noon, message(sync, 4, noon)),
+			"applied", row(4, noon)},
+		{"SYNC after DELETE, forced until then", dead, until(noon, message(sync, 4, before)), "applied", row(4, before)},
+		{"SYNC after DELETE, same revision, earlier, forced until then", dead, until(noon, message(sync, 5, before)), "applied",
+			row(5, before)},
+		{"SYNC after DELETE, forced until before", dead, until(before, message(sync, 4, before)), "stale", dead},
+		{"SAVE, lower revision, forced until then", live, until(noon, message(save, 4, before)), "stale", live},
+		{"DELETE, late, forced until then", live, until(noon, message(del, 4, before)), "stale", live},
 		{"SAVE, lower revision, forced", live, forced(message(save, 4, before)), "stale", live},
 
 		{"DELETE of an unknown key", none, message(del, 1, noon), "applied", tombstone(1, noon)},

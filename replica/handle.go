@@ -110,7 +110,7 @@ func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
 		}
 		outcome := gate(c.state, it.message)
 		if !outcome.effective() {
-			it.outcome = outcome
+			it.outcome, it.overtook = outcome, outcome == Stale && isLater(it.message, c.state)
 			continue
 		}
 		missing, err := b.missing(ctx, tx, c.state, it)

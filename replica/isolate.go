@@ -24,6 +24,9 @@ func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
 	b.sortByModel(remaining)
 	for len(remaining) > 0 {
 		failed, err := b.find(ctx, tx, remaining)
+		if err == nil {
+			err = b.together(ctx, tx, failed)
+		}
 		if err != nil {
 			return err
 		}

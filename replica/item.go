@@ -36,6 +36,7 @@ type item struct {
 	strict    bool           // its errors go to the caller: it neither waits nor is parked
 	keyless   bool           // it belongs to no key, whatever it says
 	foreign   bool           // it is meant for another queue
+	overtook  bool           // it is stale though it is later than what the ledger has
 	awaits    *int64         // the revision that it waits for, or waited for
 	gapIn     time.Duration  // for how long yet
 	busySince time.Time      // when a message of Apply first met a lock
@@ -106,7 +107,7 @@ func (r *Replica) examine(it *item) {
 	case utf8.RuneCountInString(m.Key) > maxKey:
 		it.err = Permanent(fmt.Errorf("key %.40q… has more than %d characters", m.Key, maxKey))
 	case it.contradictsItself():
-	case isExpired(m):
+	case r.isExpired(m):
 		it.err = refused(Expired, fmt.Errorf("expired at %s", envelope.FormatTime(m.Expires)))
 	default:
 		it.err = it.prepare()
@@ -135,11 +136,6 @@ func (it *item) prepare() (err error) {
 	}
 	it.work, err = it.binding.prepare(it.message)
 	return err
-}
-
-// isExpired says that the master no longer vouches for the state. A delete has none and is always true.
-func isExpired(m *envelope.Message) bool {
-	return m.Signal != envelope.Delete && !m.Expires.IsZero() && m.Expires.Before(time.Now())
 }
 
 // about names the message that an error is about.

@@ -206,7 +206,7 @@ func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock st
 	var which strings.Builder
 	conditions := make([]string, len(chains))
 	for i, c := range chains {
-		conditions[i] = m.where(c.last().work.(*row))
+		conditions[i] = m.where(c.last().work.(*row), m.shape.Load())
 		fmt.Fprintf(&which, " WHEN %s THEN %d", conditions[i], i)
 	}
 	var found []int

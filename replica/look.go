@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"reflect"
@@ -20,6 +21,18 @@ import (
 
 // Queue is the name of this replica service.
 func (r *Replica) Queue() string { return r.config.Queue }
+
+// Now is the time by the replica database's clock.
+func (r *Replica) Now(ctx context.Context) (time.Time, error) {
+	if r.store == nil {
+		return time.Time{}, errors.New("replica: no database, and so no clock of it")
+	}
+	now, err := r.store.Now(ctx)
+	if err != nil {
+		return now, fmt.Errorf("replica: %w", err)
+	}
+	return now, nil
+}
 
 func (r *Replica) bindingOf(model string) (*binding, error) {
 	if err := r.start(); err != nil {
@@ -38,6 +51,8 @@ type Kept struct {
 	// Revision is the ledger's, -1 where it does not know the key; Updated is the master's time of it.
 	Revision int64
 	Updated  time.Time
+	// Applied is when the replica's database wrote that down, by its own clock (see Now); zero where it does not say.
+	Applied time.Time
 	// Deleted says that the ledger holds a tombstone.
 	Deleted bool
 	// Present says that the row is there; of a model with a handler, that the ledger has it as live.
@@ -80,6 +95,7 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 		for i := range kept {
 			if k, found := known[keys[i]]; found {
 				kept[i].Revision, kept[i].Updated, kept[i].Deleted = k.Revision, k.Updated, k.Deleted
+				kept[i].Applied = k.Applied
 				kept[i].Present = !k.Deleted
 			}
 		}

@@ -2,18 +2,22 @@ package replica
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -28,18 +32,10 @@ type mirror struct {
 	log      *slog.Logger
 	gen      schema.QueryGen
 	children []*childTable
-	shape    atomic.Pointer[mirrorShape]
+	known
 
 	mu   sync.Mutex
 	sets map[string]*columnSet // by the columns' positions
-}
-
-// mirrorShape is what the catalog says about the table.
-type mirrorShape struct {
-	required    []string // columns with neither NULL nor a default
-	parents     []parent
-	otherUnique bool
-	types       map[string]string // of the columns; see store.TableShape
 }
 
 func newMirror(r *Replica, b *binding) (*mirror, error) {
@@ -54,9 +50,9 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 	}
 	b.key = b.wireKey()
 	m := &mirror{binding: b, log: r.log, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
-	m.shape.Store(&mirrorShape{})
+	m.known.init(r, b.table)
 	for _, name := range b.childNames {
-		child, err := newChildTable(m, name)
+		child, err := newChildTable(r, m, name)
 		if err != nil {
 			return nil, err
 		}
@@ -74,11 +70,11 @@ func checkColumns(table *schema.Table) error {
 	return nil
 }
 
-// check fails where the table or a column is missing.
-func (m *mirror) check(ctx context.Context, s *store.Store, db bun.IDB) error {
-	errs := []error{checkTable(ctx, db, m.model, m.table), m.checkRounding(ctx, s, db, m.table)}
+// check fails where the table or a column is missing, or is none that messages can be written to.
+func (m *mirror) check(ctx context.Context, r *Replica) error {
+	errs := []error{checkTable(ctx, r, m.model, m.table, true), m.checkRounding(ctx, r.store, r.db, m.table)}
 	for _, child := range m.children {
-		errs = append(errs, checkTable(ctx, db, m.model, child.table), m.checkRounding(ctx, s, db, child.table))
+		errs = append(errs, checkTable(ctx, r, m.model, child.table, false), m.checkRounding(ctx, r.store, r.db, child.table))
 	}
 	return errors.Join(errs...)
 }
@@ -95,12 +91,17 @@ func (m *mirror) checkRounding(ctx context.Context, s *store.Store, db bun.IDB, 
 	return errors.Join(errs...)
 }
 
-func checkTable(ctx context.Context, db bun.IDB, model string, table *schema.Table) error {
-	_, err := db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0", bun.Safe(columns("r.", table.Fields)), table.SQLName)
+func checkTable(ctx context.Context, r *Replica, model string, table *schema.Table, upserted bool) error {
+	_, err := r.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
+		bun.Safe(columns("r.", table.Fields)), table.SQLName)
 	if err != nil {
 		return fmt.Errorf("table %s of model %q: %w", table.Name, model, err)
 	}
-	return nil
+	shape, err := r.store.TableShape(ctx, r.db, string(table.SQLName), table.Name)
+	if err != nil {
+		return err
+	}
+	return checkShape(r.db.Dialect().Name(), model, table, shape, upserted)
 }
 
 // row is what a message makes of a row of the mirror, as SQL: values are rendered where the message is read, so that a
@@ -229,9 +230,40 @@ type cell struct {
 
 func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 	if v, ok := c.value.(reflect.Value); ok {
+		if t, isTime := timeIn(v); isTime && !c.field.IsPK && gen.Dialect().Name() == dialect.SQLite &&
+			strings.EqualFold(c.field.UserSQLType, "date") {
+			return gen.Append(b, t.Format(time.DateOnly)) // SQLite keeps what it gets, so it would keep a time
+		}
+		if f, bits := floatIn(v); bits > 0 && gen.Dialect().Name() == dialect.MySQL {
+			return strconv.AppendFloat(b, f, 'e', -1, bits)
+		}
 		return c.field.Append(gen, b, v)
 	}
 	return gen.Append(b, c.value)
+}
+
+// floatIn is the number that MariaDB needs an exponent for: a literal without one is a decimal of 65
+// digits at most there, whatever it says.
+func floatIn(v reflect.Value) (f float64, bits int) {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if _, writesItself := v.Interface().(driver.Valuer); !v.CanFloat() || writesItself {
+		return 0, 0
+	}
+	f = v.Float()
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0, 0
+	}
+	return f, v.Type().Bits()
+}
+
+func timeIn(v reflect.Value) (t time.Time, isTime bool) {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	t, isTime = v.Interface().(time.Time)
+	return t, isTime && t.Hour() == 0 && t.Minute() == 0 && t.Second() == 0 && t.Nanosecond() == 0
 }
 
 // cells reads the columns that the message carries, the primary key first. instance lends its fields to decode into.

@@ -45,7 +45,10 @@ func (m *mirror) saveArrays(ctx context.Context, tx bun.Tx, set *columnSet, rows
 	}
 	n, err := result.RowsAffected()
 	if n == 0 {
-		m.shape.Store(&mirrorShape{required: shape.required, parents: shape.parents, otherUnique: shape.otherUnique})
+		m.stale.Store(true)
+		other := *shape
+		other.types = nil
+		m.shape.Store(&other)
 	}
 	return n > 0, err
 }

@@ -42,39 +42,58 @@ func (m *mirror) save(ctx context.Context, tx bun.Tx, rows []*row) error {
 }
 
 func (m *mirror) saveSet(ctx context.Context, tx bun.Tx, set *columnSet, rows []*row) error {
-	shape := m.shape.Load()
+	shape, err := m.shapeFor(ctx, tx, set, rows)
+	if err != nil {
+		return err
+	}
 	missing := slices.DeleteFunc(slices.Clone(shape.required), func(column string) bool {
 		return slices.ContainsFunc(set.fields, func(f *schema.Field) bool { return f.Name == column })
 	})
 	if len(missing) == 0 && !shape.otherUnique {
-		if done, err := m.saveArrays(ctx, tx, set, rows, shape); done || err != nil {
+		if err := m.saveTogether(ctx, tx, set, rows, shape); err != nil {
 			return err
 		}
-		tuples := make([]string, len(rows))
-		for i, r := range rows {
-			tuples[i] = r.tuple()
-		}
-		_, err := m.upsert(ctx, tx, set, "VALUES "+strings.Join(tuples, ", "))
-		return err
+		return m.keptApart(ctx, tx, rows, shape)
 	}
 	for _, r := range rows {
-		if err := m.saveInSteps(ctx, tx, r, missing); err != nil {
+		if err := m.saveInSteps(ctx, tx, r, missing, shape); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (m *mirror) saveTogether(ctx context.Context, tx bun.Tx, set *columnSet, rows []*row, shape *mirrorShape) error {
+	if done, err := m.saveArrays(ctx, tx, set, rows, shape); done || err != nil {
+		return err
+	}
+	tuples := make([]string, len(rows))
+	for i, r := range rows {
+		tuples[i] = r.tuple()
+	}
+	_, err := m.upsert(ctx, tx, set, "VALUES "+strings.Join(tuples, ", "))
+	return err
+}
+
 func (m *mirror) upsert(ctx context.Context, tx bun.Tx, set *columnSet, rows string) (sql.Result, error) {
-	return tx.ExecContext(ctx, "INSERT INTO ? (?) ? ?",
-		m.table.SQLName, bun.Safe(set.names), bun.Safe(rows), bun.Safe(m.onConflict(set)))
+	return tx.ExecContext(ctx, "INSERT INTO ? (?) ? ? ?", m.table.SQLName, bun.Safe(set.names),
+		overriding(tx), bun.Safe(rows), bun.Safe(m.onConflict(set)))
+}
+
+// overriding lets an INSERT say the value of a column that is GENERATED ALWAYS AS IDENTITY. It changes
+// nothing where there is none.
+func overriding(tx bun.Tx) bun.Safe {
+	if tx.Dialect().Name() == dialect.PG {
+		return "OVERRIDING SYSTEM VALUE"
+	}
+	return ""
 }
 
 // saveInSteps looks whether the row is there, where an upsert does not do. An upsert of a part of a row fails on every
 // required column outside it before it sees that the row exists. And MariaDB's cannot be told which key it may meet: it
 // would change another row that holds a unique value of this one.
-func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, r *row, missing []string) error {
-	there, err := m.there(ctx, tx, r)
+func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, r *row, missing []string, shape *mirrorShape) error {
+	there, err := m.there(ctx, tx, r, shape)
 	set := r.columns
 	switch {
 	case err != nil:
@@ -87,32 +106,40 @@ func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, r *row, missing []s
 			assignments = append(assignments, string(f.SQLName)+" = "+r.values[set.keys+i])
 		}
 		_, err = tx.ExecContext(ctx, "UPDATE ? SET ? WHERE ?", m.table.SQLName,
-			bun.Safe(strings.Join(assignments, ", ")), bun.Safe(m.where(r)))
+			bun.Safe(strings.Join(assignments, ", ")), bun.Safe(m.where(r, shape)))
 	case len(missing) > 0:
 		return &codeError{Permanent(fmt.Errorf("the message carries nothing for %s, which table %s requires of a new row",
 			quotedList(missing), m.table.Name))}
 	default:
-		_, err = tx.ExecContext(ctx, "INSERT INTO ? (?) VALUES ?", m.table.SQLName, bun.Safe(set.names), bun.Safe(r.tuple()))
+		if err := m.apart(ctx, tx, r, shape); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "INSERT INTO ? (?) ? VALUES ?", m.table.SQLName, bun.Safe(set.names),
+			overriding(tx), bun.Safe(r.tuple()))
 	}
 	return err
 }
 
 // there says whether the row exists, and locks it: another table's message may be about to change it. On MariaDB a plain
 // SELECT would show an old snapshot besides.
-func (m *mirror) there(ctx context.Context, tx bun.Tx, r *row) (bool, error) {
+func (m *mirror) there(ctx context.Context, tx bun.Tx, r *row, shape *mirrorShape) (bool, error) {
 	lock := bun.Safe("FOR UPDATE")
 	if tx.Dialect().Name() == dialect.SQLite {
 		lock = ""
 	}
 	var found []int
-	err := tx.NewRaw("SELECT 1 FROM ? WHERE ? ?", m.table.SQLName, bun.Safe(m.where(r)), lock).Scan(ctx, &found)
+	err := tx.NewRaw("SELECT 1 FROM ? WHERE ? ?", m.table.SQLName, bun.Safe(m.where(r, shape)), lock).Scan(ctx, &found)
 	return len(found) > 0, err
 }
 
-func (m *mirror) where(r *row) string {
-	conditions := make([]string, len(m.table.PKs))
+func (m *mirror) where(r *row, shape *mirrorShape) string {
+	var conditions []string
 	for i, f := range m.table.PKs {
-		conditions[i] = string(f.SQLName) + " = " + r.values[i]
+		conditions = append(conditions, string(f.SQLName)+" = "+r.values[i])
+		if shape.folded[f.Name] != "" {
+			name := m.gen.Dialect().Name()
+			conditions = append(conditions, exactly(name, string(f.SQLName))+" = "+exactly(name, r.values[i]))
+		}
 	}
 	return strings.Join(conditions, " AND ")
 }
@@ -164,7 +191,7 @@ func (m *mirror) removeThose(ctx context.Context, tx bun.Tx, rows []*row, ours s
 			return err
 		}
 	}
-	return deleteWhere(ctx, tx, m.table, m.table.PKs, rows, ours)
+	return deleteWhere(ctx, tx, m.table, m.table.PKs, rows, m.shape.Load().folded, ours)
 }
 
 // keep are those of the rows for which a condition holds.
@@ -173,7 +200,7 @@ func (m *mirror) keep(ctx context.Context, tx bun.Tx, rows []*row, condition str
 	for _, r := range rows {
 		var found []int
 		err := tx.NewRaw("SELECT 1 FROM ? WHERE ? AND (?)", m.table.SQLName,
-			bun.Safe(m.where(r)), bun.Safe(condition)).Scan(ctx, &found)
+			bun.Safe(m.where(r, m.shape.Load())), bun.Safe(condition)).Scan(ctx, &found)
 		if err != nil {
 			return nil, err
 		}
@@ -184,19 +211,17 @@ func (m *mirror) keep(ctx context.Context, tx bun.Tx, rows []*row, condition str
 	return kept, nil
 }
 
-// deleteWhere deletes the rows of a table whose columns hold the primary key of one of rows, and for which a condition
+// deleteWhere deletes the rows of a table whose columns hold the primary key of one of rows, as it
+// is spelled, and for which a condition
 // holds, if there is one.
 func deleteWhere(
-	ctx context.Context, tx bun.Tx, table *schema.Table, fields []*schema.Field, rows []*row, condition string,
+	ctx context.Context, tx bun.Tx, table *schema.Table, fields []*schema.Field, rows []*row,
+	folded map[string]string, condition string,
 ) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	keys := make([]string, len(rows))
-	for i, r := range rows {
-		keys[i] = r.key(len(fields))
-	}
-	where := keyIn(tx, fields, keys)
+	where := anyOf(tx, fields, rows, folded)
 	if condition != "" {
 		where += " AND (" + condition + ")"
 	}

@@ -165,7 +165,7 @@ func TestDeadLettersGoToTheirQueue(t *testing.T) {
 		f := newFixtureWith(t, db, replica.Config{DeadLetters: box, MaxPayload: 1000})
 		mirror[Note](f, "note")
 		expired := save(2, 0, "b")
-		expired.Expires = time.Now().Add(-time.Hour)
+		expired.Expires = noon.Add(-time.Hour) // before the master's next message
 		f.deliver(of("invoice", envelope.Save, "1", 0, ""), save(1, 0, "a"), expired, msg(envelope.Save, 3, 0, `"text":{}`))
 		require.NoError(t, f.Handler()(message.NewMessage("large", []byte(strings.Repeat("x", 1001)))))
 		require.NoError(t, f.Handler()(message.NewMessage("signal", []byte(

@@ -32,9 +32,14 @@ type Replica struct {
 	waiting waitingRoom
 	arrived arrivals
 	gaps    gapLog
-	locked  lockedKeys
-	memory  memory
-	trouble repeated
+	origins origins
+
+	registerEvery time.Duration // shorter in tests
+
+	overtaken onceEach // models whose master went back, in the log
+	locked    lockedKeys
+	memory    memory
+	trouble   repeated
 
 	running    chan struct{}
 	nowRunning sync.Once // closes running
@@ -60,6 +65,8 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 		log:     config.Logger.With("queue", config.Queue),
 		models:  make(map[string]*binding),
 		running: make(chan struct{}),
+
+		registerEvery: registerEvery,
 	}
 	if db != nil {
 		var storeErr error
@@ -79,6 +86,7 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 	r.memory.limit = config.WindowBytes
 	r.waiting.init()
 	r.arrived.init()
+	r.origins.init()
 	return r, nil
 }
 

@@ -22,6 +22,7 @@ func (r *Replica) Handler() message.NoPublishHandlerFunc {
 	}
 	return func(delivery *message.Message) error {
 		it := r.read(delivery.Context(), delivery.UUID, delivery.Payload, delivery.Metadata)
+		r.hears(it.message)
 		var unfinished countdown
 		unfinished.Add(1)
 		it.from = &unfinished
@@ -68,6 +69,8 @@ type maintainedSubscriber struct {
 // Subscribe implements message.Subscriber.
 func (s *maintainedSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	s.once.Do(func() {
+		s.replica.recallMasters(ctx)
+		s.running.Go(func() { s.replica.watchQueue(ctx, s.Subscriber) })
 		s.running.Go(func() {
 			if err := s.replica.Maintain(ctx); err != nil {
 				s.replica.log.Error("waiting messages are not tried again", "error", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +26,10 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.start(); err != nil {
 		return err
 	}
-	if err := r.checkTables(ctx); err != nil && ctx.Err() == nil {
+	if err := r.checkTables(ctx, r.order...); err != nil && ctx.Err() == nil {
 		return err
 	}
+	r.recallMasters(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	subscriptions := r.subscriptions(subscriber)
@@ -41,6 +43,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 			stop()
 		}
 	})
+	running.Go(func() { r.watchQueue(ctx, subscriber) })
 	for _, s := range subscriptions {
 		s.subscribed = sync.OnceFunc(func() {
 			if missing.Add(-1) == 0 {
@@ -63,7 +66,7 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 func (r *Replica) Running() <-chan struct{} { return r.running }
 
 // checkTables fails where every message would: better at the start than in the dead letters.
-func (r *Replica) checkTables(ctx context.Context) error {
+func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	if r.store == nil {
 		return nil
 	}
@@ -74,10 +77,13 @@ func (r *Replica) checkTables(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, b := range r.order {
+	for _, b := range models {
 		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r.store, r.db))
+			errs = append(errs, b.mirror.check(ctx, r))
 		}
+	}
+	if slices.ContainsFunc(models, func(b *binding) bool { return b.mirror != nil }) {
+		errs = append(errs, r.store.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)
 }
@@ -268,6 +274,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
+		s.hears(it.message)
 		s.submit(it)
 	}
 	if full, _, _ := s.memory.full(); err != nil && full {

@@ -13,10 +13,11 @@ import (
 
 // tableShapes is what the catalog says about the tables of the mirrors. It is read once, with the first batch.
 type tableShapes struct {
-	mu     sync.Mutex
-	loaded bool
-	sorted []*binding // parents before their children, else as registered
-	parent map[string]bool
+	mu      sync.Mutex
+	loaded  bool
+	checked bool       // CheckTables has found nothing
+	sorted  []*binding // parents before their children, else as registered
+	parent  map[string]bool
 }
 
 // parent is a registered or foreign table that a mirror's column points to.
@@ -30,13 +31,23 @@ func (b *batch) loadShapes(ctx context.Context) error {
 	s := &b.shapes
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.loaded {
+	if !s.loaded || b.staleShapes() {
 		if err := s.load(ctx, b.Replica); err != nil {
 			return err
 		}
 	}
 	b.sorted, b.isParent = s.sorted, s.parent
 	return nil
+}
+
+// staleShapes says that a table may have been changed since its shape was read.
+func (r *Replica) staleShapes() (stale bool) {
+	for _, b := range r.order {
+		if b.mirror != nil && b.mirror.stale.Swap(false) {
+			stale = true
+		}
+	}
+	return stale
 }
 
 func (s *tableShapes) load(ctx context.Context, r *Replica) error {
@@ -53,11 +64,18 @@ func (s *tableShapes) load(ctx context.Context, r *Replica) error {
 		}
 		complete = complete && shape.Name != ""
 		shapes[b] = shape
+		for _, child := range b.mirror.children {
+			childShape, err := r.store.TableShape(ctx, r.db, string(child.table.SQLName), child.table.Name)
+			if err != nil {
+				return err
+			}
+			child.known.shape.Store(newMirrorShape(r.db, child.table, childShape))
+		}
 		models[shape.Name] = b.model
 	}
 	s.parent = map[string]bool{}
 	for b, shape := range shapes {
-		known := &mirrorShape{required: shape.Required, otherUnique: shape.OtherUnique, types: shape.Types}
+		known := newMirrorShape(r.db, b.table, shape)
 		for _, ref := range shape.References {
 			model := models[ref.Table]
 			known.parents = append(known.parents, parent{ref, model})

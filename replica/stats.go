@@ -80,6 +80,10 @@ type Stats struct {
 	// Duplicates and Stale were acknowledged without effect.
 	Duplicates int64
 	Stale      int64
+	// Overtaken of the stale ones are later than what the replica has: the master went back to an earlier state.
+	Overtaken int64
+	// MasterChanges is how often messages of another incarnation of a master began to come.
+	MasterChanges int64
 	// Ignored were meant for another queue.
 	Ignored int64
 	// Discarded had no effect because their handler said so.
@@ -100,11 +104,12 @@ func (r *Replica) Stats() Stats {
 		Gaps:       r.counts.gaps.Load(),
 		Duplicates: n(Duplicate),
 		Stale:      n(Stale),
-		Ignored:    n(Ignored),
-		Discarded:  n(Discarded),
-		Waiting:    n(Waiting),
-		Parked:     n(Parked),
-		Returned:   n(Returned),
+		Overtaken:  r.counts.overtaken.Load(), MasterChanges: r.counts.changes.Load(),
+		Ignored:   n(Ignored),
+		Discarded: n(Discarded),
+		Waiting:   n(Waiting),
+		Parked:    n(Parked),
+		Returned:  n(Returned),
 	}
 }
 
@@ -121,4 +126,6 @@ type counters struct {
 	outcomes [outcomes]atomic.Int64
 	gaps     atomic.Int64
 	reasons  [reasons]atomic.Int64
+
+	overtaken, changes atomic.Int64
 }

@@ -75,6 +75,7 @@ func (r *Replica) Maintain(ctx context.Context) error {
 	var collecting sync.WaitGroup
 	defer collecting.Wait()
 	collecting.Go(func() { r.collect(ctx) })
+	collecting.Go(func() { r.watchMasters(ctx) })
 	collecting.Go(func() { r.lookForGaps(ctx) })
 	for ctx.Err() == nil {
 		in, err := r.retryDue(ctx)

@@ -54,7 +54,25 @@ func (b *batch) write(ctx context.Context, tx bun.Tx, chains []*chain) error {
 			}
 		}
 	}
-	return nil
+	return b.checkDeferred(ctx, tx)
+}
+
+// checkDeferred finds what would make the COMMIT fail. SQLite checks deferred foreign keys only then, and
+// says of none whose it was. It reads all tables, and so is for batches that failed so before.
+func (b *batch) checkDeferred(ctx context.Context, tx bun.Tx) error {
+	if b.violations < 0 {
+		return nil
+	}
+	n, err := violations(ctx, tx)
+	if err == nil && n > b.violations {
+		err = errStillMissing
+	}
+	return err
+}
+
+func violations(ctx context.Context, tx bun.Tx) (n int, err error) {
+	err = tx.NewRaw("SELECT count(*) FROM pragma_foreign_key_check").Scan(ctx, &n)
+	return n, err
 }
 
 // pick are the rows of a round that are, or are not, deleted.

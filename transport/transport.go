@@ -102,6 +102,11 @@ type Subscription struct {
 	Settle func(acked, returned []*message.Message)
 }
 
+// QueueFinder is a subscriber that can tell whether its queue is there, without making it.
+type QueueFinder interface {
+	HasQueue(ctx context.Context) (bool, error)
+}
+
 // Ended returns why nothing more may be sent under ctx, nil while something may. A publisher asks before each message. It
 // looks at the clock: in a process that was stopped and continued, a deadline may have passed of which no timer has told
 // yet. The deadline may move, so ask for it each time.

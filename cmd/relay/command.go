@@ -84,15 +84,16 @@ func root(stdout, stderr io.Writer) *cli.Command {
 			},
 			{
 				Name:   "status",
-				Usage:  "show what waits in the outbox",
+				Usage:  "show what waits in the outbox, or on a replica",
 				Flags:  o.statusFlags(),
-				Action: o.status,
+				Action: o.bySide(o.status, o.replicaStatus),
 			},
 			o.deadLetters(),
 			o.forgetDeleted(),
 			o.lanes(),
 			o.queues(),
 			o.backup(),
+			o.incarnation(),
 			{
 				Name:   "replicate",
 				Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",

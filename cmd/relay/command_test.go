@@ -145,8 +145,10 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			require.Equal(t, exitOK, r.code, r.stderr)
 			var object map[string]any
 			require.NoError(t, json.Unmarshal([]byte(r.stdout), &object))
+			require.NotEmpty(t, object["incarnation"])
+			delete(object, "incarnation")
 			require.Equal(t, map[string]any{
-				"unsent": 0.0, "oldest_seconds": 0.0, "retrying_keys": 0.0, "dead_letters": 0.0,
+				"incarnation_reason": "the tables were made", "unsent": 0.0, "oldest_seconds": 0.0, "retrying_keys": 0.0, "dead_letters": 0.0,
 				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0, "lanes_ahead": 0.0,
 			}, object)
 		})

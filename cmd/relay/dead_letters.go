@@ -21,6 +21,7 @@ type letterOptions struct {
 	ids        []int64
 	model, key string
 	olderThan  time.Duration
+	before     time.Time // readAge makes it of olderThan
 	all        bool
 	limit      int
 	after      int64
@@ -93,11 +94,20 @@ func (o *options) letterFlags() []cli.Flag {
 }
 
 func (o *options) letterFilter() store.DeadLetterFilter {
-	f := store.DeadLetterFilter{IDs: o.letters.ids, Model: o.letters.model, Key: o.letters.key, After: o.letters.after}
-	if o.letters.olderThan > 0 {
-		f.Before = time.Now().Add(-o.letters.olderThan)
+	l := o.letters
+	return store.DeadLetterFilter{IDs: l.ids, Model: l.model, Key: l.key, After: l.after, Before: l.before}
+}
+
+// readAge makes a time of --older-than, by the database's clock, which dated the letters.
+func (o *options) readAge(ctx context.Context, side interface {
+	Now(ctx context.Context) (time.Time, error)
+}) error {
+	if o.letters.olderThan <= 0 {
+		return nil
 	}
-	return f
+	now, err := side.Now(ctx)
+	o.letters.before = now.Add(-o.letters.olderThan)
+	return err
 }
 
 // openLetters checks the flags and opens the outbox; close closes it. choice says that something must be chosen.
@@ -122,7 +132,10 @@ func (o *options) openLettersOf(ctx context.Context, cmd *cli.Command, side stor
 	if err := wrong(noArguments(cmd), dbErr, choiceErr, timeErr, limitErr); err != nil {
 		return nil, err
 	}
-	return s, s.RequireMigrated(ctx, side)
+	if err := s.RequireMigrated(ctx, side); err != nil {
+		return s, err
+	}
+	return s, o.readAge(ctx, s)
 }
 
 // letterObject is what --json prints of a dead letter. Names are never changed, only added.

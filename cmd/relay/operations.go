@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
@@ -11,10 +14,14 @@ import (
 	"github.com/cqrsync/cqrsync/operate/command"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 var (
 	configSetting    = setting{"--config", "CQRSYNC_CONFIG"}
+	masterSetting    = setting{"--master-config", "CQRSYNC_MASTER_CONFIG"}
+	replicaSetting   = setting{"--replica-config", "CQRSYNC_REPLICA_CONFIG"}
 	masterDBSetting  = setting{"--master-db", "CQRSYNC_MASTER_DB"}
 	replicaDBSetting = setting{"--replica-db", "CQRSYNC_REPLICA_DB"}
 )
@@ -35,16 +42,33 @@ const (
 // operations are the commands of package operate, over the tables of cqrsync.yaml.
 func (o *options) operations() []*cli.Command {
 	commands := command.Commands(command.Source{
-		Box: o.openBox,
+		Box: func(ctx context.Context) (*outbox.Box, error) { return o.openBox(ctx, "") },
 		Replica: func(ctx context.Context) (*replica.Replica, error) {
 			o.batch, o.workers = loadBatch, loadWorkers
-			return o.openReplica(ctx)
+			return o.openReplica(ctx, "")
 		},
+		Models:   o.diffModels,
+		Pair:     o.openPair,
+		HasQueue: o.hasQueue,
 	})
 	for _, c := range commands {
 		c.Flags = append(c.Flags, o.configFlag())
+		if c.Name == "sync" {
+			c.Flags = append(c.Flags, &cli.StringFlag{
+				Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
+				Usage: "with --queue: the broker that is asked for the queue",
+			})
+		}
 		if c.Name == "diff" {
 			c.Flags = append(c.Flags,
+				&cli.StringFlag{
+					Name: "master-config", Sources: cli.EnvVars("CQRSYNC_MASTER_CONFIG"), Destination: &o.masterConfig,
+					Usage: "the `FILE` that describes the master's tables, if not that of --config",
+				},
+				&cli.StringFlag{
+					Name: "replica-config", Sources: cli.EnvVars("CQRSYNC_REPLICA_CONFIG"), Destination: &o.replicaConfig,
+					Usage: "the `FILE` that describes the replica's tables, if not that of --config",
+				},
 				&cli.StringFlag{
 					Name: "master-db", Sources: cli.EnvVars("CQRSYNC_MASTER_DB"), Destination: &o.masterDB,
 					Usage: "the master's database, if not that of --db",
@@ -63,21 +87,24 @@ func (o *options) operations() []*cli.Command {
 	return commands
 }
 
-func (o *options) openBox(ctx context.Context) (*outbox.Box, error) {
-	m, db, err := o.openTables(o.masterDB, masterDBSetting)
+// openBox opens the master's side with one model, or with all.
+func (o *options) openBox(ctx context.Context, model string) (*outbox.Box, error) {
+	m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB, masterDBSetting, model)
 	if err != nil {
 		return nil, err
 	}
 	return m.Box(ctx, db, outbox.Config{Schema: o.schema, TablePrefix: o.prefix})
 }
 
-func (o *options) openReplica(ctx context.Context) (*replica.Replica, error) {
-	m, db, err := o.openTables(o.replicaDB, replicaDBSetting)
+// openReplica opens the replica's side with one model, or with all.
+func (o *options) openReplica(ctx context.Context, model string) (*replica.Replica, error) {
+	from := o.configOf(o.replicaConfig, replicaSetting)
+	m, db, err := o.openTables(from, o.replicaDB, replicaDBSetting, model)
 	if err != nil {
 		return nil, err
 	}
 	if m.Queue == "" && o.queue == "" {
-		return nil, wrong(configSetting.wrong(errors.New("queue: not set, want the name of the replica service")))
+		return nil, wrong(from.wrong(errors.New("queue: not set, want the name of the replica service")))
 	}
 	log, err := o.logger()
 	if err != nil {
@@ -88,9 +115,65 @@ func (o *options) openReplica(ctx context.Context) (*replica.Replica, error) {
 	})
 }
 
-// openTables reads cqrsync.yaml and opens the database that url names, or else that of --db; close closes it.
-func (o *options) openTables(url string, from setting) (*manifest.Manifest, *bun.DB, error) {
-	m, err := manifest.Read(o.config)
+// openPair opens both sides with one model.
+func (o *options) openPair(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error) {
+	o.batch, o.workers = loadBatch, loadWorkers
+	box, boxErr := o.openBox(ctx, model)
+	rep, repErr := o.openReplica(ctx, model)
+	return box, rep, errors.Join(boxErr, repErr)
+}
+
+// diffModels are the models of the replica.
+func (o *options) diffModels(context.Context) ([]string, error) {
+	from := o.configOf(o.replicaConfig, replicaSetting)
+	m, err := manifest.Read(from.file)
+	if err != nil {
+		return nil, wrong(from.wrong(err))
+	}
+	return slices.Sorted(maps.Keys(m.Models)), nil
+}
+
+// hasQueue asks the broker of --broker.
+func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err error) {
+	if o.broker == "" {
+		return false, brokerSetting.wrong(errors.New("not set, want the broker that is asked whether the queue is there; " +
+			"or give --unchecked-queue"))
+	}
+	subscriber, err := open.Subscriber(o.broker, queue, open.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return false, brokerSetting.wrong(err)
+	}
+	defer func() { err = errors.Join(err, subscriber.Close()) }()
+	finder, finds := subscriber.(transport.QueueFinder)
+	if !finds {
+		return false, brokerSetting.wrong(errors.New("this kind of broker cannot be asked: give --unchecked-queue"))
+	}
+	return finder.HasQueue(ctx)
+}
+
+// configFile is a file that describes tables, and how the user named it.
+type configFile struct {
+	setting
+
+	file string
+}
+
+// configOf is the file of one side, or else that of both.
+func (o *options) configOf(file string, from setting) configFile {
+	if file == "" {
+		return configFile{configSetting, o.config}
+	}
+	return configFile{from, file}
+}
+
+// openTables reads a file and opens the database that url names, or else that of --db; close closes it.
+func (o *options) openTables(
+	config configFile, url string, from setting, model string,
+) (*manifest.Manifest, *bun.DB, error) {
+	m, err := manifest.Read(config.file)
+	if err == nil && model != "" {
+		m, err = m.Only(model)
+	}
 	if url == "" {
 		url, from = o.db, dbSetting
 	}
@@ -101,5 +184,5 @@ func (o *options) openTables(url string, from setting) (*manifest.Manifest, *bun
 			dbErr = requireFile(url, db)
 		}
 	}
-	return m, db, wrong(configSetting.wrong(err), from.wrong(dbErr), o.checkNames())
+	return m, db, wrong(config.wrong(err), from.wrong(dbErr), o.checkNames())
 }

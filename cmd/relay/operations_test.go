@@ -34,7 +34,8 @@ func TestAnInterruptedDumpGoesOnWhereItsFileSays(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(`{"command":"dump","model":"order","filter":"{}","after":1}`), 0o600))
 	r := invoke(t.Context(), on(master, "dump", "--model", "order", "--resume", file)...)
 	require.Zero(t, r.code, r.stderr)
-	require.Equal(t, 2, strings.Count(r.stdout, "\n{"), "without the first line and without order 1: %q", r.stdout)
+	require.Equal(t, 2, strings.Count(r.stdout, "\n{\""), "without the first line and without order 1: %q", r.stdout)
+	require.True(t, strings.HasSuffix(r.stdout, "\n{}\n"), "with the mark that both together are whole: %q", r.stdout)
 	require.NotContains(t, r.stdout, `"id":1,`)
 	require.NoFileExists(t, file, "it came to the end")
 
@@ -52,7 +53,7 @@ func TestExitCodesAndWhatIsPrintedWhere(t *testing.T) {
 	require.Empty(t, r.stdout)
 	require.Contains(t, r.stderr, `{"command":"dump","model":"order","done":3,`)
 	require.Contains(t, r.stderr, `"finished":true}`)
-	r = invoke(t.Context(), on(replica, "load", "-i", dump, "--quiet", "--progress", "--clear", "--yes")...)
+	r = invoke(t.Context(), on(replica, "load", "-i", dump, "--quiet", "--progress", "--clear", "--max-deletes", "3")...)
 	require.Equal(t, result{}, r)
 
 	listed, differing := filepath.Join(t.TempDir(), "listed"), filepath.Join(t.TempDir(), "differing")

@@ -131,8 +131,11 @@ func (o *options) retryReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 	if _, err := o.openLettersOf(ctx, cmd, store.Replica, true); err != nil {
 		return err
 	}
-	rep, err := o.openReplica(ctx)
+	rep, err := o.openReplica(ctx, "")
 	if err != nil {
+		return err
+	}
+	if err := o.readAge(ctx, rep); err != nil {
 		return err
 	}
 	f := o.letterFilter()

@@ -34,7 +34,7 @@ func (o *options) replicateFlags() []cli.Flag {
 func (o *options) replicate(ctx context.Context, cmd *cli.Command) (err error) {
 	defer func() { err = errors.Join(err, o.close()) }()
 	log, logErr := o.logger()
-	rep, repErr := o.openReplica(ctx)
+	rep, repErr := o.openReplica(ctx, "")
 	var usage *usageError
 	if repErr != nil && !errors.As(repErr, &usage) {
 		return repErr

@@ -15,6 +15,10 @@ import (
 
 func (o *options) statusFlags() []cli.Flag {
 	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "side", Destination: &o.side, Value: string(store.Outbox),
+			Usage: "whose: outbox (what is to be published) or replica (what waits there, and where its messages come from)",
+		},
 		&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "one JSON object instead of a table"},
 	}
 }
@@ -29,6 +33,9 @@ type statusObject struct {
 	Lanes         int64   `json:"lanes"`
 	LanesOwned    int64   `json:"lanes_owned"`
 	LanesAhead    int64   `json:"lanes_ahead"`
+	// Incarnation is that of the master's database, and why it was drawn.
+	Incarnation string `json:"incarnation"`
+	Reason      string `json:"incarnation_reason"`
 	// Present where there are more than 100,000, which are not counted.
 	UnsentEstimated       bool `json:"unsent_estimated,omitempty"`
 	RetryingKeysEstimated bool `json:"retrying_keys_estimated,omitempty"`
@@ -56,12 +63,17 @@ func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
+	incarnation, err := s.Incarnation(ctx)
+	if err != nil {
+		return err
+	}
 	if o.json {
 		return json.NewEncoder(o.stdout).Encode(statusObject{
 			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
 			DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
 			LanesAhead: st.LanesAhead, UnsentEstimated: st.UnsentEstimated,
 			RetryingKeysEstimated: st.RetriesEstimated, DeadLettersEstimated: st.DeadLettersEstimated,
+			Incarnation: incarnation.ID, Reason: incarnation.Reason,
 		})
 	}
 	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
@@ -71,6 +83,10 @@ func (o *options) status(ctx context.Context, cmd *cli.Command) (err error) {
 	fmt.Fprintf(table, "dead letters\t%s\n", rows(st.DeadLetters, st.DeadLettersEstimated))
 	fmt.Fprintf(table, "live relays\t%d\n", st.Relays)
 	fmt.Fprintf(table, "lanes owned\t%d of %d\n", st.LanesOwned, st.Lanes)
+	if !incarnation.First() {
+		fmt.Fprintf(table, "incarnation\t%s since %s: %s\n",
+			incarnation.ID, incarnation.Drawn.Format(time.RFC3339), oneLine(incarnation.Reason))
+	}
 	if st.LanesAhead > 0 {
 		fmt.Fprintf(table, "lanes whose lease ends too late\t%d: the database's clock went back; relays take them\n", st.LanesAhead)
 	}

@@ -197,7 +197,7 @@ func rabbitMQ(t *testing.T) (broker, prefix string) {
 		channel, err := connection.Channel()
 		require.NoError(t, err)
 		for _, queue := range []string{"webhooks", "stats"} {
-			for _, name := range []string{prefix + queue, "dead_letter_" + prefix + queue} {
+			for _, name := range []string{prefix + queue, "dead_letter_" + prefix + queue, prefix + queue + ".database"} {
 				_, err := channel.QueueDelete(name, false, false, false)
 				require.NoError(t, err)
 			}

@@ -11,7 +11,7 @@ import (
 
 // outboxTables are those that a backup of the outbox has.
 var outboxTables = []string{
-	"outbox_messages", "outbox_lanes", "outbox_relays", "outbox_retries", "outbox_revisions", "outbox_dead_letters",
+	"outbox_messages", "outbox_lanes", "outbox_relays", "outbox_retries", "outbox_revisions", "outbox_dead_letters", "outbox_incarnation",
 }
 
 // BackUpOutbox copies the outbox and returns a function that makes the database go back to that, as a standby does that was

@@ -2,6 +2,8 @@ package store
 
 import (
 	"cmp"
+	"context"
+	"database/sql/driver"
 	"errors"
 	"regexp"
 )
@@ -70,4 +72,24 @@ func Conflicted(err error) bool {
 	)
 	state, code := SQLState(err), SQLiteCode(err)&0xff
 	return errors.Is(err, errRenumbered) || errors.Is(err, ErrRaced) || state == serializationFailure || state == deadlock || code == busy || code == locked
+}
+
+// TakesNoWrites says that a write failed because the database takes none.
+func (s *Store) TakesNoWrites(ctx context.Context, err error) bool {
+	const readOnlyTransaction, sqliteReadOnly = "25006", 8
+	switch {
+	case err == nil:
+		return false
+	case SQLState(err) == readOnlyTransaction, SQLiteCode(err)&0xff == sqliteReadOnly:
+		return true
+	case s.dialect.name() != "mysql":
+		return false
+	}
+	if found := mysqlError.FindStringSubmatch(err.Error()); found != nil {
+		return found[1] == "1290" || found[1] == "1792" || found[1] == "1836"
+	}
+	// With rejectReadOnly the driver says no more than that the connection is bad, so that it is made anew.
+	var readOnly bool
+	return errors.Is(err, driver.ErrBadConn) &&
+		s.db.QueryRowContext(ctx, "SELECT @@global.read_only OR @@session.tx_read_only").Scan(&readOnly) == nil && readOnly
 }

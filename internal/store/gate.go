@@ -162,12 +162,12 @@ func (s *Store) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) e
 	values := make([]string, len(rows))
 	args := []any{s.table("replica_revisions")}
 	for i, a := range rows {
-		values[i] = "(?, ?, ?, ?, ?, " + s.deletedAt(a) + ")"
+		values[i] = "(?, ?, ?, ?, ?, " + s.deletedAt(a) + ", " + s.dialect.now() + ")"
 		args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, s.timeOrNull(a.Updated))
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
-		INSERT INTO ? (model, "key", revision, deleted, updated_at, deleted_at)
-		VALUES `+strings.Join(values, ", ")+s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at")+
+		INSERT INTO ? (model, "key", revision, deleted, updated_at, deleted_at, applied_at)
+		VALUES `+strings.Join(values, ", ")+s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at", "applied_at")+
 		", version = "+string(s.table("replica_revisions"))+".version + 1"), args...)
 	return err
 }

@@ -24,7 +24,7 @@ func (s *Store) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) 
 	if len(known) > 0 {
 		if err := settleArrays(ctx, tx, known, `
 			UPDATE ? AS r SET revision = n.revision, deleted = n.deleted, updated_at = n.updated_at,
-				deleted_at = CASE WHEN n.deleted THEN clock_timestamp() END, version = r.version + 1
+				deleted_at = CASE WHEN n.deleted THEN clock_timestamp() END, applied_at = clock_timestamp(), version = r.version + 1
 			FROM ? WHERE r.model = n.model AND r.key = n.key AND r.version + 1 = n.version`, ledger); err != nil {
 			return err
 		}
@@ -33,8 +33,8 @@ func (s *Store) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) 
 		return nil
 	}
 	return settleArrays(ctx, tx, unknown, `
-		INSERT INTO ? (model, key, revision, deleted, updated_at, deleted_at)
-		SELECT model, key, revision, deleted, updated_at, CASE WHEN deleted THEN clock_timestamp() END
+		INSERT INTO ? (model, key, revision, deleted, updated_at, deleted_at, applied_at)
+		SELECT model, key, revision, deleted, updated_at, CASE WHEN deleted THEN clock_timestamp() END, clock_timestamp()
 		FROM ? ON CONFLICT DO NOTHING`, ledger)
 }
 

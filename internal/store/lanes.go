@@ -28,6 +28,8 @@ type Ownership struct {
 	Share, Free int
 	// Alone says that no other relay is at work.
 	Alone bool
+	// Incarnation is the database's.
+	Incarnation Incarnation
 	// most is how many lanes another relay has at most, and changing says that their number is being changed.
 	most     int
 	changing bool
@@ -77,14 +79,21 @@ func (r renewal) micros() int64 { return max(r.ttl, 0).Microseconds() }
 func (s *Store) renewing(
 	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.IDB, renewal) (Ownership, error),
 ) (owned Ownership, err error) {
+	if err := s.settleIn(ctx); err != nil {
+		return owned, err
+	}
 	r := renewal{relay, ttl, random()}
 	err = s.inTx(ctx, within(ttl), func(ctx context.Context, tx bun.IDB) (err error) {
 		owned, err = do(ctx, tx, r)
 		s.timeline.writes(relay, r.beat) // before the commit, whose answer may be lost
+		if err == nil {
+			owned.Incarnation, err = s.incarnation(ctx, tx)
+		}
 		return err
 	})
 	if err == nil {
 		s.timeline.written(relay, r.beat)
+		s.timeline.learns(owned.Incarnation)
 	}
 	return owned, err
 }

@@ -124,3 +124,16 @@ func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, mode
 	}
 	return same, nil
 }
+
+// CountLive counts the live keys of a model, up to most.
+func (s *Store) CountLive(
+	ctx context.Context, tx bun.IDB, side Side, model string, most int64,
+) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, s.sql(`SELECT count(*) FROM
+		(SELECT 1 AS one FROM ? WHERE model = ? AND NOT deleted LIMIT ?) AS counted`),
+		s.ledger(side), model, most).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count the live keys of %s: %w", model, err)
+	}
+	return n, nil
+}

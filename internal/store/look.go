@@ -18,6 +18,19 @@ type Known struct {
 	Deleted  bool
 	// Updated is zero where no master sent a time.
 	Updated time.Time
+	// Applied is when the replica's database wrote the row, by its own clock; zero where it does not say, and in the
+	// master's ledger.
+	Applied time.Time
+}
+
+// Now is the time by the database's clock.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	var micros int64
+	err := s.db.QueryRowContext(ctx, "SELECT "+s.dialect.micros(s.dialect.now())).Scan(&micros)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return time.UnixMicro(micros).UTC(), nil
 }
 
 func (s *Store) ledger(side Side) bun.Safe {
@@ -85,7 +98,11 @@ func among(keys []string) (condition string, args []any) {
 func (s *Store) lookUp(
 	ctx context.Context, tx bun.IDB, ledger bun.Safe, model, condition string, args ...any,
 ) ([]Known, error) {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT "key", revision, deleted, `+s.dialect.micros("updated_at")+`
+	applied := "NULL"
+	if ledger == s.ledger(Replica) {
+		applied = s.dialect.micros("applied_at")
+	}
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT "key", revision, deleted, `+s.dialect.micros("updated_at")+`, `+applied+`
 		FROM ? WHERE model = ? AND `+condition), append([]any{ledger, model}, args...)...)
 	if err != nil {
 		return nil, err
@@ -94,9 +111,12 @@ func (s *Store) lookUp(
 	var known []Known
 	for rows.Next() {
 		var k Known
-		var updated *int64
-		if err := rows.Scan(&k.Key, &k.Revision, &k.Deleted, &updated); err != nil {
+		var updated, applied *int64
+		if err := rows.Scan(&k.Key, &k.Revision, &k.Deleted, &updated, &applied); err != nil {
 			return nil, err
+		}
+		if applied != nil {
+			k.Applied = time.UnixMicro(*applied).UTC()
 		}
 		if updated != nil {
 			k.Updated = time.UnixMicro(*updated).UTC()

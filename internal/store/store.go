@@ -195,6 +195,8 @@ type sqlDialect interface {
 	server() string
 	// serverQuery is a query for that text, empty where the answer may come from any of several servers.
 	serverQuery() string
+	// places are queries for place, of which the first that works counts; none where nothing tells. table is quoted.
+	places(table string, history bool) []string
 	// writers is a query for Writers, or empty: rows of Drawn and one of those in Open, or null. Drawn must be read first.
 	writers(messages string) string
 	// anyOf says that a column has one of the few values that a query returns. It runs once, and it is no way to find rows.

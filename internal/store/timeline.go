@@ -27,6 +27,41 @@ type timeline struct {
 	// beats are the random numbers that the lanes of a relay may have: that of the last renewal, and those of renewals that
 	// have not said since whether they were committed.
 	beats map[string][]int64
+
+	incarnation Incarnation // as it was known last
+	placed      time.Time   // when it was asked where the database is
+}
+
+// placeDue says that it is time to ask where the database is, and takes it for asked.
+func (t *timeline) placeDue(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.placed.IsZero() && now.Sub(t.placed) < placeEvery {
+		return false
+	}
+	t.placed = now
+	return true
+}
+
+// knows returns the incarnation as it was known last.
+func (t *timeline) knows() Incarnation {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.incarnation
+}
+
+// learns notes the incarnation.
+func (t *timeline) learns(i Incarnation) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.incarnation = i
+}
+
+// goesBack makes placeDue say yes.
+func (t *timeline) goesBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.placed = time.Time{}
 }
 
 // random is a number that no other timeline draws.
@@ -101,19 +136,38 @@ func (s *Store) requireTimeline(ctx context.Context, tx bun.IDB, relay string, a
 		return err
 	}
 	if !s.timeline.answers(server, anew) {
+		s.timeline.goesBack()
 		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, s.timeline.answering())
-	}
-	if anew {
-		return nil
 	}
 	var beats []int64
 	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", s.table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
 		return err
 	}
-	for _, beat := range beats {
-		if !s.timeline.wrote(relay, beat) {
-			return fmt.Errorf("%w: the lease is not as it was renewed last", ErrWentBack)
-		}
+	back := slices.ContainsFunc(beats, func(beat int64) bool { return !s.timeline.wrote(relay, beat) })
+	switch {
+	case back && !anew:
+		return fmt.Errorf("%w: the lease is not as it was renewed last", ErrWentBack)
+	case anew:
+		return s.requireIncarnation(ctx, tx, back)
+	}
+	return nil
+}
+
+// requireIncarnation draws a new incarnation if the database went back and nobody has drawn one since: either it was seen to
+// do so, or its incarnation is one from before the one that was known.
+func (s *Store) requireIncarnation(ctx context.Context, tx bun.IDB, back bool) error {
+	known := s.timeline.knows()
+	if known.ID == "" {
+		return nil
+	}
+	found, err := s.incarnation(ctx, tx)
+	switch {
+	case err != nil:
+		return err
+	case found.ID == known.ID && back:
+		return s.draw(ctx, tx, found.ID, "the database went back to an earlier state: the lease of a relay was not as it had left it")
+	case found.ID != known.ID && found.Drawn.Before(known.Drawn):
+		return s.draw(ctx, tx, found.ID, "the database went back to an earlier state: its incarnation was one from before")
 	}
 	return nil
 }

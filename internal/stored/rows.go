@@ -28,6 +28,8 @@ type Rows struct {
 	table *schema.Table
 	list  reflect.Value // a slice of the table's type
 	nulls []Nulls
+	most  int // bytes, 0 for any number
+	cut   bool
 }
 
 var _ bun.Model = (*Rows)(nil)
@@ -36,6 +38,13 @@ var _ bun.Model = (*Rows)(nil)
 func Of(table *schema.Table) *Rows {
 	return &Rows{table: table, list: reflect.New(reflect.SliceOf(table.Type)).Elem()}
 }
+
+// AtMost bounds what is read: no row follows the one with which the values exceed so many bytes.
+// 0 is no bound. Whoever sets one asks Cut.
+func (r *Rows) AtMost(bytes int) { r.most = bytes }
+
+// Cut says that rows were left unread because of AtMost.
+func (r *Rows) Cut() bool { return r.cut }
 
 // Table is theirs.
 func (r *Rows) Table() *schema.Table { return r.table }
@@ -67,19 +76,28 @@ func (r *Rows) ScanRows(ctx context.Context, rows *sql.Rows) (int, error) {
 		// SQLite leaves quotes on some names. A column without a field is none that anybody asked
 		// for.
 		cells[i].field = r.table.LookupField(strings.Trim(name, `"`))
+		cells[i].tells = name == badDate
 		targets[i] = &cells[i]
 	}
 	nulls := none
+	bytes := 0
 	for rows.Next() {
+		if r.most > 0 && bytes > r.most {
+			r.cut = true
+			return r.Len(), nil
+		}
 		row := r.next()
 		for i := range cells {
 			cells[i].row = row
 		}
-		if err := scanRow(ctx, rows, row, cells, targets); err != nil {
+		if err := scanRow(ctx, rows, r.table, row, cells, targets); err != nil {
 			return 0, err
 		}
 		nulls = nullsOf(cells, nulls)
 		r.nulls = append(r.nulls, nulls)
+		for i := range cells {
+			bytes += cells[i].bytes
+		}
 	}
 	return r.Len(), rows.Err()
 }
@@ -111,7 +129,7 @@ func (e *ScanError) Unwrap() error { return e.Err }
 
 // scanRow reads one row and runs the model's hooks, as bun does.
 func scanRow(
-	ctx context.Context, rows *sql.Rows, row reflect.Value, cells []cell, targets []any,
+	ctx context.Context, rows *sql.Rows, table *schema.Table, row reflect.Value, cells []cell, targets []any,
 ) error {
 	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
 		if err := hook.BeforeScanRow(ctx); err != nil {
@@ -124,6 +142,9 @@ func scanRow(
 	for i := range cells {
 		if cells[i].err != nil {
 			return &ScanError{Row: row, Field: cells[i].field, Err: cells[i].err}
+		}
+		if cells[i].named != "" {
+			return &ScanError{Row: row, Field: table.LookupField(cells[i].named), Err: errBadDate}
 		}
 	}
 	if hook, has := row.Addr().Interface().(bun.AfterScanRowHook); has {
@@ -158,17 +179,38 @@ type cell struct {
 	field *schema.Field
 	row   reflect.Value
 	null  bool
+	tells bool   // its value names a column
+	named string // which
 	err   error
+	bytes int
 }
 
 func (c *cell) isNull() bool { return c.null && c.field != nil }
 
+// small is what a value takes that is neither text nor bytes.
+const small = 8
+
 // Scan implements sql.Scanner. It keeps its error, so that the rest of the row is read, and can be
 // named.
 func (c *cell) Scan(src any) error {
-	c.null, c.err = src == nil, nil
+	c.null, c.err, c.named = src == nil, nil, ""
+	switch value := src.(type) {
+	case string:
+		c.bytes = len(value)
+	case []byte:
+		c.bytes = len(value)
+	default:
+		c.bytes = small
+	}
+	if c.tells && src != nil {
+		text := sql.NullString{}
+		_ = text.Scan(src) // a text always is one
+		c.named = text.String
+	}
 	if c.field != nil {
-		c.err = c.field.ScanValue(c.row, src)
+		if c.err = checkBool(c.field, src); c.err == nil {
+			c.err = c.field.ScanValue(c.row, src)
+		}
 	}
 	return nil
 }

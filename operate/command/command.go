@@ -13,6 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -28,13 +30,20 @@ type Source struct {
 	Box func(ctx context.Context) (*outbox.Box, error)
 	// Replica opens the replica side with its models registered.
 	Replica func(ctx context.Context) (*replica.Replica, error)
+	// Models, if set, are what diff --all compares. nil takes those that Replica registers.
+	Models func(ctx context.Context) ([]string, error)
+	// Pair, if set, opens both sides for one model, so that diff goes on where another model is not as
+	// it should be. nil uses Box and Replica.
+	Pair func(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error)
+	// HasQueue, if set, says whether the broker has the queue of a replica. sync --queue asks it.
+	HasQueue func(ctx context.Context, queue string) (bool, error)
 }
 
 // Commands returns the commands. They read and write the root command's Reader, Writer and ErrWriter.
 func Commands(s Source) []*cli.Command {
 	var commands []*cli.Command
 	if s.Box != nil {
-		commands = append(commands, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster())
+		commands = append(commands, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster(), s.adopt())
 	}
 	if s.Replica != nil {
 		commands = append(commands, s.load(), s.diffReplica(), s.deletedDiffReplica(), s.deletedSyncReplica())
@@ -123,6 +132,7 @@ const (
 
 // The flags that several commands have.
 
+// modelFlag names the model.
 func modelFlag() cli.Flag {
 	return &cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"}, Required: true, Usage: "the CQRS id of the model"}
 }
@@ -160,6 +170,16 @@ func contentFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "content", Usage: "compare columns too, not revisions only (Django cannot read the output)"}
 }
 
+func allowEmptyFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "allow-empty", Usage: "an empty input is one without keys, as a Django stage that found nothing " +
+		"writes; else it is taken for a stage that failed"}
+}
+
+func maxDeletesFlag() cli.Flag {
+	return &cli.Int64Flag{Name: "max-deletes", Usage: "delete up to `N` rows; if not given, it stops before it deletes more than " +
+		"1 % of the model and more than 100 rows, or all of them, or what a master without rows does not have"}
+}
+
 func resumeFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "resume", Usage: "keep in `FILE` how far it came, and go on from there; it is removed at the end",
@@ -180,8 +200,9 @@ func paceFlags() []cli.Flag {
 func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	o := operate.Options{
 		PageSize: cmd.Int("batch"), Rate: cmd.Int("rate"), Grace: cmd.Duration("grace"),
+		AllowEmpty: cmd.Bool("allow-empty"), MaxDeletes: cmd.Int64("max-deletes"),
 	}
-	var errs []error
+	errs := []error{noEmptyFlags(cmd)}
 	for name, value := range map[string]int{"batch": o.PageSize, "rate": o.Rate} {
 		if value < 0 {
 			errs = append(errs, fmt.Errorf("--%s: %d, want a positive number", name, value))
@@ -189,6 +210,9 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	}
 	if o.Grace < 0 {
 		errs = append(errs, fmt.Errorf("--grace: %s, want a positive time such as 2s", o.Grace))
+	}
+	if o.MaxDeletes < 0 {
+		errs = append(errs, fmt.Errorf("--max-deletes: %d, want how many rows may be deleted", o.MaxDeletes))
 	}
 	if text := cmd.String("filter"); text != "" {
 		var err error
@@ -199,4 +223,20 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	p := newProgress(cmd)
 	o.Progress = p.report
 	return o, p, errors.Join(errs...)
+}
+
+// noEmptyFlags refuses flags that were given and say nothing, as a shell's variable that is not set makes them: they would
+// mean all rows, all queues.
+func noEmptyFlags(cmd *cli.Command) error {
+	want := map[string]string{
+		"filter": "'{}' for all instances", "model": "the CQRS id of a model", "queue": "the queue of a replica; leave it out for all",
+		"input": "a file, or - for standard input", "output": "a file, or - for standard output", "resume": "a file",
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if cmd.IsSet(name) && cmd.String(name) == "" {
+			errs = append(errs, fmt.Errorf("--%s: it is empty, want %s", name, want[name]))
+		}
+	}
+	return errors.Join(errs...)
 }

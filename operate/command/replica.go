@@ -18,41 +18,48 @@ import (
 func (s Source) load() *cli.Command {
 	return &cli.Command{
 		Name: "load", Usage: "read what dump (or Django's cqrs_bulk_dump) wrote", Category: categoryReplica,
-		Flags: append(paceFlags(), inputFlag(), resumeFlag(),
-			&cli.BoolFlag{Name: "clear", Usage: "empty the table first; asks"},
-			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}),
+		Flags: append(paceFlags(), inputFlag(), maxDeletesFlag(), resumeFlag(),
+			&cli.BoolFlag{Name: "clear", Usage: "empty the table first; asks, unless --max-deletes allows it"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
-			if j.Bool("clear") && !j.Bool("yes") && !j.at.begun() {
-				if err := ask(ctx, j.Root().ErrWriter, "Empty the replica's table first?"); err != nil {
-					return err
-				}
-			}
 			loaded, err := operate.Load(ctx, j.rep, j.in, operate.LoadOptions{
 				Options: j.options, Clear: j.Bool("clear"),
+				Ask:     func(e *operate.TooManyDeletesError) error { return j.ask(ctx, e) },
 				BadLine: func(number int, err error) { j.bad(fmt.Sprintf("line %d", number), err) },
 			})
-			if err != nil {
+			if err != nil && loaded.Lines == 0 {
 				return err
 			}
 			j.say("%d lines of %s: %d applied, %d unchanged, %d bad",
 				loaded.Lines, loaded.Model, loaded.Applied, loaded.Unchanged, loaded.Bad)
+			if err != nil {
+				return err
+			}
 			return j.badOnes("lines could not be loaded")
 		}),
 	}
+}
+
+// ask asks on the terminal whether the rows may go, where --max-deletes does not say.
+func (j *job) ask(ctx context.Context, e *operate.TooManyDeletesError) error {
+	if j.options.MaxDeletes > 0 {
+		return e
+	}
+	return ask(ctx, j.Root().ErrWriter, e)
 }
 
 // terminal is where a question is answered: standard input may be the dump.
 var terminal = func() (io.ReadCloser, error) { return os.Open("/dev/tty") }
 
 // ask returns an error unless the answer is yes.
-func ask(ctx context.Context, w io.Writer, question string) error {
+func ask(ctx context.Context, w io.Writer, e *operate.TooManyDeletesError) error {
 	tty, err := terminal()
 	if err != nil {
-		return fmt.Errorf("--clear asks on the terminal, and there is none: give --yes (%w)", err)
+		return e // nobody is there
 	}
 	tty = until(ctx, tty)
 	defer func() { _ = tty.Close() }() // it was only read
-	fmt.Fprintf(w, "%s Rows that the dump lacks are gone then. [y/N] ", question)
+	fmt.Fprintf(w, "Empty the replica's table first? It has %d rows of %s; those that the dump lacks are gone then. [y/N] ",
+		e.Deletes, e.Model)
 	answer, _ := bufio.NewReader(tty).ReadString('\n') // nothing is no
 	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
 		return errors.New("not confirmed: nothing was done")
@@ -63,16 +70,28 @@ func ask(ctx context.Context, w io.Writer, question string) error {
 func (s Source) diffReplica() *cli.Command {
 	return &cli.Command{
 		Name: "diff-replica", Usage: "write which keys of diff-master differ here, for diff-sync", Category: categoryReplica,
-		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), resumeFlag()),
+		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), allowEmptyFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			found, err := operate.DiffReplica(ctx, j.rep, j.in, j.out, j.options)
-			if err != nil {
+			said := func() {
+				j.warnUnsent(found)
+				j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
+				j.sayAhead(found)
+			}
+			if err := cutShort(err, said); err != nil {
 				return err
 			}
-			j.warnUnsent(found)
-			j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
+			said()
 			return differing(!found.Equal())
 		}),
+	}
+}
+
+// sayAhead says what it means that a replica is newer than its master.
+func (j *job) sayAhead(found operate.Difference) {
+	if found.Ahead > 0 {
+		j.say("%d of them are newer on the replica: the master went back to an earlier state (a backup, or a failover that lost "+
+			"commits). diff and diff-sync take the replica back, key by key; sync --force does it for all that it selects", found.Ahead)
 	}
 }
 
@@ -94,7 +113,7 @@ func (s Source) deletedDiffReplica() *cli.Command {
 func (s Source) deletedSyncReplica() *cli.Command {
 	return &cli.Command{
 		Name: "deleted-sync-replica", Usage: "delete what deleted-diff-master found", Category: categoryReplica,
-		Flags: append(paceFlags(), inputFlag(), graceFlag(), resumeFlag()),
+		Flags: append(paceFlags(), inputFlag(), graceFlag(), allowEmptyFlag(), maxDeletesFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			d, err := operate.DeletedSyncReplica(ctx, j.rep, j.in, j.options, j.badKey)
 			if err != nil {
@@ -109,31 +128,12 @@ func (s Source) deletedSyncReplica() *cli.Command {
 	}
 }
 
-func (j *job) badKey(pk json.RawMessage, err error) { j.bad("key "+string(pk), err) }
+func (j *job) badKey(pk json.RawMessage, err error) { j.badRow(pk, err) }
 
-func (s Source) diff() *cli.Command {
-	return &cli.Command{
-		Name: "diff", Category: categoryBoth,
-		Usage: "find and repair what differs, where one place reaches both databases",
-		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), graceFlag(), contentFlag(),
-			&cli.BoolFlag{Name: "check", Usage: "report only, repair nothing"}),
-		Action: s.action(func(ctx context.Context, j *job) error {
-			found, err := operate.Diff(ctx, j.box, j.rep, j.model(), j.out, operate.DiffOptions{
-				Options: j.options, Content: j.Bool("content"), CheckOnly: j.Bool("check"), BadKey: j.badKey,
-			})
-			if err != nil {
-				return err
-			}
-			j.warnUnsent(found.Difference)
-			j.say("%d of %d instances differ, %d are on the replica only%s",
-				found.Differing, found.Compared, found.Extra, notCompared(found.Difference))
-			if !j.Bool("check") {
-				j.say("%d are in the outbox, %d were deleted", found.Sent, found.Deleted)
-			}
-			if err := j.badOnes("keys could not be deleted"); err != nil {
-				return err
-			}
-			return differing(!found.Equal())
-		}),
+// cutShort says what was done of an input that the stage before left incomplete, and hands its error on.
+func cutShort(err error, say func()) error {
+	if errors.As(err, new(*operate.CutShortError)) {
+		say()
 	}
+	return err
 }

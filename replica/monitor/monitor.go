@@ -20,6 +20,7 @@ type Monitor struct {
 	replica *replica.Replica
 
 	messages, deadLetters, waiting, lag, readable *prometheus.Desc
+	overtaken, changes, masters, neighbours       *prometheus.Desc
 
 	mu    sync.Mutex // guards what follows, which is asked from the database at most once in askEvery
 	asked time.Time
@@ -29,7 +30,10 @@ type Monitor struct {
 type state struct {
 	waiting map[string]int64
 	lags    map[string]time.Duration
-	err     error
+	// masters counts the incarnations that write a model, and databases those behind the queue.
+	masters   map[string]int64
+	databases int64
+	err       error
 }
 
 const (
@@ -48,13 +52,21 @@ func New(r *replica.Replica) *Monitor {
 		deadLetters: desc("cqrsync_replica_dead_letters_total", "Messages given up, by reason.", "reason"),
 		waiting:     desc("cqrsync_replica_waiting_messages", "Messages that wait for another try, of all processes.", "model"),
 		lag:         desc("cqrsync_replica_lag_seconds", "Age of the newest change applied; a master that writes nothing looks like a lag.", "model"),
-		readable:    desc("cqrsync_replica_readable", "1 while the state of the replica could be read; without it the two series before are missing."),
+		overtaken: desc("cqrsync_replica_overtaken_messages_total",
+			"Stale messages that are later than what the replica has: the master went back to an earlier state."),
+		changes: desc("cqrsync_replica_master_changes_total", "How often messages of another incarnation of a master began to come."),
+		masters: desc("cqrsync_replica_masters", "Incarnations of masters that write a model now; more than one is a mistake.", "model"),
+		neighbours: desc("cqrsync_replica_databases",
+			"Databases behind the queue; with more than one, each gets a part of the messages."),
+		readable: desc("cqrsync_replica_readable", "1 while the state of the replica could be read; without it the series that come from its database are missing."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{m.messages, m.deadLetters, m.waiting, m.lag, m.readable} {
+	for _, desc := range []*prometheus.Desc{
+		m.messages, m.deadLetters, m.waiting, m.lag, m.readable, m.overtaken, m.changes, m.masters, m.neighbours,
+	} {
 		out <- desc
 	}
 }
@@ -75,6 +87,8 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range m.replica.DeadLetters() {
 		send(m.deadLetters, prometheus.CounterValue, float64(n), reason.String())
 	}
+	send(m.overtaken, prometheus.CounterValue, float64(stats.Overtaken))
+	send(m.changes, prometheus.CounterValue, float64(stats.MasterChanges))
 	s := m.ask()
 	if s.err != nil {
 		send(m.readable, prometheus.GaugeValue, 0)
@@ -87,6 +101,10 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	for model, lag := range s.lags {
 		send(m.lag, prometheus.GaugeValue, lag.Seconds(), model)
 	}
+	for model, n := range s.masters {
+		send(m.masters, prometheus.GaugeValue, float64(n), model)
+	}
+	send(m.neighbours, prometheus.GaugeValue, float64(s.databases))
 }
 
 func (m *Monitor) ask() state {
@@ -102,6 +120,34 @@ func (m *Monitor) ask() state {
 	if m.state.err == nil {
 		m.state.lags, m.state.err = m.replica.Lag(ctx)
 	}
+	if m.state.err == nil {
+		m.state.err = m.state.count(ctx, m.replica)
+	}
 	m.asked = time.Now()
 	return m.state
+}
+
+// count asks who writes the models, and who else is behind the queue.
+func (s *state) count(ctx context.Context, r *replica.Replica) error {
+	masters, err := r.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	s.masters = map[string]int64{}
+	for _, master := range masters {
+		if master.Current || master.Rival {
+			s.masters[master.Model]++
+		}
+	}
+	neighbours, err := r.Neighbours(ctx)
+	if err != nil {
+		return err
+	}
+	s.databases = 1
+	for _, n := range neighbours {
+		if n.Active {
+			s.databases++
+		}
+	}
+	return nil
 }

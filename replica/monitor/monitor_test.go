@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/replica/monitor"
 )
@@ -66,6 +69,9 @@ func TestEverySeriesIsThere(t *testing.T) {
 		"cqrsync_replica_messages_total returned":       0,
 		"cqrsync_replica_dead_letters_total unreadable": 1,
 		"cqrsync_replica_waiting_messages order":        1,
+		"cqrsync_replica_overtaken_messages_total":      0,
+		"cqrsync_replica_master_changes_total":          0,
+		"cqrsync_replica_databases":                     1,
 		"cqrsync_replica_readable":                      1,
 	} {
 		got, there := values[name]
@@ -78,4 +84,31 @@ func TestEverySeriesIsThere(t *testing.T) {
 	registry.MustRegister(monitor.New(rep))
 	_, err = registry.Gather()
 	require.NoError(t, err, "a database that is away is a value, not an error")
+}
+
+// What is noted of masters and of other databases is in the metrics.
+func TestTwoMastersAndTwoDatabasesAreCounted(t *testing.T) {
+	db := dbtest.Open(t, dbtest.SQLiteURL(t))
+	rep, err := replica.New(db, replica.Config{Queue: "q", Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	require.NoError(t, rep.Migrate(t.Context()))
+	s, err := store.New(db, store.Names{})
+	require.NoError(t, err)
+	require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-1"}, {Model: "quiet", Incarnation: "a-1"}}))
+	require.NoError(t, s.NoteMasters(t.Context(), []store.Master{
+		{Model: "order", Incarnation: "b-1"}, {Model: "order", Incarnation: "a-1", Returns: 1}, {Model: "quiet", Incarnation: "a-2"},
+	}))
+	for range 2 {
+		require.NoError(t, s.NoteNeighbour(t.Context(), "q", "other"))
+	}
+	require.NoError(t, s.NoteNeighbour(t.Context(), "q", "before"))
+	require.NoError(t, testutil.CollectAndCompare(monitor.New(rep), strings.NewReader(`
+# HELP cqrsync_replica_databases Databases behind the queue; with more than one, each gets a part of the messages.
+# TYPE cqrsync_replica_databases gauge
+cqrsync_replica_databases{queue="q"} 2
+# HELP cqrsync_replica_masters Incarnations of masters that write a model now; more than one is a mistake.
+# TYPE cqrsync_replica_masters gauge
+cqrsync_replica_masters{model="order",queue="q"} 2
+cqrsync_replica_masters{model="quiet",queue="q"} 1
+`), "cqrsync_replica_databases", "cqrsync_replica_masters"))
 }

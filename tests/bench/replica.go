@@ -144,7 +144,7 @@ func (b *replicaBench) withQueue(use func(c consumption, channel *amqp091.Channe
 		return err
 	}
 	defer func() {
-		for _, queue := range []string{name, "dead_letter_" + name} { // ours makes the second
+		for _, queue := range []string{name, "dead_letter_" + name, name + ".database"} { // ours makes the others
 			_, deleteErr := channel.QueueDelete(queue, false, false, false)
 			err = errors.Join(err, deleteErr)
 		}

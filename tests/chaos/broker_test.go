@@ -81,7 +81,7 @@ func (e exchange) declare(address string) error {
 func (e exchange) remove() error {
 	queues := []string{e.tap(), e.echo()}
 	for _, role := range replicaRoles {
-		queues = append(queues, e.queue(role), amqp.DeadLetterQueue(e.queue(role)))
+		queues = append(queues, e.queue(role), amqp.DeadLetterQueue(e.queue(role)), amqp.RegistryQueue(e.queue(role)))
 	}
 	return e.onChannel(func(channel *amqp091.Channel) error {
 		for _, queue := range queues {

@@ -130,7 +130,7 @@ func newExchange(t *testing.T) (broker, queue string) {
 		defer func() { require.NoError(t, conn.Close()) }()
 		channel, err := conn.Channel()
 		require.NoError(t, err)
-		for _, queue := range []string{name, amqp.DeadLetterQueue(name)} {
+		for _, queue := range []string{name, amqp.DeadLetterQueue(name), amqp.RegistryQueue(name)} {
 			_, err = channel.QueueDelete(queue, false, false, false)
 			require.NoError(t, err)
 		}

@@ -23,6 +23,7 @@ import (
 type holding struct {
 	mu     sync.Mutex
 	got    map[string]bool // payloads
+	of     map[string]bool // incarnations
 	held   chan struct{}   // closed when a batch waits
 	goOn   chan struct{}
 	holdAt string // a model's key that the batch must have
@@ -36,6 +37,7 @@ func (h *holding) PublishBatch(_ context.Context, batch []transport.Outgoing) []
 		}
 		h.mu.Lock()
 		h.got[m.Key+" "+note(m.Data)] = true
+		h.of[m.Incarnation] = true
 		hold := m.Key == h.holdAt
 		h.mu.Unlock()
 		if hold {
@@ -85,7 +87,7 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 		require.Eventually(t, condition, 2*time.Minute, 20*time.Millisecond, message)
 	}
 
-	broker := &holding{got: map[string]bool{}, held: make(chan struct{}), goOn: make(chan struct{}), holdAt: "last"}
+	broker := &holding{got: map[string]bool{}, of: map[string]bool{}, held: make(chan struct{}), goOn: make(chan struct{}), holdAt: "last"}
 	rel, err := relay.New(db, broker, relay.Config{Logger: slog.New(slog.DiscardHandler), LeaseTTL: 15 * time.Second})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -124,8 +126,13 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 		st, err := outbox.Status(t.Context())
 		return err == nil && st.Unsent == 0
 	}, "the outbox is not empty")
+	drawn, err := outbox.Incarnation(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, drawn.Reason, "another server")
 	broker.mu.Lock()
 	defer broker.mu.Unlock()
+	require.Len(t, broker.of, 2, "replicas are told that the history is another one")
+	require.True(t, broker.of[drawn.ID])
 	lost := 0
 	for _, m := range written {
 		if !broker.got[m.Key+" new"] {

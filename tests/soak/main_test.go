@@ -18,7 +18,7 @@ func removeQueue(t *testing.T, broker, name string) {
 	defer func() { require.NoError(t, conn.Close()) }()
 	channel, err := conn.Channel()
 	require.NoError(t, err)
-	for _, queue := range []string{name, "dead_letter_" + name} {
+	for _, queue := range []string{name, "dead_letter_" + name, name + ".database"} {
 		_, err = channel.QueueDelete(queue, false, false, false)
 		require.NoError(t, err)
 	}

@@ -90,7 +90,9 @@ func (r *rabbit) config(t testing.TB, queue, options string) amqp.Config {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		queue := name(topic)
-		r.queues[queue], r.queues[amqp.DeadLetterQueue(queue)] = true, true
+		if queue != "" {
+			r.queues[queue], r.queues[amqp.DeadLetterQueue(queue)], r.queues[amqp.RegistryQueue(queue)] = true, true, true
+		}
 		return queue
 	}
 	return config

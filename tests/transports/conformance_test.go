@@ -47,6 +47,8 @@ func conform(t *testing.T, b broker) {
 		"the end of the context returns unacknowledged messages":  contextEndReturns,
 		"a closed end says so, however often it is closed":        closedTwice,
 		"publishers do not disturb each other":                    concurrentPublishers,
+		"a database is noted with its queue":                      registersDatabase,
+		"two databases behind one queue find each other":          registersAtOnce,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

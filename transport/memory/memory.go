@@ -26,11 +26,13 @@ type Broker struct {
 	last     int64 // the newest message's position
 	queues   map[string]*queue
 	bindings map[string][]*queue // by topic
+
+	databases map[string]string // noted with each queue
 }
 
 // New returns a broker without queues.
 func New() *Broker {
-	return &Broker{queues: map[string]*queue{}, bindings: map[string][]*queue{}}
+	return &Broker{queues: map[string]*queue{}, bindings: map[string][]*queue{}, databases: map[string]string{}}
 }
 
 // queue is guarded by the Broker's lock.

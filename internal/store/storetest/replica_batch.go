@@ -185,22 +185,23 @@ func knowsTables(t *testing.T, s *replicaSuite) {
 	exec("CREATE TABLE shops (id bigint PRIMARY KEY, name varchar(20) UNIQUE)")
 	exec("CREATE TABLE orders (id bigint PRIMARY KEY, shop_id bigint, total bigint NOT NULL, note varchar(20) NOT NULL DEFAULT 'x', " +
 		"FOREIGN KEY (shop_id) REFERENCES shops (id))")
-	isMariaDB := s.DB().Dialect().Name() == dialect.MySQL
 	quoted := func(name string) string {
 		return string(s.DB().QueryGen().AppendIdent(nil, name))
 	}
 	shape, err := s.TableShape(ctx, s.DB(), quoted("orders"), "orders")
 	require.NoError(t, err)
 	require.Equal(t, "orders", shape.Name)
-	require.Subset(t, shape.Required, []string{"total"})
-	require.NotContains(t, shape.Required, "note")
-	require.NotContains(t, shape.Required, "shop_id")
-	require.Equal(t, []store.Reference{{Column: "shop_id", Table: "shops", Target: "id"}}, shape.References)
-	require.False(t, shape.OtherUnique)
+	require.Subset(t, shape.Required(), []string{"total"})
+	require.NotContains(t, shape.Required(), "note")
+	require.NotContains(t, shape.Required(), "shop_id")
+	require.Len(t, shape.References, 1)
+	ref := shape.References[0]
+	require.Equal(t, []string{"shop_id", "shops", "id"}, []string{ref.Column, ref.Table, ref.Target})
+	require.Len(t, shape.Unique, 1)
 	shape, err = s.TableShape(ctx, s.DB(), quoted("shops"), "shops")
 	require.NoError(t, err)
 	require.Empty(t, shape.References)
-	require.Equal(t, isMariaDB, shape.OtherUnique)
+	require.Len(t, shape.Unique, 2)
 	_, err = s.TableShape(ctx, s.DB(), quoted("nothing"), "nothing")
 	require.NoError(t, err, "a missing table is nothing to fail about here")
 }

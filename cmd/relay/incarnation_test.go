@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+func TestIncarnation(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := newURL(t)
+			require.Contains(t, invoke(t.Context(), "incarnation", "--db", url).stderr, "relay migrate")
+			require.Equal(t, exitOK, invoke(t.Context(), "migrate", "--db", url).code)
+			first := invoke(t.Context(), "incarnation", "--db", url)
+			require.Equal(t, exitOK, first.code, first.stderr)
+			require.Regexp(t, `^[0-9a-f]{16}-[0-9a-f]{8} since \S+: the tables were made\n$`, first.stdout)
+			require.Equal(t, first, invoke(t.Context(), "incarnation", "--db", url))
+
+			second := invoke(t.Context(), "incarnation", "new", "--db", url, "--reason", "a backup of monday")
+			require.Equal(t, exitOK, second.code, second.stderr)
+			require.Contains(t, second.stdout, "a backup of monday")
+			require.NotEqual(t, first.stdout[:25], second.stdout[:25])
+			require.Equal(t, first.stdout[:16], second.stdout[:16])
+			require.Contains(t, invoke(t.Context(), "status", "--db", url).stdout, "a backup of monday")
+			var object map[string]any
+			require.NoError(t, json.Unmarshal([]byte(invoke(t.Context(), "status", "--db", url, "--json").stdout), &object))
+			require.Equal(t, second.stdout[:25], object["incarnation"])
+		})
+	}
+}
+
+func TestStatusOfAReplica(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := newURL(t)
+			status := func(more ...string) result {
+				return invoke(t.Context(), append([]string{"status", "--side", "replica", "--db", url}, more...)...)
+			}
+			require.Contains(t, status().stderr, "relay migrate --side replica")
+			require.Equal(t, exitOK, invoke(t.Context(), "migrate", "--side", "replica", "--db", url).code)
+			require.Equal(t, "waiting messages  0\n", status().stdout)
+			require.JSONEq(t, `{"waiting":{},"masters":[],"other_databases":[]}`, status("--json").stdout)
+
+			s, err := store.New(dbtest.Open(t, url), store.Names{})
+			require.NoError(t, err)
+			require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-1"}, {Model: "user"}}))
+			require.Eventually(t, func() bool { // SQLite counts in milliseconds
+				now, err := s.Now(t.Context())
+				masters, _, mastersErr := s.Masters(t.Context())
+				return err == nil && mastersErr == nil && now.After(masters[0].First)
+			}, time.Minute, time.Millisecond)
+			require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-2", Overtaken: 7}}))
+			require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-1", Returns: 3}}))
+			require.NoError(t, s.NoteNeighbour(t.Context(), "q", "other"))
+			text := status().stdout
+			require.Regexp(t, `master of order +a-1 \(before\), last \S+\n +two masters write it: 3 of its messages`, text)
+			require.Regexp(t, `master of order +a-2, last \S+\n +it went back: 7 changes were refused; relay diff, or relay sync --force`, text)
+			require.Regexp(t, `master of user +one that does not name itself, last`, text)
+			require.Regexp(t, `queue q +another database, other, was found behind it 1 times`, text)
+			require.Equal(t, exitBadUsage, invoke(t.Context(), "status", "--side", "both", "--db", url).code)
+		})
+	}
+}

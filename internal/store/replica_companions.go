@@ -1,0 +1,51 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/uptrace/bun"
+)
+
+// WaitingOf returns the newest waiting message of each of the keys, for who applies it in the same
+// transaction. Messages that somebody else has in hand are left out.
+func (s *Store) WaitingOf(ctx context.Context, tx bun.IDB, keys []Key) ([]Waiting, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return s.companions(ctx, tx, `(model, "key") IN (?)`, len(keys), tuples(keys))
+}
+
+// WaitingIn returns waiting messages of a model, the newest first, like WaitingOf.
+func (s *Store) WaitingIn(ctx context.Context, tx bun.IDB, model string, n int) ([]Waiting, error) {
+	return s.companions(ctx, tx, "model = ?", n, model)
+}
+
+func (s *Store) companions(
+	ctx context.Context, tx bun.IDB, condition string, n int, arg any,
+) (found []Waiting, err error) {
+	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+		`, body, metadata, attempts FROM ? WHERE `+condition+` ORDER BY since DESC, revision DESC LIMIT ? `+
+		s.dialect.lockRows()), s.table("replica_waiting"), arg, n)
+	if err != nil {
+		return nil, fmt.Errorf("look for what waits with a message: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	known := map[Key]bool{}
+	for rows.Next() {
+		var w Waiting
+		var metadata string
+		if err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(metadata), &w.Metadata); err != nil {
+			return nil, fmt.Errorf("metadata of model %q key %q: %w", w.Model, w.Key.Key, err)
+		}
+		if !known[w.Key] {
+			known[w.Key] = true
+			found = append(found, w)
+		}
+	}
+	return found, rows.Err()
+}

@@ -1,0 +1,189 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// AdoptOptions are those of Adopt. The zero value is ready to use.
+type AdoptOptions struct {
+	// PageSize is how many rows are adopted in one transaction. Default 1000.
+	PageSize int
+	// Reached, if set, is called after each transaction with how many rows it was about. Its error
+	// ends the operation.
+	Reached func(rows int) error
+}
+
+// Adopted is what Adopt found and did.
+type Adopted struct {
+	// Rows were looked at. Of Taken ones the ledger has now the revision of their column; it knew
+	// them not, or only an older one.
+	Rows, Taken int64
+	// Sent rows were written through cqrsync before they were adopted, so with revisions that
+	// replicas take for old. They were given newer ones, and their state is sent again.
+	Sent int64
+}
+
+// Adopt takes over the revisions of a table that a Django master wrote: from its columns
+// cqrs_revision and cqrs_updated into the ledger. So the first write that is captured continues
+// them, and replicas take it. Call it when the Django master writes no more, while this service
+// does or before it does; again does no harm, and goes on where it was interrupted.
+//
+// Box does not read the two columns otherwise, and no message carries them: what it writes under
+// their names is the ledger's.
+func (b *Box) Adopt(ctx context.Context, model string, o AdoptOptions) (done Adopted, err error) {
+	m, err := b.modelOfID(model)
+	if err != nil {
+		return done, err
+	}
+	if o.PageSize <= 0 {
+		o.PageSize = defaultPage
+	}
+	if err = b.store.RequireMigrated(ctx, store.Outbox); err == nil {
+		err = m.checkStamps(ctx, b.db)
+	}
+	var last reflect.Value
+	for err == nil {
+		var page []stamped
+		if page, err = m.stampsAfter(ctx, b.db, last, o.PageSize); err != nil || len(page) == 0 {
+			break
+		}
+		if err = b.adopt(ctx, m, page, &done); err == nil && o.Reached != nil {
+			err = o.Reached(len(page))
+		}
+		last = page[len(page)-1].row
+		if len(page) < o.PageSize {
+			break
+		}
+	}
+	if err != nil {
+		return done, fmt.Errorf("outbox: adopt %s: %w", model, err)
+	}
+	return done, nil
+}
+
+// stamped is a row's key with the revision that its table has.
+type stamped struct {
+	*mark
+
+	known store.Known
+}
+
+// checkStamps says which of the columns is missing.
+func (m *model) checkStamps(ctx context.Context, db *bun.DB) error {
+	rows, err := db.NewSelect().TableExpr("?", m.table.SQLName).ColumnExpr("*").Limit(1).Rows(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // nothing of it was read
+	names, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, name := range []string{revisionColumn, updatedColumn} {
+		if !slices.Contains(names, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("table %s has no column %s, as a master of django-cqrs has: there is nothing to adopt, "+
+			"and its first captured writes begin with revision 1", m.table.Name, strings.Join(missing, " and "))
+	}
+	return rows.Err()
+}
+
+// stampsAfter reads a page of keys with their revisions.
+func (m *model) stampsAfter(
+	ctx context.Context, db *bun.DB, last reflect.Value, limit int,
+) (page []stamped, err error) {
+	alias := m.table.SQLAlias
+	query := db.NewSelect().Model(reflect.New(m.table.Type).Interface()).ColumnExpr("?", keyColumns(m.table)).
+		ColumnExpr("?.?, ?.?", alias, bun.Ident(revisionColumn), alias, bun.Ident(updatedColumn))
+	if last.IsValid() {
+		query = query.Where("(?) > (?)", keyColumns(m.table), bun.List(keyValues(m.table, last)))
+	}
+	rows, err := query.OrderExpr("?", keyColumns(m.table)).Limit(int64(limit)).Rows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		values := make([]any, len(m.table.PKs), len(m.table.PKs)+2)
+		targets := make([]any, len(values), cap(values))
+		for i := range values {
+			targets[i] = &values[i]
+		}
+		var revision *int64
+		var updated bun.NullTime
+		if err := rows.Scan(append(targets, &revision, &updated)...); err != nil {
+			return nil, err
+		}
+		one := stamped{mark: &mark{row: reflect.New(m.table.Type).Elem()}}
+		for i, pk := range m.table.PKs {
+			if err := pk.ScanValue(one.row, values[i]); err != nil {
+				return nil, fmt.Errorf("column %s: %w", pk.Name, err)
+			}
+		}
+		if one.pk, one.key, err = EncodeKey(m.table, one.row); err != nil {
+			return nil, err
+		}
+		if revision == nil || *revision < 0 || updated.IsZero() {
+			return nil, fmt.Errorf("key %s: %s or %s is NULL or negative: a master of django-cqrs fills both; set them",
+				one.key, revisionColumn, updatedColumn)
+		}
+		one.known = store.Known{Key: one.key, Revision: *revision, Updated: updated.UTC().Truncate(time.Microsecond)}
+		page = append(page, one)
+	}
+	return page, rows.Err()
+}
+
+// adopt brings a page into the ledger.
+func (b *Box) adopt(ctx context.Context, m *model, page []stamped, done *Adopted) error {
+	var taken int64
+	var sent int
+	err := b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) error {
+		stamps := make([]store.Known, len(page))
+		for i, s := range page {
+			stamps[i] = s.known
+		}
+		adopted, err := b.store.AdoptRevisions(ctx, tx, m.id, stamps)
+		if err != nil {
+			return err
+		}
+		taken, sent = adopted.Taken, 0
+		var late []*mark
+		for _, s := range page {
+			if adopted.Overtaken[s.key] {
+				late = append(late, s.mark)
+			}
+		}
+		for len(late) > 0 {
+			keys, unread, err := b.syncLocked(ctx, tx, m, late, SyncOptions{})
+			if err != nil {
+				return err
+			}
+			sent += len(keys)
+			late = unread
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	done.Rows += int64(len(page))
+	done.Taken += taken
+	done.Sent += int64(sent)
+	if sent > 0 {
+		b.committed(store.Offer{Rest: true})
+	}
+	return nil
+}

@@ -1,0 +1,371 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Master is an incarnation of the master of a model: its database, on one course of its history. A master that went back to
+// an earlier state, to a backup or to a standby that was behind, goes on as another one.
+type Master struct {
+	// Incarnation is what its messages say; empty for masters that do not say, as those of django-cqrs.
+	Model, Incarnation string
+	// First and Last are when messages of it came, by the clock of the replica's database.
+	First, Last time.Time
+	// Returns counts the messages that it wrote after a later incarnation had come. Where there are any, two masters write
+	// the model.
+	Returns int64
+	// Overtaken counts the messages of it that were refused as stale though they are later than what the replica has: the
+	// master went back, and counts revisions again that the replica knows.
+	Overtaken int64
+	// Current says that no other incarnation came later, Rival that this one goes on beside a later one: it wrote in the last
+	// ten minutes.
+	Current, Rival bool
+}
+
+// Masters returns the incarnations of masters that messages came from, for each model oldest first. What this process has
+// seen in the last half minute may be missing.
+func (r *Replica) Masters(ctx context.Context) ([]Master, error) {
+	if r.store == nil {
+		return nil, nil
+	}
+	noted, now, err := r.store.Masters(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	masters := make([]Master, len(noted))
+	for i, m := range noted {
+		masters[i] = Master{
+			Model: m.Model, Incarnation: m.Incarnation, First: m.First, Last: m.Last, Returns: m.Returns, Overtaken: m.Overtaken,
+			Current: i == len(noted)-1 || noted[i+1].Model != m.Model,
+			Rival:   m.Returns > 0 && now.Sub(m.Last) < rivalFor,
+		}
+	}
+	return masters, nil
+}
+
+// origin is what this process knows of an incarnation.
+type origin struct {
+	model, incarnation string
+	clock              masterClock
+
+	heard atomic.Bool  // since it was noted last
+	first atomic.Int64 // when this process heard of it first, in nanoseconds here; 0 for never
+	// livesAfter is a time of the master's clock, in microseconds, when a later incarnation was there already; 0 while there
+	// is none. What it writes later shows that it goes on beside that one.
+	livesAfter         atomic.Int64
+	returns, overtaken atomic.Int64 // since they were noted last
+
+	saidReturns atomic.Bool // in the log
+}
+
+// origins are the incarnations that messages came from.
+type origins struct {
+	mu    sync.RWMutex
+	known map[lineage]*origin
+	news  chan struct{} // something is to be noted now
+}
+
+// lineage names an origin.
+type lineage struct{ model, incarnation string }
+
+func (o *origins) init() {
+	o.known = make(map[lineage]*origin)
+	o.news = make(chan struct{}, 1)
+}
+
+// incarnations are short. What is not, no relay of ours has written.
+var incarnations = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
+// maxOrigins bounds what is known.
+const maxOrigins = 10_000
+
+// of returns the origin of a message; isNew says that nothing came from it before.
+func (o *origins) of(model, incarnation string) (from *origin, isNew bool) {
+	key := lineage{model, incarnation}
+	o.mu.RLock()
+	from = o.known[key]
+	o.mu.RUnlock()
+	if from != nil {
+		return from, false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !incarnations.MatchString(incarnation) || len(o.known) >= maxOrigins {
+		key.incarnation = ""
+	}
+	if from = o.known[key]; from != nil {
+		return from, false
+	}
+	from = &origin{model: model, incarnation: key.incarnation}
+	o.known[key] = from
+	return from, true
+}
+
+func (o *origins) all() []*origin {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	all := make([]*origin, 0, len(o.known))
+	for _, from := range o.known {
+		all = append(all, from)
+	}
+	return all
+}
+
+// hurry has what is new noted now.
+func (o *origins) hurry() {
+	select {
+	case o.news <- struct{}{}:
+	default:
+	}
+}
+
+// hears notes where a message that a broker delivered came from.
+func (r *Replica) hears(m *envelope.Message) {
+	if m == nil || r.models[m.Model] == nil {
+		return
+	}
+	from, isNew := r.origins.of(m.Model, m.Incarnation)
+	from.clock.sees(m.Updated, elapsed())
+	if !from.heard.Load() {
+		from.first.CompareAndSwap(0, int64(elapsed()))
+		from.heard.Store(true)
+	}
+	if after := from.livesAfter.Load(); after != 0 && m.Updated.UnixMicro() > after && m.Signal != envelope.Sync {
+		if from.returns.Add(1) == 1 {
+			isNew = true
+		}
+	}
+	if isNew {
+		r.origins.hurry()
+	}
+}
+
+// isExpired says that the master no longer vouches for the state, by its own clock. A delete has none and is always true.
+func (r *Replica) isExpired(m *envelope.Message) bool {
+	if m.Signal == envelope.Delete || m.Expires.IsZero() {
+		return false
+	}
+	from, _ := r.origins.of(m.Model, m.Incarnation)
+	return m.Expires.Before(from.clock.at(elapsed()))
+}
+
+// overtake counts a message that is stale by its revision, but later than what the replica has.
+func (r *Replica) overtake(it *item) {
+	m := it.message
+	r.counts.overtaken.Add(1)
+	from, _ := r.origins.of(m.Model, m.Incarnation)
+	from.overtaken.Add(1)
+	if r.overtaken.first(m.Model) {
+		what := "the master went back"
+		if m.Incarnation == "" {
+			what += ", or a django-cqrs master created the key again and the message of that is missing"
+		}
+		r.log.Warn(what+": it makes changes under revisions that are known here, and they are refused; compare with relay diff, or "+
+			"send everything with relay sync --force", it.attrs("incarnation", m.Incarnation)...)
+	}
+	r.origins.hurry()
+}
+
+// onceEach remembers models of which something is in the log.
+type onceEach struct{ seen sync.Map }
+
+func (o *onceEach) first(model string) bool {
+	_, seen := o.seen.LoadOrStore(model, true)
+	return !seen
+}
+
+const (
+	// noteEvery is how often it is noted that messages came.
+	noteEvery = 30 * time.Second
+	// noteAtMost is how often something new is.
+	noteAtMost = 200 * time.Millisecond
+	// handoverTime is how long an incarnation may go on beside the next one: what its relay had in its hands.
+	handoverTime = 10 * time.Second
+	noteTimeout  = 10 * time.Second
+	// rivalFor is how long an incarnation that went on counts as one that does.
+	rivalFor = 10 * time.Minute
+)
+
+// recallMasters learns what was noted before, so that the first message is judged by it.
+func (r *Replica) recallMasters(ctx context.Context) {
+	if r.store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
+	defer cancel()
+	noted, now, err := r.store.Masters(ctx)
+	if err != nil {
+		r.log.Warn("cannot read which masters messages came from", "error", err)
+		return
+	}
+	r.learn(noted, now)
+}
+
+// watchMasters notes where messages come from, and says what is wrong with it, until ctx ends.
+func (r *Replica) watchMasters(ctx context.Context) {
+	for {
+		if err := r.noteMasters(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("cannot note which masters messages come from", "error", err)
+		}
+		if !pauseFor(ctx, noteAtMost) {
+			break
+		}
+		timer := time.NewTimer(noteEvery)
+		select {
+		case <-timer.C:
+		case <-r.origins.news:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+	defer cancel()
+	if err := r.noteMasters(ctx); err != nil {
+		r.log.Warn("cannot note which masters messages came from", "error", err)
+	}
+}
+
+// pauseFor returns false when ctx ends first.
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// noteMasters writes what this process has heard, and learns what others have.
+func (r *Replica) noteMasters(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
+	defer cancel()
+	before, now, err := r.store.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	r.learn(before, now)
+	var heard []*origin
+	var rows []store.Master
+	for _, from := range r.origins.all() {
+		m := store.Master{
+			Model: from.model, Incarnation: from.incarnation, Returns: from.returns.Load(), Overtaken: from.overtaken.Load(),
+		}
+		if !from.heard.Swap(false) && m.Returns+m.Overtaken == 0 {
+			continue
+		}
+		m.Clock = from.clock.at(elapsed())
+		heard, rows = append(heard, from), append(rows, m)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := r.store.NoteMasters(ctx, rows); err != nil {
+		for _, from := range heard {
+			from.heard.Store(true)
+		}
+		return err
+	}
+	for i, from := range heard {
+		from.returns.Add(-rows[i].Returns)
+		from.overtaken.Add(-rows[i].Overtaken)
+	}
+	after, now, err := r.store.Masters(ctx)
+	if err != nil {
+		return err
+	}
+	r.learn(after, now)
+	r.sayMasters(before, after)
+	return nil
+}
+
+// learn takes over what the database has of the incarnations. All its times are by one clock, so what has passed since then
+// is known, by whatever clock.
+func (r *Replica) learn(noted []store.Master, now time.Time) {
+	here := elapsed()
+	for _, m := range noted {
+		if r.models[m.Model] == nil {
+			continue
+		}
+		from, _ := r.origins.of(m.Model, m.Incarnation)
+		if m.Clock.IsZero() {
+			continue
+		}
+		from.clock.sees(m.Clock.Add(max(now.Sub(m.Last), 0)), here)
+		if next, found := r.nextAfter(noted, m); found && from.livesAfter.Load() == 0 {
+			from.livesAfter.Store(m.Clock.Add(next.First.Sub(m.Last) + handoverTime).UnixMicro())
+		}
+	}
+}
+
+// nextAfter is the incarnation that came after one.
+func (r *Replica) nextAfter(noted []store.Master, m store.Master) (next store.Master, found bool) {
+	for _, n := range noted {
+		if n.Model == m.Model && n.Incarnation != "" && m.Incarnation != "" && r.cameAfter(n, m) &&
+			(!found || n.First.Before(next.First)) {
+			next, found = n, true
+		}
+	}
+	return next, found
+}
+
+// cameAfter says that one incarnation came after another one. Two that were noted at once did so in the order in which they
+// were heard of, or in one that nobody knows.
+func (r *Replica) cameAfter(n, m store.Master) bool {
+	const atOnce = time.Second
+	if apart := n.First.Sub(m.First); apart.Abs() > atOnce {
+		return apart > 0
+	}
+	first, _ := r.origins.of(m.Model, m.Incarnation)
+	second, _ := r.origins.of(n.Model, n.Incarnation)
+	earlier, later := first.first.Load(), second.first.Load()
+	return earlier != 0 && later > earlier
+}
+
+// sayMasters logs what is new and wrong, once.
+func (r *Replica) sayMasters(before, after []store.Master) {
+	returns := make(map[lineage]int64, len(before))
+	for _, m := range before {
+		returns[lineage{m.Model, m.Incarnation}] = m.Returns
+	}
+	for i, m := range after {
+		if r.models[m.Model] == nil || m.Incarnation == "" {
+			continue
+		}
+		log := r.log.With("model", m.Model, "incarnation", m.Incarnation)
+		_, had := returns[lineage{m.Model, m.Incarnation}]
+		if i > 0 && after[i-1].Model == m.Model && after[i-1].Incarnation != "" && !had {
+			log = log.With("before", after[i-1].Incarnation)
+			r.counts.changes.Add(1)
+			if sameDatabase(m.Incarnation, after[i-1].Incarnation) {
+				log.Warn("the master's database failed over or went back to an earlier state: what it lost may be newer here, and its " +
+					"changes refused; compare with relay diff")
+			} else {
+				log.Warn("another master sends this model: if both run, give one another CQRS id or exchange; if the master moved, compare " +
+					"with relay diff")
+			}
+		}
+		from, _ := r.origins.of(m.Model, m.Incarnation)
+		if m.Returns > returns[lineage{m.Model, m.Incarnation}] && !from.saidReturns.Swap(true) {
+			log.Error("two masters write this model: this incarnation goes on though a later one came; stop one, or give it another " +
+				"CQRS id or exchange, then compare with relay diff")
+		}
+	}
+}
+
+// sameDatabase says that two incarnations have the same beginning.
+func sameDatabase(a, b string) bool {
+	first, _, _ := strings.Cut(a, "-")
+	second, _, _ := strings.Cut(b, "-")
+	return first == second
+}

@@ -1,0 +1,81 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Check fails where the replica's tables are missing or older than this version, and where the table
+// of a mirrored model does not fit its struct. Run asks the same of all models at its start; whoever uses Apply or the
+// look-ups alone asks here, because Apply waits for a database in trouble.
+func (r *Replica) Check(ctx context.Context, model string) error {
+	b, err := r.bindingOf(model)
+	if err != nil {
+		return err
+	}
+	return r.checkTables(ctx, b)
+}
+
+// Models are the registered models' CQRS ids, in order.
+func (r *Replica) Models() ([]string, error) {
+	if err := r.start(); err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(r.models)), nil
+}
+
+// errProbed undoes what CheckWrites wrote.
+var errProbed = errors.New("the database takes writes")
+
+// CheckWrites is Check, and fails as well where the database takes no writes.
+func (r *Replica) CheckWrites(ctx context.Context, model string) error {
+	if err := r.Check(ctx, model); err != nil || r.store == nil {
+		return err
+	}
+	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		probe := store.Key{Model: model, Key: "cqrsync: does the ledger take writes?"}
+		if _, err := r.store.LockApplied(ctx, tx, []store.Key{probe}); err != nil {
+			return err
+		}
+		return errProbed
+	})
+	switch {
+	case errors.Is(err, errProbed):
+		return nil
+	case r.store.TakesNoWrites(ctx, err):
+		return fmt.Errorf("replica: the database takes no writes, as a standby, a demoted primary or one that was set to be "+
+			"read only: name the primary, or make it writable: %w", err)
+	default:
+		return fmt.Errorf("replica: write into the ledger: %w", err)
+	}
+}
+
+// Count returns how many rows the replica has of a model, or most where there are more; of a model with a handler, how
+// many keys the ledger has as live. It reads no more than most.
+func (r *Replica) Count(ctx context.Context, model string, most int64) (int64, error) {
+	b, err := r.bindingOf(model)
+	if err != nil || most <= 0 {
+		return 0, err
+	}
+	var n int64
+	if b.mirror == nil {
+		n, err = r.store.CountLive(ctx, r.db, store.Replica, model, most)
+	} else {
+		rows := b.everyRow(r.db.NewSelect().Model(b.table.ZeroIface).ColumnExpr("1 AS one")).Limit(most)
+		if owned := b.owned(r.db.QueryGen(), string(b.table.SQLAlias)+"."); owned != "" {
+			rows = rows.Where("?", bun.Safe(owned))
+		}
+		err = r.db.NewSelect().TableExpr("(?) AS counted", rows).ColumnExpr("count(*)").Scan(ctx, &n)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("replica: count the rows of model %q: %w", model, err)
+	}
+	return n, nil
+}

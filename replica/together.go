@@ -1,0 +1,373 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Rows may wait for each other: two that point to each other, two that exchange a unique value. Alone
+// none of them can ever be written. So where a row cannot be written because of others whose messages
+// are here or wait, all of them are written together: with constraints deferred where the database can
+// do that, and else in two steps, of which the first leaves NULL what the others hold or are to bring.
+
+// group is rows that wait for each other.
+type group struct {
+	*batch
+	members map[store.Key]*tied
+	// waiting are the messages of a model that were looked at already.
+	waiting map[string][]*chain
+}
+
+type tied struct {
+	*chain
+	joined bool // it was waiting, and is no part of the batch yet
+	// by are the keys without which it cannot be written, nulls the columns that can be NULL meanwhile.
+	by    []store.Key
+	nulls []string
+	// hopeless says that something else is in the way, too.
+	hopeless bool
+}
+
+// maxTogether bounds a group.
+const maxTogether = 100
+
+// together applies what waits for each other, and takes it out of failed. The error is an outage.
+func (b *batch) together(ctx context.Context, tx bun.Tx, failed map[*chain]error) error {
+	if b.apart {
+		return nil
+	}
+	g := &group{batch: b, members: map[store.Key]*tied{}, waiting: map[string][]*chain{}}
+	for c, err := range failed {
+		if c.binding.mirror == nil || len(c.passed) == 0 || c.removes() || !waitsForOthers(err) {
+			continue
+		}
+		g.members[c.key] = &tied{chain: c}
+	}
+	if len(g.members) == 0 {
+		return nil
+	}
+	var joined []*chain
+	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
+		if err := g.gather(ctx, tx); err != nil {
+			return err
+		}
+		if g.prune(); len(g.members) == 0 {
+			return errNotTogether
+		}
+		joined = g.joined()
+		return g.write(ctx, tx)
+	})
+	switch {
+	case err == nil:
+		for _, m := range g.members {
+			delete(failed, m.chain)
+		}
+		b.chains = append(b.chains, joined...)
+		return nil
+	case errors.Is(err, errNotTogether):
+		return nil
+	case patienceWith(err) == outage:
+		return err
+	}
+	for _, m := range g.members { // each keeps its own error
+		if own, is := failed[m.chain]; is && len(m.by) > 0 {
+			failed[m.chain] = fmt.Errorf("%w; it and key %q of model %q wait for each other, and could not be written "+
+				"together: make the constraint DEFERRABLE (PostgreSQL), or let its columns be NULL", own, m.by[0].Key, m.by[0].Model)
+		}
+	}
+	return nil
+}
+
+var errNotTogether = &codeError{errors.New("nothing waits for each other")}
+
+// waitsForOthers says that another row, or the lack of one, is what is wrong.
+func waitsForOthers(err error) bool {
+	var orphan *orphanError
+	return errors.As(err, &orphan) || isUnique(err) || isForeignKey(err)
+}
+
+// isUnique says that another row holds a value that must be unique.
+func isUnique(err error) bool {
+	const unique, exclusion = "23505", "23P01"
+	const sqliteUnique = 2067
+	state := store.SQLState(err)
+	return state == unique || state == exclusion || store.SQLiteCode(err) == sqliteUnique
+}
+
+// gather finds what the members wait for, and makes members of it, until there is nothing new.
+func (g *group) gather(ctx context.Context, tx bun.Tx) error {
+	var next []*tied
+	for _, m := range g.members {
+		next = append(next, m)
+	}
+	for len(next) > 0 && len(g.members) <= maxTogether {
+		var missing []store.Key
+		for _, m := range next {
+			if err := errors.Join(g.missesParents(ctx, tx, m), g.meetsHolders(ctx, tx, m)); err != nil {
+				return err
+			}
+			for _, key := range m.by {
+				if g.members[key] == nil && !slices.Contains(missing, key) {
+					missing = append(missing, key)
+				}
+			}
+		}
+		found, err := g.store.WaitingOf(ctx, tx, missing)
+		if err != nil {
+			return err
+		}
+		chains, err := g.chainsOf(ctx, tx, found)
+		if err != nil {
+			return err
+		}
+		next = next[:0]
+		for _, c := range chains {
+			m := &tied{chain: c, joined: true}
+			g.members[c.key] = m
+			next = append(next, m)
+		}
+	}
+	return nil
+}
+
+// chainsOf makes chains of messages that wait, of those that the gate lets pass.
+func (g *group) chainsOf(ctx context.Context, tx bun.Tx, found []store.Waiting) (chains []*chain, err error) {
+	var keys []store.Key
+	for _, w := range found {
+		it := g.read(context.WithoutCancel(ctx), "", w.Body, w.Metadata)
+		if it.err != nil || it.binding == nil || it.binding.mirror == nil || it.foreign {
+			continue
+		}
+		it.attempts, it.from = w.Attempts, nobody{}
+		state := w.Applied
+		it.claimed = &state
+		c := newChain(w.Key, []*item{it})
+		if c.keyed {
+			chains, keys = append(chains, c), append(keys, w.Key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	ledger, err := g.store.LockApplied(ctx, tx, keys)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(chains, func(c *chain) bool {
+		c.fold(ledger[c.key])
+		return len(c.passed) == 0 || c.removes()
+	}), nil
+}
+
+// nobody waits for what becomes of a message.
+type nobody struct{}
+
+func (nobody) ended([]*item) {}
+
+// missesParents notes the rows that a member points to and that are not there.
+func (g *group) missesParents(ctx context.Context, tx bun.Tx, m *tied) error {
+	shape, row := m.binding.mirror.shape.Load(), m.last().work.(*row)
+	for _, p := range shape.parents {
+		text := row.text(p.Column)
+		if text == "" || text == "NULL" {
+			continue
+		}
+		there, err := g.present(ctx, tx, p, []string{text})
+		if err != nil {
+			return err
+		}
+		if there[text] {
+			continue
+		}
+		key := m.binding.mirror.parentKey(p, m.last())
+		if key == (store.Key{}) {
+			m.hopeless = true
+		}
+		if key != m.key { // a row may point to itself
+			m.by = append(m.by, key)
+		}
+		m.mayLeave(shape, p.Column)
+	}
+	return nil
+}
+
+func (m *tied) mayLeave(shape *mirrorShape, column string) {
+	if shape.nullable[column] {
+		m.nulls = append(m.nulls, column)
+	}
+}
+
+// meetsHolders notes the rows that hold a unique value of a member, and whose messages are here or wait.
+func (g *group) meetsHolders(ctx context.Context, tx bun.Tx, m *tied) error {
+	mirror, row := m.binding.mirror, m.last().work.(*row)
+	for _, unique := range mirror.shape.Load().unique {
+		var conditions []string
+		for _, column := range unique {
+			if text := row.text(column); text != "" && text != "NULL" {
+				conditions = append(conditions, string(mirror.gen.AppendIdent(nil, column))+" = "+text)
+			}
+		}
+		if len(conditions) != len(unique) {
+			continue
+		}
+		condition := strings.Join(conditions, " AND ")
+		var held bool
+		err := tx.NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND NOT (?))", mirror.table.SQLName,
+			bun.Safe(condition), bun.Safe(mirror.where(row, mirror.shape.Load()))).Scan(ctx, &held)
+		if err != nil || !held {
+			return err
+		}
+		holder, err := g.holder(ctx, tx, m, condition)
+		if err != nil {
+			return err
+		}
+		if holder == nil {
+			m.hopeless = true
+			return nil
+		}
+		m.by = append(m.by, holder.key)
+		for _, column := range unique {
+			m.mayLeave(mirror.shape.Load(), column)
+		}
+	}
+	return nil
+}
+
+// holder is the chain, among those that failed and those that wait, whose row the condition finds.
+func (g *group) holder(ctx context.Context, tx bun.Tx, m *tied, condition string) (*chain, error) {
+	candidates, known := g.waiting[m.key.Model]
+	if !known {
+		for _, other := range g.members {
+			if other.binding == m.binding {
+				candidates = append(candidates, other.chain)
+			}
+		}
+		found, err := g.store.WaitingIn(ctx, tx, m.key.Model, maxTogether)
+		if err != nil {
+			return nil, err
+		}
+		chains, err := g.chainsOf(ctx, tx, slices.DeleteFunc(found, func(w store.Waiting) bool { return g.members[w.Key] != nil }))
+		if err != nil {
+			return nil, err
+		}
+		candidates = append(candidates, chains...)
+		g.waiting[m.key.Model] = candidates
+	}
+	mirror := m.binding.mirror
+	for _, c := range candidates {
+		var holds bool
+		err := tx.NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND ?)", mirror.table.SQLName, bun.Safe(condition),
+			bun.Safe(mirror.where(c.last().work.(*row), mirror.shape.Load()))).Scan(ctx, &holds)
+		if err != nil {
+			return nil, err
+		}
+		if holds {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// prune takes out who waits for somebody that is no member, until nobody does.
+func (g *group) prune() {
+	for changed := true; changed; {
+		changed = false
+		for key, m := range g.members {
+			alone := m.hopeless || len(m.by) == 0 && !m.joined
+			for _, other := range m.by {
+				alone = alone || g.members[other] == nil
+			}
+			if alone {
+				delete(g.members, key)
+				changed = true
+			}
+		}
+	}
+}
+
+// joined are the members that were waiting.
+func (g *group) joined() (chains []*chain) {
+	for _, m := range g.members {
+		if m.joined {
+			chains = append(chains, m.chain)
+		}
+	}
+	return chains
+}
+
+// write writes the members in one of the ways that there are.
+func (g *group) write(ctx context.Context, tx bun.Tx) error {
+	chains := make([]*chain, 0, len(g.members))
+	for _, m := range g.members {
+		chains = append(chains, m.chain)
+	}
+	g.sortByModel(chains)
+	var err error
+	if before, after := deferring(tx); before != "" {
+		err = inSavepoint(ctx, tx, func(tx bun.Tx) error {
+			if _, err := tx.ExecContext(ctx, before); err != nil {
+				return err
+			}
+			if err := g.batch.write(ctx, tx, chains); err != nil {
+				return err
+			}
+			missing, err := g.orphans(ctx, tx, chains, errStillMissing)
+			if err == nil && len(missing) > 0 {
+				err = errStillMissing
+			}
+			if err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, after)
+			return err
+		})
+		if err == nil || patienceWith(err) == outage {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, after); err != nil { // SQLite does not take it back with the savepoint
+			return err
+		}
+	}
+	for _, c := range chains {
+		if m := g.members[c.key]; len(m.nulls) > 0 {
+			if err := m.binding.mirror.save(ctx, tx, []*row{m.last().work.(*row).without(m.nulls)}); err != nil {
+				return err
+			}
+		}
+	}
+	return g.batch.write(ctx, tx, chains)
+}
+
+var errStillMissing = &codeError{errors.New("a row that the foreign key points to is still missing")}
+
+// deferring are the statements around those that may break a constraint for a while.
+func deferring(tx bun.Tx) (before, after string) {
+	switch tx.Dialect().Name() {
+	case dialect.PG:
+		return "SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE"
+	case dialect.SQLite:
+		return "PRAGMA defer_foreign_keys = ON", "PRAGMA defer_foreign_keys = OFF"
+	default:
+		return "", ""
+	}
+}
+
+// without is the row with NULL in columns.
+func (r *row) without(names []string) *row {
+	other := *r
+	other.values = slices.Clone(r.values)
+	for i, f := range r.columns.fields {
+		if i >= r.columns.keys && slices.Contains(names, f.Name) {
+			other.values[i] = "NULL"
+		}
+	}
+	return &other
+}
