@@ -144,8 +144,11 @@ func (o *options) openStore() (*store.Store, error) { return o.openStoreOr(!crea
 // mistyped path.
 const create = true
 
-// openDB opens a database; close closes it.
+// openDB opens a database once; close closes it.
 func (o *options) openDB(url string, create bool) (*bun.DB, error) {
+	if db := o.databases[url]; db != nil {
+		return db, nil
+	}
 	openURL := database.OpenExisting
 	if create {
 		openURL = database.Open
@@ -155,6 +158,10 @@ func (o *options) openDB(url string, create bool) (*bun.DB, error) {
 		return nil, err
 	}
 	o.closers = append(o.closers, db)
+	if o.databases == nil {
+		o.databases = map[string]*bun.DB{}
+	}
+	o.databases[url] = db
 	return db, nil
 }
 

@@ -115,6 +115,16 @@ func unbind(ctx context.Context, tx transaction, queue string) error {
 	case consumers > 0:
 		return fmt.Errorf("%w: %q has %d", ErrInUse, queue, consumers)
 	}
+	var noted bool
+	row := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'databases')")
+	if err := row.Scan(&noted); err != nil {
+		return err
+	}
+	if noted { // see Register: a queue that is made again knows nothing of the database before
+		if _, err := tx.ExecContext(ctx, "DELETE FROM databases WHERE queue = ?", queue); err != nil {
+			return err
+		}
+	}
 	_, err = tx.ExecContext(ctx, "DELETE FROM bindings WHERE queue = ?", queue)
 	return err
 }
