@@ -108,7 +108,7 @@ func TestOneRowThatCannotBeSentDoesNotStopTheOthers(t *testing.T) {
 	eachParcels(t, func(s *service) {
 		var dump bytes.Buffer
 		require.Equal(s, unsendable, s.namedBad(func(o operate.Options) error {
-			n, err := operate.Dump(s.Context(), s.box, "parcel", &dump, operate.DumpOptions{Options: o})
+			n, err := operate.Dump(s.Context(), s.box, "parcel", &dump, operate.DumpOptions{Options: o, EndMark: true})
 			require.EqualValues(s, 30, n)
 			return err
 		}))
@@ -243,7 +243,7 @@ func TestWhatIsLeftOutByAnInterruptedRunLeavesOutTheMark(t *testing.T) {
 		for leftOut, ends := range map[bool]int{false: 1, true: 0} {
 			var dump, listed bytes.Buffer
 			o := operate.Options{LeftOut: leftOut}
-			_, err := operate.Dump(s.Context(), s.box, "account", &dump, operate.DumpOptions{Options: o})
+			_, err := operate.Dump(s.Context(), s.box, "account", &dump, operate.DumpOptions{Options: o, EndMark: true})
 			require.NoError(s, err)
 			require.Equal(s, ends, strings.Count(dump.String(), "\n{}\n"))
 			_, err = operate.DiffMaster(s.Context(), s.box, "account", &listed, operate.DiffMasterOptions{Options: o})

@@ -18,16 +18,16 @@ import (
 type DumpOptions struct {
 	Options
 	Resume
-	// Django writes what cqrs_bulk_load reads: without a mark, so that nobody can tell a dump that
-	// broke off from a whole one.
-	Django bool
+	// EndMark announces a last line in the first one, and writes it: Load then tells a dump that broke
+	// off from a whole one. Django's cqrs_bulk_load does not read such a first line.
+	EndMark bool
 }
 
 // dumpMark is the last line of a dump that is whole.
 const dumpMark = "{}"
 
 // Dump writes the instances of a model: the CQRS id in the first line, then one instance_data object per line, in the
-// order of the primary key, and a mark that it came to the end. It returns how many instances there were.
+// order of the primary key. It returns how many instances there were.
 func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions) (int64, error) {
 	where, err := whereOn(box, model, o.Filter)
 	if err != nil {
@@ -37,7 +37,7 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 	buffered := bufio.NewWriterSize(w, 256<<10)
 	if o.After == nil {
 		_, _ = buffered.WriteString(model) // Flush returns the error
-		if !o.Django {
+		if o.EndMark {
 			_, _ = buffered.WriteString("," + announcesEnd + stageDump)
 		}
 	}
@@ -64,7 +64,7 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 			return p.done, err
 		}
 	}
-	if !o.Django && !o.LeftOut && bad.count == 0 {
+	if o.EndMark && !o.LeftOut && bad.count == 0 {
 		_, _ = buffered.WriteString("\n" + dumpMark + "\n")
 	}
 	if err := buffered.Flush(); err != nil {

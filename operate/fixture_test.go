@@ -218,7 +218,7 @@ func (s *service) load(dump string, o operate.LoadOptions) operate.Loaded {
 func (s *service) dump(model string) string {
 	s.Helper()
 	var b bytes.Buffer
-	_, err := operate.Dump(s.Context(), s.box, model, &b, operate.DumpOptions{})
+	_, err := operate.Dump(s.Context(), s.box, model, &b, operate.DumpOptions{EndMark: true})
 	require.NoError(s, err)
 	return b.String()
 }

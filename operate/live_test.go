@@ -114,12 +114,13 @@ func TestAnInterruptedDumpAndLoadGoOn(t *testing.T) {
 		var after []byte
 		interrupted := errors.New("interrupted")
 		_, err := operate.Dump(s.Context(), s.box, "account", &parts, operate.DumpOptions{
+			EndMark: true,
 			Options: operate.Options{PageSize: 10},
 			Resume:  operate.Resume{Reached: func(pk json.RawMessage) error { after = pk; return interrupted }},
 		})
 		require.ErrorIs(s, err, interrupted)
 		require.Equal(s, "10", string(after))
-		_, err = operate.Dump(s.Context(), s.box, "account", &parts, operate.DumpOptions{Resume: operate.Resume{After: after}})
+		_, err = operate.Dump(s.Context(), s.box, "account", &parts, operate.DumpOptions{EndMark: true, Resume: operate.Resume{After: after}})
 		require.NoError(s, err)
 		require.Equal(s, whole, parts.String())
 

@@ -101,11 +101,11 @@ func TestDumpWritesWhatDjangoWrites(t *testing.T) {
 	each(t, func(s *service) {
 		s.seed()
 		var b bytes.Buffer
-		_, err := operate.Dump(s.Context(), s.box, "account", &b, operate.DumpOptions{Django: true})
+		_, err := operate.Dump(s.Context(), s.box, "account", &b, operate.DumpOptions{})
 		require.NoError(s, err)
 		require.Equal(s, golden(s.T, "bulk_dump.txt"), b.String())
 		marked := strings.Replace(b.String(), "account\n", "account,end=dump\n", 1) + "\n{}\n"
-		require.Equal(s, marked, s.dump("account"), "what load reads has a mark that it is whole")
+		require.Equal(s, marked, s.dump("account"), "with a mark that it is whole")
 	})
 }
 

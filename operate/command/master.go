@@ -15,10 +15,10 @@ func (s Source) dump() *cli.Command {
 	return &cli.Command{
 		Name: "dump", Usage: "write the instances of a model, for load", Category: categoryMaster,
 		Flags: append(paceFlags(), modelFlag(), narrowFlag(), outputFlag(), resumeFlag(),
-			&cli.BoolFlag{Name: "django", Usage: "write what Django's cqrs_bulk_load reads, without a mark that it is whole"}),
+			&cli.BoolFlag{Name: "end-mark", Usage: "end with a mark by which load tells a whole dump from one that broke off; not for Django"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			n, err := operate.Dump(ctx, j.box, j.model(), j.out,
-				operate.DumpOptions{Options: j.options, Resume: j.at.resume(), Django: j.Bool("django")})
+				operate.DumpOptions{Options: j.options, Resume: j.at.resume(), EndMark: j.Bool("end-mark")})
 			return j.finishRows(err, "%d instances of %s", n, j.model())
 		}),
 	}
