@@ -46,12 +46,12 @@ func TestWhatWasCreatedAgainIsKeptWhateverTheMastersClockSays(t *testing.T) {
 			var listed bytes.Buffer
 			_, err := operate.DeletedDiffReplica(s.Context(), s.rep, "account", &listed, operate.Options{})
 			require.NoError(s, err)
-			head, _, _ := strings.Cut(listed.String(), "\n")
-			s.untilLater(head)
+			at := s.listedAt(listed.String())
+			s.untilLater(at)
 			s.apply(envelope.Save, after, 1, time.Now().Add(skew))
 
 			d, err := operate.DeletedSyncReplica(s.Context(), s.rep,
-				strings.NewReader(head+"\n["+before+","+after+"]\n"), operate.Options{}, nil)
+				listOf(at, "["+before+","+after+"]"), operate.Options{}, nil)
 			require.NoError(s, err)
 			require.Equal(s, operate.Deletion{Model: "account", Deleted: 1, Kept: 1}, d, name)
 			require.Len(s, s.copied(), 1, name)
@@ -68,12 +68,18 @@ func (s *service) nextPK(pk *int) string {
 	return string(text)
 }
 
-// untilLater waits until the replica's clock, which may tick in milliseconds, is later than the first line says.
-func (s *service) untilLater(head string) {
+// listedAt is the time in the first line of a listing.
+func (s *service) listedAt(listing string) time.Time {
 	s.Helper()
-	_, text, _ := strings.Cut(head, ",")
-	listed, err := envelope.ParseTime(text)
+	head, _, _ := strings.Cut(listing, "\n")
+	listed, err := envelope.ParseTime(strings.Split(head, ",")[1])
 	require.NoError(s, err)
+	return listed
+}
+
+// untilLater waits until the replica's clock, which may tick in milliseconds, is later.
+func (s *service) untilLater(listed time.Time) {
+	s.Helper()
 	require.Eventually(s, func() bool {
 		now, err := s.rep.Now(s.Context())
 		return err == nil && now.Sub(listed) > 2*time.Millisecond

@@ -35,7 +35,7 @@ func newChildTable(r *Replica, m *mirror, name string) (*childTable, error) {
 			return nil, fmt.Errorf("Children(%q): want a has-many relation", name)
 		}
 		c := &childTable{mirror: m, relation: relation, table: relation.JoinTable, joins: map[*schema.Field]int{}}
-		c.known.init(r, relation.JoinTable)
+		c.init(r, relation.JoinTable)
 		for i, base := range relation.BasePKs {
 			if i >= len(m.table.PKs) || m.table.PKs[i] != base {
 				return nil, fmt.Errorf("Children(%q): want a relation that joins the whole primary key, in its order", name)
@@ -129,7 +129,7 @@ func (c *childTable) replace(ctx context.Context, tx bun.Tx, rows []*row) error 
 		}
 		given = append(given, r)
 		for _, child := range list.rows {
-			if _, err := c.known.shapeFor(ctx, tx, child.columns, []*row{child}); err != nil {
+			if _, err := c.shapeFor(ctx, tx, child.columns, []*row{child}); err != nil {
 				return err
 			}
 			names := child.columns.names

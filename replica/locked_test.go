@@ -211,12 +211,7 @@ func TestApplyIsPatientWithLocks(t *testing.T) {
 		f.deliver(save(1, 0, "a"), save(2, 0, "a"))
 		unlock := f.lockRow(2)
 		go func() {
-			for range 600 {
-				if f.ledger(1).Revision == 1 {
-					break
-				}
-				time.Sleep(5 * time.Millisecond)
-			}
+			assert.Eventually(t, func() bool { return f.ledger(1).Revision == 1 }, 20*time.Second, 5*time.Millisecond)
 			unlock()
 		}()
 		results, err := f.Apply(t.Context(), []*envelope.Message{keyed(save(1, 1, "b")), keyed(save(2, 1, "b"))})

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -50,7 +49,7 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 	}
 	b.key = b.wireKey()
 	m := &mirror{binding: b, log: r.log, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
-	m.known.init(r, b.table)
+	m.init(r, b.table)
 	for _, name := range b.childNames {
 		child, err := newChildTable(r, m, name)
 		if err != nil {
@@ -72,21 +71,9 @@ func checkColumns(table *schema.Table) error {
 
 // check fails where the table or a column is missing, or is none that messages can be written to.
 func (m *mirror) check(ctx context.Context, r *Replica) error {
-	errs := []error{checkTable(ctx, r, m.model, m.table, true), m.checkRounding(ctx, r.store, r.db, m.table)}
+	errs := []error{checkTable(ctx, r, m.model, m.table, true)}
 	for _, child := range m.children {
-		errs = append(errs, checkTable(ctx, r, m.model, child.table, false), m.checkRounding(ctx, r.store, r.db, child.table))
-	}
-	return errors.Join(errs...)
-}
-
-// checkRounding fails where the database would round what the master sends as a text.
-func (m *mirror) checkRounding(ctx context.Context, s *store.Store, db bun.IDB, table *schema.Table) error {
-	rounded, err := s.Rounded(ctx, db, table)
-	errs := []error{err}
-	for _, column := range slices.Sorted(maps.Keys(rounded)) {
-		errs = append(errs, fmt.Errorf("replica: model %s: column %s of table %s was declared %s, so SQLite would round "+
-			"decimals of more than 15 digits: declare it TEXT, or with a precision of up to 15, as DECIMAL(15, 2)",
-			m.model, column, table.Name, rounded[column]))
+		errs = append(errs, checkTable(ctx, r, m.model, child.table, false))
 	}
 	return errors.Join(errs...)
 }

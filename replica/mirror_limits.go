@@ -171,7 +171,7 @@ func singlePrecision(c store.Column, show func(float64) string) limit {
 		}
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return nil // NaN and its kind, or nothing that this column takes
+			return nil //nolint:nilerr // NaN and its kind, or nothing that this column takes
 		}
 		if again, err := strconv.ParseFloat(show(f), 64); err != nil || again != f {
 			return fmt.Errorf("%s would round it; make it double precision", c.Type)
@@ -285,7 +285,7 @@ func sqliteLimit(c store.Column) limit {
 	if c.Base == "" {
 		return nil
 	}
-	isNumber := slices.ContainsFunc([]string{"int", "real", "floa", "doub", "dec", "num", "bool"}, func(part string) bool {
+	isNumber := slices.ContainsFunc([]string{"int", "real", "float", "double", "dec", "num", "bool"}, func(part string) bool {
 		return strings.Contains(c.Base, part)
 	})
 	return func(value string) error {

@@ -91,9 +91,9 @@ func root(stdout, stderr io.Writer) *cli.Command {
 			o.deadLetters(),
 			o.forgetDeleted(),
 			o.lanes(),
+			o.incarnation(),
 			o.queues(),
 			o.backup(),
-			o.incarnation(),
 			{
 				Name:   "replicate",
 				Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",

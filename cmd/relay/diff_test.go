@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -163,49 +161,5 @@ func TestACommandThatLeavesRowsOutSaysSoAndNamesThem(t *testing.T) {
 		require.Contains(t, r.stderr, `key "": `)
 		require.Contains(t, r.stderr, "1 rows cannot be sent, the others were", line)
 		require.Contains(t, r.stderr, "1 instances of apple")
-	}
-}
-
-// TestMemoryDoesNotGrowWithTheRows has another process read rows of a megabyte, and asks the system for its peak.
-func TestMemoryDoesNotGrowWithTheRows(t *testing.T) {
-	path, err := os.Executable()
-	require.NoError(t, err)
-	for name, newURL := range dbtest.Kinds() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			url := newURL(t)
-			db := dbtest.Open(t, url)
-			typ, megabyte := "text", "repeat('x', 1000000)"
-			switch name {
-			case "mariadb":
-				typ = "longtext"
-			case "sqlite":
-				megabyte = "hex(zeroblob(500000))"
-			}
-			_, err := db.DB.ExecContext(t.Context(), "CREATE TABLE orders (id integer PRIMARY KEY, doc "+typ+")")
-			require.NoError(t, err)
-			for id := range 150 {
-				doc := "'small'"
-				if id >= 50 {
-					doc = megabyte
-				}
-				_, err := db.DB.ExecContext(t.Context(), fmt.Sprintf("INSERT INTO orders VALUES (%d, %s)", id, doc))
-				require.NoError(t, err)
-			}
-			config := filepath.Join(t.TempDir(), "cqrsync.yaml")
-			require.NoError(t, os.WriteFile(config, []byte("{queue: webhooks, models: {order: {table: orders}}}"), 0o600))
-			require.Zero(t, invoke(t.Context(), "migrate", "--db", url).code)
-			for _, line := range []string{
-				"dump --model order -q -o /dev/null", "diff-master --model order --filter {} --content -q -o /dev/null", "sync --model order --filter {} -q",
-			} {
-				cmd := exec.CommandContext(t.Context(), path, append(strings.Fields(line), "--db", url, "--config", config)...)
-				cmd.Env = append(os.Environ(), asRelay+"=1")
-				output, err := cmd.CombinedOutput()
-				require.NoError(t, err, "%s", output)
-				usage, is := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-				require.True(t, is)
-				require.Less(t, int64(usage.Maxrss)/1024, int64(120), "megabytes, of a process that has 40 before it begins: %s", line)
-			}
-		})
 	}
 }

@@ -180,9 +180,25 @@ func (o *options) openTables(
 	dbErr := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
 	var db *bun.DB
 	if url != "" {
-		if db, dbErr = o.openDB(url, !create); dbErr == nil {
+		if db, dbErr = o.openOnce(url); dbErr == nil {
 			dbErr = requireFile(url, db)
 		}
 	}
 	return m, db, wrong(config.wrong(err), from.wrong(dbErr), o.checkNames())
+}
+
+// openOnce opens a database that is there, once.
+func (o *options) openOnce(url string) (*bun.DB, error) {
+	if db := o.databases[url]; db != nil {
+		return db, nil
+	}
+	db, err := o.openDB(url, !create)
+	if err != nil {
+		return nil, err
+	}
+	if o.databases == nil {
+		o.databases = map[string]*bun.DB{}
+	}
+	o.databases[url] = db
+	return db, nil
 }

@@ -49,8 +49,8 @@ type options struct {
 	masterConfig, replicaConfig        string
 	batch, workers                     int
 
-	to        string             // backup
 	databases map[string]*bun.DB // that are open, by URL
+	to        string             // backup
 
 	closers []io.Closer
 }

@@ -166,7 +166,7 @@ func (s *story) curl(step step, args []string) (status, answer string) {
 	for readme, actual := range s.urls {
 		url, body = strings.ReplaceAll(url, readme, actual), strings.ReplaceAll(body, readme, actual)
 	}
-	patience := 20 * time.Second
+	patience := time.Minute
 	if step.isOpen() {
 		patience = 4 * time.Second
 	}
@@ -223,7 +223,7 @@ func (s *story) sleep(d time.Duration) {
 		s.at = next
 		s.mu.Unlock()
 		busy := func(at time.Time) bool { return !at.After(next) }
-		for deadline := time.Now().Add(20 * time.Second); slices.ContainsFunc(s.due(), busy); s.pause() {
+		for deadline := time.Now().Add(time.Minute); slices.ContainsFunc(s.due(), busy); s.pause() {
 			require.True(s.t, time.Now().Before(deadline), "what was due at %s is not delivered: %s", next, s.due())
 		}
 	}

@@ -63,7 +63,10 @@ func registersAtOnce(t *testing.T, b broker) {
 				if done {
 					return
 				}
-				time.Sleep(time.Millisecond) // as processes do, which do so every half minute
+				select { // as processes do, which do so every half minute
+				case <-time.After(time.Millisecond):
+				case <-ctx.Done():
+				}
 			}
 		})
 	}

@@ -236,7 +236,7 @@ func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
 func (s *session) cause(err error) error {
 	found := closedBecause(s.closed, err)
 	var reason *amqp091.Error
-	if found != err && errors.As(found, &reason) {
+	if errors.Is(err, amqp091.ErrClosed) && !errors.Is(found, amqp091.ErrClosed) && errors.As(found, &reason) {
 		return explained(reason)
 	}
 	return found

@@ -45,7 +45,7 @@ func TestTheInboxStopsWhileSomebodyHangs(t *testing.T) {
 			<-arrived
 			stop()
 			require.NoError(t, <-ended)
-			<-asked
+			<-asked //nolint:errcheck // which error it is depends on where the answer stopped
 		})
 	}
 }

@@ -88,7 +88,7 @@ func (s *Service) summarise(ctx context.Context) error {
 		return fmt.Errorf("find summaries that are due: %w", err)
 	}
 	for i := range due {
-		err := s.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 			return summariseOne(ctx, tx, &due[i], now)
 		})
 		if err != nil {

@@ -134,12 +134,15 @@ func (q *queues) claim(ctx context.Context, subscriptionID int64) (*Delivery, er
 	// The condition stands again: another process may have been quicker, and then the row is due no
 	// more.
 	at := q.config.now()
-	result, err := q.db.NewUpdate().Model(&due).Set("next_at = ?", at.Add(3*q.config.Timeout)).
-		WherePK().Where("state = ?", Pending).Where("next_at <= ?", at).Exec(ctx)
 	var claimed int64
-	if err == nil {
-		claimed, err = result.RowsAffected()
-	}
+	err = q.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		result, err := tx.NewUpdate().Model(&due).Set("next_at = ?", at.Add(3*q.config.Timeout)).
+			WherePK().Where("state = ?", Pending).Where("next_at <= ?", at).Exec(ctx)
+		if err == nil {
+			claimed, err = result.RowsAffected()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("claim delivery %d: %w", due.ID, err)
 	}
@@ -171,7 +174,7 @@ func (q *queues) record(ctx context.Context, delivery *Delivery, attempt *Attemp
 		// Counted from the attempt's beginning: how long it took is nobody's business.
 		delivery.NextAt = attempt.At.Add(q.config.Backoff << min(delivery.Tries-1, maxDoublings))
 	}
-	err := q.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err := q.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.NewInsert().Model(attempt).Exec(ctx); err != nil {
 			return err
 		}

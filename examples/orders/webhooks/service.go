@@ -10,6 +10,7 @@
 //	client.go         one post, and what its answer means
 //	targets.go        where subscribers may be
 //	signature.go      how a subscriber knows that it was us, and that it heard it before
+//	tidy.go           what is no longer needed
 //	daily.go          a summary a day in place of every action
 //	subscriptions.go, history.go, trigger.go: the HTTP interface
 package webhooks

@@ -86,7 +86,7 @@ func (s *Service) unsubscribe(r *http.Request) (web.Response, error) {
 	if err != nil {
 		return web.Response{}, err
 	}
-	return web.Response{}, s.db.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+	return web.Response{}, s.inTx(r.Context(), func(ctx context.Context, tx bun.Tx) error {
 		result, err := tx.NewDelete().Model(&Subscription{ID: id}).WherePK().Exec(ctx)
 		if err != nil {
 			return err

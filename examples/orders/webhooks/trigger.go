@@ -28,7 +28,7 @@ func (s *Service) trigger(r *http.Request) (web.Response, error) {
 		}
 	}
 	var queued []Delivery
-	err = s.db.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+	err = s.inTx(r.Context(), func(ctx context.Context, tx bun.Tx) error {
 		queued, err = s.triggerOne(ctx, tx, id, only)
 		return err
 	})
@@ -79,7 +79,7 @@ func (s *Service) redeliver(r *http.Request) (web.Response, error) {
 	if err != nil {
 		return web.Response{}, err
 	}
-	err = s.db.RunInTx(r.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+	err = s.inTx(r.Context(), func(ctx context.Context, tx bun.Tx) error {
 		n, err := s.again(ctx, tx.NewUpdate().
 			Where("id = ?", id).Where("state IN (?, ?)", Failed, Delivered))
 		if err != nil || n > 0 {
@@ -100,8 +100,12 @@ func (s *Service) redeliverFailed(r *http.Request) (web.Response, error) {
 	if _, err := subscriptionOf(r.Context(), s.db, id); err != nil {
 		return web.Response{}, err
 	}
-	n, err := s.again(r.Context(), s.db.NewUpdate().
-		Where("subscription_id = ?", id).Where("state = ?", Failed))
+	var n int64
+	err = s.inTx(r.Context(), func(ctx context.Context, tx bun.Tx) error {
+		n, err = s.again(ctx, tx.NewUpdate().
+			Where("subscription_id = ?", id).Where("state = ?", Failed))
+		return err
+	})
 	return web.Response{Status: http.StatusAccepted, Body: redelivered{n}}, err
 }
 

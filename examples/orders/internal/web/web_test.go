@@ -63,7 +63,7 @@ func TestABodyThatIsWrongIsDescribedWithoutOurTypes(t *testing.T) {
 		"[]":                             "body: a list, want an object",
 		"7":                              "body: a number, want an object",
 		`{}{}`:                           "body: something follows the JSON object",
-		`{"nmae": 1}`:                    `body: unknown field "nmae"`,
+		`{"nome": 1}`:                    `body: unknown field "nome"`,
 		`{"name": 7}`:                    "name: a number, want a text",
 		`{"name": {}}`:                   "name: an object, want a text",
 		`{"count": "7"}`:                 "count: a text, want a whole number of 64 bits",
