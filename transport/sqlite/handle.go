@@ -54,8 +54,9 @@ func (h *handle) connect(want wanted) (*sql.DB, error) {
 		mode = "rwc"
 	}
 	connector, err := sqlite.NewConnector(sqlitefile.URI(h.path) + fmt.Sprintf(
-		"?mode=%s&_txlock=immediate&_pragma=busy_timeout(%d)&_pragma=journal_size_limit(%d)",
-		mode, sqlitefile.LockTimeout.Milliseconds(), journalLimit))
+		"?mode=%s&_txlock=immediate&_pragma=busy_timeout(%d)&_pragma=journal_size_limit(%d)"+
+			"&_pragma=wal_autocheckpoint(%d)",
+		mode, sqlitefile.LockTimeout.Milliseconds(), journalLimit, checkpointPages(h.path)))
 	if err != nil {
 		return nil, fmt.Errorf("open SQLite file %s: %w", h.path, err)
 	}

@@ -16,9 +16,24 @@ const (
 	// journalMost is how large the log may be before publishing waits until it can begin anew.
 	journalMost = 32 << 20
 	// reserve is what publishing leaves of the disk, so that what was published can be acknowledged; on a small disk a
-	// quarter of it.
+	// third of it.
 	reserve = 8 << 20
+	// journalPages is after how many pages SQLite moves the log into the file, by default.
+	journalPages = 1000
 )
+
+func reserved(total uint64) uint64 { return min(reserve, total/3) }
+
+// checkpointPages keeps what consumers write to the log, before it begins anew, within a quarter of what is reserved for them:
+// the log also holds what was published and is not in the file yet, for which there must be room then.
+func checkpointPages(path string) uint64 {
+	const page = 4096
+	_, total, known := disk(filepath.Dir(path))
+	if !known {
+		return journalPages
+	}
+	return min(journalPages, max(reserved(total)/4/page, 16))
+}
 
 // room says whether size bytes may be published. Consumers write without asking: what they write makes room. A log that
 // fills the disk would stop them, too, and nobody could make room any more.
@@ -42,14 +57,14 @@ func (h *handle) room(ctx context.Context, size uint64) error {
 	free, total, _ := disk(filepath.Dir(h.path))
 	return fmt.Errorf("its disk has %d kB left, and %d are kept free so that consumers can work: make room, "+
 		"start the replicas, or see relay queues list for queues that nobody reads",
-		free>>10, (min(reserve, total/4)+journal+4*size)>>10)
+		free>>10, (reserved(total)+journal+4*size)>>10)
 }
 
 // fits says so of size bytes, while the log has a size. A message is written for each queue, and indexed. What is in the log
 // goes into the file later, into pages that are free there, or else to its end.
 func (h *handle) fits(ctx context.Context, journal, size uint64) bool {
 	free, total, known := disk(filepath.Dir(h.path))
-	need := min(reserve, total/4) + 2*size
+	need := reserved(total) + 2*size
 	later := journal + 2*size
 	return !known || free >= need+later || free >= need && free+h.unused(ctx) >= need+later
 }
