@@ -32,7 +32,7 @@ func TestAnInterruptedDumpGoesOnWhereItsFileSays(t *testing.T) {
 	master := tables(t, "outbox")
 	file := filepath.Join(t.TempDir(), "position")
 	require.NoError(t, os.WriteFile(file, []byte(`{"command":"dump","model":"order","filter":"{}","after":1}`), 0o600))
-	r := invoke(t.Context(), on(master, "dump", "--model", "order", "--resume", file)...)
+	r := invoke(t.Context(), on(master, "dump", "--model", "order", "--end-mark", "--resume", file)...)
 	require.Zero(t, r.code, r.stderr)
 	require.Equal(t, 2, strings.Count(r.stdout, "\n{\""), "without the first line and without order 1: %q", r.stdout)
 	require.True(t, strings.HasSuffix(r.stdout, "\n{}\n"), "with the mark that both together are whole: %q", r.stdout)
