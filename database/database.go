@@ -228,10 +228,9 @@ func (d *preciseMySQL) OnTable(table *schema.Table) {
 	}
 }
 
-// mysqlModes have MariaDB refuse what it would cut, and keep a 0 in an AUTO_INCREMENT column. A server without them, as some
-// installations are, would change what a replica writes.
-const mysqlModes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_VALUE_ON_ZERO," +
-	"NO_ENGINE_SUBSTITUTION"
+// mysqlModes have MariaDB refuse what it would cut. A server without them, as some installations are, would change what a
+// replica writes. NO_AUTO_VALUE_ON_ZERO is not among them: bun inserts 0 to have a key drawn.
+const mysqlModes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
 // mysqlTimeout is how long Open waits for a MariaDB server.
 const mysqlTimeout = 10 * time.Second

@@ -267,8 +267,8 @@ func drawn(c store.Column) limit {
 	}
 	return func(value string) error {
 		if text, _, ok := plain(value); ok && strings.Trim(text, "0") == "" {
-			return errors.New("AUTO_INCREMENT puts another number in the place of 0; open the database with sql_mode " +
-				"NO_AUTO_VALUE_ON_ZERO (package database does), or make the column one without AUTO_INCREMENT")
+			return errors.New("AUTO_INCREMENT puts another number in the place of 0; open the database with " +
+				"sql_mode='STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', or make the column one without AUTO_INCREMENT")
 		}
 		return nil
 	}

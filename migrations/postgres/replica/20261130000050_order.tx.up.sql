@@ -1,16 +1,17 @@
 -- Handlers see every revision of a key, so several of one key may wait at a time.
 -- awaits is the revision of the key that a message waits for, and gap_at when it does so no longer.
-DO $$
-DECLARE
-    key_of_waiting name;
-BEGIN
-    SELECT conname INTO key_of_waiting FROM pg_constraint
-    WHERE conrelid = '{{.Table "replica_waiting"}}'::regclass AND contype = 'p';
-    EXECUTE format('ALTER TABLE {{.Table "replica_waiting"}} DROP CONSTRAINT %I', key_of_waiting);
-END
-$$;
+-- The primary key goes with its column: its name depends on how long the table's is, and a DO block,
+-- which could ask for it, is refused by a Box on the same bun.DB.
+ALTER TABLE {{.Table "replica_waiting"}} ADD COLUMN same_key text;
+--bun:split
+UPDATE {{.Table "replica_waiting"}} SET same_key = key;
+--bun:split
+ALTER TABLE {{.Table "replica_waiting"}} DROP COLUMN key;
+--bun:split
+ALTER TABLE {{.Table "replica_waiting"}} RENAME COLUMN same_key TO key;
 --bun:split
 ALTER TABLE {{.Table "replica_waiting"}}
+    ALTER COLUMN key SET NOT NULL,
     ADD PRIMARY KEY (model, key, revision),
     ADD COLUMN awaits bigint,
     ADD COLUMN gap_at timestamptz;
