@@ -331,7 +331,7 @@ func TestABadLineIsReportedAndUndoesNothing(t *testing.T) {
 	each(t, func(s *service) {
 		lines := []string{
 			"account",
-			`{"id":1,"name":"one","cqrs_revision":0,"cqrs_updated":"2026-11-22 22:18:24.286729+00:00"}`,
+			`{"id":1,"name":"one","cqrs_revision":1,"cqrs_updated":"2026-11-22 22:18:24.286729+00:00"}`,
 			`{"id":2,"name":"two"`,
 			`{"id":3,"name":"no revision"}`,
 			``,
@@ -339,7 +339,7 @@ func TestABadLineIsReportedAndUndoesNothing(t *testing.T) {
 			`{"id":"x","name":"not a number","cqrs_revision":0,"cqrs_updated":null}`,
 			`[1]`,
 			`{"id":4,"name":"four","cqrs_revision":0,"cqrs_updated":null}`,
-			`{"id":1,"name":"older","cqrs_revision":-1,"cqrs_updated":null}`,
+			`{"id":1,"name":"older","cqrs_revision":0,"cqrs_updated":null}`,
 		}
 		bad := map[int]string{}
 		loaded := s.load(strings.Join(lines, "\n"), operate.LoadOptions{
