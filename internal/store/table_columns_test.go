@@ -65,7 +65,7 @@ func TestTypesOfMariaDBComeFromTheirOwnColumn(t *testing.T) {
 			name varchar(9) COLLATE utf8mb4_bin, g int AS (1 + 1) STORED)`)
 	for name, want := range map[string]store.Column{
 		"id": {Base: "bigint", Unsigned: true, NotNull: true, IsKey: true, HasDefault: true,
-			Scale: -1},
+			Scale: -1, ZeroDraws: true},
 		"s":    {Base: "enum", Scale: -1, Folded: columns["s"].Folded},
 		"j":    {Base: "json", Scale: -1},
 		"flag": {Base: "tinyint", Scale: -1},
