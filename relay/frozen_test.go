@@ -195,7 +195,7 @@ func (e *env) stopAt(t *testing.T, rawURL string, what stopped, statement int) b
 	require.NoError(t, stop())
 	cancel()
 	proxy.Close()
-	if err := <-ended; !strings.Contains(hook.Frozen(), "= @cqrsync_idle") { // what is set back after the commit
+	if err := <-ended; !mayFail(hook.Frozen()) {
 		require.Error(t, err)
 	}
 	return true
@@ -368,4 +368,11 @@ func everyLaneOf(count int) []store.Start {
 		starts[lane].Lane = lane
 	}
 	return starts
+}
+
+// mayFail says that nothing fails with a statement: one that sets back what is the session's after the
+// commit, or that asks, on a busy machine, who is waited for.
+func mayFail(statement string) bool {
+	return strings.Contains(statement, "= @cqrsync_idle") ||
+		strings.Contains(statement, "trx_mysql_thread_id AS pid") || strings.Contains(statement, "pg_blocking_pids")
 }

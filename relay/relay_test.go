@@ -66,8 +66,10 @@ func TestRunPublishesTheWholeMessage(t *testing.T) {
 		e.requireSent(t)
 		got := e.broker.got[0]
 		require.Equal(t, "cqrs.webhooks.order", got.topic)
+		require.NotEmpty(t, got.Incarnation)
 		require.Equal(t, &envelope.Message{
-			Signal: envelope.Sync, Model: row.Model, PK: row.PK, Key: row.Key, Revision: 7, After: &after, Queue: "webhooks",
+			Incarnation: got.Incarnation,
+			Signal:      envelope.Sync, Model: row.Model, PK: row.PK, Key: row.Key, Revision: 7, After: &after, Queue: "webhooks",
 			Data:    json.RawMessage(`{"total":12345678901234567890.10,"cqrs_revision":7,"cqrs_updated":"2026-11-22 22:16:33.237828+00:00"}`),
 			Updated: updated, Previous: row.Previous, Meta: row.Meta, CorrelationID: "c-1", Expires: row.Expires,
 			Headers: row.Headers,
