@@ -179,7 +179,7 @@ func (f *troubled) during(t *testing.T, begin, end func()) {
 	t.Helper()
 	begin()
 	defer end()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; { // trouble that goes on is said once a minute
 		f.publish(1)
 		select {
 		case <-f.log.warn:
