@@ -70,7 +70,7 @@ func cut(text string, length int) string {
 	return text
 }
 
-// placeEvery is how often it is asked where the database is. A server that was just promoted says so a while later.
+// placeEvery is how often it is asked where the database is.
 const placeEvery = time.Minute
 
 // settleIn draws a new incarnation where the database is not where it was: a copy that was restored, or another server after
@@ -119,7 +119,10 @@ func (s *Store) place(ctx context.Context, table string, history bool) (place st
 func (postgres) places(table string, history bool) []string {
 	cluster := "(SELECT system_identifier::text FROM pg_control_system())"
 	if history {
-		cluster += " || '/' || (SELECT timeline_id::text FROM pg_control_checkpoint())"
+		// The control file has a promoted server's timeline only after a checkpoint, which may take a
+		// minute, and until then messages would go under the incarnation of before.
+		cluster += " || '/' || CASE WHEN pg_is_in_recovery() THEN (SELECT lpad(to_hex(timeline_id), 8, '0') " +
+			"FROM pg_control_checkpoint()) ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
 	}
 	own := "(SELECT oid::text FROM pg_database WHERE datname = current_database()) || '/' || to_regclass('" +
 		quoteText(table) + "')::oid::text"

@@ -57,13 +57,6 @@ func (t *timeline) learns(i Incarnation) {
 	t.incarnation = i
 }
 
-// goesBack makes placeDue say yes.
-func (t *timeline) goesBack() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.placed = time.Time{}
-}
-
 // random is a number that no other timeline draws.
 func random() int64 { return rand.Int64() }
 
@@ -101,10 +94,14 @@ func (t *timeline) wrote(relay string, beat int64) bool {
 	return !known || slices.Contains(beats, beat)
 }
 
-// answers notes which server answers, or returns false if it is not the one that did before.
+// answers notes which server answers, or returns false if it is not the one that did before. Where
+// another one does, whoever asks first, it is time to ask where the database is.
 func (t *timeline) answers(server string, anew bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.known && t.server != server {
+		t.placed = time.Time{}
+	}
 	if anew || !t.known {
 		t.server, t.known = server, true
 	}
@@ -136,7 +133,6 @@ func (s *Store) requireTimeline(ctx context.Context, tx bun.IDB, relay string, a
 		return err
 	}
 	if !s.timeline.answers(server, anew) {
-		s.timeline.goesBack()
 		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, s.timeline.answering())
 	}
 	var beats []int64

@@ -108,7 +108,7 @@ type seen struct {
 func (s *seen) Enabled(context.Context, slog.Level) bool { return true }
 func (s *seen) WithAttrs([]slog.Attr) slog.Handler       { return s }
 func (s *seen) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == "batch not applied; trying again" {
+	if r.Message == "batch not applied; trying again until it is" {
 		s.once.Do(func() { close(s.warn) })
 	}
 	return nil
@@ -179,7 +179,7 @@ func (f *troubled) during(t *testing.T, begin, end func()) {
 	t.Helper()
 	begin()
 	defer end()
-	for deadline := time.Now().Add(2 * time.Minute); ; { // trouble that goes on is said once a minute
+	for deadline := time.Now().Add(time.Minute); ; {
 		f.publish(1)
 		select {
 		case <-f.log.warn:
