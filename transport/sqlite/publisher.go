@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -27,6 +28,10 @@ type Publisher struct {
 	closed  bool
 
 	unroutable map[string]int64 // messages that were dropped, by topic; guarded by mu
+
+	// refused is the size of the last publication, in bytes, if the disk had no room for it, and else zero. Probe asks for
+	// that much: for less, a relay would come back only to be refused again, and for more, it might stay away for ever.
+	refused atomic.Uint64
 
 	// The writing goroutine's:
 	nextPrune time.Time
@@ -91,14 +96,14 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	}
 }
 
-// probed is the size of a publication for which there has to be room.
-const probed = 1 << 20
+// probed is the size of a publication, in bytes, for which a disk has to have room that refused none.
+const probed = 16 << 10
 
 // Probe implements transport.Prober: it opens the file, and looks whether it is a broker's and has room.
 func (p *Publisher) Probe(ctx context.Context) error {
 	h, err := p.file.open(ctx, existing)
 	if err == nil {
-		err = errors.Join(p.file.check(ctx, h), h.room(ctx, probed))
+		err = errors.Join(p.file.check(ctx, h), h.room(ctx, max(probed, p.refused.Load())))
 	}
 	return p.file.unavailable(err)
 }
@@ -211,8 +216,10 @@ func (p *Publisher) write(calls []*call) error {
 		size += c.size
 	}
 	if err := h.room(ctx, size); err != nil {
+		p.refused.Store(size)
 		return p.file.unavailable(err)
 	}
+	p.refused.Store(0)
 	var dropped map[string]int64
 	var unread []neglect
 	err = p.file.write(ctx, existing, durable, func(ctx context.Context, tx transaction) (err error) {
