@@ -58,7 +58,7 @@ func (o *options) deadLetters() *cli.Command {
 				Usage: "send them again, unless a newer message of their key has been sent or is on its way",
 				Flags: append(o.letterFlags(), o.allFlag("retry"), json("a JSON line for each")),
 				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
-					"The exit code is 3 when something stayed.",
+					"The exit code is 1 when something stayed.",
 				Action: o.bySide(o.retryLetters, o.retryReplicaLetters),
 			},
 			{

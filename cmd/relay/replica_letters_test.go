@@ -11,6 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
+
+	"github.com/cqrsync/cqrsync/operate/command"
 )
 
 func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
@@ -49,10 +51,10 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 			r = letters("show", "--id", "1")
 			require.Zero(t, r.code, r.stderr)
 			require.Contains(t, r.stdout, `\"status\":\"open\"`)
-			require.Equal(t, exitBadUsage, letters("retry").code, "choose which")
+			require.Equal(t, command.ExitUsage, letters("retry").code, "choose which")
 
 			r = letters("retry", "--all")
-			require.Equal(t, 3, r.code, "one stays")
+			require.Equal(t, command.ExitDiffer, r.code, "one stays")
 			require.Contains(t, r.stdout, "1: applied\n2: ")
 			var status string
 			require.NoError(t, db.DB.QueryRowContext(t.Context(), "SELECT status FROM orders WHERE id = 7").Scan(&status))
@@ -60,7 +62,7 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 
 			require.Equal(t, result{stdout: "1 purged\n"}, letters("purge", "--all"))
 			require.Equal(t, result{stdout: "no dead letters\n"}, letters("list"))
-			require.Equal(t, exitBadUsage, invoke(t.Context(), "dead-letters", "list", "--side", "both", "--db", url).code)
+			require.Equal(t, command.ExitUsage, invoke(t.Context(), "dead-letters", "list", "--side", "both", "--db", url).code)
 		})
 	}
 }
