@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strings"
 	"sync"
@@ -21,6 +22,8 @@ import (
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/dialect/feature"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/migrations"
 )
 
 // Names says where the tables are.
@@ -48,7 +51,9 @@ type Store struct {
 	cached  atomic.Pointer[numbering]
 	bounds  bounds
 	waits   waits
-	packet  atomic.Int64 // how many bytes a statement may have; 0 is not known
+	// migrations is migrations.FS; tests add those of a version to come.
+	migrations fs.FS
+	packet     atomic.Int64 // how many bytes a statement may have; 0 is not known
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 	timeline timeline // of the relays that own lanes through this store
@@ -66,7 +71,7 @@ func New(db *bun.DB, names Names) (*Store, error) {
 	if err := errors.Join(err, names.validate(d)); err != nil {
 		return nil, err
 	}
-	return &Store{db: db, dialect: d, names: names, bounds: within(defaultLease)}, nil
+	return &Store{db: db, dialect: d, names: names, bounds: within(defaultLease), migrations: migrations.FS}, nil
 }
 
 // validate makes names safe to stand in SQL text. d may be nil.
