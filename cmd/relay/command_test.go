@@ -13,7 +13,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-
 	"github.com/cqrsync/cqrsync/operate/command"
 )
 

@@ -11,9 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/transport/open"
-
 	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 // sides are a master and a replica, each with a description of its own: the replica's table has another name.

@@ -9,7 +9,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cqrsync/cqrsync/manifest"
-
 	"github.com/cqrsync/cqrsync/operate/command"
 )
 

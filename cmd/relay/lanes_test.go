@@ -10,7 +10,6 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-
 	"github.com/cqrsync/cqrsync/operate/command"
 )
 

@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-
 	"github.com/cqrsync/cqrsync/operate/command"
 )
 

@@ -10,10 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/operate/command"
 	"github.com/cqrsync/cqrsync/transport/open"
 	"github.com/cqrsync/cqrsync/transport/sqlite"
-
-	"github.com/cqrsync/cqrsync/operate/command"
 )
 
 func TestQueuesOfASQLiteBroker(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-
 	"github.com/cqrsync/cqrsync/operate/command"
 )
 

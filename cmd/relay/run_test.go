@@ -19,9 +19,8 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/transport/open"
-
 	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 const patience = 30 * time.Second
