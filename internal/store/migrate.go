@@ -208,7 +208,7 @@ func contains(ms migrate.MigrationSlice, name string) bool {
 }
 
 // PrintMigrations returns the SQL of one side for people who apply it with their own tool, as input for psql or
-// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres or sqlite.
+// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres, mysql or sqlite.
 func PrintMigrations(dialect string, side Side, names Names) (string, error) {
 	d, err := dialectNamed(dialect)
 	if err != nil {

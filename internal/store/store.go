@@ -190,8 +190,9 @@ type sqlDialect interface {
 	identities(messages string, claimed []*Claimed, lock string) string
 	// waitAtMost stands before a statement that is not in a transaction of inTx, to bound its wait for locks. May be empty.
 	waitAtMost(b bounds) string
-	// movedRows are for rows that change while they are looked for: hold is a query l that locks them where they are, and found
-	// the condition that finds them then. hold is empty where claimedRows waits for who changes them, and finds them.
+	// movedRows finds rows that another transaction updates while claimedRows looks for them. hold is a
+	// query, to be named l, that locks the rows where they are now; found is the condition that then
+	// finds them. hold is empty where claimedRows waits for the other transaction by itself.
 	movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs)
 	// created is the value of created_at of a message, nil for that of the database's clock. It must be as fine as that clock
 	// is elsewhere, because messages are told apart by it.
