@@ -1,0 +1,42 @@
+//go:build unix
+
+package django
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestServicesChangeFromDjangoToGo is one story, because each part needs what the one before leaves: the master is
+// Django and replicas are of both kinds; then replicas, then the master, become Go's, while the others go on.
+func TestServicesChangeFromDjangoToGo(t *testing.T) {
+	d := deploy(t)
+	d.gopher()
+	for service, names := range map[string][]string{"shop": {shop}, "search": {rabbit, kombu, taken, file}} {
+		for _, name := range names {
+			cmd := d.manage(t.Context(), "migrate", "--run-syncdb", "--verbosity", "0")
+			cmd.Env = append(os.Environ(), d.variables(service, name)...)
+			output, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", output)
+		}
+	}
+	workers := map[string]*process{}
+	for _, name := range []string{rabbit, kombu, taken, file} {
+		workers[name] = d.worker(name)
+	}
+	w := d.watcher()
+	masters := map[string]*actor{}
+	for _, transport := range []string{rabbit, kombu} {
+		masters[transport] = d.actor("the master with "+transportOf(transport),
+			append(d.variables("shop", shop), "TRANSPORT=dj_cqrs.transport."+transportOf(transport))...)
+	}
+	for _, name := range replicas {
+		d.awaitConsumer(name, 1)
+	}
+	step := func(name string, do func(t *testing.T)) { require.True(t, t.Run(name, do)) }
+
+	step("Django is the master", func(t *testing.T) { djangoIsMaster(t, w, masters) })
+	step("Django syncs", func(t *testing.T) { djangoSyncs(t, d.in(t), w, masters) })
+}
