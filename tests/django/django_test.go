@@ -5,6 +5,7 @@ package django
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -12,7 +13,9 @@ import (
 // TestServicesChangeFromDjangoToGo is one story, because each part needs what the one before leaves: the master is
 // Django and replicas are of both kinds; then replicas, then the master, become Go's, while the others go on.
 func TestServicesChangeFromDjangoToGo(t *testing.T) {
+	began := time.Now()
 	d := deploy(t)
+	t.Log("built", time.Since(began))
 	d.gopher()
 	for service, names := range map[string][]string{"shop": {shop}, "search": {rabbit, kombu, taken, file}} {
 		for _, name := range names {
@@ -22,6 +25,7 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 			require.NoError(t, err, "%s", output)
 		}
 	}
+	t.Log("migrated", time.Since(began))
 	workers := map[string]*process{}
 	for _, name := range []string{rabbit, kombu, taken, file} {
 		workers[name] = d.worker(name)
@@ -35,8 +39,10 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 	for _, name := range replicas {
 		d.awaitConsumer(name, 1)
 	}
+	t.Log("ready after", time.Since(began))
 	step := func(name string, do func(t *testing.T)) { require.True(t, t.Run(name, do)) }
 
 	step("Django is the master", func(t *testing.T) { djangoIsMaster(t, w, masters) })
 	step("Django syncs", func(t *testing.T) { djangoSyncs(t, d.in(t), w, masters) })
+	step("replicas become Go", func(t *testing.T) { goTakesReplicasOver(t, d, w, masters, workers) })
 }

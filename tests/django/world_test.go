@@ -140,4 +140,3 @@ func (d deployment) run(code int, args ...string) string {
 	require.Equal(d, code, cmd.ProcessState.ExitCode(), "relay %s: %s", strings.Join(args, " "), output)
 	return string(output)
 }
-

@@ -1,0 +1,79 @@
+//go:build unix
+
+package django
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
+)
+
+// manifests describe the tables that Django made. The replica that is a SQLite file has no device: its key would be a
+// UUID in char(32).
+const (
+	copiesYAML = `models:
+  account: {table: search_account}
+  publisher: {table: search_publisher}
+  article: {table: search_article}
+  book:
+    table: search_book
+    map: {publisher_id: publisher}
+`
+	copiesWithDevicesYAML = copiesYAML + "  device: {table: search_device}\n"
+)
+
+var models = []string{"account", "publisher", "book", "device", "article"}
+
+func (d deployment) write(name, text string) string {
+	path := filepath.Join(d.folder, name)
+	require.NoError(d, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// replicate starts the relay command as the replica.
+func (d deployment) replicate(name, config string) *process {
+	return start(d.T, "relay replicate of "+name, exec.CommandContext(context.WithoutCancel(d.Context()), d.relay, //nolint:gosec // ours
+		"replicate", "--db", d.databases[name], "--broker", d.brokerURL(), "--config", config))
+}
+
+// goTakesReplicasOver stops two Django workers while messages wait for them, and goes on with their queues and tables.
+func goTakesReplicasOver(t *testing.T, d deployment, w watcher, masters map[string]*actor, workers map[string]*process) {
+	configs := map[string]string{
+		taken: d.write("taken.yaml", "queue: "+d.queue(taken)+"\n"+copiesWithDevicesYAML),
+		file:  d.write("file.yaml", "queue: "+d.queue(file)+"\n"+copiesYAML),
+	}
+	for name := range configs {
+		workers[name].stop()
+		// A worker that could not apply a message keeps it for another try. When the worker ends the broker
+		// delivers it again, after the newer ones of its key that were applied.
+		require.NoError(t, d.channel(func(channel *amqp091.Channel) error {
+			return channel.PublishWithContext(t.Context(), d.exchange, "cqrs."+d.queue(name)+".publisher", true, false,
+				amqp091.Publishing{ContentType: "text/plain", Body: []byte(`{"signal_type":"SAVE","cqrs_id":"publisher",` +
+					`"instance_data":{"id":101,"name":"long ago","cqrs_revision":0,"cqrs_updated":"2020-01-01 00:00:00+00:00"},` +
+					`"previous_data":null,"instance_pk":101,"correlation_id":null,"retries":3,"expires":null,"meta":{}}`)})
+		}))
+	}
+	masters[rabbit].do(t, "N = 300"+everyKind)
+	for _, model := range models {
+		dump := filepath.Join(d.folder, model+".dump")
+		masters[rabbit].do(t, fmt.Sprintf("call_command('cqrs_bulk_dump', cqrs_id=%q, output=%q)", model, dump))
+		for name, config := range configs {
+			if name == file && model == "device" {
+				continue
+			}
+			d.in(t).run(0, "migrate", "--side", "replica", "--db", d.databases[name])
+			d.in(t).run(0, "load", "--db", d.databases[name], "--config", config, "-i", dump)
+		}
+	}
+	masters[kombu].do(t, "N = 400"+everyKind)
+	for name, config := range configs {
+		d.replicate(name, config)
+	}
+	w.awaitEqual(t, replicas...)
+}
