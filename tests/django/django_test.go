@@ -45,4 +45,8 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 	step("Django is the master", func(t *testing.T) { djangoIsMaster(t, w, masters) })
 	step("Django syncs", func(t *testing.T) { djangoSyncs(t, d.in(t), w, masters) })
 	step("replicas become Go", func(t *testing.T) { goTakesReplicasOver(t, d, w, masters, workers) })
+	step("Go adopts the master", func(t *testing.T) { goAdoptsTheMaster(t, d) })
+	step("stages of either kind repair", func(t *testing.T) { stagesMixAfterAdoption(t, d, w) })
+	step("Go is the master", func(t *testing.T) { goIsMaster(t, d, w) })
+	step("stages of either kind repair a Go master's replicas", func(t *testing.T) { stagesMixWithAGoMaster(t, d, w) })
 }
