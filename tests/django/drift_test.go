@@ -14,34 +14,31 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// commands writes a folder of programs: each service's Django under its name, and the relay. A pipe of them is what an
-// operator would type.
-func (d deployment) commands() string {
+// commands writes a folder of programs: the relay, and Django as each of the services. A pipe of them is what an operator
+// would type.
+func (d deployment) commands(django map[string]string) string {
 	bin := filepath.Join(d.folder, "bin")
 	require.NoError(d, os.MkdirAll(bin, 0o700))
-	script := func(name, text string) {
-		require.NoError(d, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+` "$@"`+"\n"), 0o700)) //nolint:gosec // to be run
-	}
+	require.NoError(d, os.Symlink(d.relay, filepath.Join(bin, "relay")))
 	project, err := filepath.Abs("project/manage.py")
 	require.NoError(d, err)
-	for _, name := range []string{shop, kombu, taken} {
+	for program, name := range django {
 		service := "search"
 		if name == shop {
 			service = "shop"
 		}
-		script("django-"+name, "exec env '"+strings.Join(d.variables(service, name), "' '")+"' "+d.python+" "+project)
+		text := "#!/bin/sh\nexec env '" + strings.Join(d.variables(service, name), "' '") + "' " + d.python + " " + project + ` "$@"`
+		require.NoError(d, os.WriteFile(filepath.Join(bin, program), []byte(text+"\n"), 0o700)) //nolint:gosec // to be run
 	}
-	script("relay", "exec "+d.relay)
 	return bin
 }
 
 // pipe runs a pipe of commands.
-func (d deployment) pipe(t *testing.T, line string) (code int, said string) {
+func (d deployment) pipe(t *testing.T, bin, line string) (code int, said string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -o pipefail; "+line)
 	cmd.Dir = d.folder
-	cmd.Env = append(os.Environ(), "PATH="+d.commands()+":"+os.Getenv("PATH"),
-		"SHOP="+d.databases[shop], "TAKEN="+d.databases[taken])
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SHOP="+d.databases[shop], "TAKEN="+d.databases[taken])
 	output, _ := cmd.CombinedOutput() // the exit code says it
 	return cmd.ProcessState.ExitCode(), string(output)
 }
@@ -109,10 +106,10 @@ func drift(t *testing.T, d deployment, replica string) {
 
 // stagesMixAfterAdoption repairs with pipes of which each stage is Django's or ours, in every pair of neighbours: between
 // the adoption and the first write of Go both kinds know the master's table.
-func stagesMixAfterAdoption(t *testing.T, d deployment, w watcher) {
+func stagesMixAfterAdoption(t *testing.T, d deployment, w watcher, bin string) {
 	const dj, gO = "Django", "Go"
 	for _, by := range [][]string{{dj, dj, dj}, {dj, gO, gO}, {gO, dj, gO}, {gO, gO, dj}} {
-		repair(t, d, taken, by, by)
+		repair(t, d, bin, taken, by, by)
 		w.awaitEqual(t, taken)
 	}
 	// UUID keys: our stages, and those of Django's that only read them.
@@ -122,33 +119,33 @@ func stagesMixAfterAdoption(t *testing.T, d deployment, w watcher) {
 	_, err = db.ExecContext(t.Context(), "INSERT INTO search_device (id, label, cqrs_revision, cqrs_updated) VALUES "+
 		"('00000000-0000-4000-8000-000000000999', 'extra', 0, now())")
 	require.NoError(t, err)
-	code, said := d.pipe(t, pipeOf(taken, "device", []string{gO, gO, dj}, "list", "compare", "send"))
+	code, said := d.pipe(t, bin, pipeOf(taken, "device", []string{gO, gO, dj}, "list", "compare", "send"))
 	require.Less(t, code, 2, said)
 	// Django takes a UUID in a list for another than in its table, and all rows for deleted ones. That is refused.
-	code, said = d.pipe(t, pipeOf(taken, "device", []string{gO, dj, gO}, "list the replica", "compare with the master", "delete"))
+	code, said = d.pipe(t, bin, pipeOf(taken, "device", []string{gO, dj, gO}, "list the replica", "compare with the master", "delete"))
 	require.Equal(t, 2, code, said)
 	require.Contains(t, said, "--max-deletes")
-	code, said = d.pipe(t, pipeOf(taken, "device", []string{gO, gO, dj}, "list the replica", "compare with the master", "delete"))
+	code, said = d.pipe(t, bin, pipeOf(taken, "device", []string{gO, gO, dj}, "list the replica", "compare with the master", "delete"))
 	require.Less(t, code, 2, said)
 	w.awaitEqual(t, taken)
 }
 
 // repair makes a replica drift and runs both pipes.
-func repair(t *testing.T, d deployment, replica string, diff, deleted []string) {
+func repair(t *testing.T, d deployment, bin, replica string, diff, deleted []string) {
 	t.Helper()
 	drift(t, d, replica)
 	for _, pipe := range []string{
 		pipeOf(replica, "account", diff, "list", "compare", "send"),
 		pipeOf(replica, "account", deleted, "list the replica", "compare with the master", "delete"),
 	} {
-		code, said := d.pipe(t, pipe)
+		code, said := d.pipe(t, bin, pipe)
 		require.Less(t, code, 2, "%s\n%s", pipe, said)
 	}
 }
 
 // stagesMixWithAGoMaster repairs a Django replica, and one that was, of a Go master.
-func stagesMixWithAGoMaster(t *testing.T, d deployment, w watcher) {
-	repair(t, d, kombu, []string{"Go", "Django", "Go"}, []string{"Django", "Go", "Django"})
-	repair(t, d, taken, []string{"Go", "Go", "Go"}, []string{"Go", "Go", "Go"})
+func stagesMixWithAGoMaster(t *testing.T, d deployment, w watcher, bin string) {
+	repair(t, d, bin, kombu, []string{"Go", "Django", "Go"}, []string{"Django", "Go", "Django"})
+	repair(t, d, bin, taken, []string{"Go", "Go", "Go"}, []string{"Go", "Go", "Go"})
 	awaitGo(t, w)
 }

@@ -48,8 +48,6 @@ func start(t *testing.T, name string, cmd *exec.Cmd, variables ...string) *proce
 
 // stop ends it as a deployment does, and waits.
 func (p *process) stop() {
-	began := time.Now()
-	defer func() { p.Log(p.name, "stopped in", time.Since(began)) }()
 	p.once.Do(func() {
 		require.NoError(p, p.cmd.Process.Signal(syscall.SIGTERM), p.name)
 		done := make(chan error, 1)

@@ -6,8 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,11 +48,6 @@ func deploy(t *testing.T) deployment {
 	require.NoError(t, err)
 	require.Contains(t, []string{"", "/"}, u.Path, "django-cqrs's RabbitMQTransport knows no virtual host")
 	d.exchange = fmt.Sprintf("cqrsync_django_%d", time.Now().UnixNano())
-	for _, name := range append([]string{shop}, replicas...) {
-		d.databases[name] = dbtest.PostgresURL(t)
-	}
-	d.databases[file] = "sqlite://" + filepath.Join(d.folder, "file.db")
-	t.Cleanup(d.clearBroker)
 	return d
 }
 
@@ -73,9 +68,9 @@ func (d deployment) channel(do func(*amqp091.Channel) error) error {
 	return do(channel)
 }
 
-func (d deployment) clearBroker() {
+func (d deployment) clearBroker(names ...string) {
 	require.NoError(d, d.channel(func(channel *amqp091.Channel) error {
-		for _, name := range replicas {
+		for _, name := range names {
 			for _, queue := range []string{d.queue(name), "dead_letter_" + d.queue(name), d.queue(name) + ".database"} {
 				if _, err := channel.QueueDelete(queue, false, false, false); err != nil {
 					return err
@@ -123,6 +118,15 @@ func transportOf(name string) string {
 
 func (d deployment) manage(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, d.python, append([]string{"project/manage.py"}, args...)...)
+}
+
+// migrate makes Django's tables.
+func (d deployment) migrate(service, name string) {
+	d.Helper()
+	cmd := d.manage(d.Context(), "migrate", "--run-syncdb", "--verbosity", "0")
+	cmd.Env = append(os.Environ(), d.variables(service, name)...)
+	output, err := cmd.CombinedOutput()
+	require.NoError(d, err, "%s", output)
 }
 
 // worker starts the Django worker of a replica.
