@@ -57,7 +57,7 @@ func (p *process) stop() {
 			require.NoError(p, err, "%s: %s", p.name, p.log.String())
 		case <-time.After(30 * time.Second):
 			_ = p.cmd.Process.Kill() // the test fails anyway
-			<-done
+			_ = <-done
 			require.Fail(p, p.name+" does not end", p.log.String())
 		}
 	})

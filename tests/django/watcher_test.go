@@ -3,6 +3,7 @@
 package django
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -29,7 +30,9 @@ type tables map[string][]map[string]any
 func (w watcher) tables(t require.TestingT, service, name string) tables {
 	var found tables
 	answer := w.actor.do(t, fmt.Sprintf("answer = tables(%q, %q)", service, name))
-	require.NoError(t, json.Unmarshal(answer, &found))
+	decoder := json.NewDecoder(bytes.NewReader(answer))
+	decoder.UseNumber() // of 64 bits
+	require.NoError(t, decoder.Decode(&found))
 	return found
 }
 
