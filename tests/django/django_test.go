@@ -3,6 +3,7 @@
 package django
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,18 +16,23 @@ import (
 // Django and replicas are of both kinds; then replicas, then the master, become Go's, while the others go on.
 func TestServicesChangeFromDjangoToGo(t *testing.T) {
 	d := deploy(t)
-	for _, name := range append([]string{shop}, replicas...) {
+	d.replicas = []string{rabbit, kombu, taken, file, gopher}
+	workers := map[string]*process{rabbit: nil, kombu: nil, taken: nil, file: nil}
+	for _, name := range append([]string{shop}, d.replicas...) {
 		d.databases[name] = dbtest.PostgresURL(t)
 	}
 	d.databases[file] = "sqlite://" + filepath.Join(d.folder, "file.db")
-	t.Cleanup(func() { d.clearBroker(replicas...) })
+	if os.Getenv(dbtest.Variable(dbtest.MariaDB)) == "" {
+		t.Logf("without MariaDB: set %s", dbtest.Variable(dbtest.MariaDB))
+	} else {
+		d.databases[maria] = dbtest.MariaDBURL(t)
+		d.replicas, workers[maria] = append(d.replicas, maria), nil
+	}
+	t.Cleanup(func() { d.clearBroker(d.replicas...) })
 	d.gopher()
 	d.migrate("shop", shop)
-	for _, name := range []string{rabbit, kombu, taken, file} {
+	for name := range workers {
 		d.migrate("search", name)
-	}
-	workers := map[string]*process{}
-	for _, name := range []string{rabbit, kombu, taken, file} {
 		workers[name] = d.worker(name)
 	}
 	w := d.watcher()
@@ -35,7 +41,7 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 		masters[transport] = d.actor("the master with "+transportOf(transport),
 			append(d.variables("shop", shop), "TRANSPORT=dj_cqrs.transport."+transportOf(transport))...)
 	}
-	for _, name := range replicas {
+	for _, name := range d.replicas {
 		d.awaitConsumer(name, 1)
 	}
 	step := func(name string, do func(t *testing.T)) { require.True(t, t.Run(name, do)) }

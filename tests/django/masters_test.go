@@ -75,7 +75,7 @@ func djangoIsMaster(t *testing.T, w watcher, masters map[string]*actor) {
 	for _, transport := range []string{rabbit, kombu} {
 		n += 100
 		masters[transport].do(t, fmt.Sprintf("N = %d", n)+everyKind)
-		w.awaitEqual(t, replicas...)
+		w.awaitEqual(t, w.replicas...)
 	}
 }
 
@@ -87,18 +87,18 @@ Book.objects.filter(id=101).update(title='neither')
 call_command('cqrs_sync', cqrs_id='account', filter='{"name__startswith": "without"}')
 call_command('cqrs_sync', cqrs_id='book', filter='{}')
 call_command('cqrs_sync', cqrs_id='article', filter='{}')`)
-		w.awaitEqual(t, replicas...)
+		w.awaitEqual(t, w.replicas...)
 	}
 	for _, name := range []string{rabbit, kombu, gopher, file} {
 		masters[rabbit].do(t, fmt.Sprintf(`Account.objects.filter(id=102).update(name='for %s')
 call_command('cqrs_sync', cqrs_id='account', filter='{"id": 102}', queue=%q)`, name, d.queue(name)))
 		w.awaitEqual(t, name)
-		for _, other := range replicas {
+		for _, other := range w.replicas {
 			if other != name {
 				require.NotContains(t, fmt.Sprint(w.tables(t, "search", other)), "for "+name, "sent to another queue only")
 			}
 		}
 	}
 	masters[kombu].do(t, `call_command('cqrs_sync', cqrs_id='account', filter='{}')`)
-	w.awaitEqual(t, replicas...)
+	w.awaitEqual(t, w.replicas...)
 }

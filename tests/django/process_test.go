@@ -116,10 +116,19 @@ func (d deployment) actor(name string, variables ...string) *actor {
 func (a *actor) do(t require.TestingT, code string) json.RawMessage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.tell(t, code)
+	return a.answer(t)
+}
+
+// tell begins to run Python; answer has to follow.
+func (a *actor) tell(t require.TestingT, code string) {
 	line, err := json.Marshal(code)
 	require.NoError(t, err)
 	_, err = a.in.Write(append(line, '\n'))
 	require.NoError(t, err, a.name)
+}
+
+func (a *actor) answer(t require.TestingT) json.RawMessage {
 	reply, err := a.replies.ReadBytes('\n')
 	require.NoError(t, err, "%s ended", a.name)
 	var r struct {
@@ -127,6 +136,6 @@ func (a *actor) do(t require.TestingT, code string) json.RawMessage {
 		Error  string
 	}
 	require.NoError(t, json.Unmarshal(reply, &r), "%s", reply)
-	require.Empty(t, r.Error, "%s: %s", a.name, code)
+	require.Empty(t, r.Error, a.name)
 	return r.Answer
 }

@@ -225,13 +225,13 @@ func goSyncs(t *testing.T, d deployment, w watcher, box *outbox.Box) {
 	d.in(t).run(0, "sync", "--db", d.databases[shop], "--config", d.folder+"/shop.yaml", "--broker", d.brokerURL(),
 		"--model", "account", "--filter", `{"name__startswith": "without"}`)
 	awaitGo(t, w)
-	for _, name := range replicas {
+	for _, name := range w.replicas {
 		silently(fmt.Sprintf("UPDATE shop_account SET name = 'for %s' WHERE id = 102", name))
 		sent, err := box.Sync(t.Context(), "account", []json.RawMessage{json.RawMessage("102")}, outbox.SyncOptions{Queue: d.queue(name)})
 		require.NoError(t, err)
 		require.Equal(t, 1, sent)
 		w.awaitEqualBut(t, withoutStamps, name)
-		for _, other := range replicas {
+		for _, other := range w.replicas {
 			if other != name {
 				require.NotContains(t, fmt.Sprint(w.tables(t, "search", other)), "for "+name, "sent to another queue only")
 			}
@@ -245,8 +245,8 @@ func goSyncs(t *testing.T, d deployment, w watcher, box *outbox.Box) {
 // awaitGo returns when all replicas have what the Go master has, and the same revisions.
 func awaitGo(t *testing.T, w watcher) {
 	t.Helper()
-	w.awaitEqualBut(t, withoutStamps, replicas...)
-	for _, name := range replicas {
+	w.awaitEqualBut(t, withoutStamps, w.replicas...)
+	for _, name := range w.replicas {
 		want, got := w.tables(t, "search", gopher), w.tables(t, "search", name)
 		want.leaveOut(name)
 		got.leaveOut(name)

@@ -48,7 +48,19 @@ const late = `{"signal_type":"SAVE","cqrs_id":"publisher","instance_data":{"id":
 	`"cqrs_updated":"2020-01-01 00:00:00+00:00"},"previous_data":null,"instance_pk":101,"correlation_id":null,` +
 	`"retries":3,"expires":null,"meta":{}}`
 
-// goTakesReplicasOver stops two Django workers while messages come, and goes on with their queues and tables.
+// traffic goes on while workers stop and cqrsync starts.
+const traffic = `
+for i in range(200):
+    row = Account.objects.get(id=[101, 102, 201, 204][i % 4])
+    row.points = i
+    row.save()
+    if i % 10 == 0:
+        Account.objects.create(id=10000 + i, name='meanwhile')
+    if i % 20 == 10:
+        Account.objects.get(id=10000 + i - 10).delete()
+`
+
+// goTakesReplicasOver stops Django workers while messages come, and goes on with their queues and tables.
 func goTakesReplicasOver(
 	t *testing.T, d deployment, w watcher, masters map[string]*actor, workers map[string]*process,
 ) {
@@ -56,6 +68,10 @@ func goTakesReplicasOver(
 		taken: d.write("taken.yaml", "queue: "+d.queue(taken)+"\n"+copiesWithDevicesYAML),
 		file:  d.write("file.yaml", "queue: "+d.queue(file)+"\n"+copiesYAML),
 	}
+	if workers[maria] != nil {
+		configs[maria] = d.write("maria.yaml", "queue: "+d.queue(maria)+"\n"+copiesWithDevicesYAML)
+	}
+	masters[rabbit].tell(t, traffic)
 	for name := range configs {
 		workers[name].stop()
 		require.NoError(t, d.channel(func(channel *amqp091.Channel) error {
@@ -63,13 +79,14 @@ func goTakesReplicasOver(
 				amqp091.Publishing{ContentType: "text/plain", Body: []byte(late)})
 		}))
 	}
-	masters[rabbit].do(t, "N = 300"+everyKind)
+	masters[kombu].do(t, "N = 300"+everyKind)
 	for name, config := range configs {
 		d.in(t).run(0, "migrate", "--side", "replica", "--db", d.databases[name])
 		d.replicate(name, config)
 	}
+	masters[rabbit].answer(t)
 	masters[kombu].do(t, "N = 400"+everyKind)
-	w.awaitEqualBut(t, func(t tables) { delete(t, "Publisher") }, replicas...)
+	w.awaitEqualBut(t, func(t tables) { delete(t, "Publisher") }, w.replicas...)
 	// The new ledger knew nothing of the key, and let the late message pass. A dump brings it to the present.
 	for _, model := range models {
 		dump := filepath.Join(d.folder, model+".dump")
@@ -81,5 +98,5 @@ func goTakesReplicasOver(
 			d.in(t).run(0, "load", "--db", d.databases[name], "--config", config, "-i", dump)
 		}
 	}
-	w.awaitEqual(t, replicas...)
+	w.awaitEqual(t, w.replicas...)
 }

@@ -14,14 +14,17 @@ import (
 )
 
 // watcher looks at everybody's tables, with Django's eyes.
-type watcher struct{ actor *actor }
+type watcher struct {
+	actor    *actor
+	replicas []string
+}
 
 func (d deployment) watcher() watcher {
 	variables := d.variables("shop,search", shop)
 	for name, u := range d.databases {
 		variables = append(variables, "DATABASE_"+name+"="+u)
 	}
-	return watcher{d.actor("the watcher", variables...)}
+	return watcher{d.actor("the watcher", variables...), d.replicas}
 }
 
 // tables are rows by model, each a value by column.
@@ -74,7 +77,7 @@ func (t tables) leaveOut(name string) {
 	case file:
 		delete(t, "Device")
 		fallthrough
-	case taken:
+	case taken, maria:
 		delete(t, "Author")
 	}
 }

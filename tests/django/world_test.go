@@ -25,6 +25,7 @@ type deployment struct {
 	broker, exchange string
 	folder           string
 	databases        map[string]string // URLs
+	replicas         []string
 }
 
 // The databases, by the service that has them. All but shop are replicas; their queues have the same names.
@@ -34,10 +35,9 @@ const (
 	kombu  = "kombu"  // a Django worker with KombuTransport
 	taken  = "taken"  // a Django worker until cqrsync takes over its queue and tables
 	file   = "file"   // the same on SQLite
+	maria  = "maria"  // the same on MariaDB
 	gopher = "gopher" // a Go service with tables of its own
 )
-
-var replicas = []string{rabbit, kombu, taken, file, gopher}
 
 func deploy(t *testing.T) deployment {
 	d := deployment{

@@ -2,9 +2,15 @@
 import os
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pymysql
+
+# Django asks for mysqlclient, which has to be compiled, by this name and version.
+pymysql.version_info = (2, 2, 1, 'final', 0)
+pymysql.install_as_MySQLdb()
+
 
 def database(url):
-    """A DATABASES entry for postgres://… or sqlite://FILE."""
+    """A DATABASES entry for postgres://…, mysql://… or sqlite://FILE."""
     u = urlsplit(url)
     if u.scheme == 'sqlite':
         return {
@@ -12,6 +18,15 @@ def database(url):
             'NAME': url.removeprefix('sqlite://'),
             # Another service has the file open, too: begin writing with the lock, and wait for it.
             'OPTIONS': {'timeout': 30, 'transaction_mode': 'IMMEDIATE'},
+        }
+    if u.scheme == 'mysql':
+        return {
+            'ENGINE': 'django.db.backends.mysql',
+            'HOST': u.hostname,
+            'PORT': u.port or 3306,
+            'USER': unquote(u.username or ''),
+            'PASSWORD': unquote(u.password or ''),
+            'NAME': u.path.lstrip('/'),
         }
     query = {name: values[0] for name, values in parse_qs(u.query).items()}
     options = {'sslmode': query['sslmode']} if 'sslmode' in query else {}
