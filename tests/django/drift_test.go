@@ -20,14 +20,12 @@ func (d deployment) commands(django map[string]string) string {
 	bin := filepath.Join(d.folder, "bin")
 	require.NoError(d, os.MkdirAll(bin, 0o700))
 	require.NoError(d, os.Symlink(d.relay, filepath.Join(bin, "relay")))
-	project, err := filepath.Abs("project/manage.py")
-	require.NoError(d, err)
 	for program, name := range django {
 		service := "search"
 		if name == shop {
 			service = "shop"
 		}
-		text := "#!/bin/sh\nexec env '" + strings.Join(d.variables(service, name), "' '") + "' " + d.python + " " + project + ` "$@"`
+		text := "#!/bin/sh\nexec env '" + strings.Join(d.variables(service, name), "' '") + "' " + d.python + " " + d.project + ` "$@"`
 		require.NoError(d, os.WriteFile(filepath.Join(bin, program), []byte(text+"\n"), 0o700)) //nolint:gosec // to be run
 	}
 	return bin

@@ -50,6 +50,9 @@ func (d deployment) follow(steps []transcript.Step, service string) {
 	}
 	bin := d.commands(map[string]string{"shop-manage": shop, "search-manage": "search"})
 	require.NoError(d, os.Symlink(service, filepath.Join(bin, "go-shop")))
+	held, err := os.ReadFile("held.py")
+	require.NoError(d, err)
+	require.NoError(d, os.WriteFile(filepath.Join(d.folder, "held.py"), held, 0o600))
 	s := transcript.Shell{
 		TB: d, Folder: d.folder,
 		Env: append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "BROKER="+d.brokerURL(),

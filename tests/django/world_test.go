@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 type deployment struct {
 	*testing.T
 	python, relay    string
+	project          string // manage.py
 	broker, exchange string
 	folder           string
 	databases        map[string]string // URLs
@@ -44,6 +46,9 @@ func deploy(t *testing.T) deployment {
 		T: t, python: python(t), relay: program(t, "relay", "../../cmd/relay"), folder: t.TempDir(),
 		broker: dbtest.Address(t, dbtest.RabbitMQ), databases: map[string]string{},
 	}
+	var err error
+	d.project, err = filepath.Abs("project/manage.py")
+	require.NoError(t, err)
 	u, err := url.Parse(d.broker)
 	require.NoError(t, err)
 	require.Contains(t, []string{"", "/"}, u.Path, "django-cqrs's RabbitMQTransport knows no virtual host")
@@ -117,7 +122,7 @@ func transportOf(name string) string {
 }
 
 func (d deployment) manage(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, d.python, append([]string{"project/manage.py"}, args...)...)
+	return exec.CommandContext(ctx, d.python, append([]string{d.project}, args...)...)
 }
 
 // migrate makes Django's tables.
