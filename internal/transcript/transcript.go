@@ -1,5 +1,5 @@
-// Package transcript runs the console blocks of a page of the documentation and compares what is printed, so that a page
-// shows what happens.
+// Package transcript runs the console blocks of a page of the documentation and compares what is
+// printed, so that a page shows what happens.
 //
 // Test packages only; the linter keeps it out of the library.
 //
@@ -10,9 +10,9 @@
 //	$ kill %1
 //	```
 //
-// Each command is a line of bash of its own, in one folder. One that ends with & goes on until kill ends it, or the test
-// does; kill %2 means the second one of the page. A file that is shown with cat and does not exist is made as it is shown.
-// Times of day are not compared.
+// Each command is a line of bash of its own, in one folder. One that ends with & goes on until kill
+// ends it, or the test does; kill %2 means the second one of the page. A file that is shown with
+// cat and does not exist is made as it is shown. Times of day are not compared.
 package transcript
 
 import (
@@ -55,8 +55,8 @@ type Shell struct {
 	testing.TB
 	Folder string
 	Env    []string
-	// Shown, if set, makes what a command printed into what the page shows of it, and Meant what the page shows into what
-	// is meant: a name that tests have to make unique.
+	// Shown, if set, makes what a command printed into what the page shows of it, and Meant what
+	// the page shows into what is meant: a name that tests have to make unique.
 	Shown, Meant func(string) string
 
 	jobs []*job

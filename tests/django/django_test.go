@@ -12,8 +12,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// TestServicesChangeFromDjangoToGo is one story, because each part needs what the one before leaves: the master is
-// Django and replicas are of both kinds; then replicas, then the master, become Go's, while the others go on.
+// TestServicesChangeFromDjangoToGo is one story, because each part needs what the one before
+// leaves: the master is Django and replicas are of both kinds; then replicas, then the master,
+// become Go's, while the others go on.
 func TestServicesChangeFromDjangoToGo(t *testing.T) {
 	d := deploy(t)
 	d.replicas = []string{rabbit, kombu, taken, file, gopher}
@@ -48,13 +49,19 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 
 	step("Django is the master", func(t *testing.T) { djangoIsMaster(t, w, masters) })
 	step("Django syncs", func(t *testing.T) { djangoSyncs(t, d.in(t), w, masters) })
-	step("replicas become Go", func(t *testing.T) { goTakesReplicasOver(t, d, w, masters, workers) })
-	bin := d.commands(map[string]string{"django-shop": shop, "django-kombu": kombu, "django-taken": taken})
+	step("replicas become Go", func(t *testing.T) {
+		goTakesReplicasOver(t, d, w, masters, workers)
+	})
+	bin := d.commands(map[string]string{
+		"django-shop": shop, "django-kombu": kombu, "django-taken": taken,
+	})
 	step("Go adopts the master", func(t *testing.T) {
 		masters[rabbit].do(t, "N = 600"+everyKind) // of which the last messages are still on their way
 		goAdoptsTheMaster(t, d)
 	})
 	step("stages of either kind repair", func(t *testing.T) { stagesMixAfterAdoption(t, d, w, bin) })
 	step("Go is the master", func(t *testing.T) { goIsMaster(t, d, w) })
-	step("stages of either kind repair a Go master's replicas", func(t *testing.T) { stagesMixWithAGoMaster(t, d, w, bin) })
+	step("stages of either kind repair a Go master's replicas", func(t *testing.T) {
+		stagesMixWithAGoMaster(t, d, w, bin)
+	})
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// commands writes a folder of programs: the relay, and Django as each of the services. A pipe of them is what an operator
-// would type.
+// commands writes a folder of programs: the relay, and Django as each of the services. A pipe of
+// them is what an operator would type.
 func (d deployment) commands(django map[string]string) string {
 	bin := filepath.Join(d.folder, "bin")
 	require.NoError(d, os.MkdirAll(bin, 0o700))
@@ -25,8 +25,10 @@ func (d deployment) commands(django map[string]string) string {
 		if name == shop {
 			service = "shop"
 		}
-		text := "#!/bin/sh\nexec env '" + strings.Join(d.variables(service, name), "' '") + "' " + d.python + " " + d.project + ` "$@"`
-		require.NoError(d, os.WriteFile(filepath.Join(bin, program), []byte(text+"\n"), 0o700)) //nolint:gosec // to be run
+		text := "#!/bin/sh\nexec env '" + strings.Join(d.variables(service, name), "' '") + "' " +
+			d.python + " " + d.project + ` "$@"` + "\n"
+		file := filepath.Join(bin, program)
+		require.NoError(d, os.WriteFile(file, []byte(text), 0o700)) //nolint:gosec // to be run
 	}
 	return bin
 }
@@ -36,7 +38,8 @@ func (d deployment) pipe(t *testing.T, bin, line string) (code int, said string)
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -o pipefail; "+line)
 	cmd.Dir = d.folder
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SHOP="+d.databases[shop], "TAKEN="+d.databases[taken])
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"),
+		"SHOP="+d.databases[shop], "TAKEN="+d.databases[taken])
 	output, _ := cmd.CombinedOutput() // the exit code says it
 	return cmd.ProcessState.ExitCode(), string(output)
 }
@@ -78,8 +81,8 @@ func pipeOf(replica, model string, by []string, names ...string) string {
 	return strings.Join(parts, " | ")
 }
 
-// drift does what nobody should: a row is missing, one is stale because its last message was lost, one is there that the
-// master does not have.
+// drift does what nobody should: a row is missing, one is stale because its last message was lost,
+// one is there that the master does not have.
 func drift(t *testing.T, d deployment, replica string) {
 	const rest = "email, balance, active, score, points, born, seen, profile, cqrs_revision, cqrs_updated"
 	statements := []string{
@@ -89,8 +92,9 @@ func drift(t *testing.T, d deployment, replica string) {
 			" FROM search_account WHERE id = 102",
 	}
 	if replica == taken {
-		statements = append(statements, "UPDATE replica_revisions SET revision = revision - 1, "+
-			"updated_at = updated_at - interval '1 minute' WHERE model = 'account' AND key = '102'")
+		statements = append(statements, "UPDATE replica_revisions "+
+			"SET revision = revision - 1, updated_at = updated_at - interval '1 minute' "+
+			"WHERE model = 'account' AND key = '102'")
 	}
 	db := dbtest.Open(t, d.databases[replica])
 	for _, statement := range statements {
@@ -102,8 +106,8 @@ func drift(t *testing.T, d deployment, replica string) {
 	}
 }
 
-// stagesMixAfterAdoption repairs with pipes of which each stage is Django's or ours, in every pair of neighbours: between
-// the adoption and the first write of Go both kinds know the master's table.
+// stagesMixAfterAdoption repairs with pipes of which each stage is Django's or ours, in every pair
+// of neighbours: between the adoption and the first write of Go both kinds know the master's table.
 func stagesMixAfterAdoption(t *testing.T, d deployment, w watcher, bin string) {
 	const dj, gO = "Django", "Go"
 	for _, by := range [][]string{{dj, dj, dj}, {dj, gO, gO}, {gO, dj, gO}, {gO, gO, dj}} {
@@ -112,18 +116,25 @@ func stagesMixAfterAdoption(t *testing.T, d deployment, w watcher, bin string) {
 	}
 	// UUID keys: our stages, and those of Django's that only read them.
 	db := dbtest.Open(t, d.databases[taken])
-	_, err := db.ExecContext(t.Context(), "DELETE FROM search_device WHERE label = 'tablet' AND id::text LIKE '%64'")
+	_, err := db.ExecContext(t.Context(),
+		"DELETE FROM search_device WHERE label = 'tablet' AND id::text LIKE '%64'")
 	require.NoError(t, err)
-	_, err = db.ExecContext(t.Context(), "INSERT INTO search_device (id, label, cqrs_revision, cqrs_updated) VALUES "+
-		"('00000000-0000-4000-8000-000000000999', 'extra', 0, now())")
+	_, err = db.ExecContext(t.Context(),
+		"INSERT INTO search_device (id, label, cqrs_revision, cqrs_updated) VALUES "+
+			"('00000000-0000-4000-8000-000000000999', 'extra', 0, now())")
 	require.NoError(t, err)
-	code, said := d.pipe(t, bin, pipeOf(taken, "device", []string{gO, gO, dj}, "list", "compare", "send"))
+	diff := func(by ...string) string { return pipeOf(taken, "device", by, "list", "compare", "send") }
+	deleted := func(by ...string) string {
+		return pipeOf(taken, "device", by, "list the replica", "compare with the master", "delete")
+	}
+	code, said := d.pipe(t, bin, diff(gO, gO, dj))
 	require.Less(t, code, 2, said)
-	// Django takes a UUID in a list for another than in its table, and all rows for deleted ones. That is refused.
-	code, said = d.pipe(t, bin, pipeOf(taken, "device", []string{gO, dj, gO}, "list the replica", "compare with the master", "delete"))
+	// Django takes a UUID in a list for another than in its table, and all rows for deleted ones.
+	// That is refused.
+	code, said = d.pipe(t, bin, deleted(gO, dj, gO))
 	require.Equal(t, 2, code, said)
 	require.Contains(t, said, "--max-deletes")
-	code, said = d.pipe(t, bin, pipeOf(taken, "device", []string{gO, gO, dj}, "list the replica", "compare with the master", "delete"))
+	code, said = d.pipe(t, bin, deleted(gO, gO, dj))
 	require.Less(t, code, 2, said)
 	w.awaitEqual(t, taken)
 }

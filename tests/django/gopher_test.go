@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"testing"
 	"time"
 
 	"github.com/google/uuid"
@@ -97,16 +96,19 @@ type (
 func (d deployment) gopher() *replica.Replica {
 	db := dbtest.Open(d, d.databases[gopher])
 	for _, model := range []any{
-		(*accountCopy)(nil), (*publisherCopy)(nil), (*bookCopy)(nil), (*deviceCopy)(nil), (*articleCopy)(nil), (*authorCopy)(nil),
+		(*accountCopy)(nil), (*publisherCopy)(nil), (*bookCopy)(nil), (*deviceCopy)(nil),
+		(*articleCopy)(nil), (*authorCopy)(nil),
 	} {
 		_, err := db.NewCreateTable().Model(model).Exec(d.Context())
 		require.NoError(d, err)
 	}
-	rep, err := replica.New(db, replica.Config{Queue: d.queue(gopher), Logger: slog.New(slog.DiscardHandler)})
+	quiet := slog.New(slog.DiscardHandler)
+	rep, err := replica.New(db, replica.Config{Queue: d.queue(gopher), Logger: quiet})
 	require.NoError(d, err)
 	require.NoError(d, replica.Register[accountCopy](rep, "account"))
 	require.NoError(d, replica.Register[publisherCopy](rep, "publisher"))
-	require.NoError(d, replica.Register[bookCopy](rep, "book", replica.Rename("publisher", "publisher_id")))
+	named := replica.Rename("publisher", "publisher_id") // Django sends the field's name
+	require.NoError(d, replica.Register[bookCopy](rep, "book", named))
 	require.NoError(d, replica.Register[deviceCopy](rep, "device"))
 	require.NoError(d, replica.Register[articleCopy](rep, "article", replica.Children("Authors")))
 	require.NoError(d, rep.Migrate(d.Context()))
@@ -129,5 +131,3 @@ func (d deployment) background(do func(ctx context.Context) error, close func() 
 		require.NoError(d, close())
 	})
 }
-
-var _ testing.TB = deployment{}

@@ -1,4 +1,5 @@
-# Writes what a Django replica holds, a file for each model, as cqrs_bulk_dump writes what its master has.
+# Writes what a Django replica holds, a file for each model, as cqrs_bulk_dump writes what its
+# master has.
 import json
 
 from dj_cqrs.registries import ReplicaRegistry

@@ -13,8 +13,9 @@ import (
 const everyKind = `
 # SAVE: created, changed, changed in part, with values that are easily lost on the way.
 ada = Account.objects.create(
-    id=N + 1, name='Ada "é" / \\ 😀 \u2028', email='ada@example.org', balance=Decimal('1234567.89'), score=0.1,
-    points=2**53 + 1, born=date(1815, 12, 10), seen=datetime(2026, 3, 29, 2, 30, 0, 123456, tzinfo=utc),
+    id=N + 1, name='Ada "é" / \\ 😀 \u2028', email='ada@example.org', score=0.1, points=2**53 + 1,
+    balance=Decimal('1234567.89'), born=date(1815, 12, 10),
+    seen=datetime(2026, 3, 29, 2, 30, 0, 123456, tzinfo=utc),
     profile={'ü': [1, None, 1.5, 'a/b'], 'in': {'x': True}})
 bob = Account.objects.create(id=N + 2, name='Bob', seen=datetime(1, 1, 2, tzinfo=utc), profile=[])
 bob.name, bob.email, bob.active, bob.balance = 'Bobby', 'bob@example.org', False, Decimal('-0.01')
@@ -69,7 +70,8 @@ device.label = 'tablet'
 device.save()
 `
 
-// A Django master's messages, of every kind and over both of its transports, make all replicas equal.
+// A Django master's messages, of every kind and over both of its transports, make all replicas
+// equal.
 func djangoIsMaster(t *testing.T, w watcher, masters map[string]*actor) {
 	n := 0
 	for _, transport := range []string{rabbit, kombu} {
@@ -82,7 +84,8 @@ func djangoIsMaster(t *testing.T, w watcher, masters map[string]*actor) {
 // A SYNC brings what was changed without a message, in bulk to all and directly to one queue.
 func djangoSyncs(t *testing.T, d deployment, w watcher, masters map[string]*actor) {
 	for transport, master := range masters {
-		master.do(t, `Account.objects.filter(id__in=[101, 201]).update(name='without a message, `+transport+`')
+		master.do(t, `
+Account.objects.filter(id__in=[101, 201]).update(name='without a message, `+transport+`')
 Book.objects.filter(id=101).update(title='neither')
 call_command('cqrs_sync', cqrs_id='account', filter='{"name__startswith": "without"}')
 call_command('cqrs_sync', cqrs_id='book', filter='{}')
@@ -95,7 +98,7 @@ call_command('cqrs_sync', cqrs_id='account', filter='{"id": 102}', queue=%q)`, n
 		w.awaitEqual(t, name)
 		for _, other := range w.replicas {
 			if other != name {
-				require.NotContains(t, fmt.Sprint(w.tables(t, "search", other)), "for "+name, "sent to another queue only")
+				require.NotContains(t, fmt.Sprint(w.tables(t, "search", other)), "for "+name)
 			}
 		}
 	}

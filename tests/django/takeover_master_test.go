@@ -27,7 +27,8 @@ const shopYAML = `models:
   article: {table: shop_article}
 `
 
-// The tables of the master that Django made. Their columns cqrs_revision and cqrs_updated are nobody's any more.
+// The tables of the master that Django made. Their columns cqrs_revision and cqrs_updated are
+// nobody's any more.
 type (
 	account struct {
 		bun.BaseModel `bun:"table:shop_account"`
@@ -70,9 +71,11 @@ func goAdoptsTheMaster(t *testing.T, d deployment) {
 	for _, model := range models {
 		said := d.in(t).run(0, "adopt", "--db", d.databases[shop], "--config", config, "--model", model)
 		require.Contains(t, said, "0 rows are sent again")
-		d.in(t).run(0, "adopt", "--db", d.databases[shop], "--config", config, "--model", model) // does no harm
+		again := d.in(t).run(0, "adopt", "--db", d.databases[shop], "--config", config, "--model", model)
+		require.Contains(t, again, " 0 revisions taken over")
 	}
-	start(d.T, "relay run", exec.CommandContext(context.WithoutCancel(d.Context()), d.relay, //nolint:gosec // ours
+	ctx := context.WithoutCancel(d.Context())
+	start(d.T, "relay run", exec.CommandContext(ctx, d.relay, //nolint:gosec // ours
 		"run", "--db", d.databases[shop], "--broker", d.brokerURL()))
 }
 
@@ -100,7 +103,9 @@ func goService(t *testing.T, d deployment) *outbox.Box {
 		})))
 	require.NoError(t, outbox.Register[device](box, "device"))
 	require.NoError(t, outbox.Register[article](box, "article", outbox.Relations("Authors"),
-		outbox.DeleteData(func(_ context.Context, a *article) map[string]any { return map[string]any{"title": a.Title} })))
+		outbox.DeleteData(func(_ context.Context, a *article) map[string]any {
+			return map[string]any{"title": a.Title}
+		})))
 	require.NoError(t, box.Check(t.Context()))
 	return box
 }
@@ -131,14 +136,16 @@ func goIsMaster(t *testing.T, d deployment, w watcher) {
 	}
 	// Rows of its own, with values that are easily lost on the way.
 	insert(account{AccountColumns: columns{
-		ID: 501, Name: "Grace \"é\" / \\ 😀 \u2028", Email: pointer("g@example.org"), Balance: "1234567.89", Active: true,
-		Score: pointer(0.1), Points: 1<<53 + 1, Born: pointer(time.Date(1906, 12, 9, 0, 0, 0, 0, time.UTC)),
+		ID: 501, Name: "Grace \"é\" / \\ 😀 \u2028", Email: pointer("g@example.org"),
+		Balance: "1234567.89", Active: true, Score: pointer(0.1), Points: 1<<53 + 1,
+		Born:    pointer(time.Date(1906, 12, 9, 0, 0, 0, 0, time.UTC)),
 		Seen:    pointer(time.Date(2026, 3, 29, 2, 30, 0, 123456000, time.UTC)),
 		Profile: json.RawMessage(`{"ü":[1,null,1.5,"a/b"],"in":{"x":true}}`),
 	}})
 	insert(account{AccountColumns: columns{ID: 502, Name: "gone", Balance: "-0.01"}})
 	remove(&account{AccountColumns: columns{ID: 502}})
-	// The next writes of what Django wrote: changed, deleted, and a key that Django deleted, created again.
+	// The next writes of what Django wrote: changed, deleted, and a key that Django deleted,
+	// created again.
 	for _, key := range []int64{101, 102, 204, 301} {
 		do(func(ctx context.Context, tx bun.Tx) error {
 			_, err := tx.NewUpdate().Model(&account{AccountColumns: columns{ID: key, Name: "changed by Go"}}).
@@ -163,7 +170,8 @@ func goIsMaster(t *testing.T, d deployment, w watcher) {
 	})
 	// A transaction with several, and one that is rolled back.
 	do(func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewInsert().Model(&publisher{PublisherColumns: PublisherColumns{501, "Go Press"}}).Exec(ctx)
+		press := publisher{PublisherColumns: PublisherColumns{501, "Go Press"}}
+		_, err := tx.NewInsert().Model(&press).Exec(ctx)
 		for _, b := range []book{
 			{BookColumns: BookColumns{501, "In one transaction", pointer[int64](501)}},
 			{BookColumns: BookColumns{502, "With nobody", nil}},
@@ -173,8 +181,8 @@ func goIsMaster(t *testing.T, d deployment, w watcher) {
 			}
 		}
 		if err == nil {
-			_, err = tx.NewUpdate().Model(&book{BookColumns: BookColumns{101, "Django's, sold", pointer[int64](501)}}).
-				WherePK().Column("title", "publisher_id").Exec(ctx)
+			sold := book{BookColumns: BookColumns{101, "Django's, sold", pointer[int64](501)}}
+			_, err = tx.NewUpdate().Model(&sold).WherePK().Column("title", "publisher_id").Exec(ctx)
 		}
 		if err == nil {
 			_, err = tx.NewDelete().Model(&book{BookColumns: BookColumns{ID: 102}}).WherePK().Exec(ctx)
@@ -187,12 +195,14 @@ func goIsMaster(t *testing.T, d deployment, w watcher) {
 			Column("name").WherePK().Exec(ctx)
 		return errors.Join(err, errBack)
 	}), errBack)
-	// The rows of a relation, of an article of Go's and one of Django's; deletes with data of their own.
+	// The rows of a relation, of an article of Go's and one of Django's; deletes with data of their
+	// own.
 	do(func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewInsert().Model(&article{ID: 501, Title: "Two wrote it"}).Exec(ctx)
 		if err == nil {
 			_, err = tx.NewInsert().Model(&[]author{
-				{AuthorColumns: AuthorColumns{501, 501, "One"}}, {AuthorColumns: AuthorColumns{502, 501, "Two"}},
+				{AuthorColumns: AuthorColumns{501, 501, "One"}},
+				{AuthorColumns: AuthorColumns{502, 501, "Two"}},
 				{AuthorColumns: AuthorColumns{503, 101, "A third"}},
 			}).Exec(ctx)
 		}
@@ -204,10 +214,14 @@ func goIsMaster(t *testing.T, d deployment, w watcher) {
 	remove(&article{ID: 202, Title: "Nobody wrote it"})
 	// Keys that are UUIDs; Django could not have deleted one.
 	do(func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewInsert().Model(&device{DeviceColumns: DeviceColumns{uuid.MustParse("00000000-0000-4000-8000-0000000000AB"), "Go's"}}).Exec(ctx)
+		ours := device{DeviceColumns: DeviceColumns{
+			uuid.MustParse("00000000-0000-4000-8000-0000000000AB"), "Go's",
+		}}
+		_, err := tx.NewInsert().Model(&ours).Exec(ctx)
 		return err
 	})
-	remove(&device{DeviceColumns: DeviceColumns{ID: uuid.MustParse("0abcdef0-0000-0000-0000-000000000064")}})
+	theirs := uuid.MustParse("0abcdef0-0000-0000-0000-000000000064")
+	remove(&device{DeviceColumns: DeviceColumns{ID: theirs}})
 	awaitGo(t, w)
 
 	goSyncs(t, d, w, box)
@@ -222,22 +236,24 @@ func goSyncs(t *testing.T, d deployment, w watcher, box *outbox.Box) {
 		require.NoError(t, err)
 	}
 	silently("UPDATE shop_account SET name = 'without a message' WHERE id IN (101, 501)")
-	d.in(t).run(0, "sync", "--db", d.databases[shop], "--config", d.folder+"/shop.yaml", "--broker", d.brokerURL(),
-		"--model", "account", "--filter", `{"name__startswith": "without"}`)
+	d.in(t).run(0, "sync", "--db", d.databases[shop], "--config", d.folder+"/shop.yaml",
+		"--broker", d.brokerURL(), "--model", "account", "--filter", `{"name__startswith": "without"}`)
 	awaitGo(t, w)
 	for _, name := range w.replicas {
 		silently(fmt.Sprintf("UPDATE shop_account SET name = 'for %s' WHERE id = 102", name))
-		sent, err := box.Sync(t.Context(), "account", []json.RawMessage{json.RawMessage("102")}, outbox.SyncOptions{Queue: d.queue(name)})
+		sent, err := box.Sync(t.Context(), "account", []json.RawMessage{json.RawMessage("102")},
+			outbox.SyncOptions{Queue: d.queue(name)})
 		require.NoError(t, err)
 		require.Equal(t, 1, sent)
 		w.awaitEqualBut(t, withoutStamps, name)
 		for _, other := range w.replicas {
 			if other != name {
-				require.NotContains(t, fmt.Sprint(w.tables(t, "search", other)), "for "+name, "sent to another queue only")
+				require.NotContains(t, fmt.Sprint(w.tables(t, "search", other)), "for "+name)
 			}
 		}
 	}
-	_, err := box.Sync(t.Context(), "account", []json.RawMessage{json.RawMessage("102")}, outbox.SyncOptions{})
+	_, err := box.Sync(t.Context(), "account", []json.RawMessage{json.RawMessage("102")},
+		outbox.SyncOptions{})
 	require.NoError(t, err)
 	awaitGo(t, w)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// manifests describe the tables that Django made. The replica that is a SQLite file has no device: its key would be a
-// UUID in char(32).
+// manifests describe the tables that Django made. The replica that is a SQLite file has no device:
+// its key would be a UUID in char(32).
 const (
 	copiesYAML = `models:
   account: {table: search_account}
@@ -37,15 +37,16 @@ func (d deployment) write(name, text string) string {
 
 // replicate starts the relay command as the replica.
 func (d deployment) replicate(name, config string) *process {
-	return start(d.T, "relay replicate of "+name, exec.CommandContext(context.WithoutCancel(d.Context()), d.relay, //nolint:gosec // ours
+	ctx := context.WithoutCancel(d.Context())
+	return start(d.T, "relay replicate of "+name, exec.CommandContext(ctx, d.relay, //nolint:gosec // ours
 		"replicate", "--db", d.databases[name], "--broker", d.brokerURL(), "--config", config))
 }
 
-// late is a message that a worker could not apply and kept for another try: when it ends, the broker delivers it again,
-// after newer ones of its key that were applied.
-const late = `{"signal_type":"SAVE","cqrs_id":"publisher","instance_data":{"id":101,"name":"long ago","cqrs_revision":0,` +
-	`"cqrs_updated":"2020-01-01 00:00:00+00:00"},"previous_data":null,"instance_pk":101,"correlation_id":null,` +
-	`"retries":3,"expires":null,"meta":{}}`
+// late is a message that a worker could not apply and kept for another try: when it ends, the
+// broker delivers it again, after newer ones of its key that were applied.
+const late = `{"signal_type":"SAVE","cqrs_id":"publisher","instance_data":{"id":101,` +
+	`"name":"long ago","cqrs_revision":0,"cqrs_updated":"2020-01-01 00:00:00+00:00"},` +
+	`"previous_data":null,"instance_pk":101,"correlation_id":null,"retries":3,"expires":null,"meta":{}}`
 
 // traffic goes on while workers stop and cqrsync starts.
 const traffic = `
@@ -59,7 +60,8 @@ for i in range(200):
         Account.objects.get(id=10000 + i - 10).delete()
 `
 
-// goTakesReplicasOver stops Django workers while messages come, and goes on with their queues and tables.
+// goTakesReplicasOver stops Django workers while messages come, and goes on with their queues and
+// tables.
 func goTakesReplicasOver(
 	t *testing.T, d deployment, w watcher, masters map[string]*actor, workers map[string]*process,
 ) {
@@ -74,7 +76,8 @@ func goTakesReplicasOver(
 	for name := range configs {
 		workers[name].stop()
 		require.NoError(t, d.channel(func(channel *amqp091.Channel) error {
-			return channel.PublishWithContext(t.Context(), d.exchange, "cqrs."+d.queue(name)+".publisher", true, false,
+			topic := "cqrs." + d.queue(name) + ".publisher"
+			return channel.PublishWithContext(t.Context(), d.exchange, topic, true, false,
 				amqp091.Publishing{ContentType: "text/plain", Body: []byte(late)})
 		}))
 	}
@@ -95,12 +98,14 @@ func (d deployment) loadHeld(name, config string) {
 	script, err := os.Open("held.py")
 	require.NoError(d, err)
 	defer func() { require.NoError(d, script.Close()) }()
-	cmd.Stdin, cmd.Dir, cmd.Env = script, d.TempDir(), append(os.Environ(), d.variables("search", name)...)
+	cmd.Stdin, cmd.Dir = script, d.TempDir()
+	cmd.Env = append(os.Environ(), d.variables("search", name)...)
 	output, err := cmd.CombinedOutput()
 	require.NoError(d, err, "%s", output)
 	for _, model := range models {
 		if name != file || model != "device" {
-			d.run(0, "load", "--db", d.databases[name], "--config", config, "-i", filepath.Join(cmd.Dir, model+".held"))
+			held := filepath.Join(cmd.Dir, model+".held")
+			d.run(0, "load", "--db", d.databases[name], "--config", config, "-i", held)
 		}
 	}
 }

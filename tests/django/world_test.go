@@ -30,7 +30,8 @@ type deployment struct {
 	replicas         []string
 }
 
-// The databases, by the service that has them. All but shop are replicas; their queues have the same names.
+// The databases, by the service that has them. All but shop are replicas; their queues have the
+// same names.
 const (
 	shop   = "shop"   // the master, on PostgreSQL
 	rabbit = "rabbit" // a Django worker with RabbitMQTransport
@@ -76,7 +77,8 @@ func (d deployment) channel(do func(*amqp091.Channel) error) error {
 func (d deployment) clearBroker(names ...string) {
 	require.NoError(d, d.channel(func(channel *amqp091.Channel) error {
 		for _, name := range names {
-			for _, queue := range []string{d.queue(name), "dead_letter_" + d.queue(name), d.queue(name) + ".database"} {
+			own := d.queue(name)
+			for _, queue := range []string{own, "dead_letter_" + own, own + ".database"} {
 				if _, err := channel.QueueDelete(queue, false, false, false); err != nil {
 					return err
 				}
@@ -137,7 +139,8 @@ func (d deployment) migrate(service, name string) {
 // worker starts the Django worker of a replica.
 func (d deployment) worker(name string) *process {
 	d.Helper()
-	return start(d.T, "cqrs_consume of "+name, d.manage(context.WithoutCancel(d.Context()), "cqrs_consume"),
+	ctx := context.WithoutCancel(d.Context())
+	return start(d.T, "cqrs_consume of "+name, d.manage(ctx, "cqrs_consume"),
 		d.variables("search", name)...)
 }
 

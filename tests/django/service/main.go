@@ -16,8 +16,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// Account is a row of the table that Django made. Its columns cqrs_revision and cqrs_updated are not here: what
-// replicas get under these names is the ledger's.
+// Account is a row of the table that Django made. Its columns cqrs_revision and cqrs_updated are
+// not here: what replicas get under these names is the ledger's.
 type Account struct {
 	bun.BaseModel `bun:"table:shop_account"`
 	outbox.Tracked
@@ -65,9 +65,11 @@ func run(ctx context.Context, args []string) (err error) {
 		var err error
 		switch args[0] {
 		case "open":
-			_, err = tx.NewInsert().Model(&Account{Name: args[1], Balance: args[2], Active: true}).Exec(ctx)
+			row := Account{Name: args[1], Balance: args[2], Active: true}
+			_, err = tx.NewInsert().Model(&row).Exec(ctx)
 		case "rename":
-			_, err = tx.NewUpdate().Model(&Account{ID: id, Name: args[2]}).Column("name").WherePK().Exec(ctx)
+			row := Account{ID: id, Name: args[2]}
+			_, err = tx.NewUpdate().Model(&row).Column("name").WherePK().Exec(ctx)
 		case "close":
 			_, err = tx.NewDelete().Model(&Account{ID: id}).WherePK().Exec(ctx)
 		}
