@@ -57,8 +57,7 @@ func (p *process) stop() {
 			require.NoError(p, err, "%s: %s", p.name, p.log.String())
 		case <-time.After(30 * time.Second):
 			_ = p.cmd.Process.Kill() // the test fails anyway
-			_ = <-done
-			require.Fail(p, p.name+" does not end", p.log.String())
+			require.Fail(p, p.name+" does not end", "%v: %s", <-done, p.log)
 		}
 	})
 }
