@@ -67,6 +67,7 @@ var mysqlTypes = map[string]family{
 var sqliteTypes = map[string]family{
 	"integer": integers, "int": integers, "bigint": integers, "smallint": integers, "tinyint": integers,
 	"mediumint": integers, "int2": integers, "int4": integers, "int8": integers, "unsigned big int": integers,
+	"integer unsigned": integers, "smallint unsigned": integers, "bigint unsigned": integers, // Django's positive ones
 	"boolean": truths, "bool": truths,
 	"real": doubles, "double": doubles, "double precision": doubles, "float": doubles,
 	"numeric": texts, "decimal": texts,

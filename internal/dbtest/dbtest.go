@@ -121,6 +121,18 @@ func PostgresURL(t testing.TB) string {
 	return u.String()
 }
 
+// PsqlURL is PostgresURL as psql takes it too, for tests of what people type.
+func PsqlURL(t testing.TB) string {
+	t.Helper()
+	u, err := url.Parse(PostgresURL(t))
+	require.NoError(t, err)
+	query := u.Query()
+	query.Set("options", "-csearch_path="+query.Get("search_path"))
+	query.Del("search_path")
+	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20")
+	return u.String()
+}
+
 // PostgresDatabaseURL makes a database that is dropped when the test ends: for tests of what a whole
 // database has only once, such as an extension or a schema of a given name.
 func PostgresDatabaseURL(t testing.TB) string {

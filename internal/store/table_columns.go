@@ -187,6 +187,8 @@ func readMySQLColumn(c *Column, f columnFacts) {
 const sqliteColumns = `
 	SELECT x.name, x.type, x.type AS base, x."notnull" AS not_null, x.pk > 0 AS is_key,
 		x.dflt_value IS NOT NULL AS has_default, x.hidden IN (2, 3) AS is_generated,
+		coalesce((SELECT m.sql FROM sqlite_schema AS m
+			WHERE m.type = 'table' AND lower(m.name) = lower(?0) AND ?1 IN ('', 'main')), '') AS detail,
 		coalesce((SELECT 'collation ' || i.coll
 			FROM pragma_index_list(?0, nullif(?1, '')) AS l, pragma_index_xinfo(l.name, nullif(?1, '')) AS i
 			WHERE l."unique" AND i.key AND i.name = x.name AND i.coll <> 'BINARY' LIMIT 1), '') AS folded
@@ -194,11 +196,28 @@ const sqliteColumns = `
 
 var sqliteType = regexp.MustCompile(`^([^(]*)(?:\([^)]*\))?(.*)$`)
 
+// jsonCheck is the constraint by which Django, and others, keep JSON in a column of texts.
+var jsonCheck = regexp.MustCompile(`(?i)\bcheck\s*\(+\s*json_valid\s*\(\s*["\x60\[]?(\w+)["\x60\]]?\s*\)` +
+	`(?:\s+or\s+["\x60\[]?(\w+)["\x60\]]?\s+is\s+null)?\s*\)`)
+
+// isJSON says that a table's statement lets nothing but JSON into a column.
+func isJSON(statement, column string) bool {
+	for _, found := range jsonCheck.FindAllStringSubmatch(statement, -1) {
+		if strings.EqualFold(found[1], column) && (found[2] == "" || strings.EqualFold(found[2], column)) {
+			return true
+		}
+	}
+	return false
+}
+
 // readSQLiteColumn takes the limits off a type. SQLite does not mind them.
-func readSQLiteColumn(c *Column, _ columnFacts) {
+func readSQLiteColumn(c *Column, f columnFacts) {
 	c.Type = strings.ToLower(c.Type)
 	parts := sqliteType.FindStringSubmatch(strings.TrimSpace(c.Type))
 	c.Base = strings.Join(strings.Fields(parts[1]+" "+parts[2]), " ")
 	c.Base = strings.TrimSuffix(c.Base, " generated always") // PRAGMA leaves it on
 	c.Unsigned = strings.Contains(c.Base, "unsigned")
+	if c.Base == "text" && isJSON(f.Detail, c.Name) {
+		c.Base = "json"
+	}
 }

@@ -126,3 +126,18 @@ func TestTablesAreFoundByTheirSchema(t *testing.T) {
 		})
 	}
 }
+
+func TestColumnsOfSQLiteAreJSONWhereACheckSaysSo(t *testing.T) {
+	columns := columnsOf(t, dbtest.SQLiteURL(t), `CREATE TABLE "t" ("id" integer NOT NULL PRIMARY KEY AUTOINCREMENT,
+		"django" text NULL CHECK ((JSON_VALID("django") OR "django" IS NULL)),
+		"strict" text NOT NULL CHECK ((JSON_VALID("strict"))), bare TEXT, longer text, either text, [quoted] text,
+		"number" integer unsigned NOT NULL CHECK ("number" >= 0),
+		CHECK (json_valid(bare)), CONSTRAINT q CHECK ( json_valid ( [quoted] ) OR quoted is null ),
+		CHECK (json_valid(either) OR length(either) < 3), CHECK (json_valid(longer) OR either IS NULL))`)
+	for name, want := range map[string]string{
+		"django": "json", "strict": "json", "bare": "json", "quoted": "json",
+		"longer": "text", "either": "text", "id": "integer", "number": "integer unsigned",
+	} {
+		require.Equal(t, want, columns[name].Base, name)
+	}
+}
