@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -80,8 +81,10 @@ func (a *announcer) run() {
 }
 
 // told logs that notifications fail, once until one succeeds: relays look by themselves, too, so nothing but time is lost.
+// A service that ends closes its database, perhaps without Close, and that is no failure; database/sql has no error to
+// compare with.
 func (a *announcer) told(err error) {
-	if err != nil && !a.failing {
+	if err != nil && !a.failing && !strings.HasSuffix(err.Error(), "sql: database is closed") {
 		a.log.Warn("relays in other processes are not told of commits: they find messages when they look by themselves",
 			"error", err)
 	}

@@ -51,6 +51,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, box.Close()) }()
 	if err := outbox.Register[Account](box, "account"); err != nil {
 		return err
 	}
