@@ -102,6 +102,9 @@ func (r *Replica) examine(it *item) {
 		it.foreign = true
 	case it.binding == nil:
 		it.err = refused(UnknownModel, fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle", m.Model))
+	case m.Key == "" && !hasPK(m):
+		it.err = Permanent(errors.New("instance_pk is null: the master sent the message before the row had a key; " +
+			"have the row sent again (on a Django master cqrs_sync, or save the instance)"))
 	case m.Key == "" || strings.IndexByte(m.Key, 0) >= 0:
 		it.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
 	case utf8.RuneCountInString(m.Key) > maxKey:

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
@@ -134,6 +135,16 @@ func TestMappingErrorsSayWhatToDo(t *testing.T) {
 	require.ErrorContains(t, replica.Register[Note](rep, "a", replica.Constant("no", 1)), `Constant or Computed("no"): the struct has no such column`)
 	require.ErrorContains(t, replica.Register[Note](rep, "b", replica.Children("Lines")), `Children("Lines"): the struct has no such relation`)
 	require.ErrorContains(t, replica.Register[Note](rep, "c", replica.WithRetry(replica.RetryPolicy{Attempts: -1})), "Retry.Attempts is -1")
+}
+
+func TestAMessageWithoutAKeySaysSo(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	body := []byte(`{"signal_type":"SAVE","cqrs_id":"note","instance_data":{"id":null,"text":"a","cqrs_revision":0},` +
+		`"instance_pk":null}`)
+	require.NoError(t, f.Handler()(message.NewMessage("x", body)))
+	require.Len(t, f.deadLetters(), 1)
+	require.Contains(t, f.deadLetters()[0].Error, "instance_pk is null")
 }
 
 func TestOnlyDirectSyncsIgnoresBroadcasts(t *testing.T) {
