@@ -96,6 +96,20 @@ func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery
 	}, nil
 }
 
+// named is the filter with the names of columns in place of those that messages have for them. A name that is no field's
+// is a column's: a master can select by columns that it does not send, and by publisher_id as by publisher.
+func (f Filter) named(fields map[string]string) Filter {
+	conditions := slices.Clone(f.conditions)
+	for i, c := range conditions {
+		for column, field := range fields {
+			if field == c.column {
+				conditions[i].column = column
+			}
+		}
+	}
+	return Filter{conditions}
+}
+
 // onReplica is On for the table of a replica, which may have fewer columns, and other names for them.
 func (f Filter) onReplica(shape replica.Shape) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
 	if len(f.conditions) > 0 && !shape.Mirrored {

@@ -61,15 +61,18 @@ func mysqlLimit(c store.Column) limit {
 	switch c.Base {
 	case "tinyint", "smallint", "mediumint", "int", "bigint", "year":
 		c.Scale = 0
-		return all(decimals(c, "decimal"), drawn(c))
+		return all(finite(c), decimals(c, "decimal"), drawn(c))
 	case "decimal":
-		return decimals(c, "decimal")
+		return all(finite(c), decimals(c, "decimal"))
+	case "double":
+		return finite(c)
 	case "datetime", "timestamp", "time":
 		return secondsOf(c)
 	case "date":
 		return dateOnly
 	case "float":
-		return singlePrecision(c, func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) })
+		return all(finite(c),
+			singlePrecision(c, func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }))
 	case "varchar":
 		return atMost(c)
 	case "char":

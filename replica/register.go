@@ -127,6 +127,7 @@ type binding struct {
 	childNames []string
 	retry      RetryPolicy
 	direct     bool // only what is for this queue alone
+	finite     bool // NaN and the infinities are NULL
 
 	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
 	prepare     func(*envelope.Message) (any, error)
