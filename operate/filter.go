@@ -3,6 +3,7 @@ package operate
 import (
 	"bytes"
 	"cmp"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/stored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -226,6 +228,13 @@ func valueOf(field *schema.Field, raw json.RawMessage) (any, error) {
 	}
 	var value any
 	var err error
+	if stored.IsUUID(field.IndirectType) { // the column may spell it otherwise
+		parsed := reflect.New(field.IndirectType)
+		if err := parsed.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil { //nolint:forcetypeassert // see IsUUID
+			return nil, fmt.Errorf("%.40s is no value for column %s: %w", raw, field.Name, err)
+		}
+		return parsed.Elem().Interface(), nil
+	}
 	switch kind := field.IndirectType.Kind(); {
 	case field.IndirectType == reflect.TypeFor[time.Time]():
 		value, err = envelope.ParseTime(text)

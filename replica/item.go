@@ -94,7 +94,9 @@ func (r *Replica) checkSize(size int) error {
 // examine checks and prepares what can be read.
 func (r *Replica) examine(it *item) {
 	m := it.message
-	it.binding = r.models[m.Model]
+	if it.binding = r.models[m.Model]; it.binding != nil {
+		it.binding.spellKey(m)
+	}
 	switch {
 	case m.Queue != "" && m.Queue != r.config.Queue:
 		it.foreign = true
@@ -119,7 +121,7 @@ func (r *Replica) examine(it *item) {
 
 // contradictsItself says that the message cannot be believed: then it has no place in the ledger, whatever it says.
 func (it *item) contradictsItself() bool {
-	if err := checkClaims(it.message); err != nil {
+	if err := it.binding.checkClaims(it.message); err != nil {
 		it.keyless, it.err = true, Permanent(it.about(err))
 	}
 	return it.keyless

@@ -114,6 +114,7 @@ func (b *binding) decodeKeyPart(f *schema.Field, row reflect.Value, raw json.Raw
 	value = reflect.Indirect(value)
 	text, _ := scalarText(raw)
 	switch {
+	case stored.IsUUID(value.Type()): // the ledger has it in one spelling (spellKey)
 	case decodesItself(value.Type()) && value.Kind() != reflect.Array:
 	case value.CanInt() && text != strconv.FormatInt(value.Int(), 10),
 		value.CanUint() && text != strconv.FormatUint(value.Uint(), 10):
@@ -155,7 +156,8 @@ func (m *mirror) checkSameKey(msg *envelope.Message, key []*schema.Field, fields
 	}
 	same := len(parts) == len(key)
 	for i := 0; same && i < len(parts); i++ {
-		same = bytes.Equal(parts[i], fields[names[i]]) || sameValue(parts[i], fields[names[i]])
+		given := spelled(key[i], fields[names[i]])
+		same = bytes.Equal(parts[i], given) || sameValue(parts[i], given)
 	}
 	if same {
 		return nil

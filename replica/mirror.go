@@ -308,7 +308,11 @@ func (m *mirror) parentKey(p parent, it *item) store.Key {
 	if p.model == "" || err != nil {
 		return store.Key{}
 	}
-	key, err := envelope.KeyOf(fields[m.fieldName(p.Column)])
+	value := fields[m.fieldName(p.Column)]
+	if f := m.table.FieldMap[p.Column]; f != nil {
+		value = spelled(f, value)
+	}
+	key, err := envelope.KeyOf(value)
 	if err != nil {
 		return store.Key{}
 	}

@@ -29,13 +29,29 @@ func limitOf(name dialect.Name, c store.Column) limit {
 	if c.Array {
 		return nil
 	}
+	l := sqliteLimit
 	switch name {
 	case dialect.PG:
-		return postgresLimit(c)
+		l = postgresLimit
 	case dialect.MySQL:
-		return mysqlLimit(c)
-	default:
-		return sqliteLimit(c)
+		l = mysqlLimit
+	}
+	if c.UUIDForm() == store.HexUUID && c.Base != "varchar" {
+		return all(withoutHyphens(c), l(c))
+	}
+	return l(c)
+}
+
+var hyphenated = regexp.MustCompile(`^'[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'$`)
+
+// withoutHyphens refuses a uuid's text in a char(32), which is made for one without hyphens; SQLite would keep it.
+func withoutHyphens(c store.Column) limit {
+	return func(value string) error {
+		if !hyphenated.MatchString(value) {
+			return nil
+		}
+		return fmt.Errorf("%s does not hold a uuid with hyphens; if it holds uuids without, say so "+
+			"(types: {COLUMN: uuid} in cqrsync.yaml, column.HexUUID in Go)", c.Type)
 	}
 }
 
