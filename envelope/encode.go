@@ -85,7 +85,7 @@ func (m *Message) encodeData() ([]byte, error) {
 	if len(m.NonFinite) == 0 {
 		return data, nil
 	}
-	return m.NonFinite.appendTo(nil, data)
+	return m.NonFinite.in(data)
 }
 
 func (m *Message) encodePrevious() ([]byte, error) {
@@ -96,7 +96,7 @@ func (m *Message) encodePrevious() ([]byte, error) {
 	if previous[0] != '{' {
 		return nil, errors.New("PreviousNonFinite has fields, and Previous is null")
 	}
-	return m.PreviousNonFinite.appendTo(nil, previous)
+	return m.PreviousNonFinite.in(previous)
 }
 
 var empty = []byte("{}")

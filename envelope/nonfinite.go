@@ -136,8 +136,9 @@ func (n NonFinite) check(name string) ([]byte, error) {
 	return compact(value, asWritten), nil
 }
 
-// appendTo appends data, a valid compact object, with what n has in place of its members.
-func (n NonFinite) appendTo(dst, data []byte) ([]byte, error) {
+// in is data, a valid compact object, with what n has in place of its members.
+func (n NonFinite) in(data []byte) ([]byte, error) {
+	dst := make([]byte, 0, len(data)+len(negInfinity)*len(n))
 	written := make(map[string]bool, len(n))
 	s := scanner{src: data}
 	copied := 0

@@ -81,5 +81,5 @@ func Restored(stored json.RawMessage) (json.RawMessage, error) {
 	if err != nil || len(odd) == 0 {
 		return object, err
 	}
-	return odd.appendTo(nil, object)
+	return odd.in(object)
 }

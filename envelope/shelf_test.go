@@ -42,7 +42,7 @@ func TestShelvedObjectsAreStampedAsAnyOther(t *testing.T) {
 			Data json.RawMessage `json:"instance_data"`
 		}
 		require.NoError(t, json.Unmarshal(Quoted(body), &wire), "whoever reads JSON can read it")
-		restored, err := m.NonFinite.appendTo(nil, m.Data)
+		restored, err := m.NonFinite.in(m.Data)
 		require.NoError(t, err)
 		stored, err := Shelve(restored)
 		require.NoError(t, err)

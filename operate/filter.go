@@ -19,7 +19,6 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/stored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -228,12 +227,14 @@ func valueOf(field *schema.Field, raw json.RawMessage) (any, error) {
 	}
 	var value any
 	var err error
-	if stored.IsUUID(field.IndirectType) { // the column may spell it otherwise
+	if field.IndirectType.Kind() == reflect.Array { // a uuid, which the column may spell otherwise
 		parsed := reflect.New(field.IndirectType)
-		if err := parsed.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil { //nolint:forcetypeassert // see IsUUID
-			return nil, fmt.Errorf("%.40s is no value for column %s: %w", raw, field.Name, err)
+		if reads, is := parsed.Interface().(encoding.TextUnmarshaler); is {
+			if err := reads.UnmarshalText([]byte(text)); err != nil {
+				return nil, fmt.Errorf("%.40s is no value for column %s: %w", raw, field.Name, err)
+			}
+			return parsed.Elem().Interface(), nil
 		}
-		return parsed.Elem().Interface(), nil
 	}
 	switch kind := field.IndirectType.Kind(); {
 	case field.IndirectType == reflect.TypeFor[time.Time]():
