@@ -42,19 +42,6 @@ func limitOf(name dialect.Name, c store.Column) limit {
 	return l(c)
 }
 
-var hyphenated = regexp.MustCompile(`^'[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'$`)
-
-// withoutHyphens refuses a uuid's text in a char(32), which is made for one without hyphens; SQLite would keep it.
-func withoutHyphens(c store.Column) limit {
-	return func(value string) error {
-		if !hyphenated.MatchString(value) {
-			return nil
-		}
-		return fmt.Errorf("%s does not hold a uuid with hyphens; if it holds uuids without, say so "+
-			"(types: {COLUMN: uuid} in cqrsync.yaml, column.HexUUID in Go)", c.Type)
-	}
-}
-
 func postgresLimit(c store.Column) limit {
 	switch c.Base {
 	case "numeric":

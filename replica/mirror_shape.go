@@ -14,7 +14,6 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // mirrorShape is what the catalog says about the table.
@@ -120,9 +119,9 @@ func checkShape(
 		c, found := shape.Column(f.Name)
 		switch {
 		case !found: // the SELECT has said so, or it is a column that the catalog spells otherwise
-		case !spellsItself(f, c):
-			refuse("column %q is %s, which does not hold what a %s writes; make the field a %s", f.Name, c.Type,
-				f.IndirectType, uuidTypes[c.UUIDForm()])
+		case c.UUIDField(f.IndirectType) != "":
+			refuse("column %q is %s, which does not hold what a %s writes; make the field a column.%s", f.Name, c.Type,
+				f.IndirectType, c.UUIDField(f.IndirectType))
 		case c.Generated:
 			refuse("column %q is computed by the database, and nobody else can write it; leave it out (a field with "+
 				"`bun:\",scanonly\"`, or the list under columns in cqrsync.yaml), or make it a plain column", f.Name)
@@ -132,18 +131,6 @@ func checkShape(
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// uuidTypes are the Go types for columns that keep a uuid otherwise than as its text.
-var uuidTypes = map[store.UUIDForm]string{store.HexUUID: "column.HexUUID", store.BinaryUUID: "column.BinaryUUID"}
-
-// spellsItself says that a uuid's type writes what the column holds. A uuid.UUID writes its text with hyphens.
-func spellsItself(f *schema.Field, c store.Column) bool {
-	form := c.UUIDForm()
-	if !stored.IsUUID(f.IndirectType) || form != store.HexUUID && form != store.BinaryUUID {
-		return true
-	}
-	return stored.KnowsItsColumn(f.IndirectType) && strings.HasSuffix(uuidTypes[form], "."+f.IndirectType.Name())
 }
 
 // CheckTables says what about the tables of the mirrors would keep messages from being applied, or

@@ -2,10 +2,14 @@ package replica
 
 import (
 	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
 
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -22,6 +26,11 @@ func (b *binding) keyFields() []*schema.Field {
 	default:
 		return b.table.PKs
 	}
+}
+
+// hasUUIDKey says that the key, or a part of it, has several spellings.
+func (b *binding) hasUUIDKey() bool {
+	return slices.ContainsFunc(b.keyFields(), func(f *schema.Field) bool { return stored.IsUUID(f.IndirectType) })
 }
 
 // spelled is a value of a column in its one spelling.
@@ -65,7 +74,7 @@ func (b *binding) spelledPK(pk json.RawMessage) json.RawMessage {
 
 // spellKey gives a message the key that the ledger knows it by.
 func (b *binding) spellKey(m *envelope.Message) {
-	if !hasPK(m) {
+	if !b.respells || !hasPK(m) {
 		return
 	}
 	before, err := envelope.KeyOf(m.PK)
@@ -93,4 +102,17 @@ func spelledText(f *schema.Field, key string) string {
 		return again
 	}
 	return key
+}
+
+var hyphenated = regexp.MustCompile(`^'[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'$`)
+
+// withoutHyphens refuses a uuid's text in a char(32), which is made for one without hyphens; SQLite would keep it.
+func withoutHyphens(c store.Column) limit {
+	return func(value string) error {
+		if !hyphenated.MatchString(value) {
+			return nil
+		}
+		return fmt.Errorf("%s does not hold a uuid with hyphens; if it holds uuids without, say so "+
+			"(types: {COLUMN: uuid} in cqrsync.yaml, column.HexUUID in Go)", c.Type)
+	}
 }

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"reflect"
 	"regexp"
 	"strconv"
+
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // UUIDForm is how a column keeps a uuid.
@@ -58,4 +61,21 @@ func (c Column) UUIDForm() UUIDForm {
 		}
 	}
 	return NoUUID
+}
+
+// UUIDField is the type of package column that a field must have whose own type, a uuid's, writes what the column does not
+// hold; empty where it does. A text in bytes without a length is no harm: it is read as it was written.
+func (c Column) UUIDField(typ reflect.Type) string {
+	want := ""
+	switch form := c.UUIDForm(); {
+	case !stored.IsUUID(typ):
+	case form == HexUUID:
+		want = "HexUUID"
+	case form == BinaryUUID && c.Declared() == bytes16:
+		want = "BinaryUUID"
+	}
+	if want != "" && stored.KnowsItsColumn(typ) && typ.Name() == want {
+		return ""
+	}
+	return want
 }
