@@ -23,7 +23,7 @@ func (m *model) checkUUIDs(ctx context.Context) error {
 	var errs []error
 	for _, f := range m.table.Fields {
 		c, found := shape.Column(f.Name)
-		if want := c.UUIDField(f.IndirectType); found && want != "" {
+		if want := c.UUIDField(); found && stored.Misspells(f.IndirectType, want) {
 			errs = append(errs, fmt.Errorf("outbox: model %s: column %s of table %s is %s, which does not hold what a %s "+
 				"writes; make the field a column.%s", m.id, f.Name, m.table.Name, c.Type, f.IndirectType, want))
 		}

@@ -1,11 +1,8 @@
 package store
 
 import (
-	"reflect"
 	"regexp"
 	"strconv"
-
-	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // UUIDForm is how a column keeps a uuid.
@@ -63,19 +60,14 @@ func (c Column) UUIDForm() UUIDForm {
 	return NoUUID
 }
 
-// UUIDField is the type of package column that a field must have whose own type, a uuid's, writes what the column does not
-// hold; empty where it does. A text in bytes without a length is no harm: it is read as it was written.
-func (c Column) UUIDField(typ reflect.Type) string {
-	want := ""
+// UUIDField is the type of package column that a uuid's field must have; empty where any type does. A text in bytes without
+// a length is no harm: it is read as it was written.
+func (c Column) UUIDField() string {
 	switch form := c.UUIDForm(); {
-	case !stored.IsUUID(typ):
 	case form == HexUUID:
-		want = "HexUUID"
+		return "HexUUID"
 	case form == BinaryUUID && c.Declared() == bytes16:
-		want = "BinaryUUID"
+		return "BinaryUUID"
 	}
-	if want != "" && stored.KnowsItsColumn(typ) && typ.Name() == want {
-		return ""
-	}
-	return want
+	return ""
 }
