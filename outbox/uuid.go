@@ -8,6 +8,7 @@ import (
 
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -28,5 +29,30 @@ func (m *model) checkUUIDs(ctx context.Context) error {
 				"writes; make the field a column.%s", m.id, f.Name, m.table.Name, c.Type, f.IndirectType, want))
 		}
 	}
+	errs = append(errs, m.checkSpelling(ctx))
 	return errors.Join(errs...)
+}
+
+// spellingSample is how many keys of the ledger are looked at: after a change of the field's type all of them are spelled
+// otherwise.
+const spellingSample = 100
+
+// checkSpelling refuses a ledger that knows its keys in another spelling than the model's, as before its field was a
+// uuid's: each key would begin with revision 1 again, which replicas take for old.
+func (m *model) checkSpelling(ctx context.Context) error {
+	if len(m.table.PKs) != 1 || !stored.IsUUID(m.table.PKs[0].IndirectType) || !m.box.checked.Load() {
+		return nil
+	}
+	known, err := m.box.store.Live(ctx, m.box.db, store.Outbox, m.id, store.Range{}, spellingSample)
+	if err != nil {
+		return fmt.Errorf("outbox: model %s: %w", m.id, err)
+	}
+	for _, k := range known {
+		quoted := KeyJSON(m.table.PKs, k.Key)
+		if spelled := stored.UUIDText(m.table.PKs[0].IndirectType, quoted); string(spelled) != string(quoted) {
+			return fmt.Errorf("outbox: model %s: the ledger knows the key %s, which the model spells %s, so its revisions would "+
+				"begin again; respell the keys in outbox_revisions first (docs/types.md has the statements)", m.id, quoted, spelled)
+		}
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -91,6 +92,62 @@ func requireOneSpelling[T any](f fixture, model string, first, second *T) {
 	}, summary(messages))
 	require.JSONEq(f, `{"id":"`+someUUID+`","other":null,"title":"a"}`, string(messages[0].Data))
 	require.JSONEq(f, `{"id":"`+someUUID+`","other":"`+otherUUID+`","title":"b"}`, string(messages[1].Data))
+}
+
+// The statements are those of docs/types.md.
+var respell = map[dialect.Name]string{
+	dialect.PG: "UPDATE outbox_revisions SET key = key::uuid::text WHERE model = 'book'",
+	dialect.MySQL: "UPDATE outbox_revisions SET `key` = LOWER(CONCAT_WS('-', SUBSTR(`key`, 1, 8), SUBSTR(`key`, 9, 4), " +
+		"SUBSTR(`key`, 13, 4), SUBSTR(`key`, 17, 4), SUBSTR(`key`, 21))) WHERE model = 'book' AND LENGTH(`key`) = 32",
+	dialect.SQLite: "UPDATE outbox_revisions SET key = lower(substr(key, 1, 8) || '-' || substr(key, 9, 4) || '-' || " +
+		"substr(key, 13, 4) || '-' || substr(key, 17, 4) || '-' || substr(key, 21)) WHERE model = 'book' AND length(key) = 32",
+}
+
+func TestKeysThatWereSentInAnotherSpellingAreRespelledFirst(t *testing.T) {
+	type Before struct {
+		bun.BaseModel `bun:"table:books"`
+		ID            string `bun:",pk,type:char(32)"`
+		Title         string
+	}
+	type After struct {
+		bun.BaseModel `bun:"table:books"`
+		ID            column.HexUUID `bun:",pk,type:char(32)"`
+		Title         string
+	}
+	page, err := os.ReadFile("../docs/types.md")
+	require.NoError(t, err)
+	flat := strings.Join(strings.Fields(string(page)), " ")
+	for kind, newURL := range dbtest.Kinds() {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			url := newURL(t)
+			before := dbtest.Open(t, url)
+			require.NoError(t, exec(before.NewCreateTable().Model((*Before)(nil)).Exec(t.Context())))
+			box, err := outbox.New(before, outbox.Config{})
+			require.NoError(t, err)
+			require.NoError(t, box.Migrate(t.Context()))
+			require.NoError(t, outbox.Register[Before](box, "book"))
+			f := fixture{t, before, box}
+			f.insert(&Before{ID: strings.ReplaceAll(someUUID, "-", ""), Title: "a"})
+			f.take()
+
+			after := dbtest.Open(t, url)
+			box, err = outbox.New(after, outbox.Config{})
+			require.NoError(t, err)
+			require.NoError(t, outbox.Register[After](box, "book"))
+			require.ErrorContains(t, box.Check(t.Context()), "which the model spells \""+someUUID)
+			statement := respell[after.Dialect().Name()]
+			require.Contains(t, flat, statement)
+			_, err = after.DB.ExecContext(t.Context(), statement)
+			require.NoError(t, err)
+			require.NoError(t, box.Check(t.Context()))
+			f = fixture{t, after, box}
+			require.NoError(t, f.inTx(func(ctx context.Context, tx bun.Tx) error {
+				return exec(tx.NewUpdate().Model(&After{ID: column.HexUUID(uuid.MustParse(someUUID)), Title: "b"}).WherePK().Exec(ctx))
+			}))
+			require.Equal(t, []string{"book " + someUUID + " 1 SAVE"}, summary(f.take()))
+		})
+	}
 }
 
 func TestAUUIDThatItsColumnDoesNotHoldIsFoundByCheck(t *testing.T) {

@@ -148,6 +148,9 @@ func TestNaNIsNullWhereAFileSaysSo(t *testing.T) {
 				require.EqualValues(t, 2, p.diff("t", true).Differing)
 				p.becomesEqual("t")
 				require.Equal(t, null, p.print(p.copies, copies, "t", "a", double))
+				p.plainExec(p.copies, "DELETE FROM t")
+				p.loads("t", 2)
+				require.Equal(t, null, p.print(p.copies, copies, "t", "a", double))
 				if side == "master" {
 					require.Contains(t, p.dump("t", "{}"), `"id":1,"a":null,"b":null,"c":[1,null]}`)
 				} else {
@@ -155,5 +158,33 @@ func TestNaNIsNullWhereAFileSaysSo(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// loads fills the replica with what the master has.
+func (p *pipeline) loads(model string, lines int64) {
+	p.Helper()
+	loaded, err := operate.Load(p.Context(), p.rep, strings.NewReader(p.dump(model, "{}")), operate.LoadOptions{
+		BadLine: func(number int, err error) { p.Errorf("line %d: %v", number, err) },
+	})
+	require.NoError(p, err)
+	require.Equal(p, lines, loaded.Applied)
+	p.becomesEqual(model)
+}
+
+func TestNaNIsDumpedLoadedAndEqualToItself(t *testing.T) {
+	p := databases(t, "postgres", "postgres",
+		[]string{"CREATE TABLE t (id bigint PRIMARY KEY, a float8, b real, c float8[], d numeric, e jsonb)"},
+		[]string{"CREATE TABLE t (id bigint PRIMARY KEY, a float8, b real, c float8[], d numeric, e jsonb)"})
+	p.sides("{t: {table: t}}", "{t: {table: t}}")
+	p.plainExec(p.master, `INSERT INTO t VALUES (1, 'NaN', '-Infinity', '{1,NaN}', 'NaN', '{"a":"NaN"}'), (2, 1, 2, '{}', 3, '"Infinity"')`)
+	p.loads("t", 2)
+	require.Contains(t, p.dump("t", "{}"), `"id":1,"a":NaN,"b":-Infinity,"c":[1,NaN],"d":"NaN","e":{"a":"NaN"}}`)
+	for column, want := range map[string]string{"a": "NaN", "b": "-Infinity", "c": "{1,NaN}", "d": "NaN", "e": `{"a": "NaN"}`} {
+		require.Equal(t, "="+want, p.print(p.copies, "postgres", "t", column, "")[1])
+		p.plainExec(p.copies, "UPDATE t SET "+column+" = NULL WHERE id = 1")
+		require.EqualValues(t, 1, p.diff("t", true).Differing, column)
+		p.becomesEqual("t")
+		require.Equal(t, "="+want, p.print(p.copies, "postgres", "t", column, "")[1])
 	}
 }
