@@ -138,6 +138,9 @@ func goType(name dialect.Name, c store.Column) (reflect.Type, string, error) {
 	case clocks:
 		return reflect.TypeFor[clock](), "", nil
 	case uuids:
+		if c.IsKey { // of a text on the master two spellings may be two keys: the file has to say that it is a uuid there
+			return reflect.TypeFor[string](), "", nil
+		}
 		return reflect.TypeFor[column.TextUUID](), "", nil
 	case decimals:
 		if c.IsKey {
