@@ -15,6 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 // item is one message from its delivery to its end.
@@ -97,10 +98,12 @@ func (r *Replica) examine(it *item) {
 	if it.binding = r.models[m.Model]; it.binding != nil {
 		it.binding.spellKey(m)
 	}
+	direct := m.Queue != "" || m.Headers[transport.DirectKey] != ""
+	delete(m.Headers, transport.DirectKey)
 	switch {
 	case m.Queue != "" && m.Queue != r.config.Queue:
 		it.foreign = true
-	case it.binding != nil && it.binding.direct && m.Queue == "" && !it.strict:
+	case it.binding != nil && it.binding.direct && !direct && !it.strict:
 		it.foreign = true
 	case it.binding == nil:
 		it.err = refused(UnknownModel, fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle", m.Model))

@@ -12,6 +12,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 func TestConstantAndComputedColumns(t *testing.T) {
@@ -155,4 +156,9 @@ func TestOnlyDirectSyncsIgnoresBroadcasts(t *testing.T) {
 	f.deliver(save(1, 0, "a"), direct)
 	require.Equal(t, map[int64]string{2: "b"}, f.notes())
 	require.Equal(t, replica.Stats{Applied: 1, Ignored: 1}, f.Stats())
+
+	django := delivery(t, msg(envelope.Sync, 3, 0, `"text":"c"`)) // which says by its routing key alone that it is for the queue
+	django.Metadata.Set(transport.DirectKey, "true")
+	require.NoError(t, f.Handler()(django))
+	require.Equal(t, map[int64]string{2: "b", 3: "c"}, f.notes())
 }

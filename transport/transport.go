@@ -124,9 +124,9 @@ func Ended(ctx context.Context) error {
 // The form is django-cqrs's.
 func DirectTopic(queue, topic string) string { return "cqrs." + queue + "." + topic }
 
-// QueueKey is the metadata key of the one queue that a message is for. A subscriber that knows the topic of a delivery
-// sets it where that is DirectTopic of its queue: a django-cqrs master says so by the routing key alone.
-const QueueKey = "cqrs_queue"
+// DirectKey is the metadata key by which a subscriber tells that a delivery's topic is DirectTopic of its queue: that the
+// message is for this queue alone, which a django-cqrs master says by the routing key only. It does not travel.
+const DirectKey = "cqrsync_direct"
 
 // ExpirationKey is the metadata key of a publisher's wish: after so many milliseconds the broker may drop the message. It
 // does not travel with the message. Only RabbitMQ heeds it.

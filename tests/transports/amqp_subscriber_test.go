@@ -75,14 +75,13 @@ func TestAMQPSubscriberTellsWhatIsForItsQueueAlone(t *testing.T) {
 		want    string
 	}{
 		{topic, nil, ""},
-		{"cqrs." + queue + "." + topic, nil, queue},
-		{"cqrs." + queue + "." + topic, amqp091.Table{"cqrs_queue": "other"}, "other"},
-		{topic, amqp091.Table{"cqrs_queue": queue}, queue},
+		{"cqrs." + queue + "." + topic, nil, "true"},
+		{topic, amqp091.Table{transport.DirectKey: "true"}, ""},
 	} {
 		require.NoError(t, r.channel(t).PublishWithContext(t.Context(), r.exchange, sent.key, true, false,
 			amqp091.Publishing{Headers: sent.headers, Body: []byte(`{}`)}))
 		msg := receive(t, messages)
-		require.Equal(t, sent.want, msg.Metadata[transport.QueueKey], sent.key)
+		require.Equal(t, sent.want, msg.Metadata[transport.DirectKey], sent.key)
 		msg.Ack()
 	}
 }

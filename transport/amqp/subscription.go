@@ -146,8 +146,9 @@ func (s *subscription) hand(ctx context.Context, from *acker, delivery amqp091.D
 // noteDirect tells a message for this queue alone, which the routing key says, from a broadcast.
 func (s *subscription) noteDirect(msg *message.Message, routingKey string) {
 	queue := s.subscriber.Queue(s.topics[0]) // that of all topics
-	if strings.HasPrefix(routingKey, transport.DirectTopic(queue, "")) && msg.Metadata[transport.QueueKey] == "" {
-		msg.Metadata.Set(transport.QueueKey, queue)
+	delete(msg.Metadata, transport.DirectKey)
+	if strings.HasPrefix(routingKey, transport.DirectTopic(queue, "")) {
+		msg.Metadata.Set(transport.DirectKey, "true")
 	}
 }
 
