@@ -48,7 +48,9 @@ type parts struct {
 
 	// Of data:
 	revision, updated []byte
-	nonFiniteFields   map[string]float64
+	odd               NonFinite
+
+	previousOdd NonFinite // of previous
 
 	err error // the first part that message found wrong
 }
@@ -91,7 +93,7 @@ func (p *parts) visitBody(name []byte) error {
 	case "instance_data":
 		return p.readData()
 	case "previous_data":
-		into = &p.previous
+		return p.readPrevious()
 	case "instance_pk":
 		into = &p.pk
 	case "correlation_id":
@@ -113,14 +115,43 @@ func (p *parts) visitBody(name []byte) error {
 // finiteValue reads a value, taking a bare NaN or infinity for null.
 func (p *parts) finiteValue() ([]byte, error) {
 	value, err := p.value()
-	if _, is := parseNonFinite(value); is {
+	if IsNonFinite(value) {
 		value = null
 	}
 	return value, err
 }
 
+func (p *parts) readPrevious() (err error) {
+	p.previousOdd = nil // of an earlier one, which counts no longer
+	if p.peek() != '{' {
+		p.previous, err = p.finiteValue()
+		return err
+	}
+	start := p.pos
+	err = p.object(func(name []byte) error {
+		_, tokens, err := p.valueWithTokens()
+		note(&p.previousOdd, name, tokens)
+		return err
+	})
+	p.previous = p.src[start:p.pos:p.pos]
+	return err
+}
+
+// note keeps what stands under a name, or forgets what stood there before.
+func note(odd *NonFinite, name, tokens []byte) {
+	switch {
+	case tokens == nil && *odd == nil:
+	case tokens == nil:
+		delete(*odd, unquote(name))
+	case *odd == nil:
+		*odd = NonFinite{unquote(name): tokens}
+	default:
+		(*odd)[unquote(name)] = tokens
+	}
+}
+
 func (p *parts) readData() (err error) {
-	p.revision, p.updated, p.nonFiniteFields = nil, nil, nil // of an earlier instance_data, which counts no longer
+	p.revision, p.updated, p.odd = nil, nil, nil // of an earlier instance_data, which counts no longer
 	start := p.pos
 	if p.peek() == '{' {
 		err = p.object(p.visitData)
@@ -132,15 +163,10 @@ func (p *parts) readData() (err error) {
 }
 
 func (p *parts) visitData(name []byte) error {
-	value, err := p.value()
-	if f, is := parseNonFinite(value); is {
-		if p.nonFiniteFields == nil {
-			p.nonFiniteFields = make(map[string]float64)
-		}
-		p.nonFiniteFields[unquote(name)] = f
+	value, tokens, err := p.valueWithTokens()
+	note(&p.odd, name, tokens)
+	if IsNonFinite(value) {
 		value = null
-	} else if p.nonFiniteFields != nil {
-		delete(p.nonFiniteFields, unquote(name))
 	}
 	switch string(memberName(name)) {
 	case dataRevision:

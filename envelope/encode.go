@@ -16,7 +16,7 @@ import (
 // The primary key may be null, for a message of django-cqrs that is passed on (see Message.Key), but not empty.
 func (m *Message) Encode() ([]byte, error) {
 	data, dataErr := m.encodeData()
-	previous, previousErr := encodeObject(m.Previous, null)
+	previous, previousErr := m.encodePrevious()
 	pk, pkErr := encodePK(m.PK)
 	meta, metaErr := encodeObject(m.Meta, empty)
 	if err := errors.Join(
@@ -85,7 +85,18 @@ func (m *Message) encodeData() ([]byte, error) {
 	if len(m.NonFinite) == 0 {
 		return data, nil
 	}
-	return appendNonFinite(nil, data, m.NonFinite)
+	return m.NonFinite.in(data)
+}
+
+func (m *Message) encodePrevious() ([]byte, error) {
+	previous, err := encodeObject(m.Previous, null)
+	if err != nil || len(m.PreviousNonFinite) == 0 {
+		return previous, err
+	}
+	if previous[0] != '{' {
+		return nil, errors.New("PreviousNonFinite has fields, and Previous is null")
+	}
+	return m.PreviousNonFinite.in(previous)
 }
 
 var empty = []byte("{}")

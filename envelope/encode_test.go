@@ -2,7 +2,6 @@ package envelope
 
 import (
 	"encoding/json"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -72,9 +71,11 @@ func TestAMessageThatReadersWouldStumbleOverIsRefused(t *testing.T) {
 		"other revision":  {func(m *Message) { m.Revision = 4 }, "instance_data: cqrs_revision is 3, the message's is 4"},
 		"revision text":   {func(m *Message) { m.Data = json.RawMessage(`{"cqrs_revision":"3"}`) }, `instance_data: cqrs_revision is "3"`},
 		"revision zero":   {func(m *Message) { m.Data, m.Revision = json.RawMessage(`{"cqrs_revision":null}`), 0 }, "cqrs_revision is null"},
-		"finite":          {func(m *Message) { m.NonFinite = map[string]float64{"cqrs_updated": 1} }, `NonFinite has 1 for "cqrs_updated"`},
-		"not null":        {func(m *Message) { m.NonFinite = map[string]float64{"id": math.NaN()} }, `NonFinite names "id", which is not null in Data`},
-		"no such field":   {func(m *Message) { m.NonFinite = map[string]float64{"x": math.NaN()} }, `NonFinite names "x"`},
+		"finite":          {func(m *Message) { m.NonFinite = NonFinite{"cqrs_updated": json.RawMessage("1")} }, `NonFinite has 1 for "cqrs_updated"`},
+		"not null":        {func(m *Message) { m.NonFinite = NonFinite{"id": json.RawMessage("NaN")} }, `NonFinite names "id", for which the object does not have null`},
+		"no such field":   {func(m *Message) { m.NonFinite = NonFinite{"x": json.RawMessage("NaN")} }, `NonFinite names "x"`},
+		"no value at all": {func(m *Message) { m.NonFinite = NonFinite{"id": nil} }, `NonFinite has no value for "id"`},
+		"of no previous":  {func(m *Message) { m.PreviousNonFinite = NonFinite{"x": json.RawMessage("NaN")} }, "Previous is null"},
 		"previous":        {func(m *Message) { m.Previous = json.RawMessage(`[]`) }, "previous_data: want an object, got an array"},
 		"previous text":   {func(m *Message) { m.Previous = json.RawMessage(`}`) }, "previous_data: not JSON"},
 		"meta":            {func(m *Message) { m.Meta = json.RawMessage(`1`) }, "meta: want an object, got a number"},
@@ -105,7 +106,7 @@ func TestEverythingWrongIsSaidAtOnce(t *testing.T) {
 func TestEncodeLeavesTheMessageAlone(t *testing.T) {
 	m := valid()
 	m.Data = json.RawMessage(`{"a": null, "cqrs_revision": 3}`)
-	m.NonFinite = map[string]float64{"a": math.Inf(-1)}
+	m.NonFinite = NonFinite{"a": json.RawMessage("-Infinity")}
 	before := string(m.Data)
 	body, err := m.Encode()
 	require.NoError(t, err)

@@ -58,7 +58,7 @@ func compositeKey(array []byte) (string, error) {
 
 // keyPart is the text of a primary key column.
 func keyPart(value []byte) (string, error) {
-	if _, is := parseNonFinite(value); is || value[0] == '{' || value[0] == '[' || bytes.Equal(value, null) {
+	if IsNonFinite(value) || value[0] == '{' || value[0] == '[' || bytes.Equal(value, null) {
 		return "", fmt.Errorf("want a string, a number or a boolean, got %s", kind(value))
 	}
 	if value[0] != '"' {

@@ -53,15 +53,17 @@ type Message struct {
 	// Data is instance_data as on the wire, cqrs_revision and cqrs_updated included (see Stamp). After Decode it is
 	// valid compact JSON; Encode checks and compacts.
 	Data json.RawMessage
-	// NonFinite holds the top-level fields of Data that are NaN or an infinity, which JSON cannot say: Data has null
-	// there, the wire has Python's bare token. Nil if there are none.
-	NonFinite map[string]float64
+	// NonFinite holds the fields of Data that are, or have within them, NaN or an infinity, which JSON cannot say: Data has
+	// null there, the wire has Python's bare token. Nil if there are none.
+	NonFinite NonFinite
 	// Revision is the cqrs_revision in Data.
 	Revision int64
 	// Updated is the cqrs_updated in Data, in UTC; zero when absent or null.
 	Updated time.Time
 	// Previous is previous_data, an object; nil for null.
 	Previous json.RawMessage
+	// PreviousNonFinite is NonFinite for Previous.
+	PreviousNonFinite NonFinite
 	// Meta is meta, an object; nil for null, missing and {}.
 	Meta json.RawMessage
 	// CorrelationID is correlation_id; empty for null.

@@ -21,11 +21,14 @@ func (p *parts) message() (*Message, error) {
 		Key:           p.keyOf("instance_pk", p.pk),
 		CorrelationID: p.correlationID(),
 	}
-	if len(p.nonFiniteFields) > 0 {
-		m.NonFinite = p.nonFiniteFields
+	if len(p.odd) > 0 {
+		m.NonFinite = p.odd
 	}
 	if given(p.previous) {
 		m.Previous = p.objectOf("previous_data", p.previous)
+	}
+	if len(p.previousOdd) > 0 {
+		m.PreviousNonFinite = p.previousOdd
 	}
 	if given(p.retries) {
 		m.Retries = p.retriesOf("retries", p.retries)

@@ -2,7 +2,6 @@ package envelope
 
 import (
 	"encoding/json"
-	"math"
 	"testing"
 	"time"
 
@@ -60,7 +59,9 @@ func anyMessage(t *rapid.T) *Message {
 	m.NonFinite = someNonFinite(t, fields)
 	m.Data = Stamp(marshal(t, fields), m.Revision, m.Updated)
 	if rapid.Bool().Draw(t, "has previous") {
-		m.Previous = marshal(t, rapid.MapOfN(text, anyValue(1), 0, 3).Draw(t, "previous"))
+		previous := rapid.MapOfN(text, anyValue(1), 0, 3).Draw(t, "previous")
+		m.PreviousNonFinite = someNonFinite(t, previous)
+		m.Previous = marshal(t, previous)
 	}
 	if meta := rapid.MapOfN(text, anyValue(1), 0, 3).Draw(t, "meta"); len(meta) > 0 {
 		m.Meta = marshal(t, meta)
@@ -77,18 +78,24 @@ func anyMessage(t *rapid.T) *Message {
 	return m
 }
 
-// someNonFinite gives a third of the fields that are null a value that JSON cannot say.
-func someNonFinite(t *rapid.T, fields map[string]any) map[string]float64 {
-	var nonFinite map[string]float64
+// someNonFinite puts values that JSON cannot say into a third of the fields that are null, and into lists.
+func someNonFinite(t *rapid.T, fields map[string]any) NonFinite {
+	var odd NonFinite
 	for name, value := range fields {
-		if value == nil && rapid.Bool().Draw(t, "non-finite") {
-			if nonFinite == nil {
-				nonFinite = map[string]float64{}
-			}
-			nonFinite[name] = rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Inf(-1)}).Draw(t, "value")
+		if value != nil || !rapid.Bool().Draw(t, "non-finite") {
+			continue
+		}
+		if odd == nil {
+			odd = NonFinite{}
+		}
+		token := rapid.SampledFrom([]string{"NaN", "Infinity", "-Infinity"}).Draw(t, "value")
+		odd[name] = json.RawMessage(token)
+		if rapid.Bool().Draw(t, "in a list") {
+			odd[name] = json.RawMessage(`[1.5,` + token + `,"NaN"]`)
+			fields[name] = []any{1.5, nil, "NaN"}
 		}
 	}
-	return nonFinite
+	return odd
 }
 
 func anyPK(t *rapid.T) json.RawMessage {

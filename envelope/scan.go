@@ -306,7 +306,7 @@ func (s *scanner) unexpected(want string) error {
 
 // kind names what a valid value is, for messages.
 func kind(value []byte) string {
-	if _, is := parseNonFinite(value); is {
+	if IsNonFinite(value) {
 		return string(value)
 	}
 	switch value[0] {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/cqrsync/cqrsync/envelope"
 )
 
 // array is a list of PostgreSQL, as its text: {1,2}. On the wire it is a JSON list, as services with a
@@ -20,12 +22,20 @@ type element interface {
 
 type (
 	numberElement   struct{}
+	floatElement    struct{}
 	textElement     struct{}
 	truthElement    struct{}
 	documentElement struct{}
 )
 
-func (numberElement) encode(text string) json.RawMessage   { return rawOr(text) }
+func (numberElement) encode(text string) json.RawMessage { return rawOr(text) }
+func (floatElement) encode(text string) json.RawMessage {
+	if envelope.IsNonFinite([]byte(text)) {
+		return json.RawMessage(text) // as PostgreSQL prints them and Python writes them
+	}
+	return rawOr(text)
+}
+
 func (documentElement) encode(text string) json.RawMessage { return rawOr(text) }
 func (textElement) encode(text string) json.RawMessage     { return quote(text) }
 
@@ -36,7 +46,7 @@ func (truthElement) encode(text string) json.RawMessage {
 	return json.RawMessage("false")
 }
 
-// rawOr is a text that is JSON, or a string of it: NaN is none.
+// rawOr is a text that is JSON, or a string of it.
 func rawOr(text string) json.RawMessage {
 	if json.Valid([]byte(text)) {
 		return json.RawMessage(text)
@@ -68,9 +78,15 @@ func (a *array[E]) Scan(src any) error {
 // Value writes the text.
 func (a array[E]) Value() (driver.Value, error) { return string(a), nil }
 
-// MarshalJSON writes a list, of lists where there are several dimensions. An array that does not begin
-// at 1 says so in its text, which a list cannot.
+// MarshalJSON writes what WireJSON does, with strings for what JSON has no number for.
 func (a array[E]) MarshalJSON() ([]byte, error) {
+	list, err := a.WireJSON()
+	return envelope.Quoted(list), err
+}
+
+// WireJSON writes a list, of lists where there are several dimensions, with NaN as the wire has it. An array that does not
+// begin at 1 says so in its text, which a list cannot.
+func (a array[E]) WireJSON() ([]byte, error) {
 	if !strings.HasPrefix(string(a), "{") {
 		return quote(string(a)), nil
 	}

@@ -54,7 +54,7 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		if c.IsKey {
 			keys++
 		}
-		field, err := fieldOf(c, i, db.Dialect().Name())
+		field, err := fieldOf(c, i, db.Dialect().Name(), m.Types[c.Name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("column %q of table %s: %w", c.Name, m.Table, err))
 			continue
@@ -114,6 +114,9 @@ func (m Model) checkNames(columns []store.Column) error {
 	for _, name := range slices.Sorted(maps.Keys(m.Constants)) {
 		check("constants", name)
 	}
+	for _, name := range slices.Sorted(maps.Keys(m.Types)) {
+		check("types", name)
+	}
 	for _, name := range slices.Sorted(maps.Keys(m.Map)) {
 		check("map", name)
 		if len(m.Columns) > 0 && !slices.Contains(m.Columns, name) && !slices.Contains(m.Key, name) &&
@@ -125,11 +128,15 @@ func (m Model) checkNames(columns []store.Column) error {
 }
 
 // fieldOf is the field of the struct. Its Go name is nobody's business.
-func fieldOf(c store.Column, i int, name dialect.Name) (reflect.StructField, error) {
+func fieldOf(c store.Column, i int, name dialect.Name, said string) (reflect.StructField, error) {
 	if !columnName.MatchString(c.Name) {
 		return reflect.StructField{}, errors.New("names of letters, digits and _ are known here: list the others under columns")
 	}
 	typ, sqlType, err := goType(name, c)
+	if said != "" {
+		sqlType = ""
+		typ, err = saidType(c, said)
+	}
 	if err != nil {
 		return reflect.StructField{}, err
 	}

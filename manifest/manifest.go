@@ -8,7 +8,9 @@
 //	    table: orders
 //	    key: id                # or [tenant, number]; the table's primary key if left out
 //	    columns: [id, status]  # all if left out
-//	    map: {state: status}   # replicas: column: what the master calls it, where that differs
+//	    map: {state: status}   # column: what messages call it, where that differs
+//	    types: {id: uuid}      # column: what it holds, where its type (char(32), binary(16)) does not say so
+//	    nan_as_null: true      # NaN and infinities of floats: null (default: as Python has them)
 //	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
 //
 // What needs code (relations, serializers, filters, handlers) is registered in a binary of one's own.
@@ -45,8 +47,14 @@ type Model struct {
 	Key Names `yaml:"key"`
 	// Columns are those that are sent or kept. The key always is. Default: all.
 	Columns Names `yaml:"columns"`
-	// Map says, for columns of a replica, which field of the message they hold, where the names differ.
+	// Map says which field of the message a column is, where the names differ: on a replica the field that it holds, on a
+	// master the one that it is sent as.
 	Map map[string]string `yaml:"map"`
+	// Types says what columns hold where their type does not: uuid, for a uuid in a char(32), as Django keeps it on SQLite
+	// and older MariaDBs, in binary(16) or in a text.
+	Types map[string]string `yaml:"types"`
+	// NaNAsNull sends null for NaN and the infinities, or stores NULL for them.
+	NaNAsNull bool `yaml:"nan_as_null"`
 	// Constants are columns of a replica that have one value in every row of the model. They say whose a row is, where several
 	// models are kept in one table, and may be part of its key.
 	Constants map[string]any `yaml:"constants"`
@@ -112,6 +120,7 @@ func (m Model) check(id string) []error {
 	}
 	for field, names := range map[string][]string{
 		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
+		"types":     slices.Sorted(maps.Keys(m.Types)),
 		"constants": slices.Sorted(maps.Keys(m.Constants)),
 	} {
 		for _, name := range names {

@@ -35,7 +35,14 @@ func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*
 		if err != nil {
 			return err
 		}
-		return outbox.RegisterType(box, typ, id)
+		var options []outbox.Option
+		for _, column := range slices.Sorted(maps.Keys(model.Map)) {
+			options = append(options, outbox.Rename(model.Map[column], column))
+		}
+		if model.NaNAsNull {
+			options = append(options, outbox.NaNAsNull())
+		}
+		return outbox.RegisterType(box, typ, id, options...)
 	})
 	return box, err
 }
@@ -57,6 +64,9 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 		var options []replica.Option
 		for _, column := range slices.Sorted(maps.Keys(model.Map)) {
 			options = append(options, replica.Rename(model.Map[column], column))
+		}
+		if model.NaNAsNull {
+			options = append(options, replica.NaNAsNull())
 		}
 		for _, column := range slices.Sorted(maps.Keys(model.Constants)) {
 			options = append(options, replica.Constant(column, constantOf(typ, column, model.Constants[column])))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/column"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -33,17 +34,19 @@ const (
 	binaries
 	bitFields
 	paddedTexts
+	decimals // texts that may be NaN
+	uuids
 	clocks // MariaDB's time, which has the zeros of a fraction
 )
 
 var postgresTypes = map[string]family{
 	"bool": truths, "int2": integers, "int4": integers, "int8": integers, "oid": integers,
-	"float4": singles, "float8": doubles, "numeric": texts,
+	"float4": singles, "float8": doubles, "numeric": decimals,
 	"timestamp": moments, "timestamptz": moments, "date": dates,
 	"time": texts, "timetz": texts, "interval": texts,
 	"json": documents, "jsonb": documents, "bytea": binaries,
 	"text": texts, "varchar": texts, "bpchar": paddedTexts, "name": texts, "char": texts, "xml": texts,
-	"uuid": texts, "inet": texts, "cidr": texts, "macaddr": texts, "macaddr8": texts,
+	"uuid": uuids, "inet": texts, "cidr": texts, "macaddr": texts, "macaddr8": texts,
 	"bit": texts, "varbit": texts,
 	"point": texts, "line": texts, "lseg": texts, "box": texts, "path": texts, "polygon": texts, "circle": texts,
 	"tsvector": texts, "tsquery": texts, "jsonpath": texts, "pg_lsn": texts,
@@ -54,11 +57,11 @@ var addedTypes = []string{"citext", "hstore", "ltree"}
 
 var mysqlTypes = map[string]family{
 	"tinyint": integers, "smallint": integers, "mediumint": integers, "int": integers, "bigint": integers,
-	"year": integers, "bit": bitFields, "float": singles, "double": doubles, "decimal": texts,
+	"year": integers, "bit": bitFields, "float": singles, "double": doubles, "decimal": decimals,
 	"datetime": moments, "timestamp": moments, "date": dates, "time": clocks,
 	"json": documents, "char": texts, "varchar": texts,
 	"tinytext": texts, "text": texts, "mediumtext": texts, "longtext": texts, "enum": texts, "set": texts,
-	"uuid": texts, "inet4": texts, "inet6": texts,
+	"uuid": uuids, "inet4": texts, "inet6": texts,
 	"binary": binaries, "varbinary": binaries,
 	"tinyblob": binaries, "blob": binaries, "mediumblob": binaries, "longblob": binaries,
 }
@@ -70,12 +73,28 @@ var sqliteTypes = map[string]family{
 	"integer unsigned": integers, "smallint unsigned": integers, "bigint unsigned": integers, // Django's positive ones
 	"boolean": truths, "bool": truths,
 	"real": doubles, "double": doubles, "double precision": doubles, "float": doubles,
-	"numeric": texts, "decimal": texts,
+	"numeric": decimals, "decimal": decimals,
 	"timestamp": moments, "datetime": moments, "timestamptz": moments, "date": dates, "time": texts,
 	"json": documents, "jsonb": documents, "blob": binaries, "bytea": binaries,
 	"text": texts, "varchar": texts, "character varying": texts, "char": texts, "character": texts,
 	"nchar": texts, "nvarchar": texts, "varying character": texts, "native character": texts, "clob": texts,
 	"uuid": texts,
+}
+
+// saidType is the Go type for a column of which the file says what it holds.
+func saidType(c store.Column, said string) (reflect.Type, error) {
+	if said != "uuid" {
+		return nil, fmt.Errorf("types: %q, want uuid, which is all that can be said", said)
+	}
+	switch c.UUIDForm() {
+	case store.TextUUID:
+		return reflect.TypeFor[column.TextUUID](), nil
+	case store.HexUUID:
+		return reflect.TypeFor[column.HexUUID](), nil
+	case store.BinaryUUID:
+		return reflect.TypeFor[column.BinaryUUID](), nil
+	}
+	return nil, fmt.Errorf("types: its type %s holds no uuid; want uuid, char(32), char(36), binary(16), text or bytea", c.Type)
 }
 
 // goType is the Go type for a column, and the SQL type that bun must know of.
@@ -119,6 +138,16 @@ func goType(name dialect.Name, c store.Column) (reflect.Type, string, error) {
 		return reflect.TypeFor[bits](), "", nil
 	case clocks:
 		return reflect.TypeFor[clock](), "", nil
+	case uuids:
+		if c.IsKey { // of a text on the master two spellings may be two keys: the file has to say that it is a uuid there
+			return reflect.TypeFor[string](), "", nil
+		}
+		return reflect.TypeFor[column.TextUUID](), "", nil
+	case decimals:
+		if c.IsKey {
+			return reflect.TypeFor[string](), "", nil
+		}
+		return reflect.TypeFor[decimal](), "", nil
 	case paddedTexts:
 		if c.IsKey {
 			return reflect.TypeFor[string](), "", nil
@@ -157,7 +186,9 @@ func familyOf(name dialect.Name, c store.Column) (family, bool) {
 
 func arrayOf(f family) reflect.Type {
 	switch f {
-	case integers, singles, doubles:
+	case singles, doubles:
+		return reflect.TypeFor[array[floatElement]]()
+	case integers:
 		return reflect.TypeFor[array[numberElement]]()
 	case truths:
 		return reflect.TypeFor[array[truthElement]]()

@@ -151,6 +151,24 @@ func (p padded) Alike() []json.RawMessage {
 	return []json.RawMessage{text}
 }
 
+// decimal is a number as its digits. PostgreSQL's may be NaN or an infinity.
+type decimal string
+
+// HoldsNonFinite says so to the replica; a column that cannot hold them refuses them.
+func (decimal) HoldsNonFinite() {}
+
+// UnmarshalJSON reads a number, also one that JSON has no word for, or a string.
+func (d *decimal) UnmarshalJSON(raw []byte) error {
+	if raw[0] != '"' {
+		if raw[0] == '{' || raw[0] == '[' || raw[0] == 't' || raw[0] == 'f' {
+			return errors.New("want a number, or a string of its digits")
+		}
+		*d = decimal(raw)
+		return nil
+	}
+	return json.Unmarshal(raw, (*string)(d))
+}
+
 // clock is MariaDB's time, without the zeros at the end of its fraction: no other database prints them.
 type clock string
 

@@ -126,16 +126,16 @@ func keyedOtherwise(pk string, fields []string) error {
 func (c *columns) differ(m claim, kept replica.Kept) (bool, error) {
 	object, err := outbox.EncodeRow(c.shape.Table, kept.Row, kept.Nulls)
 	if err != nil {
-		return true, nil //nolint:nilerr // a NaN, for example: no master has sent it
+		return true, nil //nolint:nilerr // an infinite time, for example: no master has sent it
 	}
 	var own map[string]json.RawMessage
-	if err := json.Unmarshal(object, &own); err != nil {
+	if err := json.Unmarshal(envelope.Quoted(object), &own); err != nil {
 		return false, fmt.Errorf("key %s: %w", kept.Key, err)
 	}
 	for column, value := range own {
 		if field, is := c.kept[column]; is {
 			hash, ok := c.hash(m, field)
-			if ok && !holds(spellings(c.shape.Table.FieldMap[column], kept.Row, value), hash) {
+			if ok && !holds(c.spellings(column, kept.Row, value), hash) {
 				return true, nil
 			}
 		}
@@ -196,7 +196,7 @@ func (c *columns) childrenDiffer(m claim, child replica.Child, rows []replica.Ch
 			return false, fmt.Errorf("a row of %s: %w", child.Table.Name, err)
 		}
 		var own map[string]json.RawMessage
-		if err := json.Unmarshal(object, &own); err != nil {
+		if err := json.Unmarshal(envelope.Quoted(object), &own); err != nil {
 			return false, err
 		}
 		ours[hashesOf(own, names)]++
@@ -277,10 +277,15 @@ func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Sh
 
 // spellings are the hashes of a value: its own, and those of what a master may have whose database has
 // another type for it.
-func spellings(field *schema.Field, row reflect.Value, value json.RawMessage) string {
+func (c *columns) spellings(column string, row reflect.Value, value json.RawMessage) string {
 	hashes := appendHash(nil, value)
-	for _, alike := range alikeOf(field, row, value) {
+	for _, alike := range alikeOf(c.shape.Table.FieldMap[column], row, value) {
 		hashes = appendHash(hashes, alike)
+	}
+	if string(value) == "null" && c.shape.NaNAsNull {
+		for _, token := range []string{"NaN", "Infinity", "-Infinity"} {
+			hashes = appendHash(hashes, json.RawMessage(`"`+token+`"`))
+		}
 	}
 	return string(hashes)
 }

@@ -43,7 +43,7 @@ func isStamp(name string) bool { return name == "cqrs_revision" || name == "cqrs
 // fieldNames are the members of an object in their order, but for those that a first line cannot hold.
 func fieldNames(object json.RawMessage) ([]string, error) {
 	names := []string{} // not nil: that is no content
-	d := json.NewDecoder(bytes.NewReader(object))
+	d := json.NewDecoder(bytes.NewReader(envelope.Quoted(object)))
 	if _, err := d.Token(); err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func fieldNames(object json.RawMessage) ([]string, error) {
 // appendContents writes the third value of an instance, and the fourth where it needs one.
 func appendContents(line []byte, object json.RawMessage, names []string) ([]byte, error) {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(object, &fields); err != nil {
+	if err := json.Unmarshal(envelope.Quoted(object), &fields); err != nil {
 		return nil, err
 	}
 	var more contents
@@ -137,7 +137,7 @@ func hashesOf(object map[string]json.RawMessage, names []string) string {
 	return string(text)
 }
 
-// appendHash writes 36 bits of a hash of the value. Two values that a replica's column may not tell apart have the same.
+// appendHash writes 36 bits of a hash of the value, in which NaN is the string "NaN", as a decimal of Django's is. Two values that a replica's column may not tell apart have the same.
 func appendHash(line []byte, value json.RawMessage) []byte {
 	h := fnv.New64a()
 	_, _ = h.Write(envelope.AppendCanonical(nil, value)) // a hash never fails

@@ -92,5 +92,9 @@ func whereOn(box *outbox.Box, model string, f Filter) (func(*bun.SelectQuery) *b
 	if err != nil {
 		return nil, err
 	}
-	return f.On(table)
+	fields, err := box.Fields(model)
+	if err != nil {
+		return nil, err
+	}
+	return f.named(fields).On(table)
 }

@@ -3,6 +3,7 @@ package operate
 import (
 	"bytes"
 	"cmp"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,20 @@ func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery
 		}
 		return q
 	}, nil
+}
+
+// named is the filter with the names of columns in place of those that messages have for them. A name that is no field's
+// is a column's: a master can select by columns that it does not send, and by publisher_id as by publisher.
+func (f Filter) named(fields map[string]string) Filter {
+	conditions := slices.Clone(f.conditions)
+	for i, c := range conditions {
+		for column, field := range fields {
+			if field == c.column {
+				conditions[i].column = column
+			}
+		}
+	}
+	return Filter{conditions}
 }
 
 // onReplica is On for the table of a replica, which may have fewer columns, and other names for them.
@@ -212,6 +227,15 @@ func valueOf(field *schema.Field, raw json.RawMessage) (any, error) {
 	}
 	var value any
 	var err error
+	if field.IndirectType.Kind() == reflect.Array { // a uuid, which the column may spell otherwise
+		parsed := reflect.New(field.IndirectType)
+		if reads, is := parsed.Interface().(encoding.TextUnmarshaler); is {
+			if err := reads.UnmarshalText([]byte(text)); err != nil {
+				return nil, fmt.Errorf("%.40s is no value for column %s: %w", raw, field.Name, err)
+			}
+			return parsed.Elem().Interface(), nil
+		}
+	}
 	switch kind := field.IndirectType.Kind(); {
 	case field.IndirectType == reflect.TypeFor[time.Time]():
 		value, err = envelope.ParseTime(text)

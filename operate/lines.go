@@ -113,6 +113,9 @@ type lines struct {
 	// stage ends with mark, if it came to its end; empty where no mark is to come.
 	stage, mark string
 	ended       bool
+	// needs is the first stage of a diff, which has a line behind its header, or no header; empty for the others.
+	needs string
+	some  bool // there was a line behind the header
 }
 
 func newLines(r io.Reader) *lines {
@@ -133,6 +136,7 @@ func (l *lines) next() (line []byte, ok bool, err error) {
 		case l.stage != "" && string(line) == l.mark:
 			l.ended = true
 		default:
+			l.some = l.number > 1
 			return line, true, nil
 		}
 	}
@@ -155,16 +159,32 @@ func (l *lines) header(stage string, o Options) (h header, ok bool, err error) {
 		return h, false, ErrEmptyInput
 	}
 	h, err = parseHeader(line)
-	if h.end == stage {
+	switch {
+	case o.unmarked: // the stages tell each other of their errors
+	case h.end == stage:
 		l.stage, l.mark = stage, endMark
+	case stage == stageDiffMaster, stage == stageDeletedDiffReplica:
+		l.needs = stage
 	}
 	return h, err == nil, err
 }
 
-// complete fails where a mark was announced and did not come.
+// HeaderOnlyError says that a first stage, one of django-cqrs, wrote its header and nothing behind it. It looks first
+// whether there is anything, and writes no header where there is not: so it has failed since.
+type HeaderOnlyError struct{ Stage string }
+
+func (e *HeaderOnlyError) Error() string {
+	return "there is no line behind the first: " + e.Stage + " failed or was interrupted, because a stage of django-cqrs " +
+		"that finds nothing does not even write the first; see what it says, and set -o pipefail"
+}
+
+// complete fails where a mark was announced and did not come, and where a stage without one wrote no line.
 func (l *lines) complete() error {
-	if l.stage != "" && !l.ended {
+	switch {
+	case l.stage != "" && !l.ended:
 		return &CutShortError{l.stage}
+	case l.needs != "" && !l.some:
+		return &HeaderOnlyError{l.needs}
 	}
 	return nil
 }

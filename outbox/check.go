@@ -205,7 +205,7 @@ func (m *model) checkTable(ctx context.Context) error {
 		return fmt.Errorf("outbox: model %s: the table %s does not have the columns of %s: %w",
 			m.id, m.table.Name, m.table.Type, err)
 	}
-	return nil
+	return m.checkUUIDs(ctx)
 }
 
 func (m *model) behaviour(ctx context.Context, table *schema.Table) (store.Behaviour, error) {

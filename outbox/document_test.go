@@ -46,6 +46,12 @@ const documentTail = "\nThe rules behind it:\n" + `
 - What replicas could not read is refused with a ` + "`ValueError`" + `: years outside 1 to 9999, infinite
   timestamps, invalid UTF-8, a NUL in a text; correlation ids over 255 bytes; headers with control
   characters, over 16 kB in all, or named CC, BCC or as cqrsync's own.
+- Messages have columns under their own names, or under those of ` + "`outbox.Rename`" + `; so do previous values. A
+  name that collides, or is the key's, is refused at Register.
+- NaN and the infinities travel as Python has them, bare, also in lists of numbers; ` + "`outbox.NaNAsNull`" + ` sends null.
+  Within another value (a struct, a Serializer's object) they are refused with a ` + "`ValueError`" + `.
+- A uuid travels as its lower-case text with hyphens, which is its key, too. For char(32) and binary(16) columns there are
+  the types of package column; ` + "`Box.Check`" + ` refuses a uuid.UUID on one.
 - Deferred triggers and constraints run before the flush reads (` + "`SET CONSTRAINTS ALL IMMEDIATE`" + `).
 - A goroutine that still writes with tx when the function of RunInTx returns forbids the commit.
 - A transaction that the database has ended by itself (a deadlock on MariaDB, a full disk on SQLite)

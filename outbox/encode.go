@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -19,15 +20,28 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// encodeRow writes a row as the object that instance_data carries: the columns under their SQL names, then the named
-// relations under theirs.
+// encode writes a row as the object that instance_data carries. NaN and the infinities are bare, as Python writes them.
+func (m *model) encode(row record, relations []string) (json.RawMessage, error) {
+	object, err := encodeRow(m.table, m.columns, m.names, row, relations)
+	if m.finite {
+		object = envelope.Finite(object)
+	}
+	return object, err
+}
+
+// encodeRow writes a row as an object: the columns under their SQL names, or those that names has for them, then the
+// named relations under theirs.
 func encodeRow(
-	table *schema.Table, columns []*schema.Field, row record, relations []string,
+	table *schema.Table, columns []*schema.Field, names map[string]string, row record, relations []string,
 ) (json.RawMessage, error) {
 	b := []byte{'{'}
 	var err error
 	for _, field := range columns {
-		b = appendName(b, field.Name)
+		name := field.Name
+		if other, renamed := names[name]; renamed {
+			name = other
+		}
+		b = appendName(b, name)
 		if b, err = appendField(b, field, row); err != nil {
 			return nil, fmt.Errorf("column %s of %s: %w", field.Name, table.Name, err)
 		}
@@ -92,13 +106,13 @@ func encodeRelation(
 	case !value.IsValid():
 		return json.RawMessage("null"), nil
 	case value.Kind() != reflect.Slice:
-		return encodeRow(table, table.Fields, row.below.of(table, value), nested)
+		return encodeRow(table, table.Fields, nil, row.below.of(table, value), nested)
 	}
 	parts := make([][]byte, value.Len())
 	for i := range parts {
 		var err error
 		element := row.below.of(table, reflect.Indirect(value.Index(i)))
-		if parts[i], err = encodeRow(table, table.Fields, element, nested); err != nil {
+		if parts[i], err = encodeRow(table, table.Fields, nil, element, nested); err != nil {
 			return nil, err
 		}
 	}
@@ -162,6 +176,8 @@ func encodeValue(value any, date bool) ([]byte, error) {
 			return null, nil // as its column is
 		}
 		return encodeValue(v.Time, date)
+	case interface{ WireJSON() ([]byte, error) }:
+		return v.WireJSON() // it has what JSON cannot say
 	case json.Marshaler, encoding.TextMarshaler:
 		// Types that know their JSON (UUIDs, decimals, raw JSON) keep it.
 	case driver.Valuer:
@@ -181,6 +197,9 @@ func encodeValue(value any, date bool) ([]byte, error) {
 		return appendText(nil, v.String())
 	}
 	text, err := marshal(value)
+	if errors.As(err, new(*json.UnsupportedValueError)) {
+		return encodeNonFinite(reflect.ValueOf(value), date)
+	}
 	if _, isJSON := value.(json.RawMessage); err == nil && !isJSON {
 		err = checkString(text)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -212,19 +213,26 @@ func TestATypeThatCannotBeSentIsRefusedAtRegister(t *testing.T) {
 	require.NoError(t, outbox.Register[Odd](f.box, "odd", outbox.Columns("id")))
 }
 
+// wordless has no JSON.
+type wordless int64
+
+func (wordless) MarshalJSON() ([]byte, error) { return nil, errors.New("no word for it") }
+
+func (w wordless) Value() (driver.Value, error) { return int64(w), nil }
+
 // What JSON cannot carry fails in the transaction, where the caller can react, not after the commit.
 func TestWhatCannotBeSerializedDoesNotCommit(t *testing.T) {
 	f := newFixture(t, dbtestPostgres(t))
 	type Reading struct {
 		bun.BaseModel `bun:"table:readings"`
 		ID            int64 `bun:",pk"`
-		Value         float64
+		Value         wordless
 	}
 	_, err := f.db.NewCreateTable().Model((*Reading)(nil)).Exec(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, outbox.Register[Reading](f.box, "reading"))
 	err = f.inTx(func(ctx context.Context, tx bun.Tx) error {
-		return exec(tx.NewInsert().Model(&Reading{ID: 1, Value: math.NaN()}).Exec(ctx))
+		return exec(tx.NewInsert().Model(&Reading{ID: 1, Value: 1}).Exec(ctx))
 	})
 	require.ErrorContains(t, err, "column value of readings")
 	require.ErrorContains(t, err, "key 1")

@@ -13,14 +13,14 @@ import (
 // EncodeRow writes a row of any bun table, as it was read, as instance_data has it: its columns
 // under their SQL names. A replica's rows written so can be compared with what the master sends.
 // nulls names the columns that are NULL in the database, which the Go value of a field that is no
-// pointer does not say.
+// pointer does not say. NaN and the infinities are bare, as Python writes them (see envelope.Quoted).
 func EncodeRow(
 	table *schema.Table, row reflect.Value, nulls map[string]bool,
 ) (json.RawMessage, error) {
 	if nulls == nil {
 		nulls = stored.Nulls{}
 	}
-	return encodeRow(table, table.Fields, record{Value: row, nulls: nulls}, nil)
+	return encodeRow(table, table.Fields, nil, record{Value: row, nulls: nulls}, nil)
 }
 
 // EncodeKey returns the primary key of a row that was read, as the wire has it, and as the text by

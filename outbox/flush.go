@@ -247,7 +247,7 @@ func (m *model) settlement(changes []change) (store.Settlement, error) {
 			done.Unsent = append(done.Unsent, key)
 		}
 		if len(m.tracked) > 0 && c.outcome == saved {
-			values, err := encodeColumns(m.tracked, c.row)
+			values, err := m.encodeColumns(c.row)
 			if err != nil {
 				return done, err
 			}

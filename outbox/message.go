@@ -34,11 +34,13 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 		message.Updated = c.revision.Updated
 		switch c.outcome {
 		case saved:
-			message.Signal, message.Data = string(envelope.Save), states[i]
+			message.Signal = string(envelope.Save)
 			if m.ttl > 0 {
 				message.Expires = c.revision.Updated.Add(m.ttl)
 			}
-			message.Previous, err = m.previous(c)
+			if message.Data, err = envelope.Shelve(states[i]); err == nil {
+				message.Previous, err = m.previous(c)
+			}
 		case deleted:
 			message.Signal = string(envelope.Delete)
 			message.Data, err = m.deleted(ctx, c)
@@ -75,7 +77,7 @@ func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]jso
 	if m.serialize == nil || len(rows) == 0 {
 		for _, i := range at {
 			var err error
-			if states[i], err = encodeRow(m.table, m.columns, changes[i].row, m.relations); err != nil {
+			if states[i], err = m.encode(changes[i].row, m.relations); err != nil {
 				return nil, fmt.Errorf("key %s: %w", changes[i].mark.key, err)
 			}
 		}
@@ -124,30 +126,60 @@ func (m *model) previous(c change) (json.RawMessage, error) {
 	if len(m.tracked) == 0 {
 		return nil, nil
 	}
-	before := map[string]json.RawMessage{}
-	if c.revision.Tracked != nil && !c.revision.WasDeleted {
-		if err := json.Unmarshal(c.revision.Tracked, &before); err != nil {
-			return nil, fmt.Errorf("tracked values in the ledger: %w", err)
-		}
+	before, err := m.trackedBefore(c)
+	if err != nil {
+		return nil, err
 	}
-	previous := map[string]json.RawMessage{}
+	var changed []*schema.Field
 	for _, field := range m.tracked {
-		now, err := encodeField(field, c.row)
+		now, err := m.encodeTracked(field, c.row)
 		if err != nil {
-			return nil, fmt.Errorf("column %s: %w", field.Name, err)
+			return nil, err
 		}
-		old, known := before[field.Name]
-		if !known {
-			old = null
-		}
-		if !bytes.Equal(old, now) {
-			previous[field.Name] = old
+		if old := before[field.Name]; !bytes.Equal(old, now) {
+			changed = append(changed, field)
 		}
 	}
-	if len(previous) == 0 {
+	if len(changed) == 0 {
 		return nil, nil
 	}
-	return json.Marshal(previous)
+	previous := []byte{'{'}
+	for _, field := range changed {
+		previous = append(appendName(previous, m.fieldName(field)), before[field.Name]...)
+	}
+	return envelope.Shelve(append(previous, '}'))
+}
+
+// trackedBefore are the values of the tracked columns that the ledger has, null where it has none.
+func (m *model) trackedBefore(c change) (map[string]json.RawMessage, error) {
+	before := make(map[string]json.RawMessage, len(m.tracked))
+	if c.revision.Tracked != nil && !c.revision.WasDeleted {
+		kept, odd, err := envelope.Unshelve(c.revision.Tracked)
+		if err == nil {
+			err = json.Unmarshal(kept, &before)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("tracked values in the ledger: %w", err)
+		}
+		maps.Copy(before, odd)
+	}
+	for _, field := range m.tracked {
+		if before[field.Name] == nil {
+			before[field.Name] = null
+		}
+	}
+	return before, nil
+}
+
+func (m *model) encodeTracked(field *schema.Field, row record) (json.RawMessage, error) {
+	value, err := encodeField(field, row)
+	if err != nil {
+		return nil, fmt.Errorf("column %s: %w", field.Name, err)
+	}
+	if m.finite {
+		return envelope.Finite(value), nil
+	}
+	return value, nil
 }
 
 // deleted is the instance_data of a DELETE.
@@ -163,15 +195,15 @@ func (m *model) deleted(ctx context.Context, c change) (json.RawMessage, error) 
 	return text, nil
 }
 
-// encodeColumns writes some columns of a row as an object.
-func encodeColumns(columns []*schema.Field, row record) (json.RawMessage, error) {
-	values := make(map[string]json.RawMessage, len(columns))
-	for _, field := range columns {
-		value, err := encodeField(field, row)
+// encodeColumns writes the tracked columns of a row as an object for the ledger, under their own names.
+func (m *model) encodeColumns(row record) (json.RawMessage, error) {
+	b := []byte{'{'}
+	for _, field := range m.tracked {
+		value, err := m.encodeTracked(field, row)
 		if err != nil {
-			return nil, fmt.Errorf("column %s: %w", field.Name, err)
+			return nil, err
 		}
-		values[field.Name] = value
+		b = append(appendName(b, field.Name), value...)
 	}
-	return json.Marshal(values)
+	return envelope.Shelve(append(b, '}'))
 }

@@ -62,6 +62,8 @@ type Config struct {
 	// Logger is told what no caller's error can say: who holds a lock for long, and that relays in other processes are not
 	// woken. Default: slog.Default().
 	Logger *slog.Logger
+	// NaNAsNull sends NaN and the infinities as null, for all models (see [NaNAsNull]). Default: as Python has them.
+	NaNAsNull bool
 }
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
@@ -70,6 +72,7 @@ type Box struct {
 	store          *store.Store
 	contextHeaders func(ctx context.Context) map[string]string
 	prepare        bool
+	finite         bool
 	wake           chan struct{}
 	handover       atomic.Pointer[store.Handover] // nil while nobody asked for it
 	away           *announcer                     // wakes relays in other processes; nil where nothing does
@@ -93,7 +96,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &Box{
-		db: db, store: s, contextHeaders: config.Headers, prepare: config.Prepare,
+		db: db, store: s, contextHeaders: config.Headers, prepare: config.Prepare, finite: config.NaNAsNull,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},
 		byName:  map[string][]*model{},

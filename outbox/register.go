@@ -26,7 +26,9 @@ type model struct {
 	id    string // CQRS id
 	table *schema.Table
 
-	columns       []*schema.Field // what a SAVE carries
+	columns       []*schema.Field   // what a SAVE carries
+	names         map[string]string // by the columns that have another one in messages
+	finite        bool              // NaN and the infinities are sent as null
 	relations     []string
 	serialize     func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error)
 	filter        func(row reflect.Value) bool
@@ -72,7 +74,7 @@ func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, er
 		return nil, fmt.Errorf("%s is not a struct: register the bun model itself, not a pointer or slice of it", typ)
 	}
 	table := b.db.Table(typ)
-	m := &model{box: b, id: id, table: table, columns: table.Fields}
+	m := &model{box: b, id: id, table: table, columns: table.Fields, finite: b.finite}
 	errs := []error{envelope.CheckModel(id)}
 	if len(m.table.PKs) == 0 {
 		errs = append(errs, errors.New(`no primary key: tag a field with bun:",pk"`))
@@ -81,6 +83,7 @@ func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, er
 		errs = append(errs, option(m))
 	}
 	m.columns = slices.DeleteFunc(slices.Clone(m.columns), func(f *schema.Field) bool { return isStamp(f.Name) })
+	errs = append(errs, m.checkRenames())
 	if m.serialize == nil {
 		errs = append(errs, m.checkColumns())
 	}

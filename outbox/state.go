@@ -10,6 +10,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -21,7 +22,10 @@ import (
 // known is the state of a row that needs no read: the statement's own. A nullzero column of an INSERT is written as
 // DEFAULT: where that is not NULL, the row is not equal, and is read.
 func (m *model) known(gen schema.QueryGen, row reflect.Value) *knownState {
-	data, err := encodeRow(m.table, m.columns, record{Value: row}, nil)
+	data, err := m.encode(record{Value: row}, nil)
+	if err == nil {
+		data, err = envelope.Shelve(data)
+	}
 	if err != nil {
 		return nil // the flush meets the same error and reports it with the key
 	}

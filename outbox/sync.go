@@ -252,7 +252,11 @@ func (b *Box) syncUnchanged(
 	for i, c := range u.changes {
 		if k, found := locked[c.mark.key]; found && k == u.known[c.mark.key] {
 			settled[c.mark.key] = true
-			messages = append(messages, resent(m, c, k, u.states[i], o))
+			message, err := resent(m, c, k, u.states[i], o)
+			if err != nil {
+				return nil, err
+			}
+			messages = append(messages, message)
 		}
 	}
 	if len(messages) == 0 {
@@ -266,15 +270,17 @@ func (b *Box) syncUnchanged(
 }
 
 // resent is the state of a key as a message.
-func resent(m *model, c change, k store.Known, state json.RawMessage, o SyncOptions) store.Message {
+func resent(m *model, c change, k store.Known, state json.RawMessage, o SyncOptions) (store.Message, error) {
 	message := store.Message{
 		Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
-		Revision: k.Revision, Updated: k.Updated, Data: state,
+		Revision: k.Revision, Updated: k.Updated,
 	}
 	if force := o.force(); force != "" {
 		message.Headers = map[string]string{ForceHeader: force}
 	}
-	return message
+	var err error
+	message.Data, err = envelope.Shelve(state)
+	return message, err
 }
 
 // syncPatience is how long Sync tries to lock keys that others hold. Between two tries it holds none.
@@ -335,7 +341,9 @@ func (b *Box) syncLocked(
 	}
 	messages := make([]store.Message, len(changes))
 	for i, c := range changes {
-		messages[i] = resent(m, c, known[c.mark.key], states[i], o)
+		if messages[i], err = resent(m, c, known[c.mark.key], states[i], o); err != nil {
+			return nil, nil, err
+		}
 		sent = append(sent, c.mark.key)
 	}
 	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -26,23 +27,30 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 	if m.Invalid != nil {
 		return transport.Outgoing{}, m.Invalid
 	}
-	c.data = envelope.AppendStamp(c.data[:0], m.Data, m.Revision, m.Updated)
+	data, odd, dataErr := envelope.Unshelve(m.Data)
+	previous, previousOdd, previousErr := envelope.Unshelve(m.Previous)
+	if err := errors.Join(dataErr, previousErr); err != nil {
+		return transport.Outgoing{}, fmt.Errorf("encode outbox message %d: %w", m.ID, err)
+	}
+	c.data = envelope.AppendStamp(c.data[:0], data, m.Revision, m.Updated)
 	e := envelope.Message{
-		Signal:        envelope.Signal(m.Signal),
-		Model:         m.Model,
-		PK:            m.PK,
-		Data:          c.data,
-		Revision:      m.Revision,
-		Updated:       m.Updated,
-		Previous:      m.Previous,
-		Meta:          m.Meta,
-		CorrelationID: m.CorrelationID,
-		Expires:       m.Expires,
-		Key:           m.Key,
-		After:         afterOf(m),
-		Queue:         m.Queue,
-		Incarnation:   c.incarnation,
-		Headers:       m.Headers,
+		Signal:            envelope.Signal(m.Signal),
+		Model:             m.Model,
+		PK:                m.PK,
+		Data:              c.data,
+		NonFinite:         odd,
+		Revision:          m.Revision,
+		Updated:           m.Updated,
+		Previous:          previous,
+		PreviousNonFinite: previousOdd,
+		Meta:              m.Meta,
+		CorrelationID:     m.CorrelationID,
+		Expires:           m.Expires,
+		Key:               m.Key,
+		After:             afterOf(m),
+		Queue:             m.Queue,
+		Incarnation:       c.incarnation,
+		Headers:           m.Headers,
 	}
 	if force := m.Headers[forceHeader]; force != "" {
 		_ = e.ReadForce(force) // what is neither is a header of somebody else, and not sent

@@ -14,7 +14,7 @@ import (
 const maxRevision int64 = 1 << 53
 
 // checkClaims fails where the gate cannot believe what the message says of itself.
-func checkClaims(m *envelope.Message) error {
+func (b *binding) checkClaims(m *envelope.Message) error {
 	if m.Revision < 0 || m.Revision > maxRevision {
 		return fmt.Errorf("cqrs_revision is %d: want 0 to %d", m.Revision, maxRevision)
 	}
@@ -31,16 +31,16 @@ func checkClaims(m *envelope.Message) error {
 	if m.Signal != envelope.Delete {
 		return nil
 	}
-	return checkDeleted(m, key)
+	return b.checkDeleted(m, key)
 }
 
 // checkDeleted compares instance_pk with the key of a DELETE, which is always called id.
-func checkDeleted(m *envelope.Message, key string) error {
+func (b *binding) checkDeleted(m *envelope.Message, key string) error {
 	fields, err := m.Fields()
 	if err != nil || fields["id"] == nil {
 		return err
 	}
-	if id, err := envelope.KeyOf(fields["id"]); err == nil && id != key {
+	if id, err := envelope.KeyOf(b.spelledPK(fields["id"])); err == nil && id != key {
 		return fmt.Errorf("instance_pk is %.100q, and the id of instance_data %.100q: send it again from the master", key, id)
 	}
 	return nil

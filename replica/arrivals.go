@@ -20,6 +20,11 @@ func (r *Replica) WaitFor(ctx context.Context, model, key string, revision int64
 	if r.store == nil {
 		return errors.New("wait for a revision: the replica has no database, and so no ledger")
 	}
+	if b := r.models[model]; b != nil {
+		if keys := b.keyFields(); len(keys) == 1 {
+			key = spelledText(keys[0], key)
+		}
+	}
 	at := store.Applied{Key: store.Key{Model: model, Key: key}, Revision: store.NeverApplied}
 	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 200*time.Millisecond) {
 		arrived := r.arrived.watch() // before the look, or what comes in between would be missed

@@ -9,6 +9,8 @@ import (
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/envelope"
 )
 
 // childTable is a has-many relation whose rows come as a list within the parent's message.
@@ -51,7 +53,7 @@ func newChildTable(r *Replica, m *mirror, name string) (*childTable, error) {
 }
 
 // prepare reads the list of a message into its parent's row.
-func (c *childTable) prepare(parent *row, fields map[string]json.RawMessage) error {
+func (c *childTable) prepare(parent *row, msg *envelope.Message, fields map[string]json.RawMessage) error {
 	name := c.fieldName(c.relation.Field.Name)
 	raw, given := fields[name]
 	list := childRows{given: given}
@@ -60,7 +62,7 @@ func (c *childTable) prepare(parent *row, fields map[string]json.RawMessage) err
 	}
 	if given && string(raw) != "null" {
 		var elems []map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &elems); err != nil {
+		if err := json.Unmarshal(envelope.Quoted(c.asSent(msg, name, raw)), &elems); err != nil {
 			return fmt.Errorf("field %q: want a list of objects: %w", name, err)
 		}
 		for i, elem := range elems {

@@ -15,7 +15,10 @@ func (s shapes) column(f *schema.Field, dst reflect.Value, raw json.RawMessage) 
 		return nil, nil
 	}
 	if !isJSONColumn(f) {
-		return dst, s.decode(dst, raw)
+		return dst, s.decode(dst, readable(raw, dst.Type()))
+	}
+	if err := checkJSON(raw); err != nil {
+		return nil, err
 	}
 	if kind := f.IndirectType.Kind(); kind != reflect.String && elemType(f.IndirectType).Kind() != reflect.Uint8 {
 		// Whoever reads the row unmarshals into this type: better to refuse here.

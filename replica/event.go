@@ -56,17 +56,18 @@ func newEvent[T any](b *binding, m *envelope.Message) (Event[T], error) {
 	if m.Signal == envelope.Delete {
 		return event, b.decodeDeleted(data, fields)
 	}
-	return event, b.decodeInstance(data, fields)
+	return event, b.decodeInstance(data, m, fields)
 }
 
-func (b *binding) decodeInstance(dst reflect.Value, fields map[string]json.RawMessage) error {
+func (b *binding) decodeInstance(dst reflect.Value, msg *envelope.Message, fields map[string]json.RawMessage) error {
 	for _, m := range b.shapes[b.table.Type] {
 		name := b.fieldName(m.name)
 		raw, ok := fields[name]
 		if !ok || m.isForeignKey(raw) {
 			continue
 		}
-		if err := b.shapes.decode(m.field.Value(dst), raw); err != nil {
+		value := m.field.Value(dst)
+		if err := b.shapes.decode(value, readable(b.asSent(msg, name, raw), value.Type())); err != nil {
 			return fmt.Errorf("field %q: %w", name, err)
 		}
 	}

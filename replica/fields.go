@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// fieldsOf is the instance by field name. The revision and the time are fields like any other. NaN and the infinities,
-// for which JSON has no number, are as strconv writes them.
+// fieldsOf is the instance by field name. The revision and the time are fields like any other. A field that is NaN or an
+// infinity is that bare token; within a field they are null.
 func fieldsOf(m *envelope.Message) (map[string]json.RawMessage, error) {
 	fields, err := m.Fields()
 	if err != nil {
@@ -24,25 +24,17 @@ func fieldsOf(m *envelope.Message) (map[string]json.RawMessage, error) {
 	if !m.Updated.IsZero() {
 		fields["cqrs_updated"] = strconv.AppendQuote(nil, envelope.FormatTime(m.Updated))
 	}
-	for name, f := range m.NonFinite {
-		fields[name] = strconv.AppendFloat(nil, f, 'g', -1, 64)
+	for name, text := range m.NonFinite {
+		if envelope.IsNonFinite(text) {
+			fields[name] = text
+		}
 	}
 	return fields, nil
 }
 
 // isNull says that there is no value for a field of type typ. NaN and the infinities are values of floats only.
 func isNull(raw json.RawMessage, typ reflect.Type) bool {
-	switch string(raw) {
-	case "null":
-		return true
-	case "NaN", "+Inf", "-Inf":
-		for typ.Kind() == reflect.Pointer {
-			typ = typ.Elem()
-		}
-		return typ.Kind() != reflect.Float64 && typ.Kind() != reflect.Float32
-	default:
-		return false
-	}
+	return string(raw) == "null" || envelope.IsNonFinite(raw) && !holdsNonFinite(typ)
 }
 
 // checkRequired names every required field that a save lacks.

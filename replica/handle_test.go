@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"testing"
@@ -125,7 +126,9 @@ func TestHandlerSeesFloatsThatJSONHasNoNumberFor(t *testing.T) {
 			return nil
 		}))
 	m := of("reading", envelope.Save, "1", 0, `"value":null,"low":null,"count":null`)
-	m.NonFinite = map[string]float64{"value": math.Inf(1), "low": math.Inf(-1), "count": math.NaN()}
+	m.NonFinite = envelope.NonFinite{
+		"value": json.RawMessage("Infinity"), "low": json.RawMessage("-Infinity"), "count": json.RawMessage("NaN"),
+	}
 	f.deliver(m)
 	require.True(t, math.IsInf(got.Value, 1))
 	require.True(t, math.IsInf(float64(*got.Low), -1))

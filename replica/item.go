@@ -15,6 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 // item is one message from its delivery to its end.
@@ -94,14 +95,21 @@ func (r *Replica) checkSize(size int) error {
 // examine checks and prepares what can be read.
 func (r *Replica) examine(it *item) {
 	m := it.message
-	it.binding = r.models[m.Model]
+	if it.binding = r.models[m.Model]; it.binding != nil {
+		it.binding.spellKey(m)
+	}
+	direct := m.Queue != "" || m.Headers[transport.DirectKey] != ""
+	delete(m.Headers, transport.DirectKey)
 	switch {
 	case m.Queue != "" && m.Queue != r.config.Queue:
 		it.foreign = true
-	case it.binding != nil && it.binding.direct && m.Queue == "" && !it.strict:
+	case it.binding != nil && it.binding.direct && !direct && !it.strict:
 		it.foreign = true
 	case it.binding == nil:
 		it.err = refused(UnknownModel, fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle", m.Model))
+	case m.Key == "" && !hasPK(m):
+		it.err = Permanent(errors.New("instance_pk is null: the master sent the message before the row had a key; " +
+			"have the row sent again (on a Django master cqrs_sync, or save the instance)"))
 	case m.Key == "" || strings.IndexByte(m.Key, 0) >= 0:
 		it.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
 	case utf8.RuneCountInString(m.Key) > maxKey:
@@ -116,7 +124,7 @@ func (r *Replica) examine(it *item) {
 
 // contradictsItself says that the message cannot be believed: then it has no place in the ledger, whatever it says.
 func (it *item) contradictsItself() bool {
-	if err := checkClaims(it.message); err != nil {
+	if err := it.binding.checkClaims(it.message); err != nil {
 		it.keyless, it.err = true, Permanent(it.about(err))
 	}
 	return it.keyless

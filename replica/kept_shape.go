@@ -21,6 +21,8 @@ type Shape struct {
 	Constants map[string]any
 	// Computed are the columns that the service's code makes of a message, or of nothing.
 	Computed []string
+	// NaNAsNull says that NULL stands for NaN and the infinities, too.
+	NaNAsNull bool
 	// Children are the relations that are kept in tables of their own.
 	Children []Child
 }
@@ -41,7 +43,7 @@ func (r *Replica) Model(model string) (Shape, error) {
 		return Shape{}, err
 	}
 	shape := Shape{
-		Table: b.table, Key: b.key, Mirrored: b.mirror != nil,
+		Table: b.table, Key: b.key, Mirrored: b.mirror != nil, NaNAsNull: b.finite,
 		Fields: make(map[string]string, len(b.table.Fields)), Constants: map[string]any{},
 	}
 	if b.mirror == nil {

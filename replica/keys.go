@@ -114,6 +114,7 @@ func (b *binding) decodeKeyPart(f *schema.Field, row reflect.Value, raw json.Raw
 	value = reflect.Indirect(value)
 	text, _ := scalarText(raw)
 	switch {
+	case stored.IsUUID(value.Type()): // the ledger has it in one spelling (spellKey)
 	case decodesItself(value.Type()) && value.Kind() != reflect.Array:
 	case value.CanInt() && text != strconv.FormatInt(value.Int(), 10),
 		value.CanUint() && text != strconv.FormatUint(value.Uint(), 10):
@@ -155,7 +156,8 @@ func (m *mirror) checkSameKey(msg *envelope.Message, key []*schema.Field, fields
 	}
 	same := len(parts) == len(key)
 	for i := 0; same && i < len(parts); i++ {
-		same = bytes.Equal(parts[i], fields[names[i]]) || sameValue(parts[i], fields[names[i]])
+		given := spelled(key[i], fields[names[i]])
+		same = bytes.Equal(parts[i], given) || sameValue(parts[i], given)
 	}
 	if same {
 		return nil
@@ -192,7 +194,8 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 	for i, kind := range kinds {
 		for _, r := range rows {
 			if kind.IsRespelled(strings.Trim(r.values[i], "'")) {
-				return m.storedOtherwise(r)
+				return m.storedOtherwise(r, "; if it is a uuid there in several spellings, say so (types: {COLUMN: uuid} in "+
+					"cqrsync.yaml, uuid.UUID or column.TextUUID in Go)")
 			}
 		}
 		exact = exact && (kind.Exact() || kind == stored.UUID)
@@ -202,7 +205,7 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 		for _, r := range rows {
 			if text := r.values[i]; strings.ContainsRune(text, ':') && !strings.Contains(text, "00:00:00+00:00") &&
 				!strings.HasSuffix(text, "00:00:00'") {
-				return m.storedOtherwise(r)
+				return m.storedOtherwise(r, "")
 			}
 		}
 	}
@@ -217,15 +220,15 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 	err = tx.NewRaw("SELECT count(*) FROM ? WHERE ?", m.table.SQLName,
 		bun.Safe(keyIn(tx, m.table.PKs, keys))).Scan(ctx, &found)
 	if err == nil && found < len(rows) {
-		err = m.storedOtherwise(rows[0])
+		err = m.storedOtherwise(rows[0], "")
 	}
 	return err
 }
 
 // storedOtherwise blames one row; where there are several, they are tried one by one next.
-func (m *mirror) storedOtherwise(r *row) error {
+func (m *mirror) storedOtherwise(r *row, or string) error {
 	return &codeError{Permanent(fmt.Errorf("key %s: a column of table %s stores it as another one: "+
-		"give the key the type that it has on the master", r.key(len(m.table.PKs)), m.table.Name))}
+		"give the key the type that it has on the master%s", r.key(len(m.table.PKs)), m.table.Name, or))}
 }
 
 // keyIn is the condition that selects rows by their keys, as SQL.

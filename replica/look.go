@@ -81,6 +81,7 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 	kept := make([]Kept, len(pks))
 	keys := make([]string, len(pks))
 	for i, pk := range pks {
+		pk = b.spelledPK(pk)
 		if keys[i], err = envelope.KeyOf(pk); err != nil {
 			return nil, fmt.Errorf("replica: key %s of model %q: %w", pk, model, err)
 		}

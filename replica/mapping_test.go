@@ -5,12 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 func TestConstantAndComputedColumns(t *testing.T) {
@@ -136,6 +138,16 @@ func TestMappingErrorsSayWhatToDo(t *testing.T) {
 	require.ErrorContains(t, replica.Register[Note](rep, "c", replica.WithRetry(replica.RetryPolicy{Attempts: -1})), "Retry.Attempts is -1")
 }
 
+func TestAMessageWithoutAKeySaysSo(t *testing.T) {
+	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	mirror[Note](f, "note")
+	body := []byte(`{"signal_type":"SAVE","cqrs_id":"note","instance_data":{"id":null,"text":"a","cqrs_revision":0},` +
+		`"instance_pk":null}`)
+	require.NoError(t, f.Handler()(message.NewMessage("x", body)))
+	require.Len(t, f.deadLetters(), 1)
+	require.Contains(t, f.deadLetters()[0].Error, "instance_pk is null")
+}
+
 func TestOnlyDirectSyncsIgnoresBroadcasts(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	mirror[Note](f, "note", replica.OnlyDirectSyncs())
@@ -144,4 +156,9 @@ func TestOnlyDirectSyncsIgnoresBroadcasts(t *testing.T) {
 	f.deliver(save(1, 0, "a"), direct)
 	require.Equal(t, map[int64]string{2: "b"}, f.notes())
 	require.Equal(t, replica.Stats{Applied: 1, Ignored: 1}, f.Stats())
+
+	django := delivery(t, msg(envelope.Sync, 3, 0, `"text":"c"`)) // which says by its routing key alone that it is for the queue
+	django.Metadata.Set(transport.DirectKey, "true")
+	require.NoError(t, f.Handler()(django))
+	require.Equal(t, map[int64]string{2: "b", 3: "c"}, f.notes())
 }

@@ -161,7 +161,7 @@ func (m *mirror) prepare(msg *envelope.Message) (any, error) {
 	}
 	r := &row{columns: m.set(cells), values: m.render(cells)}
 	for _, child := range m.children {
-		if err := child.prepare(r, fields); err != nil {
+		if err := child.prepare(r, msg, fields); err != nil {
 			return nil, err
 		}
 	}
@@ -221,16 +221,22 @@ func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 			strings.EqualFold(c.field.UserSQLType, "date") {
 			return gen.Append(b, t.Format(time.DateOnly)) // SQLite keeps what it gets, so it would keep a time
 		}
-		if f, bits := floatIn(v); bits > 0 && gen.Dialect().Name() == dialect.MySQL {
+		switch f, bits := floatIn(v); {
+		case bits == 0:
+		case gen.Dialect().Name() == dialect.MySQL && !math.IsNaN(f) && !math.IsInf(f, 0):
 			return strconv.AppendFloat(b, f, 'e', -1, bits)
+		case gen.Dialect().Name() == dialect.SQLite && math.IsInf(f, 1):
+			return append(b, "9e999"...) // what bun writes is a text to it
+		case gen.Dialect().Name() == dialect.SQLite && math.IsInf(f, -1):
+			return append(b, "-9e999"...)
 		}
 		return c.field.Append(gen, b, v)
 	}
 	return gen.Append(b, c.value)
 }
 
-// floatIn is the number that MariaDB needs an exponent for: a literal without one is a decimal of 65
-// digits at most there, whatever it says.
+// floatIn is a number that a literal of bun's is not good for. MariaDB needs an exponent: a literal without one is a
+// decimal of 65 digits at most there, whatever it says.
 func floatIn(v reflect.Value) (f float64, bits int) {
 	for v.Kind() == reflect.Pointer && !v.IsNil() {
 		v = v.Elem()
@@ -238,11 +244,7 @@ func floatIn(v reflect.Value) (f float64, bits int) {
 	if _, writesItself := v.Interface().(driver.Valuer); !v.CanFloat() || writesItself {
 		return 0, 0
 	}
-	f = v.Float()
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return 0, 0
-	}
-	return f, v.Type().Bits()
+	return v.Float(), v.Type().Bits()
 }
 
 func timeIn(v reflect.Value) (t time.Time, isTime bool) {
@@ -267,6 +269,9 @@ func (m *mirror) cells(instance reflect.Value, msg *envelope.Message, fields map
 		}
 		name := m.fieldName(f.Name)
 		raw, ok := fields[name]
+		if ok && !f.IsPK {
+			raw = m.asSent(msg, name, raw)
+		}
 		switch {
 		case f.IsPK && (!ok || isNull(raw, f.StructField.Type)):
 			return nil, fmt.Errorf("field %q with the primary key is missing", name)
@@ -303,7 +308,11 @@ func (m *mirror) parentKey(p parent, it *item) store.Key {
 	if p.model == "" || err != nil {
 		return store.Key{}
 	}
-	key, err := envelope.KeyOf(fields[m.fieldName(p.Column)])
+	value := fields[m.fieldName(p.Column)]
+	if f := m.table.FieldMap[p.Column]; f != nil {
+		value = spelled(f, value)
+	}
+	key, err := envelope.KeyOf(value)
 	if err != nil {
 		return store.Key{}
 	}

@@ -29,14 +29,17 @@ func limitOf(name dialect.Name, c store.Column) limit {
 	if c.Array {
 		return nil
 	}
+	l := sqliteLimit
 	switch name {
 	case dialect.PG:
-		return postgresLimit(c)
+		l = postgresLimit
 	case dialect.MySQL:
-		return mysqlLimit(c)
-	default:
-		return sqliteLimit(c)
+		l = mysqlLimit
 	}
+	if c.UUIDForm() == store.HexUUID && c.Base != "varchar" {
+		return all(withoutHyphens(c), l(c))
+	}
+	return l(c)
 }
 
 func postgresLimit(c store.Column) limit {
@@ -61,15 +64,18 @@ func mysqlLimit(c store.Column) limit {
 	switch c.Base {
 	case "tinyint", "smallint", "mediumint", "int", "bigint", "year":
 		c.Scale = 0
-		return all(decimals(c, "decimal"), drawn(c))
+		return all(finite(c), decimals(c, "decimal"), drawn(c))
 	case "decimal":
-		return decimals(c, "decimal")
+		return all(finite(c), decimals(c, "decimal"))
+	case "double":
+		return finite(c)
 	case "datetime", "timestamp", "time":
 		return secondsOf(c)
 	case "date":
 		return dateOnly
 	case "float":
-		return singlePrecision(c, func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) })
+		return all(finite(c),
+			singlePrecision(c, func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }))
 	case "varchar":
 		return atMost(c)
 	case "char":

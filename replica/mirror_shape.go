@@ -14,6 +14,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
 // mirrorShape is what the catalog says about the table.
@@ -119,6 +120,9 @@ func checkShape(
 		c, found := shape.Column(f.Name)
 		switch {
 		case !found: // the SELECT has said so, or it is a column that the catalog spells otherwise
+		case stored.Misspells(f.IndirectType, c.UUIDField()):
+			refuse("column %q is %s, which does not hold what a %s writes; make the field a column.%s", f.Name, c.Type,
+				f.IndirectType, c.UUIDField())
 		case c.Generated:
 			refuse("column %q is computed by the database, and nobody else can write it; leave it out (a field with "+
 				"`bun:\",scanonly\"`, or the list under columns in cqrsync.yaml), or make it a plain column", f.Name)

@@ -66,7 +66,8 @@ func Children(relation string) Option {
 }
 
 // OnlyDirectSyncs ignores everything but what was sent to this queue alone (relay sync --queue): for a model whose changes
-// the replica does not follow, and that it is given now and then. django-cqrs masters do not say for whom a message is.
+// the replica does not follow, and that it is given now and then. A django-cqrs master says for whom a message is by its
+// routing key alone (cqrs.<queue>.<cqrs_id>), which transport/amqp reads.
 func OnlyDirectSyncs() Option {
 	return func(b *binding) { b.direct = true }
 }

@@ -120,6 +120,7 @@ type binding struct {
 	constants  map[string]any // the values of those of fixed that are the same in every row
 	own        map[string]bool
 	key        []*schema.Field // of a mirror: the primary key columns that the master's key fills
+	respells   bool            // the key is a uuid, or has one
 	siblings   []*binding      // other models in the same table
 	kinds      atomic.Pointer[[]stored.Kind]
 	unsent     sync.Map // columns whose field a message lacked, once each
@@ -127,6 +128,7 @@ type binding struct {
 	childNames []string
 	retry      RetryPolicy
 	direct     bool // only what is for this queue alone
+	finite     bool // NaN and the infinities are NULL
 
 	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
 	prepare     func(*envelope.Message) (any, error)
@@ -145,6 +147,9 @@ func (r *Replica) bind(model string, typ reflect.Type, options []Option, complet
 	b, err := r.newBinding(model, typ, options)
 	if err == nil {
 		err = complete(b)
+	}
+	if err == nil {
+		b.respells = b.hasUUIDKey()
 	}
 	if err == nil && r.started {
 		err = errors.New("messages are already being consumed: register before Run")

@@ -124,6 +124,10 @@ func Ended(ctx context.Context) error {
 // The form is django-cqrs's.
 func DirectTopic(queue, topic string) string { return "cqrs." + queue + "." + topic }
 
+// DirectKey is the metadata key by which a subscriber tells that a delivery's topic is DirectTopic of its queue: that the
+// message is for this queue alone, which a django-cqrs master says by the routing key only. It does not travel.
+const DirectKey = "cqrsync_direct"
+
 // ExpirationKey is the metadata key of a publisher's wish: after so many milliseconds the broker may drop the message. It
 // does not travel with the message. Only RabbitMQ heeds it.
 const ExpirationKey = "cqrsync_expiration"

@@ -86,6 +86,8 @@ func findUUIDs(ctx context.Context, db bun.IDB, table *schema.Table, key []*sche
 func kindOf(field *schema.Field, column *sql.ColumnType) Kind {
 	name, _, _ := strings.Cut(strings.ToUpper(column.DatabaseTypeName()), "(")
 	switch kind := field.IndirectType.Kind(); {
+	case KnowsItsColumn(field.IndirectType):
+		return Text
 	case name == "DATE":
 		return Date
 	case kind >= reflect.Bool && kind <= reflect.Uint64:

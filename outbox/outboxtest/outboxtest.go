@@ -36,7 +36,7 @@ type Sent struct {
 // Message is one message that the outbox holds.
 type Message struct {
 	Revision int64
-	Data     json.RawMessage // instance_data without cqrs_revision and cqrs_updated
+	Data     json.RawMessage // instance_data without cqrs_revision and cqrs_updated; NaN is bare (see envelope.Quoted)
 	Previous json.RawMessage // nil if there is none
 	Meta     json.RawMessage // nil if there is none
 }
@@ -78,6 +78,15 @@ func (s *Sent) RequireNothing() {
 	}
 }
 
+// asSent is an object of the outbox as the wire has it.
+func (s *Sent) asSent(stored json.RawMessage) json.RawMessage {
+	object, err := envelope.Restored(stored)
+	if err != nil {
+		s.t.Fatalf("outboxtest: %v", err)
+	}
+	return object
+}
+
 func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Message {
 	s.t.Helper()
 	s.look()
@@ -97,7 +106,7 @@ func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Messa
 			s.t.Fatalf("outboxtest: want a %s of %s %s, the outbox holds:\n%s", signal, model, text, s.list())
 		}
 		m := s.open[newest]
-		messages[i] = Message{m.Revision, m.Data, m.Previous, m.Meta}
+		messages[i] = Message{m.Revision, s.asSent(m.Data), s.asSent(m.Previous), m.Meta}
 		s.open = slices.DeleteFunc(s.open, func(m store.Message) bool { return m.Model == model && m.Key == text })
 	}
 	return messages

@@ -64,6 +64,28 @@ func TestAMQPSubscriberJoinsDjangosQueue(t *testing.T) {
 	msg.Ack()
 }
 
+// A Django master says by nothing but the routing key that a message is for one queue.
+func TestAMQPSubscriberTellsWhatIsForItsQueueAlone(t *testing.T) {
+	t.Parallel()
+	r, topic, queue := newRabbit(t), unique("topic"), unique("queue")
+	messages := r.subscribe(t, queue, topic, 4)
+	for _, sent := range []struct {
+		key     string
+		headers amqp091.Table
+		want    string
+	}{
+		{topic, nil, ""},
+		{"cqrs." + queue + "." + topic, nil, "true"},
+		{topic, amqp091.Table{transport.DirectKey: "true"}, ""},
+	} {
+		require.NoError(t, r.channel(t).PublishWithContext(t.Context(), r.exchange, sent.key, true, false,
+			amqp091.Publishing{Headers: sent.headers, Body: []byte(`{}`)}))
+		msg := receive(t, messages)
+		require.Equal(t, sent.want, msg.Metadata[transport.DirectKey], sent.key)
+		msg.Ack()
+	}
+}
+
 func TestAMQPSubscriberNamesAQueueWithOtherArguments(t *testing.T) {
 	t.Parallel()
 	r, topic, queue := newRabbit(t), unique("topic"), unique("queue")

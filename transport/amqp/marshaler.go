@@ -23,7 +23,7 @@ type Marshaler struct{}
 func (Marshaler) Marshal(msg *message.Message) (amqp091.Publishing, error) {
 	headers := make(amqp091.Table, len(msg.Metadata))
 	for key, value := range msg.Metadata {
-		if key != transport.ExpirationKey {
+		if key != transport.ExpirationKey && key != transport.DirectKey {
 			headers[key] = value
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,6 +120,7 @@ func (s *subscription) hand(ctx context.Context, from *acker, delivery amqp091.D
 	if err != nil { // never from Marshaler; the message comes again, after a pause
 		return fmt.Errorf("unmarshal: %w", err)
 	}
+	s.noteDirect(msg, delivery.RoutingKey)
 	if err := s.room.Acquire(ctx, 1); err != nil {
 		return err // ctx has ended
 	}
@@ -139,6 +141,15 @@ func (s *subscription) hand(ctx context.Context, from *acker, delivery amqp091.D
 		}
 	}
 	return nil
+}
+
+// noteDirect tells a message for this queue alone, which the routing key says, from a broadcast.
+func (s *subscription) noteDirect(msg *message.Message, routingKey string) {
+	queue := s.subscriber.Queue(s.topics[0]) // that of all topics
+	delete(msg.Metadata, transport.DirectKey)
+	if strings.HasPrefix(routingKey, transport.DirectTopic(queue, "")) {
+		msg.Metadata.Set(transport.DirectKey, "true")
+	}
 }
 
 // await passes the ack or nack of one message on.
