@@ -231,7 +231,7 @@ func (b *batch) bury(ctx context.Context, tx bun.Tx, dead []failure) error {
 		}
 		var err error
 		switch {
-		case b.config.DeadLetters != nil:
+		case b.config.DeadLetters != nil && f.isPublishable():
 			err = b.publishDead(ctx, f)
 		case b.careful:
 			err = inSavepoint(ctx, tx, keep)
@@ -248,6 +248,16 @@ func (b *batch) bury(ctx context.Context, tx bun.Tx, dead []failure) error {
 		f.outcome, f.result = Returned, err
 	}
 	return nil
+}
+
+// isPublishable says that django-cqrs's commands can read the dead letter. They die of one that
+// they cannot, and never come to those behind it. Into a large one nobody has looked.
+func (f failure) isPublishable() bool {
+	if f.message != nil || reasonOf(f.err) != TooLarge {
+		return f.message != nil
+	}
+	_, _, err := envelope.Again(f.body, time.Time{})
+	return err == nil
 }
 
 // deadLetterReason is the metadata key under which a published dead letter says why it is one.
