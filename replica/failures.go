@@ -260,9 +260,6 @@ func (f failure) isPublishable() bool {
 	return err == nil
 }
 
-// deadLetterReason is the metadata key under which a published dead letter says why it is one.
-const deadLetterReason = "cqrsync_error"
-
 // publishDead sends a dead letter the way django-cqrs does, so that its tools list and retry it: the body with the number
 // of retries, on the topic of the model in the queue's dead letter queue.
 func (r *Replica) publishDead(ctx context.Context, f failure) error {
@@ -279,7 +276,7 @@ func (r *Replica) publishDead(ctx context.Context, f failure) error {
 		}
 	}
 	out := message.NewMessage(f.uuid, body)
-	out.Metadata = message.Metadata{deadLetterReason: f.err.Error()}
+	out.Metadata = message.Metadata{transport.LetterReasonKey: f.err.Error()}
 	maps.Copy(out.Metadata, headers)
 	if r.config.DeadLetterTTL > 0 {
 		out.Metadata.Set(transport.ExpirationKey, strconv.FormatInt(r.config.DeadLetterTTL.Milliseconds(), 10))
