@@ -274,6 +274,8 @@ func (r *Replica) publishDead(ctx context.Context, f failure) error {
 		if encoded, err := m.Encode(); err == nil {
 			body = encoded
 		}
+	} else if seen := envelope.Peek(f.body, f.headers); r.models[seen.Model] != nil {
+		model = seen.Model
 	}
 	out := message.NewMessage(f.uuid, body)
 	out.Metadata = message.Metadata{transport.LetterReasonKey: f.err.Error()}
@@ -320,7 +322,11 @@ func (b *batch) afterFailures() {
 // attrs are what a log line says about a message: never its data.
 func (it *item) attrs(more ...any) []any {
 	if it.message == nil {
-		return append([]any{"uuid", it.uuid}, more...)
+		attrs := []any{"uuid", it.uuid}
+		if seen := envelope.Peek(it.body, it.headers); seen.Model != "" || seen.Key != "" {
+			attrs = append(attrs, "model", seen.Model, "key", seen.Key)
+		}
+		return append(attrs, more...)
 	}
 	return append([]any{"model", it.message.Model, "key", it.message.Key, "revision", it.message.Revision}, more...)
 }

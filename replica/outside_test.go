@@ -224,6 +224,17 @@ func TestUnreadableLettersGoToTheTable(t *testing.T) {
 	})
 }
 
+func TestTheLogSaysWhoseAnUnreadableLetterIs(t *testing.T) {
+	var logged strings.Builder
+	db := dbtest.Open(t, dbtest.SQLiteURL(t))
+	rep, err := replica.New(db, replica.Config{Queue: queue, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	require.NoError(t, err)
+	require.NoError(t, rep.Migrate(t.Context()))
+	mirror[Note](&fixture{rep, t, db}, "note")
+	require.NoError(t, rep.Handler()(message.NewMessage("id", []byte(`{"cqrs_id":"note","instance_pk":7,"cut`))))
+	require.Contains(t, logged.String(), `msg="message parked in the dead letters" queue=webhooks uuid=id model=note key=7 reason=unreadable`)
+}
+
 func TestGapsAreToldAndLoggedOncePerKey(t *testing.T) {
 	var gaps []replica.Gap
 	var logged strings.Builder

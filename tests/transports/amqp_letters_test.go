@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-
-	amqp091 "github.com/rabbitmq/amqp091-go"
-	"github.com/stretchr/testify/require"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/amqp"
@@ -175,6 +175,47 @@ func TestLettersStayWhenAVisitFails(t *testing.T) {
 			require.Equal(t, []string{"0", "1", "2", "3", "4"}, look(t, box, queue, 100))
 			r.waits(t, queue, 5)
 		})
+	}
+}
+
+// letterPermissions: to look takes the permission to read, to send again that to write to the exchange.
+func letterPermissions(t *testing.T, node ownRabbit, all *amqp.Subscriber) {
+	conn, err := amqp091.Dial(node.URL())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	channel, err := conn.Channel()
+	require.NoError(t, err)
+	dead := all.LetterQueue()
+	for _, body := range []string{"0", "1"} {
+		require.NoError(t, channel.Publish("", dead, true, false, amqp091.Publishing{Body: []byte(body)}))
+	}
+	two := func() {
+		require.Eventually(t, func() bool {
+			state, err := channel.QueueDeclarePassive(dead, true, false, false, false, nil)
+			require.NoError(t, err)
+			return state.Messages == 2
+		}, patience, 5*time.Millisecond)
+	}
+	node.user(t, "looks", "^$", "^$", "^dead_letter_stats$")
+	node.user(t, "retries", "^$", "^cqrs$", "^dead_letter_stats$")
+	again := func(l transport.Letter) (bool, error) {
+		return true, l.SendAgain(transport.DirectTopic("stats", "order"), message.NewMessage("", l.Message.Payload))
+	}
+	looks := subscribe(t, node.with(t, "looks", ""))
+	two()
+	require.Equal(t, []string{"0", "1"}, look(t, looks, dead, 100))
+	two()
+	require.ErrorIs(t, looks.EachLetter(t.Context(), dead, again), transport.ErrDestination)
+	two()
+	require.NoError(t, subscribe(t, node.with(t, "retries", "")).EachLetter(t.Context(), dead, again))
+	require.Empty(t, look(t, looks, dead, 100))
+
+	for name, user := range map[string]string{"nobody": "writes", "a publisher": "relay"} {
+		box := subscribe(t, node.with(t, user, ""))
+		require.NoError(t, channel.Publish("", dead, true, false, amqp091.Publishing{}))
+		require.ErrorContains(t, box.EachLetter(t.Context(), dead, again), "the user needs the permissions", name)
+		_, err = box.PurgeLetters(t.Context(), dead)
+		require.ErrorContains(t, err, "the user needs the permissions", name)
 	}
 }
 
