@@ -52,6 +52,9 @@ func TestTheQueueOfAReplicasCommands(t *testing.T) {
 	require.Zero(t, r.code, r.stderr)
 	require.Contains(t, r.stderr, "3 lines of order", "the ledger is the database's, whatever the queue")
 
+	r = invoke(t.Context(), "dead-letters", "retry", "--all", "--side", "replica", "--db", replica[1], "--config", nameless)
+	require.Equal(t, result{exitPartly, "", "no dead letter was found\n"}, r, "there --queue is another thing")
+
 	for _, command := range []string{"load", "diff-replica", "deleted-diff-replica", "deleted-sync-replica", "diff", "replicate"} {
 		require.Contains(t, invoke(t.Context(), command, "--help").stdout, "--queue", command)
 	}
