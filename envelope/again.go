@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// Again returns the body with which a dead letter is sent to its replica once more, as django-cqrs's cqrs_dead_letters does
-// it: its values as they are, no retries so far, and where it may expire, a new time for that. model is whom it is for.
+// Again returns the body with which a dead letter is sent to its replica once more, as
+// django-cqrs's cqrs_dead_letters does it: its values as they are, no retries so far, and where it
+// may expire, a new time for that. model is whom it is for.
 //
-// It wants what django-cqrs wants: one JSON object that has signal_type, cqrs_id and instance_data. The error is a
-// *DecodeError.
+// It wants what django-cqrs wants: one JSON object that has signal_type, cqrs_id and instance_data.
+// The error is a *DecodeError.
 func Again(body []byte, expires time.Time) (again []byte, model string, err error) {
 	var p parts
 	if err := p.read(body); err != nil {
@@ -39,8 +40,9 @@ func Again(body []byte, expires time.Time) (again []byte, model string, err erro
 		key   string
 		value []byte
 	}{
-		{"signal_type", p.signal}, {"cqrs_id", p.model}, {"instance_data", p.data}, {"previous_data", p.previous},
-		{"instance_pk", p.pk}, {"correlation_id", p.correlation}, {"retries", []byte("0")}, {"expires", p.expires}, {"meta", p.meta},
+		{"signal_type", p.signal}, {"cqrs_id", p.model}, {"instance_data", p.data},
+		{"previous_data", p.previous}, {"instance_pk", p.pk}, {"correlation_id", p.correlation},
+		{"retries", []byte("0")}, {"expires", p.expires}, {"meta", p.meta},
 	} {
 		if i > 0 {
 			again = append(again, ',')

@@ -6,7 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// Peeked is what can be told of a message without reading all of it, each part as Decode would read it, or empty.
+// Peeked is what can be told of a message without reading all of it, each part as Decode would read
+// it, or empty.
 type Peeked struct {
 	Model, Key string
 	// Revision is nil where neither the body nor the metadata has one.
@@ -17,8 +18,9 @@ type Peeked struct {
 	Object bool
 }
 
-// Peek tells of a message what can be told, also of one that Decode refuses: one part may be broken, or the rest missing. What
-// a body says last before it breaks off is not believed, because it may go on: 12 may be the beginning of 123.
+// Peek tells of a message what can be told, also of one that Decode refuses: one part may be
+// broken, or the rest missing. What a body says last before it breaks off is not believed, because
+// it may go on: 12 may be the beginning of 123.
 func Peek(body []byte, metadata map[string]string) Peeked {
 	p := parts{scanner: scanner{src: bytes.TrimPrefix(body, []byte("\ufeff"))}}
 	p.skipSpace()

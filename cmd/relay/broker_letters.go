@@ -40,15 +40,19 @@ func (o *options) openLetterBox(cmd *cli.Command, choice bool) (*letterBox, erro
 	case l.queue == "":
 		nameErr = queueSetting.wrong(errors.New("not set, want the name of the replica's queue"))
 	case l.deadQueue == l.queue:
-		nameErr = letterQueueSetting.wrong(fmt.Errorf("%q is the replica's own queue, want that of its dead letters", l.queue))
+		nameErr = letterQueueSetting.wrong(fmt.Errorf("%q is the replica's own queue, "+
+			"want that of its dead letters", l.queue))
 	case cmd.IsSet("dead-letter-queue") && l.deadQueue == "":
-		nameErr = letterQueueSetting.wrong(errors.New("it is empty; leave it out for dead_letter_" + l.queue))
+		nameErr = letterQueueSetting.wrong(errors.New("it is empty; leave it out for dead_letter_" +
+			l.queue))
 	}
 	if l.olderThan != 0 {
-		ageErr = olderThanSetting.wrong(errors.New("a broker does not know since when its letters are dead: use --id, --model or --key"))
+		ageErr = olderThanSetting.wrong(errors.New("a broker does not know since when its letters " +
+			"are dead: use --id, --model or --key"))
 	}
 	box, brokerErr := o.dialLetterBox()
-	err := wrong(noArguments(cmd), o.checkChoice(choice), o.checkLimit(), nameErr, ageErr, brokerSetting.wrong(brokerErr))
+	err := wrong(noArguments(cmd), o.checkChoice(choice), o.checkLimit(), nameErr, ageErr,
+		brokerSetting.wrong(brokerErr))
 	if err != nil {
 		return nil, err
 	}
@@ -67,22 +71,24 @@ func (o *options) dialLetterBox() (transport.LetterBox, error) {
 	if queue == "" {
 		queue = "none" // which is said elsewhere
 	}
-	subscriber, err := open.Subscriber(o.broker, queue, open.Options{Logger: slog.New(slog.DiscardHandler)})
+	silent := open.Options{Logger: slog.New(slog.DiscardHandler)}
+	subscriber, err := open.Subscriber(o.broker, queue, silent)
 	if err != nil {
 		return nil, err
 	}
 	o.closers = append(o.closers, subscriber)
 	box, is := subscriber.(transport.LetterBox)
 	if !is {
-		return nil, errors.New("this kind of broker has no queue of dead letters beside a replica's, want amqp://…; " +
-			"without --queue come those in the replica's database")
+		return nil, errors.New("this kind of broker has no queue of dead letters beside a replica's, " +
+			"want amqp://…; without --queue come those in the replica's database")
 	}
 	return box, nil
 }
 
 // visit calls fn for the letters that the flags choose, until it wants no more.
 func (o *options) visit(
-	ctx context.Context, box *letterBox, fn func(transport.Letter, replicaLetterObject) (more bool, err error),
+	ctx context.Context, box *letterBox,
+	fn func(transport.Letter, replicaLetterObject) (more bool, err error),
 ) error {
 	l := o.letters
 	behind := l.after == 0
@@ -92,14 +98,15 @@ func (o *options) visit(
 		case !behind:
 			behind = d.ID == l.after
 			return true, nil
-		case len(l.ids) > 0 && !slices.Contains(l.ids, d.ID), l.model != "" && l.model != d.Model, l.key != "" && l.key != d.Key:
+		case len(l.ids) > 0 && !slices.Contains(l.ids, d.ID),
+			l.model != "" && l.model != d.Model, l.key != "" && l.key != d.Key:
 			return true, nil
 		}
 		return fn(letter, d)
 	})
 	if err == nil && !behind {
-		return &partlyError{afterSetting.wrong(fmt.Errorf("no letter in %s has the id %d any more: list from the beginning",
-			box.dead, l.after))}
+		return &partlyError{afterSetting.wrong(fmt.Errorf("no letter in %s has the id %d any more: "+
+			"list from the beginning", box.dead, l.after))}
 	}
 	return noLetters(err)
 }
@@ -107,7 +114,8 @@ func (o *options) visit(
 // noLetters says what to do where the queue is not there.
 func noLetters(err error) error {
 	if errors.Is(err, transport.ErrNoLetters) {
-		return fmt.Errorf("%w: correct --queue, or say with --dead-letter-queue where the letters are", err)
+		return fmt.Errorf("%w: correct --queue, or say with --dead-letter-queue where the letters are",
+			err)
 	}
 	return err
 }
@@ -116,16 +124,17 @@ func noLetters(err error) error {
 func brokerLetterOf(queue string, m *message.Message) replicaLetterObject {
 	seen := envelope.Peek(m.Payload, m.Metadata)
 	d := replicaLetterObject{
-		ID: letterID(m), Queue: queue, Model: seen.Model, Key: seen.Key, Revision: seen.Revision, Retries: seen.Retries,
+		ID: letterID(m), Queue: queue,
+		Model: seen.Model, Key: seen.Key, Revision: seen.Revision, Retries: seen.Retries,
 		Error: m.Metadata[transport.LetterReasonKey], Metadata: maps.Clone(m.Metadata),
 	}
 	d.setBody(m.Payload)
 	return d
 }
 
-// letterID is made of what is in a letter, because a broker gives none: the place in the queue changes
-// with every letter that goes before it. Letters that are the same have the same. It has 53 bits, which
-// is what all readers of JSON keep of a number.
+// letterID is made of what is in a letter, because a broker gives none: the place in the queue
+// changes with every letter that goes before it. Letters that are the same have the same. It has 53
+// bits, which is what all readers of JSON keep of a number.
 func letterID(m *message.Message) int64 {
 	sum := sha256.Sum256(append([]byte(m.UUID+"\x00"), m.Payload...))
 	return int64(binary.BigEndian.Uint64(sum[:8]) >> 11) //nolint:gosec // 53 bits are left
@@ -182,8 +191,9 @@ func (o *options) dumpBrokerLetters(ctx context.Context, cmd *cli.Command) (err 
 // default for a message.
 const retryFor = 24 * time.Hour
 
-// retryBrokerLetters sends letters to the replica's queue, as django-cqrs's cqrs_dead_letters does: no
-// retries so far, and time to be applied. Whether something newer has come since, the replica knows.
+// retryBrokerLetters sends letters to the replica's queue, as django-cqrs's cqrs_dead_letters does:
+// no retries so far, and time to be applied. Whether something newer has come since, the replica
+// knows.
 func (o *options) retryBrokerLetters(ctx context.Context, cmd *cli.Command) (err error) {
 	defer func() { err = errors.Join(err, o.close()) }()
 	box, err := o.openLetterBox(cmd, true)
@@ -192,30 +202,26 @@ func (o *options) retryBrokerLetters(ctx context.Context, cmd *cli.Command) (err
 	}
 	sent, stayed := 0, 0
 	err = o.visit(ctx, box, func(letter transport.Letter, d replicaLetterObject) (bool, error) {
-		object := retriedObject{ID: d.ID, Model: d.Model, Key: d.Key, Reason: "sent to " + box.queue}
+		object := retriedObject{ID: d.ID, Model: d.Model, Key: d.Key}
 		if d.Revision != nil {
 			object.Revision = *d.Revision
 		}
 		err := sendAgain(box, letter)
 		switch {
 		case errors.Is(err, transport.ErrUnavailable):
-			return false, fmt.Errorf("letter %d stays, and may have been sent all the same: %w", d.ID, err)
+			return false, fmt.Errorf("letter %d stays, and may have been sent all the same: %w",
+				d.ID, err)
 		case err != nil:
 			object.Reason, stayed = err.Error(), stayed+1
 		default:
-			object.Retried, sent = true, sent+1
+			object.Retried, object.Reason, sent = true, "sent to "+box.queue, sent+1
 		}
 		return true, o.printRetried(object)
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case stayed > 0:
-		return &partlyError{fmt.Errorf("%d dead letters stay: mend what the reasons say, or relay dead-letters purge forgets them", stayed)}
-	case sent == 0:
-		return &partlyError{errors.New("no dead letter was found")}
 	}
-	return nil
+	return allRetried(sent, stayed)
 }
 
 func sendAgain(box *letterBox, letter transport.Letter) error {
@@ -228,7 +234,8 @@ func sendAgain(box *letterBox, letter transport.Letter) error {
 	delete(again.Metadata, transport.LetterReasonKey)
 	err = letter.SendAgain(transport.DirectTopic(box.queue, model), again)
 	if errors.Is(err, transport.ErrUnroutable) {
-		return fmt.Errorf("%w: start the replica %s once with the model %s, or correct --queue", err, box.queue, model)
+		return fmt.Errorf("%w: start the replica %s once with the model %s, or correct --queue",
+			err, box.queue, model)
 	}
 	return err
 }

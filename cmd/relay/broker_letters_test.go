@@ -109,7 +109,8 @@ func TestDeadLettersOfADjangoReplicaAreListedDumpedRetriedAndPurged(t *testing.T
 	}
 }
 
-// What a Go replica gave up is mended, sent again and applied; what nobody can read is in its database.
+// What a Go replica gave up is mended, sent again and applied; what nobody can read is in its
+// database.
 func TestDeadLettersThatAGoReplicaPublishedAreSentAgain(t *testing.T) {
 	t.Parallel()
 	r := newDjangoReplica(t, "dead_letter_")
@@ -164,7 +165,8 @@ func TestDeadLettersThatAGoReplicaPublishedAreSentAgain(t *testing.T) {
 	require.Equal(t, result{stdout: "no dead letters\n"}, r.relay("list"))
 }
 
-// Killed at any moment, a retry has lost nothing: at worst the letter that it was at is there twice.
+// Killed at any moment, a retry has lost nothing: at worst the letter that it was at is there
+// twice.
 func TestARetryThatIsKilledLosesNoLetter(t *testing.T) {
 	t.Parallel()
 	r := newDjangoReplica(t, "dead_letter_")

@@ -14,7 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// djangoReplica is what a Django service leaves on a broker: its queue, that of its dead letters, and the exchange.
+// djangoReplica is what a Django service leaves on a broker: its queue, that of its dead letters,
+// and the exchange.
 type djangoReplica struct {
 	t       *testing.T
 	url     string

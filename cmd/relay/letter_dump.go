@@ -19,7 +19,8 @@ type letterDump struct {
 	leftOut int
 }
 
-// write writes a body. One of several lines has them between its tokens, where a space means the same.
+// write writes a body. One of several lines has them between its tokens, where a space means the
+// same.
 func (d *letterDump) write(id int64, body []byte) error {
 	if !envelope.Peek(body, nil).Object {
 		d.leftOut++
@@ -40,11 +41,13 @@ func (d *letterDump) end() error {
 	if d.leftOut == 0 {
 		return nil
 	}
-	return &partlyError{fmt.Errorf("%d dead letters were left out: relay dead-letters show has them", d.leftOut)}
+	return &partlyError{fmt.Errorf("%d dead letters were left out: relay dead-letters show has them",
+		d.leftOut)}
 }
 
 func refuseDump(context.Context, *cli.Command) error {
-	return wrong(sideSetting.wrong(errors.New("dump is for --side replica; of an outbox, show --json has everything")))
+	return wrong(sideSetting.wrong(errors.New("dump is for --side replica; of an outbox, " +
+		"show --json has everything")))
 }
 
 func (o *options) dumpReplicaLetters(ctx context.Context, cmd *cli.Command) (err error) {

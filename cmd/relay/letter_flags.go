@@ -49,11 +49,12 @@ func (o *options) deadLetters() *cli.Command {
 				Action: o.bySource(o.showLetters, o.showReplicaLetters, o.showBrokerLetters),
 			},
 			{
-				Name:  "dump",
-				Usage: "with --side replica: write their bodies, one a line, as django-cqrs's cqrs_dead_letters dump does",
+				Name: "dump",
+				Usage: "with --side replica: write their bodies, one a line, as django-cqrs's " +
+					"cqrs_dead_letters dump does",
 				Flags: o.letterFlags(),
-				Description: "What is not JSON cannot be a line of it: it is left out and named on standard error, and the exit code " +
-					"is 3. show has it.",
+				Description: "What is not JSON cannot be a line of it: it is left out and named on standard " +
+					"error, and the exit code is 3. show has it.",
 				Action: o.bySource(refuseDump, o.dumpReplicaLetters, o.dumpBrokerLetters),
 			},
 			{
@@ -61,8 +62,9 @@ func (o *options) deadLetters() *cli.Command {
 				Usage: "send them again, unless a newer message of their key has been sent or is on its way",
 				Flags: append(o.letterFlags(), o.allFlag("retry"), json("a JSON line for each")),
 				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
-					"With --side replica they are applied here and now; with --queue, too, they are sent to the replica's queue, as " +
-					"django-cqrs's cqrs_dead_letters retry does. The exit code is 3 when something stayed.",
+					"With --side replica they are applied here and now; with --queue, too, they are sent " +
+					"to the replica's queue, as django-cqrs's cqrs_dead_letters retry does. " +
+					"The exit code is 3 when something stayed.",
 				Action: o.bySource(o.retryLetters, o.retryReplicaLetters, o.retryBrokerLetters),
 			},
 			{
@@ -107,12 +109,13 @@ func (o *options) letterQueueFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "queue", Destination: &o.letters.queue,
-			Usage: "with --side replica: those on the broker, of the replica with this queue, Go's or Django's; " +
-				"not those in its database",
+			Usage: "with --side replica: those on the broker, of the replica with this queue, " +
+				"Go's or Django's; not those in its database",
 		},
 		&cli.StringFlag{
 			Name: "dead-letter-queue", Destination: &o.letters.deadQueue,
-			Usage: "with --queue: where they are, if not in dead_letter_QUEUE (Django's CQRS['replica']['dead_letter_queue'])",
+			Usage: "with --queue: where they are, if not in dead_letter_QUEUE " +
+				"(Django's CQRS['replica']['dead_letter_queue'])",
 		},
 		&cli.StringFlag{
 			Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
@@ -130,8 +133,8 @@ func (o *options) bySource(ofOutbox, ofReplica, ofBroker cli.ActionFunc) cli.Act
 		case !onBroker:
 			return byDatabase(ctx, cmd)
 		case o.side != "replica":
-			return wrong(queueSetting.wrong(fmt.Errorf("only with --side replica, not %q: what an outbox gave up is in its database",
-				o.side)))
+			return wrong(queueSetting.wrong(fmt.Errorf("only with --side replica, not %q: "+
+				"what an outbox gave up is in its database", o.side)))
 		}
 		return ofBroker(ctx, cmd)
 	}
@@ -159,7 +162,8 @@ func (o *options) checkIDs() error {
 	if len(o.letters.ids) > 0 {
 		return nil
 	}
-	return wrong(idSetting.wrong(errors.New("not set, want the id of a dead letter, as dead-letters list shows it")))
+	return wrong(idSetting.wrong(errors.New("not set, want the id of a dead letter, " +
+		"as dead-letters list shows it")))
 }
 
 // checkFound says that ids were asked for which are no letter's.

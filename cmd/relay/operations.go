@@ -115,8 +115,8 @@ func (o *options) openReplica(ctx context.Context, model string) (*replica.Repli
 		return nil, err
 	}
 	if m.Queue == "" && o.queue == "" {
-		return nil, wrong(from.wrong(errors.New("queue: not set, want the name of the replica service, there or in " +
-			"CQRSYNC_QUEUE; load, replicate and the diffs also take --queue")))
+		return nil, wrong(from.wrong(errors.New("queue: not set, want the name of the replica service, " +
+			"there or in CQRSYNC_QUEUE; load, replicate and the diffs also take --queue")))
 	}
 	log, err := o.logger()
 	if err != nil {

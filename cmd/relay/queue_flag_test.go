@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A replica's commands go by the queue of their flag, then by that of CQRSYNC_QUEUE, then by that of their file: diff-replica
-// tells it to diff-sync, which sends what differs there.
+// A replica's commands go by the queue of their flag, then by that of CQRSYNC_QUEUE, then by that
+// of their file: diff-replica tells it to diff-sync, which sends what differs there.
 func TestTheQueueOfAReplicasCommands(t *testing.T) {
 	master, replica := tables(t, "outbox"), tables(t, "replica")
 	nameless := filepath.Join(t.TempDir(), "cqrsync.yaml")

@@ -21,8 +21,8 @@ import (
 func (o *options) letterSideFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "side", Destination: &o.side, Value: string(store.Outbox),
-		Usage: "whose: outbox (messages that could not be published) or replica (that could not be applied: in its database, or with " +
-			"--queue on the broker)",
+		Usage: "whose: outbox (messages that could not be published) or replica (that could not be " +
+			"applied: in its database, or with --queue on the broker)",
 	}
 }
 
@@ -47,11 +47,11 @@ type replicaLetterObject struct {
 	Model    string            `json:"model,omitempty"`
 	Key      string            `json:"key,omitempty"`
 	Revision *int64            `json:"revision,omitempty"`
-	Retries  *int64            `json:"retries,omitempty"` // of those on the broker
-	Error    string            `json:"error"`             // empty where it is not known: Django does not say
-	Dead     time.Time         `json:"dead,omitzero"`     // of those in the database
+	Retries  *int64            `json:"retries,omitempty"` // on the broker
+	Error    string            `json:"error"`             // Django does not say
+	Dead     time.Time         `json:"dead,omitzero"`     // in the database
 	Body     string            `json:"body,omitempty"`
-	Base64   []byte            `json:"body_base64,omitempty"` // in its place where it is no text
+	Base64   []byte            `json:"body_base64,omitempty"` // where it is no text
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
@@ -77,8 +77,8 @@ func (o *options) replicaLetters(ctx context.Context, cmd *cli.Command) (objects
 	letters, err := s.ReplicaDeadLetters(ctx, o.letterFilter(), o.letters.limit)
 	for _, d := range letters {
 		object := replicaLetterObject{
-			ID: d.ID, Queue: d.Queue, Model: d.Model, Key: d.Key, Revision: d.Revision, Error: d.Error, Dead: d.Dead,
-			Metadata: d.Metadata,
+			ID: d.ID, Queue: d.Queue, Model: d.Model, Key: d.Key, Revision: d.Revision,
+			Error: d.Error, Dead: d.Dead, Metadata: d.Metadata,
 		}
 		object.setBody(d.Body)
 		objects = append(objects, object)
@@ -110,7 +110,8 @@ func (o *options) printReplicaLetters(letters []replicaLetterObject) error {
 		fmt.Fprintln(o.stdout, "no dead letters")
 		return nil
 	}
-	onBroker := letters[0].Dead.IsZero() // which knows how often they were tried, and not since when they are dead
+	// A broker knows how often they were tried, and not since when they are dead.
+	onBroker := letters[0].Dead.IsZero()
 	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
 	heading := "GIVEN UP"
 	if onBroker {
@@ -173,7 +174,8 @@ func (o *options) retryReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 	if _, err := o.openLettersOf(ctx, cmd, store.Replica, true); err != nil {
 		return err
 	}
-	o.queue = cmp.Or(o.queue, os.Getenv("CQRSYNC_QUEUE")) // as the replica itself; here --queue is another thing
+	// As the replica itself: here --queue is another thing.
+	o.queue = cmp.Or(o.queue, os.Getenv("CQRSYNC_QUEUE"))
 	rep, err := o.openReplica(ctx, "")
 	if err != nil {
 		return err
@@ -193,11 +195,18 @@ func (o *options) retryReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 			}
 			_ = o.printRetried(object) // as with any other print
 		})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return allRetried(done, stayed)
+}
+
+// allRetried is the end of a retry after which so many letters stayed.
+func allRetried(done, stayed int) error {
+	switch {
 	case stayed > 0:
-		return &partlyError{fmt.Errorf("%d dead letters stay: mend what the reasons say, or relay dead-letters purge forgets them", stayed)}
+		return &partlyError{fmt.Errorf("%d dead letters stay: mend what the reasons say, "+
+			"or relay dead-letters purge forgets them", stayed)}
 	case done == 0:
 		return &partlyError{errors.New("no dead letter was found")}
 	}

@@ -45,8 +45,9 @@ func look(t testing.TB, box transport.LetterBox, queue string, limit int) (bodie
 	return bodies
 }
 
-// However often letters are looked at, all of them or the first ones, they stay and keep their order: also in a quorum queue,
-// which gives back behind each other what it gives back, and drops what it gave back too often.
+// However often letters are looked at, all of them or the first ones, they stay and keep their
+// order: also in a quorum queue, which gives back behind each other what it gives back, and drops
+// what it gave back too often.
 func TestLettersStayInOrderHoweverOftenTheyAreLookedAt(t *testing.T) {
 	for name, arguments := range map[string]amqp091.Table{
 		"classic":                nil,
@@ -125,7 +126,8 @@ func TestLettersAreRemovedAndSentAgain(t *testing.T) {
 	}
 }
 
-// What comes while letters are visited, sent again ones that fail again above all, waits for the next time.
+// What comes while letters are visited, sent again ones that fail again above all, waits for the
+// next time.
 func TestLettersThatComeBackAreNotVisitedAgain(t *testing.T) {
 	r := newRabbit(t)
 	queue := r.letterQueue(t, nil, 3)
@@ -178,7 +180,8 @@ func TestLettersStayWhenAVisitFails(t *testing.T) {
 	}
 }
 
-// letterPermissions: to look takes the permission to read, to send again that to write to the exchange.
+// letterPermissions: to look takes the permission to read, to send again that to write to the
+// exchange.
 func letterPermissions(t *testing.T, node ownRabbit, all *amqp.Subscriber) {
 	conn, err := amqp091.Dial(node.URL())
 	require.NoError(t, err)

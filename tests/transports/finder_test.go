@@ -11,7 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
-// findsQueues: a queue is there from its first subscription on, for everybody, and asking does not make it.
+// findsQueues: a queue is there from its first subscription on, for everybody, and asking does not
+// make it.
 func findsQueues(t *testing.T, b broker) {
 	queue := unique("queue")
 	finder, finds := b.sub(t, queue).(transport.QueueFinder)
@@ -73,7 +74,8 @@ func (r *rabbit) fill(t testing.TB, queue string) []byte {
 	return r.next(t, queue).Body
 }
 
-// Whether a queue is there is unknown where the broker does not answer: that is an error, and no "no".
+// Whether a queue is there is unknown where the broker does not answer: that is an error, and no
+// "no".
 func TestAMQPDoesNotKnowQueuesOfABrokerThatIsAway(t *testing.T) {
 	config, err := amqp.NewConfig("amqp://127.0.0.1:1/", "queue")
 	require.NoError(t, err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -17,14 +16,16 @@ import (
 var _ transport.LetterBox = (*Subscriber)(nil)
 
 // LetterQueue implements transport.LetterBox.
-func (s *Subscriber) LetterQueue() string { return DeadLetterQueue(s.config.Queue.GenerateName("")) }
+func (s *Subscriber) LetterQueue() string {
+	return DeadLetterQueue(s.config.Queue.GenerateName(""))
+}
 
-// EachLetter implements transport.LetterBox. The user needs the permission to read the queue, to send
-// letters again that to write to the exchange, and where the queue is a quorum queue that to write to
-// the default exchange (amq.default).
+// EachLetter implements transport.LetterBox. The user needs the permission to read the queue, to
+// send letters again that to write to the exchange, and where the queue is a quorum queue that to
+// write to the default exchange (amq.default).
 //
-// A letter is taken, and is the broker's again unless it is acknowledged: when the channel is closed,
-// or the process has ended. So it keeps its place.
+// A letter is taken, and is the broker's again unless it is acknowledged: when the channel is
+// closed, or the process has ended. So it keeps its place.
 func (s *Subscriber) EachLetter(
 	ctx context.Context, queue string, visit func(transport.Letter) (more bool, err error),
 ) error {
@@ -57,7 +58,9 @@ func (s *Subscriber) PurgeLetters(ctx context.Context, queue string) (purged int
 }
 
 // withLetters calls use with the number of letters in a queue that is there.
-func (s *Subscriber) withLetters(ctx context.Context, queue string, use func(*letterReader, int) error) error {
+func (s *Subscriber) withLetters(
+	ctx context.Context, queue string, use func(r *letterReader, count int) error,
+) error {
 	if !s.begin() {
 		return errSubscriberClosed
 	}
@@ -71,7 +74,8 @@ func (s *Subscriber) withLetters(ctx context.Context, queue string, use func(*le
 		if err != nil {
 			return err
 		}
-		return use(&letterReader{Subscriber: s, conn: conn, channel: channel, queue: queue}, state.Messages)
+		reader := &letterReader{Subscriber: s, conn: conn, channel: channel, queue: queue}
+		return use(reader, state.Messages)
 	})
 	var reason *amqp091.Error
 	if errors.As(err, &reason) && reason.Code == amqp091.NotFound {
@@ -83,8 +87,8 @@ func (s *Subscriber) withLetters(ctx context.Context, queue string, use func(*le
 	return nil
 }
 
-// letterReader takes the letters of a queue, and writes on another channel: an error there would give
-// back all that was taken.
+// letterReader takes the letters of a queue, and writes on another channel: an error there would
+// give back all that was taken.
 type letterReader struct {
 	*Subscriber
 	conn     *connection
@@ -99,16 +103,16 @@ type letterReader struct {
 }
 
 // deliveryCount is the header in which a quorum queue says how often a message was given back. It
-// gives those back behind each other, not to where they were: only who takes all of them keeps their
-// order. And it drops them at the queue's limit, by default 20 from RabbitMQ 4 on.
+// gives those back behind each other, not to where they were: only who takes all of them keeps
+// their order. And it drops them at the queue's limit, by default 20 from RabbitMQ 4 on.
 const deliveryCount = "x-delivery-count"
 
-// renewAt is how often a letter may have been given back. Then it is written anew, which is to be long
-// before the limit, of which a client is not told.
+// renewAt is how often a letter may have been given back. Then it is written anew, which is to be
+// long before the limit, of which a client is not told.
 const renewAt = 3
 
-// read visits the letters. err is about the reading, and visitErr about what the visitor did, or what
-// had to be done for it.
+// read visits the letters. err is about the reading, and visitErr about what the visitor did, or
+// what had to be done for it.
 func (r *letterReader) read(
 	ctx context.Context, count int, visit func(transport.Letter) (more bool, err error),
 ) (visitErr, err error) {
@@ -165,7 +169,9 @@ func headerCount(delivery amqp091.Delivery) int64 {
 }
 
 // letter is a delivery as its visitor sees it. gone becomes true when it is acknowledged.
-func (r *letterReader) letter(ctx context.Context, delivery amqp091.Delivery, gone *bool) transport.Letter {
+func (r *letterReader) letter(
+	ctx context.Context, delivery amqp091.Delivery, gone *bool,
+) transport.Letter {
 	msg, _ := Marshaler{}.Unmarshal(delivery) // it never fails
 	msg.SetContext(ctx)
 	remove := func() error {
@@ -183,8 +189,9 @@ func (r *letterReader) letter(ctx context.Context, delivery amqp091.Delivery, go
 			if err != nil {
 				return err
 			}
-			maps.DeleteFunc(publishing.Headers, func(name string, _ any) bool { return brokersOwn(name) })
-			exchange, key := r.config.Exchange.GenerateName(topic), r.config.Publish.GenerateRoutingKey(topic)
+			maps.DeleteFunc(publishing.Headers, brokersOwn)
+			exchange := r.config.Exchange.GenerateName(topic)
+			key := r.config.Publish.GenerateRoutingKey(topic)
 			if err := r.write(ctx, exchange, key, publishing); err != nil {
 				return fmt.Errorf("send a letter to %s: %w", key, err)
 			}
@@ -194,98 +201,24 @@ func (r *letterReader) letter(ctx context.Context, delivery amqp091.Delivery, go
 }
 
 // brokersOwn says that RabbitMQ writes a header itself, where it does not expect another's.
-func brokersOwn(name string) bool {
+func brokersOwn(name string, _ any) bool {
 	return name == deliveryCount || name == "x-acquired-count" || name == "x-death" ||
 		strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }
 
-// renew puts a letter to the end of the queue, as one that was never given back. It is done to the end
-// where it was begun, for the order.
+// renew puts a letter to the end of the queue, as one that was never given back. It is done to the
+// end where it was begun, for the order.
 func (r *letterReader) renew(d amqp091.Delivery) error {
 	delete(d.Headers, deliveryCount)
 	err := r.write(context.Background(), "", r.queue, amqp091.Publishing{
-		Headers: d.Headers, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: d.DeliveryMode,
-		Priority: d.Priority, CorrelationId: d.CorrelationId, ReplyTo: d.ReplyTo, Expiration: d.Expiration, MessageId: d.MessageId,
+		Headers: d.Headers, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding,
+		DeliveryMode: d.DeliveryMode, Priority: d.Priority, CorrelationId: d.CorrelationId,
+		ReplyTo: d.ReplyTo, Expiration: d.Expiration, MessageId: d.MessageId,
 		Timestamp: d.Timestamp, Type: d.Type, AppId: d.AppId, Body: d.Body,
 	})
 	if err != nil {
-		return fmt.Errorf("queue %s would drop letters that are looked at often, so they are written anew: %w", r.queue, err)
+		return fmt.Errorf("queue %s would drop letters that are looked at often, so they are "+
+			"written anew: %w", r.queue, err)
 	}
 	return d.Ack(false)
-}
-
-// write publishes one message, and returns when a queue has it.
-func (r *letterReader) write(ctx context.Context, exchange, key string, publishing amqp091.Publishing) error {
-	if err := errors.Join(checkLimits(publishing), checkShort(key)); err != nil {
-		return err
-	}
-	if err := r.openWriter(); err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
-	}
-	var confirm *amqp091.DeferredConfirmation
-	err := r.limited(r.conn, func() (err error) {
-		confirm, err = r.writer.PublishWithDeferredConfirm(exchange, key, true, false, publishing)
-		return err
-	})
-	if err == nil {
-		err = r.await(ctx, confirm)
-	}
-	if err != nil {
-		r.closeWriter()
-	}
-	return err
-}
-
-func (r *letterReader) openWriter() error {
-	if r.writer != nil {
-		return nil
-	}
-	return r.limited(r.conn, func() error {
-		channel, err := r.conn.Channel()
-		if err != nil {
-			return err
-		}
-		r.writer = channel
-		r.returns = channel.NotifyReturn(make(chan amqp091.Return, 1))
-		r.closed = channel.NotifyClose(make(chan *amqp091.Error, 1))
-		return channel.Confirm(false)
-	})
-}
-
-func (r *letterReader) closeWriter() {
-	if r.writer != nil {
-		_ = r.limited(r.conn, r.writer.Close) // what was not confirmed is not counted on
-		r.writer = nil
-	}
-}
-
-// await returns nil when the broker has confirmed a message that a queue took.
-func (r *letterReader) await(ctx context.Context, confirm *amqp091.DeferredConfirmation) error {
-	timer := time.NewTimer(r.config.ConfirmTimeout)
-	defer timer.Stop()
-	select {
-	case <-confirm.Done():
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", transport.ErrUnavailable, context.Cause(ctx))
-	case <-timer.C:
-		reason := ""
-		if b := r.conn.blockade.Load(); b != nil {
-			reason = ": it has blocked publishers: " + b.reason
-		}
-		return fmt.Errorf("%w: no confirm within %s%s", transport.ErrUnavailable, r.config.ConfirmTimeout, reason)
-	}
-	switch {
-	case confirm.Acked() && len(r.returns) == 0: // a return comes before its confirm
-		return nil
-	case confirm.Acked():
-		<-r.returns
-		return transport.ErrUnroutable
-	case !r.writer.IsClosed():
-		return ErrNacked
-	}
-	var reason *amqp091.Error
-	if errors.As(closedBecause(r.closed, amqp091.ErrClosed), &reason) && reason.Server {
-		return explained(reason)
-	}
-	return fmt.Errorf("%w: the connection was lost", transport.ErrUnavailable)
 }
