@@ -34,7 +34,7 @@ type Options struct {
 	// without waiting.
 	Grace time.Duration
 	// SkipLines, of operations that read what another one wrote: so many lines after the first were dealt with by a run
-	// that was interrupted. What this one writes belongs behind what that one wrote.
+	// that was interrupted. Append the output of this run to that of the interrupted one.
 	SkipLines int
 	// AllowEmpty takes an input without even a first line for one without keys, as a Django stage writes
 	// where it finds nothing. Stages of this package always write a first line.

@@ -235,8 +235,9 @@ func (m *model) changedBy(table *schema.Table, behaviour store.Behaviour) []*Fin
 	}
 	if len(behaviour.Triggers) > 0 {
 		found = append(found, m.finding(FoundTrigger, table, "the triggers "+list(behaviour.Triggers)+
-			" run with its writes; what they do to other registered rows is not sent",
-			"let them change the written row only"))
+			" run with its writes; what they do to other registered rows is not sent, and a key that one gives a new "+
+			"row is known only where the INSERT returns it",
+			"let them change the written row only; where they change its key, write with Returning(\"*\")"))
 	}
 	if behaviour.RowSecurity {
 		found = append(found, m.finding(FoundRowSecurity, table,

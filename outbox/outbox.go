@@ -21,6 +21,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,9 @@ type Config struct {
 	// max_prepared_statements set; through an older one transactions would fail. Bun's query hooks do not see the
 	// statement. Default: off.
 	Prepare bool
+	// Logger is told what no caller's error can say: who holds a lock for long, and that relays in other processes are not
+	// woken. Default: slog.Default().
+	Logger *slog.Logger
 }
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
@@ -96,8 +100,15 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		related: map[string][]related{},
 		byID:    map[string]*model{},
 	}
+	log := config.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	s.SayWaits(func(holders string) {
+		log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+	})
 	if s.Announces() && !config.NoNotify {
-		b.away = &announcer{announce: s.Announce}
+		b.away = newAnnouncer(s.Announce, log)
 	}
 	// bun would rather have hooks added to a copy. The user goes on using db, and a write through it that nobody sees
 	// is what P2 excludes, so the hook belongs on db itself.
@@ -110,6 +121,19 @@ func New(db *bun.DB, config Config) (*Box, error) {
 func (b *Box) Migrate(ctx context.Context) error {
 	if _, err := b.store.Migrate(ctx, store.Outbox); err != nil {
 		return fmt.Errorf("outbox: migrate: %w", err)
+	}
+	return nil
+}
+
+// Close ends what the box does beside its callers: it tells relays of the last commits, for at most five seconds, and closes
+// prepared statements. Call it when the service's transactions have ended and before db is closed, which it does not do. A
+// later transaction still appends its messages; relays in other processes find them by polling. Closing twice is fine.
+func (b *Box) Close() error {
+	if b.away != nil {
+		b.away.close()
+	}
+	if err := b.store.ClosePrepared(); err != nil {
+		return fmt.Errorf("outbox: close prepared statements: %w", err)
 	}
 	return nil
 }

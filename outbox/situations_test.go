@@ -68,6 +68,10 @@ var foldingTypes = map[dialect.Name]string{
 // spelled is another spelling of the key "Abc" in a column of those types.
 var spelled = map[dialect.Name]string{dialect.PG: "Abc  ", dialect.MySQL: "aBC", dialect.SQLite: "aBC"}
 
+func upsertItem(ctx context.Context, tx bun.Tx) error {
+	return exec(tx.NewInsert().Model(&Item{ID: 1, Name: "a"}).On("CONFLICT (id) DO UPDATE").Set("name = EXCLUDED.name").Exec(ctx))
+}
+
 var situations = []situation{
 	{name: "insert under a key that a trigger changes", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
 		`; CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
@@ -78,6 +82,17 @@ var situations = []situation{
 		run: inTx(func(ctx context.Context, tx bun.Tx) error {
 			return exec(tx.NewInsert().Model(&Item{ID: 1}).Returning("*").Exec(ctx))
 		})},
+	{name: "upsert of a new row under a key that a trigger changes", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
+		`; CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
+		CREATE TRIGGER shift BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION shift()`), run: inTx(upsertItem)},
+	{name: "the same, of a row that is there", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
+		`; INSERT INTO items VALUES (101, 'old');
+		CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
+		CREATE TRIGGER shift BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION shift()`), run: inTx(upsertItem)},
+	{name: "the same, where both rows are there", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
+		`; INSERT INTO items VALUES (1, 'other'), (101, 'old');
+		CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
+		CREATE TRIGGER shift BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION shift()`), run: inTx(upsertItem)},
 	{name: "insert that a trigger puts into a partition, 0 rows counted", only: []dialect.Name{dialect.PG},
 		prepare: itemsMadeBy(`CREATE TABLE items (id bigint PRIMARY KEY, name text); CREATE TABLE items_1 () INHERITS (items);
 		CREATE FUNCTION part() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO items_1 VALUES (NEW.*); RETURN NULL; END $$;

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -15,40 +16,76 @@ const (
 )
 
 // announcer tells relays in other processes that something was committed: at once, and then at most every announceEvery
-// with the last word at the end, however many transactions commit. It runs while there is something to tell, and is
-// nobody's to stop.
+// with the last word at the end, however many transactions commit. It runs while there is something to tell.
 type announcer struct {
 	announce func(ctx context.Context) error
+	log      *slog.Logger
+
+	ended sync.WaitGroup // one goroutine at most
+	stop  chan struct{}  // closed by close
+
+	failing bool // of the goroutine that runs
 
 	mu      sync.Mutex
 	running bool
 	again   bool // something was committed since the last notification began
+	closed  bool
+}
+
+func newAnnouncer(announce func(ctx context.Context) error, log *slog.Logger) *announcer {
+	return &announcer{announce: announce, log: log, stop: make(chan struct{})}
 }
 
 // ring returns at once.
 func (a *announcer) ring() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed {
+		return
+	}
 	a.again = true
 	if !a.running {
 		a.running = true
-		go a.run()
+		a.ended.Go(a.run)
 	}
+}
+
+// close tells what is left to tell, and returns when the goroutine has ended.
+func (a *announcer) close() {
+	a.mu.Lock()
+	if !a.closed {
+		a.closed = true
+		close(a.stop)
+	}
+	a.mu.Unlock()
+	a.ended.Wait()
 }
 
 func (a *announcer) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		<-timer.C
+		select {
+		case <-timer.C:
+		case <-a.stop: // without a pause to the last word
+		}
 		if !a.take() {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)
-		_ = a.announce(ctx) // relays look by themselves, too: that is what must not fail
+		a.told(a.announce(ctx))
 		cancel()
 		timer.Reset(announceEvery)
 	}
+}
+
+// told logs that notifications fail, once until one succeeds: relays look by themselves, too, so nothing but time is lost.
+func (a *announcer) told(err error) {
+	if err != nil && !a.failing {
+		a.log.Warn("relays in other processes are not told of commits: they find messages when they look by themselves",
+			"error", err)
+	}
+	a.failing = err != nil
 }
 
 // take says whether there is something to tell. If not, the next ring starts anew.

@@ -36,8 +36,9 @@ type reader struct {
 }
 
 const (
-	// Between the floors and the cursors a claim reads again what earlier ones brought, so floors move that often, and with
-	// every claim from a backlog, even where they have caught up: to ask costs less than to read one claim again.
+	// checkEvery is how often floors are moved up to where nobody writes any more. A claim reads again
+	// everything between the floor and the cursor of a lane, which costs more than to ask who writes. In
+	// a backlog every claim asks.
 	checkEvery = 50 * time.Millisecond
 
 	// A claim costs as much as some hundred messages, so a backlog is read in claims of up to so many batches.

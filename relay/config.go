@@ -25,7 +25,7 @@ type Config struct {
 	// It bounds the delay of a message when no wake-up arrives. 0 means 250 ms.
 	PollInterval time.Duration
 
-	// Wake receives when there is something to publish, so that it leaves at once: outbox.Outbox.Wake in the same
+	// Wake receives when there is something to publish, so that it leaves at once: outbox.Box.Wake in the same
 	// process. A wake-up that is lost costs PollInterval, nothing else. Nil means polling only.
 	Wake <-chan struct{}
 

@@ -126,8 +126,8 @@ func (f *flow) room(q *queue) bool {
 	return len(q.behind) == 0 || len(q.behind) < f.batch && f.behind < 4*f.batch
 }
 
-// follow puts a message behind the others of its key. It replaces the one before it if both allow that, and says then
-// that what that said was sent before was sent before it.
+// follow puts a message behind the others of its key. If both allow it, the message replaces the one
+// before it and takes over its After: the replaced message never leaves, so nobody may miss it.
 func follow(queue []outgoing, m outgoing) []outgoing {
 	last := len(queue) - 1
 	if last < 0 || !m.Replaceable() || !queue[last].Replaceable() {

@@ -102,7 +102,7 @@ type patience int
 
 const (
 	// outage: the database is in trouble, or another transaction was in the way. No message is to blame: everything
-	// waits and is tried again. What nobody knows is met so.
+	// waits and is tried again. An error of an unknown kind counts as one, because it must not cost a message.
 	outage patience = iota
 	// endless: the message waits, however long. Its table is not as the struct says, and somebody has to migrate it.
 	endless

@@ -63,6 +63,14 @@ func TestBytesBoundWhatIsHeld(t *testing.T) {
 		last = <-subscriber.asked
 	}
 	require.Greater(t, last, 12, "and for more where they are small")
+	for i := range out { // large ones again, of which the broker may send as many as of small ones
+		out[i].Message = delivery(t, save(int64(i), 1, strings.Repeat("y", size)))
+	}
+	for _, err := range broker.Publisher().PublishBatch(t.Context(), out) {
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return f.Stats().Applied == 2*count+3000 }, time.Minute, time.Millisecond)
+	require.LessOrEqual(t, f.MostHeld(), limit+2*size)
 	require.NoError(t, stop())
 	require.Zero(t, f.BytesHeld())
 	require.Empty(t, f.deadLetters())

@@ -12,14 +12,6 @@ import (
 	"github.com/cqrsync/cqrsync/operate/command"
 )
 
-// The exit codes.
-const (
-	exitOK       = 0
-	exitFailed   = 1
-	exitBadUsage = 2
-	exitPartly   = 3
-)
-
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := root(stdout, stderr).Run(ctx, args)
@@ -28,21 +20,21 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var operation *command.ExitError
 	switch {
 	case err == nil:
-		return exitOK
+		return command.ExitDone
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "error: %v\n", err)
+		return command.ExitUsage
 	case errors.As(err, &operation):
 		if text := operation.Error(); text != "" {
 			fmt.Fprintf(stderr, "error: %s\n", text)
 		}
 		return operation.Code
-	case errors.As(err, &usage):
-		fmt.Fprintln(stderr, usage)
-		return exitBadUsage
 	case errors.As(err, &partly):
 		fmt.Fprintln(stderr, partly)
-		return exitPartly
+		return command.ExitDiffer
 	default:
 		fmt.Fprintf(stderr, "error: %v\n", err)
-		return exitFailed
+		return command.ExitFailed
 	}
 }
 
@@ -51,7 +43,7 @@ type usageError struct{ problems []error }
 
 func (e *usageError) Error() string {
 	var text strings.Builder
-	text.WriteString("relay cannot start:")
+	text.WriteString("these settings cannot be meant so:")
 	for _, problem := range e.problems {
 		for line := range strings.Lines(problem.Error()) {
 			text.WriteString("\n  " + strings.TrimSuffix(line, "\n"))

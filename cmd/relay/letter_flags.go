@@ -54,7 +54,7 @@ func (o *options) deadLetters() *cli.Command {
 					"cqrs_dead_letters dump does",
 				Flags: o.letterFlags(),
 				Description: "What is not JSON cannot be a line of it: it is left out and named on standard " +
-					"error, and the exit code is 3. show has it.",
+					"error, and the exit code is 1. show has it.",
 				Action: o.bySource(refuseDump, o.dumpReplicaLetters, o.dumpBrokerLetters),
 			},
 			{
@@ -64,7 +64,7 @@ func (o *options) deadLetters() *cli.Command {
 				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
 					"With --side replica they are applied here and now; with --queue, too, they are sent " +
 					"to the replica's queue, as django-cqrs's cqrs_dead_letters retry does. " +
-					"The exit code is 3 when something stayed.",
+					"The exit code is 1 when something stayed.",
 				Action: o.bySource(o.retryLetters, o.retryReplicaLetters, o.retryBrokerLetters),
 			},
 			{

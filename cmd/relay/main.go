@@ -8,9 +8,8 @@
 //	relay dead-letters list|show|dump|retry|purge --side replica --queue QUEUE --broker amqp://…
 //	relay forget-deleted --model MODEL --older-than 4320h --db postgres://…
 //
-// It exits with 0 on success (run: after SIGINT or SIGTERM and a clean stop), 1 when something failed, 2 when the
-// configuration is wrong, and 3 when nothing failed but not everything asked for was done, because there was none or
-// because it would have done harm. Passwords appear in no output.
+// It exits with the codes of operate/command (exit.go there): 0 done (run: after SIGINT or SIGTERM and a clean
+// stop), 1 in part, 2 failed, 64 wrong usage. Passwords appear in no output.
 //
 // Neighbours: package relay does the work; this package is flags, wiring and exit codes.
 package main

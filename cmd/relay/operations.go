@@ -148,17 +148,17 @@ func (o *options) diffModels(context.Context) ([]string, error) {
 // hasQueue asks the broker of --broker.
 func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err error) {
 	if o.broker == "" {
-		return false, brokerSetting.wrong(errors.New("not set, want the broker that is asked whether the queue is there; " +
-			"or give --unchecked-queue"))
+		return false, wrong(brokerSetting.wrong(errors.New("not set, want the broker that is asked whether the queue is there; " +
+			"or give --unchecked-queue")))
 	}
 	subscriber, err := open.Subscriber(o.broker, queue, open.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return false, brokerSetting.wrong(err)
+		return false, wrong(brokerSetting.wrong(err))
 	}
 	defer func() { err = errors.Join(err, subscriber.Close()) }()
 	finder, finds := subscriber.(transport.QueueFinder)
 	if !finds {
-		return false, brokerSetting.wrong(errors.New("this kind of broker cannot be asked: give --unchecked-queue"))
+		return false, wrong(brokerSetting.wrong(errors.New("this kind of broker cannot be asked: give --unchecked-queue")))
 	}
 	return finder.HasQueue(ctx)
 }

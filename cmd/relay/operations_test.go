@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/operate/command"
 )
 
 // tables makes a database of either side with a table of three orders, and returns the flags that name it.
@@ -65,18 +66,22 @@ func TestExitCodesAndWhatIsPrintedWhere(t *testing.T) {
 	r = invoke(t.Context(), on(master, "diff-sync", "-i", differing)...)
 	require.Equal(t, result{code: 1, stderr: "diff-sync: 1 instances are in the outbox\n"}, r)
 
-	for line, want := range map[string]string{
-		"diff-master --model order":                        "filter",
-		"diff-master --model order --filter [":             "want a JSON object",
-		"diff-master --model nope --filter {}":             `"nope" is not registered`,
-		"diff-master --model order --filter {} --batch -1": "--batch: -1",
-		"diff-master --model order --filter {} extra":      "unexpected argument",
-		"diff-sync -i /nonexistent/file":                   "no such file",
-		"diff-sync -i " + dump:                             "line 1: the first line is not MODEL,TIME",
-		"dump --model order --config /nonexistent/file":    "no such file",
-		"deleted-diff-master --nonsense":                   "not defined",
-		"sync --model order --filter {\"id\":1} --rate -5": "--rate: -5",
-		"diff-replica -i " + listed + " --grace -1s":       "--grace: -1s",
+	const failed, usage = command.ExitFailed, command.ExitUsage
+	for line, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"diff-master --model order":                        {usage, "filter"},
+		"diff-master --model order --filter [":             {usage, "want a JSON object"},
+		"diff-master --model nope --filter {}":             {failed, `"nope" is not registered`},
+		"diff-master --model order --filter {} --batch -1": {usage, "--batch: -1"},
+		"diff-master --model order --filter {} extra":      {usage, "unexpected argument"},
+		"diff-sync -i /nonexistent/file":                   {failed, "no such file"},
+		"diff-sync -i " + dump:                             {failed, "line 1: the first line is not MODEL,TIME"},
+		"dump --model order --config /nonexistent/file":    {usage, "no such file"},
+		"deleted-diff-master --nonsense":                   {usage, "not defined"},
+		"sync --model order --filter {\"id\":1} --rate -5": {usage, "--rate: -5"},
+		"diff-replica -i " + listed + " --grace -1s":       {usage, "--grace: -1s"},
 	} {
 		args := strings.Fields(line)
 		flags := master
@@ -87,8 +92,8 @@ func TestExitCodesAndWhatIsPrintedWhere(t *testing.T) {
 			flags = flags[:2]
 		}
 		r := invoke(t.Context(), on(flags, args...)...)
-		require.Equal(t, 2, r.code, "%s: %s", line, r.stderr)
-		require.Contains(t, r.stderr, want, line)
+		require.Equal(t, want.code, r.code, "%s: %s", line, r.stderr)
+		require.Contains(t, r.stderr, want.says, line)
 	}
 }
 
@@ -97,13 +102,13 @@ func TestAnInterruptedDiffGoesOnAfterTheLinesItDealtWith(t *testing.T) {
 	dir := t.TempDir()
 	differing, file := filepath.Join(dir, "differing"), filepath.Join(dir, "position")
 	require.NoError(t, os.WriteFile(differing, []byte("order,2026-11-24 12:00:00.000000+00:00,webhooks\n[1]\n[2]\n[3]\n"), 0o600))
-	command := on(master, "diff-sync", "-i", differing, "--resume", file)
+	line := on(master, "diff-sync", "-i", differing, "--resume", file)
 
-	r := interrupted(t, command, file)
+	r := interrupted(t, line, file)
 	require.Equal(t, 2, r.code, r.stderr)
 	require.Contains(t, r.stderr, "the same command with --resume "+file+" goes on")
 
-	r = invoke(t.Context(), command...)
+	r = invoke(t.Context(), line...)
 	require.Equal(t, 1, r.code, r.stderr)
 	require.NoFileExists(t, file)
 	var keys []string
@@ -112,11 +117,11 @@ func TestAnInterruptedDiffGoesOnAfterTheLinesItDealtWith(t *testing.T) {
 }
 
 // interrupted gives a slow command and ends it when it has noted a position.
-func interrupted(t *testing.T, command []string, file string) result {
+func interrupted(t *testing.T, line []string, file string) result {
 	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
 	done := make(chan result, 1)
-	go func() { done <- invoke(ctx, append(command, "--rate", "1")...) }()
+	go func() { done <- invoke(ctx, append(line, "--rate", "1")...) }()
 	require.Eventually(t, func() bool { _, err := os.Stat(file); return err == nil }, time.Minute, time.Millisecond)
 	interrupt()
 	return <-done
@@ -131,21 +136,21 @@ func TestALoadWithBadLinesSaysSoToTheEndAndStartsOverAfterwards(t *testing.T) {
 		return "order\n" + first + revision + "\n" + `{"id":5,"status":"new"` + revision + "\n" + `{"id":6,"status":"new"` + revision
 	}
 	require.NoError(t, os.WriteFile(dump, []byte(lines(`{"status":"without a key"`)), 0o600))
-	command := on(replica, "load", "-i", dump, "--batch", "1", "--resume", file)
+	line := on(replica, "load", "-i", dump, "--batch", "1", "--resume", file)
 
-	r := interrupted(t, command, file)
+	r := interrupted(t, line, file)
 	require.Equal(t, 2, r.code, r.stderr)
 	require.Contains(t, r.stderr, "load: line 2: ")
 	require.Contains(t, r.stderr, "goes on")
 
-	r = invoke(t.Context(), command...)
+	r = invoke(t.Context(), line...)
 	require.Equal(t, 2, r.code, "the bad line was passed over, but is not forgotten")
 	require.NotContains(t, r.stderr, "load: line 2: ")
 	require.Contains(t, r.stderr, "1 lines could not be loaded, the others were; when the cause is gone, run the same command again")
 	require.NoFileExists(t, file, "or the same command would pass it over again")
 
 	require.NoError(t, os.WriteFile(dump, []byte(lines(`{"id":4,"status":"new"`)), 0o600))
-	r = invoke(t.Context(), command...)
+	r = invoke(t.Context(), line...)
 	require.Zero(t, r.code, r.stderr)
 	var ids []int64
 	require.NoError(t, dbtest.Open(t, replica[1]).NewSelect().Table("orders").Column("id").

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/operate/command"
 )
 
 // A replica's commands go by the queue of their flag, then by that of CQRSYNC_QUEUE, then by that
@@ -25,17 +27,17 @@ func TestTheQueueOfAReplicasCommands(t *testing.T) {
 		{"deleted-diff-replica", "--model", "order"},
 		{"diff", "--model", "order", "--filter", "{}", "--check", "--master-db", master[1], "--master-config", master[3]},
 	}
-	for _, command := range commands {
-		command = append(command, "--db", replica[1], "--config", nameless)
-		r := invoke(t.Context(), command...)
-		require.NotZero(t, r.code, command)
-		require.Contains(t, r.stderr, "queue: not set, want the name of the replica service", command)
-		require.Contains(t, r.stderr, "--queue", command)
-		r = invoke(t.Context(), append(command, "--queue", "webhooks")...)
-		require.Zero(t, r.code, "%s: %s", command, r.stderr)
-		r = invoke(t.Context(), append(command, "--queue=")...)
-		require.Equal(t, 2, r.code, command)
-		require.Contains(t, r.stderr, "--queue", command)
+	for _, line := range commands {
+		line = append(line, "--db", replica[1], "--config", nameless)
+		r := invoke(t.Context(), line...)
+		require.NotZero(t, r.code, line)
+		require.Contains(t, r.stderr, "queue: not set, want the name of the replica service", line)
+		require.Contains(t, r.stderr, "--queue", line)
+		r = invoke(t.Context(), append(line, "--queue", "webhooks")...)
+		require.Zero(t, r.code, "%s: %s", line, r.stderr)
+		r = invoke(t.Context(), append(line, "--queue=")...)
+		require.Equal(t, command.ExitUsage, r.code, line)
+		require.Contains(t, r.stderr, "--queue", line)
 	}
 
 	header := func(flags ...string) string {
@@ -53,12 +55,12 @@ func TestTheQueueOfAReplicasCommands(t *testing.T) {
 	require.Contains(t, r.stderr, "3 lines of order", "the ledger is the database's, whatever the queue")
 
 	r = invoke(t.Context(), "dead-letters", "retry", "--all", "--side", "replica", "--db", replica[1], "--config", nameless)
-	require.Equal(t, result{exitPartly, "", "no dead letter was found\n"}, r, "there --queue is another thing")
+	require.Equal(t, result{command.ExitDiffer, "", "no dead letter was found\n"}, r, "there --queue is another thing")
 
-	for _, command := range []string{"load", "diff-replica", "deleted-diff-replica", "deleted-sync-replica", "diff", "replicate"} {
-		require.Contains(t, invoke(t.Context(), command, "--help").stdout, "--queue", command)
+	for _, name := range []string{"load", "diff-replica", "deleted-diff-replica", "deleted-sync-replica", "diff", "replicate"} {
+		require.Contains(t, invoke(t.Context(), name, "--help").stdout, "--queue", name)
 	}
-	for _, command := range []string{"dump", "diff-master", "diff-sync", "deleted-diff-master", "adopt"} {
-		require.NotContains(t, invoke(t.Context(), command, "--help").stdout, "--queue", command)
+	for _, name := range []string{"dump", "diff-master", "diff-sync", "deleted-diff-master", "adopt"} {
+		require.NotContains(t, invoke(t.Context(), name, "--help").stdout, "--queue", name)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/operate/command"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -55,10 +56,10 @@ func TestRunPublishesUntilItIsToldToStop(t *testing.T) {
 			url, broker := newURL(t), "sqlite://"+filepath.Join(t.TempDir(), "broker.db")
 			r := invoke(t.Context(), "run", "--db", url, "--broker", broker)
 			if name == "sqlite" {
-				require.Equal(t, exitBadUsage, r.code)
+				require.Equal(t, command.ExitUsage, r.code)
 				require.Contains(t, r.stderr, "does not exist: check the path")
 			} else {
-				require.Equal(t, exitFailed, r.code)
+				require.Equal(t, command.ExitFailed, r.code)
 				require.Contains(t, r.stderr, "run relay migrate")
 			}
 
@@ -89,7 +90,7 @@ func TestRunPublishesUntilItIsToldToStop(t *testing.T) {
 			require.Contains(t, fetch(t, stderr.String(), "/metrics"), "\ncqrsync_relay_confirmed_messages_total 1\n")
 			require.Equal(t, "ready\n", fetch(t, stderr.String(), "/readyz"))
 			stop()
-			require.Equal(t, exitOK, <-ended, stderr.String())
+			require.Equal(t, command.ExitDone, <-ended, stderr.String())
 			require.Contains(t, stderr.String(), `"msg":"relay stopped","published":1,"dead_letters":0`)
 		})
 	}
@@ -125,10 +126,10 @@ func TestTheBinary(t *testing.T) {
 	url := dbtest.SQLiteURL(t)
 	broker := dbtest.SQLiteURL(t)
 
-	require.Equal(t, exitOK, exitCode(t, exec.CommandContext(t.Context(), binary, "migrate", "--db", url).Run()))
-	require.Equal(t, exitOK, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", url).Run()))
-	require.Equal(t, exitBadUsage, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", broker).Run()))
-	require.Equal(t, exitBadUsage, exitCode(t, exec.CommandContext(t.Context(), binary, "run").Run()))
+	require.Equal(t, command.ExitDone, exitCode(t, exec.CommandContext(t.Context(), binary, "migrate", "--db", url).Run()))
+	require.Equal(t, command.ExitDone, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", url).Run()))
+	require.Equal(t, command.ExitUsage, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", broker).Run()))
+	require.Equal(t, command.ExitUsage, exitCode(t, exec.CommandContext(t.Context(), binary, "run").Run()))
 
 	start := func(t *testing.T) (*exec.Cmd, *output) {
 		cmd, stderr := exec.CommandContext(t.Context(), binary, "run"), &output{}
@@ -142,7 +143,7 @@ func TestTheBinary(t *testing.T) {
 		t.Run("stops cleanly on "+signal.String(), func(t *testing.T) {
 			cmd, stderr := start(t)
 			require.NoError(t, cmd.Process.Signal(signal))
-			require.Equal(t, exitOK, exitCode(t, cmd.Wait()), stderr.String())
+			require.Equal(t, command.ExitDone, exitCode(t, cmd.Wait()), stderr.String())
 			require.Contains(t, stderr.String(), "relay stopped")
 		})
 	}
@@ -174,7 +175,7 @@ func TestTheBinary(t *testing.T) {
 func exitCode(t *testing.T, err error) int {
 	t.Helper()
 	if err == nil {
-		return exitOK
+		return command.ExitDone
 	}
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit)

@@ -127,6 +127,7 @@ func (p *process) addOrders(ctx context.Context) (*orders.Service, *bun.DB, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("orders: %w", err)
 	}
+	p.closes = append(p.closes, service.Box().Close)
 	return service, db, nil
 }
 

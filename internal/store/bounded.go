@@ -42,6 +42,9 @@ func (s *Store) Limit(lease time.Duration, said func(holders string)) {
 	s.bounds, s.waits.said = within(lease), said
 }
 
+// SayWaits has said told who is waited for when that takes long. Call it before the store is used.
+func (s *Store) SayWaits(said func(holders string)) { s.waits.said = said }
+
 // InTx runs fn in a transaction that neither stands still nor waits for a lock for longer than the store allows, under the
 // database's own isolation. Where a lock was not to be had in time the error is a LockedError.
 func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {

@@ -16,7 +16,8 @@ type Compacted struct {
 	Seen    int // messages it looked at: as many as it was allowed to if there may be more
 	Dropped int
 	// Left is where to begin next time: the starts, each moved past what was dropped right behind it, up to the first message
-	// that stayed. PostgreSQL walks over what was dropped, at the cost of what is there, until a vacuum; elsewhere starts stay.
+	// that stayed. It moves on PostgreSQL only, where until a vacuum a query reads dropped rows as slowly
+	// as live ones.
 	Left []Start
 }
 

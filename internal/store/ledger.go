@@ -115,8 +115,8 @@ func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map
 	return rows.Err()
 }
 
-// follows is the condition, in the ledger, for Message.Follows: resent is the revision at which something of the key went
-// out once more, a SYNC or a dead letter. It went before what it is not greater or equal to.
+// follows is the condition, in the ledger, for Message.Follows. resent is the revision at which something of the key was
+// sent once more, a SYNC or a dead letter. While resent is below after, the last thing sent was the message of after.
 const follows = `(revision = 0 OR after IS NOT NULL AND coalesce(resent, -1) < after)`
 
 // raise is what an INSERT does with a ledger row that is there: the next revision, at the present time, or just after

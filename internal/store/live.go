@@ -64,8 +64,8 @@ func readLive(ctx context.Context, tx bun.IDB, query string, args []any) ([]KeyR
 	return page, rows.Err()
 }
 
-// Pairs are integer keys with their revisions in the words of a line of a diff, but for its outer brackets: 1,0],[2,5. Two
-// sides that say the same need nobody who takes the words apart.
+// Pairs are integer keys with their revisions as a line of a diff writes them, without its outer
+// brackets: 1,0],[2,5. Where the texts of both sides are equal, nobody has to parse them.
 type Pairs struct {
 	Text  string
 	Count int

@@ -42,7 +42,8 @@ type Message struct {
 	// key has a newer SAVE or DELETE for all queues.
 	Keep bool
 	// Follows says that the message of revision After, or none at all, is the last thing of the key that went into the outbox
-	// before this one: so it may follow that at once (Handover). Only who appends it knows; it is no column.
+	// before this one: so it may follow that at once (Handover). No column holds it, because only the
+	// transaction that appends the message knows it.
 	Follows bool
 }
 

@@ -41,7 +41,7 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 	if err := s.makeApplied(ctx, side); err != nil {
 		return nil, err
 	}
-	set, err := discover(s.dialect, side)
+	set, err := discover(s.migrations, s.dialect, side)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (s *Store) isApplied(ctx context.Context, side Side, m migrate.Migration) (
 // apply runs the statements of a migration and marks it as applied: first, so that the mark is the lock, or last where
 // making a table commits.
 func (s *Store) apply(ctx context.Context, side Side, m migrate.Migration) error {
-	files, err := files(s.dialect, side)
+	files, err := files(s.migrations, s.dialect, side)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (s *Store) pendingOnceOpen(ctx context.Context, side Side) ([]string, error
 // Pending returns the migrations that Migrate would apply: all of them where the side has no tables. It changes
 // nothing, and needs no right to.
 func (s *Store) Pending(ctx context.Context, side Side) (pending []string, err error) {
-	set, err := discover(s.dialect, side)
+	set, err := discover(s.migrations, s.dialect, side)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func contains(ms migrate.MigrationSlice, name string) bool {
 }
 
 // PrintMigrations returns the SQL of one side for people who apply it with their own tool, as input for psql or
-// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres or sqlite.
+// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres, mysql or sqlite.
 func PrintMigrations(dialect string, side Side, names Names) (string, error) {
 	d, err := dialectNamed(dialect)
 	if err != nil {
@@ -218,7 +218,7 @@ func PrintMigrations(dialect string, side Side, names Names) (string, error) {
 		return "", err
 	}
 	data := templateData{names, d}
-	files, err := files(d, side)
+	files, err := files(migrations.FS, d, side)
 	if err != nil {
 		return "", err
 	}
@@ -273,15 +273,15 @@ func (t templateData) createApplied(side Side) string {
 
 func appliedTable(side Side) string { return string(side) + "_migrations" }
 
-func files(d sqlDialect, side Side) (fs.FS, error) {
+func files(all fs.FS, d sqlDialect, side Side) (fs.FS, error) {
 	if side != Outbox && side != Replica {
 		return nil, fmt.Errorf("side %q: want %s or %s", side, Outbox, Replica)
 	}
-	return fs.Sub(migrations.FS, d.name()+"/"+string(side))
+	return fs.Sub(all, d.name()+"/"+string(side))
 }
 
-func discover(d sqlDialect, side Side) (*migrate.Migrations, error) {
-	files, err := files(d, side)
+func discover(all fs.FS, d sqlDialect, side Side) (*migrate.Migrations, error) {
+	files, err := files(all, d, side)
 	if err != nil {
 		return nil, err
 	}

@@ -177,6 +177,17 @@ func (s *Store) Prepare(ctx context.Context, rows *PlainRows) error {
 	return nil
 }
 
+// ClosePrepared closes the statements that Prepare made.
+func (s *Store) ClosePrepared() error {
+	var errs []error
+	s.prepared.Range(func(text, stmt any) bool {
+		s.prepared.Delete(text)
+		errs = append(errs, stmt.(*sql.Stmt).Close())
+		return true
+	})
+	return errors.Join(errs...)
+}
+
 // preparedFor is the statement that Prepare made for rows, nil if there is none.
 func (s *Store) preparedFor(rows *PlainRows) *sql.Stmt {
 	if stmt, found := s.prepared.Load(rows.text()); found {

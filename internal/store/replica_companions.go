@@ -17,6 +17,16 @@ func (s *Store) WaitingOf(ctx context.Context, tx bun.IDB, keys []Key) ([]Waitin
 	return s.companions(ctx, tx, `(model, "key") IN (?)`, len(keys), tuples(keys))
 }
 
+// WaitingErrors returns why the messages of a key wait, in the order of their revisions.
+func (s *Store) WaitingErrors(ctx context.Context, key Key) (errs []string, err error) {
+	err = s.db.NewRaw(s.sql(`SELECT error FROM ? WHERE model = ? AND "key" = ? ORDER BY revision`),
+		s.table("replica_waiting"), key.Model, key.Key).Scan(ctx, &errs)
+	if err != nil {
+		return nil, fmt.Errorf("read why messages of model %q key %q wait: %w", key.Model, key.Key, err)
+	}
+	return errs, nil
+}
+
 // WaitingIn returns waiting messages of a model, the newest first, like WaitingOf.
 func (s *Store) WaitingIn(ctx context.Context, tx bun.IDB, model string, n int) ([]Waiting, error) {
 	return s.companions(ctx, tx, "model = ?", n, model)

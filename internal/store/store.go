@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strings"
 	"sync"
@@ -21,6 +22,8 @@ import (
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/dialect/feature"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/migrations"
 )
 
 // Names says where the tables are.
@@ -48,7 +51,9 @@ type Store struct {
 	cached  atomic.Pointer[numbering]
 	bounds  bounds
 	waits   waits
-	packet  atomic.Int64 // how many bytes a statement may have; 0 is not known
+	// migrations is migrations.FS; tests add those of a version to come.
+	migrations fs.FS
+	packet     atomic.Int64 // how many bytes a statement may have; 0 is not known
 
 	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 	timeline timeline // of the relays that own lanes through this store
@@ -66,7 +71,7 @@ func New(db *bun.DB, names Names) (*Store, error) {
 	if err := errors.Join(err, names.validate(d)); err != nil {
 		return nil, err
 	}
-	return &Store{db: db, dialect: d, names: names, bounds: within(defaultLease)}, nil
+	return &Store{db: db, dialect: d, names: names, bounds: within(defaultLease), migrations: migrations.FS}, nil
 }
 
 // validate makes names safe to stand in SQL text. d may be nil.
@@ -185,8 +190,9 @@ type sqlDialect interface {
 	identities(messages string, claimed []*Claimed, lock string) string
 	// waitAtMost stands before a statement that is not in a transaction of inTx, to bound its wait for locks. May be empty.
 	waitAtMost(b bounds) string
-	// movedRows are for rows that change while they are looked for: hold is a query l that locks them where they are, and found
-	// the condition that finds them then. hold is empty where claimedRows waits for who changes them, and finds them.
+	// movedRows finds rows that another transaction updates while claimedRows looks for them. hold is a
+	// query, to be named l, that locks the rows where they are now; found is the condition that then
+	// finds them. hold is empty where claimedRows waits for the other transaction by itself.
 	movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs)
 	// created is the value of created_at of a message, nil for that of the database's clock. It must be as fine as that clock
 	// is elsewhere, because messages are told apart by it.

@@ -5,8 +5,7 @@
 // A service that mounts them in its own binary has its own serializers, filters and mappings at work; cmd/relay mounts
 // them over tables that a cqrsync.yaml describes.
 //
-// Exit codes are for cron jobs: 0 equal, nothing to do or done; 1 something differed (and was repaired, where the command
-// repairs); 2 an error. Results go to standard output, everything else to standard error.
+// Exit codes are for cron jobs (exit.go). Results go to standard output, everything else to standard error.
 package command
 
 import (
@@ -54,73 +53,10 @@ func Commands(s Source) []*cli.Command {
 	for _, c := range commands {
 		c.Action = exiting(c.Name, c.Action)
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-			return &ExitError{Code: ExitFailed, Err: err}
+			return &ExitError{Code: ExitUsage, Err: err}
 		}
 	}
 	return commands
-}
-
-// The exit codes.
-const (
-	ExitEqual  = 0
-	ExitDiffer = 1
-	ExitFailed = 2
-)
-
-// ExitError ends a command with a code. It is a cli.ExitCoder: urfave/cli exits with it by itself, unless the
-// application's ExitErrHandler says otherwise.
-type ExitError struct {
-	Code int
-	// Err is nil where the code says it all.
-	Err error
-}
-
-func (e *ExitError) Error() string {
-	if e.Err == nil {
-		return ""
-	}
-	return e.Err.Error()
-}
-
-// Unwrap returns Err.
-func (e *ExitError) Unwrap() error { return e.Err }
-
-// ExitCode returns Code.
-func (e *ExitError) ExitCode() int { return e.Code }
-
-// differing is the end of a command that found something.
-func differing(found bool) error {
-	if !found {
-		return nil
-	}
-	return &ExitError{Code: ExitDiffer}
-}
-
-// isDifference says that an error is none: something differed.
-func isDifference(err error) bool {
-	var exit *ExitError
-	return errors.As(err, &exit) && exit.Code == ExitDiffer
-}
-
-// exiting gives every error its code.
-func exiting(name string, action cli.ActionFunc) cli.ActionFunc {
-	return func(ctx context.Context, cmd *cli.Command) error {
-		var exit *ExitError
-		err := errors.New("unexpected argument: everything is a flag, see --help")
-		if !cmd.Args().Present() {
-			err = action(ctx, cmd)
-		}
-		switch {
-		case err == nil || errors.As(err, &exit):
-			return err
-		case ctx.Err() != nil:
-			err = errors.New("interrupted")
-			if cmd.String("resume") != "" {
-				err = fmt.Errorf("interrupted; the same command with --resume %s goes on", cmd.String("resume"))
-			}
-		}
-		return &ExitError{Code: ExitFailed, Err: fmt.Errorf("%s: %w", name, err)}
-	}
 }
 
 // The categories, which say which sides a command works on.
@@ -222,7 +158,7 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	}
 	p := newProgress(cmd)
 	o.Progress = p.report
-	return o, p, errors.Join(errs...)
+	return o, p, usage(errors.Join(errs...))
 }
 
 // noEmptyFlags refuses flags that were given and say nothing, as a shell's variable that is not set makes them: they would

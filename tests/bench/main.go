@@ -70,6 +70,20 @@ func main() {
 	}
 }
 
+// parseAnywhere takes flags before, between and after the names, which it returns: package flag ends at
+// the first name.
+func parseAnywhere(flags *flag.FlagSet, args []string) (names []string, err error) {
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		if args = flags.Args(); len(args) == 0 {
+			return names, nil
+		}
+		names, args = append(names, args[0]), args[1:]
+	}
+}
+
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -80,7 +94,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&o.only, "only", "", "measure only the groups whose name contains this")
 	flags.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long a case runs in a round, where it is timed by duration")
 	flags.IntVar(&o.rows, "rows", 1_000_000, "how many rows the tables have, where a case reads a table")
-	if err := flags.Parse(args); err != nil {
+	names, err := parseAnywhere(flags, args)
+	if err != nil {
 		return err
 	}
 	if *list {
@@ -89,11 +104,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
-	if flags.NArg() == 0 {
+	if len(names) == 0 {
 		return errors.New("name a bench, or --list")
 	}
 	var errs []error
-	for _, name := range flags.Args() {
+	for _, name := range names {
 		i := slices.IndexFunc(benches(), func(b bench) bool { return b.name == name })
 		if i < 0 {
 			errs = append(errs, fmt.Errorf("unknown bench %q: --list names them", name))
@@ -103,7 +118,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	for _, b := range benches() {
-		if !slices.Contains(flags.Args(), b.name) {
+		if !slices.Contains(names, b.name) {
 			continue
 		}
 		print := func(r result) { r.table(stdout) }

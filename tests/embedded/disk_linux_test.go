@@ -15,11 +15,11 @@ func TestAFullDisk(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "stats", "away")
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=8m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); err != nil {
 		t.Skipf("needs a file system of its own: mount a tmpfs as root: %v", err)
 	}
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(disk, syscall.MNT_DETACH)) })
-	w.broker, w.rate = filepath.Join(disk, "broker.db"), 300
+	w.broker, w.rate = filepath.Join(disk, "broker.db"), 500
 	w.replicates("away").stop()
 	w.replicates("stats")
 	w.start("relay")

@@ -60,13 +60,19 @@ func (h *handle) room(ctx context.Context, size uint64) error {
 		free>>10, (reserved(total)+journal+4*size)>>10)
 }
 
-// fits says so of size bytes, while the log has a size. A message is written for each queue, and indexed. What is in the log
-// goes into the file later, into pages that are free there, or else to its end.
+// fits says whether size bytes may be published, while the log has a size. A message is written for each queue, and indexed.
+// What is in the log goes into the file later, into pages that are free there, or else to its end.
+//
+// The file never shrinks, so a disk that was full once stays at its reserve when everything has been consumed. While the
+// pages of the file take everything, half of the reserve is enough for the log: else nobody would ever publish again.
 func (h *handle) fits(ctx context.Context, journal, size uint64) bool {
 	free, total, known := disk(filepath.Dir(h.path))
 	need := reserved(total) + 2*size
 	later := journal + 2*size
-	return !known || free >= need+later || free >= need && free+h.unused(ctx) >= need+later
+	if !known || free >= need+later {
+		return true
+	}
+	return free+reserved(total)/2 >= need && free+h.unused(ctx) >= need+later
 }
 
 func (h *handle) journal() uint64 {

@@ -28,12 +28,23 @@ func smallDisk(t *testing.T, megabytes int) (folder string) {
 	return folder
 }
 
-// publishUntilRefused returns how many messages were taken.
+// publishUntilRefused returns how many messages were taken: of large batches, and then of the smallest, until nothing goes
+// into the room that is left.
 func publishUntilRefused(t *testing.T, pub *sqlite.Publisher) (taken int, err error) {
+	t.Helper()
+	for _, size := range []int{50, 1} {
+		var n int
+		n, err = publishBatchesUntilRefused(t, pub, size)
+		taken += n
+	}
+	return taken, err
+}
+
+func publishBatchesUntilRefused(t *testing.T, pub *sqlite.Publisher, size int) (taken int, err error) {
 	t.Helper()
 	payload := make([]byte, 4<<10)
 	for range 100_000 {
-		batch := make([]transport.Outgoing, 50)
+		batch := make([]transport.Outgoing, size)
 		for i := range batch {
 			batch[i] = transport.Outgoing{Topic: "order", Message: message.NewMessage("id", payload)}
 		}
@@ -55,17 +66,42 @@ func TestAFullDiskStopsPublishingAndNotConsuming(t *testing.T) {
 		require.ErrorIs(t, err, transport.ErrUnavailable)
 		require.ErrorContains(t, err, "consumers can work")
 		require.ErrorContains(t, pub.Probe(t.Context()), "consumers can work", "so that nothing is ready")
-		require.Greater(t, taken, 500)
-
-		sub := newSubscriber(t, sqlite.Config{Path: path, Queue: "webhooks"})
-		messages, err := sub.SubscribeWindow(t.Context(), "order", 200)
-		require.NoError(t, err)
-		for range taken {
-			receive(t, messages).Ack()
-		}
-		require.Eventually(t, func() bool { return count(t, path, "messages") == 0 }, patience, 5*time.Millisecond)
-		require.NoError(t, sub.Close())
+		require.Greater(t, taken, 500, "also when it was full before")
+		consume(t, path, taken)
 	}
+}
+
+func consume(t *testing.T, path string, n int) {
+	t.Helper()
+	sub := newSubscriber(t, sqlite.Config{Path: path, Queue: "webhooks"})
+	messages, err := sub.SubscribeWindow(t.Context(), "order", 200)
+	require.NoError(t, err)
+	for range n {
+		receive(t, messages).Ack()
+	}
+	require.Eventually(t, func() bool { return count(t, path, "messages") == 0 }, patience, 5*time.Millisecond)
+	require.NoError(t, sub.Close())
+}
+
+// The file does not shrink when everything in it has been consumed: its own pages are the room then.
+func TestAnEmptiedFileTakesMessagesOnADiskAtItsReserve(t *testing.T) {
+	folder := smallDisk(t, 24)
+	path := filepath.Join(folder, "broker.db")
+	makeQueue(t, path, "webhooks", "order")
+	pub := newPublisher(t, sqlite.Config{Path: path})
+	taken, err := publishUntilRefused(t, pub)
+	require.ErrorIs(t, err, transport.ErrUnavailable)
+	consume(t, path, taken)
+	exec(t, path, "PRAGMA wal_checkpoint(TRUNCATE)")
+
+	var stat syscall.Statfs_t
+	require.NoError(t, syscall.Statfs(folder, &stat))
+	free := int(stat.Bavail) * int(stat.Bsize)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "junk"), make([]byte, max(free-7<<20, 0)), 0o600))
+	again, err := publishUntilRefused(t, pub)
+	require.ErrorIs(t, err, transport.ErrUnavailable)
+	require.Greater(t, again, 500)
+	consume(t, path, again)
 }
 
 func TestADiskThatOthersFillDelaysOnly(t *testing.T) {

@@ -8,6 +8,8 @@
 --   produced  the last revision that made a message (a filter may skip some)
 --   after     the value of produced before that: what the newest message says was sent before it
 --   updated_at never goes back for a key
+--   resent    the revision at which something of the key was sent once more, out of turn: a SYNC or a dead letter.
+--             The next message must not be handed to a relay past it
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_revisions"}} (
     model      varchar(200) NOT NULL,
     `key`      varchar(512) NOT NULL,
@@ -17,12 +19,15 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_revisions"}} (
     deleted    boolean      NOT NULL DEFAULT FALSE,
     tracked    longtext,
     updated_at bigint       NOT NULL,
+    resent     bigint,
     PRIMARY KEY (model, `key`)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 --bun:split
 -- Messages that no broker has confirmed yet. A row leaves only by confirmation or into outbox_dead_letters (P5).
 -- The identity is drawn while the key's ledger row is locked, so per key it grows with the revision (P4).
 -- JSON is text here: MySQL's own type would put the members in another order.
+-- keep says that no newer message of the key replaces this one: its model tracks previous values, or asked for every
+-- revision. What has it not, the relay drops when the key has a newer message (compaction).
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_messages"}} (
     id             bigint       NOT NULL AUTO_INCREMENT,
     lane           smallint     NOT NULL,
@@ -41,16 +46,24 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_messages"}} (
     updated_at     bigint       NOT NULL,
     created_at     bigint       NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     expires_at     bigint,
+    keep           boolean NOT NULL DEFAULT FALSE,
     PRIMARY KEY (lane, id),
     KEY (id) -- AUTO_INCREMENT wants an index that begins with it
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 --bun:split
--- Who publishes a lane. epoch grows with every change of owner and fences the statement that removes sent rows.
+-- Who publishes a lane. epoch grows with every change of owner and fences the statement that removes sent rows. An owner is
+-- named beyond doubt, because owners and epochs come back with their values when a database goes back to an earlier state.
+--   nonce  drawn at random when the lane is taken
+--   beat   drawn at random whenever the lease is renewed
+--   ttl    how long the lease was when it was renewed, in microseconds
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_lanes"}} (
     lane       smallint     NOT NULL PRIMARY KEY,
     owner      varchar(512),
     epoch      bigint       NOT NULL DEFAULT 0,
-    expires_at bigint
+    expires_at bigint,
+    nonce      bigint NOT NULL DEFAULT 0,
+    beat       bigint NOT NULL DEFAULT 0,
+    ttl        bigint NOT NULL DEFAULT 0
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 --bun:split
 -- The update names the table and changes nothing: it is there for the second run, and to stop at a table that is not ours.
@@ -58,19 +71,24 @@ INSERT INTO {{.Table "outbox_lanes"}} (lane)
 WITH RECURSIVE n (lane) AS (SELECT 0 UNION ALL SELECT lane + 1 FROM n WHERE lane < 63) SELECT lane FROM n
 ON DUPLICATE KEY UPDATE {{.Table "outbox_lanes"}}.epoch = {{.Table "outbox_lanes"}}.epoch;
 --bun:split
--- Live relays, so that each knows its fair share of the lanes.
+-- Live relays, so that each knows its fair share of the lanes. protocol is how a relay, and those who write beside it, use the
+-- lanes: see internal/store/protocol.go.
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_relays"}} (
     id         varchar(512) NOT NULL PRIMARY KEY,
-    expires_at bigint       NOT NULL
+    expires_at bigint       NOT NULL,
+    ttl        bigint NOT NULL DEFAULT 0,
+    protocol   integer NOT NULL DEFAULT 0
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 --bun:split
 -- Keys whose oldest message could not be published; they wait here so that the hot table is never updated.
+-- message_id is the message for which the key waits: a newer one that replaces it ends the wait (P9).
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_retries"}} (
     model           varchar(200) NOT NULL,
     `key`           varchar(512) NOT NULL,
     attempts        integer      NOT NULL,
     next_attempt_at bigint       NOT NULL,
     last_error      text         NOT NULL,
+    message_id      bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (model, `key`)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 --bun:split
@@ -94,5 +112,29 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_dead_letters"}} (
     expires_at     bigint,
     attempts       integer      NOT NULL,
     last_error     text         NOT NULL,
-    dead_at        bigint       NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))
+    dead_at        bigint       NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
+    keep           boolean NOT NULL DEFAULT FALSE
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- The lanes there are, once more: writers hold their lane's row until they commit, which they could not do with those of
+-- outbox_lanes, because relays write them all the time. "relay lanes set" changes both.
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_lane_numbers"}} (
+    lane smallint NOT NULL PRIMARY KEY
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+INSERT IGNORE INTO {{.Table "outbox_lane_numbers"}} (lane) SELECT lane FROM {{.Table "outbox_lanes"}};
+--bun:split
+-- Which course of history the master's database is on. It travels beside each message, so that replicas notice when the database
+-- goes back to an earlier state, and when two masters write the same model.
+--   id       a part drawn when the tables were made, and one drawn anew whenever the database went back
+--   place    where the database was when it was looked at last: a restored copy is somewhere else
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_incarnation"}} (
+    single   smallint     NOT NULL PRIMARY KEY DEFAULT 1 CHECK (single = 1),
+    id       varchar(64)  NOT NULL,
+    drawn_at bigint       NOT NULL,
+    reason   varchar(500) NOT NULL,
+    place    varchar(500) NOT NULL DEFAULT ''
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+INSERT IGNORE INTO {{.Table "outbox_incarnation"}} (single, id, drawn_at, reason)
+VALUES (1, CONCAT(LOWER(SUBSTR(SHA2(CONCAT(UUID(), RAND()), 256), 1, 16)), '-', LOWER(SUBSTR(SHA2(CONCAT(UUID(), RAND()), 256), 1, 8))), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), 'the tables were made');

@@ -3,6 +3,8 @@
 --   produced  the last revision that made a message (a filter may skip some)
 --   after     the value of produced before that: what the newest message says was sent before it
 --   updated_at never goes back for a key
+--   resent    the revision at which something of the key was sent once more, out of turn: a SYNC or a dead letter.
+--             The next message must not be handed to a relay past it
 CREATE TABLE {{.Table "outbox_revisions"}} (
     model      text        NOT NULL,
     key        text        NOT NULL,
@@ -12,12 +14,17 @@ CREATE TABLE {{.Table "outbox_revisions"}} (
     deleted    boolean     NOT NULL DEFAULT false,
     tracked    json,
     updated_at timestamptz NOT NULL,
+    resent     bigint,
     PRIMARY KEY (model, key)
 );
 --bun:split
 -- Messages that no broker has confirmed yet. A row leaves only by confirmation or into outbox_dead_letters (P5).
 -- The identity is drawn while the key's ledger row is locked, so per key it grows with the revision (P4).
 -- The table is small and hot: vacuum by count, not by share, and no index beyond the claim's.
+-- keep says that no newer message of the key replaces this one: its model tracks previous values, or asked for every
+-- revision. What has it not, the relay drops when the key has a newer message (compaction).
+-- "relay lanes set" changes outbox_messages_lanes together with outbox_lanes, so that a writer who still counts with the
+-- old number of lanes is refused, and tries again, instead of putting a key's messages into two lanes.
 CREATE TABLE {{.Table "outbox_messages"}} (
     id             bigint GENERATED ALWAYS AS IDENTITY,
     lane           smallint    NOT NULL,
@@ -36,32 +43,46 @@ CREATE TABLE {{.Table "outbox_messages"}} (
     updated_at     timestamptz NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at     timestamptz,
-    PRIMARY KEY (lane, id)
+    keep           boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (lane, id),
+    CONSTRAINT outbox_messages_lanes CHECK (lane BETWEEN 0 AND 63)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 --bun:split
--- Who publishes a lane. epoch grows with every change of owner and fences the statement that removes sent rows.
+-- Who publishes a lane. epoch grows with every change of owner and fences the statement that removes sent rows. An owner is
+-- named beyond doubt, because owners and epochs come back with their values when a database goes back to an earlier state.
+--   nonce  drawn at random when the lane is taken
+--   beat   drawn at random whenever the lease is renewed
+--   ttl    how long the lease was when it was renewed, in microseconds
 CREATE TABLE {{.Table "outbox_lanes"}} (
     lane       smallint PRIMARY KEY,
     owner      text,
     epoch      bigint NOT NULL DEFAULT 0,
-    expires_at timestamptz
+    expires_at timestamptz,
+    nonce      bigint NOT NULL DEFAULT 0,
+    beat       bigint NOT NULL DEFAULT 0,
+    ttl        bigint NOT NULL DEFAULT 0
 );
 --bun:split
 INSERT INTO {{.Table "outbox_lanes"}} (lane) SELECT generate_series(0, 63);
 --bun:split
--- Live relays, so that each knows its fair share of the lanes.
+-- Live relays, so that each knows its fair share of the lanes. protocol is how a relay, and those who write beside it, use the
+-- lanes: see internal/store/protocol.go.
 CREATE TABLE {{.Table "outbox_relays"}} (
     id         text PRIMARY KEY,
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    ttl        bigint NOT NULL DEFAULT 0,
+    protocol   integer NOT NULL DEFAULT 0
 );
 --bun:split
 -- Keys whose oldest message could not be published; they wait here so that the hot table is never updated.
+-- message_id is the message for which the key waits: a newer one that replaces it ends the wait (P9).
 CREATE TABLE {{.Table "outbox_retries"}} (
     model           text        NOT NULL,
     key             text        NOT NULL,
     attempts        integer     NOT NULL,
     next_attempt_at timestamptz NOT NULL,
     last_error      text        NOT NULL,
+    message_id      bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (model, key)
 );
 --bun:split
@@ -85,5 +106,76 @@ CREATE TABLE {{.Table "outbox_dead_letters"}} (
     expires_at     timestamptz,
     attempts       integer     NOT NULL,
     last_error     text        NOT NULL,
-    dead_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+    dead_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    keep           boolean NOT NULL DEFAULT false
 );
+--bun:split
+-- Which course of history the master's database is on. It travels beside each message, so that replicas notice when the database
+-- goes back to an earlier state, and when two masters write the same model.
+--   id       a part drawn when the tables were made, and one drawn anew whenever the database went back
+--   place    where the database was when it was looked at last: a restored copy is somewhere else
+CREATE TABLE {{.Table "outbox_incarnation"}} (
+    single   smallint    NOT NULL PRIMARY KEY DEFAULT 1 CHECK (single = 1),
+    id       text        NOT NULL,
+    drawn_at timestamptz NOT NULL,
+    reason   text        NOT NULL,
+    place    text        NOT NULL DEFAULT ''
+);
+--bun:split
+INSERT INTO {{.Table "outbox_incarnation"}} (single, id, drawn_at, reason)
+VALUES (1, substr(md5(random()::text || clock_timestamp()::text || random()::text), 1, 16) || '-' || substr(md5(random()::text || clock_timestamp()::text || random()::text), 1, 8), clock_timestamp(), 'the tables were made');
+--bun:split
+-- What the outbox does most often, as functions: raise the ledger row of a saved entity and append its message. The
+-- statements are those of internal/store/record.go; in a function their plans are kept by the session, also behind a
+-- transaction-pooling proxy, and planning them was most of what they cost.
+--
+-- It says what it drew: _follows is the condition of internal/store/ledger.go, and by _created whoever removes the message
+-- tells it from one that has its identity after the database went back.
+CREATE FUNCTION {{.Table "outbox_record"}}(
+    _lane integer, _model text, _key text, _existed boolean, _pk json, _data json, _meta json, _headers json, _correlation_id text,
+    OUT _id bigint, OUT _revision bigint, OUT _after bigint, OUT _updated timestamptz, OUT _follows boolean, OUT _created timestamptz
+) LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {{.Table "outbox_revisions"}} AS l (model, key, revision, produced, updated_at)
+    VALUES (_model, _key, _existed::integer, _existed::integer, clock_timestamp())
+    ON CONFLICT (model, key) DO UPDATE SET
+        after      = l.produced,
+        produced   = l.revision + 1,
+        revision   = l.revision + 1,
+        updated_at = GREATEST(excluded.updated_at, l.updated_at + interval '1 microsecond'),
+        deleted    = false
+    RETURNING l.revision, l.after, l.updated_at, (l.revision = 0 OR l.after IS NOT NULL AND coalesce(l.resent, -1) < l.after)
+        INTO _revision, _after, _updated, _follows;
+    INSERT INTO {{.Table "outbox_messages"}}
+        (lane, model, key, revision, after, signal, pk, data, meta, headers, correlation_id, updated_at)
+    VALUES (_lane, _model, _key, _revision, _after, 'SAVE', _pk, _data, _meta, _headers, _correlation_id, _updated)
+    RETURNING id, created_at INTO _id, _created;
+END
+$$;
+--bun:split
+-- The same for many entities of one model, which must come in the order of their keys (the one lock order).
+CREATE FUNCTION {{.Table "outbox_record_many"}}(
+    _lanes integer[], _model text, _keys text[], _existed boolean[], _pks text[], _data text[],
+    _meta json, _headers json, _correlation_id text
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WITH v AS (
+        SELECT * FROM unnest(_lanes, _keys, _existed, _pks, _data) AS v (lane, key, existed, pk, data)
+    ), r AS (
+        INSERT INTO {{.Table "outbox_revisions"}} AS l (model, key, revision, produced, updated_at)
+        SELECT _model, v.key, v.existed::integer, v.existed::integer, clock_timestamp() FROM v
+        ON CONFLICT (model, key) DO UPDATE SET
+            after      = l.produced,
+            produced   = l.revision + 1,
+            revision   = l.revision + 1,
+            updated_at = GREATEST(excluded.updated_at, l.updated_at + interval '1 microsecond'),
+            deleted    = false
+        RETURNING l.key, l.revision, l.after, l.updated_at
+    )
+    INSERT INTO {{.Table "outbox_messages"}}
+        (lane, model, key, revision, after, signal, pk, data, meta, headers, correlation_id, updated_at)
+    SELECT v.lane, _model, v.key, r.revision, r.after, 'SAVE', v.pk::json, v.data::json,
+        _meta, _headers, _correlation_id, r.updated_at
+    FROM v JOIN r USING (key);
+END
+$$;

@@ -3,6 +3,8 @@
 --   produced  the last revision that made a message (a filter may skip some)
 --   after     the value of produced before that: what the newest message says was sent before it
 --   updated_at never goes back for a key
+--   resent    the revision at which something of the key was sent once more, out of turn: a SYNC or a dead letter.
+--             The next message must not be handed to a relay past it
 CREATE TABLE {{.Table "outbox_revisions"}} (
     model      text    NOT NULL,
     key        text    NOT NULL,
@@ -12,6 +14,7 @@ CREATE TABLE {{.Table "outbox_revisions"}} (
     deleted    integer NOT NULL DEFAULT 0,
     tracked    text,
     updated_at integer NOT NULL,
+    resent     integer,
     PRIMARY KEY (model, key)
 );
 --bun:split
@@ -19,6 +22,8 @@ CREATE TABLE {{.Table "outbox_revisions"}} (
 -- The identity is drawn while the key's ledger row is locked, so per key it grows with the revision (P4).
 -- AUTOINCREMENT, because a plain rowid would hand out the id of a deleted newest row again.
 -- Times are microseconds since 1970 in UTC, in every SQLite table of cqrsync.
+-- keep says that no newer message of the key replaces this one: its model tracks previous values, or asked for every
+-- revision. What has it not, the relay drops when the key has a newer message (compaction).
 CREATE TABLE {{.Table "outbox_messages"}} (
     id             integer PRIMARY KEY AUTOINCREMENT,
     lane           integer NOT NULL,
@@ -37,35 +42,48 @@ CREATE TABLE {{.Table "outbox_messages"}} (
     updated_at     integer NOT NULL,
     created_at     integer NOT NULL DEFAULT (CAST(unixepoch('now', 'subsec') * 1000000 AS integer)),
     expires_at     integer,
+    keep           integer NOT NULL DEFAULT FALSE,
     CHECK (json_valid(data))
 );
 --bun:split
 CREATE INDEX {{.Table "outbox_messages_lane"}} ON {{.Table "outbox_messages"}} (lane, id);
 --bun:split
--- Who publishes a lane. epoch grows with every change of owner and fences the statement that removes sent rows.
+-- Who publishes a lane. epoch grows with every change of owner and fences the statement that removes sent rows. An owner is
+-- named beyond doubt, because owners and epochs come back with their values when a database goes back to an earlier state.
+--   nonce  drawn at random when the lane is taken
+--   beat   drawn at random whenever the lease is renewed
+--   ttl    how long the lease was when it was renewed, in microseconds
 CREATE TABLE {{.Table "outbox_lanes"}} (
     lane       integer PRIMARY KEY,
     owner      text,
     epoch      integer NOT NULL DEFAULT 0,
-    expires_at integer
+    expires_at integer,
+    nonce      integer NOT NULL DEFAULT 0,
+    beat       integer NOT NULL DEFAULT 0,
+    ttl        integer NOT NULL DEFAULT 0
 );
 --bun:split
 INSERT INTO {{.Table "outbox_lanes"}} (lane)
 WITH RECURSIVE n (lane) AS (SELECT 0 UNION ALL SELECT lane + 1 FROM n WHERE lane < 63) SELECT lane FROM n;
 --bun:split
--- Live relays, so that each knows its fair share of the lanes.
+-- Live relays, so that each knows its fair share of the lanes. protocol is how a relay, and those who write beside it, use the
+-- lanes: see internal/store/protocol.go.
 CREATE TABLE {{.Table "outbox_relays"}} (
     id         text    PRIMARY KEY,
-    expires_at integer NOT NULL
+    expires_at integer NOT NULL,
+    ttl        integer NOT NULL DEFAULT 0,
+    protocol   integer NOT NULL DEFAULT 0
 );
 --bun:split
 -- Keys whose oldest message could not be published; they wait here so that the hot table is never updated.
+-- message_id is the message for which the key waits: a newer one that replaces it ends the wait (P9).
 CREATE TABLE {{.Table "outbox_retries"}} (
     model           text    NOT NULL,
     key             text    NOT NULL,
     attempts        integer NOT NULL,
     next_attempt_at integer NOT NULL,
     last_error      text    NOT NULL,
+    message_id      integer NOT NULL DEFAULT 0,
     PRIMARY KEY (model, key)
 );
 --bun:split
@@ -89,5 +107,21 @@ CREATE TABLE {{.Table "outbox_dead_letters"}} (
     expires_at     integer,
     attempts       integer NOT NULL,
     last_error     text    NOT NULL,
-    dead_at        integer NOT NULL DEFAULT (CAST(unixepoch('now', 'subsec') * 1000000 AS integer))
+    dead_at        integer NOT NULL DEFAULT (CAST(unixepoch('now', 'subsec') * 1000000 AS integer)),
+    keep           integer NOT NULL DEFAULT FALSE
 );
+--bun:split
+-- Which course of history the master's database is on. It travels beside each message, so that replicas notice when the database
+-- goes back to an earlier state, and when two masters write the same model.
+--   id       a part drawn when the tables were made, and one drawn anew whenever the database went back
+--   place    where the database was when it was looked at last: a restored copy is somewhere else
+CREATE TABLE {{.Table "outbox_incarnation"}} (
+    single   integer NOT NULL PRIMARY KEY DEFAULT 1 CHECK (single = 1),
+    id       text    NOT NULL,
+    drawn_at integer NOT NULL,
+    reason   text    NOT NULL,
+    place    text    NOT NULL DEFAULT ''
+);
+--bun:split
+INSERT INTO {{.Table "outbox_incarnation"}} (single, id, drawn_at, reason)
+VALUES (1, lower(hex(randomblob(8))) || '-' || lower(hex(randomblob(4))), CAST(unixepoch('now', 'subsec') * 1000000 AS integer), 'the tables were made');

@@ -1,13 +1,22 @@
 -- The replica's ledger and its tombstones: what every key was last brought to (P6, P7).
--- updated_at is the master's clock (cqrs_updated), and null when the master sent none.
+--   updated_at  the master's clock (cqrs_updated), and null when the master sent none
+--   version     counts the writes: who read the row without a lock sees whether somebody was faster
+--   deleted_at  when this replica wrote the tombstone: tombstones are collected by it
+--   applied_at  when this replica wrote the row: what changed after a listing is told by it
+-- The last two are by this database's clock, and by no clock of somebody else.
 CREATE TABLE {{.Table "replica_revisions"}} (
     model      text    NOT NULL,
     key        text    NOT NULL,
     revision   integer NOT NULL,
     deleted    integer NOT NULL DEFAULT 0,
     updated_at integer,
+    version    integer NOT NULL DEFAULT 0,
+    deleted_at integer,
+    applied_at integer,
     PRIMARY KEY (model, key)
 );
+--bun:split
+CREATE INDEX {{.Table "replica_revisions_deleted_at"}} ON {{.Table "replica_revisions"}} (deleted_at) WHERE deleted_at IS NOT NULL;
 --bun:split
 -- Messages that can never be applied, whole, with the reason. Nothing is dropped (P9).
 CREATE TABLE {{.Table "replica_dead_letters"}} (
@@ -20,4 +29,82 @@ CREATE TABLE {{.Table "replica_dead_letters"}} (
     metadata text    NOT NULL,
     error    text    NOT NULL,
     dead_at  integer NOT NULL DEFAULT (CAST(unixepoch('now', 'subsec') * 1000000 AS integer))
+);
+--bun:split
+CREATE INDEX {{.Table "replica_dead_letters_key"}} ON {{.Table "replica_dead_letters"}} (key);
+--bun:split
+-- Messages that could not be applied yet, with when to try again (P9). The broker has its ack.
+-- parent_model and parent_key are what a foreign key points to that is not there yet.
+-- Handlers see every revision of a key, so several of one key may wait at a time. awaits is the revision of the key that a
+-- message waits for, and gap_at when it does so no longer.
+CREATE TABLE {{.Table "replica_waiting"}} (
+    model           text    NOT NULL,
+    key             text    NOT NULL,
+    revision        integer NOT NULL,
+    deleted         integer NOT NULL,
+    updated_at      integer,
+    body            text    NOT NULL,
+    metadata        text    NOT NULL,
+    attempts        integer NOT NULL,
+    next_attempt_at integer NOT NULL,
+    since           integer NOT NULL DEFAULT (CAST(unixepoch('now', 'subsec') * 1000000 AS integer)),
+    error           text    NOT NULL,
+    parent_model    text,
+    parent_key      text,
+    awaits          integer,
+    gap_at          integer,
+    PRIMARY KEY (model, key, revision)
+);
+--bun:split
+CREATE INDEX {{.Table "replica_waiting_next"}} ON {{.Table "replica_waiting"}} (next_attempt_at);
+--bun:split
+CREATE INDEX {{.Table "replica_waiting_parent"}} ON {{.Table "replica_waiting"}} (parent_model, parent_key) WHERE parent_key IS NOT NULL;
+--bun:split
+-- Revisions that were passed over, until they are known to be missing: another process of the queue may have them.
+-- late is what came after all, as a JSON object: revision to the one before it.
+CREATE TABLE {{.Table "replica_gaps"}} (
+    model   text    NOT NULL,
+    key     text    NOT NULL,
+    applied integer NOT NULL,
+    had     integer NOT NULL,
+    missing integer NOT NULL,
+    late    text    NOT NULL,
+    due_at  integer NOT NULL,
+    PRIMARY KEY (model, key, applied)
+);
+--bun:split
+CREATE INDEX {{.Table "replica_gaps_due"}} ON {{.Table "replica_gaps"}} (due_at);
+--bun:split
+-- Which database this is. It is noted with the queue, so that two databases behind one queue notice each other.
+CREATE TABLE {{.Table "replica_identity"}} (
+    single integer NOT NULL PRIMARY KEY DEFAULT 1 CHECK (single = 1),
+    id     text    NOT NULL
+);
+--bun:split
+INSERT INTO {{.Table "replica_identity"}} (single, id) VALUES (1, lower(hex(randomblob(8))));
+--bun:split
+-- The other databases that were found behind a queue of this one.
+CREATE TABLE {{.Table "replica_databases"}} (
+    queue    text    NOT NULL,
+    id       text    NOT NULL,
+    first_at integer NOT NULL,
+    last_at  integer NOT NULL,
+    times    integer NOT NULL,
+    PRIMARY KEY (queue, id)
+);
+--bun:split
+-- The incarnations of masters that messages came from, per model; '' is that of masters that do not say.
+--   first_at, last_at  by this database's clock
+--   newest_at          the newest time of the master's clock among its messages
+--   returns            how often it came back, with news, after a later one had come: two masters write the model
+--   overtaken          messages that were refused as stale though they are later: the master went back
+CREATE TABLE {{.Table "replica_masters"}} (
+    model       text    NOT NULL,
+    incarnation text    NOT NULL,
+    first_at    integer NOT NULL,
+    last_at     integer NOT NULL,
+    newest_at   integer,
+    returns     integer NOT NULL DEFAULT 0,
+    overtaken   integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (model, incarnation)
 );
