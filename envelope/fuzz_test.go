@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -36,6 +37,18 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		require.True(t, json.Valid(m.Data))
+		peeked := Peek(body, metadata)
+		require.Equal(t, Peeked{m.Model, m.Key, &m.Revision, peeked.Retries, true}, peeked)
+		again, model, err := Again(body, time.Unix(0, 0))
+		require.NoError(t, err)
+		require.Equal(t, m.Model, model)
+		sent, err := Decode(again, metadata)
+		require.NoError(t, err)
+		m.Retries = 0
+		if sent.Expires.Equal(time.Unix(0, 0)) {
+			m.Expires = sent.Expires
+		}
+		requireSame(t, m, sent)
 		_, err = m.Fields()
 		require.NoError(t, err)
 		requireRoundTrip(t, m)

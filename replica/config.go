@@ -44,9 +44,9 @@ type Config struct {
 	// many, and the broker is asked for fewer at a time. One message may exceed it. Count on several times as much memory,
 	// for what is made of them. Default 64 MiB.
 	WindowBytes int
-	// MaxPayload is how many bytes a message's body may have; a larger one is a dead letter, and nobody looks into it. Half
-	// of what the database takes in one statement is the limit where that is less (MariaDB: max_allowed_packet, 16 MiB by
-	// default). Default 16 MiB.
+	// MaxPayload is how many bytes a message's body may have; a larger one is a dead letter, of which
+	// nothing is read but whose it is. Half of what the database takes in one statement is the limit
+	// where that is less (MariaDB: max_allowed_packet, 16 MiB by default). Default 16 MiB.
 	MaxPayload int
 
 	// Retry says how long a message that fails is tried. A model can have its own, see WithRetry.
@@ -63,6 +63,8 @@ type Config struct {
 	// DeadLetters takes the messages that can never be applied, in place of the table replica_dead_letters: on the topic
 	// cqrs.dead_letter_<queue>.<model>, where django-cqrs's dead_letters command finds them. Package transport/amqp makes
 	// their queue beside the replica's; elsewhere make it before, because a broker drops what no queue is bound to.
+	// What that command could not read, and would die of, goes to the table all the same: a body that
+	// is not JSON, or lacks a part. A replica without a database has no table, and publishes it.
 	// Default nil: the table.
 	DeadLetters message.Publisher
 	// DeadLetterTTL is how long the broker keeps what goes to DeadLetters, where it can tell. Default 10 days, django-cqrs's;

@@ -231,7 +231,7 @@ func (b *batch) bury(ctx context.Context, tx bun.Tx, dead []failure) error {
 		}
 		var err error
 		switch {
-		case b.config.DeadLetters != nil:
+		case b.config.DeadLetters != nil && f.isPublishable():
 			err = b.publishDead(ctx, f)
 		case b.careful:
 			err = inSavepoint(ctx, tx, keep)
@@ -250,8 +250,15 @@ func (b *batch) bury(ctx context.Context, tx bun.Tx, dead []failure) error {
 	return nil
 }
 
-// deadLetterReason is the metadata key under which a published dead letter says why it is one.
-const deadLetterReason = "cqrsync_error"
+// isPublishable says that django-cqrs's commands can read the dead letter. They die of one that
+// they cannot, and never come to those behind it. Into a large one nobody has looked.
+func (f failure) isPublishable() bool {
+	if f.message != nil || reasonOf(f.err) != TooLarge {
+		return f.message != nil
+	}
+	_, _, err := envelope.Again(f.body, time.Time{})
+	return err == nil
+}
 
 // publishDead sends a dead letter the way django-cqrs does, so that its tools list and retry it: the body with the number
 // of retries, on the topic of the model in the queue's dead letter queue.
@@ -267,9 +274,11 @@ func (r *Replica) publishDead(ctx context.Context, f failure) error {
 		if encoded, err := m.Encode(); err == nil {
 			body = encoded
 		}
+	} else if seen := envelope.Peek(f.body, f.headers); r.models[seen.Model] != nil {
+		model = seen.Model
 	}
 	out := message.NewMessage(f.uuid, body)
-	out.Metadata = message.Metadata{deadLetterReason: f.err.Error()}
+	out.Metadata = message.Metadata{transport.LetterReasonKey: f.err.Error()}
 	maps.Copy(out.Metadata, headers)
 	if r.config.DeadLetterTTL > 0 {
 		out.Metadata.Set(transport.ExpirationKey, strconv.FormatInt(r.config.DeadLetterTTL.Milliseconds(), 10))
@@ -313,7 +322,11 @@ func (b *batch) afterFailures() {
 // attrs are what a log line says about a message: never its data.
 func (it *item) attrs(more ...any) []any {
 	if it.message == nil {
-		return append([]any{"uuid", it.uuid}, more...)
+		attrs := []any{"uuid", it.uuid}
+		if seen := envelope.Peek(it.body, it.headers); seen.Model != "" || seen.Key != "" {
+			attrs = append(attrs, "model", seen.Model, "key", seen.Key)
+		}
+		return append(attrs, more...)
 	}
 	return append([]any{"model", it.message.Model, "key", it.message.Key, "revision", it.message.Revision}, more...)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -214,11 +213,9 @@ func (it *item) letter(queue string, reason error) store.ReplicaDeadLetter {
 	}
 	if m := it.message; m != nil {
 		letter.Model, letter.Key, letter.Revision = m.Model, m.Key, &m.Revision
-	} else { // what whoever sent it says of it, where nobody looked into it
-		letter.Key = it.headers["cqrs_key"]
-		if revision, err := strconv.ParseInt(it.headers["cqrs_revision"], 10, 64); err == nil {
-			letter.Revision = &revision
-		}
+	} else { // what can be read of it, and what whoever sent it says
+		seen := envelope.Peek(it.body, it.headers)
+		letter.Model, letter.Key, letter.Revision = seen.Model, seen.Key, seen.Revision
 	}
 	return letter
 }

@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -167,17 +168,71 @@ func TestDeadLettersGoToTheirQueue(t *testing.T) {
 		expired := save(2, 0, "b")
 		expired.Expires = noon.Add(-time.Hour) // before the master's next message
 		f.deliver(of("invoice", envelope.Save, "1", 0, ""), save(1, 0, "a"), expired, msg(envelope.Save, 3, 0, `"text":{}`))
-		require.NoError(t, f.Handler()(message.NewMessage("large", []byte(strings.Repeat("x", 1001)))))
-		require.NoError(t, f.Handler()(message.NewMessage("signal", []byte(
-			`{"signal_type":"MOVE","cqrs_id":"note","instance_data":{"id":1,"cqrs_revision":0},"instance_pk":1}`))))
+		large := save(7, 3, strings.Repeat("x", 1001))
+		f.deliver(large)
 		require.Equal(t, map[int64]string{1: "a"}, f.notes())
 		require.Empty(t, f.deadLetters())
 		require.Equal(t, map[replica.Reason]int64{
-			replica.UnknownModel: 1, replica.Expired: 1, replica.Unfit: 1, replica.TooLarge: 1, replica.Unreadable: 1, replica.Exhausted: 0,
+			replica.UnknownModel: 1, replica.Expired: 1, replica.Unfit: 1, replica.TooLarge: 1, replica.Unreadable: 0, replica.Exhausted: 0,
 		}, f.DeadLetters())
-		require.Len(t, box.letters, 5)
+		require.Len(t, box.letters, 4)
 		require.Equal(t, transport.DirectTopic("dead_letter_"+queue, "note"), box.topics[0], "an unknown model goes where somebody listens")
 	})
+}
+
+// django-cqrs's commands die of a letter that they cannot read, and of all behind it. So these stay here.
+func TestUnreadableLettersGoToTheTable(t *testing.T) {
+	const data = `"instance_data":{"id":7,"text":"a","cqrs_revision":3}`
+	long := strings.Repeat("x", 1001)
+	three := int64(3)
+	tests := map[string]struct {
+		body string
+		want deadLetter
+	}{
+		"text":            {"hello", deadLetter{}},
+		"cut off":         {`{"signal_type":"SAVE","cqrs_id":"note",` + data + `,"instance_pk":7,"previ`, deadLetter{Model: "note", Key: "7", Revision: &three}},
+		"a list":          {"[]", deadLetter{}},
+		"bytes":           {"\x00\xff{", deadLetter{}},
+		"a signal":        {`{"signal_type":"MOVE","cqrs_id":"note",` + data + `,"instance_pk":7}`, deadLetter{Model: "note", Key: "7", Revision: &three}},
+		"no signal":       {`{"cqrs_id":"note",` + data + `,"instance_pk":7}`, deadLetter{Model: "note", Key: "7", Revision: &three}},
+		"retries":         {`{"signal_type":"SAVE","cqrs_id":"note",` + data + `,"instance_pk":7,"retries":"x"}`, deadLetter{Model: "note", Key: "7", Revision: &three}},
+		"no revision":     {`{"signal_type":"SAVE","cqrs_id":"note","instance_data":{},"instance_pk":[7,"a"]}`, deadLetter{Model: "note", Key: `[7,"a"]`}},
+		"no key":          {`{"signal_type":"SAVE","cqrs_id":"note",` + data + `}`, deadLetter{Model: "note", Revision: &three}},
+		"a model":         {`{"signal_type":"SAVE","cqrs_id":"a b",` + data + `,"instance_pk":7}`, deadLetter{Key: "7", Revision: &three}},
+		"large, and text": {long, deadLetter{}},
+		"large, cut off":  {`{"cqrs_id":"note","instance_pk":"k","instance_data":{"text":"` + long, deadLetter{Model: "note", Key: "k"}},
+	}
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		box := &letterbox{}
+		f := newFixtureWith(t, db, replica.Config{DeadLetters: box, MaxPayload: 1000})
+		mirror[Note](f, "note")
+		for name, test := range tests {
+			_, err := db.NewRaw("DELETE FROM replica_dead_letters").Exec(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, f.Handler()(message.NewMessage(name, []byte(test.body))), name)
+			letters := f.deadLetters()
+			require.Len(t, letters, 1, name)
+			require.NotEmpty(t, letters[0].Error)
+			test.want.Body, test.want.Error = test.body, letters[0].Error
+			if name == "bytes" {
+				test.want.Body = base64.StdEncoding.EncodeToString([]byte(test.body))
+			}
+			require.Equal(t, test.want, letters[0], name)
+		}
+		require.Empty(t, box.letters)
+		require.EqualValues(t, len(tests), f.Stats().Parked)
+	})
+}
+
+func TestTheLogSaysWhoseAnUnreadableLetterIs(t *testing.T) {
+	var logged strings.Builder
+	db := dbtest.Open(t, dbtest.SQLiteURL(t))
+	rep, err := replica.New(db, replica.Config{Queue: queue, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	require.NoError(t, err)
+	require.NoError(t, rep.Migrate(t.Context()))
+	mirror[Note](&fixture{rep, t, db}, "note")
+	require.NoError(t, rep.Handler()(message.NewMessage("id", []byte(`{"cqrs_id":"note","instance_pk":7,"cut`))))
+	require.Contains(t, logged.String(), `msg="message parked in the dead letters" queue=webhooks uuid=id model=note key=7 reason=unreadable`)
 }
 
 func TestGapsAreToldAndLoggedOncePerKey(t *testing.T) {

@@ -16,83 +16,6 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// letterOptions are the flags that choose dead letters.
-type letterOptions struct {
-	ids        []int64
-	model, key string
-	olderThan  time.Duration
-	before     time.Time // readAge makes it of olderThan
-	all        bool
-	limit      int
-	after      int64
-}
-
-var (
-	idSetting        = setting{flag: "--id"}
-	olderThanSetting = setting{flag: "--older-than"}
-	limitSetting     = setting{flag: "--limit"}
-)
-
-func (o *options) deadLetters() *cli.Command {
-	json := func(usage string) cli.Flag { return &cli.BoolFlag{Name: "json", Destination: &o.json, Usage: usage} }
-	return &cli.Command{
-		Name:  "dead-letters",
-		Usage: "look at the messages that were given up, send them again, or forget them",
-		Commands: []*cli.Command{
-			{
-				Name:  "list",
-				Usage: "list them, oldest first",
-				Flags: append(o.letterFlags(), json("a JSON line for each instead of a table"),
-					&cli.IntFlag{Name: "limit", Destination: &o.letters.limit, Value: 100, Usage: "list so many at most; 0: all"},
-					&cli.Int64Flag{Name: "after", Destination: &o.letters.after, Usage: "go on behind this id"}),
-				Action: o.bySide(o.listLetters, o.listReplicaLetters),
-			},
-			{
-				Name:   "show",
-				Usage:  "show one with everything in it",
-				Flags:  []cli.Flag{o.letterSideFlag(), o.configFlag(), o.idFlag(), json("one JSON object")},
-				Action: o.bySide(o.showLetters, o.showReplicaLetters),
-			},
-			{
-				Name:  "retry",
-				Usage: "send them again, unless a newer message of their key has been sent or is on its way",
-				Flags: append(o.letterFlags(), o.allFlag("retry"), json("a JSON line for each")),
-				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
-					"The exit code is 1 when something stayed.",
-				Action: o.bySide(o.retryLetters, o.retryReplicaLetters),
-			},
-			{
-				Name:   "purge",
-				Usage:  "forget them for good",
-				Flags:  append(o.letterFlags(), o.allFlag("purge"), json("one JSON object")),
-				Action: o.bySide(o.purgeLetters, o.purgeReplicaLetters),
-			},
-		},
-		Action: func(context.Context, *cli.Command) error {
-			return wrong(errors.New("use dead-letters list, show, retry or purge"))
-		},
-	}
-}
-
-func (o *options) idFlag() cli.Flag {
-	return &cli.Int64SliceFlag{Name: "id", Destination: &o.letters.ids, Usage: "the one with this id; may be repeated"}
-}
-
-func (o *options) allFlag(verb string) cli.Flag {
-	return &cli.BoolFlag{Name: "all", Destination: &o.letters.all, Usage: verb + " all of them"}
-}
-
-func (o *options) letterFlags() []cli.Flag {
-	return []cli.Flag{
-		o.letterSideFlag(),
-		o.configFlag(),
-		o.idFlag(),
-		&cli.StringFlag{Name: "model", Destination: &o.letters.model, Usage: "those of this model"},
-		&cli.StringFlag{Name: "key", Destination: &o.letters.key, Usage: "those of this key"},
-		&cli.DurationFlag{Name: "older-than", Destination: &o.letters.olderThan, Usage: "those given up so long ago, as in 72h"},
-	}
-}
-
 func (o *options) letterFilter() store.DeadLetterFilter {
 	l := o.letters
 	return store.DeadLetterFilter{IDs: l.ids, Model: l.model, Key: l.key, After: l.after, Before: l.before}
@@ -116,20 +39,12 @@ func (o *options) openLetters(ctx context.Context, cmd *cli.Command, choice bool
 }
 
 func (o *options) openLettersOf(ctx context.Context, cmd *cli.Command, side store.Side, choice bool) (*store.Store, error) {
-	l := o.letters
-	var choiceErr, timeErr, limitErr error
-	chosen := len(l.ids) > 0 || l.model != "" || l.key != "" || l.olderThan != 0
-	if choice && chosen == l.all {
-		choiceErr = errors.New("choose which: --id, --model, --key or --older-than, or else --all")
-	}
-	if l.olderThan < 0 {
-		timeErr = olderThanSetting.wrong(fmt.Errorf("%s, want a positive time", l.olderThan))
-	}
-	if l.limit < 0 {
-		limitErr = limitSetting.wrong(fmt.Errorf("%d, want 0 or more", l.limit))
+	var timeErr error
+	if o.letters.olderThan < 0 {
+		timeErr = olderThanSetting.wrong(fmt.Errorf("%s, want a positive time", o.letters.olderThan))
 	}
 	s, dbErr := o.openStore()
-	if err := wrong(noArguments(cmd), dbErr, choiceErr, timeErr, limitErr); err != nil {
+	if err := wrong(noArguments(cmd), dbErr, o.checkChoice(choice), timeErr, o.checkLimit()); err != nil {
 		return nil, err
 	}
 	if err := s.RequireMigrated(ctx, side); err != nil {
@@ -223,24 +138,25 @@ func (o *options) listLetters(ctx context.Context, cmd *cli.Command) (err error)
 // oneLine makes any text one cell of a table on a terminal: what a key or an error holds came from outside.
 func oneLine(text string) string {
 	const limit = 100
-	quoted := fmt.Sprintf("%q", text)
-	if quoted == `"`+text+`"` {
-		quoted = text
-	}
+	quoted := printable(text)
 	if runes := []rune(quoted); len(runes) > limit {
 		return string(runes[:limit-1]) + "…"
 	}
 	return quoted
 }
 
+// printable is any text in one line, quoted where it has to be.
+func printable(text string) string {
+	if quoted := fmt.Sprintf("%q", text); quoted != `"`+text+`"` {
+		return quoted
+	}
+	return text
+}
+
 func (o *options) showLetters(ctx context.Context, cmd *cli.Command) (err error) {
 	defer func() { err = errors.Join(err, o.close()) }()
-	var idErr error
-	if len(o.letters.ids) == 0 {
-		idErr = wrong(idSetting.wrong(errors.New("not set, want the id of a dead letter, as dead-letters list shows it")))
-	}
 	s, err := o.openLetters(ctx, cmd, false)
-	if err := errors.Join(idErr, err); err != nil {
+	if err := errors.Join(o.checkIDs(), err); err != nil {
 		return err
 	}
 	shown := 0
@@ -253,10 +169,10 @@ func (o *options) showLetters(ctx context.Context, cmd *cli.Command) (err error)
 		}
 		return o.printLetter(object)
 	})
-	if err == nil && shown < len(o.letters.ids) {
-		return &partlyError{fmt.Errorf("%d of %d ids are no dead letters", len(o.letters.ids)-shown, len(o.letters.ids))}
+	if err != nil {
+		return err
 	}
-	return err
+	return o.checkFound(shown)
 }
 
 func (o *options) printLetter(d letterObject) error {
@@ -368,9 +284,13 @@ func (o *options) purgeLetters(ctx context.Context, cmd *cli.Command) (err error
 	if err != nil {
 		return err
 	}
+	return o.printPurged(purged)
+}
+
+func (o *options) printPurged(n int64) error {
 	if o.json {
-		return json.NewEncoder(o.stdout).Encode(map[string]int64{"purged": purged})
+		return json.NewEncoder(o.stdout).Encode(map[string]int64{"purged": n})
 	}
-	fmt.Fprintf(o.stdout, "%d purged\n", purged)
+	fmt.Fprintf(o.stdout, "%d purged\n", n)
 	return nil
 }

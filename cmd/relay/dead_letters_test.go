@@ -112,7 +112,7 @@ func TestDeadLetters(t *testing.T) {
 
 func TestDeadLettersMustBeChosen(t *testing.T) {
 	for line, want := range map[string]string{
-		"dead-letters": "use dead-letters list, show, retry or purge", "dead-letters show": "--id: not set",
+		"dead-letters": "use dead-letters list, show, dump, retry or purge", "dead-letters show": "--id: not set",
 		"dead-letters retry": "choose which", "dead-letters purge": "choose which",
 		"dead-letters purge --all --model order":  "choose which",
 		"dead-letters purge --older-than -1h":     "--older-than: -1h0m0s, want a positive time",

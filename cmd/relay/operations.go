@@ -33,6 +33,14 @@ func (o *options) configFlag() cli.Flag {
 	}
 }
 
+// queueFlag says who a replica is, where its file does not, or another replica has the same.
+func (o *options) queueFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "queue", Sources: cli.EnvVars("CQRSYNC_QUEUE"), Destination: &o.queue,
+		Usage: "the name of this replica service, if not that of the file",
+	}
+}
+
 // What load works with: lines per transaction, of which nobody waits for the first, and transactions at once.
 const (
 	loadBatch   = 5000
@@ -53,6 +61,9 @@ func (o *options) operations() []*cli.Command {
 	})
 	for _, c := range commands {
 		c.Flags = append(c.Flags, o.configFlag())
+		if c.Category == "replica" || c.Name == "diff" {
+			c.Flags = append(c.Flags, o.queueFlag())
+		}
 		if c.Name == "sync" {
 			c.Flags = append(c.Flags, &cli.StringFlag{
 				Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
@@ -104,7 +115,8 @@ func (o *options) openReplica(ctx context.Context, model string) (*replica.Repli
 		return nil, err
 	}
 	if m.Queue == "" && o.queue == "" {
-		return nil, wrong(from.wrong(errors.New("queue: not set, want the name of the replica service")))
+		return nil, wrong(from.wrong(errors.New("queue: not set, want the name of the replica service, " +
+			"there or in CQRSYNC_QUEUE; load, replicate and the diffs also take --queue")))
 	}
 	log, err := o.logger()
 	if err != nil {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 
@@ -18,7 +21,8 @@ import (
 func (o *options) letterSideFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "side", Destination: &o.side, Value: string(store.Outbox),
-		Usage: "whose: outbox (messages that could not be published) or replica (that could not be applied)",
+		Usage: "whose: outbox (messages that could not be published) or replica (that could not be " +
+			"applied: in its database, or with --queue on the broker)",
 	}
 }
 
@@ -43,10 +47,26 @@ type replicaLetterObject struct {
 	Model    string            `json:"model,omitempty"`
 	Key      string            `json:"key,omitempty"`
 	Revision *int64            `json:"revision,omitempty"`
-	Error    string            `json:"error"`
-	Dead     time.Time         `json:"dead"`
+	Retries  *int64            `json:"retries,omitempty"` // on the broker
+	Error    string            `json:"error"`             // Django does not say
+	Dead     time.Time         `json:"dead,omitzero"`     // in the database
 	Body     string            `json:"body,omitempty"`
+	Base64   []byte            `json:"body_base64,omitempty"` // where it is no text
 	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+func (d *replicaLetterObject) setBody(body []byte) {
+	if utf8.Valid(body) {
+		d.Body = string(body)
+	} else {
+		d.Base64 = body
+	}
+}
+
+// withoutContent is what list shows.
+func (d replicaLetterObject) withoutContent() replicaLetterObject {
+	d.Body, d.Base64, d.Metadata = "", nil, nil
+	return d
 }
 
 func (o *options) replicaLetters(ctx context.Context, cmd *cli.Command) (objects []replicaLetterObject, err error) {
@@ -56,9 +76,12 @@ func (o *options) replicaLetters(ctx context.Context, cmd *cli.Command) (objects
 	}
 	letters, err := s.ReplicaDeadLetters(ctx, o.letterFilter(), o.letters.limit)
 	for _, d := range letters {
-		objects = append(objects, replicaLetterObject{
-			d.ID, d.Queue, d.Model, d.Key, d.Revision, d.Error, d.Dead, string(d.Body), d.Metadata,
-		})
+		object := replicaLetterObject{
+			ID: d.ID, Queue: d.Queue, Model: d.Model, Key: d.Key, Revision: d.Revision,
+			Error: d.Error, Dead: d.Dead, Metadata: d.Metadata,
+		}
+		object.setBody(d.Body)
+		objects = append(objects, object)
 	}
 	return objects, err
 }
@@ -69,60 +92,80 @@ func (o *options) listReplicaLetters(ctx context.Context, cmd *cli.Command) (err
 	if err != nil {
 		return err
 	}
-	if len(letters) == 0 && !o.json {
+	return o.printReplicaLetters(letters)
+}
+
+// printReplicaLetters prints a list.
+func (o *options) printReplicaLetters(letters []replicaLetterObject) error {
+	if o.json {
+		out := json.NewEncoder(o.stdout)
+		for _, d := range letters {
+			if err := out.Encode(d.withoutContent()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(letters) == 0 {
 		fmt.Fprintln(o.stdout, "no dead letters")
 		return nil
 	}
+	// A broker knows how often they were tried, and not since when they are dead.
+	onBroker := letters[0].Dead.IsZero()
 	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
-	if !o.json {
-		fmt.Fprintln(table, "ID\tMODEL\tKEY\tREVISION\tGIVEN UP\tERROR")
+	heading := "GIVEN UP"
+	if onBroker {
+		heading = "RETRIES"
 	}
+	fmt.Fprintf(table, "ID\tMODEL\tKEY\tREVISION\t%s\tERROR\n", heading)
 	for _, d := range letters {
-		if o.json {
-			d.Body, d.Metadata = "", nil
-			if err := json.NewEncoder(o.stdout).Encode(d); err != nil {
-				return err
-			}
-			continue
-		}
-		revision := "?"
-		if d.Revision != nil {
-			revision = fmt.Sprint(*d.Revision)
+		end := d.Dead.Format(time.RFC3339)
+		if onBroker {
+			end = known(d.Retries)
 		}
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n",
-			d.ID, oneLine(d.Model), oneLine(d.Key), revision, d.Dead.Format(time.RFC3339), oneLine(d.Error))
+			d.ID, oneLine(d.Model), oneLine(d.Key), known(d.Revision), end, oneLine(d.Error))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if len(letters) == o.letters.limit && !o.json {
+	if len(letters) == o.letters.limit {
 		fmt.Fprintf(o.stdout, "there may be more: --after %d\n", letters[len(letters)-1].ID)
 	}
 	return nil
 }
 
+func known(n *int64) string {
+	if n == nil {
+		return "?"
+	}
+	return fmt.Sprint(*n)
+}
+
 func (o *options) showReplicaLetters(ctx context.Context, cmd *cli.Command) (err error) {
 	defer func() { err = errors.Join(err, o.close()) }()
-	if len(o.letters.ids) == 0 {
-		return wrong(idSetting.wrong(errors.New("not set, want the id of a dead letter, as dead-letters list shows it")))
+	if err := o.checkIDs(); err != nil {
+		return err
 	}
 	letters, err := o.replicaLetters(ctx, cmd)
 	if err != nil {
 		return err
 	}
 	for _, d := range letters {
-		out := json.NewEncoder(o.stdout)
-		if !o.json {
-			out.SetIndent("", "  ")
-		}
-		if err := out.Encode(d); err != nil {
+		if err := o.printReplicaLetter(d); err != nil {
 			return err
 		}
 	}
-	if missing := len(o.letters.ids) - len(letters); missing > 0 {
-		return &partlyError{fmt.Errorf("%d of %d ids are no dead letters", missing, len(o.letters.ids))}
+	return o.checkFound(len(letters))
+}
+
+// printReplicaLetter prints all of one.
+func (o *options) printReplicaLetter(d replicaLetterObject) error {
+	out := json.NewEncoder(o.stdout)
+	if !o.json {
+		out.SetIndent("", "  ")
 	}
-	return nil
+	return out.Encode(d)
 }
 
 // retryReplicaLetters needs the models: what is retried is applied here and now.
@@ -131,6 +174,8 @@ func (o *options) retryReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 	if _, err := o.openLettersOf(ctx, cmd, store.Replica, true); err != nil {
 		return err
 	}
+	// As the replica itself: here --queue is another thing.
+	o.queue = cmp.Or(o.queue, os.Getenv("CQRSYNC_QUEUE"))
 	rep, err := o.openReplica(ctx, "")
 	if err != nil {
 		return err
@@ -148,17 +193,20 @@ func (o *options) retryReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 				done, stayed = done-1, stayed+1
 				object.Reason = d.Err.Error()
 			}
-			if o.json {
-				_ = json.NewEncoder(o.stdout).Encode(object) // as with any other print
-				return
-			}
-			fmt.Fprintf(o.stdout, "%d: %s\n", d.ID, oneLine(object.Reason))
+			_ = o.printRetried(object) // as with any other print
 		})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return allRetried(done, stayed)
+}
+
+// allRetried is the end of a retry after which so many letters stayed.
+func allRetried(done, stayed int) error {
+	switch {
 	case stayed > 0:
-		return &partlyError{fmt.Errorf("%d dead letters stay: mend what the reasons say, or relay dead-letters purge forgets them", stayed)}
+		return &partlyError{fmt.Errorf("%d dead letters stay: mend what the reasons say, "+
+			"or relay dead-letters purge forgets them", stayed)}
 	case done == 0:
 		return &partlyError{errors.New("no dead letter was found")}
 	}
@@ -175,9 +223,14 @@ func (o *options) purgeReplicaLetters(ctx context.Context, cmd *cli.Command) (er
 	if err != nil {
 		return err
 	}
+	return o.printPurged(n)
+}
+
+// printRetried prints what became of a letter: all of the reason, at whose end is what helps.
+func (o *options) printRetried(object retriedObject) error {
 	if o.json {
-		return json.NewEncoder(o.stdout).Encode(map[string]int64{"purged": n})
+		return json.NewEncoder(o.stdout).Encode(object)
 	}
-	fmt.Fprintf(o.stdout, "%d purged\n", n)
-	return nil
+	_, err := fmt.Fprintf(o.stdout, "%d: %s\n", object.ID, printable(object.Reason))
+	return err
 }

@@ -50,6 +50,11 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 			r = letters("show", "--id", "1")
 			require.Zero(t, r.code, r.stderr)
 			require.Contains(t, r.stdout, `\"status\":\"open\"`)
+			r = letters("show", "--id", "2")
+			require.Contains(t, r.stdout, `"body_base64": "/wA="`)
+			require.Equal(t, result{command.ExitDiffer, string(body) + "\n", "2: left out, it is not a JSON object in UTF-8\n" +
+				"1 dead letters were left out: relay dead-letters show has them\n"}, letters("dump"))
+			require.Equal(t, result{stdout: string(body) + "\n"}, letters("dump", "--model", "order"))
 			require.Equal(t, command.ExitUsage, letters("retry").code, "choose which")
 
 			r = letters("retry", "--all")

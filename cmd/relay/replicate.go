@@ -19,10 +19,7 @@ func (o *options) replicateFlags() []cli.Flag {
 			Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
 			Usage: "where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE",
 		},
-		&cli.StringFlag{
-			Name: "queue", Sources: cli.EnvVars("CQRSYNC_QUEUE"), Destination: &o.queue,
-			Usage: "the name of this replica service, if not that of the file",
-		},
+		o.queueFlag(),
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the replica's ledger first",

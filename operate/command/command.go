@@ -165,7 +165,7 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 // mean all rows, all queues.
 func noEmptyFlags(cmd *cli.Command) error {
 	want := map[string]string{
-		"filter": "'{}' for all instances", "model": "the CQRS id of a model", "queue": "the queue of a replica; leave it out for all",
+		"filter": "'{}' for all instances", "model": "the CQRS id of a model", "queue": "the queue of a replica, or leave it out",
 		"input": "a file, or - for standard input", "output": "a file, or - for standard output", "resume": "a file",
 	}
 	var errs []error

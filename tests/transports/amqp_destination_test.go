@@ -209,6 +209,7 @@ func TestAMQPPermissionsAndLimits(t *testing.T) {
 			require.NotErrorIs(t, err, transport.ErrUnavailable, "trying again does not help")
 		}
 	})
+	t.Run("what the documentation grants for dead letters is enough", func(t *testing.T) { letterPermissions(t, node, all) })
 	t.Run("a limit of connections is heeded", func(t *testing.T) { connectionLimit(t, node) })
 }
 

@@ -49,6 +49,7 @@ func conform(t *testing.T, b broker) {
 		"publishers do not disturb each other":                    concurrentPublishers,
 		"a database is noted with its queue":                      registersDatabase,
 		"two databases behind one queue find each other":          registersAtOnce,
+		"a queue is found from its first subscription on":         findsQueues,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
