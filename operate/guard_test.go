@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -180,7 +179,7 @@ func TestWhatAWrongDeleteRemovedComesBack(t *testing.T) {
 				s.exec(s.copies, "DELETE FROM replica_revisions WHERE "+s.quoted("key")+" = '2'")
 				for night := range 2 {
 					_, err := operate.DeletedSyncReplica(s.Context(), s.rep,
-						strings.NewReader("account,"+envelope.FormatTime(time.Now())+"\n[1,2,3]\n"), operate.Options{}, nil)
+						strings.NewReader("account,"+s.replicaTime()+"\n[1,2,3]\n"), operate.Options{}, nil)
 					require.NoError(s, err)
 					require.Len(s, s.copied(), 1)
 					repair(s)
@@ -197,6 +196,14 @@ func TestWhatAWrongDeleteRemovedComesBack(t *testing.T) {
 	}
 }
 
+// replicaTime is what a listing of the replica has in its first line: the time of the replica's
+// database, whose clock may be coarser than ours.
+func (s *service) replicaTime() string {
+	now, err := s.rep.Now(s.Context())
+	require.NoError(s, err)
+	return envelope.FormatTime(now)
+}
+
 func (s *service) quoted(name string) string {
 	if s.copies.Dialect().Name().String() == "mysql" {
 		return "`" + name + "`"
@@ -208,7 +215,7 @@ func TestNothingIsDeletedOnTheWordOfAStageThatFailed(t *testing.T) {
 	each(t, func(s *service) {
 		s.accounts(1, 3)
 		s.carry()
-		cut := "account," + envelope.FormatTime(time.Now()) + ",end=deleted-diff-master\n[2]\n"
+		cut := "account," + s.replicaTime() + ",end=deleted-diff-master\n[2]\n"
 		_, err := operate.DeletedSyncReplica(s.Context(), s.rep, strings.NewReader(cut), operate.Options{}, nil)
 		require.ErrorContains(s, err, "deleted-diff-master failed")
 		require.Len(s, s.copied(), 3)

@@ -22,7 +22,7 @@ import (
 const shopYAML = `models:
   account: {table: shop_account}
   publisher: {table: shop_publisher}
-  book: {table: shop_book}
+  book: {table: shop_book, map: {publisher_id: publisher}}
   device: {table: shop_device}
   article: {table: shop_article}
 `
@@ -93,14 +93,7 @@ func goService(t *testing.T, d deployment) *outbox.Box {
 	require.NoError(t, outbox.Register[account](box, "account", outbox.TrackPrevious("name", "balance")))
 	require.NoError(t, outbox.Register[publisher](box, "publisher"))
 	// Replicas know the foreign key by the name that Django sent.
-	require.NoError(t, outbox.Register[book](box, "book", outbox.Serializer(
-		func(_ context.Context, _ bun.IDB, rows []*book) ([]any, error) {
-			sent := make([]any, len(rows))
-			for i, b := range rows {
-				sent[i] = map[string]any{"id": b.ID, "title": b.Title, "publisher": b.PublisherID}
-			}
-			return sent, nil
-		})))
+	require.NoError(t, outbox.Register[book](box, "book", outbox.Rename("publisher", "publisher_id")))
 	require.NoError(t, outbox.Register[device](box, "device"))
 	require.NoError(t, outbox.Register[article](box, "article", outbox.Relations("Authors"),
 		outbox.DeleteData(func(_ context.Context, a *article) map[string]any {

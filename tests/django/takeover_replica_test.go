@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// manifests describe the tables that Django made. The replica that is a SQLite file has no device:
-// its key would be a UUID in char(32).
+// manifests describe the tables that Django made. In a SQLite file it keeps a UUID in char(32),
+// without hyphens.
 const (
 	copiesYAML = `models:
   account: {table: search_account}
@@ -25,6 +25,7 @@ const (
     map: {publisher_id: publisher}
 `
 	copiesWithDevicesYAML = copiesYAML + "  device: {table: search_device}\n"
+	copiesInFileYAML      = copiesYAML + "  device: {table: search_device, types: {id: uuid}}\n"
 )
 
 var models = []string{"account", "publisher", "book", "device", "article"}
@@ -67,7 +68,7 @@ func goTakesReplicasOver(
 ) {
 	configs := map[string]string{
 		taken: d.write("taken.yaml", "queue: "+d.queue(taken)+"\n"+copiesWithDevicesYAML),
-		file:  d.write("file.yaml", "queue: "+d.queue(file)+"\n"+copiesYAML),
+		file:  d.write("file.yaml", "queue: "+d.queue(file)+"\n"+copiesInFileYAML),
 	}
 	if workers[maria] != nil {
 		configs[maria] = d.write("maria.yaml", "queue: "+d.queue(maria)+"\n"+copiesWithDevicesYAML)
@@ -103,9 +104,7 @@ func (d deployment) loadHeld(name, config string) {
 	output, err := cmd.CombinedOutput()
 	require.NoError(d, err, "%s", output)
 	for _, model := range models {
-		if name != file || model != "device" {
-			held := filepath.Join(cmd.Dir, model+".held")
-			d.run(0, "load", "--db", d.databases[name], "--config", config, "-i", held)
-		}
+		held := filepath.Join(cmd.Dir, model+".held")
+		d.run(0, "load", "--db", d.databases[name], "--config", config, "-i", held)
 	}
 }

@@ -70,14 +70,10 @@ func withoutStamps(t tables) {
 	}
 }
 
-// leaveOut drops what a replica does not keep: cqrsync does not yet know a UUID in the char(32)
-// that Django makes of it on SQLite, and a cqrsync.yaml has no rows of a relation.
+// leaveOut drops what a replica does not keep: a cqrsync.yaml has no rows of a relation.
 func (t tables) leaveOut(name string) {
 	switch name {
-	case file:
-		delete(t, "Device")
-		fallthrough
-	case taken, maria:
+	case file, taken, maria:
 		delete(t, "Author")
 	}
 }
