@@ -29,7 +29,7 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 		d.databases[maria] = dbtest.MariaDBURL(t)
 		d.replicas, workers[maria] = append(d.replicas, maria), nil
 	}
-	t.Cleanup(func() { d.clearBroker(d.replicas...) })
+	t.Cleanup(func() { d.clearBroker(append(d.replicas, graveyard)...) })
 	d.gopher()
 	d.migrate("shop", shop)
 	for name := range workers {
@@ -52,8 +52,10 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 	step("replicas become Go", func(t *testing.T) {
 		goTakesReplicasOver(t, d, w, masters, workers)
 	})
+	d.databases[graveyard] = "sqlite://" + filepath.Join(d.folder, "graveyard.db") // which nobody needs
 	bin := d.commands(map[string]string{
-		"django-shop": shop, "django-kombu": kombu, "django-taken": taken,
+		"django-shop": shop, "django-kombu": kombu, "django-taken": taken, "django-rabbit": rabbit,
+		"django-graveyard": graveyard,
 	})
 	step("Go adopts the master", func(t *testing.T) {
 		masters[rabbit].do(t, "N = 600"+everyKind) // of which the last messages are still on their way
@@ -64,4 +66,6 @@ func TestServicesChangeFromDjangoToGo(t *testing.T) {
 	step("stages of either kind repair a Go master's replicas", func(t *testing.T) {
 		stagesMixWithAGoMaster(t, d, w, bin)
 	})
+	step("Go minds Django's dead letters", func(t *testing.T) { goMindsDjangosLetters(t, d.in(t), bin) })
+	step("Django minds Go's dead letters", func(t *testing.T) { djangoMindsGosLetters(t, d.in(t), bin) })
 }
