@@ -142,6 +142,7 @@ func djangoMindsGosLetters(t *testing.T, d deployment, bin string) {
 		var want, got map[string]any
 		require.NoError(t, json.Unmarshal([]byte(bodies[i]), &want))
 		require.NoError(t, json.Unmarshal([]byte(line), &got), line)
+		want["retries"] = float64(0) // the Go replica's own
 		require.Equal(t, want, got)
 	}
 	mended.Store(true)
