@@ -97,7 +97,7 @@ func openPostgres(rawURL string) (*bun.DB, error) {
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
 	}
-	db := sql.OpenDB(stdlib.GetConnector(*config))
+	db := sql.OpenDB(pgxConnector{stdlib.GetConnector(*config)})
 	limitConns(db)
 	return bun.NewDB(db, pgxDialect{pgdialect.New()}), nil
 }
@@ -133,7 +133,7 @@ type pgxDialect struct{ *pgdialect.Dialect }
 func (pgxDialect) ReadBinary(
 	ctx context.Context, driverConn any, query string, read func(values [][]byte) error,
 ) (err error) {
-	conn, ok := driverConn.(*stdlib.Conn)
+	conn, ok := driverConn.(interface{ Conn() *pgx.Conn })
 	if !ok {
 		return fmt.Errorf("read rows in binary: a connection of type %T, want pgx's", driverConn)
 	}

@@ -69,8 +69,8 @@ func (m *model) lateReport() *RefusedError {
 // A bun query hook cannot return an error. A context that is over stops the statement, and
 // database/sql returns its Err, but not from a bun.Conn: there the driver is asked, and pgx says
 // "bad connection" and closes it. So a builder's statement is given a connection, too, that returns
-// the error whatever the driver is. For raw SQL on a bun.Conn there is no such way, and what the
-// error cannot say is logged.
+// the error whatever the driver is. For raw SQL on a bun.Conn there is no such way: the drivers of
+// package database return the context's error, and where another one does not, it is logged.
 func refuse(ctx context.Context, event *bun.QueryEvent, err *RefusedError) context.Context {
 	conn := refusingConn{event.DB.DB, err}
 	switch query := event.IQuery.(type) {

@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -43,6 +46,20 @@ func TestABuilderOnAConnectionIsRefusedByName(t *testing.T) {
 			"raw query": func(ctx context.Context) error {
 				return exec(conn.NewRaw("DELETE FROM notes").Exec(ctx))
 			},
+			"raw SQL": func(ctx context.Context) error {
+				return exec(conn.ExecContext(ctx, "DELETE FROM notes"))
+			},
+			"raw SQL that is queried": func(ctx context.Context) error {
+				rows, err := conn.QueryContext(ctx, "DELETE FROM notes")
+				if err != nil {
+					return err
+				}
+				return rows.Close()
+			},
+			"raw SQL for a row": func(ctx context.Context) error {
+				var text string
+				return conn.QueryRowContext(ctx, "DELETE FROM notes").Scan(&text)
+			},
 			"truncate": func(ctx context.Context) error {
 				return exec(conn.NewTruncateTable().Model(note).Exec(ctx))
 			},
@@ -72,15 +89,19 @@ func TestARefusedQueryIsBuiltAnew(t *testing.T) {
 	})
 }
 
-// Raw SQL on a bun.Conn goes past everything that could return the reason: it does not run, and the
-// log has it.
-func TestRawSQLOnAConnectionDoesNotRun(t *testing.T) { //nolint:paralleltest // it replaces the default logger
+// Raw SQL on a bun.Conn of pgx's own driver goes past everything that could return the reason: it does
+// not run, and the log has it. Package database has a driver around it that returns the reason.
+func TestRawSQLOnAConnectionOfAnotherDriverDoesNotRun(t *testing.T) { //nolint:paralleltest // it replaces the default logger
 	var log bytes.Buffer
 	before := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 	defer slog.SetDefault(before)
 
-	f := newFixture(t, dbtestPostgres(t))
+	config, err := pgx.ParseConfig(dbtest.PostgresURL(t))
+	require.NoError(t, err)
+	db := bun.NewDB(stdlib.OpenDB(*config), pgdialect.New())
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	f := newFixture(t, db)
 	f.insert(&Note{Slug: "a"})
 	conn, err := f.db.Conn(t.Context())
 	require.NoError(t, err)

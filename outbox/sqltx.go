@@ -20,7 +20,10 @@ import (
 //
 //	conn, err := db.Conn(ctx)
 //	tx, err := conn.BeginTx(ctx, nil)
-//	err = conn.Raw(func(c any) error { _, err := c.(*stdlib.Conn).Conn().CopyFrom(…); return err })
+//	err = conn.Raw(func(c any) error {
+//		_, err := c.(interface{ Conn() *pgx.Conn }).Conn().CopyFrom(…)
+//		return err
+//	})
 //	err = box.Capture(ctx, tx, rows)
 //	err = tx.Commit()
 func (b *Box) Capture(ctx context.Context, tx *sql.Tx, rows ...any) error {

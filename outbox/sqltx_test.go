@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
@@ -74,7 +73,7 @@ func TestCaptureAfterCopyThroughPgx(t *testing.T) {
 	tx, err := conn.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	require.NoError(t, conn.Raw(func(driver any) error {
-		_, err := driver.(*stdlib.Conn).Conn().CopyFrom(t.Context(), pgx.Identifier{"notes"}, []string{"slug", "text"},
+		_, err := driver.(interface{ Conn() *pgx.Conn }).Conn().CopyFrom(t.Context(), pgx.Identifier{"notes"}, []string{"slug", "text"},
 			pgx.CopyFromRows([][]any{{"a", "1"}, {"b", "2"}}))
 		return err
 	}))

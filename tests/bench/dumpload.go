@@ -7,8 +7,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/operate"
@@ -93,7 +93,7 @@ func onPgConn(ctx context.Context, db *bun.DB, do func(*pgconn.PgConn) error) er
 	}
 	defer func() { _ = conn.Close() }() // back into the pool
 	return conn.Raw(func(driverConn any) error {
-		return do(driverConn.(*stdlib.Conn).Conn().PgConn()) //nolint:forcetypeassert // database.Open runs on pgx
+		return do(driverConn.(interface{ Conn() *pgx.Conn }).Conn().PgConn()) //nolint:forcetypeassert // database.Open runs on pgx
 	})
 }
 
