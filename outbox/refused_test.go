@@ -54,7 +54,8 @@ func TestABuilderOnAConnectionIsRefusedByName(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return rows.Close()
+				defer rows.Close()
+				return rows.Err()
 			},
 			"raw SQL for a row": func(ctx context.Context) error {
 				var text string
