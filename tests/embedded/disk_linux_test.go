@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,6 +20,8 @@ func TestAFullDisk(t *testing.T) {
 		t.Skipf("needs a file system of its own: mount a tmpfs as root: %v", err)
 	}
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(disk, syscall.MNT_DETACH)) })
+	other := filepath.Join(disk, "of-somebody-else") // so that the disk is full sooner
+	require.NoError(t, os.WriteFile(other, make([]byte, 2<<20), 0o600))
 	w.broker, w.rate = filepath.Join(disk, "broker.db"), 500
 	w.replicates("away").stop()
 	w.replicates("stats")
