@@ -76,6 +76,10 @@ var situations = []situation{
 	{name: "insert under a key that a trigger changes", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
 		`; CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
 		CREATE TRIGGER shift BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION shift()`), run: inTx(insertItem)},
+	{name: "the same, where the given key has a row", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
+		`; INSERT INTO items VALUES (1, 'other');
+		CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
+		CREATE TRIGGER shift BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION shift()`), run: inTx(insertItem)},
 	{name: "the same, Returning(\"*\")", only: []dialect.Name{dialect.PG}, prepare: itemsMadeBy(createItems +
 		`; CREATE FUNCTION shift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
 		CREATE TRIGGER shift BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION shift()`),
