@@ -57,6 +57,7 @@ type captured struct {
 	// rows are those that it names, as they were before it ran: RETURNING writes over the caller's.
 	rows    []reflect.Value
 	insert  *insertion    // of an INSERT
+	before  *placed       // under the keys of its rows, nil where no trigger can change a key unseen
 	whole   bool          // the rows are, after the statement, what their model says
 	parents []touchedRow  // entities of other models to which its rows belong
 	moved   []moved       // rows that may belong to others afterwards
@@ -229,7 +230,11 @@ func (s *session) name(ctx context.Context, event *bun.QueryEvent, c *captured) 
 		if c.insert, reason = m.insertion(event, c.rows); reason != "" {
 			return unseen(c.verb, m.table.Name, reason)
 		}
-		err = s.meets(ctx, c)
+		err = s.beforeTriggers(ctx, c)
+	case "UPDATE":
+		if len(c.rows) > 1 { // the flush misses a single one that is not there
+			err = s.beforeTriggers(ctx, c)
+		}
 	case "DELETE":
 		if !m.exactKeys() {
 			if err = s.respell(ctx, m); err == nil {

@@ -40,9 +40,9 @@ const documentTail = "\nThe rules behind it:\n" + `
   "not found" for "deleted".
 - Rows of a relation send the entity that they belong to. Where a statement does not tell it, the
   transaction must name one: ` + "`outbox.Touch`, `Box.Saved` or `Box.Deleted`" + `. Report the stored spelling of a key.
-- Where a BEFORE INSERT trigger changes a key, write with ` + "`Returning(\"*\")`" + `: an INSERT that does not return
-  it is refused, or not committed. An upsert whose given key has a row, too, sends that row in place of
-  the one it wrote, without an error (` + "`Box.Check`" + ` names the triggers).
+- Where a trigger changes the key of a row, write with ` + "`Returning(\"*\")`" + `, one row at a time. A statement whose
+  rows are not found under the keys that it names is refused, or not committed. For that, tables with
+  triggers are asked before and after an INSERT, and an UPDATE of several rows, what stands under the keys.
 - A null on the wire is a NULL in the database: the zero of a ` + "`nullzero`" + ` column is sent as it is stored.
 - What replicas could not read is refused with a ` + "`ValueError`" + `: years outside 1 to 9999, infinite
   timestamps, invalid UTF-8, a NUL in a text; correlation ids over 255 bytes; headers with control

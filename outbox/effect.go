@@ -128,6 +128,9 @@ func (s *session) touchedBy(
 			return rows, err
 		}
 	default:
+		if err := s.keptKeys(ctx, c, e); err != nil {
+			return nil, err
+		}
 		how := touched // some of several rows: which, the database does not say
 		switch {
 		case c.verb == "DELETE":

@@ -19,7 +19,6 @@ type insertion struct {
 	literal  []bool // per row: the key is in the text, as its model has it
 	drawn    []bool // per row: the text leaves the key to the database
 	returned bool   // RETURNING gives the key columns as they are stored
-	meets    bool   // a row of a key in the text was there before, and a trigger may have changed the new one's
 }
 
 // onConflict is what an INSERT does with a row that is there already. Only the first leaves no doubt that its rows are
@@ -136,28 +135,6 @@ func plainColumn(item []token) (string, bool) {
 	return item[0].text, true
 }
 
-// meets notes whether rows of the keys in the text are there already, where a trigger may give a row another key than
-// its INSERT says: if that then succeeds, the flush would take the old row for the new one.
-func (s *session) meets(ctx context.Context, c *captured) error {
-	in := c.insert
-	if in.conflict != conflictFails || !slices.Contains(in.literal, true) {
-		return nil
-	}
-	traits, err := c.model.traits(ctx, s.box, s.quiet())
-	if err != nil || !traits.ChangesKeys {
-		return err
-	}
-	var named []reflect.Value
-	for i, row := range c.rows {
-		if in.literal[i] {
-			named = append(named, row)
-		}
-	}
-	there, err := c.model.stored(ctx, s.quiet(), named)
-	in.meets = len(there) > 0
-	return err
-}
-
 // insertedRows lists the rows of an INSERT that inserted some: as many as the database did, or an error.
 func (s *session) insertedRows(
 	ctx context.Context, event *bun.QueryEvent, c *captured, e effect,
@@ -172,15 +149,17 @@ func (s *session) insertedRows(
 		how = written
 	}
 	returned, fresh := m.returnedRows(event, c, e)
-	if in.meets && !fresh {
-		return nil, unseen("INSERT", m.table.Name, "a trigger gave its row another key than it names: "+
-			"add Returning with the key columns, and scan them into the model")
+	if !fresh {
+		if err := s.keptKeys(ctx, c, e); err != nil {
+			return nil, err
+		}
 	}
+	all := fresh && e.affected == int64(n) // the returned rows are those of the text, under their stored keys
 	var rows []touchedRow
 	known := 0
 	for i, row := range c.rows {
 		switch {
-		case in.conflict == conflictFails && fresh && i < len(returned):
+		case all:
 			row = returned[i]
 		case !in.literal[i]:
 			continue
@@ -188,9 +167,9 @@ func (s *session) insertedRows(
 		known++
 		rows = append(rows, touchedRow{model: m, row: row, how: how})
 	}
-	if in.conflict != conflictFails && fresh { // which of them these are, is not known
+	if fresh && !all { // which of them these are, is not known
 		for _, row := range returned {
-			rows = append(rows, touchedRow{model: m, row: row, how: touched})
+			rows = append(rows, touchedRow{model: m, row: row, how: written})
 		}
 		known = n
 	}

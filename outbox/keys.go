@@ -34,11 +34,7 @@ func (m *model) storedAs(
 ) ([]reflect.Value, error) {
 	var found []reflect.Value
 	for chunk := range slices.Chunk(rows, flushBatch) {
-		keys := make([]bun.TupleValues, len(chunk))
-		for i, row := range chunk {
-			keys[i] = bun.Tuple(keyValues(m.table, row))
-		}
-		read, err := m.keysWhere(ctx, tx, lock, "(?) IN (?)", keyColumns(m.table), bun.List(keys))
+		read, err := m.keysWhere(ctx, tx, lock, "(?) IN (?)", keyColumns(m.table), m.keysOf(chunk))
 		if err != nil {
 			return nil, err
 		}
@@ -78,6 +74,35 @@ func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([
 		}
 	}
 	return rows, nil
+}
+
+// versions reads an expression, which changes with a write, of those of the rows that are stored.
+func (m *model) versions(
+	ctx context.Context, tx bun.IDB, rows []reflect.Value, expr string, lock func(*bun.SelectQuery) *bun.SelectQuery,
+) ([]string, error) {
+	var all []string
+	for chunk := range slices.Chunk(rows, flushBatch) {
+		var read []string
+		query := tx.NewSelect().Model(reflect.New(m.table.Type).Interface()).ColumnExpr(expr).
+			Where("(?) IN (?)", keyColumns(m.table), m.keysOf(chunk))
+		if m.table.SoftDeleteField != nil {
+			query = query.WhereAllWithDeleted()
+		}
+		if err := lock(query).Scan(ctx, &read); err != nil {
+			return nil, fmt.Errorf("read versions of rows of %s: %w", m.table.Name, err)
+		}
+		all = append(all, read...)
+	}
+	return all, nil
+}
+
+// keysOf lists the keys of rows for an IN.
+func (m *model) keysOf(rows []reflect.Value) any {
+	keys := make([]bun.TupleValues, len(rows))
+	for i, row := range rows {
+		keys[i] = bun.Tuple(keyValues(m.table, row))
+	}
+	return bun.List(keys)
 }
 
 // keysWhere reads the keys of the rows that a condition finds, also those that are deleted softly.

@@ -236,6 +236,7 @@ type sqlDialect interface {
 	runDeferred() string
 	// traits is the query of Traits.
 	traits(table string) (query string, args []any)
+	rowVersion() string
 	// lastInserted is the condition of LastInserted.
 	lastInserted(table, column, sqlColumn string) string
 	// kin is the query of Kin.

@@ -13,8 +13,13 @@ type Traits struct {
 	// Reroutes says that rows may be written although the database counts none: a rule, a view, or a trigger that puts
 	// them elsewhere.
 	Reroutes bool
-	// ChangesKeys says that an INSERT may store a row under another key than it names.
-	ChangesKeys bool
+	// MovesInserts says that an INSERT may store a row under another key than it names, because of a trigger of the
+	// table or of one of its partitions.
+	MovesInserts bool
+	// MovesUpdates says the same of an UPDATE, and of an INSERT that updates the row it meets.
+	MovesUpdates bool
+	// Versions says that [Store.RowVersion] knows each write of a row.
+	Versions bool
 	// Replaces says that the table's definition lets a write delete other rows, or keep some of its rows when it fails:
 	// SQLite's ON CONFLICT REPLACE and FAIL.
 	Replaces bool
@@ -24,10 +29,20 @@ type Traits struct {
 func (s *Store) Traits(ctx context.Context, tx bun.IDB, table string) (Traits, error) {
 	var t Traits
 	query, args := s.dialect.traits(table)
-	if err := tx.QueryRowContext(ctx, query, args...).Scan(&t.Reroutes, &t.ChangesKeys, &t.Replaces); err != nil {
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(
+		&t.Reroutes, &t.MovesInserts, &t.MovesUpdates, &t.Replaces, &t.Versions); err != nil {
 		return t, fmt.Errorf("ask the catalog what writes %s: %w", table, err)
 	}
 	return t, nil
+}
+
+// RowVersion is an expression for a row: where the table has versions, another one after each write; else the same for
+// all rows, which tells how many there are.
+func (s *Store) RowVersion(has bool) string {
+	if has {
+		return s.dialect.rowVersion()
+	}
+	return "'row'"
 }
 
 // LastInserted is a condition for the row that the last INSERT of the transaction made, if it made one and the database
@@ -63,14 +78,34 @@ func (postgres) runDeferred() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
 func (mysql) runDeferred() string    { return "" }
 func (sqlite) runDeferred() string   { return "" }
 
-// In tgtype 2 is BEFORE, 4 INSERT, 64 INSTEAD OF. A table that is not there has no traits: its statements fail.
+// In tgtype 2 is BEFORE, 4 INSERT, 16 UPDATE, 64 INSTEAD OF; in ev_type 2 is UPDATE, 3 INSERT. A table that is not there
+// has no traits: its statements fail. A trigger that runs before a row changes its key, one that runs after it may update
+// it. It may stand on a partition, or on the table behind a view; what a foreign table has is not known.
 func (postgres) traits(table string) (query string, args []any) {
 	return `
-		SELECT coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 66 <> 0), false),
-			coalesce(bool_or(c.relkind NOT IN ('r', 'p') OR c.relhasrules OR t.tgtype & 4 <> 0), false), false
-		FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-		WHERE c.oid = to_regclass(?)`, []any{table}
+		WITH RECURSIVE top AS (SELECT * FROM pg_class WHERE oid = to_regclass(?)), below(oid, relkind) AS (
+			SELECT oid, relkind FROM top UNION SELECT c.oid, c.relkind FROM below b CROSS JOIN LATERAL (
+				SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = b.oid
+				UNION ALL SELECT d.refobjid FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+					AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> b.oid
+				WHERE r.ev_class = b.oid AND b.relkind = 'v'
+			) n JOIN pg_class c ON c.oid = n.oid
+		), moves(type) AS (
+			SELECT t.tgtype::int FROM below JOIN pg_trigger t ON t.tgrelid = below.oid
+				WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+			UNION ALL SELECT CASE r.ev_type WHEN '2' THEN 16 WHEN '3' THEN 4 ELSE 0 END
+				FROM below JOIN pg_rewrite r ON r.ev_class = below.oid
+			UNION ALL SELECT 4 + 16 FROM below WHERE relkind = 'f'
+		)
+		SELECT coalesce(bool_or(top.relkind NOT IN ('r', 'p') OR top.relhasrules OR t.tgtype & 66 <> 0), false),
+			EXISTS (SELECT 1 FROM moves WHERE type & 4 <> 0), EXISTS (SELECT 1 FROM moves WHERE type & 16 <> 0),
+			false, coalesce(bool_or(top.relkind IN ('r', 'p')), false)
+		FROM top LEFT JOIN pg_trigger t ON t.tgrelid = top.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'`, []any{table}
 }
+
+func (postgres) rowVersion() string { return "tableoid::text || ctid::text" }
+func (mysql) rowVersion() string    { return "'row'" }
+func (sqlite) rowVersion() string   { return "'row'" }
 
 func (postgres) lastInserted(table, column, sqlColumn string) string {
 	return sqlColumn + ` = (
@@ -110,12 +145,14 @@ func bareName(table, quote string) (schema, name string) {
 	return "", name
 }
 
-// traits: a trigger of MariaDB cannot put a row elsewhere, but BEFORE INSERT can change its key.
+// traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its key.
 func (mysql) traits(table string) (query string, args []any) {
 	schema, name := bareName(table, "`")
-	return `
-		SELECT FALSE, EXISTS (SELECT 1 FROM information_schema.triggers WHERE event_object_schema = coalesce(nullif(?, ''), database())
-			AND event_object_table = ? AND event_manipulation = 'INSERT' AND action_timing = 'BEFORE'), FALSE`, []any{schema, name}
+	const before = `EXISTS (SELECT 1 FROM information_schema.triggers
+		WHERE event_object_schema = coalesce(nullif(?, ''), database()) AND event_object_table = ?
+			AND event_manipulation = ? AND action_timing = 'BEFORE')`
+	return "SELECT FALSE, " + before + ", " + before + ", FALSE, FALSE",
+		[]any{schema, name, "INSERT", schema, name, "UPDATE"}
 }
 
 func (mysql) lastInserted(table, column, sqlColumn string) string {
@@ -139,11 +176,11 @@ func (mysql) kin(table string) (query string, args []any) {
 // traits: only a view has its rows elsewhere, and no trigger changes what an INSERT stores; an AFTER trigger may update it.
 func (sqlite) traits(table string) (query string, args []any) {
 	_, name := bareName(table, `"`)
+	const moves = `EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?))`
 	return `
-		SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'view' AND lower(name) = lower(?)),
-			EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?)),
+		SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'view' AND lower(name) = lower(?)), ` + moves + `, ` + moves + `,
 			EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)
-				AND (sql LIKE '%conflict%replace%' OR sql LIKE '%conflict%fail%'))`, []any{name, name, name}
+				AND (sql LIKE '%conflict%replace%' OR sql LIKE '%conflict%fail%')), FALSE`, []any{name, name, name, name}
 }
 
 func (sqlite) lastInserted(string, string, string) string { return "rowid = last_insert_rowid()" }
