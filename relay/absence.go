@@ -57,7 +57,7 @@ func (r *Relay) withdraw(work context.Context) {
 		}
 		var err error
 		if !back {
-			others, err = r.store.Withdraw(ctx, r.cfg.ID)
+			others, err = r.queue.Withdraw(ctx, r.cfg.ID)
 		}
 		return func() {
 			r.tasks.leasing = false
@@ -104,7 +104,7 @@ func (r *Relay) join(work context.Context) {
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
-		others, err := r.store.Others(ctx, r.cfg.ID)
+		others, err := r.queue.Others(ctx, r.cfg.ID)
 		var asked bool
 		var away error
 		if err == nil && (!others || !absent) {

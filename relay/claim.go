@@ -222,9 +222,9 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		}
 	}
 	start := time.Now()
-	look := r.store.Glance
+	look := r.queue.Glance
 	if p.check { // floors move over what was not found: it must be the right server that does not have it
-		look = r.store.Claim
+		look = r.queue.Claim
 	}
 	claimed, unread, err := look(ctx, p.starts, p.perLane, p.connections, except)
 	if err != nil {
@@ -246,15 +246,15 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		}
 	}
 	got.ended = len(ended) > 0
-	return got, r.store.Hasten(ctx, ended)
+	return got, r.queue.Hasten(ctx, ended)
 }
 
 func (r *Relay) check(ctx context.Context, got *harvest) error {
-	writers, ok, err := r.store.Writers(ctx)
+	writers, ok, err := r.queue.Writers(ctx)
 	if err != nil || !ok {
 		return err
 	}
-	if got.waiting, err = r.store.WaitingLanes(ctx); err != nil {
+	if got.waiting, err = r.queue.WaitingLanes(ctx); err != nil {
 		return err
 	}
 	got.checked, got.writers = true, writers
@@ -265,7 +265,7 @@ func (r *Relay) check(ctx context.Context, got *harvest) error {
 // then left it out without anybody knowing.
 func (r *Relay) checkAgain(ctx context.Context, got *harvest) error {
 	before := got.waiting
-	after, err := r.store.WaitingLanes(ctx)
+	after, err := r.queue.WaitingLanes(ctx)
 	got.waiting = func(lane int) bool { return before(lane) || after(lane) }
 	return err
 }

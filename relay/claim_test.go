@@ -52,7 +52,7 @@ func TestABacklogOfFewKeysIsReadNoFasterThanItIsSent(t *testing.T) {
 		for key := range 25 {
 			keys = append(keys, fmt.Sprint(key))
 		}
-		require.NoError(t, r.store.Append(t.Context(), db, revisions(20, keys...), nil))
+		require.NoError(t, storeOf(r).Append(t.Context(), db, revisions(20, keys...), nil))
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -79,7 +79,7 @@ func TestABacklogOfFewKeysIsReadNoFasterThanItIsSent(t *testing.T) {
 func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		r := newRelay(t, db, slow{}, Config{BatchSize: 10})
-		require.NoError(t, r.store.Append(t.Context(), db, revisions(20, "a", "b", "c"), nil))
+		require.NoError(t, storeOf(r).Append(t.Context(), db, revisions(20, "a", "b", "c"), nil))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		deadline := time.Now().Add(time.Minute)
@@ -90,7 +90,7 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 			}
 		}
 		until("the three keys are not read", func() bool { return r.flow.behind > 20 })
-		require.NoError(t, r.store.Append(t.Context(), db, revisions(1, "other"), nil))
+		require.NoError(t, storeOf(r).Append(t.Context(), db, revisions(1, "other"), nil))
 		until("the other key is not read", func() bool { return r.flow.keys[store.Key{Model: "order", Key: "other"}] != nil })
 		cancel()
 		for r.finishing(ctx) {

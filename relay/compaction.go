@@ -35,7 +35,7 @@ func (r *Relay) compact(ctx context.Context, p plan, except store.Except, lanes 
 		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
 	}
 	for window := p.compact; ; window = maxWindow {
-		done, err := r.store.Compact(ctx, r.cfg.ID, lanes, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
+		done, err := r.queue.Compact(ctx, r.cfg.ID, lanes, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
 		r.stats.compacted.Add(int64(done.Dropped))
 		got.seen, got.dropped, got.compactTook = got.seen+done.Seen, got.dropped+done.Dropped, time.Since(start)
 		if err != nil {
@@ -66,11 +66,11 @@ func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lane
 	if err != nil || !ok {
 		return nil, 0, err
 	}
-	waiting, err := r.store.WaitingLanes(ctx)
+	waiting, err := r.queue.WaitingLanes(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	next, unread, err := r.store.Claim(ctx, p.starts, 1, 1, except)
+	next, unread, err := r.queue.Claim(ctx, p.starts, 1, 1, except)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -92,7 +92,7 @@ func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lane
 // ended lists who is writing and waits until none of them is any more. ok is false if that takes too long, and where the
 // database cannot tell.
 func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err error) {
-	listed, ok, err = r.store.Writers(ctx)
+	listed, ok, err = r.queue.Writers(ctx)
 	if err != nil || !ok {
 		return listed, false, err
 	}
@@ -104,7 +104,7 @@ func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err e
 			return listed, false, nil
 		case <-time.After(time.Millisecond):
 		}
-		now, _, err := r.store.Writers(ctx)
+		now, _, err := r.queue.Writers(ctx)
 		if err != nil {
 			return listed, false, err
 		}

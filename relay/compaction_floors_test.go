@@ -27,11 +27,11 @@ type compacting struct {
 func newCompacting(t *testing.T, db *bun.DB) *compacting {
 	t.Helper()
 	c := &compacting{Relay: newRelay(t, db, everywhere{}, Config{}), db: db}
-	owned, err := c.store.Balance(t.Context(), c.cfg.ID, time.Minute)
+	owned, err := c.queue.Balance(t.Context(), c.cfg.ID, time.Minute)
 	require.NoError(t, err)
 	c.lanes = owned.Lanes
 	c.reader.restart(c.lanes)
-	_, c.told, err = c.store.Writers(t.Context())
+	_, c.told, err = c.queue.Writers(t.Context())
 	require.NoError(t, err)
 	return c
 }
@@ -46,12 +46,12 @@ func (c *compacting) append(t *testing.T, db bun.IDB, key string, states int, ke
 	for _, i := range keep {
 		all[i].Keep = true
 	}
-	require.NoError(t, c.store.Append(t.Context(), db, all, nil))
+	require.NoError(t, storeOf(c.Relay).Append(t.Context(), db, all, nil))
 }
 
 func (c *compacting) unsent(t *testing.T) []*store.Claimed {
 	t.Helper()
-	all, unread, err := c.store.Claim(t.Context(), everyLane(), 100, 1, store.Except{})
+	all, unread, err := c.queue.Claim(t.Context(), everyLane(), 100, 1, store.Except{})
 	require.NoError(t, err)
 	require.Empty(t, unread)
 	return all
@@ -95,7 +95,7 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 		}, 0, []int64{8}},
 		"the key waits": {func(t *testing.T, c *compacting) {
 			c.append(t, c.db, "a", 9)
-			require.NoError(t, c.store.Finish(t.Context(), "other", nil, store.Outcome{
+			require.NoError(t, c.queue.Finish(t.Context(), "other", nil, store.Outcome{
 				Failed: []store.Failure{{Claimed: c.unsent(t)[0], Error: "no", Wait: time.Hour}},
 			}))
 		}, 0, nil}, // what ends the wait is read next time
@@ -148,7 +148,7 @@ func TestALaneThatWasNotReadIsNotComplete(t *testing.T) {
 		for key := range 40 {
 			all := revisions(2, fmt.Sprint(key))
 			all[0].Data, all[1].Data = large, large
-			require.NoError(t, c.store.Append(t.Context(), db, all, nil))
+			require.NoError(t, storeOf(c.Relay).Append(t.Context(), db, all, nil))
 		}
 		for _, at := range c.reader.positions {
 			at.cursor = 1 << 60
@@ -158,7 +158,7 @@ func TestALaneThatWasNotReadIsNotComplete(t *testing.T) {
 		require.NoError(t, err)
 		occupied := 0
 		for _, start := range everyLane() {
-			claimed, _, err := c.store.Claim(t.Context(), []store.Start{start}, 1, 1, store.Except{})
+			claimed, _, err := c.queue.Claim(t.Context(), []store.Start{start}, 1, 1, store.Except{})
 			require.NoError(t, err)
 			if len(claimed) > 0 {
 				occupied++

@@ -43,7 +43,7 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 	if !r.held.empty() && !now.Before(r.heldAt) && !r.changing(now) {
 		held := r.held
 		r.held = results{}
-		r.finish(work, held, r.store.FinishFree)
+		r.finish(work, held, r.queue.FinishFree)
 		return
 	}
 	if r.open.empty() || r.open.few(r.cfg) && now.Before(r.tasks.finishAt) {
@@ -51,7 +51,7 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 	}
 	done := r.open
 	r.open = results{}
-	r.finish(work, done, r.store.Finish)
+	r.finish(work, done, r.queue.Finish)
 }
 
 // finish is one writing down, by write. What others hold locked is tried again on its own, so that it holds up nothing else.

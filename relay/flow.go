@@ -24,7 +24,7 @@ type flow struct {
 	replacing []outgoing // next of their keys, but what they replace is still in the outbox
 	ready     []outgoing // first of their keys, in the order of the claims
 	followers []outgoing // their key's last one was just confirmed
-	keys      map[store.Key]*queue
+	keys      map[store.Key]*lineup
 	known     map[int64]int // lanes of all messages here, by identity
 	newest    *recent       // the newest revision of a key that came in here; nil if nobody asks
 	behind    int           // how many messages stand behind another of their key
@@ -40,9 +40,9 @@ type leaving struct {
 	failed   []store.Failure
 }
 
-// queue is a key with a message on its way, and those behind it. When the message has failed they stay behind it until that
+// lineup is a key with a message on its way, and those behind it. When the message has failed they stay behind it until that
 // is written down.
-type queue struct {
+type lineup struct {
 	behind []outgoing
 	failed outgoing
 	idle   bool           // nothing is on its way
@@ -50,7 +50,7 @@ type queue struct {
 }
 
 func newFlow(cfg Config) flow {
-	f := flow{batch: cfg.BatchSize, keys: map[store.Key]*queue{}, known: map[int64]int{}}
+	f := flow{batch: cfg.BatchSize, keys: map[store.Key]*lineup{}, known: map[int64]int{}}
 	if cfg.Handover != nil {
 		f.newest = newRecent()
 	}
@@ -81,7 +81,7 @@ func (f *flow) except(starts []store.Start) (e store.Except) {
 
 // add takes in what a claim brought and returns how many messages that were. The rest is known, or there is no room for it.
 func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (added int) {
-	fresh := make([]*queue, 0, len(claimed)) // in the order of the claim
+	fresh := make([]*lineup, 0, len(claimed)) // in the order of the claim
 	for _, m := range claimed {
 		if _, known := f.known[m.ID]; known {
 			continue
@@ -89,7 +89,7 @@ func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (a
 		key := keyOf(m)
 		q := f.keys[key]
 		if q == nil {
-			q = &queue{}
+			q = &lineup{}
 			f.keys[key] = q
 			fresh = append(fresh, q)
 		}
@@ -112,7 +112,7 @@ func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (a
 }
 
 // line puts a message behind those of its key.
-func (f *flow) line(key store.Key, q *queue, m *store.Claimed) {
+func (f *flow) line(key store.Key, q *lineup, m *store.Claimed) {
 	f.known[m.ID] = m.Lane
 	f.newest.put(key, m.Revision)
 	length := len(q.behind)
@@ -122,7 +122,7 @@ func (f *flow) line(key store.Key, q *queue, m *store.Claimed) {
 
 // room says whether another message may stand behind those of its key. Few may, of all keys together, or a key that moves
 // slowly would fill the memory and hold up all others.
-func (f *flow) room(q *queue) bool {
+func (f *flow) room(q *lineup) bool {
 	return len(q.behind) == 0 || len(q.behind) < f.batch && f.behind < 4*f.batch
 }
 
@@ -170,7 +170,7 @@ func (f *flow) again(m *outgoing) {
 // waiting is how many messages are the next of their keys.
 func (f *flow) waiting() int { return len(f.replacing) + len(f.ready) + len(f.followers) }
 
-func (f *flow) next(q *queue) outgoing {
+func (f *flow) next(q *lineup) outgoing {
 	m := q.behind[0]
 	q.behind = q.behind[1:]
 	f.behind--

@@ -46,7 +46,7 @@ func (f *flow) join(m *store.Claimed, before time.Time) bool {
 	}
 	q := f.keys[key]
 	if q == nil {
-		q = &queue{}
+		q = &lineup{}
 		f.keys[key] = q
 		f.line(key, q, m)
 		f.start(f.next(q))

@@ -82,9 +82,9 @@ func (r *Relay) keepLease(work context.Context, now time.Time) {
 
 func (r *Relay) balance(work context.Context) {
 	r.tasks.leasing = true
-	take := r.store.Enter // what stands under this name in the database is of a time of which nothing is known any more
+	take := r.queue.Enter // what stands under this name in the database is of a time of which nothing is known any more
 	if r.lease.owns() {
-		take = r.store.Balance
+		take = r.queue.Balance
 	}
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
@@ -147,7 +147,7 @@ func (r *Relay) renew(work context.Context) {
 		start := time.Now()
 		ctx, cancel := context.WithDeadline(work, until)
 		defer cancel()
-		owned, err := r.store.Renew(ctx, r.cfg.ID, r.cfg.LeaseTTL)
+		owned, err := r.queue.Renew(ctx, r.cfg.ID, r.cfg.LeaseTTL)
 		return func() {
 			r.tasks.leasing = false
 			switch {

@@ -71,18 +71,18 @@ func (everywhere) Publish(string, ...*message.Message) error { return nil }
 func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		r := newRelay(t, db, everywhere{}, Config{})
-		_, told, err := r.store.Writers(t.Context())
+		_, told, err := r.queue.Writers(t.Context())
 		require.NoError(t, err)
 		add := func(key string) {
-			require.NoError(t, r.store.Append(t.Context(), db, []store.Message{{
+			require.NoError(t, storeOf(r).Append(t.Context(), db, []store.Message{{
 				Model: "order", Key: key, Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(), Keep: true,
 			}}, nil))
 		}
 		add("waits")
-		claimed, _, err := r.store.Claim(t.Context(), everyLane(), 10, 1, store.Except{})
+		claimed, _, err := r.queue.Claim(t.Context(), everyLane(), 10, 1, store.Except{})
 		require.NoError(t, err)
 		waiting := claimed[0]
-		require.NoError(t, r.store.Finish(t.Context(), "other", nil, store.Outcome{
+		require.NoError(t, r.queue.Finish(t.Context(), "other", nil, store.Outcome{
 			Failed: []store.Failure{{Claimed: waiting, Error: "no", Wait: time.Hour}},
 		}))
 
@@ -133,14 +133,14 @@ func TestAFloorDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testing.T) {
 	at := c.reader.lane(first.Lane)
 	p := c.reader.plan(time.Now())
 	p.check = true
-	former := c.store
+	former := storeOf(c.Relay)
 	hooked := db.WithQueryHook(&afterQuery{text: "outbox_retries", run: func() {
 		require.NoError(t, former.Finish(t.Context(), "former", nil, store.Outcome{
 			Failed: []store.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
 		}))
 	}})
-	var err error
-	c.store, err = store.New(hooked, store.Names{})
+	s, err := store.New(hooked, store.Names{})
+	c.queue = s
 	require.NoError(t, err)
 	got, err := c.read(t.Context(), p, store.Except{}, c.lanes)
 	require.NoError(t, err)
@@ -155,10 +155,13 @@ func newRelay(t *testing.T, db *bun.DB, publisher message.Publisher, cfg Config)
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	r, err := New(db, publisher, cfg)
 	require.NoError(t, err)
-	_, err = r.store.Migrate(t.Context(), store.Outbox)
+	_, err = storeOf(r).Migrate(t.Context(), store.Outbox)
 	require.NoError(t, err)
 	return r
 }
+
+// storeOf is the queue of a relay that New made.
+func storeOf(r *Relay) *store.Store { return r.queue.(*store.Store) }
 
 func everyLane() []store.Start {
 	all := make([]store.Start, 64)

@@ -46,7 +46,7 @@ var ErrNotMigrated = store.ErrNotMigrated
 // Relay publishes the messages of one outbox. Several relays, in one process or many, may work on the same outbox.
 type Relay struct {
 	cfg       Config
-	store     *store.Store
+	queue     Queue
 	publisher transport.BatchPublisher
 	log       *slog.Logger
 
@@ -80,19 +80,30 @@ type Relay struct {
 func New(db *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 	cfg = cfg.withDefaults()
 	s, err := store.New(db, store.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix})
-	if publisher == nil {
-		err = errors.Join(err, errors.New("publisher is nil: pass a Watermill publisher"))
-	}
-	if err := errors.Join(err, cfg.validate()); err != nil {
+	r, err2 := Over(s, publisher, cfg)
+	if err := errors.Join(err, err2); err != nil {
 		return nil, fmt.Errorf("relay configuration: %w", err)
 	}
-	log := cfg.Logger.With("relay", cfg.ID)
 	s.Limit(cfg.LeaseTTL, func(holders string) {
-		log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
 	})
+	return r, nil
+}
+
+// Over is New for cqrsync's own tests, which run relays over a queue in memory.
+func Over(queue Queue, publisher message.Publisher, cfg Config) (*Relay, error) {
+	cfg = cfg.withDefaults()
+	err := cfg.validate()
+	if publisher == nil {
+		err = errors.Join(errors.New("publisher is nil: pass a Watermill publisher"), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	log := cfg.Logger.With("relay", cfg.ID)
 	longest := cfg.heartbeat()
 	return &Relay{
-		cfg: cfg, store: s, publisher: transport.Batch(publisher), log: log,
+		cfg: cfg, queue: queue, publisher: transport.Batch(publisher), log: log,
 		running:  make(chan struct{}),
 		tasks:    tasks{done: make(chan func())},
 		reader:   newReader(cfg),

@@ -18,7 +18,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
 		return errors.New("relay: Run was called before: make a new Relay")
 	}
-	if err := r.store.RequireMigrated(ctx, store.Outbox); err != nil {
+	if err := r.queue.RequireMigrated(ctx, store.Outbox); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -140,13 +140,13 @@ func (r *Relay) leave(ctx context.Context) error {
 	defer cancel()
 	defer r.stats.lanes.Store(0)
 	r.lease.end(nil)
-	err := r.store.Finish(ctx, r.cfg.ID, r.open.lanes, r.open.Outcome)
+	err := r.queue.Finish(ctx, r.cfg.ID, r.open.lanes, r.open.Outcome)
 	if !r.held.empty() {
-		err = errors.Join(err, r.store.FinishFree(ctx, r.cfg.ID, r.held.lanes, r.held.Outcome))
+		err = errors.Join(err, r.queue.FinishFree(ctx, r.cfg.ID, r.held.lanes, r.held.Outcome))
 	}
-	leave := r.store.Leave
+	leave := r.queue.Leave
 	if time.Now().Before(r.unsure) { // what may still arrive must not do so behind what the next owner sends (P4)
-		leave = r.store.SignOff
+		leave = r.queue.SignOff
 	}
 	if err := errors.Join(err, leave(ctx, r.cfg.ID)); err != nil {
 		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err, r.cfg.LeaseTTL)

@@ -45,12 +45,12 @@ func (r *Relay) ID() string { return r.cfg.ID }
 // Status reads the state of the outbox. What is more than 100,000 is not counted but estimated, so it takes about as long
 // however large the backlog is. It may be called at any time.
 func (r *Relay) Status(ctx context.Context) (Status, error) {
-	s, err := r.store.Status(ctx)
+	s, err := r.queue.Status(ctx)
 	return Status(s), err
 }
 
 // Progress reads how things stand in the lanes of this relay. It is cheap, and may be called at any time.
 func (r *Relay) Progress(ctx context.Context) (Progress, error) {
-	p, err := r.store.Progress(ctx, r.cfg.ID)
+	p, err := r.queue.Progress(ctx, r.cfg.ID)
 	return Progress(p), err
 }

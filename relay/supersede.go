@@ -35,7 +35,7 @@ func (r *Relay) supersede(work context.Context, now time.Time) {
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
 		defer cancel()
-		fates, err := r.store.Supersede(ctx, r.cfg.ID, lanes, list)
+		fates, err := r.queue.Supersede(ctx, r.cfg.ID, lanes, list)
 		return func() {
 			r.tasks.superseding = false
 			if !r.answered("supersede", err) {

@@ -47,7 +47,7 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	if len(left.keys()) == 0 {
 		return nil
 	}
-	return &LockedError{Left: left, err: fmt.Errorf("write down what became of messages of %d keys: %w", len(left.keys()), errLocked)}
+	return NewLockedError(left)
 }
 
 var errLocked = errors.New("their rows are locked by another transaction")

@@ -30,14 +30,15 @@ type Ownership struct {
 	Alone bool
 	// Incarnation is the database's.
 	Incarnation Incarnation
-	// most is how many lanes another relay has at most, and changing says that their number is being changed.
-	most     int
-	changing bool
+	// Most is how many lanes another relay has at most.
+	Most int
+	// Changing says that the number of lanes is being changed.
+	Changing bool
 }
 
 // Coming says that the relay may soon have more lanes: others have none, or give some back.
 func (o Ownership) Coming() bool {
-	return o.changing || len(o.Lanes) < o.Share && (o.Free > 0 || o.most > o.Share)
+	return o.Changing || len(o.Lanes) < o.Share && (o.Free > 0 || o.Most > o.Share)
 }
 
 // Unbalanced says that Balance would give or take lanes.
@@ -223,9 +224,9 @@ func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (Owners
 		}
 	}
 	if p.changing > 0 {
-		return Ownership{changing: true}, nil
+		return Ownership{Changing: true}, nil
 	}
-	fair := Ownership{Free: p.free, most: p.most, Alone: p.others == 0 && (p.relays < 2 || s.dialect.oneRelay())}
+	fair := Ownership{Free: p.free, Most: p.most, Alone: p.others == 0 && (p.relays < 2 || s.dialect.oneRelay())}
 	switch {
 	case !s.dialect.oneRelay():
 		relays := max(p.relays, 1) // a ttl shorter than this transaction: this relay is live all the same

@@ -21,6 +21,14 @@ type LockedError struct {
 	err error
 }
 
+// NewLockedError says what Finish could not write down.
+func NewLockedError(left Outcome) *LockedError {
+	return &LockedError{
+		Left: left,
+		err:  fmt.Errorf("write down what became of messages of %d keys: %w", len(left.keys()), errLocked),
+	}
+}
+
 func (e *LockedError) Error() string {
 	if e.Holders == "" {
 		return e.err.Error()

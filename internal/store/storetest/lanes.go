@@ -14,7 +14,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-func ownsEverything(t *testing.T, s *relaySuite) {
+func ownsEverything(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	require.Len(t, owned, lanes)
 	for i, l := range owned {
@@ -29,8 +29,8 @@ func ownsEverything(t *testing.T, s *relaySuite) {
 	require.False(t, renewed.Unbalanced())
 }
 
-func sharesFairly(t *testing.T, s *relaySuite) {
-	if s.oneRelay() {
+func sharesFairly(t *testing.T, s *queueSuite) {
+	if s.OneWriter {
 		t.Skip("one relay at a time")
 	}
 	relays := []string{"a", "b", "c"}
@@ -65,7 +65,7 @@ func sharesFairly(t *testing.T, s *relaySuite) {
 	require.True(t, renewed.Coming(), "some have no owner")
 }
 
-func handsBack(t *testing.T, s *relaySuite) {
+func handsBack(t *testing.T, s *queueSuite) {
 	s.balance(t, "a", ttl)
 	require.Empty(t, s.balance(t, "b", ttl))
 	require.NoError(t, s.Leave(t.Context(), "a"))
@@ -76,7 +76,7 @@ func handsBack(t *testing.T, s *relaySuite) {
 	require.Empty(t, renewed.Lanes)
 }
 
-func takesOver(t *testing.T, s *relaySuite) {
+func takesOver(t *testing.T, s *queueSuite) {
 	s.balance(t, "a", blink)
 	for _, l := range s.balance(t, "b", ttl) {
 		require.Equal(t, int64(2), l.Epoch)
@@ -87,7 +87,7 @@ func takesOver(t *testing.T, s *relaySuite) {
 	require.Empty(t, renewed.Lanes)
 }
 
-func renewsLate(t *testing.T, s *relaySuite) {
+func renewsLate(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", blink)
 	renewed, err := s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
@@ -95,7 +95,7 @@ func renewsLate(t *testing.T, s *relaySuite) {
 	require.Equal(t, int64(lanes), s.status(t).LanesOwned)
 }
 
-func balancesAtOnce(t *testing.T, s *relaySuite) {
+func balancesAtOnce(t *testing.T, s *queueSuite) {
 	const relays = 6
 	var views [relays][]store.Lane // what each relay was told last; nobody's lease runs out here
 	var errs [relays]error
@@ -123,11 +123,8 @@ func balancesAtOnce(t *testing.T, s *relaySuite) {
 	require.Equal(t, int64(relays), s.status(t).Relays)
 }
 
-// oneRelay says that only one relay works at a time: the database has one writer.
-func (s *relaySuite) oneRelay() bool { return s.DB().Dialect().Name() == dialect.SQLite }
-
-func oneWorksTheOthersWait(t *testing.T, s *relaySuite) {
-	if !s.oneRelay() {
+func oneWorksTheOthersWait(t *testing.T, s *queueSuite) {
+	if !s.OneWriter {
 		t.Skip("relays share")
 	}
 	require.Len(t, s.balance(t, "a", ttl), lanes)
@@ -156,7 +153,7 @@ func tellsWhatIsFree(t *testing.T, s *relaySuite) {
 	s.balance(t, "b", ttl)
 	renewed, err = s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
-	require.Equal(t, s.oneRelay(), renewed.Alone)
+	require.Equal(t, s.OneWriter, renewed.Alone)
 }
 
 // endsLeasesAhead: the database's clock went back by an hour when the owner had died, so that its lease runs for an hour.

@@ -16,111 +16,48 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// Relay exercises lanes, claims, retries, dead letters and status on one database kind.
+// Relay exercises what only a database can show, of lanes, claims, retries and dead letters.
 func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
+	Queue(t, func(t testing.TB) Subject { return inSQL(t, open(t)) })
 	for name, test := range map[string]func(*testing.T, *relaySuite){
-		"what was handed over is removed":                     removesWhatWasHandedOver,
-		"one relay owns every lane":                           ownsEverything,
-		"relays share the lanes fairly":                       sharesFairly,
-		"a lane handed back is free at once":                  handsBack,
-		"a lane that ran out goes to another, next epoch":     takesOver,
-		"a lane that ran out and nobody took is renewed":      renewsLate,
-		"many balance at once and no lane has two owners":     balancesAtOnce,
 		"a renewal tells what is free":                        tellsWhatIsFree,
-		"with one writer one works and the others wait":       oneWorksTheOthersWait,
-		"every column survives the way through a claim":       claimsWholeMessages,
-		"a claim is in order and the oldest of each lane":     claimsInOrder,
-		"a claim stops at its size in bytes":                  claimsBoundedBytes,
-		"a late commit with a low id is found":                findsLateCommits,
 		"a row that is no message says so":                    saysWhatIsInvalid,
-		"writers are those that may add messages late":        listsWriters,
-		"lanes with waiting keys are known":                   knowsWaitingLanes,
-		"a message that replaces the failed one says so":      endsTheWait,
-		"of a key's replaceable messages the newest stays":    compacts,
-		"what may not be dropped is not dropped":              compactsNoOther,
-		"compaction is fenced, and bounded":                   compactsFenced,
-		"a compaction that takes too long is given up":        givesUpCompaction,
-		"a compaction goes on where the last one ended":       compactsOnward,
+		"who writes elsewhere is no writer":                   listsNoOtherWriters,
 		"a compaction passes over nothing that others change": compactsNothingChanged,
-		"what was replaced in memory is removed":              supersedes,
-		"an old epoch supersedes nothing":                     supersedesFenced,
-		"what others hold is not superseded":                  supersedesWhatIsHeld,
 		"only what was read is superseded":                    supersedesOnlyWhatWasRead,
 		"a message that moves is removed":                     removesWhatMoves,
-		"a key's wait ends for a whole claim":                 endsTheWaitForAWholeClaim,
 		"a waiting key is left out, others are not":           leavesOutWaitingKeys,
-		"a sent message ends the key's retries":               sentEndsRetries,
-		"a failure that is not the message's costs nothing":   sparesAttempts,
-		"an old epoch removes nothing":                        fencesRemoval,
-		"an old epoch buries nothing":                         fencesBurial,
 		"a dead letter is the whole message":                  buriesWhole,
 		"an error text with anything in it is stored":         storesAnyErrorText,
-		"what was never sent is not removed after going back": removesNothingUnknown,
-		"an owner that came back is another tenure":           fencesTenures,
-		"a lease that went back is noticed":                   noticesThatItWentBack,
-		"who enters under an owner's name takes its lanes":    entersAnew,
 		"a lease that ends too late is watched, and ended":    endsLeasesAhead,
 		"a lease that is renewed goes on, whatever the clock": keepsLeasesThatAreRenewed,
 		"lanes are not changed beside another protocol":       refusesOtherProtocols,
 		"progress looks at lanes that nobody owns":            seesAllLanes,
-		"status counts": countsStatus,
-		"a dead letter goes back whole, behind its key": putsBackWhole,
-		"a superseded dead letter stays":                keepsSuperseded,
-		"a dead letter of a deleted key stays":          keepsDeleted,
-		"a retry waits for a writer of its key":         retryWaitsForWriters,
-		"dead letters are chosen, paged and purged":     listsAndPurges,
-		"deleted keys are forgotten on request":         forgetsDeletedKeys,
+		"a dead letter goes back whole, behind its key":       putsBackWhole,
+		"a superseded dead letter stays":                      keepsSuperseded,
+		"a dead letter of a deleted key stays":                keepsDeleted,
+		"a retry waits for a writer of its key":               retryWaitsForWriters,
+		"dead letters are chosen, paged and purged":           listsAndPurges,
+		"deleted keys are forgotten on request":               forgetsDeletedKeys,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := open(t)
-			s, err := store.New(db, store.Names{})
-			require.NoError(t, err)
-			_, err = s.Migrate(t.Context(), store.Outbox)
-			require.NoError(t, err)
-			test(t, &relaySuite{s})
+			s := inSQL(t, open(t))
+			test(t, &relaySuite{&queueSuite{s}, s.Queue.(*store.Store)})
 		})
 	}
 }
 
-type relaySuite struct{ *store.Store }
+type relaySuite struct {
+	*queueSuite
+	*store.Store
+}
 
 const (
 	ttl   = time.Minute
 	blink = -time.Second // a lease that has run out already
 	lanes = 64
 )
-
-func (s *relaySuite) balance(t *testing.T, relay string, ttl time.Duration) []store.Lane {
-	t.Helper()
-	owned, err := s.Balance(t.Context(), relay, ttl)
-	require.NoError(t, err)
-	return owned.Lanes
-}
-
-func (s *relaySuite) append(t *testing.T, messages ...store.Message) {
-	t.Helper()
-	require.NoError(t, s.Append(t.Context(), s.DB(), messages, nil))
-}
-
-func (s *relaySuite) claim(t *testing.T) []*store.Claimed {
-	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, store.Except{})
-	require.NoError(t, err)
-	return claimed
-}
-
-func (s *relaySuite) finish(t *testing.T, relay string, owned []store.Lane, done store.Outcome) {
-	t.Helper()
-	require.NoError(t, s.Finish(t.Context(), relay, owned, done))
-}
-
-func (s *relaySuite) status(t *testing.T) store.Status {
-	t.Helper()
-	st, err := s.Status(t.Context())
-	require.NoError(t, err)
-	return st
-}
 
 func allLanes() []store.Start {
 	all := make([]store.Start, lanes)
@@ -144,7 +81,7 @@ func kept(key string, revision int64) store.Message {
 	return m
 }
 
-func claimsWholeMessages(t *testing.T, s *relaySuite) {
+func claimsWholeMessages(t *testing.T, s *queueSuite) {
 	after := int64(4)
 	updated := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
 	full := store.Message{
@@ -170,7 +107,7 @@ func claimsWholeMessages(t *testing.T, s *relaySuite) {
 	require.Equal(t, map[string]store.Message{full.Key: full, bare.Key: bare}, got)
 }
 
-func claimsInOrder(t *testing.T, s *relaySuite) {
+func claimsInOrder(t *testing.T, s *queueSuite) {
 	for revision := range int64(3) {
 		for key := range 50 {
 			s.append(t, message(fmt.Sprint(key), revision))
@@ -220,16 +157,16 @@ func claimsInOrder(t *testing.T, s *relaySuite) {
 	require.Empty(t, none)
 }
 
-func removesWhatWasHandedOver(t *testing.T, s *relaySuite) {
+func removesWhatWasHandedOver(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	messages := make([]store.Message, 40)
 	for i := range messages {
 		messages[i] = message(fmt.Sprint(i), 0)
 		messages[i].Follows = true
 	}
-	to := &store.Appended{}
-	require.NoError(t, s.Append(t.Context(), s.DB(), messages, to))
-	offered := to.Offer(time.Time{}).Messages
+	w := s.Begin(t)
+	offered := w.Append(t, messages)
+	w.Commit(t)
 	require.Len(t, offered, len(messages))
 	s.finish(t, "a", owned, store.Outcome{Sent: offered[:15]})
 	s.finish(t, "b", owned, store.Outcome{Sent: offered[15:]}) // who does not own the lanes
@@ -244,7 +181,7 @@ func removesWhatWasHandedOver(t *testing.T, s *relaySuite) {
 	require.ElementsMatch(t, want, left)
 }
 
-func claimsBoundedBytes(t *testing.T, s *relaySuite) {
+func claimsBoundedBytes(t *testing.T, s *queueSuite) {
 	large := message("1", 0)
 	large.Data = json.RawMessage(`{"s":"` + strings.Repeat("x", 3<<19) + `"}`)
 	for large.Revision < 4 {
@@ -279,21 +216,19 @@ func claimsBoundedBytes(t *testing.T, s *relaySuite) {
 	require.NotEmpty(t, s.claim(t), "the connection is in order")
 }
 
-func findsLateCommits(t *testing.T, s *relaySuite) {
-	if s.oneRelay() {
+func findsLateCommits(t *testing.T, s *queueSuite) {
+	if s.OneWriter {
 		t.Skip("one writer: nothing can commit late")
 	}
-	tx, err := s.DB().BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	defer func() { _ = tx.Rollback() }() // it is committed below
-	require.NoError(t, s.Append(t.Context(), tx, []store.Message{message("early", 0)}, nil))
+	w := s.Begin(t)
+	w.Append(t, []store.Message{message("early", 0)})
 	s.append(t, message("late", 0))
 	owned := s.balance(t, "a", ttl)
 	claimed := s.claim(t)
 	require.Len(t, claimed, 1)
 	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
 
-	require.NoError(t, tx.Commit())
+	w.Commit(t)
 	rest := s.claim(t)
 	require.Len(t, rest, 1)
 	require.Less(t, rest[0].ID, claimed[0].ID)
@@ -328,7 +263,7 @@ func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 	require.Equal(t, 2, only(s.claim(t), "bad", 0)[0].Attempts)
 }
 
-func sparesAttempts(t *testing.T, s *relaySuite) {
+func sparesAttempts(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), kept("2", 0))
 	spared := failures(s.claim(t), blink)
@@ -358,7 +293,7 @@ func sparesAttempts(t *testing.T, s *relaySuite) {
 	require.Equal(t, int64(1), s.status(t).Retries)
 }
 
-func sentEndsRetries(t *testing.T, s *relaySuite) {
+func sentEndsRetries(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), message("1", 1))
 	s.finish(t, "a", owned, store.Outcome{Failed: failures(only(s.claim(t), "1", 0), blink)})
@@ -369,7 +304,7 @@ func sentEndsRetries(t *testing.T, s *relaySuite) {
 	require.Zero(t, left[0].Attempts)
 }
 
-func fencesRemoval(t *testing.T, s *relaySuite) {
+func fencesRemoval(t *testing.T, s *queueSuite) {
 	old := s.balance(t, "a", blink)
 	s.append(t, message("1", 0), message("2", 0))
 	claimed := s.claim(t)
@@ -382,7 +317,7 @@ func fencesRemoval(t *testing.T, s *relaySuite) {
 	require.Empty(t, s.claim(t))
 }
 
-func fencesBurial(t *testing.T, s *relaySuite) {
+func fencesBurial(t *testing.T, s *queueSuite) {
 	old := s.balance(t, "a", blink)
 	s.append(t, message("1", 0))
 	claimed := s.claim(t)
@@ -439,7 +374,7 @@ func storesAnyErrorText(t *testing.T, s *relaySuite) {
 	require.LessOrEqual(t, len(text), 2000)
 }
 
-func countsStatus(t *testing.T, s *relaySuite) {
+func countsStatus(t *testing.T, s *queueSuite) {
 	require.Equal(t, store.Status{Lanes: lanes}, s.status(t))
 	s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), message("2", 0))

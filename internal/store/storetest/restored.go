@@ -5,16 +5,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // removesNothingUnknown: a relay sent messages, and before it removes them the database goes back. What has their identities
 // then, and their places, was never sent.
-func removesNothingUnknown(t *testing.T, s *relaySuite) {
+func removesNothingUnknown(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, kept("before", 0))
-	restore := dbtest.BackUpOutbox(t, s.DB())
+	restore := s.BackUp(t)
 	lost := []store.Message{kept("same", 0), kept("1", 0), kept("2", 0), kept("3", 0)}
 	s.append(t, lost...)
 	sent := s.claim(t)
@@ -36,8 +35,8 @@ func removesNothingUnknown(t *testing.T, s *relaySuite) {
 }
 
 // fencesTenures: owner and epoch come back with their values, and are another tenure.
-func fencesTenures(t *testing.T, s *relaySuite) {
-	restore := dbtest.BackUpOutbox(t, s.DB())
+func fencesTenures(t *testing.T, s *queueSuite) {
+	restore := s.BackUp(t)
 	former := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0))
 	restore()
@@ -55,9 +54,9 @@ func fencesTenures(t *testing.T, s *relaySuite) {
 }
 
 // noticesThatItWentBack: the lease is not as it was renewed last.
-func noticesThatItWentBack(t *testing.T, s *relaySuite) {
+func noticesThatItWentBack(t *testing.T, s *queueSuite) {
 	s.balance(t, "a", ttl)
-	restore := dbtest.BackUpOutbox(t, s.DB())
+	restore := s.BackUp(t)
 	renew := func() error {
 		_, err := s.Renew(t.Context(), "a", ttl)
 		return err
@@ -75,7 +74,7 @@ func noticesThatItWentBack(t *testing.T, s *relaySuite) {
 }
 
 // entersAnew: who comes, or comes back, under the name of an owner is not that owner.
-func entersAnew(t *testing.T, s *relaySuite) {
+func entersAnew(t *testing.T, s *queueSuite) {
 	former := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0))
 	owned, err := s.Enter(t.Context(), "a", ttl)

@@ -14,7 +14,7 @@ import (
 
 // supersedes: what was replaced in memory is gone before what replaced it leaves, which then says
 // so.
-func supersedes(t *testing.T, s *relaySuite) {
+func supersedes(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	for key := range 300 { // more than one CASE holds
 		s.append(t, chain(fmt.Sprint("k", key), 0, 2)...)
@@ -50,7 +50,7 @@ func supersedes(t *testing.T, s *relaySuite) {
 	require.Equal(t, []string{"other/0"}, names(s.claim(t)), "they are found where they are now")
 }
 
-func (s *relaySuite) supersede(t *testing.T, relay string, lanes []store.Lane, list []store.Superseding) []store.Superseded {
+func (s *queueSuite) supersede(t *testing.T, relay string, lanes []store.Lane, list []store.Superseding) []store.Superseded {
 	t.Helper()
 	fates, err := s.Supersede(t.Context(), relay, lanes, list)
 	require.NoError(t, err)
@@ -59,7 +59,7 @@ func (s *relaySuite) supersede(t *testing.T, relay string, lanes []store.Lane, l
 }
 
 // supersedesFenced: who does not own the lanes removes nothing, and is told so.
-func supersedesFenced(t *testing.T, s *relaySuite) {
+func supersedesFenced(t *testing.T, s *queueSuite) {
 	old := s.balance(t, "a", blink)
 	s.append(t, chain("1", 0, 2)...)
 	claimed := s.claim(t)
@@ -74,8 +74,8 @@ func supersedesFenced(t *testing.T, s *relaySuite) {
 }
 
 // supersedesWhatIsHeld: what others hold locked keeps its own key back, and is not waited for.
-func supersedesWhatIsHeld(t *testing.T, s *relaySuite) {
-	if s.DB().Dialect().Name() == dialect.SQLite {
+func supersedesWhatIsHeld(t *testing.T, s *queueSuite) {
+	if s.OneWriter {
 		t.Skip("on SQLite a write transaction excludes all others")
 	}
 	owned := s.balance(t, "a", ttl)
@@ -89,14 +89,9 @@ func supersedesWhatIsHeld(t *testing.T, s *relaySuite) {
 			Claimed: only(claimed, key, 2)[0], Older: append(only(claimed, key, 0), only(claimed, key, 1)...),
 		})
 	}
-	other, err := s.DB().BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	defer func() { _ = other.Rollback() }() // it may be over
-	held := bun.List([]int64{list[1].Older[0].ID, list[2].ID})
-	_, err = other.ExecContext(t.Context(), "UPDATE outbox_messages SET pk = '1' WHERE id IN (?)", held)
-	require.NoError(t, err)
+	release := s.Hold(t, list[1].Older[0].ID, list[2].ID)
 	require.Equal(t, []store.Superseded{store.Gone, store.Standing, store.Missing}, s.supersede(t, "a", owned, list))
-	require.NoError(t, other.Commit())
+	release()
 	require.Len(t, only(s.claim(t), "3", 0), 1, "nothing is removed without its successor")
 	require.Equal(t, slices.Repeat([]store.Superseded{store.Gone}, 3), s.supersede(t, "a", owned, list))
 	require.ElementsMatch(t, []string{"1/2", "2/2", "3/2"}, names(s.claim(t)))

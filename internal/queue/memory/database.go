@@ -1,0 +1,157 @@
+// Package memory is an outbox in memory: what a relay needs of a database, with the leases, fences
+// and late commits that a real one has. Whole relays run over it in virtual time.
+//
+// What it does is what package store does in SQL; both pass the same suite. It has no clock of its
+// own, so leases never end later than they can, and it is one server for ever.
+//
+// Tests only.
+package memory
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Database is what survives relays: the tables. Its methods may be called at the same time.
+type Database struct {
+	mu    sync.Mutex
+	drawn int64 // the last identity
+	first map[*Tx]struct{}
+	tables
+}
+
+// tables are what a backup has.
+type tables struct {
+	lanes     []lane // by number
+	relays    map[string]lease
+	rows      [][]*row // of each lane, by identity
+	retries   map[store.Key]retry
+	dead      map[int64]store.Failure
+	revisions map[store.Key]revision
+
+	incarnation store.Incarnation
+}
+
+type lane struct {
+	store.Lane
+	owner   string // empty for none
+	expires time.Time
+	beat    int64
+}
+
+type lease struct {
+	expires time.Time
+}
+
+// row is a message that was appended. Nobody sees it before its transaction commits.
+type row struct {
+	store.Message
+	by     *Tx // nil once committed
+	locked bool
+}
+
+type retry struct {
+	attempts int
+	next     time.Time
+	message  int64 // the identity of the one that failed; a newer one may replace it
+}
+
+// New makes one with so many lanes.
+func New(lanes int) *Database {
+	d := &Database{first: map[*Tx]struct{}{}, tables: tables{
+		lanes: make([]lane, lanes), rows: make([][]*row, lanes), relays: map[string]lease{},
+		retries: map[store.Key]retry{}, dead: map[int64]store.Failure{},
+		revisions:   map[store.Key]revision{},
+		incarnation: store.Incarnation{ID: "1", Drawn: time.Now(), Reason: "the tables were made"},
+	}}
+	for i := range d.lanes {
+		d.lanes[i].Lane.Lane = i
+	}
+	return d
+}
+
+// BackUp copies the tables and returns a function that makes the database go back to them. No
+// transaction may be open.
+func (d *Database) BackUp() (restore func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	saved, drawn := d.clone(), d.drawn
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tables, d.drawn = saved.clone(), drawn
+	}
+}
+
+func (t *tables) clone() tables {
+	rows := make([][]*row, len(t.rows))
+	for i := range rows {
+		for _, r := range t.rows[i] {
+			copied := *r
+			rows[i] = append(rows[i], &copied)
+		}
+	}
+	return tables{
+		lanes: slices.Clone(t.lanes), relays: maps.Clone(t.relays), rows: rows, retries: maps.Clone(t.retries),
+		dead: maps.Clone(t.dead), revisions: maps.Clone(t.revisions), incarnation: t.incarnation,
+	}
+}
+
+// Hold locks rows, as somebody does who changes them, and returns a function that lets them go.
+func (d *Database) Hold(ids ...int64) (release func()) {
+	set := func(locked bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, rows := range d.rows {
+			for _, r := range rows {
+				if slices.Contains(ids, r.ID) {
+					r.locked = locked
+				}
+			}
+		}
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// owns says that a relay has a lane under the very tenure that lanes say.
+func (d *Database) owns(relay string, lanes []store.Lane, number int) bool {
+	l := &d.lanes[number]
+	return l.owner == relay && slices.Contains(lanes, l.Lane)
+}
+
+// find returns the row that a message was read from; another one may have its identity after a
+// restore.
+func (d *Database) find(m *store.Claimed) *row {
+	i, found := slices.BinarySearchFunc(d.rows[m.Lane], m.ID, compareID)
+	if !found {
+		return nil
+	}
+	r := d.rows[m.Lane][i]
+	if r.Model != m.Model || r.Key != m.Key || r.Revision != m.Revision || !r.Created.Equal(m.Created) {
+		return nil
+	}
+	return r
+}
+
+func compareID(r *row, id int64) int {
+	switch {
+	case r.ID < id:
+		return -1
+	case r.ID > id:
+		return 1
+	}
+	return 0
+}
+
+func (d *Database) remove(gone *row) {
+	rows := d.rows[gone.Lane]
+	i, _ := slices.BinarySearchFunc(rows, gone.ID, compareID)
+	d.rows[gone.Lane] = slices.Delete(rows, i, i+1)
+}
+
+func keyOf(m *store.Message) store.Key { return store.Key{Model: m.Model, Key: m.Key} }

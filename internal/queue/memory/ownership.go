@@ -1,0 +1,202 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Queue is one relay's view of the database: it remembers what the relay wrote, as its process does.
+type Queue struct {
+	*Database
+
+	remembered sync.Mutex
+	beats      map[string]int64 // of the last renewal of a relay
+}
+
+// Connect makes one.
+func (d *Database) Connect() *Queue { return &Queue{Database: d, beats: map[string]int64{}} }
+
+// Enter is store.Store.Enter.
+func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.giveUp(relay)
+	owned := q.balance(relay, ttl)
+	q.wrote(relay)
+	return owned, nil
+}
+
+// Balance is store.Store.Balance.
+func (q *Queue) Balance(_ context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.requireTimeline(relay); err != nil {
+		return store.Ownership{}, fmt.Errorf("balance lanes: %w", err)
+	}
+	owned := q.balance(relay, ttl)
+	q.wrote(relay)
+	return owned, nil
+}
+
+// Renew is store.Store.Renew.
+func (q *Queue) Renew(_ context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.requireTimeline(relay); err != nil {
+		return store.Ownership{}, fmt.Errorf("renew lanes: %w", err)
+	}
+	owned := q.renew(relay, ttl)
+	q.wrote(relay)
+	return owned, nil
+}
+
+// Others is store.Store.Others.
+func (q *Queue) Others(_ context.Context, relay string) (bool, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.others(relay), nil
+}
+
+func (d *Database) others(relay string) bool {
+	now := time.Now()
+	for id, l := range d.relays {
+		if id != relay && !l.expires.Before(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Withdraw is store.Store.Withdraw.
+func (q *Queue) Withdraw(_ context.Context, relay string) (others bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if others = q.others(relay); others {
+		delete(q.relays, relay)
+	}
+	return others, nil
+}
+
+// SignOff is store.Store.SignOff.
+func (q *Queue) SignOff(_ context.Context, relay string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.relays, relay)
+	return nil
+}
+
+// Leave is store.Store.Leave.
+func (q *Queue) Leave(_ context.Context, relay string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.giveUp(relay)
+	delete(q.relays, relay)
+	q.remembered.Lock()
+	defer q.remembered.Unlock()
+	delete(q.beats, relay)
+	return nil
+}
+
+// requireTimeline returns store.ErrWentBack where the lanes are not as the relay left them.
+func (q *Queue) requireTimeline(relay string) error {
+	q.remembered.Lock()
+	defer q.remembered.Unlock()
+	beat, known := q.beats[relay]
+	for i := range q.lanes {
+		if l := &q.lanes[i]; known && l.owner == relay && l.beat != beat {
+			return fmt.Errorf("%w: the lease is not as it was renewed last", store.ErrWentBack)
+		}
+	}
+	return nil
+}
+
+// wrote draws a beat for the relay's lanes.
+func (q *Queue) wrote(relay string) {
+	q.remembered.Lock()
+	defer q.remembered.Unlock()
+	beat := rand.Int64()
+	for i := range q.lanes {
+		if q.lanes[i].owner == relay {
+			q.lanes[i].beat = beat
+		}
+	}
+	q.beats[relay] = beat
+}
+
+func (d *Database) giveUp(relay string) {
+	for i := range d.lanes {
+		if d.lanes[i].owner == relay {
+			d.lanes[i].owner = ""
+		}
+	}
+}
+
+// renew extends the lease of a relay, forgets those that ran out, and counts its share.
+func (d *Database) renew(relay string, ttl time.Duration) store.Ownership {
+	now := time.Now()
+	d.relays[relay] = lease{now.Add(ttl)}
+	var owned store.Ownership
+	for i := range d.lanes {
+		if l := &d.lanes[i]; l.owner == relay {
+			l.expires = now.Add(ttl)
+			owned.Lanes = append(owned.Lanes, l.Lane)
+		}
+	}
+	live := 0
+	for id, l := range d.relays {
+		if l.expires.Before(now) {
+			delete(d.relays, id)
+		} else {
+			live++
+		}
+	}
+	live = max(live, 1) // a ttl of less than nothing: this relay is live all the same
+	owned.Share = (len(d.lanes) + live - 1) / live
+	others, ofOther := 0, map[string]int{}
+	for i := range d.lanes {
+		switch l := &d.lanes[i]; {
+		case d.free(l, now):
+			owned.Free++
+		case l.owner != relay:
+			others++
+			ofOther[l.owner]++
+			owned.Most = max(owned.Most, ofOther[l.owner])
+		}
+	}
+	owned.Alone = others == 0 && live < 2
+	owned.Incarnation = d.incarnation
+	return owned
+}
+
+func (d *Database) free(l *lane, now time.Time) bool { return l.owner == "" || l.expires.Before(now) }
+
+// balance renews, and gives or takes lanes.
+func (d *Database) balance(relay string, ttl time.Duration) store.Ownership {
+	owned, now := d.renew(relay, ttl), time.Now()
+	if len(owned.Lanes) > owned.Share {
+		for _, l := range owned.Lanes[owned.Share:] {
+			d.lanes[l.Lane].owner = ""
+		}
+		owned.Lanes = owned.Lanes[:owned.Share]
+		return owned
+	}
+	nonce, missing := rand.Int64(), owned.Share-len(owned.Lanes)
+	owned.Lanes = nil
+	for i := range d.lanes {
+		l := &d.lanes[i]
+		if l.owner != relay && missing > 0 && d.free(l, now) {
+			missing--
+			l.owner, l.expires = relay, now.Add(ttl)
+			l.Epoch, l.Nonce = l.Epoch+1, nonce
+		} else if l.owner != relay {
+			continue
+		}
+		owned.Lanes = append(owned.Lanes, l.Lane)
+	}
+	return owned
+}

@@ -1,0 +1,149 @@
+package memory
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// maxClaimBytes is that of package store.
+const maxClaimBytes = 4 << 20
+
+// Glance is store.Store.Glance.
+func (d *Database) Glance(
+	ctx context.Context, starts []store.Start, perLane, connections int, except store.Except,
+) (claimed []*store.Claimed, unread []int, err error) {
+	return d.Claim(ctx, starts, perLane, connections, except)
+}
+
+// Claim is store.Store.Claim.
+func (d *Database) Claim(
+	_ context.Context, starts []store.Start, perLane, _ int, except store.Except,
+) (claimed []*store.Claimed, unread []int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.newClaim(except)
+	for i, start := range starts {
+		for left, rows := perLane, d.after(start); left > 0 && len(rows) > 0; rows = rows[1:] {
+			m := c.claim(rows[0])
+			if m == nil {
+				continue
+			}
+			left--
+			claimed = append(claimed, m)
+			if c.size += len(m.Data) + len(m.Previous) + len(m.Meta); c.size > maxClaimBytes {
+				for _, rest := range starts[i:] {
+					unread = append(unread, rest.Lane)
+				}
+				return claimed, unread, nil
+			}
+		}
+	}
+	return claimed, nil, nil
+}
+
+// after returns the rows behind a start.
+func (d *Database) after(start store.Start) []*row {
+	rows := d.rows[start.Lane]
+	i, found := slices.BinarySearchFunc(rows, start.After, compareID)
+	if found {
+		i++
+	}
+	return rows[i:]
+}
+
+// claim is one reading. One time counts for all of it, or the later rows of a key could leave
+// before the others.
+type claim struct {
+	d    *Database
+	now  time.Time
+	ids  map[int64]bool
+	keys map[store.Key]bool
+	size int
+}
+
+func (d *Database) newClaim(except store.Except) *claim {
+	c := &claim{d: d, now: time.Now(), ids: map[int64]bool{}, keys: map[store.Key]bool{}}
+	for _, id := range except.IDs {
+		c.ids[id] = true
+	}
+	for _, key := range except.Keys {
+		c.keys[key] = true
+	}
+	return c
+}
+
+// claim returns the message of a row, nil if it is none to be read now.
+func (c *claim) claim(r *row) *store.Claimed {
+	key := keyOf(&r.Message)
+	if r.by != nil || c.ids[r.ID] || c.keys[key] {
+		return nil
+	}
+	m := &store.Claimed{Message: r.Message}
+	m.Follows = false // no column holds it
+	wait, failed := c.d.retries[key]
+	if !failed {
+		return m
+	}
+	replaces := r.ID > wait.message
+	m.Failed, m.Waiting = true, wait.next.After(c.now)
+	switch {
+	case m.Waiting && (!replaces || !r.Replaceable()):
+		return nil
+	case !m.Waiting && !replaces:
+		m.Attempts = wait.attempts
+	}
+	return m
+}
+
+// Writers is store.Store.Writers.
+func (d *Database) Writers(context.Context) (w store.Writers, ok bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w = store.Writers{Open: map[string]bool{}, Drawn: d.drawn}
+	for tx := range d.first {
+		w.Open[strconv.FormatInt(tx.rows[0].ID, 10)] = true
+	}
+	return w, true, nil
+}
+
+// WaitingLanes is store.Store.WaitingLanes.
+func (d *Database) WaitingLanes(context.Context) (waiting func(lane int) bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lanes := map[int]bool{}
+	for key := range d.retries {
+		lanes[d.laneOf(key)] = true
+	}
+	return func(lane int) bool { return lanes[lane] }, nil
+}
+
+// Hasten is store.Store.Hasten.
+func (d *Database) Hasten(_ context.Context, keys []store.Key) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	for _, key := range keys {
+		if r, waits := d.retries[key]; waits {
+			r.next = now
+			d.retries[key] = r
+		}
+	}
+	return nil
+}
+
+// postpone makes a key wait.
+func (d *Database) postpone(f store.Failure) {
+	r := retry{attempts: f.Attempts, next: time.Now().Add(f.Wait), message: f.ID}
+	if !f.Spared {
+		r.attempts++
+	}
+	if !f.Replaceable() {
+		r.message = math.MaxInt64 // nothing is newer
+	}
+	d.retries[keyOf(&f.Message)] = r
+}

@@ -1,0 +1,126 @@
+package memory
+
+import (
+	"context"
+	"slices"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Finish is store.Store.Finish.
+func (d *Database) Finish(
+	ctx context.Context, relay string, lanes []store.Lane, done store.Outcome,
+) error {
+	return d.FinishFree(ctx, relay, lanes, done) // nobody is waited for
+}
+
+// FinishFree is store.Store.FinishFree.
+func (d *Database) FinishFree(
+	_ context.Context, relay string, lanes []store.Lane, done store.Outcome,
+) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	held := map[store.Key]bool{}
+	for _, m := range slices.Concat(done.Sent, claimedOf(done.Dead)) {
+		if r := d.find(m); r != nil && r.locked {
+			held[keyOf(&m.Message)] = true
+		}
+	}
+	free, left := divide(done, held)
+	for _, m := range free.Sent {
+		d.removeOwned(relay, lanes, m)
+		if m.Failed {
+			delete(d.retries, keyOf(&m.Message))
+		}
+	}
+	for _, f := range free.Dead {
+		if d.removeOwned(relay, lanes, f.Claimed) {
+			d.dead[f.ID] = f
+		}
+		delete(d.retries, keyOf(&f.Message))
+	}
+	for _, f := range free.Failed {
+		d.postpone(f)
+	}
+	if len(held) == 0 {
+		return nil
+	}
+	return store.NewLockedError(left)
+}
+
+func claimedOf(failures []store.Failure) (all []*store.Claimed) {
+	for _, f := range failures {
+		all = append(all, f.Claimed)
+	}
+	return all
+}
+
+// divide takes what is of a key that is held out of an outcome.
+func divide(done store.Outcome, held map[store.Key]bool) (free, left store.Outcome) {
+	for _, m := range done.Sent {
+		if held[keyOf(&m.Message)] {
+			left.Sent = append(left.Sent, m)
+		} else {
+			free.Sent = append(free.Sent, m)
+		}
+	}
+	failures := func(all []store.Failure, free, left *[]store.Failure) {
+		for _, f := range all {
+			if held[keyOf(&f.Message)] {
+				*left = append(*left, f)
+			} else {
+				*free = append(*free, f)
+			}
+		}
+	}
+	failures(done.Failed, &free.Failed, &left.Failed)
+	failures(done.Dead, &free.Dead, &left.Dead)
+	return free, left
+}
+
+// removeOwned removes a row that is what it was, of a lane that is the relay's.
+func (d *Database) removeOwned(relay string, lanes []store.Lane, m *store.Claimed) bool {
+	r := d.find(m)
+	if r == nil || !d.owns(relay, lanes, m.Lane) {
+		return false
+	}
+	d.remove(r)
+	return true
+}
+
+// Supersede is store.Store.Supersede.
+func (d *Database) Supersede(
+	_ context.Context, relay string, lanes []store.Lane, list []store.Superseding,
+) ([]store.Superseded, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fates := make([]store.Superseded, len(list))
+	for i, m := range list {
+		fates[i] = d.supersede(relay, lanes, m)
+	}
+	return fates, nil
+}
+
+func (d *Database) supersede(relay string, lanes []store.Lane, m store.Superseding) store.Superseded {
+	newer := d.find(m.Claimed)
+	if newer == nil || newer.locked || !d.owns(relay, lanes, m.Lane) {
+		return store.Missing
+	}
+	newer.After = m.After
+	fate := store.Gone
+	for _, old := range m.Older {
+		switch r := d.find(old); {
+		case r != nil && !r.locked:
+			d.remove(r)
+		case d.occupied(old):
+			fate = store.Standing
+		}
+	}
+	return fate
+}
+
+// occupied says that there is a row with the identity of a message, be it another one.
+func (d *Database) occupied(m *store.Claimed) bool {
+	_, found := slices.BinarySearchFunc(d.rows[m.Lane], m.ID, compareID)
+	return found
+}

@@ -1,0 +1,126 @@
+package memory
+
+import (
+	"errors"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// revision is a row of the ledger.
+type revision struct {
+	last   int64
+	lockBy *Tx
+}
+
+// ErrLocked says that another transaction has a key. A database would wait; whoever simulates one
+// chooses another key.
+var ErrLocked = errors.New("another transaction has the key")
+
+// Tx is a transaction of a writer. Its identities are drawn when it appends, and may lie below those
+// of others that commit before it.
+type Tx struct {
+	d    *Database
+	rows []*row
+	keys []store.Key
+}
+
+// Begin begins a transaction.
+func (d *Database) Begin() *Tx { return &Tx{d: d} }
+
+// Lock raises the revision of a key, and keeps the key until the transaction ends.
+func (tx *Tx) Lock(key store.Key) (store.Revision, error) {
+	tx.d.mu.Lock()
+	defer tx.d.mu.Unlock()
+	r, known := tx.d.revisions[key]
+	if r.lockBy != nil {
+		return store.Revision{}, ErrLocked
+	}
+	drawn := store.Revision{Key: key, Follows: true, Updated: time.Now()}
+	if known {
+		drawn.After, drawn.Revision = new(r.last), r.last+1
+	}
+	tx.d.revisions[key] = revision{last: drawn.Revision, lockBy: tx}
+	tx.keys = append(tx.keys, key)
+	return drawn, nil
+}
+
+// Append writes messages, and returns them as they may be handed over.
+func (tx *Tx) Append(messages ...store.Message) (appended []*store.Claimed) {
+	d := tx.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.first[tx] = struct{}{}
+	for _, m := range messages {
+		d.drawn++
+		m.ID, m.Lane, m.Created = d.drawn, d.laneOf(keyOf(&m)), time.Now()
+		r := &row{Message: m, by: tx}
+		tx.rows = append(tx.rows, r)
+		d.rows[m.Lane] = append(d.rows[m.Lane], r)
+		appended = append(appended, &store.Claimed{Message: m})
+	}
+	return appended
+}
+
+// Commit makes what the transaction wrote visible.
+func (tx *Tx) Commit() {
+	tx.d.mu.Lock()
+	defer tx.d.mu.Unlock()
+	for _, r := range tx.rows {
+		r.by = nil
+	}
+	tx.end(func(last int64) int64 { return last })
+}
+
+// Rollback makes it as if the transaction had not been, but for the identities it drew.
+func (tx *Tx) Rollback() {
+	tx.d.mu.Lock()
+	defer tx.d.mu.Unlock()
+	for _, r := range tx.rows {
+		tx.d.remove(r)
+	}
+	tx.end(func(last int64) int64 { return last - 1 })
+}
+
+func (tx *Tx) end(revised func(last int64) int64) {
+	for _, key := range tx.keys {
+		if last := revised(tx.d.revisions[key].last); last >= 0 {
+			tx.d.revisions[key] = revision{last: last}
+		} else {
+			delete(tx.d.revisions, key)
+		}
+	}
+	delete(tx.d.first, tx)
+}
+
+func (d *Database) laneOf(key store.Key) int {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key.Model)) // a hash never fails
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(key.Key))
+	return int(h.Sum64() % uint64(len(d.lanes)))
+}
+
+// Unsent lists what was committed and is not removed, lane by lane.
+func (d *Database) Unsent() (all []store.Message) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range slices.Concat(d.rows...) {
+		if r.by == nil {
+			all = append(all, r.Message)
+		}
+	}
+	return all
+}
+
+// DeadLetters lists what was given up.
+func (d *Database) DeadLetters() (all []store.Message) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.dead {
+		all = append(all, f.Message)
+	}
+	return all
+}
