@@ -2,16 +2,12 @@ package replica
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -24,7 +20,7 @@ import (
 // neighbours, and an ack always stands for a commit. Where a lock was not to be had, the brief one does the same without
 // waiting for locks, and sets aside what would need them (locked.go).
 type batch struct {
-	*Replica
+	engine   *engine
 	chains   []*chain
 	careful  bool
 	brief    bool           // it waits for no lock for long, and finds the messages that would have to
@@ -33,6 +29,7 @@ type batch struct {
 	released bool           // others of the keys are due
 	failures []failure
 	sorted   []*binding      // models, parents before their children
+	mirrors  []*mirror       // those of sorted
 	isParent map[string]bool // models that a mirror's foreign key points to
 	apart    bool            // what waited for each other made the COMMIT fail together
 	unsaid   bool            // foreign keys made the COMMIT fail on SQLite, which does not say whose
@@ -58,14 +55,14 @@ type failure struct {
 const handlerBudget = 200 * time.Millisecond
 
 // settle ends every message of the slots.
-func (r *Replica) settle(slots []*slot) {
-	b := &batch{Replica: r}
+func (e *engine) settle(slots []*slot) {
+	b := &batch{engine: e}
 	for _, s := range slots {
-		if items := r.inbox.items(s); len(items) > 0 {
+		if items := e.inbox.items(s); len(items) > 0 {
 			b.chains = append(b.chains, newChain(s.key, items))
 		}
 	}
-	pause := r.backOff()
+	pause := newBackOff()
 	for {
 		b.dropStopped()
 		if len(b.chains) == 0 {
@@ -75,8 +72,8 @@ func (r *Replica) settle(slots []*slot) {
 			b.pause(pause, err)
 			continue
 		}
-		if since, was := b.trouble.over("apply"); was {
-			b.log.Info("messages are applied again", "after", time.Since(since).Round(time.Second))
+		if since, was := b.engine.trouble.over("apply"); was {
+			b.engine.log.Info("messages are applied again", "after", time.Since(since).Round(time.Second))
 		}
 		b.finish()
 		pause.Reset()
@@ -99,7 +96,7 @@ func (p *patientBackOff) next() time.Duration {
 const conflictsBeforeWarning = 6
 
 // backOff doubles the pause each time, spread by half to keep many consumers from coming back at once.
-func (r *Replica) backOff() *patientBackOff {
+func newBackOff() *patientBackOff {
 	return &patientBackOff{ExponentialBackOff: &backoff.ExponentialBackOff{
 		InitialInterval:     20 * time.Millisecond,
 		RandomizationFactor: backoff.DefaultRandomizationFactor,
@@ -111,8 +108,8 @@ func (r *Replica) backOff() *patientBackOff {
 // pause waits until the database may work again, or until nobody waits for the batch's first message.
 func (b *batch) pause(pause *patientBackOff, err error) {
 	d := pause.next()
-	if (!store.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.trouble.worth("apply", err) {
-		b.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
+	if (!store.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.engine.trouble.worth("apply", err) {
+		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -130,7 +127,7 @@ func (b *batch) dropStopped() {
 			if it.ctx.Err() == nil {
 				return false
 			}
-			b.end(it, Returned, fmt.Errorf("%w: %w", errStopped, context.Cause(it.ctx)))
+			b.engine.end(it, Returned, fmt.Errorf("%w: %w", errStopped, context.Cause(it.ctx)))
 			return true
 		})
 		if len(c.items) > 0 {
@@ -142,9 +139,9 @@ func (b *batch) dropStopped() {
 
 // try applies the batch, or reports trouble that is none of its messages' fault.
 func (b *batch) try() error {
-	ctx, cancel := b.timeout()
+	ctx, cancel := b.engine.timeout()
 	defer cancel()
-	if b.store == nil {
+	if b.engine.room == nil {
 		b.callWithoutLedger(ctx)
 		return nil
 	}
@@ -156,7 +153,7 @@ func (b *batch) try() error {
 			return err
 		}
 	}
-	brief := b.locked.beBrief()
+	brief := b.engine.locked.beBrief()
 	if !brief && !b.needsCare() {
 		err := b.transact(ctx, false, false)
 		brief = b.lockedOut(err)
@@ -182,21 +179,21 @@ func (b *batch) lockedOut(err error) bool {
 	if !store.LockTimedOut(err) {
 		return false
 	}
-	b.locked.met()
+	b.engine.locked.met()
 	return true
 }
 
 // timeout bounds a try, and is not cut short when the consumer is stopped: cut off, it would be done again from the
 // start. Handlers have a shorter one of their own.
-func (r *Replica) timeout() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 2*r.config.HandlerTimeout+time.Minute)
+func (e *engine) timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 2*e.config.HandlerTimeout+time.Minute)
 }
 
 // needsCare says that the cheap way does not do: a handler that fails after its neighbours would undo their work, which
 // may have had effects elsewhere.
 func (b *batch) needsCare() bool {
 	return slices.ContainsFunc(b.chains, func(c *chain) bool {
-		return c.binding != nil && (c.binding.handle != nil || c.binding.call != nil)
+		return c.binding != nil && c.binding.manner.inTurn
 	})
 }
 
@@ -205,17 +202,17 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
 	b.held, b.released, b.violations = nil, false, -1
 	own := len(b.chains)
-	limits := store.BatchLimits{Options: b.store.BatchOptions(), Thinking: b.thinking(), Brief: brief}
-	err := b.store.InBatch(ctx, limits, func(ctx context.Context, tx bun.Tx) (err error) {
+	limits := store.BatchLimits{Thinking: b.thinking(), Brief: brief}
+	err := b.engine.room.transact(ctx, limits, func(ctx context.Context, tx transaction) (err error) {
 		if careful && b.unsaid {
-			if b.violations, err = violations(ctx, tx); err != nil {
+			if b.violations, err = tx.violations(ctx); err != nil {
 				return err
 			}
 		}
 		if err := b.fold(ctx, tx); err != nil {
 			return err
 		}
-		if err := b.at("folded"); err != nil {
+		if err := b.engine.at("folded"); err != nil {
 			return err
 		}
 		apply := b.applyAll
@@ -225,7 +222,7 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 		if err := apply(ctx, tx); err != nil {
 			return err
 		}
-		if err := b.at("applied"); err != nil {
+		if err := b.engine.at("applied"); err != nil {
 			return err
 		}
 		if err := b.passedOver(ctx, tx); err != nil {
@@ -234,11 +231,11 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 		if err := b.keepFailures(ctx, tx); err != nil {
 			return err
 		}
-		return b.at("kept")
+		return b.engine.at("kept")
 	})
 	if err != nil {
 		b.apart = b.apart || len(b.chains) > own && isForeignKey(err)
-		b.unsaid = b.unsaid || careful && isForeignKey(err) && b.db.Dialect().Name() == dialect.SQLite
+		b.unsaid = b.unsaid || careful && isForeignKey(err) && b.engine.room.hidesWhose()
 		b.chains = b.chains[:own] // what joined them waits where it was
 	}
 	return err
@@ -247,24 +244,23 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 // thinking is how long the handlers that take part in the transaction may leave the database alone.
 func (b *batch) thinking() time.Duration {
 	for _, c := range b.chains {
-		if c.binding != nil && (c.binding.handle != nil || c.binding.handleBatch != nil) {
-			return b.config.HandlerTimeout
+		if c.binding != nil && c.binding.manner.thinks {
+			return b.engine.config.HandlerTimeout
 		}
 	}
 	return 0
 }
 
 // fold brings every chain to its ledger row and lets the gate decide.
-func (b *batch) fold(ctx context.Context, tx bun.Tx) error {
+func (b *batch) fold(ctx context.Context, tx transaction) error {
 	keys := make([]store.Key, 0, len(b.chains))
 	for _, c := range b.chains {
 		if c.binding != nil && c.keyed && !b.knownLocked(c) {
 			keys = append(keys, c.key)
 		}
 	}
-	if b.careful && tx.Dialect().Name() == dialect.PG {
-		// A deferred constraint would fail the COMMIT, and nobody could tell whose it was.
-		if _, err := tx.ExecContext(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+	if b.careful {
+		if err := tx.blameAtOnce(ctx); err != nil {
 			return err
 		}
 	}
@@ -290,20 +286,21 @@ func (b *batch) fold(ctx context.Context, tx bun.Tx) error {
 var errLocked = errors.New("the key's row in the replica's ledger is locked, or was a moment ago")
 
 // readLedger returns the ledger's rows of keys, without those that are locked where the batch does not wait for locks.
-func (b *batch) readLedger(ctx context.Context, tx bun.Tx, keys []store.Key) (ledger map[store.Key]store.Applied, err error) {
+func (b *batch) readLedger(
+	ctx context.Context, tx transaction, keys []store.Key,
+) (map[store.Key]store.Applied, error) {
 	switch {
 	case b.brief:
-		ledger, _, err = b.store.LockFree(ctx, tx, keys)
-		return ledger, err
+		return tx.lockFree(ctx, keys)
 	case b.careful:
-		return b.store.LockApplied(ctx, tx, keys)
+		return tx.lockLedger(ctx, keys)
 	default:
-		return b.store.ReadApplied(ctx, tx, keys)
+		return tx.readLedger(ctx, keys)
 	}
 }
 
 // applyAll is the cheap way. The ledger comes first: its locks keep competing consumers of the same keys out.
-func (b *batch) applyAll(ctx context.Context, tx bun.Tx) error {
+func (b *batch) applyAll(ctx context.Context, tx transaction) error {
 	if err := b.settleLedger(ctx, tx); err != nil {
 		return err
 	}
@@ -311,7 +308,7 @@ func (b *batch) applyAll(ctx context.Context, tx bun.Tx) error {
 }
 
 // settleLedger writes the ledger rows that the chains changed, and removes the placeholders of those that changed nothing.
-func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
+func (b *batch) settleLedger(ctx context.Context, tx transaction) error {
 	var rows []store.Applied
 	var unchanged []store.Key
 	for _, c := range b.chains {
@@ -328,19 +325,19 @@ func (b *batch) settleLedger(ctx context.Context, tx bun.Tx) error {
 		}
 	}
 	if len(unchanged) > 0 {
-		if err := b.store.ForgetLocked(ctx, tx, unchanged); err != nil {
+		if err := tx.forgetLocked(ctx, unchanged); err != nil {
 			return err
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
-	return b.store.SettleApplied(ctx, tx, rows)
+	return tx.settleRows(ctx, rows)
 }
 
 // finish tells what became of the messages, after the commit. The acks come last: who sees one finds everything told.
 func (b *batch) finish() {
-	b.tellGaps(b.gaps)
+	b.engine.tellGaps(b.gaps)
 	b.sayLocked()
 	b.afterFailures()
 	var parents []store.Key
@@ -351,9 +348,9 @@ func (b *batch) finish() {
 		if c.created() && b.isParent[c.key.Model] {
 			parents = append(parents, c.key)
 		}
-		b.arrived.tell(c)
+		b.engine.arrived.tell(c)
 	}
-	b.waiting.release(b.Replica, parents)
+	b.engine.release(parents)
 	var ended []*item
 	for _, c := range b.chains {
 		if slices.Contains(b.deferred, c) {
@@ -361,54 +358,19 @@ func (b *batch) finish() {
 		}
 		for _, it := range c.items {
 			if it.overtook && it.outcome == Stale && !it.strict && !b.held[it] {
-				b.overtake(it)
+				b.engine.overtake(it)
 			}
 			switch {
 			case b.held[it]:
-				time.AfterFunc(spread(lockPause/2), func() { b.inbox.add(it) })
+				time.AfterFunc(spread(lockPause/2), func() { b.engine.inbox.add(it) })
 			case it.outcome == Returned && !it.strict:
-				go b.endLater(it)
+				go b.engine.endLater(it)
 			default:
 				ended = append(ended, it)
 			}
 		}
 	}
-	b.endAll(ended)
+	b.engine.endAll(ended)
 	b.chains = slices.Concat(b.deferred, b.later)
 	b.deferred, b.later = nil, nil
-}
-
-// inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.
-func inSavepoint(ctx context.Context, tx bun.Tx, use func(bun.Tx) error) error {
-	savepoint, err := tx.BeginTx(ctx, nil)
-	if err != nil {
-		return &outageError{fmt.Errorf("savepoint: %w", err)}
-	}
-	err = use(savepoint)
-	if err == nil {
-		if err = savepoint.Commit(); err == nil {
-			return nil
-		}
-	}
-	rollbackErr := savepoint.Rollback()
-	if rollbackErr == nil {
-		rollbackErr = release(ctx, tx, savepoint)
-	}
-	if rollbackErr != nil && !errors.Is(rollbackErr, sql.ErrTxDone) {
-		return &outageError{fmt.Errorf("%w; roll back to the savepoint: %w", err, rollbackErr)}
-	} else if rollbackErr != nil {
-		return &outageError{err}
-	}
-	return err
-}
-
-// release ends a savepoint that was rolled back, which bun does not: the next one would lie within it, and the one after
-// that deeper still, each with its entry in PostgreSQL's lock table.
-func release(ctx context.Context, tx, savepoint bun.Tx) error {
-	name := reflect.ValueOf(savepoint).FieldByName("name") // bun tells it nobody
-	if name.Kind() != reflect.String || name.String() == "" {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, "RELEASE SAVEPOINT "+name.String())
-	return err
 }

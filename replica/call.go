@@ -10,7 +10,7 @@ import (
 
 // callsOutside says that the batch is one key of a HandleFunc model: the inbox hands those out alone.
 func (b *batch) callsOutside() bool {
-	return b.chains[0].binding != nil && b.chains[0].binding.call != nil
+	return b.chains[0].binding != nil && b.chains[0].binding.manner.outside
 }
 
 // callAhead calls the HandleFunc for the messages that the gate will let pass, before the transaction that moves the gate.
@@ -23,7 +23,7 @@ func (b *batch) callAhead(ctx context.Context) error {
 	state := store.Applied{Key: c.key, Revision: store.NeverApplied}
 	if c.keyed {
 		var err error
-		if state, err = b.store.AppliedRevision(ctx, c.key); err != nil {
+		if state, err = b.engine.room.applied(ctx, c.key); err != nil {
 			return err
 		}
 	}
@@ -31,7 +31,7 @@ func (b *batch) callAhead(ctx context.Context) error {
 		if it.err != nil || !gate(state, it.message).effective() {
 			continue
 		}
-		missing, err := b.missing(ctx, b.db, state, it)
+		missing, err := b.missing(ctx, b.engine.room, state, it)
 		if err != nil {
 			return err
 		}
@@ -50,7 +50,8 @@ func (b *batch) callOnce(ctx context.Context, it *item) {
 	if it.called {
 		return
 	}
-	it.callErr = b.guard(ctx, it.ctx, func(ctx context.Context) error { return it.binding.call(ctx, it.work) })
+	model := it.binding.applier.(*eachOutside)
+	it.callErr = b.engine.guard(ctx, it.ctx, func(ctx context.Context) error { return model.call(ctx, it.work) })
 	it.called = true
 }
 
@@ -78,35 +79,35 @@ func (b *batch) answerInMemory(ctx context.Context, it *item, err error, newest 
 	f := failure{it, err, none}
 	switch {
 	case err == nil:
-		b.end(it, Applied, nil)
+		b.engine.end(it, Applied, nil)
 		return
 	case discards(err):
-		b.log.Info("message discarded by its handler", it.attrs("error", err)...)
-		b.end(it, Discarded, nil)
+		b.engine.log.Info("message discarded by its handler", it.attrs("error", err)...)
+		b.engine.end(it, Discarded, nil)
 		return
 	case it.strict:
-		b.end(it, Returned, err)
+		b.engine.end(it, Returned, err)
 		return
 	}
 	f.patience = patienceWith(err)
 	if f.patience != none && !f.exhausted() {
 		if !newest {
-			b.end(it, Stale, nil) // the newer one, which was handed over after it, supersedes it
+			b.engine.end(it, Stale, nil) // the newer one, which was handed over after it, supersedes it
 			return
 		}
 		b.waitInMemory(f)
 		return
 	}
-	if err := b.publishDead(ctx, f); err != nil {
+	if err := b.engine.publishDead(ctx, f); err != nil {
 		it.outcome, it.result = Returned, err
-		go b.endLater(it)
+		go b.engine.endLater(it)
 		return
 	}
 	it.outcome = Parked
 	b.failures = []failure{f}
 	b.afterFailures()
 	b.failures = nil
-	b.end(it, Parked, nil)
+	b.engine.end(it, Parked, nil)
 }
 
 // waitInMemory puts an item back into the inbox after its pause, or ends it when nobody waits for it any more. Half of
@@ -116,23 +117,23 @@ func (b *batch) waitInMemory(f failure) {
 	if _, asked := retryAfter(f.err); !asked {
 		f.attempts++
 	}
-	r := b.Replica
-	if r.waiting.inMemory.Add(1) > int64(max(r.config.Window/2, 1)) {
-		r.waiting.inMemory.Add(-1)
+	e := b.engine
+	if e.maintenance.inMemory.Add(1) > int64(max(e.config.Window/2, 1)) {
+		e.maintenance.inMemory.Add(-1)
 		f.outcome, f.result = Returned, f.err
-		go r.endLater(f.item)
+		go e.endLater(f.item)
 		return
 	}
-	r.count(Waiting)
+	e.count(Waiting)
 	go func() {
-		defer r.waiting.inMemory.Add(-1)
+		defer e.maintenance.inMemory.Add(-1)
 		timer := time.NewTimer(in)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			r.inbox.add(f.item)
+			e.inbox.add(f.item)
 		case <-f.ctx.Done():
-			r.end(f.item, Returned, errors.Join(errStopped, f.err))
+			e.end(f.item, Returned, errors.Join(errStopped, f.err))
 		}
 	}()
 }

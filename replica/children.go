@@ -28,7 +28,7 @@ type childRows struct {
 	rows  []*row
 }
 
-func newChildTable(r *Replica, m *mirror, name string) (*childTable, error) {
+func newChildTable(e *engine, m *mirror, name string) (*childTable, error) {
 	for goName, relation := range m.table.Relations {
 		if goName != name && relation.Field.Name != name {
 			continue
@@ -37,7 +37,7 @@ func newChildTable(r *Replica, m *mirror, name string) (*childTable, error) {
 			return nil, fmt.Errorf("Children(%q): want a has-many relation", name)
 		}
 		c := &childTable{mirror: m, relation: relation, table: relation.JoinTable, joins: map[*schema.Field]int{}}
-		c.init(r, relation.JoinTable)
+		c.init(e, relation.JoinTable)
 		for i, base := range relation.BasePKs {
 			if i >= len(m.table.PKs) || m.table.PKs[i] != base {
 				return nil, fmt.Errorf("Children(%q): want a relation that joins the whole primary key, in its order", name)

@@ -60,7 +60,7 @@ func (r *Replica) MasterClock(model, incarnation string) time.Time {
 }
 
 // Nudge makes Maintain look again.
-func (r *Replica) Nudge() { r.waiting.nudge() }
+func (r *Replica) Nudge() { r.maintenance.nudge() }
 
 // Repeated is what keeps trouble that lasts from filling the log.
 type Repeated struct{ repeated }

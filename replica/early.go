@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/uptrace/bun"
-
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
@@ -16,24 +14,23 @@ import (
 // due. Mirrors need not wait, because a message carries the whole state; but a revision that was passed over is not called
 // missing before it has had the same time to come.
 
-// everyRevision says that the service sees each message of the model, and not only the newest of a key.
-func (b *binding) everyRevision() bool { return b.handle != nil || b.call != nil }
-
 // errEarly is why a message waits for the one before it.
 var errEarly = errors.New("the message before it has not come yet")
 
 // missing is the revision that a message has to wait for, because it was sent before it; nil if there is none.
-func (b *batch) missing(ctx context.Context, db bun.IDB, state store.Applied, it *item) (*int64, error) {
+func (b *batch) missing(
+	ctx context.Context, known deadLetters, state store.Applied, it *item,
+) (*int64, error) {
 	m := it.message
 	switch {
-	case b.config.WaitForMissing < 0, !it.binding.everyRevision(), it.strict, it.called, it.overdue():
+	case b.engine.config.WaitForMissing < 0, !it.binding.manner.inTurn, it.strict, it.called, it.overdue():
 		return nil, nil
 	case m.Signal == envelope.Sync, m.After == nil, *m.After >= m.Revision:
 		return nil, nil
 	}
 	// One that is a dead letter does not come; but what was sent before it may.
 	for before := *m.After; before > state.Revision; {
-		dead, after, err := b.store.DeadLetterAfter(ctx, db, m.Model, m.Key, before)
+		dead, after, err := known.deadLetterAfter(ctx, m.Model, m.Key, before)
 		switch {
 		case err != nil:
 			return nil, err
@@ -53,14 +50,14 @@ func (it *item) overdue() bool { return it.awaits != nil && it.gapIn <= 0 }
 // await lets a message wait for a revision.
 func (b *batch) await(it *item, missing *int64) {
 	if it.awaits == nil {
-		it.gapIn = b.config.WaitForMissing
+		it.gapIn = b.engine.config.WaitForMissing
 	}
 	it.awaits = missing
 	b.failures = append(b.failures, failure{it, errEarly, early})
 }
 
 // passedOver notes what was passed over, and what came after all, in the batch's transaction.
-func (b *batch) passedOver(ctx context.Context, tx bun.Tx) error {
+func (b *batch) passedOver(ctx context.Context, tx transaction) error {
 	var passed []store.Passed
 	var late []store.Late
 	b.gaps = nil
@@ -68,7 +65,7 @@ func (b *batch) passedOver(ctx context.Context, tx bun.Tx) error {
 		for _, s := range c.passed {
 			switch {
 			case s.outcome != AppliedGap || s.message.Signal == envelope.Sync:
-			case b.config.WaitForMissing < 0 || s.overdue() || s.strict:
+			case b.engine.config.WaitForMissing < 0 || s.overdue() || s.strict:
 				b.gaps = append(b.gaps, gapOf(c.key, s))
 			default:
 				g := gapOf(c.key, s)
@@ -84,16 +81,16 @@ func (b *batch) passedOver(ctx context.Context, tx bun.Tx) error {
 	if len(passed) == 0 && len(late) == 0 {
 		return nil
 	}
-	note := func(tx bun.Tx) error {
-		if err := b.store.AddPassed(ctx, tx, passed, b.config.WaitForMissing); err != nil {
+	note := func(tx transaction) error {
+		if err := tx.addPassed(ctx, passed, b.engine.config.WaitForMissing); err != nil {
 			return err
 		}
-		return b.store.ClosePassed(ctx, tx, late)
+		return tx.closePassed(ctx, late)
 	}
 	if !b.brief {
 		return note(tx)
 	}
-	err := inSavepoint(ctx, tx, note)
+	err := tx.savepoint(ctx, note)
 	if store.LockTimedOut(err) {
 		return nil // a gap too many in the log is better than a key that waits
 	}
@@ -120,30 +117,30 @@ func lateOf(key store.Key, m *envelope.Message) store.Late {
 }
 
 // tellGaps tells the hook and the log of what is missing.
-func (r *Replica) tellGaps(gaps []Gap) {
+func (e *engine) tellGaps(gaps []Gap) {
 	for _, g := range gaps {
-		r.counts.gaps.Add(1)
-		if r.gaps.first(store.Key{Model: g.Model, Key: g.Key}) {
-			r.log.Warn("a message is missing: applied a later one",
+		e.counts.gaps.Add(1)
+		if e.gaps.first(store.Key{Model: g.Model, Key: g.Key}) {
+			e.log.Warn("a message is missing: applied a later one",
 				"model", g.Model, "key", g.Key, "had", g.Had, "missing", g.Missing, "applied", g.Applied)
 		}
-		if r.config.OnGap != nil {
-			r.tellGap(g)
+		if e.config.OnGap != nil {
+			e.tellGap(g)
 		}
 	}
 }
 
-func (r *Replica) tellGap(g Gap) {
-	err := r.guard(context.Background(), nil, func(ctx context.Context) error { r.config.OnGap(ctx, g); return nil })
+func (e *engine) tellGap(g Gap) {
+	err := e.guard(context.Background(), nil, func(ctx context.Context) error { e.config.OnGap(ctx, g); return nil })
 	if err != nil {
-		r.log.Error("OnGap failed", "model", g.Model, "key", g.Key, "error", err)
+		e.log.Error("OnGap failed", "model", g.Model, "key", g.Key, "error", err)
 	}
 }
 
 // lookForGaps tells of what was passed over and has not come in time.
-func (r *Replica) lookForGaps(ctx context.Context) {
+func (e *engine) lookForGaps(ctx context.Context) {
 	const page = 100
-	for every := r.config.WaitForMissing / 4; r.config.WaitForMissing >= 0; {
+	for every := e.config.WaitForMissing / 4; e.config.WaitForMissing >= 0; {
 		timer := time.NewTimer(min(max(every, 10*time.Millisecond), 15*time.Second))
 		select {
 		case <-timer.C:
@@ -152,18 +149,18 @@ func (r *Replica) lookForGaps(ctx context.Context) {
 			return
 		}
 		for more := true; more; {
-			taken, err := r.store.TakePassed(ctx, page)
+			taken, err := e.room.takePassed(ctx, page)
 			switch {
 			case err == nil:
-				r.trouble.over("gaps")
-			case ctx.Err() == nil && r.trouble.worth("gaps", err):
-				r.log.Warn("cannot look for missing messages", "error", err)
+				e.trouble.over("gaps")
+			case ctx.Err() == nil && e.trouble.worth("gaps", err):
+				e.log.Warn("cannot look for missing messages", "error", err)
 			}
 			gaps := make([]Gap, len(taken))
 			for i, p := range taken {
 				gaps[i] = Gap{p.Model, p.Key.Key, p.Had, p.Missing, p.Applied}
 			}
-			r.tellGaps(gaps)
+			e.tellGaps(gaps)
 			more = len(taken) == page
 		}
 	}

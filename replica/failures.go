@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -23,7 +22,7 @@ func (b *batch) fail(it *item, err error) {
 
 // keepFailures writes what becomes of the messages that failed, in the batch's own transaction: they wait, or they are
 // dead letters. What waited and does no more is removed.
-func (b *batch) keepFailures(ctx context.Context, tx bun.Tx) error {
+func (b *batch) keepFailures(ctx context.Context, tx transaction) error {
 	var dead, aside, inOrder []failure
 	wait := map[store.Key]failure{}
 	for _, f := range b.failures {
@@ -51,7 +50,7 @@ func (b *batch) keepFailures(ctx context.Context, tx bun.Tx) error {
 		return err
 	}
 	if len(inOrder) > 0 {
-		if err := b.store.AddWaiting(ctx, tx, waitingRows(inOrder)); err != nil {
+		if err := tx.addWaiting(ctx, waitingRows(inOrder)); err != nil {
 			return err
 		}
 	}
@@ -67,7 +66,7 @@ func (b *batch) keepFailures(ctx context.Context, tx bun.Tx) error {
 // isOrdered says that a message waits for its own sake, however many newer ones there are: it knows the one before it, and so
 // do they.
 func (f failure) isOrdered() bool {
-	return f.binding.everyRevision() && f.message.After != nil && f.message.Signal != envelope.Sync
+	return f.binding.manner.inTurn && f.message.After != nil && f.message.Signal != envelope.Sync
 }
 
 // standForBoth lets the newer of two messages of a key wait for both.
@@ -106,22 +105,22 @@ func waitingRows(failures []failure) []store.Waiting {
 }
 
 // releaseNext makes due what waits for the messages that have been applied, or never will be.
-func (b *batch) releaseNext(ctx context.Context, tx bun.Tx, dead []failure) error {
+func (b *batch) releaseNext(ctx context.Context, tx transaction, dead []failure) error {
 	reached := map[store.Key]int64{}
 	for _, c := range b.chains {
-		if c.keyed && c.binding != nil && c.binding.everyRevision() && len(c.passed) > 0 {
+		if c.keyed && c.binding != nil && c.binding.manner.inTurn && len(c.passed) > 0 {
 			reached[c.key] = c.state.Revision
 		}
 	}
 	for _, f := range dead {
-		if key, ok := f.key(); ok && f.binding.everyRevision() {
+		if key, ok := f.key(); ok && f.binding.manner.inTurn {
 			reached[key] = max(reached[key], f.message.Revision)
 		}
 	}
-	if len(reached) == 0 || b.config.WaitForMissing < 0 {
+	if len(reached) == 0 || b.engine.config.WaitForMissing < 0 {
 		return nil
 	}
-	n, err := b.store.ReleaseNext(ctx, tx, reached)
+	n, err := tx.releaseNext(ctx, reached)
 	b.released = n > 0
 	return err
 }
@@ -134,7 +133,7 @@ func (f failure) exhausted() bool {
 
 // removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew. Those of
 // aside are its own affair.
-func (b *batch) removeClaimed(ctx context.Context, tx bun.Tx, aside []failure) error {
+func (b *batch) removeClaimed(ctx context.Context, tx transaction, aside []failure) error {
 	skip := make(map[*item]bool, len(aside))
 	for _, f := range aside {
 		skip[f.item] = true
@@ -150,15 +149,15 @@ func (b *batch) removeClaimed(ctx context.Context, tx bun.Tx, aside []failure) e
 	if len(claimed) == 0 {
 		return nil
 	}
-	return b.store.RemoveWaiting(ctx, tx, claimed)
+	return tx.removeWaiting(ctx, claimed)
 }
 
 // keepWaiting adds to what waits, unless something newer of the key waits already.
-func (b *batch) keepWaiting(ctx context.Context, tx bun.Tx, wait map[store.Key]failure) error {
+func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[store.Key]failure) error {
 	if len(wait) == 0 {
 		return nil
 	}
-	there, err := b.store.WaitingFor(ctx, tx, slices.Collect(maps.Keys(wait)))
+	there, err := tx.waitingFor(ctx, slices.Collect(maps.Keys(wait)))
 	if err != nil {
 		return err
 	}
@@ -177,10 +176,10 @@ func (b *batch) keepWaiting(ctx context.Context, tx bun.Tx, wait map[store.Key]f
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := b.store.ForgetWaiting(ctx, tx, replaced); err != nil {
+	if err := tx.forgetWaiting(ctx, replaced); err != nil {
 		return err
 	}
-	return b.store.AddWaiting(ctx, tx, rows)
+	return tx.addWaiting(ctx, rows)
 }
 
 // state is what the ledger will hold when the message is applied.
@@ -224,17 +223,17 @@ func (p RetryPolicy) pause(failures int) time.Duration {
 
 // bury keeps dead letters. The ledger stays as it is, so that a newer revision of the key supersedes them. One that the
 // database does not take goes back to the broker: there it is kept.
-func (b *batch) bury(ctx context.Context, tx bun.Tx, dead []failure) error {
+func (b *batch) bury(ctx context.Context, tx transaction, dead []failure) error {
 	for _, f := range dead {
-		keep := func(tx bun.Tx) error {
-			return b.store.AddReplicaDeadLetter(ctx, tx, f.letter(b.config.Queue, f.err))
+		keep := func(tx transaction) error {
+			return tx.addDeadLetter(ctx, f.letter(b.engine.config.Queue, f.err))
 		}
 		var err error
 		switch {
-		case b.config.DeadLetters != nil && f.isPublishable():
-			err = b.publishDead(ctx, f)
+		case b.engine.config.DeadLetters != nil && f.isPublishable():
+			err = b.engine.publishDead(ctx, f)
 		case b.careful:
-			err = inSavepoint(ctx, tx, keep)
+			err = tx.savepoint(ctx, keep)
 		default:
 			err = keep(tx)
 		}
@@ -262,9 +261,9 @@ func (f failure) isPublishable() bool {
 
 // publishDead sends a dead letter the way django-cqrs does, so that its tools list and retry it: the body with the number
 // of retries, on the topic of the model in the queue's dead letter queue.
-func (r *Replica) publishDead(ctx context.Context, f failure) error {
+func (e *engine) publishDead(ctx context.Context, f failure) error {
 	body, headers := f.body, maps.Clone(f.headers)
-	model := r.order[0].model // somewhere that the queue is bound to, where the message does not say
+	model := e.order[0].model // somewhere that the queue is bound to, where the message does not say
 	if m := f.message; m != nil {
 		if f.binding != nil {
 			model = m.Model
@@ -274,17 +273,17 @@ func (r *Replica) publishDead(ctx context.Context, f failure) error {
 		if encoded, err := m.Encode(); err == nil {
 			body = encoded
 		}
-	} else if seen := envelope.Peek(f.body, f.headers); r.models[seen.Model] != nil {
+	} else if seen := envelope.Peek(f.body, f.headers); e.models[seen.Model] != nil {
 		model = seen.Model
 	}
 	out := message.NewMessage(f.uuid, body)
 	out.Metadata = message.Metadata{transport.LetterReasonKey: f.err.Error()}
 	maps.Copy(out.Metadata, headers)
-	if r.config.DeadLetterTTL > 0 {
-		out.Metadata.Set(transport.ExpirationKey, strconv.FormatInt(r.config.DeadLetterTTL.Milliseconds(), 10))
+	if e.config.DeadLetterTTL > 0 {
+		out.Metadata.Set(transport.ExpirationKey, strconv.FormatInt(e.config.DeadLetterTTL.Milliseconds(), 10))
 	}
 	out.SetContext(ctx)
-	if err := r.config.DeadLetters.Publish(transport.DirectTopic("dead_letter_"+r.config.Queue, model), out); err != nil {
+	if err := e.config.DeadLetters.Publish(transport.DirectTopic("dead_letter_"+e.config.Queue, model), out); err != nil {
 		return &outageError{fmt.Errorf("publish a dead letter: %w", err)}
 	}
 	return nil
@@ -300,22 +299,22 @@ func (b *batch) afterFailures() {
 			if f.patience == none {
 				reason = reasonOf(f.err)
 			}
-			b.counts.reasons[reason].Add(1)
-			b.log.Error("message parked in the dead letters", f.attrs("reason", reason.String(), "error", f.err)...)
+			b.engine.counts.reasons[reason].Add(1)
+			b.engine.log.Error("message parked in the dead letters", f.attrs("reason", reason.String(), "error", f.err)...)
 		case Waiting:
 			waits = true
 			if f.patience == busy || f.patience == early {
 				break // the first is said elsewhere, and the second is nobody's fault
 			}
-			b.log.Warn("message waits for another try", f.attrs("attempts", f.attempts+1, "error", f.err)...)
+			b.engine.log.Warn("message waits for another try", f.attrs("attempts", f.attempts+1, "error", f.err)...)
 		}
 		var orphan *orphanError
 		if errors.As(f.err, &orphan) && orphan.parent != (store.Key{}) {
-			b.waiting.orphans.Store(true)
+			b.engine.maintenance.orphans.Store(true)
 		}
 	}
 	if waits || b.released {
-		b.waiting.nudge()
+		b.engine.maintenance.nudge()
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/uptrace/bun"
-
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -18,7 +16,7 @@ type codeError struct{ err error }
 func (e *codeError) Error() string { return e.err.Error() }
 func (e *codeError) Unwrap() error { return e.err }
 
-func (b *binding) handlerError(err error) error {
+func handlerError(err error) error {
 	if patienceWithHandler(err) == outage {
 		return err
 	}
@@ -26,11 +24,11 @@ func (b *binding) handlerError(err error) error {
 }
 
 // guard calls the service's code within its time, with the values of a message's context, and turns a panic into an error.
-func (r *Replica) guard(ctx, values context.Context, call func(context.Context) error) (err error) {
+func (e *engine) guard(ctx, values context.Context, call func(context.Context) error) (err error) {
 	if values != nil {
 		ctx = withValues(ctx, values)
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.config.HandlerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.config.HandlerTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
@@ -42,7 +40,7 @@ func (r *Replica) guard(ctx, values context.Context, call func(context.Context) 
 
 // handleTogether calls a HandleBatch. It does so in a savepoint also where nothing is wrong: the savepoint's release is
 // what notices a handler that swallowed an error.
-func (b *batch) handleTogether(ctx context.Context, tx bun.Tx, model *binding, items []*item) error {
+func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTogether, items []*item) error {
 	works := make([]any, len(items))
 	for i, it := range items {
 		if it.callErr != nil { // it broke the transaction before this one
@@ -51,9 +49,9 @@ func (b *batch) handleTogether(ctx context.Context, tx bun.Tx, model *binding, i
 		works[i] = it.work
 	}
 	var timedOut error
-	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
-		return b.guard(ctx, nil, func(ctx context.Context) error {
-			err := model.handleBatch(ctx, tx, works)
+	err := tx.savepoint(ctx, func(tx transaction) error {
+		return b.engine.guard(ctx, nil, func(ctx context.Context) error {
+			err := h.handle(ctx, tx.service(), works)
 			timedOut = context.Cause(ctx)
 			return err
 		})
@@ -63,10 +61,10 @@ func (b *batch) handleTogether(ctx context.Context, tx bun.Tx, model *binding, i
 	}
 	if timedOut != nil && ctx.Err() == nil {
 		for _, it := range items {
-			it.brokenBy(b.config.HandlerTimeout, err)
+			it.brokenBy(b.engine.config.HandlerTimeout, err)
 		}
 	}
-	return model.handlerError(err)
+	return handlerError(err)
 }
 
 // brokenBy remembers that a handler's statement was cut off by its timeout, and the connection with it: in the next
@@ -78,7 +76,7 @@ func (it *item) brokenBy(timeout time.Duration, err error) {
 }
 
 // handleEach calls the handlers one by one, each message in a savepoint of its own, and as long as there is time.
-func (b *batch) handleEach(ctx context.Context, tx bun.Tx, chains []*chain) error {
+func (b *batch) handleEach(ctx context.Context, tx transaction, chains []*chain) error {
 	start := time.Now()
 	for i, c := range chains {
 		if i > 0 && time.Since(start) > handlerBudget {
@@ -102,8 +100,9 @@ func (b *batch) deferRest(chains []*chain) {
 }
 
 // handleChain lets the gate decide anew before each message: one that failed has not moved it.
-func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
+func (b *batch) handleChain(ctx context.Context, tx transaction, c *chain) error {
 	c.state, c.passed = c.before, nil
+	model := c.binding.applier.(inTurn)
 	for i, it := range c.items {
 		if it.err != nil {
 			continue // fold has refused it, or the gate has
@@ -123,7 +122,7 @@ func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
 		case it.overdue() && *it.awaits > c.state.Revision:
 			outcome = AppliedGap
 		}
-		err = b.handleOne(ctx, tx, it)
+		err = model.apply(ctx, b, tx, it)
 		discarded := discards(err)
 		switch {
 		case store.LockTimedOut(err):
@@ -132,7 +131,7 @@ func (b *batch) handleChain(ctx context.Context, tx bun.Tx, c *chain) error {
 		case err == nil:
 			c.pass(it, outcome)
 		case discarded:
-			b.log.Info("message discarded by its handler", it.attrs("error", err)...)
+			b.engine.log.Info("message discarded by its handler", it.attrs("error", err)...)
 			c.pass(it, Discarded)
 		case patienceWith(err) == outage:
 			return err
@@ -153,24 +152,28 @@ func undecided(items []*item) (some []*item) {
 	return some
 }
 
-func (b *batch) handleOne(ctx context.Context, tx bun.Tx, it *item) error {
-	if it.binding.call != nil {
-		if !it.called {
-			// The ledger said otherwise when the calls were made, and says now that this one is due.
-			return &outageError{fmt.Errorf("model %q key %q: %w", it.message.Model, it.message.Key, store.ErrOvertaken)}
-		}
-		if it.callErr == nil {
-			return nil
-		}
+// apply gives the answer of the call that was made before the transaction.
+func (*eachOutside) apply(_ context.Context, _ *batch, _ transaction, it *item) error {
+	switch {
+	case !it.called:
+		// The ledger said otherwise when the calls were made, and says now that this one is due.
+		return &outageError{fmt.Errorf("model %q key %q: %w", it.message.Model, it.message.Key, store.ErrOvertaken)}
+	case it.callErr == nil:
+		return nil
+	default:
 		return &codeError{it.callErr}
 	}
+}
+
+// apply calls a Handle in a savepoint of its own.
+func (h *eachInTransaction) apply(ctx context.Context, b *batch, tx transaction, it *item) error {
 	if it.callErr != nil { // it took too long and broke the transaction before this one
 		return &codeError{it.callErr}
 	}
 	var timedOut error
-	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
-		return b.guard(ctx, it.ctx, func(ctx context.Context) error {
-			err := it.binding.handle(ctx, tx, it.work)
+	err := tx.savepoint(ctx, func(tx transaction) error {
+		return b.engine.guard(ctx, it.ctx, func(ctx context.Context) error {
+			err := h.handle(ctx, tx.service(), it.work)
 			timedOut = context.Cause(ctx)
 			return err
 		})
@@ -179,7 +182,7 @@ func (b *batch) handleOne(ctx context.Context, tx bun.Tx, it *item) error {
 		return nil
 	}
 	if timedOut != nil && ctx.Err() == nil {
-		it.brokenBy(b.config.HandlerTimeout, err)
+		it.brokenBy(b.engine.config.HandlerTimeout, err)
 	}
-	return it.binding.handlerError(err)
+	return handlerError(err)
 }

@@ -17,7 +17,7 @@ import (
 // Mirrors have a second worker only while a whole batch waits for one: two half batches cost more than one whole. Handlers
 // take their time, so the workers share out what waits.
 type inbox struct {
-	replica *Replica
+	engine *engine
 
 	mu      sync.Mutex
 	slots   map[store.Key]*slot
@@ -41,8 +41,8 @@ type slot struct {
 // packets.
 const maxBatchBytes = 256 << 10
 
-func (in *inbox) init(r *Replica) {
-	in.replica = r
+func (in *inbox) init(e *engine) {
+	in.engine = e
 	in.slots = make(map[store.Key]*slot)
 }
 
@@ -60,7 +60,7 @@ func (in *inbox) add(items ...*item) {
 		if s == nil {
 			s = &slot{key: key}
 			if b := it.binding; b != nil {
-				s.calls, s.slow = b.call != nil, b.call != nil || b.handle != nil
+				s.calls, s.slow = b.manner.outside, b.manner.inTurn
 			}
 			in.slots[key] = s
 		}
@@ -69,7 +69,7 @@ func (in *inbox) add(items ...*item) {
 			in.queue(s)
 		}
 	}
-	for range min(in.replica.config.Workers-in.workers, in.wanted()) {
+	for range min(in.engine.config.Workers-in.workers, in.wanted()) {
 		in.workers++
 		go in.work()
 	}
@@ -85,7 +85,7 @@ func (in *inbox) queue(s *slot) {
 
 // wanted is how many more workers would have something to do.
 func (in *inbox) wanted() int {
-	n := in.slow + (len(in.ready)-in.slow)/in.replica.config.Batch
+	n := in.slow + (len(in.ready)-in.slow)/in.engine.config.Batch
 	if n == 0 && in.workers == 0 {
 		n = min(len(in.ready), 1)
 	}
@@ -96,7 +96,7 @@ func (in *inbox) work() {
 	for batch := in.take(nil); batch != nil; batch = in.take(batch) {
 		start := time.Now()
 		in.batches.Add(1)
-		in.replica.settle(batch)
+		in.engine.settle(batch)
 		in.gather(time.Since(start))
 	}
 }
@@ -111,7 +111,7 @@ const maxGather = 5 * time.Millisecond
 func (in *inbox) gather(took time.Duration) {
 	in.mu.Lock()
 	n := len(in.ready)
-	worthwhile := n > 0 && n < in.replica.config.Batch && in.slow == 0
+	worthwhile := n > 0 && n < in.engine.config.Batch && in.slow == 0
 	in.mu.Unlock()
 	if worthwhile {
 		<-time.After(min(took, maxGather))
@@ -131,16 +131,16 @@ func (in *inbox) take(last []*slot) []*slot {
 			delete(in.slots, s.key)
 		}
 	}
-	if in.workers > 1 && in.slow == 0 && len(in.ready) < in.replica.config.Batch {
+	if in.workers > 1 && in.slow == 0 && len(in.ready) < in.engine.config.Batch {
 		in.workers-- // who is still at work takes what there is, and what comes meanwhile
 		return nil
 	}
 	var batch []*slot
 	messages, size, slow := 0, 0, 0
-	share := (in.slow + in.replica.config.Workers - 1) / in.replica.config.Workers
+	share := (in.slow + in.engine.config.Workers - 1) / in.engine.config.Workers
 	rest := in.ready[:0]
 	for i, s := range in.ready {
-		full := len(batch) > 0 && (messages >= in.replica.config.Batch || size >= maxBatchBytes || batch[0].calls)
+		full := len(batch) > 0 && (messages >= in.engine.config.Batch || size >= maxBatchBytes || batch[0].calls)
 		if full {
 			rest = append(rest, in.ready[i:]...)
 			break

@@ -4,18 +4,16 @@ import (
 	"context"
 	"slices"
 
-	"github.com/uptrace/bun"
-
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // applyIsolated is the careful way: what fails is found and set aside, the rest is applied.
-func (b *batch) applyIsolated(ctx context.Context, tx bun.Tx) error {
+func (b *batch) applyIsolated(ctx context.Context, tx transaction) error {
 	var remaining, handled []*chain
 	for _, c := range b.chains {
 		switch {
 		case c.binding == nil || !c.keyed || c.unread:
-		case c.binding.handle != nil || c.binding.call != nil:
+		case c.binding.manner.inTurn:
 			handled = append(handled, c)
 		case len(c.passed) > 0:
 			remaining = append(remaining, c)
@@ -78,7 +76,7 @@ func (b *batch) sortByModel(chains []*chain) {
 }
 
 // find writes the chains, and returns those that cannot be written. The error is an outage.
-func (b *batch) find(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+func (b *batch) find(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
 	if b.brief {
 		return b.findBriefly(ctx, tx, chains)
 	}
@@ -86,9 +84,9 @@ func (b *batch) find(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chai
 }
 
 // split writes the chains, and finds those that cannot be written by writing halves. The error is an outage.
-func (b *batch) split(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+func (b *batch) split(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
 	failed := map[*chain]error{}
-	err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, chains) })
+	err := tx.savepoint(ctx, func(tx transaction) error { return b.write(ctx, tx, chains) })
 	switch {
 	case err == nil:
 		return failed, nil

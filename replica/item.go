@@ -60,9 +60,9 @@ func (c *countdown) ended(items []*item) { c.Add(-len(items)) }
 const maxKey = 512
 
 // read makes an item of what a broker delivered. What is wrong with it stands in err; it has to be kept with it.
-func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers map[string]string) *item {
+func (e *engine) read(ctx context.Context, uuid string, body []byte, headers map[string]string) *item {
 	it := &item{ctx: ctx, uuid: uuid, body: body, headers: headers}
-	if err := r.checkSize(len(body)); err != nil {
+	if err := e.checkSize(len(body)); err != nil {
 		it.err = refused(TooLarge, err)
 		return it
 	}
@@ -71,20 +71,20 @@ func (r *Replica) read(ctx context.Context, uuid string, body []byte, headers ma
 		it.message = nil
 		return it
 	}
-	r.examine(it)
+	e.examine(it)
 	return it
 }
 
 // checkSize refuses a body that is not to be looked into, or that could not be kept.
-func (r *Replica) checkSize(size int) error {
-	if size > r.config.MaxPayload {
+func (e *engine) checkSize(size int) error {
+	if size > e.config.MaxPayload {
 		return fmt.Errorf("the body has %d bytes, MaxPayload allows %d: raise it, and have the row sent again (relay sync)",
-			size, r.config.MaxPayload)
+			size, e.config.MaxPayload)
 	}
-	if r.store == nil {
+	if e.room == nil {
 		return nil
 	}
-	if most := r.store.MostText(); size > most {
+	if most := e.room.mostText(); size > most {
 		return fmt.Errorf("the body has %d bytes, the database takes %d: raise max_allowed_packet, and have the row sent again "+
 			"(relay sync)", size, most)
 	}
@@ -92,15 +92,15 @@ func (r *Replica) checkSize(size int) error {
 }
 
 // examine checks and prepares what can be read.
-func (r *Replica) examine(it *item) {
+func (e *engine) examine(it *item) {
 	m := it.message
-	if it.binding = r.models[m.Model]; it.binding != nil {
+	if it.binding = e.models[m.Model]; it.binding != nil {
 		it.binding.spellKey(m)
 	}
 	direct := m.Queue != "" || m.Headers[transport.DirectKey] != ""
 	delete(m.Headers, transport.DirectKey)
 	switch {
-	case m.Queue != "" && m.Queue != r.config.Queue:
+	case m.Queue != "" && m.Queue != e.config.Queue:
 		it.foreign = true
 	case it.binding != nil && it.binding.direct && !direct && !it.strict:
 		it.foreign = true
@@ -114,7 +114,7 @@ func (r *Replica) examine(it *item) {
 	case utf8.RuneCountInString(m.Key) > maxKey:
 		it.err = Permanent(fmt.Errorf("key %.40q… has more than %d characters", m.Key, maxKey))
 	case it.contradictsItself():
-	case r.isExpired(m):
+	case e.isExpired(m):
 		it.err = refused(Expired, fmt.Errorf("expired at %s", envelope.FormatTime(m.Expires)))
 	default:
 		it.err = it.prepare()
@@ -141,7 +141,7 @@ func (it *item) prepare() (err error) {
 	if err := it.binding.checkRequired(it.message); err != nil {
 		return err
 	}
-	it.work, err = it.binding.prepare(it.message)
+	it.work, err = it.binding.applier.prepare(it.message)
 	return err
 }
 
@@ -162,29 +162,29 @@ func (it *item) key() (key store.Key, ok bool) {
 }
 
 // submit takes items in. Each is ended in time, by its done.
-func (r *Replica) submit(items ...*item) {
+func (e *engine) submit(items ...*item) {
 	ours := items[:0]
 	for _, it := range items {
 		if it.foreign {
-			r.end(it, Ignored, nil)
+			e.end(it, Ignored, nil)
 		} else {
 			ours = append(ours, it)
 		}
 	}
-	r.inbox.add(ours...)
+	e.inbox.add(ours...)
 }
 
 // end settles an item, once.
-func (r *Replica) end(it *item, outcome Outcome, err error) {
+func (e *engine) end(it *item, outcome Outcome, err error) {
 	it.outcome, it.result = outcome, err
-	r.endAll([]*item{it})
+	e.endAll([]*item{it})
 }
 
 // endAll settles items whose outcome is known, once.
-func (r *Replica) endAll(items []*item) {
+func (e *engine) endAll(items []*item) {
 	byDeliverer := make(map[deliverer][]*item, 1)
 	for _, it := range items {
-		r.count(it.outcome)
+		e.count(it.outcome)
 		byDeliverer[it.from] = append(byDeliverer[it.from], it)
 	}
 	for from, items := range byDeliverer {
@@ -196,14 +196,14 @@ func (r *Replica) endAll(items []*item) {
 // delivers it again.
 const returnPause = 2 * time.Second
 
-func (r *Replica) endLater(it *item) {
+func (e *engine) endLater(it *item) {
 	timer := time.NewTimer(returnPause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-it.ctx.Done():
 	}
-	r.end(it, it.outcome, it.result)
+	e.end(it, it.outcome, it.result)
 }
 
 // letter is the item as a dead letter.

@@ -43,10 +43,10 @@ func (r *Replica) Model(model string) (Shape, error) {
 		return Shape{}, err
 	}
 	shape := Shape{
-		Table: b.table, Key: b.key, Mirrored: b.mirror != nil, NaNAsNull: b.finite,
+		Table: b.table, Key: b.key, Mirrored: isMirror(b), NaNAsNull: b.finite,
 		Fields: make(map[string]string, len(b.table.Fields)), Constants: map[string]any{},
 	}
-	if b.mirror == nil {
+	if !isMirror(b) {
 		shape.Key = b.table.PKs
 		if id := b.table.FieldMap["id"]; len(shape.Key) == 0 && id != nil {
 			shape.Key = []*schema.Field{id}
@@ -64,8 +64,8 @@ func (r *Replica) Model(model string) (Shape, error) {
 			shape.Fields[f.Name] = b.fieldName(f.Name)
 		}
 	}
-	if b.mirror != nil {
-		for _, c := range b.mirror.children {
+	if m, is := b.mirror(); is {
+		for _, c := range m.children {
 			shape.Children = append(shape.Children, c.shape())
 		}
 	}

@@ -103,7 +103,7 @@ func (b *batch) setAsideUnread(c *chain, cause error) {
 
 // knownLocked says that the messages of a chain go aside untried. Those that have waited are tried.
 func (b *batch) knownLocked(c *chain) bool {
-	if !c.keyed || !b.locked.has(c.key) {
+	if !c.keyed || !b.engine.locked.has(c.key) {
 		return false
 	}
 	for _, it := range c.items {
@@ -117,7 +117,7 @@ func (b *batch) knownLocked(c *chain) bool {
 // findBriefly is split where locks are not waited for. Rows of mirrors that are locked are asked for. What else is, it finds by
 // halves, all of one size before smaller ones, so that few waits leave few messages in doubt. When it has waited often for a
 // model, those are set aside, too.
-func (b *batch) findBriefly(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
+func (b *batch) findBriefly(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
 	failed, err := b.lockedRows(ctx, tx, chains)
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (b *batch) findBriefly(ctx context.Context, tx bun.Tx, chains []*chain) (ma
 	var last error
 	for len(parts) > 0 {
 		part := slices.DeleteFunc(slices.Clone(parts[0]), func(c *chain) bool {
-			if failed[c] == nil && waits[c.binding] >= b.store.BriefTries() {
+			if failed[c] == nil && waits[c.binding] >= b.engine.room.briefTries() {
 				failed[c] = last
 			}
 			return failed[c] != nil
@@ -134,7 +134,7 @@ func (b *batch) findBriefly(ctx context.Context, tx bun.Tx, chains []*chain) (ma
 		if parts = parts[1:]; len(part) == 0 {
 			continue
 		}
-		err := inSavepoint(ctx, tx, func(tx bun.Tx) error { return b.write(ctx, tx, part) })
+		err := tx.savepoint(ctx, func(tx transaction) error { return b.write(ctx, tx, part) })
 		switch {
 		case err == nil:
 		case store.LockTimedOut(err):
@@ -169,25 +169,22 @@ func (*lockedRowError) Error() string { return "the row is locked" }
 func isLocked(err error) bool { return store.LockTimedOut(err) || errors.As(err, new(*lockedRowError)) }
 
 // lockedRows finds the chains of mirrors whose rows others have locked, and locks the other rows.
-func (b *batch) lockedRows(ctx context.Context, tx bun.Tx, chains []*chain) (map[*chain]error, error) {
-	byModel := map[*binding][]*chain{}
+func (b *batch) lockedRows(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
+	byModel := map[*mirror][]*chain{}
 	for _, c := range chains {
-		if c.binding.mirror != nil {
-			byModel[c.binding] = append(byModel[c.binding], c)
+		if m, is := c.mirror(); is {
+			byModel[m] = append(byModel[m], c)
 		}
 	}
 	locked := map[*chain]error{}
-	if tx.Dialect().Name() == dialect.SQLite {
-		return locked, nil
-	}
 	const most = 100 // rows that one statement asks for: each is compared with each
 	for model, chains := range byModel {
 		for part := range slices.Chunk(chains, most) {
-			there, err := model.mirror.rowsOf(ctx, tx, part, "")
+			there, err := model.rowsOf(ctx, tx.service(), part, "")
 			if err != nil {
 				return nil, err
 			}
-			free, err := model.mirror.rowsOf(ctx, tx, part, "FOR UPDATE SKIP LOCKED")
+			free, err := model.rowsOf(ctx, tx.service(), part, "FOR UPDATE SKIP LOCKED")
 			if err != nil {
 				return nil, err
 			}
@@ -203,6 +200,10 @@ func (b *batch) lockedRows(ctx context.Context, tx bun.Tx, chains []*chain) (map
 
 // rowsOf says which of the chains have a row, as numbers. lock ends the query.
 func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock string) (map[int]bool, error) {
+	rows := make(map[int]bool, len(chains))
+	if tx.Dialect().Name() == dialect.SQLite {
+		return rows, nil // it locks no rows
+	}
 	var which strings.Builder
 	conditions := make([]string, len(chains))
 	for i, c := range chains {
@@ -215,7 +216,6 @@ func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock st
 	if err != nil {
 		return nil, fmt.Errorf("look which rows of %s are locked: %w", m.table.Name, err)
 	}
-	rows := make(map[int]bool, len(found))
 	for _, i := range found {
 		rows[i] = true
 	}
@@ -224,7 +224,7 @@ func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock st
 
 // keepAside writes the messages that wait for locks. Where even that is locked, those that waited before do so still, and the
 // others stay in memory.
-func (b *batch) keepAside(ctx context.Context, tx bun.Tx, aside []failure) error {
+func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) error {
 	if len(aside) == 0 {
 		return nil
 	}
@@ -235,13 +235,13 @@ func (b *batch) keepAside(ctx context.Context, tx bun.Tx, aside []failure) error
 			claimed = append(claimed, *f.claimed)
 		}
 	}
-	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
+	err := tx.savepoint(ctx, func(tx transaction) error {
 		if len(claimed) > 0 {
-			if err := b.store.RemoveWaiting(ctx, tx, claimed); err != nil {
+			if err := tx.removeWaiting(ctx, claimed); err != nil {
 				return err
 			}
 		}
-		return b.store.AddWaiting(ctx, tx, waitingRows(aside))
+		return tx.addWaiting(ctx, waitingRows(aside))
 	})
 	if !store.LockTimedOut(err) {
 		return err
@@ -277,13 +277,13 @@ func (b *batch) hold(f failure) {
 // sayLocked names the keys that were set aside, after the commit, and forgets those that are free again.
 func (b *batch) sayLocked() {
 	for _, f := range b.failures {
-		if f.patience == busy && b.locked.add(f.asideKey()) {
-			b.log.Warn("locked by another transaction: the key waits, and others go on", f.attrs("error", f.err)...)
+		if f.patience == busy && b.engine.locked.add(f.asideKey()) {
+			b.engine.log.Warn("locked by another transaction: the key waits, and others go on", f.attrs("error", f.err)...)
 		}
 	}
 	for _, c := range b.chains {
 		if len(c.passed) > 0 {
-			b.locked.remove(c.key)
+			b.engine.locked.remove(c.key)
 		}
 	}
 }

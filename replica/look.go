@@ -100,10 +100,10 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 				kept[i].Present = !k.Deleted
 			}
 		}
-		if b.mirror == nil {
-			return nil
+		if m, is := b.mirror(); is {
+			return m.lookUpRows(ctx, tx, pks, kept, withRows)
 		}
-		return b.lookUpRows(ctx, tx, pks, kept, withRows)
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("replica: look up %d keys of model %q: %w", len(pks), model, err)
@@ -112,52 +112,52 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 }
 
 // lookUpRows says which rows are there. Those of other models in the table are not.
-func (b *binding) lookUpRows(
+func (m *mirror) lookUpRows(
 	ctx context.Context, tx bun.IDB, pks []json.RawMessage, kept []Kept, withRows bool,
 ) error {
-	kinds, err := b.keyKinds(ctx, tx)
+	kinds, err := m.keyKinds(ctx, tx)
 	if err != nil {
 		return err
 	}
 	asked := make([]reflect.Value, len(pks))
 	for i, pk := range pks {
-		if asked[i], err = b.rowOfKey(pk); err != nil {
+		if asked[i], err = m.rowOfKey(pk); err != nil {
 			return err
 		}
-		for n, f := range b.table.PKs {
+		for n, f := range m.table.PKs {
 			err := kinds[n].Check(f, asked[i])
 			if value := f.Value(asked[i]); err == nil && value.Kind() == reflect.String && kinds[n].IsRespelled(value.String()) {
 				err = fmt.Errorf("column %s spells it otherwise", f.Name)
 			}
 			if err != nil {
-				return &KeyError{b.model, string(pk), err}
+				return &KeyError{m.model, string(pk), err}
 			}
 		}
 	}
 	foreign := ""
-	if b.shares() {
-		foreign = b.foreign(b.mirror.gen, true)
+	if m.shares() {
+		foreign = m.foreign(m.gen, true)
 	}
 	find := func(keys []reflect.Value) ([]ChildRow, error) {
 		tuples := make([]bun.TupleValues, len(keys))
 		for i, row := range keys {
-			tuples[i] = bun.Tuple(valuesOf(b.table, row))
+			tuples[i] = bun.Tuple(valuesOf(m.table, row))
 		}
-		rows := stored.Of(b.table)
-		query := b.everyRow(tx.NewSelect().Model(rows.Model())).
-			Where("(?) IN (?)", bun.Safe(qualified(b.table)), bun.List(tuples))
+		rows := stored.Of(m.table)
+		query := m.everyRow(tx.NewSelect().Model(rows.Model())).
+			Where("(?) IN (?)", bun.Safe(qualified(m.table)), bun.List(tuples))
 		if foreign != "" {
 			query = query.Where("(?) IS NOT TRUE", bun.Safe(foreign))
 		}
 		if !withRows {
-			query = query.ColumnExpr("?", bun.Safe(qualified(b.table)))
+			query = query.ColumnExpr("?", bun.Safe(qualified(m.table)))
 		}
 		if err := query.Scan(ctx, rows); err != nil {
 			return nil, err
 		}
 		return listed(rows), nil
 	}
-	paired, err := stored.Pair(b.table.PKs, asked, find, func(r ChildRow) reflect.Value { return r.Row })
+	paired, err := stored.Pair(m.table.PKs, asked, find, func(r ChildRow) reflect.Value { return r.Row })
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (b *binding) lookUpRows(
 		}
 	}
 	if withRows {
-		return b.mirror.lookUpChildren(ctx, tx, kept)
+		return m.lookUpChildren(ctx, tx, kept)
 	}
 	return nil
 }
@@ -230,7 +230,7 @@ func (r *Replica) LedgerSpeaks(ctx context.Context, model string) (bool, error) 
 	switch {
 	case err != nil:
 		return false, err
-	case b.mirror == nil:
+	case !isMirror(b):
 		return true, nil
 	case len(b.table.PKs) > 1, len(b.discriminators()) > 0:
 		return false, nil
@@ -285,7 +285,7 @@ func (r *Replica) Known(ctx context.Context, model string, keys []string) (map[s
 // spellings.
 func (r *Replica) KeyIsExact(ctx context.Context, model string) (bool, error) {
 	b, err := r.bindingOf(model)
-	if err != nil || b.mirror == nil {
+	if err != nil || !isMirror(b) {
 		return true, err
 	}
 	kinds, err := b.keyKinds(ctx, r.db)
@@ -346,10 +346,11 @@ func (r *Replica) Clear(ctx context.Context, model string) error {
 		return err
 	}
 	err = r.store.InBatch(ctx, store.BatchLimits{}, func(ctx context.Context, tx bun.Tx) error {
-		if err := r.store.ForgetLive(ctx, tx, model); err != nil || b.mirror == nil {
-			return err
+		err := r.store.ForgetLive(ctx, tx, model)
+		if m, is := b.mirror(); is && err == nil {
+			err = m.clear(ctx, tx)
 		}
-		return b.mirror.clear(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("replica: clear model %q: %w", model, err)

@@ -129,11 +129,11 @@ func (o *origins) hurry() {
 }
 
 // hears notes where a message that a broker delivered came from.
-func (r *Replica) hears(m *envelope.Message) {
-	if m == nil || r.models[m.Model] == nil {
+func (e *engine) hears(m *envelope.Message) {
+	if m == nil || e.models[m.Model] == nil {
 		return
 	}
-	from, isNew := r.origins.of(m.Model, m.Incarnation)
+	from, isNew := e.origins.of(m.Model, m.Incarnation)
 	from.clock.sees(m.Updated, elapsed())
 	if !from.heard.Load() {
 		from.first.CompareAndSwap(0, int64(elapsed()))
@@ -145,34 +145,34 @@ func (r *Replica) hears(m *envelope.Message) {
 		}
 	}
 	if isNew {
-		r.origins.hurry()
+		e.origins.hurry()
 	}
 }
 
 // isExpired says that the master no longer vouches for the state, by its own clock. A delete has none and is always true.
-func (r *Replica) isExpired(m *envelope.Message) bool {
+func (e *engine) isExpired(m *envelope.Message) bool {
 	if m.Signal == envelope.Delete || m.Expires.IsZero() {
 		return false
 	}
-	from, _ := r.origins.of(m.Model, m.Incarnation)
+	from, _ := e.origins.of(m.Model, m.Incarnation)
 	return m.Expires.Before(from.clock.at(elapsed()))
 }
 
 // overtake counts a message that is stale by its revision, but later than what the replica has.
-func (r *Replica) overtake(it *item) {
+func (e *engine) overtake(it *item) {
 	m := it.message
-	r.counts.overtaken.Add(1)
-	from, _ := r.origins.of(m.Model, m.Incarnation)
+	e.counts.overtaken.Add(1)
+	from, _ := e.origins.of(m.Model, m.Incarnation)
 	from.overtaken.Add(1)
-	if r.overtaken.first(m.Model) {
+	if e.overtaken.first(m.Model) {
 		what := "the master went back"
 		if m.Incarnation == "" {
 			what += ", or a django-cqrs master created the key again and the message of that is missing"
 		}
-		r.log.Warn(what+": it makes changes under revisions that are known here, and they are refused; compare with relay diff, or "+
+		e.log.Warn(what+": it makes changes under revisions that are known here, and they are refused; compare with relay diff, or "+
 			"send everything with relay sync --force", it.attrs("incarnation", m.Incarnation)...)
 	}
-	r.origins.hurry()
+	e.origins.hurry()
 }
 
 // onceEach remembers models of which something is in the log.
@@ -196,25 +196,25 @@ const (
 )
 
 // recallMasters learns what was noted before, so that the first message is judged by it.
-func (r *Replica) recallMasters(ctx context.Context) {
-	if r.store == nil {
+func (e *engine) recallMasters(ctx context.Context) {
+	if e.store == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
-	noted, now, err := r.store.Masters(ctx)
+	noted, now, err := e.store.Masters(ctx)
 	if err != nil {
-		r.log.Warn("cannot read which masters messages came from", "error", err)
+		e.log.Warn("cannot read which masters messages came from", "error", err)
 		return
 	}
-	r.learn(noted, now)
+	e.learn(noted, now)
 }
 
 // watchMasters notes where messages come from, and says what is wrong with it, until ctx ends.
-func (r *Replica) watchMasters(ctx context.Context) {
+func (e *engine) watchMasters(ctx context.Context) {
 	for {
-		if err := r.noteMasters(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("cannot note which masters messages come from", "error", err)
+		if err := e.noteMasters(ctx); err != nil && ctx.Err() == nil {
+			e.log.Warn("cannot note which masters messages come from", "error", err)
 		}
 		if !pauseFor(ctx, noteAtMost) {
 			break
@@ -222,15 +222,15 @@ func (r *Replica) watchMasters(ctx context.Context) {
 		timer := time.NewTimer(noteEvery)
 		select {
 		case <-timer.C:
-		case <-r.origins.news:
+		case <-e.origins.news:
 		case <-ctx.Done():
 		}
 		timer.Stop()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
-	if err := r.noteMasters(ctx); err != nil {
-		r.log.Warn("cannot note which masters messages came from", "error", err)
+	if err := e.noteMasters(ctx); err != nil {
+		e.log.Warn("cannot note which masters messages came from", "error", err)
 	}
 }
 
@@ -247,17 +247,17 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 }
 
 // noteMasters writes what this process has heard, and learns what others have.
-func (r *Replica) noteMasters(ctx context.Context) error {
+func (e *engine) noteMasters(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
-	before, now, err := r.store.Masters(ctx)
+	before, now, err := e.store.Masters(ctx)
 	if err != nil {
 		return err
 	}
-	r.learn(before, now)
+	e.learn(before, now)
 	var heard []*origin
 	var rows []store.Master
-	for _, from := range r.origins.all() {
+	for _, from := range e.origins.all() {
 		m := store.Master{
 			Model: from.model, Incarnation: from.incarnation, Returns: from.returns.Load(), Overtaken: from.overtaken.Load(),
 		}
@@ -270,7 +270,7 @@ func (r *Replica) noteMasters(ctx context.Context) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := r.store.NoteMasters(ctx, rows); err != nil {
+	if err := e.store.NoteMasters(ctx, rows); err != nil {
 		for _, from := range heard {
 			from.heard.Store(true)
 		}
@@ -280,38 +280,38 @@ func (r *Replica) noteMasters(ctx context.Context) error {
 		from.returns.Add(-rows[i].Returns)
 		from.overtaken.Add(-rows[i].Overtaken)
 	}
-	after, now, err := r.store.Masters(ctx)
+	after, now, err := e.store.Masters(ctx)
 	if err != nil {
 		return err
 	}
-	r.learn(after, now)
-	r.sayMasters(before, after)
+	e.learn(after, now)
+	e.sayMasters(before, after)
 	return nil
 }
 
 // learn takes over what the database has of the incarnations. All its times are by one clock, so what has passed since then
 // is known, by whatever clock.
-func (r *Replica) learn(noted []store.Master, now time.Time) {
+func (e *engine) learn(noted []store.Master, now time.Time) {
 	here := elapsed()
 	for _, m := range noted {
-		if r.models[m.Model] == nil {
+		if e.models[m.Model] == nil {
 			continue
 		}
-		from, _ := r.origins.of(m.Model, m.Incarnation)
+		from, _ := e.origins.of(m.Model, m.Incarnation)
 		if m.Clock.IsZero() {
 			continue
 		}
 		from.clock.sees(m.Clock.Add(max(now.Sub(m.Last), 0)), here)
-		if next, found := r.nextAfter(noted, m); found && from.livesAfter.Load() == 0 {
+		if next, found := e.nextAfter(noted, m); found && from.livesAfter.Load() == 0 {
 			from.livesAfter.Store(m.Clock.Add(next.First.Sub(m.Last) + handoverTime).UnixMicro())
 		}
 	}
 }
 
 // nextAfter is the incarnation that came after one.
-func (r *Replica) nextAfter(noted []store.Master, m store.Master) (next store.Master, found bool) {
+func (e *engine) nextAfter(noted []store.Master, m store.Master) (next store.Master, found bool) {
 	for _, n := range noted {
-		if n.Model == m.Model && n.Incarnation != "" && m.Incarnation != "" && r.cameAfter(n, m) &&
+		if n.Model == m.Model && n.Incarnation != "" && m.Incarnation != "" && e.cameAfter(n, m) &&
 			(!found || n.First.Before(next.First)) {
 			next, found = n, true
 		}
@@ -321,32 +321,32 @@ func (r *Replica) nextAfter(noted []store.Master, m store.Master) (next store.Ma
 
 // cameAfter says that one incarnation came after another one. Two that were noted at once did so in the order in which they
 // were heard of, or in one that nobody knows.
-func (r *Replica) cameAfter(n, m store.Master) bool {
+func (e *engine) cameAfter(n, m store.Master) bool {
 	const atOnce = time.Second
 	if apart := n.First.Sub(m.First); apart.Abs() > atOnce {
 		return apart > 0
 	}
-	first, _ := r.origins.of(m.Model, m.Incarnation)
-	second, _ := r.origins.of(n.Model, n.Incarnation)
+	first, _ := e.origins.of(m.Model, m.Incarnation)
+	second, _ := e.origins.of(n.Model, n.Incarnation)
 	earlier, later := first.first.Load(), second.first.Load()
 	return earlier != 0 && later > earlier
 }
 
 // sayMasters logs what is new and wrong, once.
-func (r *Replica) sayMasters(before, after []store.Master) {
+func (e *engine) sayMasters(before, after []store.Master) {
 	returns := make(map[lineage]int64, len(before))
 	for _, m := range before {
 		returns[lineage{m.Model, m.Incarnation}] = m.Returns
 	}
 	for i, m := range after {
-		if r.models[m.Model] == nil || m.Incarnation == "" {
+		if e.models[m.Model] == nil || m.Incarnation == "" {
 			continue
 		}
-		log := r.log.With("model", m.Model, "incarnation", m.Incarnation)
+		log := e.log.With("model", m.Model, "incarnation", m.Incarnation)
 		_, had := returns[lineage{m.Model, m.Incarnation}]
 		if i > 0 && after[i-1].Model == m.Model && after[i-1].Incarnation != "" && !had {
 			log = log.With("before", after[i-1].Incarnation)
-			r.counts.changes.Add(1)
+			e.counts.changes.Add(1)
 			if sameDatabase(m.Incarnation, after[i-1].Incarnation) {
 				log.Warn("the master's database failed over or went back to an earlier state: what it lost may be newer here, and its " +
 					"changes refused; compare with relay diff")
@@ -355,7 +355,7 @@ func (r *Replica) sayMasters(before, after []store.Master) {
 					"with relay diff")
 			}
 		}
-		from, _ := r.origins.of(m.Model, m.Incarnation)
+		from, _ := e.origins.of(m.Model, m.Incarnation)
 		if m.Returns > returns[lineage{m.Model, m.Incarnation}] && !from.saidReturns.Swap(true) {
 			log.Error("two masters write this model: this incarnation goes on though a later one came; stop one, or give it another " +
 				"CQRS id or exchange, then compare with relay diff")

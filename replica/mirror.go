@@ -37,8 +37,8 @@ type mirror struct {
 	sets map[string]*columnSet // by the columns' positions
 }
 
-func newMirror(r *Replica, b *binding) (*mirror, error) {
-	if r.db == nil {
+func newMirror(e *engine, b *binding) (*mirror, error) {
+	if e.db == nil {
 		return nil, errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
 	}
 	if len(b.table.PKs) == 0 {
@@ -48,10 +48,10 @@ func newMirror(r *Replica, b *binding) (*mirror, error) {
 		return nil, err
 	}
 	b.key = b.wireKey()
-	m := &mirror{binding: b, log: r.log, gen: r.db.QueryGen(), sets: map[string]*columnSet{}}
-	m.init(r, b.table)
+	m := &mirror{binding: b, log: e.log, gen: e.db.QueryGen(), sets: map[string]*columnSet{}}
+	m.init(e, b.table)
 	for _, name := range b.childNames {
-		child, err := newChildTable(r, m, name)
+		child, err := newChildTable(e, m, name)
 		if err != nil {
 			return nil, err
 		}
@@ -70,25 +70,25 @@ func checkColumns(table *schema.Table) error {
 }
 
 // check fails where the table or a column is missing, or is none that messages can be written to.
-func (m *mirror) check(ctx context.Context, r *Replica) error {
-	errs := []error{checkTable(ctx, r, m.model, m.table, true)}
+func (m *mirror) check(ctx context.Context, e *engine) error {
+	errs := []error{checkTable(ctx, e, m.model, m.table, true)}
 	for _, child := range m.children {
-		errs = append(errs, checkTable(ctx, r, m.model, child.table, false))
+		errs = append(errs, checkTable(ctx, e, m.model, child.table, false))
 	}
 	return errors.Join(errs...)
 }
 
-func checkTable(ctx context.Context, r *Replica, model string, table *schema.Table, upserted bool) error {
-	_, err := r.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
+func checkTable(ctx context.Context, e *engine, model string, table *schema.Table, upserted bool) error {
+	_, err := e.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
 		bun.Safe(columns("r.", table.Fields)), table.SQLName)
 	if err != nil {
 		return fmt.Errorf("table %s of model %q: %w", table.Name, model, err)
 	}
-	shape, err := r.store.TableShape(ctx, r.db, string(table.SQLName), table.Name)
+	shape, err := e.store.TableShape(ctx, e.db, string(table.SQLName), table.Name)
 	if err != nil {
 		return err
 	}
-	return checkShape(r.db.Dialect().Name(), model, table, shape, upserted)
+	return checkShape(e.db.Dialect().Name(), model, table, shape, upserted)
 }
 
 // row is what a message makes of a row of the mirror, as SQL: values are rendered where the message is read, so that a

@@ -45,8 +45,8 @@ type known struct {
 	stale atomic.Bool // the table may be another one by now: shape is to be read again
 }
 
-func (k *known) init(r *Replica, table *schema.Table) {
-	k.of, k.store = table, r.store
+func (k *known) init(e *engine, table *schema.Table) {
+	k.of, k.store = table, e.store
 	k.shape.Store(&mirrorShape{})
 }
 
@@ -143,12 +143,10 @@ func (r *Replica) CheckTables(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	for _, b := range r.order {
-		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r))
-		}
+	for m := range r.mirrors() {
+		errs = append(errs, m.check(ctx, &r.engine))
 	}
-	if slices.ContainsFunc(r.order, func(b *binding) bool { return b.mirror != nil }) {
+	if slices.ContainsFunc(r.order, isMirror) {
 		errs = append(errs, r.store.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)

@@ -67,7 +67,7 @@ func (b *binding) shares() bool {
 // checkApart refuses a second model in a table whose rows nothing tells from the first one's: each
 // would take the other's for its own, and a diff would delete them.
 func (b *binding) checkApart(other *binding) error {
-	if other.mirror == nil || string(other.table.SQLName) != string(b.table.SQLName) {
+	if !isMirror(other) || string(other.table.SQLName) != string(b.table.SQLName) {
 		return nil
 	}
 	for _, column := range b.discriminators() {

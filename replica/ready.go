@@ -65,7 +65,7 @@ func (r *Replica) Count(ctx context.Context, model string, most int64) (int64, e
 		return 0, err
 	}
 	var n int64
-	if b.mirror == nil {
+	if !isMirror(b) {
 		n, err = r.store.CountLive(ctx, r.db, store.Replica, model, most)
 	} else {
 		rows := b.everyRow(r.db.NewSelect().Model(b.table.ZeroIface).ColumnExpr("1 AS one")).Limit(most)

@@ -32,7 +32,7 @@ func Register[T any](r *Replica, model string, options ...Option) error {
 // RegisterType is Register for a type that is known at run time only, such as one made from a table's catalog.
 func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option) error {
 	return r.bind(model, typ, options, func(b *binding) error {
-		m, err := newMirror(r, b)
+		m, err := newMirror(&r.engine, b)
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option)
 				return err
 			}
 		}
-		b.mirror, b.prepare = m, m.prepare
+		b.applier = m
 		return nil
 	})
 }
@@ -57,8 +57,10 @@ func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option)
 func Handle[T any](
 	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, event Event[T]) error, options ...Option,
 ) error {
-	return bindHandler[T](r, model, options, handle == nil, true, func(b *binding) {
-		b.handle = func(ctx context.Context, tx bun.Tx, work any) error { return handle(ctx, tx, work.(Event[T])) }
+	return bindHandler[T](r, model, options, handle == nil, true, func(events events) applier {
+		return &eachInTransaction{events, func(ctx context.Context, tx bun.Tx, work any) error {
+			return handle(ctx, tx, work.(Event[T]))
+		}}
 	})
 }
 
@@ -67,14 +69,14 @@ func Handle[T any](
 func HandleBatch[T any](
 	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, events []Event[T]) error, options ...Option,
 ) error {
-	return bindHandler[T](r, model, options, handle == nil, true, func(b *binding) {
-		b.handleBatch = func(ctx context.Context, tx bun.Tx, works []any) error {
-			events := make([]Event[T], len(works))
+	return bindHandler[T](r, model, options, handle == nil, true, func(events events) applier {
+		return &newestTogether{events, func(ctx context.Context, tx bun.Tx, works []any) error {
+			batch := make([]Event[T], len(works))
 			for i, work := range works {
-				events[i] = work.(Event[T])
+				batch[i] = work.(Event[T])
 			}
-			return handle(ctx, tx, events)
-		}
+			return handle(ctx, tx, batch)
+		}}
 	})
 }
 
@@ -87,13 +89,15 @@ func HandleBatch[T any](
 func HandleFunc[T any](
 	r *Replica, model string, handle func(ctx context.Context, event Event[T]) error, options ...Option,
 ) error {
-	return bindHandler[T](r, model, options, handle == nil, false, func(b *binding) {
-		b.call = func(ctx context.Context, work any) error { return handle(ctx, work.(Event[T])) }
+	return bindHandler[T](r, model, options, handle == nil, false, func(events events) applier {
+		return &eachOutside{events, func(ctx context.Context, work any) error {
+			return handle(ctx, work.(Event[T]))
+		}}
 	})
 }
 
 func bindHandler[T any](
-	r *Replica, model string, options []Option, missing, needsDB bool, complete func(*binding),
+	r *Replica, model string, options []Option, missing, needsDB bool, made func(events) applier,
 ) error {
 	return r.bind(model, reflect.TypeFor[T](), options, func(b *binding) error {
 		switch {
@@ -104,13 +108,12 @@ func bindHandler[T any](
 		case len(b.fixed) > 0 || len(b.childNames) > 0 || len(b.own) > 0:
 			return errors.New("Constant, Computed, Own and Children are for Register: a handler writes what it wants")
 		}
-		b.prepare = func(m *envelope.Message) (any, error) { return newEvent[T](b, m) }
-		complete(b)
+		b.applier = made(func(m *envelope.Message) (any, error) { return newEvent[T](b, m) })
 		return nil
 	})
 }
 
-// binding is one registered model: one of mirror, handle, handleBatch and call is set.
+// binding is one registered model.
 type binding struct {
 	model      string
 	table      *schema.Table
@@ -130,12 +133,8 @@ type binding struct {
 	direct     bool // only what is for this queue alone
 	finite     bool // NaN and the infinities are NULL
 
-	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
-	prepare     func(*envelope.Message) (any, error)
-	mirror      *mirror
-	handle      func(ctx context.Context, tx bun.Tx, work any) error
-	handleBatch func(ctx context.Context, tx bun.Tx, works []any) error
-	call        func(ctx context.Context, work any) error
+	applier applier
+	manner  manner // of applier
 }
 
 func (r *Replica) bind(model string, typ reflect.Type, options []Option, complete func(*binding) error) error {
@@ -149,7 +148,7 @@ func (r *Replica) bind(model string, typ reflect.Type, options []Option, complet
 		err = complete(b)
 	}
 	if err == nil {
-		b.respells = b.hasUUIDKey()
+		b.respells, b.manner = b.hasUUIDKey(), b.applier.manner()
 	}
 	if err == nil && r.started {
 		err = errors.New("messages are already being consumed: register before Run")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -16,35 +15,16 @@ import (
 // Replica applies messages to one database. Register and Handle first, then Run; from then on it is safe for
 // concurrent use.
 type Replica struct {
-	db     *bun.DB      // nil where there is no database
-	store  *store.Store // nil likewise
-	config Config
-	log    *slog.Logger
+	engine
 
-	mu      sync.Mutex // guards the four below until the first message; then they are only read
-	models  map[string]*binding
-	order   []*binding // as registered; parents before children once the tables' shapes are known
+	mu      sync.Mutex // guards models and order until the first message, and these two
 	errs    []error
 	started bool
 
-	shapes  tableShapes
-	inbox   inbox
-	waiting waitingRoom
-	arrived arrivals
-	gaps    gapLog
-	origins origins
-
 	registerEvery time.Duration // shorter in tests
-
-	overtaken onceEach // models whose master went back, in the log
-	locked    lockedKeys
-	memory    memory
-	trouble   repeated
 
 	running    chan struct{}
 	nowRunning sync.Once // closes running
-	counts     counters
-	crash      func(point string) error // nil but in tests: an error there is a crash there
 }
 
 // idleLimit is how long a transaction may stand still before the database ends it: a process that was stopped then holds
@@ -59,19 +39,14 @@ const idleLimit = 10 * time.Second
 func New(db *bun.DB, config Config) (*Replica, error) {
 	config = config.withDefaults()
 	err := config.validate()
-	r := &Replica{
-		db:      db,
-		config:  config,
-		log:     config.Logger.With("queue", config.Queue),
-		models:  make(map[string]*binding),
-		running: make(chan struct{}),
-
-		registerEvery: registerEvery,
-	}
+	r := &Replica{running: make(chan struct{}), registerEvery: registerEvery}
+	r.init(config)
+	r.db = db
 	if db != nil {
 		var storeErr error
 		r.store, storeErr = store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
 		if storeErr == nil {
+			r.room = tableRoom{db, r.store}
 			r.limit(idleLimit)
 		}
 		err = errors.Join(err, storeErr)
@@ -82,11 +57,6 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica configuration: %w", err)
 	}
-	r.inbox.init(r)
-	r.memory.limit = config.WindowBytes
-	r.waiting.init()
-	r.arrived.init()
-	r.origins.init()
 	return r, nil
 }
 
@@ -120,14 +90,3 @@ func (r *Replica) start() error {
 	r.started = true
 	return nil
 }
-
-// at is a point where tests let a process crash.
-func (r *Replica) at(point string) error {
-	if r.crash == nil {
-		return nil
-	}
-	return r.crash(point)
-}
-
-// count counts an outcome.
-func (r *Replica) count(o Outcome) { r.counts.outcomes[o].Add(1) }

@@ -78,11 +78,11 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	}
 	var errs []error
 	for _, b := range models {
-		if b.mirror != nil {
-			errs = append(errs, b.mirror.check(ctx, r))
+		if m, is := b.mirror(); is {
+			errs = append(errs, m.check(ctx, &r.engine))
 		}
 	}
-	if slices.ContainsFunc(models, func(b *binding) bool { return b.mirror != nil }) {
+	if slices.ContainsFunc(models, isMirror) {
 		errs = append(errs, r.store.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)
@@ -90,7 +90,7 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 
 // subscription follows topics. Any model may arrive on any topic; what counts is the message.
 type subscription struct {
-	*Replica
+	engine     *engine
 	topics     []string
 	sizes      sizes // of the window, of which Config.Window is shared out
 	subscribe  func(context.Context, *subscription) (transport.Subscription, error)
@@ -101,7 +101,7 @@ type subscription struct {
 // window is shared out among them. A stock subscriber waits for every ack; it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
 	add := func(subscribe func(context.Context, *subscription) (transport.Subscription, error), topics ...string) {
-		all = append(all, &subscription{Replica: r, topics: topics, subscribe: subscribe})
+		all = append(all, &subscription{engine: &r.engine, topics: topics, subscribe: subscribe})
 	}
 	switch s := subscriber.(type) {
 	case transport.BatchSubscriber:
@@ -174,7 +174,7 @@ func (r *Replica) window(subscriptions int) int { return max(r.config.Window/sub
 
 // follow consumes until ctx ends, and subscribes again where the subscription ends before.
 func (s *subscription) follow(ctx context.Context) error {
-	pause := s.subscribePause()
+	pause := subscribePause()
 	for ctx.Err() == nil {
 		some, err := s.consume(ctx)
 		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
@@ -202,7 +202,7 @@ func (s *subscription) named() string {
 	return fmt.Sprintf("%s and %d more", s.topics[0], len(s.topics)-1)
 }
 
-func (r *Replica) subscribePause() *backoff.ExponentialBackOff {
+func subscribePause() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{
 		InitialInterval:     100 * time.Millisecond,
 		RandomizationFactor: backoff.DefaultRandomizationFactor,
@@ -216,8 +216,8 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	if ctx.Err() != nil {
 		return
 	}
-	if s.trouble.worth("subscription "+s.named(), reason) {
-		s.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d, "error", reason)
+	if s.engine.trouble.worth("subscription "+s.named(), reason) {
+		s.engine.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d, "error", reason)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -233,20 +233,20 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
-	in := &intake{Replica: s.Replica}
+	in := &intake{engine: s.engine}
 	in.Subscription, err = s.subscribe(subscribed, s)
 	s.sizes.seen = 0
 	connecting()
 	if err != nil {
 		return false, err
 	}
-	if since, was := s.trouble.over("subscription " + s.named()); was {
-		s.log.Info("subscribed again", "topic", s.named(), "after", time.Since(since).Round(time.Second))
+	if since, was := s.engine.trouble.over("subscription " + s.named()); was {
+		s.engine.log.Info("subscribed again", "topic", s.named(), "after", time.Since(since).Round(time.Second))
 	}
 	s.subscribed()
 	for open := true; open && err == nil; {
 		var delivery *message.Message
-		if full, count, freed := s.memory.full(); full {
+		if full, count, freed := s.engine.memory.full(); full {
 			if s.sizes.filled(count) {
 				err = errResized
 				continue
@@ -268,16 +268,16 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		}
 		some = true
 		in.unsettled.Add(1)
-		s.memory.take(len(delivery.Payload))
-		if s.sizes.saw(len(delivery.Payload), s.memory.limit) {
+		s.engine.memory.take(len(delivery.Payload))
+		if s.sizes.saw(len(delivery.Payload), s.engine.memory.limit) {
 			err = errResized
 		}
-		it := s.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
+		it := s.engine.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
 		it.delivery, it.from = delivery, in
-		s.hears(it.message)
-		s.submit(it)
+		s.engine.hears(it.message)
+		s.engine.submit(it)
 	}
-	if full, _, _ := s.memory.full(); err != nil && full {
+	if full, _, _ := s.engine.memory.full(); err != nil && full {
 		endSoon(end, &in.unsettled)
 	}
 	in.unsettled.Wait()
@@ -293,7 +293,7 @@ var errResized = errors.New("the window does not fit the size of the messages")
 
 // intake is what one subscription delivers, until it is acknowledged or returned.
 type intake struct {
-	*Replica
+	engine *engine
 	transport.Subscription
 	unsettled sync.WaitGroup
 }
@@ -304,8 +304,8 @@ func (in *intake) ended(items []*item) {
 	for _, it := range items {
 		size += len(it.delivery.Payload)
 		if it.outcome == Returned {
-			if in.trouble.worth("returned", it.result) {
-				in.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+			if in.engine.trouble.worth("returned", it.result) {
+				in.engine.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
 			}
 			returned = append(returned, it.delivery)
 		} else {
@@ -313,7 +313,7 @@ func (in *intake) ended(items []*item) {
 		}
 	}
 	in.Settle(acked, returned)
-	in.memory.give(size, len(items))
+	in.engine.memory.give(size, len(items))
 	in.unsettled.Add(-len(items))
 }
 

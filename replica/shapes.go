@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 
@@ -17,6 +18,7 @@ type tableShapes struct {
 	loaded  bool
 	checked bool       // CheckTables has found nothing
 	sorted  []*binding // parents before their children, else as registered
+	mirrors []*mirror  // those of sorted
 	parent  map[string]bool
 }
 
@@ -28,69 +30,82 @@ type parent struct {
 
 // loadShapes reads the shapes of the tables, unless that is done.
 func (b *batch) loadShapes(ctx context.Context) error {
-	s := &b.shapes
+	s := &b.engine.shapes
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.loaded || b.staleShapes() {
-		if err := s.load(ctx, b.Replica); err != nil {
+	if !s.loaded || b.engine.staleShapes() {
+		if err := s.load(ctx, b.engine); err != nil {
 			return err
 		}
 	}
-	b.sorted, b.isParent = s.sorted, s.parent
+	b.sorted, b.mirrors, b.isParent = s.sorted, s.mirrors, s.parent
 	return nil
 }
 
+// mirrors are the mirrors among the models, as registered.
+func (e *engine) mirrors() iter.Seq[*mirror] {
+	return func(yield func(*mirror) bool) {
+		for _, b := range e.order {
+			if m, is := b.mirror(); is && !yield(m) {
+				return
+			}
+		}
+	}
+}
+
 // staleShapes says that a table may have been changed since its shape was read.
-func (r *Replica) staleShapes() (stale bool) {
-	for _, b := range r.order {
-		if b.mirror != nil && b.mirror.stale.Swap(false) {
+func (e *engine) staleShapes() (stale bool) {
+	for m := range e.mirrors() {
+		if m.stale.Swap(false) {
 			stale = true
 		}
 	}
 	return stale
 }
 
-func (s *tableShapes) load(ctx context.Context, r *Replica) error {
+func (s *tableShapes) load(ctx context.Context, e *engine) error {
 	models := map[string]string{} // table → model
 	complete := true
-	shapes := map[*binding]store.TableShape{}
-	for _, b := range r.order {
-		if b.mirror == nil {
-			continue
-		}
-		shape, err := r.store.TableShape(ctx, r.db, string(b.table.SQLName), b.table.Name)
+	shapes := map[*mirror]store.TableShape{}
+	for m := range e.mirrors() {
+		shape, err := e.store.TableShape(ctx, e.db, string(m.table.SQLName), m.table.Name)
 		if err != nil {
 			return err
 		}
 		complete = complete && shape.Name != ""
-		shapes[b] = shape
-		for _, child := range b.mirror.children {
-			childShape, err := r.store.TableShape(ctx, r.db, string(child.table.SQLName), child.table.Name)
+		shapes[m] = shape
+		for _, child := range m.children {
+			childShape, err := e.store.TableShape(ctx, e.db, string(child.table.SQLName), child.table.Name)
 			if err != nil {
 				return err
 			}
-			child.known.shape.Store(newMirrorShape(r.db, child.table, childShape))
+			child.known.shape.Store(newMirrorShape(e.db, child.table, childShape))
 		}
-		models[shape.Name] = b.model
+		models[shape.Name] = m.model
 	}
 	s.parent = map[string]bool{}
-	for b, shape := range shapes {
-		known := newMirrorShape(r.db, b.table, shape)
+	for m, shape := range shapes {
+		known := newMirrorShape(e.db, m.table, shape)
 		for _, ref := range shape.References {
 			model := models[ref.Table]
 			known.parents = append(known.parents, parent{ref, model})
 			s.parent[model] = true
 		}
-		b.mirror.shape.Store(known)
+		m.shape.Store(known)
 	}
-	s.sorted = sortModels(r)
+	s.sorted, s.mirrors = sortModels(e), nil
+	for _, b := range s.sorted {
+		if m, is := b.mirror(); is {
+			s.mirrors = append(s.mirrors, m)
+		}
+	}
 	s.loaded = complete
 	return nil
 }
 
 // sortModels puts parents before children. Tables that point at each other stay as registered: their messages find each
 // other by waiting.
-func sortModels(r *Replica) (sorted []*binding) {
+func sortModels(e *engine) (sorted []*binding) {
 	visited := map[*binding]bool{}
 	var visit func(*binding)
 	visit = func(b *binding) {
@@ -98,33 +113,30 @@ func sortModels(r *Replica) (sorted []*binding) {
 			return
 		}
 		visited[b] = true
-		if b.mirror != nil {
-			for _, p := range b.mirror.shape.Load().parents {
-				if r.models[p.model] != nil {
-					visit(r.models[p.model])
+		if m, is := b.mirror(); is {
+			for _, p := range m.shape.Load().parents {
+				if e.models[p.model] != nil {
+					visit(e.models[p.model])
 				}
 			}
 		}
 		sorted = append(sorted, b)
 	}
-	for _, b := range r.order {
+	for _, b := range e.order {
 		visit(b)
 	}
 	return sorted
 }
 
 // orphans finds the chains whose rows point to rows that are not there. The error is an outage.
-func (b *batch) orphans(ctx context.Context, tx bun.Tx, chains []*chain, cause error) (map[*chain]error, error) {
+func (b *batch) orphans(ctx context.Context, tx transaction, chains []*chain, cause error) (map[*chain]error, error) {
 	orphans := map[*chain]error{}
-	for _, model := range b.sorted {
-		if model.mirror == nil {
-			continue
-		}
-		for _, p := range model.mirror.shape.Load().parents {
+	for _, m := range b.mirrors {
+		for _, p := range m.shape.Load().parents {
 			var pointing []*chain
 			var values []string
 			for _, c := range chains {
-				if c.binding != model || orphans[c] != nil || c.removes() {
+				if c.binding != m.binding || orphans[c] != nil || c.removes() {
 					continue
 				}
 				if text := c.last().work.(*row).text(p.Column); text != "" && text != "NULL" {
@@ -137,7 +149,7 @@ func (b *batch) orphans(ctx context.Context, tx bun.Tx, chains []*chain, cause e
 			}
 			for i, c := range pointing {
 				if !there[values[i]] {
-					orphans[c] = orphaned(model.mirror, p, c.last(), values[i], cause)
+					orphans[c] = orphaned(m, p, c.last(), values[i], cause)
 				}
 			}
 		}
@@ -161,8 +173,8 @@ func withState(err error) string {
 }
 
 // present says which of the values, as SQL, the table that p points to has.
-func (b *batch) present(ctx context.Context, tx bun.Tx, p parent, values []string) (map[string]bool, error) {
-	there := map[string]bool{}
+func (b *batch) present(ctx context.Context, tx transaction, p parent, values []string) (map[string]bool, error) {
+	there, db := map[string]bool{}, tx.service()
 	distinct := slices.Compact(slices.Sorted(slices.Values(values)))
 	const terms = 200 // SQLite takes 500 in a compound SELECT
 	for chunk := range slices.Chunk(distinct, terms) {
@@ -171,14 +183,14 @@ func (b *batch) present(ctx context.Context, tx bun.Tx, p parent, values []strin
 			if i > 0 {
 				query = append(query, " UNION ALL "...)
 			}
-			query = b.db.QueryGen().AppendQuery(query, "SELECT ? AS i, EXISTS (SELECT 1 FROM ? WHERE ? = ?) AS found",
-				i, tableName(tx, p), bun.Ident(p.Target), bun.Safe(value))
+			query = b.engine.db.QueryGen().AppendQuery(query, "SELECT ? AS i, EXISTS (SELECT 1 FROM ? WHERE ? = ?) AS found",
+				i, tableName(db, p), bun.Ident(p.Target), bun.Safe(value))
 		}
 		var rows []struct {
 			I     int
 			Found bool
 		}
-		if err := tx.NewRaw("?", bun.Safe(query)).Scan(ctx, &rows); err != nil {
+		if err := db.NewRaw("?", bun.Safe(query)).Scan(ctx, &rows); err != nil {
 			return nil, err
 		}
 		for _, row := range rows {

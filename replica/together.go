@@ -28,6 +28,7 @@ type group struct {
 
 type tied struct {
 	*chain
+	mirror *mirror
 	joined bool // it was waiting, and is no part of the batch yet
 	// by are the keys without which it cannot be written, nulls the columns that can be NULL meanwhile.
 	by    []store.Key
@@ -40,22 +41,24 @@ type tied struct {
 const maxTogether = 100
 
 // together applies what waits for each other, and takes it out of failed. The error is an outage.
-func (b *batch) together(ctx context.Context, tx bun.Tx, failed map[*chain]error) error {
+func (b *batch) together(ctx context.Context, tx transaction, failed map[*chain]error) error {
 	if b.apart {
 		return nil
 	}
 	g := &group{batch: b, members: map[store.Key]*tied{}, waiting: map[string][]*chain{}}
 	for c, err := range failed {
-		if c.binding.mirror == nil || len(c.passed) == 0 || c.removes() || !waitsForOthers(err) {
+		if len(c.passed) == 0 || c.removes() || !waitsForOthers(err) {
 			continue
 		}
-		g.members[c.key] = &tied{chain: c}
+		if m, is := c.mirror(); is {
+			g.members[c.key] = &tied{chain: c, mirror: m}
+		}
 	}
 	if len(g.members) == 0 {
 		return nil
 	}
 	var joined []*chain
-	err := inSavepoint(ctx, tx, func(tx bun.Tx) error {
+	err := tx.savepoint(ctx, func(tx transaction) error {
 		if err := g.gather(ctx, tx); err != nil {
 			return err
 		}
@@ -103,7 +106,7 @@ func isUnique(err error) bool {
 }
 
 // gather finds what the members wait for, and makes members of it, until there is nothing new.
-func (g *group) gather(ctx context.Context, tx bun.Tx) error {
+func (g *group) gather(ctx context.Context, tx transaction) error {
 	var next []*tied
 	for _, m := range g.members {
 		next = append(next, m)
@@ -120,7 +123,7 @@ func (g *group) gather(ctx context.Context, tx bun.Tx) error {
 				}
 			}
 		}
-		found, err := g.store.WaitingOf(ctx, tx, missing)
+		found, err := tx.waitingOf(ctx, missing)
 		if err != nil {
 			return err
 		}
@@ -130,20 +133,25 @@ func (g *group) gather(ctx context.Context, tx bun.Tx) error {
 		}
 		next = next[:0]
 		for _, c := range chains {
-			m := &tied{chain: c, joined: true}
-			g.members[c.key] = m
-			next = append(next, m)
+			if m, is := c.mirror(); is {
+				joining := &tied{chain: c, mirror: m, joined: true}
+				g.members[c.key] = joining
+				next = append(next, joining)
+			}
 		}
 	}
 	return nil
 }
 
 // chainsOf makes chains of messages that wait, of those that the gate lets pass.
-func (g *group) chainsOf(ctx context.Context, tx bun.Tx, found []store.Waiting) (chains []*chain, err error) {
+func (g *group) chainsOf(ctx context.Context, tx transaction, found []store.Waiting) (chains []*chain, err error) {
 	var keys []store.Key
 	for _, w := range found {
-		it := g.read(context.WithoutCancel(ctx), "", w.Body, w.Metadata)
-		if it.err != nil || it.binding == nil || it.binding.mirror == nil || it.foreign {
+		it := g.engine.read(context.WithoutCancel(ctx), "", w.Body, w.Metadata)
+		if it.err != nil || it.binding == nil || it.foreign {
+			continue
+		}
+		if _, is := it.binding.mirror(); !is {
 			continue
 		}
 		it.attempts, it.from = w.Attempts, nobody{}
@@ -157,7 +165,7 @@ func (g *group) chainsOf(ctx context.Context, tx bun.Tx, found []store.Waiting) 
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	ledger, err := g.store.LockApplied(ctx, tx, keys)
+	ledger, err := tx.lockLedger(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +181,8 @@ type nobody struct{}
 func (nobody) ended([]*item) {}
 
 // missesParents notes the rows that a member points to and that are not there.
-func (g *group) missesParents(ctx context.Context, tx bun.Tx, m *tied) error {
-	shape, row := m.binding.mirror.shape.Load(), m.last().work.(*row)
+func (g *group) missesParents(ctx context.Context, tx transaction, m *tied) error {
+	shape, row := m.mirror.shape.Load(), m.last().work.(*row)
 	for _, p := range shape.parents {
 		text := row.text(p.Column)
 		if text == "" || text == "NULL" {
@@ -187,7 +195,7 @@ func (g *group) missesParents(ctx context.Context, tx bun.Tx, m *tied) error {
 		if there[text] {
 			continue
 		}
-		key := m.binding.mirror.parentKey(p, m.last())
+		key := m.mirror.parentKey(p, m.last())
 		if key == (store.Key{}) {
 			m.hopeless = true
 		}
@@ -206,8 +214,8 @@ func (m *tied) mayLeave(shape *mirrorShape, column string) {
 }
 
 // meetsHolders notes the rows that hold a unique value of a member, and whose messages are here or wait.
-func (g *group) meetsHolders(ctx context.Context, tx bun.Tx, m *tied) error {
-	mirror, row := m.binding.mirror, m.last().work.(*row)
+func (g *group) meetsHolders(ctx context.Context, tx transaction, m *tied) error {
+	mirror, row := m.mirror, m.last().work.(*row)
 	for _, unique := range mirror.shape.Load().unique {
 		var conditions []string
 		for _, column := range unique {
@@ -220,7 +228,7 @@ func (g *group) meetsHolders(ctx context.Context, tx bun.Tx, m *tied) error {
 		}
 		condition := strings.Join(conditions, " AND ")
 		var held bool
-		err := tx.NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND NOT (?))", mirror.table.SQLName,
+		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND NOT (?))", mirror.table.SQLName,
 			bun.Safe(condition), bun.Safe(mirror.where(row, mirror.shape.Load()))).Scan(ctx, &held)
 		if err != nil || !held {
 			return err
@@ -242,7 +250,7 @@ func (g *group) meetsHolders(ctx context.Context, tx bun.Tx, m *tied) error {
 }
 
 // holder is the chain, among those that failed and those that wait, whose row the condition finds.
-func (g *group) holder(ctx context.Context, tx bun.Tx, m *tied, condition string) (*chain, error) {
+func (g *group) holder(ctx context.Context, tx transaction, m *tied, condition string) (*chain, error) {
 	candidates, known := g.waiting[m.key.Model]
 	if !known {
 		for _, other := range g.members {
@@ -250,7 +258,7 @@ func (g *group) holder(ctx context.Context, tx bun.Tx, m *tied, condition string
 				candidates = append(candidates, other.chain)
 			}
 		}
-		found, err := g.store.WaitingIn(ctx, tx, m.key.Model, maxTogether)
+		found, err := tx.waitingIn(ctx, m.key.Model, maxTogether)
 		if err != nil {
 			return nil, err
 		}
@@ -261,10 +269,10 @@ func (g *group) holder(ctx context.Context, tx bun.Tx, m *tied, condition string
 		candidates = append(candidates, chains...)
 		g.waiting[m.key.Model] = candidates
 	}
-	mirror := m.binding.mirror
+	mirror := m.mirror
 	for _, c := range candidates {
 		var holds bool
-		err := tx.NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND ?)", mirror.table.SQLName, bun.Safe(condition),
+		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND ?)", mirror.table.SQLName, bun.Safe(condition),
 			bun.Safe(mirror.where(c.last().work.(*row), mirror.shape.Load()))).Scan(ctx, &holds)
 		if err != nil {
 			return nil, err
@@ -304,16 +312,16 @@ func (g *group) joined() (chains []*chain) {
 }
 
 // write writes the members in one of the ways that there are.
-func (g *group) write(ctx context.Context, tx bun.Tx) error {
+func (g *group) write(ctx context.Context, tx transaction) error {
 	chains := make([]*chain, 0, len(g.members))
 	for _, m := range g.members {
 		chains = append(chains, m.chain)
 	}
 	g.sortByModel(chains)
 	var err error
-	if before, after := deferring(tx); before != "" {
-		err = inSavepoint(ctx, tx, func(tx bun.Tx) error {
-			if _, err := tx.ExecContext(ctx, before); err != nil {
+	if before, after := deferring(tx.service()); before != "" {
+		err = tx.savepoint(ctx, func(tx transaction) error {
+			if _, err := tx.service().ExecContext(ctx, before); err != nil {
 				return err
 			}
 			if err := g.batch.write(ctx, tx, chains); err != nil {
@@ -326,19 +334,19 @@ func (g *group) write(ctx context.Context, tx bun.Tx) error {
 			if err != nil {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, after)
+			_, err = tx.service().ExecContext(ctx, after)
 			return err
 		})
 		if err == nil || patienceWith(err) == outage {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, after); err != nil { // SQLite does not take it back with the savepoint
+		if _, err := tx.service().ExecContext(ctx, after); err != nil { // SQLite does not take it back with the savepoint
 			return err
 		}
 	}
 	for _, c := range chains {
 		if m := g.members[c.key]; len(m.nulls) > 0 {
-			if err := m.binding.mirror.save(ctx, tx, []*row{m.last().work.(*row).without(m.nulls)}); err != nil {
+			if err := m.mirror.save(ctx, tx.service(), []*row{m.last().work.(*row).without(m.nulls)}); err != nil {
 				return err
 			}
 		}

@@ -10,22 +10,22 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// waitingRoom is what this process knows about the messages in replica_waiting, and of those that wait in memory where
-// there is no database.
-type waitingRoom struct {
+// maintenance is what this process knows about the messages in the waiting room, and of those that
+// wait in memory where there is no database.
+type maintenance struct {
 	orphans  atomic.Bool  // some may wait for a parent
 	inMemory atomic.Int64 // how many wait so
 	wake     chan struct{}
 	turn     chan struct{} // holds a token while somebody maintains
 }
 
-func (w *waitingRoom) init() {
+func (w *maintenance) init() {
 	w.wake = make(chan struct{}, 1)
 	w.turn = make(chan struct{}, 1)
 }
 
 // nudge makes Maintain look again.
-func (w *waitingRoom) nudge() {
+func (w *maintenance) nudge() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -33,18 +33,18 @@ func (w *waitingRoom) nudge() {
 }
 
 // release makes due what waits for rows that are there now. It costs nothing while nothing waits.
-func (w *waitingRoom) release(r *Replica, arrived []store.Key) {
-	if len(arrived) == 0 || !w.orphans.Load() {
+func (e *engine) release(arrived []store.Key) {
+	if len(arrived) == 0 || !e.maintenance.orphans.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
-	released, err := r.store.ReleaseWaiting(ctx, arrived)
+	released, err := e.room.releaseWaiting(ctx, arrived)
 	if err != nil {
-		r.log.Warn("messages that wait for a row which is there now come later, by their pauses", "error", err)
+		e.log.Warn("messages that wait for a row which is there now come later, by their pauses", "error", err)
 	}
 	if released > 0 {
-		w.nudge()
+		e.maintenance.nudge()
 	}
 }
 
@@ -63,12 +63,12 @@ const (
 // and AddHandlers do it themselves; only who feeds Handler by other means has to call it. One at a time works, others
 // wait for their turn.
 func (r *Replica) Maintain(ctx context.Context) error {
-	if err := r.start(); err != nil || r.store == nil {
+	if err := r.start(); err != nil || r.room == nil {
 		return err
 	}
 	select {
-	case r.waiting.turn <- struct{}{}:
-		defer func() { <-r.waiting.turn }()
+	case r.maintenance.turn <- struct{}{}:
+		defer func() { <-r.maintenance.turn }()
 	case <-ctx.Done():
 		return nil
 	}
@@ -91,7 +91,7 @@ func (r *Replica) Maintain(ctx context.Context) error {
 		timer := time.NewTimer(in)
 		select {
 		case <-timer.C:
-		case <-r.waiting.wake:
+		case <-r.maintenance.wake:
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -100,37 +100,37 @@ func (r *Replica) Maintain(ctx context.Context) error {
 }
 
 // retryDue tries what is due, and says when to look again.
-func (r *Replica) retryDue(ctx context.Context) (time.Duration, error) {
+func (e *engine) retryDue(ctx context.Context) (time.Duration, error) {
 	for {
-		in, some, err := r.store.NextWaiting(ctx)
+		in, some, err := e.room.nextWaiting(ctx)
 		if err != nil {
 			return 0, err
 		}
-		r.waiting.orphans.Store(some)
+		e.maintenance.orphans.Store(some)
 		if !some || in > 0 {
 			if !some {
 				in = lookEvery
 			}
 			return min(in, lookEvery), nil
 		}
-		claimed, err := r.store.ClaimWaiting(ctx, r.config.Batch, claimLease)
+		claimed, err := e.room.claimWaiting(ctx, e.config.Batch, claimLease)
 		if err != nil {
 			return 0, err
 		}
 		if len(claimed) == 0 { // another process was faster
 			return lookEvery, nil
 		}
-		r.again(ctx, claimed)
+		e.again(ctx, claimed)
 	}
 }
 
 // again applies claimed messages and returns when each has its new fate.
-func (r *Replica) again(ctx context.Context, claimed []store.Waiting) {
+func (e *engine) again(ctx context.Context, claimed []store.Waiting) {
 	var unfinished countdown
 	items := make([]*item, len(claimed))
 	unfinished.Add(len(items))
 	for i, w := range claimed {
-		it := r.read(ctx, "", w.Body, w.Metadata)
+		it := e.read(ctx, "", w.Body, w.Metadata)
 		it.attempts = w.Attempts
 		state := w.Applied
 		it.claimed = &state
@@ -138,16 +138,16 @@ func (r *Replica) again(ctx context.Context, claimed []store.Waiting) {
 		it.from = &unfinished
 		items[i] = it
 	}
-	r.submit(items...)
+	e.submit(items...)
 	unfinished.Wait()
 }
 
 // Waiting returns how many messages wait for another try, per model.
 func (r *Replica) Waiting(ctx context.Context) (map[string]int64, error) {
-	if r.store == nil {
-		return map[string]int64{"": r.waiting.inMemory.Load()}, nil
+	if r.room == nil {
+		return map[string]int64{"": r.maintenance.inMemory.Load()}, nil
 	}
-	return r.store.CountWaiting(ctx)
+	return r.room.countWaiting(ctx)
 }
 
 // collect deletes tombstones that no late message can need.
@@ -174,11 +174,11 @@ func (r *Replica) collect(ctx context.Context) {
 // CollectTombstones forgets the deleted keys that are older than Config.KeepTombstones, now, and says how many. Maintain
 // does it every hour.
 func (r *Replica) CollectTombstones(ctx context.Context) (total int64, err error) {
-	if r.store == nil || r.config.KeepTombstones < 0 {
+	if r.room == nil || r.config.KeepTombstones < 0 {
 		return 0, nil
 	}
 	for {
-		n, err := r.store.CollectTombstones(ctx, r.config.KeepTombstones, collectChunk)
+		n, err := r.room.collectTombstones(ctx, r.config.KeepTombstones, collectChunk)
 		total += n
 		if err != nil || n < collectChunk {
 			return total, err
