@@ -2,9 +2,10 @@ package store
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -15,13 +16,12 @@ import (
 type numbering struct{ first, count int }
 
 // of is the lane of a key: the unit of order and of relay ownership. Changing the function would send a key's messages
-// through two lanes at once, out of order.
+// through two lanes at once, out of order. The hash is one that every database can compute: internal/capture has it in SQL,
+// for triggers.
 func (n numbering) of(model, key string) int {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(model)) // a hash never fails
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write([]byte(key))
-	return n.first + int(h.Sum64()%uint64(n.count))
+	// No secret hangs on it.
+	sum := md5.Sum([]byte(model + ":" + key))
+	return n.first + int(binary.BigEndian.Uint32(sum[:])%uint32(n.count))
 }
 
 // numbering is read once; whoever writes with one that has changed since is refused, and reads it again (renumbered).
