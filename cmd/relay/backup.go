@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -22,24 +23,24 @@ func (o *options) backup() *cli.Command {
 		Description: "In that order a message is in one of the copies wherever it was on its way. After a restore, relay diff " +
 			"finds what differs: see docs/operations.md.",
 		Flags: []cli.Flag{&cli.StringFlag{
-			Name: "to", Destination: &o.to, Usage: "the folder for the copies, which keep the files' names",
+			Name: "to", Usage: "the folder for the copies, which keep the files' names",
 		}},
-		Action: o.makeBackup,
+		Action: makeBackup,
 	}
 }
 
 var toSetting = setting{flag: "--to"}
 
-func (o *options) makeBackup(ctx context.Context, cmd *cli.Command) error {
-	copies, err := o.copies(cmd.Args().Slice())
+func makeBackup(ctx context.Context, cmd *cli.Command) error {
+	copies, err := copiesTo(cmd.String("to"), cmd.Args().Slice())
 	if err != nil {
-		return wrong(err)
+		return exit.Wrong(err)
 	}
 	for _, c := range copies {
 		if err := c.make(ctx); err != nil {
 			return fmt.Errorf("copy %s: %w", c.from, err)
 		}
-		fmt.Fprintln(o.stdout, c.to)
+		fmt.Fprintln(cmd.Root().Writer, c.to)
 	}
 	return nil
 }
@@ -47,11 +48,11 @@ func (o *options) makeBackup(ctx context.Context, cmd *cli.Command) error {
 // fileCopy is one to be made.
 type fileCopy struct{ from, to string }
 
-// copies says which are to be made, or everything that is wrong with the command line.
-func (o *options) copies(urls []string) ([]fileCopy, error) {
+// copiesTo says which are to be made, or everything that is wrong with the command line.
+func copiesTo(folder string, urls []string) ([]fileCopy, error) {
 	var errs []error
-	if info, err := os.Stat(o.to); o.to == "" || err != nil || !info.IsDir() {
-		errs = append(errs, toSetting.wrong(fmt.Errorf("%q, want a folder that exists", o.to)))
+	if info, err := os.Stat(folder); folder == "" || err != nil || !info.IsDir() {
+		errs = append(errs, toSetting.wrong(fmt.Errorf("%q, want a folder that exists", folder)))
 	}
 	if len(urls) == 0 {
 		errs = append(errs, errors.New("no files: want sqlite://FILE…, the master's first, then the broker's, then the replicas'"))
@@ -64,7 +65,7 @@ func (o *options) copies(urls []string) ([]fileCopy, error) {
 			errs = append(errs, err)
 			continue
 		}
-		c := fileCopy{path, filepath.Join(o.to, filepath.Base(path))}
+		c := fileCopy{path, filepath.Join(folder, filepath.Base(path))}
 		_, err = os.Lstat(c.to)
 		switch {
 		case targets[c.to]:

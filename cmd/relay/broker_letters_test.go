@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
@@ -57,17 +57,17 @@ func TestDeadLettersOfADjangoReplicaAreListedDumpedRetriedAndPurged(t *testing.T
 			rest := r.relay("list", "--after", ids[1])
 			require.Equal(t, 4, strings.Count(rest.stdout, "\n"), rest.stdout)
 			require.NotContains(t, rest.stdout, ids[1])
-			require.Equal(t, command.ExitDiffer, r.relay("list", "--after", "1").code)
+			require.Equal(t, exit.Differ, r.relay("list", "--after", "1").code)
 
 			show := r.relay("show", "--id", ids[0], "--id", ids[3])
 			require.Zero(t, show.code, show.stderr)
 			require.Contains(t, show.stdout, `\"price\":1.10`)
 			require.Contains(t, show.stdout, `"body_base64": "bm90IEpTT04g/w=="`)
-			require.Equal(t, result{command.ExitDiffer, "", "1 of 1 ids are no dead letters\n"}, r.relay("show", "--id", "1"))
-			require.Equal(t, command.ExitUsage, r.relay("show").code)
+			require.Equal(t, result{exit.Differ, "", "1 of 1 ids are no dead letters\n"}, r.relay("show", "--id", "1"))
+			require.Equal(t, exit.Usage, r.relay("show").code)
 
 			dump := r.relay("dump")
-			require.Equal(t, command.ExitDiffer, dump.code)
+			require.Equal(t, exit.Differ, dump.code)
 			require.Equal(t, strings.Join(bodies[:3], "\n")+"\n{ \"cqrs_id\":\"order\"}\n", dump.stdout)
 			require.Equal(t, ids[3]+": left out, it is not a JSON object in UTF-8\n"+
 				"1 dead letters were left out: relay dead-letters show has them\n", dump.stderr)
@@ -77,7 +77,7 @@ func TestDeadLettersOfADjangoReplicaAreListedDumpedRetriedAndPurged(t *testing.T
 
 			begun := time.Now()
 			retry := r.relay("retry", "--all")
-			require.Equal(t, command.ExitDiffer, retry.code)
+			require.Equal(t, exit.Differ, retry.code)
 			require.Contains(t, retry.stderr, "3 dead letters stay")
 			require.Contains(t, retry.stdout, ids[0]+": sent to "+r.queue+"\n"+ids[1]+": sent to "+r.queue+"\n"+ids[2]+": ")
 			require.Contains(t, retry.stdout, ids[2]+": send a letter to cqrs."+r.queue+".customer: no queue is bound to the topic: start the replica "+
@@ -99,13 +99,13 @@ func TestDeadLettersOfADjangoReplicaAreListedDumpedRetriedAndPurged(t *testing.T
 				require.Empty(t, m.Expiration)
 			}
 
-			require.Equal(t, command.ExitUsage, r.relay("purge").code, "only with being asked")
+			require.Equal(t, exit.Usage, r.relay("purge").code, "only with being asked")
 			r.waits(r.dead, 3)
 			require.Equal(t, result{stdout: "1 purged\n"}, r.relay("purge", "--id", ids[3]))
 			r.waits(r.dead, 2)
 			require.Equal(t, result{stdout: "{\"purged\":2}\n"}, r.relay("purge", "--all", "--json"))
 			require.Equal(t, result{stdout: "no dead letters\n"}, r.relay("list"))
-			require.Equal(t, result{command.ExitDiffer, "", "no dead letter was found\n"}, r.relay("retry", "--all"))
+			require.Equal(t, result{exit.Differ, "", "no dead letter was found\n"}, r.relay("retry", "--all"))
 		})
 	}
 }
@@ -245,19 +245,19 @@ func TestDeadLettersOnABrokerAreNamedInFull(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			r := invoke(t.Context(), append([]string{"dead-letters"}, strings.Fields(line)...)...)
-			require.Equal(t, command.ExitUsage, r.code, r.stderr)
+			require.Equal(t, exit.Usage, r.code, r.stderr)
 			require.Contains(t, r.stderr, want)
 			require.NotContains(t, r.stderr, "s3cret")
 			require.Empty(t, r.stdout)
 		})
 	}
 	r := invoke(t.Context(), strings.Fields("dead-letters list --side replica --queue q"+broker)...)
-	require.Equal(t, command.ExitFailed, r.code)
+	require.Equal(t, exit.Failed, r.code)
 	require.Contains(t, r.stderr, "broker unavailable")
 
 	django := newDjangoReplica(t, "graveyard_")
 	r = invoke(t.Context(), "dead-letters", "list", "--side", "replica", "--queue", django.queue, "--broker", django.url)
-	require.Equal(t, command.ExitFailed, r.code)
+	require.Equal(t, exit.Failed, r.code)
 	require.Contains(t, r.stderr, "queue dead_letter_"+django.queue+": the broker has no such queue: correct --queue")
 }
 

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 // asRelay makes the test binary the command itself, where a process of its own is needed.
@@ -66,7 +66,7 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			r := invoke(t.Context(), strings.Fields(line)...)
-			require.Equal(t, command.ExitUsage, r.code, r.stderr)
+			require.Equal(t, exit.Usage, r.code, r.stderr)
 			for _, part := range want {
 				require.Contains(t, r.stderr, part)
 			}
@@ -103,7 +103,7 @@ func TestNoOutputHoldsAPassword(t *testing.T) {
 			t.Setenv("CQRSYNC_BROKER", url)
 			r := invoke(t.Context(), args...)
 			require.NotContains(t, r.stdout+r.stderr, password, "%q", args)
-			require.NotEqual(t, command.ExitDone, r.code, "%q", args)
+			require.NotEqual(t, exit.Done, r.code, "%q", args)
 		}
 		for _, args := range [][]string{{"--help"}, {"run", "--help"}, {"migrate", "--print"}} {
 			r := invoke(t.Context(), args...)
@@ -119,19 +119,19 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			url := newURL(t)
 			r := invoke(t.Context(), "status", "--db", url)
 			if path, isFile := strings.CutPrefix(url, "sqlite://"); isFile {
-				require.Equal(t, command.ExitUsage, r.code)
+				require.Equal(t, exit.Usage, r.code)
 				require.Contains(t, r.stderr, path+" does not exist: check the path")
 				require.NoFileExists(t, path)
 			} else {
-				require.Equal(t, command.ExitFailed, r.code)
+				require.Equal(t, exit.Failed, r.code)
 				require.Contains(t, r.stderr, "run relay migrate")
 			}
 
 			r = invoke(t.Context(), "migrate", "--db", url)
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			require.Contains(t, r.stdout, "outbox: applied 20261123000001_outbox\n")
 			r = invoke(t.Context(), "migrate", "--db", url, "--side", "all")
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			require.Contains(t, r.stdout, "outbox: up to date\nreplica: applied 20261123000001_replica\n")
 
 			r = invoke(t.Context(), "status", "--db", url)
@@ -143,7 +143,7 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 				"live relays         0\n" +
 				"lanes owned         0 of 64\n"}, r)
 			r = invoke(t.Context(), "status", "--db", url, "--json")
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			var object map[string]any
 			require.NoError(t, json.Unmarshal([]byte(r.stdout), &object))
 			require.NotEmpty(t, object["incarnation"])
@@ -163,7 +163,7 @@ func TestMigratePrintsSQLThatLeavesNothingToDo(t *testing.T) {
 			url := newURL(t)
 			dialect := map[string]string{"mariadb": "mysql"}[name]
 			r := invoke(t.Context(), "migrate", "--print", "--dialect", cmp.Or(dialect, name), "--side", "all", "--prefix", "x_")
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			require.Equal(t, r, invoke(t.Context(), "migrate", "--print", "--db", url, "--side", "all", "--prefix", "x_"))
 			statements := []string{r.stdout}
 			if name == "mariadb" { // whose driver takes one at a time, as database.Open sets it
@@ -186,7 +186,7 @@ func TestAnUnreachableDatabaseIsAFailureNotAMistake(t *testing.T) {
 		{"run", "--db", url, "--broker", "sqlite://" + t.TempDir() + "/broker.db"}, {"migrate", "--db", url}, {"status", "--db", url},
 	} {
 		r := invoke(t.Context(), args...)
-		require.Equal(t, command.ExitFailed, r.code)
+		require.Equal(t, exit.Failed, r.code)
 		require.Contains(t, r.stderr, "error: ")
 		require.Contains(t, r.stderr, "127.0.0.1")
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 // deadLetters makes an outbox with a dead letter for every key; a second revision of the superseded ones was sent.
@@ -70,7 +70,7 @@ func TestDeadLetters(t *testing.T) {
 			deadLetters(t, url, []string{"1", "2", "3"}, []string{"2"})
 
 			r := relay("list")
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 			require.Len(t, lines, 4)
 			require.Regexp(t, `^ID +MODEL +KEY +REVISION +SIGNAL +GIVEN UP +ATTEMPTS +ERROR$`, lines[0])
@@ -85,27 +85,27 @@ func TestDeadLetters(t *testing.T) {
 			require.Equal(t, result{stdout: "no dead letters\n"}, relay("list", "--model", "customer"))
 
 			r = relay("show", "--id", id, "--json")
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			require.NoError(t, json.Unmarshal([]byte(r.stdout), &letter))
 			require.Equal(t, map[string]any{"status": "new"}, letter["data"])
 			r = relay("show", "--id", id)
 			require.Contains(t, r.stdout, "SAVE of order 2, revision 0\n")
 			require.Contains(t, r.stdout, `"traceparent": "00-ab"`)
-			require.Equal(t, result{command.ExitDiffer, "", "1 of 1 ids are no dead letters\n"}, relay("show", "--id", "999999"))
+			require.Equal(t, result{exit.Differ, "", "1 of 1 ids are no dead letters\n"}, relay("show", "--id", "999999"))
 
 			r = relay("retry", "--all", "--json")
-			require.Equal(t, command.ExitDiffer, r.code, r.stderr)
+			require.Equal(t, exit.Differ, r.code, r.stderr)
 			require.Equal(t, 2, strings.Count(r.stdout, `"retried":true}`))
 			require.Regexp(t, `"key":"2","revision":0,"retried":false,"reason":"[^"]*revision 1 of its key`, r.stdout)
 			require.Contains(t, r.stderr, "1 dead letters stay")
 			r = relay("retry", "--all")
-			require.Equal(t, command.ExitDiffer, r.code)
+			require.Equal(t, exit.Differ, r.code)
 			require.Regexp(t, regexp.MustCompile(`(?s)^order 2, revision 0: .*\n0 sent again, 1 superseded\n$`), r.stdout)
 			require.Contains(t, invoke(t.Context(), "status", "--db", url).stdout, "unsent messages     3\n")
 
 			require.Equal(t, result{stdout: "0 purged\n"}, relay("purge", "--older-than", "1h"))
 			require.Equal(t, result{stdout: "{\"purged\":1}\n"}, relay("purge", "--id", id, "--json"))
-			require.Equal(t, result{command.ExitDiffer, "0 sent again, 0 superseded\n", "no dead letter was found\n"}, relay("retry", "--all"))
+			require.Equal(t, result{exit.Differ, "0 sent again, 0 superseded\n", "no dead letter was found\n"}, relay("retry", "--all"))
 		})
 	}
 }
@@ -124,7 +124,7 @@ func TestDeadLettersMustBeChosen(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			r := invoke(t.Context(), strings.Fields(line)...)
-			require.Equal(t, command.ExitUsage, r.code, r.stderr)
+			require.Equal(t, exit.Usage, r.code, r.stderr)
 			require.Contains(t, r.stderr, want)
 			require.Empty(t, r.stdout)
 		})

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -70,12 +70,12 @@ func TestDiffOfAllModelsGoesOnBehindOneThatIsNotAsItShouldBe(t *testing.T) {
 		"diff --model water":       `models: no "water", want one of apple, bread, cheese, dough`,
 	} {
 		r := invoke(t.Context(), on(flags, strings.Fields(line)...)...)
-		require.Equal(t, command.ExitUsage, r.code)
+		require.Equal(t, exit.Usage, r.code)
 		require.Contains(t, r.stderr, want)
 		require.NotContains(t, r.stderr, "cheese: ")
 	}
 	r = invoke(t.Context(), append(on(flags, "diff", "--all"), "--replica-config", "/nonexistent/file")...)
-	require.Equal(t, command.ExitUsage, r.code, r.stderr)
+	require.Equal(t, exit.Usage, r.code, r.stderr)
 }
 
 func TestDiffOfAllModelsIsOneCommandForACronJob(t *testing.T) {
@@ -118,7 +118,7 @@ func TestAFlagThatIsGivenAndEmptyIsRefused(t *testing.T) {
 		"--max-deletes: -1, want how many rows may be de": {"load", "--db", replicaURL, "--config", flags[7], "--max-deletes", "-1"},
 	} {
 		r := invoke(t.Context(), args...)
-		require.Equal(t, command.ExitUsage, r.code, "%q", args)
+		require.Equal(t, exit.Usage, r.code, "%q", args)
 		require.Contains(t, r.stderr, want, "%q", args)
 	}
 	require.Contains(t, invoke(t.Context(), "status", "--db", masterURL).stdout, "unsent messages     0\n")
@@ -140,7 +140,7 @@ func TestSyncToAQueueThatIsNotThereIsAnError(t *testing.T) {
 	require.Equal(t, 2, r.code)
 	require.Contains(t, r.stderr, `--queue "nosuch": the broker has no such queue`)
 	r = sync("--queue", "webhooks")
-	require.Equal(t, command.ExitUsage, r.code)
+	require.Equal(t, exit.Usage, r.code)
 	require.Contains(t, r.stderr, "--broker (or CQRSYNC_BROKER): not set")
 	require.Contains(t, r.stderr, "--unchecked-queue")
 	require.Contains(t, invoke(t.Context(), "status", "--db", masterURL).stdout, "unsent messages     0\n")

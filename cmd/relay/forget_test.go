@@ -7,7 +7,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 func TestForgetDeleted(t *testing.T) {
@@ -28,13 +28,13 @@ func TestForgetDeleted(t *testing.T) {
 			require.NoError(t, err)
 
 			r := invoke(t.Context(), "forget-deleted", "--db", url)
-			require.Equal(t, command.ExitUsage, r.code)
+			require.Equal(t, exit.Usage, r.code)
 			require.Contains(t, r.stderr, "--model: not set")
 			require.Contains(t, r.stderr, "--older-than: 0s, want 2160h0m0s or more")
 			r = invoke(t.Context(), "forget-deleted", "--db", url, "--model", "order", "--older-than", "2000h")
-			require.Equal(t, command.ExitUsage, r.code)
+			require.Equal(t, exit.Usage, r.code)
 			r = invoke(t.Context(), "forget-deleted", "--db", url, "--model", "order", "--older-than", "2160h")
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			require.Equal(t, "2 deleted keys of order forgotten\n", r.stdout)
 			r = invoke(t.Context(), "forget-deleted", "--db", url, "--model", "order", "--older-than", "2160h", "--json")
 			require.Equal(t, `{"forgotten":0}`+"\n", r.stdout)

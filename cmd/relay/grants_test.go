@@ -20,7 +20,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/operate"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/replica"
@@ -110,7 +110,7 @@ func TestGrantsOfThePageAreEnough(t *testing.T) {
 	rawURL := dbtest.PostgresURL(t)
 	for _, side := range []string{"outbox", "replica"} {
 		r := invoke(t.Context(), "migrate", "--side", side, "--db", rawURL)
-		require.Equal(t, command.ExitDone, r.code, r.stderr)
+		require.Equal(t, exit.Done, r.code, r.stderr)
 	}
 	_, err := dbtest.Open(t, rawURL).DB.ExecContext(t.Context(), `CREATE TABLE orders (id bigserial PRIMARY KEY, status text NOT NULL);
 		CREATE TABLE statuses (status text PRIMARY KEY); INSERT INTO statuses VALUES ('new'), ('paid');

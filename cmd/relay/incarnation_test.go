@@ -9,7 +9,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 func TestIncarnation(t *testing.T) {
@@ -18,14 +18,14 @@ func TestIncarnation(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
 			require.Contains(t, invoke(t.Context(), "incarnation", "--db", url).stderr, "relay migrate")
-			require.Equal(t, command.ExitDone, invoke(t.Context(), "migrate", "--db", url).code)
+			require.Equal(t, exit.Done, invoke(t.Context(), "migrate", "--db", url).code)
 			first := invoke(t.Context(), "incarnation", "--db", url)
-			require.Equal(t, command.ExitDone, first.code, first.stderr)
+			require.Equal(t, exit.Done, first.code, first.stderr)
 			require.Regexp(t, `^[0-9a-f]{16}-[0-9a-f]{8} since \S+: the tables were made\n$`, first.stdout)
 			require.Equal(t, first, invoke(t.Context(), "incarnation", "--db", url))
 
 			second := invoke(t.Context(), "incarnation", "new", "--db", url, "--reason", "a backup of monday")
-			require.Equal(t, command.ExitDone, second.code, second.stderr)
+			require.Equal(t, exit.Done, second.code, second.stderr)
 			require.Contains(t, second.stdout, "a backup of monday")
 			require.NotEqual(t, first.stdout[:25], second.stdout[:25])
 			require.Equal(t, first.stdout[:16], second.stdout[:16])
@@ -50,7 +50,7 @@ func TestStatusOfAReplica(t *testing.T) {
 			} else {
 				require.Contains(t, status().stderr, "relay migrate --side replica")
 			}
-			require.Equal(t, command.ExitDone, invoke(t.Context(), "migrate", "--side", "replica", "--db", url).code)
+			require.Equal(t, exit.Done, invoke(t.Context(), "migrate", "--side", "replica", "--db", url).code)
 			require.Equal(t, "waiting messages  0\n", status().stdout)
 			require.JSONEq(t, `{"waiting":{},"masters":[],"other_databases":[]}`, status("--json").stdout)
 
@@ -70,7 +70,7 @@ func TestStatusOfAReplica(t *testing.T) {
 			require.Regexp(t, `master of order +a-2, last \S+\n +it went back: 7 changes were refused; relay diff, or relay sync --force`, text)
 			require.Regexp(t, `master of user +one that does not name itself, last`, text)
 			require.Regexp(t, `queue q +another database, other, was found behind it 1 times`, text)
-			require.Equal(t, command.ExitUsage, invoke(t.Context(), "status", "--side", "both", "--db", url).code)
+			require.Equal(t, exit.Usage, invoke(t.Context(), "status", "--side", "both", "--db", url).code)
 		})
 	}
 }

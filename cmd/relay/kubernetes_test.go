@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cqrsync/cqrsync/manifest"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 // TestTheManifestsCallCommandsThatExist runs what the containers of examples/kubernetes run, but without addresses.
@@ -36,7 +36,7 @@ func TestTheManifestsCallCommandsThatExist(t *testing.T) {
 				}
 			}
 			r := invoke(t.Context(), args...)
-			require.Equal(t, command.ExitUsage, r.code, "%s: %s", file, r.stderr)
+			require.Equal(t, exit.Usage, r.code, "%s: %s", file, r.stderr)
 			require.Contains(t, r.stderr, "CQRSYNC_", "all that is missing are the addresses")
 			require.NotContains(t, r.stderr, "not defined")
 			require.NotContains(t, r.stderr, "config")

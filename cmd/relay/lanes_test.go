@@ -10,7 +10,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 func TestLanes(t *testing.T) {
@@ -26,14 +26,14 @@ func TestLanes(t *testing.T) {
 			require.NoError(t, err)
 
 			r := invoke(t.Context(), "lanes", "--db", url)
-			require.Equal(t, command.ExitDone, r.code, r.stderr)
+			require.Equal(t, exit.Done, r.code, r.stderr)
 			lines := strings.Split(r.stdout, "\n")
 			require.Len(t, lines, 1+64+1)
 			require.Regexp(t, `^LANE +EPOCH +EXPIRES +OWNER$`, lines[0])
 			require.Regexp(t, `^0 +1 +in \S+ +relay-1$`, lines[1])
 
 			r = invoke(t.Context(), "lanes", "set", "--db", url, "--timeout", "2s", "8")
-			require.Equal(t, command.ExitFailed, r.code, r.stderr)
+			require.Equal(t, exit.Failed, r.code, r.stderr)
 			require.Contains(t, r.stderr, "waiting for the relays to give back 64 lanes\n")
 			require.Contains(t, r.stderr, "error: set 8 lanes: 2s (--timeout) are over while waiting for the relays")
 
@@ -52,7 +52,7 @@ func TestLanes(t *testing.T) {
 func TestTheNumberOfLanesMustBeGiven(t *testing.T) {
 	for _, args := range []string{"", "0", "1025", "many", "8 9"} {
 		r := invoke(t.Context(), append([]string{"lanes", "set", "--db", dbtest.SQLiteURL(t)}, strings.Fields(args)...)...)
-		require.Equal(t, command.ExitUsage, r.code, args)
+		require.Equal(t, exit.Usage, r.code, args)
 		require.Contains(t, r.stderr, "give the number of lanes: 1 to 1024")
 	}
 }

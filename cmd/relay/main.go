@@ -8,7 +8,7 @@
 //	relay dead-letters list|show|dump|retry|purge --side replica --queue QUEUE --broker amqp://…
 //	relay forget-deleted --model MODEL --older-than 4320h --db postgres://…
 //
-// It exits with the codes of operate/command (exit.go there): 0 done (run: after SIGINT or SIGTERM and a clean
+// It exits with the codes of package operate/exit: 0 done (run: after SIGINT or SIGTERM and a clean
 // stop), 1 in part, 2 failed, 64 wrong usage. Passwords appear in no output.
 //
 // Neighbours: package relay does the work; this package is flags, wiring and exit codes.

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 // tables makes a database of either side with a table of three orders, and returns the flags that name it.
@@ -66,7 +66,7 @@ func TestExitCodesAndWhatIsPrintedWhere(t *testing.T) {
 	r = invoke(t.Context(), on(master, "diff-sync", "-i", differing)...)
 	require.Equal(t, result{code: 1, stderr: "diff-sync: 1 instances are in the outbox\n"}, r)
 
-	const failed, usage = command.ExitFailed, command.ExitUsage
+	const failed, usage = exit.Failed, exit.Usage
 	for line, want := range map[string]struct {
 		code int
 		says string

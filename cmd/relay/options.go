@@ -14,45 +14,31 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 // options are the values of the flags.
 type options struct {
-	stdout, stderr io.Writer
+	stderr io.Writer
 
 	db, schema, prefix string
 	logFormat          string
 	verbose            bool
 
-	broker       string // run
+	broker       string // of run, replicate and others
 	migrateFirst bool
-	health       string
+	health       string // of run
 	poll         time.Duration
 	shutdown     time.Duration
 	listenDB     string
 
-	side, dialect string // migrate
-	print         bool
-
-	json bool // status and others
-
-	letters letterOptions // dead-letters
-	forget  forgetOptions // forget-deleted
-
-	timeout time.Duration // lanes set
-	reason  string        // incarnation new
-
-	config, masterDB, replicaDB, queue string // the operations and replicate
+	config, masterDB, replicaDB, queue string // of what works on the tables of a cqrsync.yaml
 	masterConfig, replicaConfig        string
-	batch, workers                     int
 
 	databases map[string]*bun.DB // that are open, by URL
-	to        string             // backup
-
-	closers []io.Closer
+	closers   []io.Closer
 }
 
 func (o *options) commonFlags() []cli.Flag {
@@ -93,8 +79,6 @@ var (
 	shutdownSetting = setting{"--shutdown-timeout", "CQRSYNC_SHUTDOWN_TIMEOUT"}
 	listenSetting   = setting{"--listen-db", "CQRSYNC_LISTEN_DB"}
 	formatSetting   = setting{flag: "--log-format"}
-	sideSetting     = setting{flag: "--side"}
-	dialectSetting  = setting{flag: "--dialect"}
 )
 
 func (s setting) wrong(err error) error {
@@ -107,20 +91,6 @@ func (s setting) wrong(err error) error {
 	return fmt.Errorf("%s (or %s): %w", s.flag, s.variable, err)
 }
 
-// wrong makes one usage error of everything that is not nil, or nil.
-func wrong(errs ...error) error {
-	var problems []error
-	for _, err := range errs {
-		if err != nil {
-			problems = append(problems, err)
-		}
-	}
-	if len(problems) == 0 {
-		return nil
-	}
-	return &usageError{problems}
-}
-
 func noArguments(cmd *cli.Command) error {
 	if cmd.Args().Present() {
 		return errors.New("unexpected argument: everything is a flag, see --help") // not shown: it may be a URL
@@ -131,20 +101,16 @@ func noArguments(cmd *cli.Command) error {
 // checkNames checks what needs no database.
 func (o *options) checkNames() error {
 	return errors.Join(
-		schemaSetting.wrong(store.Names{Schema: o.schema}.Validate()),
-		prefixSetting.wrong(store.Names{Prefix: o.prefix}.Validate()))
+		schemaSetting.wrong(admin.Config{Schema: o.schema}.Validate()),
+		prefixSetting.wrong(admin.Config{TablePrefix: o.prefix}.Validate()))
 }
 
-func (o *options) names() store.Names { return store.Names{Schema: o.schema, Prefix: o.prefix} }
+func (o *options) names() admin.Config {
+	return admin.Config{Schema: o.schema, TablePrefix: o.prefix}
+}
 
-// openStore opens a database that is there; close closes it.
-func (o *options) openStore() (*store.Store, error) { return o.openStoreOr(!create) }
-
-// create makes a SQLite file that is not there, which only commands do that make tables: anything else would hide a
-// mistyped path.
-const create = true
-
-// openDB opens a database once; close closes it.
+// openDB opens a database once; close closes it. create makes a SQLite file that is not there, which only commands do that
+// make tables: anything else would hide a mistyped path.
 func (o *options) openDB(url string, create bool) (*bun.DB, error) {
 	if db := o.databases[url]; db != nil {
 		return db, nil
@@ -170,27 +136,30 @@ func requireFile(url string, db *bun.DB) error {
 	if !strings.HasPrefix(url, "sqlite:") {
 		return nil
 	}
-	if err := db.Ping(); errors.Is(err, fs.ErrNotExist) { //nolint:noctx // it looks at a file
+	if err := db.Ping(); errors.Is(err, fs.ErrNotExist) { // it looks at a file
 		return err
 	}
 	return nil
 }
 
-func (o *options) openStoreOr(create bool) (*store.Store, error) {
+// errNoDatabase says what is wanted where a database's URL is not set.
+var errNoDatabase = errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
+
+// openAdmin opens cqrsync's own tables in the database of --db; close closes it. What is wrong is what the flags say.
+func (o *options) openAdmin(create bool) (*bun.DB, *admin.Tables, error) {
 	if o.db == "" {
-		err := errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
-		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
+		return nil, nil, errors.Join(dbSetting.wrong(errNoDatabase), o.checkNames())
 	}
 	db, err := o.openDB(o.db, create)
 	if err != nil {
-		return nil, errors.Join(dbSetting.wrong(err), o.checkNames())
+		return nil, nil, errors.Join(dbSetting.wrong(err), o.checkNames())
 	}
 	if err := o.checkNames(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s, err := store.New(db, o.names())
+	tables, err := admin.Open(db, o.names())
 	// What is left: not every database has schemas, and a file may not be there.
-	return s, errors.Join(dbSetting.wrong(requireFile(o.db, db)), schemaSetting.wrong(err))
+	return db, tables, errors.Join(dbSetting.wrong(requireFile(o.db, db)), schemaSetting.wrong(err))
 }
 
 // openPublisher makes the publisher, which connects later; close closes it.

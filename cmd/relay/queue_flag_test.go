@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 // A replica's commands go by the queue of their flag, then by that of CQRSYNC_QUEUE, then by that
@@ -36,7 +36,7 @@ func TestTheQueueOfAReplicasCommands(t *testing.T) {
 		r = invoke(t.Context(), append(line, "--queue", "webhooks")...)
 		require.Zero(t, r.code, "%s: %s", line, r.stderr)
 		r = invoke(t.Context(), append(line, "--queue=")...)
-		require.Equal(t, command.ExitUsage, r.code, line)
+		require.Equal(t, exit.Usage, r.code, line)
 		require.Contains(t, r.stderr, "--queue", line)
 	}
 
@@ -55,7 +55,7 @@ func TestTheQueueOfAReplicasCommands(t *testing.T) {
 	require.Contains(t, r.stderr, "3 lines of order", "the ledger is the database's, whatever the queue")
 
 	r = invoke(t.Context(), "dead-letters", "retry", "--all", "--side", "replica", "--db", replica[1], "--config", nameless)
-	require.Equal(t, result{command.ExitDiffer, "", "no dead letter was found\n"}, r, "there --queue is another thing")
+	require.Equal(t, result{exit.Differ, "", "no dead letter was found\n"}, r, "there --queue is another thing")
 
 	for _, name := range []string{"load", "diff-replica", "deleted-diff-replica", "deleted-sync-replica", "diff", "replicate"} {
 		require.Contains(t, invoke(t.Context(), name, "--help").stdout, "--queue", name)

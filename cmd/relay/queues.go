@@ -11,15 +11,13 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/transport/open"
 	"github.com/cqrsync/cqrsync/transport/sqlite"
 )
 
 func (o *options) queues() *cli.Command {
-	broker := &cli.StringFlag{
-		Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
-		Usage: "the broker's file: sqlite://FILE",
-	}
+	broker := o.brokerFlag("the broker's file: sqlite://FILE")
 	return &cli.Command{
 		Name:  "queues",
 		Usage: "see the queues of a SQLite broker, and remove those of replicas that are gone for good",
@@ -27,7 +25,7 @@ func (o *options) queues() *cli.Command {
 			{
 				Name:   "list",
 				Usage:  "show the queues: what waits in them, since when, and who reads them",
-				Flags:  []cli.Flag{broker, &cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "a JSON line for each instead of a table"}},
+				Flags:  []cli.Flag{broker, &cli.BoolFlag{Name: "json", Usage: "a JSON line for each instead of a table"}},
 				Action: o.listQueues,
 			},
 			{
@@ -63,7 +61,7 @@ func (o *options) brokerFile() (string, error) {
 
 func (o *options) listQueues(ctx context.Context, cmd *cli.Command) error {
 	path, brokerErr := o.brokerFile()
-	if err := wrong(noArguments(cmd), brokerErr); err != nil {
+	if err := exit.Wrong(noArguments(cmd), brokerErr); err != nil {
 		return err
 	}
 	queues, err := sqlite.Queues(ctx, path)
@@ -76,8 +74,8 @@ func (o *options) listQueues(ctx context.Context, cmd *cli.Command) error {
 		}
 		return time.Since(q.Oldest)
 	}
-	if o.json {
-		encoder := json.NewEncoder(o.stdout)
+	if cmd.Bool("json") {
+		encoder := json.NewEncoder(cmd.Root().Writer)
 		for _, q := range queues {
 			object := queueObject{q.Name, q.Topics, q.Waiting, age(q).Seconds(), q.Consumers}
 			if err := encoder.Encode(object); err != nil {
@@ -86,7 +84,7 @@ func (o *options) listQueues(ctx context.Context, cmd *cli.Command) error {
 		}
 		return nil
 	}
-	table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(cmd.Root().Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "QUEUE\tWAITING\tOLDEST\tCONSUMERS\tTOPICS")
 	for _, q := range queues {
 		var topics []string
@@ -106,7 +104,7 @@ func (o *options) removeQueue(ctx context.Context, cmd *cli.Command) error {
 	if cmd.Args().Len() != 1 {
 		nameErr = errors.New("give the name of one queue, as relay queues list shows it")
 	}
-	if err := wrong(nameErr, brokerErr); err != nil {
+	if err := exit.Wrong(nameErr, brokerErr); err != nil {
 		return err
 	}
 	queue := cmd.Args().First()
@@ -117,6 +115,6 @@ func (o *options) removeQueue(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.stdout, "removed the queue %s and %d messages that waited in it\n", queue, dropped)
+	fmt.Fprintf(cmd.Root().Writer, "removed the queue %s and %d messages that waited in it\n", queue, dropped)
 	return nil
 }

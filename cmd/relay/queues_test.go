@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/transport/open"
 	"github.com/cqrsync/cqrsync/transport/sqlite"
 )
@@ -19,7 +19,7 @@ func TestQueuesOfASQLiteBroker(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "broker.db")
 	broker := "sqlite://" + path
 	r := invoke(t.Context(), "queues", "list", "--broker", broker)
-	require.Equal(t, command.ExitFailed, r.code)
+	require.Equal(t, exit.Failed, r.code)
 	require.Contains(t, r.stderr, path)
 	require.Contains(t, r.stderr, "it does not exist")
 	require.NoFileExists(t, path)
@@ -36,7 +36,7 @@ func TestQueuesOfASQLiteBroker(t *testing.T) {
 	require.NoError(t, pub.Close())
 
 	r = invoke(t.Context(), "queues", "list", "--broker", broker)
-	require.Equal(t, command.ExitDone, r.code, r.stderr)
+	require.Equal(t, exit.Done, r.code, r.stderr)
 	lines := strings.Split(r.stdout, "\n")
 	require.Regexp(t, `^QUEUE +WAITING +OLDEST +CONSUMERS +TOPICS$`, lines[0])
 	require.Regexp(t, `^departed +2 +\d+s +0 +order$`, lines[1])
@@ -50,19 +50,19 @@ func TestQueuesOfASQLiteBroker(t *testing.T) {
 	}, object)
 
 	r = invoke(t.Context(), "queues", "remove", "--broker", broker, "mistyped")
-	require.Equal(t, command.ExitFailed, r.code)
+	require.Equal(t, exit.Failed, r.code)
 	require.Contains(t, r.stderr, `no such queue: "mistyped"`)
 	require.Equal(t, result{stdout: "removed the queue departed and 2 messages that waited in it\n"},
 		invoke(t.Context(), "queues", "remove", "--broker", broker, "departed"))
 
 	for _, args := range []string{"list", "remove x"} {
 		r = invoke(t.Context(), append([]string{"queues"}, strings.Fields(args+" --broker amqp://user:hunter2@host/")...)...)
-		require.Equal(t, command.ExitUsage, r.code)
+		require.Equal(t, exit.Usage, r.code)
 		require.Contains(t, r.stderr, "rabbitmqctl")
 		require.NotContains(t, r.stderr, "hunter2")
 	}
 	r = invoke(t.Context(), "queues", "remove", "--broker", broker)
-	require.Equal(t, command.ExitUsage, r.code)
+	require.Equal(t, exit.Usage, r.code)
 }
 
 func TestBackupCopiesFilesInUse(t *testing.T) {
@@ -93,7 +93,7 @@ func TestBackupCopiesFilesInUse(t *testing.T) {
 		"backup --to " + t.TempDir() + " sqlite://" + to + "/mist.db": "does not exist",
 	} {
 		r := invoke(t.Context(), strings.Fields(args)...)
-		require.NotEqual(t, command.ExitDone, r.code)
+		require.NotEqual(t, exit.Done, r.code)
 		require.Contains(t, r.stderr, want)
 		require.NotContains(t, r.stderr, "hunter2")
 	}

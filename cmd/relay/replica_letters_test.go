@@ -11,7 +11,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
@@ -52,13 +52,13 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 			require.Contains(t, r.stdout, `\"status\":\"open\"`)
 			r = letters("show", "--id", "2")
 			require.Contains(t, r.stdout, `"body_base64": "/wA="`)
-			require.Equal(t, result{command.ExitDiffer, string(body) + "\n", "2: left out, it is not a JSON object in UTF-8\n" +
+			require.Equal(t, result{exit.Differ, string(body) + "\n", "2: left out, it is not a JSON object in UTF-8\n" +
 				"1 dead letters were left out: relay dead-letters show has them\n"}, letters("dump"))
 			require.Equal(t, result{stdout: string(body) + "\n"}, letters("dump", "--model", "order"))
-			require.Equal(t, command.ExitUsage, letters("retry").code, "choose which")
+			require.Equal(t, exit.Usage, letters("retry").code, "choose which")
 
 			r = letters("retry", "--all")
-			require.Equal(t, command.ExitDiffer, r.code, "one stays")
+			require.Equal(t, exit.Differ, r.code, "one stays")
 			require.Contains(t, r.stdout, "1: applied\n2: ")
 			var status string
 			require.NoError(t, db.DB.QueryRowContext(t.Context(), "SELECT status FROM orders WHERE id = 7").Scan(&status))
@@ -66,7 +66,7 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 
 			require.Equal(t, result{stdout: "1 purged\n"}, letters("purge", "--all"))
 			require.Equal(t, result{stdout: "no dead letters\n"}, letters("list"))
-			require.Equal(t, command.ExitUsage, invoke(t.Context(), "dead-letters", "list", "--side", "both", "--db", url).code)
+			require.Equal(t, exit.Usage, invoke(t.Context(), "dead-letters", "list", "--side", "both", "--db", url).code)
 		})
 	}
 }

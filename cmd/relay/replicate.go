@@ -9,16 +9,15 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/operate/exit"
+	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 func (o *options) replicateFlags() []cli.Flag {
 	return []cli.Flag{
 		o.configFlag(),
-		&cli.StringFlag{
-			Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
-			Usage: "where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE",
-		},
+		o.brokerFlag("where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		o.queueFlag(),
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
@@ -28,24 +27,22 @@ func (o *options) replicateFlags() []cli.Flag {
 }
 
 // replicate keeps the tables of cqrsync.yaml equal to their master's, in any service that has a database.
-func (o *options) replicate(ctx context.Context, cmd *cli.Command) (err error) {
-	defer func() { err = errors.Join(err, o.close()) }()
+func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	log, logErr := o.logger()
-	rep, repErr := o.openReplica(ctx, "")
-	var usage *usageError
-	if repErr != nil && !errors.As(repErr, &usage) {
+	rep, repErr := o.openReplica(ctx, "", replica.Config{})
+	if repErr != nil && !exit.IsUsage(repErr) {
 		return repErr
 	}
 	var brokerErr error
 	if o.broker == "" || strings.HasPrefix(o.broker, "memory:") {
 		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"))
 	}
-	if err := wrong(noArguments(cmd), repErr, brokerErr, logErr); err != nil {
+	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr); err != nil {
 		return err
 	}
 	subscriber, err := open.Subscriber(o.broker, rep.Queue(), open.Options{Logger: log})
 	if err != nil {
-		return wrong(brokerSetting.wrong(err))
+		return exit.Wrong(brokerSetting.wrong(err))
 	}
 	o.closers = append(o.closers, subscriber)
 	if o.migrateFirst {

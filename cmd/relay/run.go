@@ -15,7 +15,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/database"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/operate/admin"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/relay/monitor"
 	"github.com/cqrsync/cqrsync/relay/wake"
@@ -23,10 +24,7 @@ import (
 
 func (o *options) runFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{
-			Name: "broker", Sources: cli.EnvVars("CQRSYNC_BROKER"), Destination: &o.broker,
-			Usage: "where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE",
-		},
+		o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the outbox tables first",
@@ -50,21 +48,20 @@ func (o *options) runFlags() []cli.Flag {
 	}
 }
 
-func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
-	defer func() { err = errors.Join(err, o.close()) }()
+func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	log, logErr := o.logger()
-	s, dbErr := o.openStoreOr(o.migrateFirst)
+	db, tables, dbErr := o.openAdmin(o.migrateFirst)
 	publisher, brokerErr := o.openPublisher(log)
 	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)
-	if err := wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, o.checkTimes()); err != nil {
+	if err := exit.Wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, o.checkTimes()); err != nil {
 		return err
 	}
 	mon, err := monitor.New(monitor.Config{})
 	if err != nil {
 		return err
 	}
-	rel, err := relay.New(s.DB(), mon.Publisher(publisher), relay.Config{
+	rel, err := relay.New(db, mon.Publisher(publisher), relay.Config{
 		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, ShutdownTimeout: o.shutdown,
 		Wake: listener.Wake(),
 	})
@@ -73,7 +70,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	mon.Watch(rel)
 	if o.migrateFirst {
-		applied, err := s.Migrate(ctx, store.Outbox)
+		applied, err := tables.Migrate(ctx, admin.OutboxSide)
 		if err != nil {
 			return err
 		}
@@ -102,7 +99,7 @@ func (o *options) openListener(log *slog.Logger) (*wake.Listener, error) {
 		Schema: o.schema, TablePrefix: o.prefix, Logger: log,
 	})
 	if err != nil && o.listenDB == "" {
-		return nil, nil // openStore says it
+		return nil, nil // openAdmin says it
 	}
 	return listener, listenSetting.wrong(err)
 }

@@ -19,7 +19,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/store"
-	"github.com/cqrsync/cqrsync/operate/command"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -56,10 +56,10 @@ func TestRunPublishesUntilItIsToldToStop(t *testing.T) {
 			url, broker := newURL(t), "sqlite://"+filepath.Join(t.TempDir(), "broker.db")
 			r := invoke(t.Context(), "run", "--db", url, "--broker", broker)
 			if name == "sqlite" {
-				require.Equal(t, command.ExitUsage, r.code)
+				require.Equal(t, exit.Usage, r.code)
 				require.Contains(t, r.stderr, "does not exist: check the path")
 			} else {
-				require.Equal(t, command.ExitFailed, r.code)
+				require.Equal(t, exit.Failed, r.code)
 				require.Contains(t, r.stderr, "run relay migrate")
 			}
 
@@ -90,7 +90,7 @@ func TestRunPublishesUntilItIsToldToStop(t *testing.T) {
 			require.Contains(t, fetch(t, stderr.String(), "/metrics"), "\ncqrsync_relay_confirmed_messages_total 1\n")
 			require.Equal(t, "ready\n", fetch(t, stderr.String(), "/readyz"))
 			stop()
-			require.Equal(t, command.ExitDone, <-ended, stderr.String())
+			require.Equal(t, exit.Done, <-ended, stderr.String())
 			require.Contains(t, stderr.String(), `"msg":"relay stopped","published":1,"dead_letters":0`)
 		})
 	}
@@ -126,10 +126,10 @@ func TestTheBinary(t *testing.T) {
 	url := dbtest.SQLiteURL(t)
 	broker := dbtest.SQLiteURL(t)
 
-	require.Equal(t, command.ExitDone, exitCode(t, exec.CommandContext(t.Context(), binary, "migrate", "--db", url).Run()))
-	require.Equal(t, command.ExitDone, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", url).Run()))
-	require.Equal(t, command.ExitUsage, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", broker).Run()))
-	require.Equal(t, command.ExitUsage, exitCode(t, exec.CommandContext(t.Context(), binary, "run").Run()))
+	require.Equal(t, exit.Done, exitCode(t, exec.CommandContext(t.Context(), binary, "migrate", "--db", url).Run()))
+	require.Equal(t, exit.Done, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", url).Run()))
+	require.Equal(t, exit.Usage, exitCode(t, exec.CommandContext(t.Context(), binary, "status", "--db", broker).Run()))
+	require.Equal(t, exit.Usage, exitCode(t, exec.CommandContext(t.Context(), binary, "run").Run()))
 
 	start := func(t *testing.T) (*exec.Cmd, *output) {
 		cmd, stderr := exec.CommandContext(t.Context(), binary, "run"), &output{}
@@ -143,7 +143,7 @@ func TestTheBinary(t *testing.T) {
 		t.Run("stops cleanly on "+signal.String(), func(t *testing.T) {
 			cmd, stderr := start(t)
 			require.NoError(t, cmd.Process.Signal(signal))
-			require.Equal(t, command.ExitDone, exitCode(t, cmd.Wait()), stderr.String())
+			require.Equal(t, exit.Done, exitCode(t, cmd.Wait()), stderr.String())
 			require.Contains(t, stderr.String(), "relay stopped")
 		})
 	}
@@ -175,7 +175,7 @@ func TestTheBinary(t *testing.T) {
 func exitCode(t *testing.T, err error) int {
 	t.Helper()
 	if err == nil {
-		return command.ExitDone
+		return exit.Done
 	}
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit)

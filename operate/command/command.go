@@ -1,11 +1,11 @@
-// Package command makes command lines of package operate, to be mounted in any urfave/cli application:
+// Package command makes command lines of packages operate and operate/admin, to be mounted in any urfave/cli application:
 //
 //	app.Commands = append(app.Commands, command.Commands(command.Source{Box: openBox, Replica: openReplica})...)
 //
 // A service that mounts them in its own binary has its own serializers, filters and mappings at work; cmd/relay mounts
 // them over tables that a cqrsync.yaml describes.
 //
-// Exit codes are for cron jobs (exit.go). Results go to standard output, everything else to standard error.
+// Exit codes are for cron jobs (package exit). Results go to standard output, everything else to standard error.
 package command
 
 import (
@@ -19,6 +19,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/operate"
+	"github.com/cqrsync/cqrsync/operate/admin/commands"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -29,6 +31,9 @@ type Source struct {
 	Box func(ctx context.Context) (*outbox.Box, error)
 	// Replica opens the replica side with its models registered.
 	Replica func(ctx context.Context) (*replica.Replica, error)
+	// Admin opens cqrsync's own tables, for status, lanes, dead-letters and the like. Commands on them are left out where its
+	// Open is nil; where its Replica is nil, the one above is taken.
+	Admin commands.Source
 	// Models, if set, are what diff --all compares. nil takes those that Replica registers.
 	Models func(ctx context.Context) ([]string, error)
 	// Pair, if set, opens both sides for one model, so that diff goes on where another model is not as
@@ -40,23 +45,34 @@ type Source struct {
 
 // Commands returns the commands. They read and write the root command's Reader, Writer and ErrWriter.
 func Commands(s Source) []*cli.Command {
-	var commands []*cli.Command
+	var made []*cli.Command
 	if s.Box != nil {
-		commands = append(commands, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster(), s.adopt())
+		made = append(made, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster(), s.adopt())
 	}
 	if s.Replica != nil {
-		commands = append(commands, s.load(), s.diffReplica(), s.deletedDiffReplica(), s.deletedSyncReplica())
+		made = append(made, s.load(), s.diffReplica(), s.deletedDiffReplica(), s.deletedSyncReplica())
 	}
 	if s.Box != nil && s.Replica != nil {
-		commands = append(commands, s.diff())
+		made = append(made, s.diff())
 	}
-	for _, c := range commands {
+	for _, c := range made {
 		c.Action = exiting(c.Name, c.Action)
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-			return &ExitError{Code: ExitUsage, Err: err}
+			return exit.With(exit.Mistake(err))
 		}
 	}
-	return commands
+	return append(s.admin(), made...)
+}
+
+// admin are the commands on cqrsync's own tables.
+func (s Source) admin() []*cli.Command {
+	if s.Admin.Open == nil {
+		return nil
+	}
+	if s.Admin.Replica == nil {
+		s.Admin.Replica = s.Replica
+	}
+	return s.Admin.Commands()
 }
 
 // The categories, which say which sides a command works on.
@@ -158,7 +174,7 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	}
 	p := newProgress(cmd)
 	o.Progress = p.report
-	return o, p, usage(errors.Join(errs...))
+	return o, p, exit.Mistake(errors.Join(errs...))
 }
 
 // noEmptyFlags refuses flags that were given and say nothing, as a shell's variable that is not set makes them: they would

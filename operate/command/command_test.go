@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/operate"
+	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
 func TestClearingIsConfirmedOnTheTerminal(t *testing.T) {
@@ -35,7 +36,7 @@ func TestCommandsOfASideThatIsNotThereAreLeftOut(t *testing.T) {
 func TestExitErrorsEndAnyApplication(t *testing.T) {
 	var coder cli.ExitCoder
 	require.ErrorAs(t, differing(true), &coder)
-	require.Equal(t, ExitDiffer, coder.ExitCode())
+	require.Equal(t, exit.Differ, coder.ExitCode())
 	require.Empty(t, coder.Error())
 	require.NoError(t, differing(false))
 }

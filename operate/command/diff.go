@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/operate"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -23,11 +24,11 @@ func (s Source) diff() *cli.Command {
 		Action: s.action(func(ctx context.Context, j *job) error {
 			switch {
 			case j.Bool("all") && j.model() != "":
-				return usage(errors.New("--all, --model: give one of them"))
+				return exit.Mistake(errors.New("--all, --model: give one of them"))
 			case j.Bool("all"):
 				return s.diffAll(ctx, j)
 			case j.model() == "":
-				return usage(errors.New("--model: not set, want the CQRS id of a model, or --all"))
+				return exit.Mistake(errors.New("--model: not set, want the CQRS id of a model, or --all"))
 			}
 			differs, err := j.diff(ctx, j.model(), "")
 			if err != nil {
@@ -58,7 +59,7 @@ func (s Source) diffAll(ctx context.Context, j *job) error {
 			return err
 		}
 		if err != nil {
-			// Not wrapped: that one model is not as it should be is no mistake in the flags (ExitUsage).
+			// Not wrapped: that one model is not as it should be is no mistake in the flags (exit.Usage).
 			failed = append(failed, fmt.Errorf("%s: %v", model, err)) //nolint:errorlint // see above
 		}
 		differ = differ || differs

@@ -1,0 +1,129 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/operate/admin"
+)
+
+func (s Source) status() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "show what waits in the outbox, or on a replica",
+		Flags: []cli.Flag{
+			sideFlag("whose: outbox (what is to be published) or replica (what waits there, and where its messages come from)"),
+			jsonFlag("one JSON object instead of a table"),
+		},
+		Action: bySide(s.masterStatus, s.replicaStatus),
+	}
+}
+
+// masterStatusObject is what status --json prints.
+type masterStatusObject struct {
+	Unsent        int64   `json:"unsent"`
+	OldestSeconds float64 `json:"oldest_seconds"`
+	RetryingKeys  int64   `json:"retrying_keys"`
+	DeadLetters   int64   `json:"dead_letters"`
+	Relays        int64   `json:"relays"`
+	Lanes         int64   `json:"lanes"`
+	LanesOwned    int64   `json:"lanes_owned"`
+	LanesAhead    int64   `json:"lanes_ahead"`
+	Incarnation   string  `json:"incarnation"`
+	Reason        string  `json:"incarnation_reason"`
+	// Present where there are more than 100,000, which are not counted.
+	UnsentEstimated       bool `json:"unsent_estimated,omitempty"`
+	RetryingKeysEstimated bool `json:"retrying_keys_estimated,omitempty"`
+	DeadLettersEstimated  bool `json:"dead_letters_estimated,omitempty"`
+}
+
+func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
+	m, err := s.master(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	st, err := m.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if cmd.Bool("json") {
+		return printJSON(cmd, masterStatusObject{
+			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
+			DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
+			LanesAhead: st.LanesAhead, UnsentEstimated: st.UnsentEstimated,
+			RetryingKeysEstimated: st.RetriesEstimated, DeadLettersEstimated: st.DeadLettersEstimated,
+			Incarnation: st.Incarnation.ID, Reason: st.Incarnation.Reason,
+		})
+	}
+	return printMasterStatus(cmd, st)
+}
+
+func printMasterStatus(cmd *cli.Command, st admin.MasterStatus) error {
+	table := newTable(cmd)
+	fmt.Fprintf(table, "unsent messages\t%s\n", count(st.Unsent, st.UnsentEstimated))
+	fmt.Fprintf(table, "oldest\t%s\n", st.OldestAge.Round(time.Millisecond))
+	fmt.Fprintf(table, "keys being retried\t%s\n", count(st.Retries, st.RetriesEstimated))
+	fmt.Fprintf(table, "dead letters\t%s\n", count(st.DeadLetters, st.DeadLettersEstimated))
+	fmt.Fprintf(table, "live relays\t%d\n", st.Relays)
+	fmt.Fprintf(table, "lanes owned\t%d of %d\n", st.LanesOwned, st.Lanes)
+	if i := st.Incarnation; !i.First() {
+		fmt.Fprintf(table, "incarnation\t%s since %s: %s\n",
+			i.ID, i.Drawn.Format(time.RFC3339), oneLine(i.Reason))
+	}
+	if st.LanesAhead > 0 {
+		fmt.Fprintf(table, "lanes whose lease ends too late\t%d: the database's clock went back; relays take them\n",
+			st.LanesAhead)
+	}
+	return table.Flush()
+}
+
+func (s Source) replicaStatus(ctx context.Context, cmd *cli.Command) error {
+	r, err := s.replica(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	st, err := r.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if cmd.Bool("json") {
+		return printJSON(cmd, st)
+	}
+	return printReplicaStatus(cmd, st)
+}
+
+func printReplicaStatus(cmd *cli.Command, st admin.ReplicaStatus) error {
+	table := newTable(cmd)
+	var waiting int64
+	for _, n := range st.Waiting {
+		waiting += n
+	}
+	fmt.Fprintf(table, "waiting messages\t%d\n", waiting)
+	for _, m := range st.Masters {
+		fmt.Fprintf(table, "master of %s\t%s, last %s\n", oneLine(m.Model), title(m), m.Last.Format(time.RFC3339))
+		if m.Returns > 0 {
+			fmt.Fprintf(table, "\ttwo masters write it: %d of its messages came after those of a later one\n", m.Returns)
+		}
+		if m.Overtaken > 0 {
+			fmt.Fprintf(table, "\tit went back: %d changes were refused; relay diff, or relay sync --force\n", m.Overtaken)
+		}
+	}
+	for _, d := range st.Databases {
+		fmt.Fprintf(table, "queue %s\tanother database, %s, was found behind it %d times, last %s\n",
+			oneLine(d.Queue), oneLine(d.Database), d.Times, d.Last.Format(time.RFC3339))
+	}
+	return table.Flush()
+}
+
+func title(m admin.KnownMaster) string {
+	title := oneLine(m.Incarnation)
+	if title == "" {
+		title = "one that does not name itself"
+	}
+	if !m.Current {
+		title += " (before)"
+	}
+	return title
+}

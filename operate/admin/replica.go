@@ -1,0 +1,75 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// Replica is what a replica keeps beside its rows, in one database. It is safe for concurrent use.
+type Replica struct{ store *store.Store }
+
+// ReplicaStatus is the state of a replica. Its names in JSON are never changed, only added.
+type ReplicaStatus struct {
+	// Waiting counts the messages that cannot be applied yet, by the reason for which they wait.
+	Waiting map[string]int64 `json:"waiting"`
+	// Masters are those that messages came from, of each model in the order in which they came first.
+	Masters []KnownMaster `json:"masters"`
+	// Databases are others that were found behind the replica's queue.
+	Databases []OtherDatabase `json:"other_databases"`
+}
+
+// KnownMaster is an incarnation of a master that sent messages of a model.
+type KnownMaster struct {
+	Model string `json:"model"`
+	// Incarnation is empty for one that does not name itself.
+	Incarnation string `json:"incarnation"`
+	// First and Last are when messages of it came, by the clock of the replica's database.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Current says that it is the latest one of its model.
+	Current bool `json:"current"`
+	// Returns counts messages that it wrote after one of a later master had come: there are two.
+	Returns int64 `json:"returns"`
+	// Overtaken counts those that were refused though they were later: it went back.
+	Overtaken int64 `json:"overtaken"`
+}
+
+// OtherDatabase is one that was found behind the replica's queue: two of them share it by mistake.
+type OtherDatabase struct {
+	Queue    string `json:"queue"`
+	Database string `json:"database"`
+	// First and Last are when it was found, and Times how often.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	Times int64     `json:"times"`
+}
+
+// Status reads what waits, where messages came from, and who else is behind the queue.
+func (r *Replica) Status(ctx context.Context) (st ReplicaStatus, err error) {
+	waiting, err := r.store.CountWaiting(ctx)
+	if err != nil {
+		return st, err
+	}
+	masters, _, err := r.store.Masters(ctx)
+	if err != nil {
+		return st, err
+	}
+	neighbours, _, err := r.store.Neighbours(ctx)
+	if err != nil {
+		return st, err
+	}
+	st = ReplicaStatus{Waiting: waiting, Masters: []KnownMaster{}, Databases: []OtherDatabase{}}
+	for i, m := range masters {
+		st.Masters = append(st.Masters, KnownMaster{
+			Model: m.Model, Incarnation: m.Incarnation, First: m.First, Last: m.Last,
+			Current: i == len(masters)-1 || masters[i+1].Model != m.Model,
+			Returns: m.Returns, Overtaken: m.Overtaken,
+		})
+	}
+	for _, n := range neighbours {
+		st.Databases = append(st.Databases, OtherDatabase{n.Queue, n.ID, n.First, n.Last, n.Times})
+	}
+	return st, nil
+}
