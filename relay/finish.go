@@ -69,7 +69,7 @@ func (r *Relay) finish(
 		return func() {
 			r.tasks.finished = false
 			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took), maxFinishPause))
-			var locked *store.LockedError
+			var locked *store.UnfinishedError
 			if errors.As(err, &locked) { // it is no outage
 				err = nil
 			}

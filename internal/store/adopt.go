@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // AdoptedRevisions is what AdoptRevisions did.
@@ -42,7 +44,7 @@ func (s *Store) AdoptRevisions(
 	// Who writes a key meanwhile makes its row first, or waits for this one.
 	ledger := string(s.ledger(Outbox))
 	if err := s.writeRevisions(ctx, tx, model, unknown, byKey,
-		s.dialect.onConflict(`model, "key"`)+" revision = "+ledger+".revision"); err != nil {
+		s.dialect.OnConflict(`model, "key"`)+" revision = "+ledger+".revision"); err != nil {
 		return done, err
 	}
 	made, err := s.LockKnown(ctx, tx, Outbox, model, unknown)
@@ -71,7 +73,7 @@ func (s *Store) AdoptRevisions(
 		}
 	}
 	return done, s.writeRevisions(ctx, tx, model, behind, byKey,
-		s.upsert(`model, "key"`, "revision", "produced", "updated_at"))
+		s.Upsert(`model, "key"`, "revision", "produced", "updated_at"))
 }
 
 // writeRevisions writes ledger rows of keys that replicas have. conflict is what it does with those
@@ -79,14 +81,14 @@ func (s *Store) AdoptRevisions(
 func (s *Store) writeRevisions(
 	ctx context.Context, tx bun.IDB, model string, keys []string, rows map[string]Known, conflict string,
 ) error {
-	for chunk := range slices.Chunk(keys, maxKeys) {
+	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		args := []any{s.ledger(Outbox)}
 		for _, key := range chunk {
 			k := rows[key]
-			args = append(args, model, key, k.Revision, k.Revision, s.dialect.time(k.Updated))
+			args = append(args, model, key, k.Revision, k.Revision, s.dialect.Time(k.Updated))
 		}
 		const row = "(?, ?, ?, ?, ?)"
-		_, err := tx.ExecContext(ctx, s.sql(`INSERT INTO ? (model, "key", revision, produced, updated_at) VALUES `+
+		_, err := tx.ExecContext(ctx, s.SQL(`INSERT INTO ? (model, "key", revision, produced, updated_at) VALUES `+
 			row+strings.Repeat(", "+row, len(chunk)-1)+" "+conflict), args...)
 		if err != nil {
 			return fmt.Errorf("write %d revisions of %s into the ledger: %w", len(keys), model, err)

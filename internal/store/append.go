@@ -1,16 +1,16 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Append writes messages into the outbox, in order. Their keys must be locked by Lock in the same transaction: that is
@@ -23,8 +23,8 @@ func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message, to *
 	if err != nil {
 		return err
 	}
-	size := func(m Message) int { return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + sizeQuoted(m.Data) }
-	for chunk := range chunkBySize(messages, size, s.dialect.maxStatement()) {
+	size := func(m Message) int { return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + db.SizeQuoted(m.Data) }
+	for chunk := range db.ChunkBySize(messages, size, s.dialect.MaxStatement()) {
 		if err := s.appendChunk(ctx, tx, chunk, lanes, to); err != nil {
 			err = s.renumbered(err)
 			return fmt.Errorf("append %d messages to the outbox: %w", len(messages), err)
@@ -40,7 +40,7 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		row += ", ?"
 	}
 	row += ")"
-	args := []any{s.table("outbox_messages")}
+	args := []any{s.Table("outbox_messages")}
 	for _, m := range messages {
 		headers, err := headersJSON(m.Headers)
 		if err != nil {
@@ -48,11 +48,11 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		}
 		var expires any
 		if !m.Expires.IsZero() {
-			expires = s.dialect.time(m.Expires)
+			expires = s.dialect.Time(m.Expires)
 		}
 		args = append(args, lanes.of(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After, m.Signal,
-			orNull(m.Queue), string(m.PK), string(m.Data), orNull(string(m.Previous)), orNull(string(m.Meta)),
-			headers, orNull(m.CorrelationID), s.dialect.time(m.Updated), expires, m.Keep)
+			db.OrNull(m.Queue), string(m.PK), string(m.Data), db.OrNull(string(m.Previous)), db.OrNull(string(m.Meta)),
+			headers, db.OrNull(m.CorrelationID), s.dialect.Time(m.Updated), expires, m.Keep)
 		if created != nil {
 			args = append(args, created)
 		}
@@ -62,14 +62,14 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 	if created != nil {
 		columns += ", created_at"
 	}
-	statement := s.sql(`
+	statement := s.SQL(`
 		INSERT INTO ? (`+columns+`)
 		VALUES `) + row + strings.Repeat(", "+row, len(messages)-1)
 	if !to.wants(len(messages)) {
 		_, err := tx.ExecContext(ctx, statement, args...)
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, statement+s.sql(` RETURNING model, "key", id, `)+s.dialect.micros("created_at"), args...)
+	rows, err := tx.QueryContext(ctx, statement+s.SQL(` RETURNING model, "key", id, `)+s.dialect.Micros("created_at"), args...)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		return err
 	}
 	for _, m := range messages {
-		d := drawn[Key{m.Model, m.Key}]
+		d := drawn[Key{Model: m.Model, Key: m.Key}]
 		m.ID, m.Created, m.Lane = d.id, d.created, lanes.of(m.Model, m.Key)
 		to.add(m)
 	}
@@ -107,13 +107,6 @@ func scanDrawn(rows *sql.Rows) (map[Key]drawnRow, error) {
 	return all, rows.Err()
 }
 
-func orNull(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
 func headersJSON(headers map[string]string) (any, error) {
 	if len(headers) == 0 {
 		return nil, nil
@@ -123,24 +116,3 @@ func headersJSON(headers map[string]string) (any, error) {
 }
 
 // chunkBySize splits items so that the text of one statement stays under limit, with at least one per chunk.
-func chunkBySize[T any](items []T, size func(T) int, limit int) iter.Seq[[]T] {
-	return func(yield func([]T) bool) {
-		start, total := 0, 0
-		for i, item := range items {
-			n := size(item)
-			if i > start && total+n > limit {
-				if !yield(items[start:i:i]) {
-					return
-				}
-				start, total = i, 0
-			}
-			total += n
-		}
-		if start < len(items) {
-			yield(items[start:])
-		}
-	}
-}
-
-// sizeQuoted is how long a text is as a literal, in which an apostrophe is doubled.
-func sizeQuoted(text []byte) int { return len(text) + bytes.Count(text, []byte("'")) }

@@ -106,7 +106,7 @@ func (s *Store) CachedSequence(ctx context.Context, db bun.IDB) (name string, er
 	if query == "" {
 		return "", nil
 	}
-	args := []any{string(s.table("outbox_messages"))}
+	args := []any{string(s.Table("outbox_messages"))}
 	err = readFacts(ctx, db, query, args, func(sequence, _, _ string) { name = sequence })
 	if err != nil {
 		err = fmt.Errorf("read the catalog about the numbering of messages: %w", err)

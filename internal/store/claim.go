@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Claimed is a message on its way to the broker.
@@ -123,7 +125,7 @@ type claim struct {
 const Short = 50
 
 func (s *Store) claim(ctx context.Context, c *claim) (err error) {
-	conn, err := s.db.Conn(ctx)
+	conn, err := s.DB().Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -131,9 +133,9 @@ func (s *Store) claim(ctx context.Context, c *claim) (err error) {
 	if !c.inOrder {
 		return s.readClaim(ctx, conn, c)
 	}
-	return conn.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return conn.RunInTx(ctx, s.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		// Bounded like any other, for nobody can change the tables while it is open.
-		if _, err := tx.ExecContext(ctx, s.bounds.set()+s.dialect.inOrder()); err != nil {
+		if _, err := tx.ExecContext(ctx, s.Bounds().SetLocal()+s.dialect.inOrder()); err != nil {
 			return err
 		}
 		return s.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection
@@ -149,7 +151,7 @@ var errLarge = errors.New("large")
 func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 	var args []any
 	if len(c.except.Keys) > 0 {
-		args = []any{tuples(c.except.Keys)}
+		args = []any{db.Tuples(c.except.Keys)}
 	}
 	c.claimed = make([]*Claimed, 0, rowsExpected)
 	row, before := s.newClaimedRow(), &Claimed{}
@@ -191,17 +193,17 @@ func (c *claim) leave(lane int) {
 // scan of the index (lane, id) that stops at its limit, however large the backlog is. A hash join would read it whole.
 // Nearly always nothing waits at all; every database finds that out once per claim, not once per row.
 func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
-	table := string(s.table("outbox_retries"))
+	table := string(s.Table("outbox_retries"))
 	some := "(SELECT EXISTS (SELECT 1 FROM " + table + "))"
-	ofKey := " FROM " + table + s.sql(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
+	ofKey := " FROM " + table + s.SQL(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
 	// One time for all: were a key's wait over for the later rows only, they would leave before the others (P4).
-	ready := "r.next_attempt_at <= " + s.dialect.steady()
+	ready := "r.next_attempt_at <= " + s.dialect.Steady()
 	// The attempts are those of the message that failed and of those before it: message_id is beyond all of the key where
 	// nothing may replace it. A message that waits is -1.
 	attempts := "CASE WHEN NOT " + ready + " THEN -1 WHEN m.id > r.message_id THEN 0 ELSE r.attempts END"
-	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + s.sql(replaceable) + ")" + ofKey + ", TRUE))"
+	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + s.SQL(replaceable) + ")" + ofKey + ", TRUE))"
 	if len(except.Keys) > 0 {
-		due = s.sql(`(m.model, m."key") NOT IN (?0) AND `) + due
+		due = s.SQL(`(m.model, m."key") NOT IN (?0) AND `) + due
 	}
 	if len(except.IDs) > 0 {
 		due = s.dialect.notIn("m.id", except.IDs) + " AND " + due
@@ -209,7 +211,7 @@ func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
 	return `
 		SELECT ` + s.claimColumns() + `,
 			CASE WHEN ` + some + ` THEN (SELECT ` + attempts + ofKey + ` END
-		FROM ` + s.dialect.oldestPerLane(string(s.table("outbox_messages")), due, starts, perLane) + `
+		FROM ` + s.dialect.oldestPerLane(string(s.Table("outbox_messages")), due, starts, perLane) + `
 		WHERE ` + s.sameServer() + ` ORDER BY ` + s.dialect.orderOfClaim()
 }
 
@@ -218,11 +220,11 @@ const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m
 
 // claimColumns are those of a message m, as a claimedRow reads them before the attempts.
 func (s *Store) claimColumns() string {
-	micros := s.dialect.micros
+	micros := s.dialect.Micros
 	if _, ok := s.binary(); ok {
 		micros = func(column string) string { return column } // is what the format has
 	}
-	return s.dialect.place("m") + s.sql(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
+	return s.dialect.place("m") + s.SQL(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
 			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) +
 		micros("m.updated_at") + `, ` + micros("m.created_at") + `, ` + micros("m.expires_at")
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Compacted is what one Compact did.
@@ -70,7 +72,7 @@ func (s *Store) compact(ctx context.Context, c compaction) (r Compacted, err err
 		return none, nil
 	}
 	late := false
-	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) (err error) {
+	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) (err error) {
 		// The commit is not limited: were it cut off, nobody would know what is gone.
 		limited, cancel := context.WithTimeout(ctx, c.limit)
 		defer cancel()
@@ -81,7 +83,7 @@ func (s *Store) compact(ctx context.Context, c compaction) (r Compacted, err err
 	switch {
 	case err == nil:
 		return r, nil
-	case late || Conflicted(err) || lockTimedOut(err):
+	case late || db.Conflicted(err) || db.LockTimedOut(err):
 		return none, nil
 	}
 	return none, err
@@ -94,11 +96,11 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 	if _, err := tx.ExecContext(ctx, p.inOrder()); err != nil {
 		return r, err
 	}
-	messages := s.table("outbox_messages")
+	messages := s.Table("outbox_messages")
 	var left []byte
 	err = tx.QueryRowContext(ctx, `
 		WITH seen AS MATERIALIZED (
-			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+s.sql(replaceable)+` AS replaceable
+			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+s.SQL(replaceable)+` AS replaceable
 			FROM `+p.starts(c.starts)+` CROSS JOIN LATERAL (
 				SELECT ctid, * FROM ? AS m WHERE m.lane = l.lane AND m.id > l.after ORDER BY m.id LIMIT ?) AS m
 			WHERE l.?),
@@ -155,7 +157,7 @@ const compactTime = 200 * time.Millisecond
 // committed between the two makes the second one leave its key alone, because then the newest has the after of no other.
 func (s *Store) compactLanes(ctx context.Context, tx bun.IDB, c compaction, update, drop string) (r Compacted, err error) {
 	r.Left = c.starts
-	messages := s.table("outbox_messages")
+	messages := s.Table("outbox_messages")
 	began := time.Now()
 	for _, start := range c.starts {
 		if r.Dropped > 0 && time.Since(began) > compactTime {
@@ -173,7 +175,7 @@ func (s *Store) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 		}
 		r.Seen += n
 		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ?", start.Lane, start.After, *last)
-		keys := bun.SafeQuery(s.sql(`(
+		keys := bun.SafeQuery(s.SQL(`(
 			SELECT m.model, m."key", max(m.id) AS newest, CASE WHEN count(m.after) = count(*) THEN min(m.after) END AS after
 			FROM ? AS m WHERE ? AND m."signal" <> 'SYNC' AND ? GROUP BY m.model, m."key"
 			HAVING count(*) > 1 AND min(CASE WHEN `+replaceable+` THEN 1 ELSE 0 END) = 1) AS k`),
@@ -182,7 +184,7 @@ func (s *Store) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 			return r, err
 		}
 		result, err := tx.ExecContext(ctx, drop, messages, keys, messages,
-			bun.SafeQuery("? AND "+s.sql(replaceable)+" AND (n.after IS NULL OR m.revision > n.after)", part))
+			bun.SafeQuery("? AND "+s.SQL(replaceable)+" AND (n.after IS NULL OR m.revision > n.after)", part))
 		if err != nil {
 			return r, err
 		}

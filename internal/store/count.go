@@ -29,7 +29,7 @@ type Count struct {
 
 // count counts the rows of a table. key are the columns of its primary key.
 func (s *Store) count(ctx context.Context, table bun.Safe, key string) (Count, error) {
-	c, err := s.dialect.count(ctx, s.db, string(table), s.sql(key), countBound)
+	c, err := s.dialect.count(ctx, s.DB(), string(table), s.SQL(key), countBound)
 	if err != nil {
 		return Count{}, fmt.Errorf("count the rows of %s: %w", table, err)
 	}

@@ -12,14 +12,14 @@ import (
 // letters buries so many dead letters, with identities from first on.
 func letters(t *testing.T, s *Store, first, n int) {
 	t.Helper()
-	_, err := s.db.ExecContext(t.Context(), s.sql(`
+	_, err := s.DB().ExecContext(t.Context(), s.SQL(`
 		INSERT INTO ? (id, lane, model, "key", revision, "signal", pk, data, updated_at, created_at, attempts, last_error, dead_at)
 		WITH d AS (SELECT 0 AS n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4
 			UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)
-		SELECT ? + a.n + 10 * b.n + 100 * c.n + 1000 * d.n, 0, 'order', '1', 0, 'SAVE', '1', '{}', `+s.dialect.now()+`,
-			`+s.dialect.now()+`, 1, '', `+s.dialect.now()+`
+		SELECT ? + a.n + 10 * b.n + 100 * c.n + 1000 * d.n, 0, 'order', '1', 0, 'SAVE', '1', '{}', `+s.dialect.Now()+`,
+			`+s.dialect.Now()+`, 1, '', `+s.dialect.Now()+`
 		FROM d AS a CROSS JOIN d AS b CROSS JOIN d AS c CROSS JOIN d
-		WHERE a.n + 10 * b.n + 100 * c.n + 1000 * d.n < ?`), s.table("outbox_dead_letters"), first, n)
+		WHERE a.n + 10 * b.n + 100 * c.n + 1000 * d.n < ?`), s.Table("outbox_dead_letters"), first, n)
 	require.NoError(t, err)
 }
 
@@ -30,7 +30,7 @@ func TestManyRowsAreEstimated(t *testing.T) {
 		require.NoError(t, err)
 		count := func(b bound) Count {
 			t.Helper()
-			c, err := s.dialect.count(t.Context(), db, string(s.table("outbox_dead_letters")), "id", b)
+			c, err := s.dialect.count(t.Context(), db, string(s.Table("outbox_dead_letters")), "id", b)
 			require.NoError(t, err)
 			return c
 		}
@@ -41,7 +41,7 @@ func TestManyRowsAreEstimated(t *testing.T) {
 
 		letters(t, s, 100_000, 8_100)
 		require.Equal(t, Count{Rows: 10_000}, count(countBound), "what is usual is counted")
-		if c := count(few); s.dialect.name() == "sqlite" {
+		if c := count(few); s.dialect.Name() == "sqlite" {
 			require.Equal(t, Count{Rows: 10_000}, c)
 		} else {
 			require.True(t, c.Estimated)
@@ -66,7 +66,7 @@ func TestStatusSaysWhatIsEstimated(t *testing.T) {
 		letters(t, s, 1, 1_000)
 		st, err := s.Status(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, s.dialect.name() != "sqlite", st.DeadLettersEstimated)
+		require.Equal(t, s.dialect.Name() != "sqlite", st.DeadLettersEstimated)
 		require.GreaterOrEqual(t, st.DeadLetters, countBound.rows)
 		require.False(t, st.UnsentEstimated)
 		require.False(t, st.RetriesEstimated)

@@ -46,10 +46,10 @@ func (s *Store) where(f DeadLetterFilter) (condition string, args []any) {
 		add("model = ?", f.Model)
 	}
 	if f.Key != "" {
-		add(s.sql(`"key" = ?`), f.Key)
+		add(s.SQL(`"key" = ?`), f.Key)
 	}
 	if !f.Before.IsZero() {
-		add("dead_at < ?", s.dialect.time(f.Before))
+		add("dead_at < ?", s.dialect.Time(f.Before))
 	}
 	return strings.Join(conditions, " AND "), args
 }
@@ -58,14 +58,14 @@ func (s *Store) where(f DeadLetterFilter) (condition string, args []any) {
 // the store inside fn: on SQLite it may wait for itself.
 func (s *Store) DeadLetters(ctx context.Context, f DeadLetterFilter, limit int, fn func(DeadLetter) error) error {
 	condition, args := s.where(f)
-	query := s.sql(`
+	query := s.SQL(`
 		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, correlation_id, `) +
-		s.dialect.micros("updated_at") + ", " + s.dialect.micros("created_at") + ", " + s.dialect.micros("expires_at") +
-		", attempts, last_error, " + s.dialect.micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id"
+		s.dialect.Micros("updated_at") + ", " + s.dialect.Micros("created_at") + ", " + s.dialect.Micros("expires_at") +
+		", attempts, last_error, " + s.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id"
 	if limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", limit)
 	}
-	rows, err := s.db.QueryContext(ctx, query, append([]any{s.table("outbox_dead_letters")}, args...)...)
+	rows, err := s.DB().QueryContext(ctx, query, append([]any{s.Table("outbox_dead_letters")}, args...)...)
 	if err != nil {
 		return fmt.Errorf("read dead letters: %w", err)
 	}
@@ -117,10 +117,10 @@ var ErrSuperseded = errors.New("it is superseded")
 // The key is locked in the ledger as any writer locks it. So what a writer appends afterwards stands behind the message,
 // and what one appended before has made it superseded.
 func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
-	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		var d Message
-		err := tx.QueryRowContext(ctx, s.sql(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
-			s.table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
+		err := tx.QueryRowContext(ctx, s.SQL(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
+			s.Table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
 		if err != nil {
 			return err
 		}
@@ -131,15 +131,15 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
-		put, err := tx.ExecContext(ctx, s.sql("INSERT INTO ? (lane, "+contentColumns+") SELECT "+s.laneValue()+", "+contentColumns+" FROM ? WHERE id = ?"),
-			s.table("outbox_messages"), lanes.of(d.Model, d.Key), s.table("outbox_dead_letters"), id)
+		put, err := tx.ExecContext(ctx, s.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+s.laneValue()+", "+contentColumns+" FROM ? WHERE id = ?"),
+			s.Table("outbox_messages"), lanes.of(d.Model, d.Key), s.Table("outbox_dead_letters"), id)
 		if err != nil {
 			return s.renumbered(err)
 		}
 		if n, err := put.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, sql.ErrNoRows) // another retry was first
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_dead_letters"), id)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.Table("outbox_dead_letters"), id)
 		return err
 	})
 	if err != nil {
@@ -157,8 +157,8 @@ func (s *Store) requireNewest(ctx context.Context, tx bun.IDB, m Message) error 
 	}
 	var revision, produced int64
 	var deleted bool
-	err := tx.QueryRowContext(ctx, s.sql(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
-		s.table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
+	err := tx.QueryRowContext(ctx, s.SQL(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
+		s.Table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return fmt.Errorf("%w: the ledger does not know its key", ErrSuperseded)
@@ -177,8 +177,8 @@ func (s *Store) requireNewest(ctx context.Context, tx bun.IDB, m Message) error 
 func (s *Store) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
 	condition, args := s.where(f)
 	var n int64
-	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
-		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.table("outbox_dead_letters")}, args...)...)
+	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("outbox_dead_letters")}, args...)...)
 		if err == nil {
 			n, err = done.RowsAffected()
 		}

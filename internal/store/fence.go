@@ -6,6 +6,8 @@ import (
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch and nonce
@@ -14,11 +16,11 @@ import (
 func (s *Store) fence(relay string, lanes []Lane) schema.QueryWithArgs {
 	var owned []string
 	for tenure, numbers := range lanesByTenure(lanes) {
-		owned = append(owned, fmt.Sprintf("epoch = %d AND nonce = %d AND lane IN (%s)", tenure.Epoch, tenure.Nonce, joinInts(numbers)))
+		owned = append(owned, fmt.Sprintf("epoch = %d AND nonce = %d AND lane IN (%s)", tenure.Epoch, tenure.Nonce, db.JoinInts(numbers)))
 	}
 	return bun.SafeQuery(
 		s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+") AND "+s.sameServer()),
-		s.table("outbox_lanes"), relay)
+		s.Table("outbox_lanes"), relay)
 }
 
 // lanesByTenure: the tenures are few, and a list of numbers is read faster than one of tuples.

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Outcome is what became of claimed messages. At most one message per key is in Failed or Dead.
@@ -37,6 +38,21 @@ type Failure struct {
 	Spared bool
 }
 
+// UnfinishedError says that what became of some messages could not be written down, because others hold their rows.
+// Everything else is.
+type UnfinishedError struct {
+	*db.LockedError
+	Left Outcome
+}
+
+func (e *UnfinishedError) Unwrap() error { return e.LockedError }
+
+// NewUnfinishedError says what Finish could not write down.
+func NewUnfinishedError(left Outcome) *UnfinishedError {
+	err := fmt.Errorf("write down what became of messages of %d keys: %w", len(left.keys()), errLocked)
+	return &UnfinishedError{&db.LockedError{Err: err}, left}
+}
+
 // attempts is how often the message has failed now.
 func (f Failure) attempts() int {
 	if f.Spared {
@@ -51,13 +67,13 @@ func (f Failure) attempts() int {
 // next owner's. Doing it again does no harm, so it may be repeated after an error that does not say whether the
 // transaction committed.
 //
-// Where others hold rows locked for long, it writes down all else (FinishFree), and returns a LockedError that names them
-// and what is left.
+// Where others hold rows locked for long, it writes down all else (FinishFree), and returns an UnfinishedError that names
+// them and what is left.
 func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	err := s.finish(ctx, relay, lanes, done)
 	if waited := (*LockedError)(nil); errors.As(err, &waited) {
 		err = s.FinishFree(ctx, relay, lanes, done)
-		if left := (*LockedError)(nil); errors.As(err, &left) {
+		if left := (*UnfinishedError)(nil); errors.As(err, &left) {
 			left.Holders = cmp.Or(waited.Holders, left.Holders)
 		}
 	}
@@ -71,28 +87,28 @@ func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Out
 	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return !m.Failed }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
-	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.lanesOptions() == nil {
-		return s.watched(ctx, s.bounds, func() error { return s.remove(ctx, s.db, relay, lanes, done.Sent) })
+	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.LanesOptions() == nil {
+		return s.Watched(ctx, s.Bounds(), func() error { return s.remove(ctx, s.DB(), relay, lanes, done.Sent) })
 	}
-	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	return s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		gone := slices.Clone(done.Sent)
 		for _, f := range done.Dead {
 			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
 				return err
 			}
 			gone = append(gone, f.Claimed)
-			settled = append(settled, Key{f.Model, f.Key})
+			settled = append(settled, Key{Model: f.Model, Key: f.Key})
 		}
 		if err := s.remove(ctx, tx, relay, lanes, gone); err != nil {
 			return err
 		}
-		for chunk := range slices.Chunk(settled, maxKeys) {
-			_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key") IN (?)`), s.table("outbox_retries"), tuples(chunk))
+		for chunk := range slices.Chunk(settled, db.MaxKeys) {
+			_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?)`), s.Table("outbox_retries"), db.Tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("forget retries: %w", err)
 			}
 		}
-		for chunk := range slices.Chunk(done.Failed, maxKeys) {
+		for chunk := range slices.Chunk(done.Failed, db.MaxKeys) {
 			if err := s.postpone(ctx, tx, chunk); err != nil {
 				return err
 			}
@@ -103,19 +119,19 @@ func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Out
 
 // remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
 // newer messages of its key.
-func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+func (s *Store) remove(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
 	if len(claimed) == 0 || len(lanes) == 0 {
 		return nil
 	}
-	limit := s.dialect.maxStatement()
+	limit := s.dialect.MaxStatement()
 	size := func(m *Claimed) int { return max(limit/maxRemoved, 120+2*len(m.Key)+2*len(m.Model)) }
-	for chunk := range chunkBySize(claimed, size, limit) {
-		gone, err := s.removeFound(ctx, db, relay, lanes, s.dialect.claimedRows(string(s.table("outbox_messages")), chunk))
+	for chunk := range db.ChunkBySize(claimed, size, limit) {
+		gone, err := s.removeFound(ctx, tx, relay, lanes, s.dialect.claimedRows(string(s.Table("outbox_messages")), chunk))
 		if err == nil && gone < int64(len(chunk)) {
-			err = s.removeMoved(ctx, db, relay, lanes, chunk)
+			err = s.removeMoved(ctx, tx, relay, lanes, chunk)
 		}
 		if err == nil && gone < int64(len(chunk)) {
-			err = s.requireServer(ctx, db)
+			err = s.requireServer(ctx, tx)
 		}
 		if err != nil {
 			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
@@ -125,10 +141,10 @@ func (s *Store) remove(ctx context.Context, db bun.IDB, relay string, lanes []La
 }
 
 func (s *Store) removeFound(
-	ctx context.Context, db bun.IDB, relay string, lanes []Lane, found schema.QueryWithArgs,
+	ctx context.Context, tx bun.IDB, relay string, lanes []Lane, found schema.QueryWithArgs,
 ) (gone int64, err error) {
-	done, err := db.ExecContext(ctx, s.dialect.waitAtMost(s.bounds)+"DELETE FROM ? WHERE ? AND ?",
-		s.table("outbox_messages"), found, s.fence(relay, lanes))
+	done, err := tx.ExecContext(ctx, s.dialect.waitAtMost(s.Bounds())+"DELETE FROM ? WHERE ? AND ?",
+		s.Table("outbox_messages"), found, s.fence(relay, lanes))
 	if err != nil {
 		return 0, err
 	}
@@ -137,13 +153,13 @@ func (s *Store) removeFound(
 
 // removeMoved removes what a compaction was changing while remove looked for it: messages that were handed over, which
 // compaction has not been told of. Rows are held first, so that they do not move again. Mostly they are gone.
-func (s *Store) removeMoved(ctx context.Context, db bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
-	hold, found := s.dialect.movedRows(string(s.table("outbox_messages")), claimed)
+func (s *Store) removeMoved(ctx context.Context, conn bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+	hold, found := s.dialect.movedRows(string(s.Table("outbox_messages")), claimed)
 	if hold == "" {
 		return nil
 	}
-	return db.RunInTx(ctx, s.dialect.lanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		held, err := tx.ExecContext(ctx, s.bounds.set()+hold+" WHERE l.?", s.fence(relay, lanes))
+	return conn.RunInTx(ctx, s.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		held, err := tx.ExecContext(ctx, s.Bounds().SetLocal()+hold+" WHERE l.?", s.fence(relay, lanes))
 		if err != nil {
 			return err
 		}
@@ -166,7 +182,7 @@ func idIn(key, values string, claimed []*Claimed) schema.QueryWithArgs {
 		ids[i] = m.ID
 		args = append(args, m.ID, m.Created.UnixMicro(), m.Revision, m.Model, m.Key)
 	}
-	return bun.SafeQuery("id IN ("+joinInts(ids)+") AND (id, created_at, revision, model, "+key+") IN ("+values+
+	return bun.SafeQuery("id IN ("+db.JoinInts(ids)+") AND (id, created_at, revision, model, "+key+") IN ("+values+
 		"(?, ?, ?, ?, ?)"+strings.Repeat(", (?, ?, ?, ?, ?)", len(claimed)-1)+")", args...)
 }
 
@@ -176,36 +192,25 @@ func selectIDs(messages string, claimed []*Claimed, lock string) string {
 	for i, m := range claimed {
 		ids[i] = m.ID
 	}
-	return "SELECT id FROM " + messages + " WHERE id IN (" + joinInts(ids) + ")" + lock
-}
-
-func joinInts(numbers []int64) string {
-	var b []byte
-	for i, n := range numbers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendInt(b, n, 10)
-	}
-	return string(b)
+	return "SELECT id FROM " + messages + " WHERE id IN (" + db.JoinInts(ids) + ")" + lock
 }
 
 // postpone needs no fence: at worst a key waits once more for its next owner, who asks which keys wait before and after
 // it reads.
 func (s *Store) postpone(ctx context.Context, tx bun.IDB, failed []Failure) error {
 	rows := make([]string, len(failed))
-	args := []any{s.table("outbox_retries")}
+	args := []any{s.Table("outbox_retries")}
 	for i, f := range failed {
-		rows[i] = "(?, ?, ?, " + s.dialect.after(s.dialect.now(), f.Wait) + ", ?, ?)"
+		rows[i] = "(?, ?, ?, " + s.dialect.After(s.dialect.Now(), f.Wait) + ", ?, ?)"
 		id := f.ID
 		if !f.Replaceable() {
 			id = math.MaxInt64 // nothing is newer
 		}
 		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
-		s.upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
+		s.Upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
 	if err != nil {
 		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
 	}
@@ -225,13 +230,13 @@ func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 		return nil
 	}
 	// The row may be there: written, but not removed, by an owner that lost the lane in between.
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.SQL(`
 		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
-		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+s.dialect.micros("created_at")+` = ?
+		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+s.dialect.Micros("created_at")+` = ?
 			AND revision = ? AND model = ? AND "key" = ? AND ?`+
-		s.upsert("id", "attempts", "last_error")),
-		s.table("outbox_dead_letters"), f.attempts(), clean(f.Error),
-		s.table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, s.fence(relay, lanes))
+		s.Upsert("id", "attempts", "last_error")),
+		s.Table("outbox_dead_letters"), f.attempts(), clean(f.Error),
+		s.Table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, s.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
 	}
@@ -241,10 +246,10 @@ func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 // Hasten ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
 // the next claim brings them again.
 func (s *Store) Hasten(ctx context.Context, keys []Key) error {
-	for chunk := range slices.Chunk(keys, maxKeys) {
-		err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
-			rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.lockRows()),
-				s.table("outbox_retries"), tuples(chunk))
+	for chunk := range slices.Chunk(keys, db.MaxKeys) {
+		err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+			rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
+				s.Table("outbox_retries"), db.Tuples(chunk))
 			if err != nil {
 				return err
 			}
@@ -252,8 +257,8 @@ func (s *Store) Hasten(ctx context.Context, keys []Key) error {
 			if err := eachKey(rows, func(key Key) { free = append(free, key) }); err != nil || len(free) == 0 {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, s.sql("UPDATE ? SET next_attempt_at = "+s.dialect.now()+` WHERE (model, "key") IN (?)`),
-				s.table("outbox_retries"), tuples(free))
+			_, err = tx.ExecContext(ctx, s.SQL("UPDATE ? SET next_attempt_at = "+s.dialect.Now()+` WHERE (model, "key") IN (?)`),
+				s.Table("outbox_retries"), db.Tuples(free))
 			return err
 		})
 		if err != nil {
@@ -278,7 +283,7 @@ func eachKey(rows *sql.Rows, fn func(Key)) error {
 func keysOf(messages []*Claimed) []Key {
 	keys := make([]Key, len(messages))
 	for i, m := range messages {
-		keys[i] = Key{m.Model, m.Key}
+		keys[i] = Key{Model: m.Model, Key: m.Key}
 	}
 	return keys
 }

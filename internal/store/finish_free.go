@@ -8,16 +8,18 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // FinishFree is Finish for what others hold locked in part: one locked row holds up its own key only, and waits for nobody.
-// What is locked comes back as LockedError.Left, with all else of its key: an older message may not stay behind a newer one
+// What is locked comes back as UnfinishedError.Left, with all else of its key: an older message may not stay behind a newer one
 // that is removed, or it could leave for the first time after that.
 func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	began := time.Now()
 	locked, err := s.lockedKeys(ctx, done)
 	if all := (*LockedError)(nil); errors.As(err, &all) { // the whole table is
-		return &LockedError{Holders: all.Holders, Left: done, err: all.err}
+		return &UnfinishedError{all, done}
 	}
 	if err != nil {
 		return err
@@ -26,7 +28,7 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	touched := setOf(free.retried())
 	alone, together := free.split(func(key Key) bool { return touched[key] })
 	switch err := s.finish(ctx, relay, lanes, together); {
-	case lockTimedOut(err): // somebody was quicker, or the database looks at more rows than those it deletes
+	case db.LockTimedOut(err): // somebody was quicker, or the database looks at more rows than those it deletes
 		alone = free
 	case err != nil:
 		return err
@@ -34,11 +36,11 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	// A row that others are inserting cannot be seen, only waited for. So each key is on its own, for as long as there is time.
 	for _, part := range alone.byKey() {
 		err := errLocked
-		if time.Since(began) < s.bounds.idle/2 {
+		if time.Since(began) < s.Bounds().Idle/2 {
 			err = s.finish(ctx, relay, lanes, part)
 		}
 		switch {
-		case lockTimedOut(err) || errors.Is(err, errLocked):
+		case db.LockTimedOut(err) || errors.Is(err, errLocked):
 			left = left.join(part)
 		case err != nil:
 			return err
@@ -47,16 +49,16 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	if len(left.keys()) == 0 {
 		return nil
 	}
-	return NewLockedError(left)
+	return NewUnfinishedError(left)
 }
 
 var errLocked = errors.New("their rows are locked by another transaction")
 
 // lockedKeys are those of which others hold a message or a retry. Rows that are not there are not locked.
 func (s *Store) lockedKeys(ctx context.Context, done Outcome) (map[Key]bool, error) {
-	skip := " " + s.dialect.lockRows()
+	skip := " " + s.dialect.LockRows()
 	var free, there map[string]Key
-	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) (err error) {
+	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) (err error) {
 		if free, err = s.rowsOf(ctx, tx, done, skip); err == nil {
 			there, err = s.rowsOf(ctx, tx, done, "")
 		}
@@ -80,19 +82,19 @@ func (s *Store) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock strin
 	for chunk := range slices.Chunk(done.messages(), maxRemoved) {
 		byID := map[int64]Key{}
 		for _, m := range chunk {
-			byID[m.ID] = Key{m.Model, m.Key}
+			byID[m.ID] = Key{Model: m.Model, Key: m.Key}
 		}
 		var ids []int64
-		if err := tx.NewRaw(s.dialect.identities(string(s.table("outbox_messages")), chunk, lock)).Scan(ctx, &ids); err != nil {
+		if err := tx.NewRaw(s.dialect.identities(string(s.Table("outbox_messages")), chunk, lock)).Scan(ctx, &ids); err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
 			found[fmt.Sprint("message ", id)] = byID[id]
 		}
 	}
-	for chunk := range slices.Chunk(done.retried(), maxKeys) {
-		rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?)`+lock),
-			s.table("outbox_retries"), tuples(chunk))
+	for chunk := range slices.Chunk(done.retried(), db.MaxKeys) {
+		rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?)`+lock),
+			s.Table("outbox_retries"), db.Tuples(chunk))
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +130,7 @@ func (o Outcome) keys() []Key {
 func (o Outcome) retried() []Key {
 	keys := keysOf(slices.DeleteFunc(slices.Clone(o.Sent), func(m *Claimed) bool { return !m.Failed }))
 	for _, f := range slices.Concat(o.Failed, o.Dead) {
-		keys = append(keys, Key{f.Model, f.Key})
+		keys = append(keys, Key{Model: f.Model, Key: f.Key})
 	}
 	return keys
 }
@@ -145,7 +147,7 @@ func setOf(keys []Key) map[Key]bool {
 func (o Outcome) split(in func(Key) bool) (yes, no Outcome) {
 	messages := func(all []*Claimed, yes, no *[]*Claimed) {
 		for _, m := range all {
-			if in(Key{m.Model, m.Key}) {
+			if in(Key{Model: m.Model, Key: m.Key}) {
 				*yes = append(*yes, m)
 			} else {
 				*no = append(*no, m)
@@ -154,7 +156,7 @@ func (o Outcome) split(in func(Key) bool) (yes, no Outcome) {
 	}
 	failures := func(all []Failure, yes, no *[]Failure) {
 		for _, f := range all {
-			if in(Key{f.Model, f.Key}) {
+			if in(Key{Model: f.Model, Key: f.Key}) {
 				*yes = append(*yes, f)
 			} else {
 				*no = append(*no, f)
@@ -180,15 +182,15 @@ func (o Outcome) byKey() []Outcome {
 		return &parts[i]
 	}
 	for _, m := range o.Sent {
-		part := of(Key{m.Model, m.Key})
+		part := of(Key{Model: m.Model, Key: m.Key})
 		part.Sent = append(part.Sent, m)
 	}
 	for _, f := range o.Failed {
-		part := of(Key{f.Model, f.Key})
+		part := of(Key{Model: f.Model, Key: f.Key})
 		part.Failed = append(part.Failed, f)
 	}
 	for _, f := range o.Dead {
-		part := of(Key{f.Model, f.Key})
+		part := of(Key{Model: f.Model, Key: f.Key})
 		part.Dead = append(part.Dead, f)
 	}
 	return parts

@@ -20,12 +20,12 @@ func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
 		s.Limit(time.Second, nil)
 		owned, err := s.Enter(t.Context(), "a", time.Hour)
 		require.NoError(t, err)
-		insert(t, s.db)
+		insert(t, s.DB())
 		claimed, _, err := s.Claim(t.Context(), []Start{{Lane: 1}}, 10, 1, Except{})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 
-		conn, err := s.db.Conn(t.Context())
+		conn, err := s.DB().Conn(t.Context())
 		require.NoError(t, err)
 		defer func() { _ = conn.Close() }() // with what is locked, where the test ends early
 		lock, unlock, holders := "LOCK TABLES outbox_messages WRITE", "UNLOCK TABLES", ""
@@ -37,7 +37,7 @@ func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
 		for name, finish := range map[string]func(context.Context, string, []Lane, Outcome) error{
 			"Finish": s.Finish, "FinishFree": s.FinishFree,
 		} {
-			var locked *LockedError
+			var locked *UnfinishedError
 			require.ErrorAs(t, finish(t.Context(), "a", owned.Lanes, Outcome{Sent: claimed}), &locked, name)
 			require.Equal(t, claimed, locked.Left.Sent, name)
 			require.Contains(t, locked.Holders, holders, name)

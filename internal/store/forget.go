@@ -21,7 +21,7 @@ const forgetAtOnce = 1000
 //
 // Keys that are created again meanwhile are kept. An error may come after some were forgotten.
 func (s *Store) ForgetDeleted(ctx context.Context, model string, age time.Duration) (n int64, err error) {
-	before := s.dialect.after(s.dialect.now(), -age)
+	before := s.dialect.After(s.dialect.Now(), -age)
 	for last, more := "", true; more && err == nil; {
 		var some int64
 		some, last, more, err = s.forgetSome(ctx, model, last, before)
@@ -37,18 +37,18 @@ func (s *Store) ForgetDeleted(ctx context.Context, model string, age time.Durati
 func (s *Store) forgetSome(ctx context.Context, model, after, before string) (n int64, last string, more bool, err error) {
 	ledger := s.ledger(Outbox)
 	old := "deleted AND updated_at < " + before
-	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		if err := s.requireSent(ctx, tx, before); err != nil {
 			return err
 		}
 		var keys []string
-		err := tx.NewRaw(s.sql(`SELECT "key" FROM ? WHERE model = ? AND "key" > ? AND `+old+` ORDER BY "key" LIMIT ?`),
+		err := tx.NewRaw(s.SQL(`SELECT "key" FROM ? WHERE model = ? AND "key" > ? AND `+old+` ORDER BY "key" LIMIT ?`),
 			ledger, model, after, forgetAtOnce).Scan(ctx, &keys)
 		if err != nil || len(keys) == 0 {
 			return err
 		}
 		last, more = keys[len(keys)-1], len(keys) == forgetAtOnce
-		done, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE model = ? AND "key" IN (?) AND `+old),
+		done, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE model = ? AND "key" IN (?) AND `+old),
 			ledger, model, bun.List(keys))
 		if err == nil {
 			n, err = done.RowsAffected()
@@ -65,7 +65,7 @@ func (s *Store) requireSent(ctx context.Context, tx bun.IDB, before string) erro
 	err := tx.QueryRowContext(ctx, `
 		SELECT count(*) FROM (
 			SELECT (SELECT m.created_at FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1) AS created FROM ? AS l
-		) AS h WHERE h.created < `+before, s.table("outbox_messages"), s.table("outbox_lanes")).Scan(&unsent)
+		) AS h WHERE h.created < `+before, s.Table("outbox_messages"), s.Table("outbox_lanes")).Scan(&unsent)
 	if err == nil && unsent > 0 {
 		err = ErrUnsent
 	}

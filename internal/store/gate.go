@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // NeverApplied is the revision of a key that the replica's ledger does not know yet. Masters count from 0.
@@ -49,8 +51,8 @@ func (s *Store) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Ke
 	for _, k := range keys {
 		read[k] = Applied{Key: k, Revision: NeverApplied, compared: mode == compareLedger}
 	}
-	sorted := slices.SortedFunc(slices.Values(keys), compareKeys)
-	for chunk := range slices.Chunk(sorted, maxKeys) {
+	sorted := slices.SortedFunc(slices.Values(keys), db.CompareKeys)
+	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.readApplied(ctx, tx, chunk, read); err != nil {
 			return nil, fmt.Errorf("read %d keys in the replica's ledger: %w", len(keys), err)
 		}
@@ -70,11 +72,11 @@ func (s *Store) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into 
 			keys, sorted = append(keys, sorted[0].Key), sorted[1:]
 		}
 		condition, keyArgs := among(keys)
-		selects = append(selects, `SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+		selects = append(selects, `SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 			`, version FROM ? WHERE model = ? AND `+condition)
-		args = append(append(args, s.table("replica_revisions"), model), keyArgs...)
+		args = append(append(args, s.Table("replica_revisions"), model), keyArgs...)
 	}
-	rows, err := tx.QueryContext(ctx, s.sql(strings.Join(selects, " UNION ALL ")), args...)
+	rows, err := tx.QueryContext(ctx, s.SQL(strings.Join(selects, " UNION ALL ")), args...)
 	if err != nil {
 		return err
 	}
@@ -107,9 +109,9 @@ func scanApplied(rows *sql.Rows, a *Applied, more ...any) error {
 //
 // One statement, whatever the number of keys; keys must not repeat.
 func (s *Store) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
-	sorted := slices.SortedFunc(slices.Values(keys), compareKeys)
+	sorted := slices.SortedFunc(slices.Values(keys), db.CompareKeys)
 	locked := make(map[Key]Applied, len(sorted))
-	for chunk := range slices.Chunk(sorted, maxKeys) {
+	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.lockApplied(ctx, tx, chunk, locked); err != nil {
 			return nil, fmt.Errorf("lock %d keys in the replica's ledger: %w", len(keys), err)
 		}
@@ -118,16 +120,16 @@ func (s *Store) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Ke
 }
 
 func (s *Store) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
-	args := []any{s.table("replica_revisions")}
+	args := []any{s.Table("replica_revisions")}
 	for _, k := range keys {
 		args = append(args, k.Model, k.Key, NeverApplied)
 	}
-	ledger := string(s.table("replica_revisions"))
-	rows, err := tx.QueryContext(ctx, s.sql(`
+	ledger := string(s.Table("replica_revisions"))
+	rows, err := tx.QueryContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", revision)
 		VALUES (?, ?, ?)`+strings.Repeat(", (?, ?, ?)", len(keys)-1)+`
-		`+s.dialect.onConflict(`model, "key"`)+` revision = `+ledger+`.revision
-		RETURNING model, "key", revision, deleted, `+s.dialect.micros("updated_at")), args...)
+		`+s.dialect.OnConflict(`model, "key"`)+` revision = `+ledger+`.revision
+		RETURNING model, "key", revision, deleted, `+s.dialect.Micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -146,8 +148,8 @@ func (s *Store) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into ma
 // those of ReadApplied only; the transaction must be rolled back then. One statement, whatever the number of rows; keys
 // must not repeat.
 func (s *Store) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
-	sorted := slices.SortedFunc(slices.Values(rows), func(a, b Applied) int { return compareKeys(a.Key, b.Key) })
-	for chunk := range slices.Chunk(sorted, maxKeys) {
+	sorted := slices.SortedFunc(slices.Values(rows), func(a, b Applied) int { return db.CompareKeys(a.Key, b.Key) })
+	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.settleApplied(ctx, tx, chunk); err != nil {
 			return fmt.Errorf("settle %d keys in the replica's ledger: %w", len(rows), err)
 		}
@@ -160,21 +162,21 @@ func (s *Store) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) e
 		return s.settleCompared(ctx, tx, rows)
 	}
 	values := make([]string, len(rows))
-	args := []any{s.table("replica_revisions")}
+	args := []any{s.Table("replica_revisions")}
 	for i, a := range rows {
-		values[i] = "(?, ?, ?, ?, ?, " + s.deletedAt(a) + ", " + s.dialect.now() + ")"
-		args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, s.timeOrNull(a.Updated))
+		values[i] = "(?, ?, ?, ?, ?, " + s.deletedAt(a) + ", " + s.dialect.Now() + ")"
+		args = append(args, a.Model, a.Key.Key, a.Revision, a.Deleted, s.TimeOrNull(a.Updated))
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", revision, deleted, updated_at, deleted_at, applied_at)
-		VALUES `+strings.Join(values, ", ")+s.upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at", "applied_at")+
-		", version = "+string(s.table("replica_revisions"))+".version + 1"), args...)
+		VALUES `+strings.Join(values, ", ")+s.Upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at", "applied_at")+
+		", version = "+string(s.Table("replica_revisions"))+".version + 1"), args...)
 	return err
 }
 
 func (s *Store) deletedAt(a Applied) string {
 	if a.Deleted {
-		return s.dialect.now()
+		return s.dialect.Now()
 	}
 	return "NULL"
 }
@@ -182,9 +184,9 @@ func (s *Store) deletedAt(a Applied) string {
 // ForgetLocked deletes the placeholders of keys that LockApplied found unknown, and that are not to be settled after
 // all. One statement; keys that have a revision stay.
 func (s *Store) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error {
-	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), compareKeys), maxKeys) {
-		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key") IN (?) AND revision = ?`),
-			s.table("replica_revisions"), tuples(chunk), NeverApplied)
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys), db.MaxKeys) {
+		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND revision = ?`),
+			s.Table("replica_revisions"), db.Tuples(chunk), NeverApplied)
 		if err != nil {
 			return fmt.Errorf("forget %d keys in the replica's ledger: %w", len(keys), err)
 		}
@@ -192,17 +194,9 @@ func (s *Store) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error 
 	return nil
 }
 
-// timeOrNull is a value of a time column that is null where t is zero.
-func (s *Store) timeOrNull(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return s.dialect.time(t)
-}
-
 // BatchOptions are those of the transactions that apply messages. Under MariaDB's REPEATABLE READ they would lock gaps
 // between keys, and refuse rows that changed since they began.
-func (s *Store) BatchOptions() *sql.TxOptions { return s.dialect.lanesOptions() }
+func (s *Store) BatchOptions() *sql.TxOptions { return s.dialect.LanesOptions() }
 
 // ledgerMode is how a dialect lets a batch of keys be decided about.
 type ledgerMode int

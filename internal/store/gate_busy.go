@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // LockFree is LockApplied for those keys that nobody else has locked; the others are busy. A transaction that waits for no lock
@@ -17,9 +19,9 @@ func (s *Store) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked ma
 		return locked, nil, err
 	}
 	known := make(map[Key]Applied, len(keys))
-	sorted := slices.SortedFunc(slices.Values(keys), compareKeys)
+	sorted := slices.SortedFunc(slices.Values(keys), db.CompareKeys)
 	free := make(map[Key]bool, len(keys))
-	for chunk := range slices.Chunk(sorted, maxKeys) {
+	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.readApplied(ctx, tx, chunk, known); err != nil {
 			return nil, nil, fmt.Errorf("read %d keys in the replica's ledger: %w", len(keys), err)
 		}
@@ -52,8 +54,8 @@ func (s *Store) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked ma
 
 // lockUnlocked notes which of the keys have a row that nobody else has locked, and locks it.
 func (s *Store) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool) error {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.lockRows()),
-		s.table("replica_revisions"), tuples(keys))
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
+		s.Table("replica_revisions"), db.Tuples(keys))
 	if err != nil {
 		return err
 	}
@@ -87,7 +89,7 @@ func (s *Store) lockUnknown(ctx context.Context, tx bun.IDB, keys []Key, into ma
 		switch {
 		case err == nil:
 			maps.Copy(into, locked)
-		case !lockTimedOut(err):
+		case !db.LockTimedOut(err):
 			return nil, err
 		default:
 			waits++

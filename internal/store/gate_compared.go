@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // settleCompared writes rows that were read without a lock. It is two statements where there are old and new keys: an
@@ -20,7 +22,7 @@ func (s *Store) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) 
 			known = append(known, a)
 		}
 	}
-	ledger := s.table("replica_revisions")
+	ledger := s.Table("replica_revisions")
 	if len(known) > 0 {
 		if err := settleArrays(ctx, tx, known, `
 			UPDATE ? AS r SET revision = n.revision, deleted = n.deleted, updated_at = n.updated_at,
@@ -41,7 +43,7 @@ func (s *Store) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) 
 // settleArrays has statement, which takes the ledger and the rows as a table n, write every row; another consumer may
 // have been faster. The rows are arrays, which PostgreSQL reads in half the time that a list of values takes.
 func settleArrays(ctx context.Context, tx bun.IDB, rows []Applied, statement string, ledger bun.Safe) error {
-	var models, keys, revisions, deleted, updated, versions Array
+	var models, keys, revisions, deleted, updated, versions db.Array
 	for _, a := range rows {
 		models.Add(a.Model)
 		keys.Add(a.Key.Key)

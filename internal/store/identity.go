@@ -12,10 +12,10 @@ import (
 // the database can tell.
 func (s *Store) Identity(ctx context.Context) (string, error) {
 	var id string
-	if err := s.db.QueryRowContext(ctx, "SELECT id FROM ?", s.table("replica_identity")).Scan(&id); err != nil {
+	if err := s.DB().QueryRowContext(ctx, "SELECT id FROM ?", s.Table("replica_identity")).Scan(&id); err != nil {
 		return "", fmt.Errorf("read the identity of the replica's database: %w", err)
 	}
-	place, err := s.place(ctx, "replica_identity", false)
+	place, err := s.Place(ctx, "replica_identity", false)
 	if err != nil {
 		return "", fmt.Errorf("ask where the replica's database is: %w", err)
 	}
@@ -36,10 +36,10 @@ type Neighbour struct {
 
 // NoteNeighbour notes that another database was found behind the queue just now.
 func (s *Store) NoteNeighbour(ctx context.Context, queue, id string) error {
-	table := string(s.table("replica_databases"))
-	now := s.dialect.now()
-	_, err := s.db.ExecContext(ctx, "INSERT INTO ? (queue, id, first_at, last_at, times) VALUES (?, ?, "+now+", "+now+", 1)"+
-		s.upsert("queue, id", "last_at")+", times = "+table+".times + 1", s.table("replica_databases"), queue, id)
+	table := string(s.Table("replica_databases"))
+	now := s.dialect.Now()
+	_, err := s.DB().ExecContext(ctx, "INSERT INTO ? (queue, id, first_at, last_at, times) VALUES (?, ?, "+now+", "+now+", 1)"+
+		s.Upsert("queue, id", "last_at")+", times = "+table+".times + 1", s.Table("replica_databases"), queue, id)
 	if err != nil {
 		return fmt.Errorf("note another database behind queue %s: %w", queue, err)
 	}
@@ -51,8 +51,8 @@ func (s *Store) Neighbours(ctx context.Context) (all []Neighbour, now time.Time,
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
 	}
-	rows, err := s.db.QueryContext(ctx, "SELECT queue, id, "+s.dialect.micros("first_at")+", "+s.dialect.micros("last_at")+
-		", times FROM ? ORDER BY queue, first_at, id", s.table("replica_databases"))
+	rows, err := s.DB().QueryContext(ctx, "SELECT queue, id, "+s.dialect.Micros("first_at")+", "+s.dialect.Micros("last_at")+
+		", times FROM ? ORDER BY queue, first_at, id", s.Table("replica_databases"))
 	if err != nil {
 		return nil, now, fmt.Errorf("read the other databases behind the queue: %w", err)
 	}

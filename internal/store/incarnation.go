@@ -25,12 +25,12 @@ func (i Incarnation) First() bool { return i.Reason == "the tables were made" }
 
 // Incarnation returns the present one.
 func (s *Store) Incarnation(ctx context.Context) (Incarnation, error) {
-	return s.incarnation(ctx, s.db)
+	return s.incarnation(ctx, s.DB())
 }
 
 func (s *Store) incarnation(ctx context.Context, db bun.IDB) (i Incarnation, err error) {
 	var drawn int64
-	err = db.QueryRowContext(ctx, "SELECT id, "+s.dialect.micros("drawn_at")+", reason FROM ?", s.table("outbox_incarnation")).
+	err = db.QueryRowContext(ctx, "SELECT id, "+s.dialect.Micros("drawn_at")+", reason FROM ?", s.Table("outbox_incarnation")).
 		Scan(&i.ID, &drawn, &i.Reason)
 	if err != nil {
 		return i, fmt.Errorf("read the incarnation of the outbox: %w", err)
@@ -43,7 +43,7 @@ func (s *Store) incarnation(ctx context.Context, db bun.IDB) (i Incarnation, err
 func (s *Store) DrawIncarnation(ctx context.Context, reason string) (Incarnation, error) {
 	before, err := s.Incarnation(ctx)
 	if err == nil {
-		err = s.draw(ctx, s.db, before.ID, reason)
+		err = s.draw(ctx, s.DB(), before.ID, reason)
 	}
 	if err != nil {
 		return before, fmt.Errorf("draw an incarnation: %w", err)
@@ -58,8 +58,8 @@ func (s *Store) draw(ctx context.Context, db bun.IDB, before, reason string) err
 		return err
 	}
 	database, _, _ := strings.Cut(before, "-")
-	_, err := db.ExecContext(ctx, "UPDATE ? SET id = ?, drawn_at = "+s.dialect.now()+", reason = ? WHERE id = ?",
-		s.table("outbox_incarnation"), database+"-"+hex.EncodeToString(random), cut(reason, 400), before)
+	_, err := db.ExecContext(ctx, "UPDATE ? SET id = ?, drawn_at = "+s.dialect.Now()+", reason = ? WHERE id = ?",
+		s.Table("outbox_incarnation"), database+"-"+hex.EncodeToString(random), cut(reason, 400), before)
 	return err
 }
 
@@ -79,19 +79,19 @@ func (s *Store) settleIn(ctx context.Context) error {
 	if !s.timeline.placeDue(time.Now()) {
 		return nil
 	}
-	place, err := s.place(ctx, "outbox_incarnation", true)
+	place, err := s.Place(ctx, "outbox_incarnation", true)
 	if err != nil || place == "" { // what does not answer now may do so next time
 		return nil //nolint:nilerr // that the database is away is for what follows to say
 	}
-	table := s.table("outbox_incarnation")
+	table := s.Table("outbox_incarnation")
 	var id, before string
-	if err := s.db.QueryRowContext(ctx, "SELECT id, place FROM ?", table).Scan(&id, &before); err != nil {
+	if err := s.DB().QueryRowContext(ctx, "SELECT id, place FROM ?", table).Scan(&id, &before); err != nil {
 		return fmt.Errorf("read where the outbox was: %w", err)
 	}
 	if before == place {
 		return nil
 	}
-	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	return s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		result, err := tx.ExecContext(ctx, "UPDATE ? SET place = ? WHERE place = ? AND id = ?", table, place, before, id)
 		if err != nil || before == "" {
 			return err
@@ -102,42 +102,3 @@ func (s *Store) settleIn(ctx context.Context) error {
 		return s.draw(ctx, tx, id, "the database is another server or a restored copy: "+before+" before, now "+place)
 	})
 }
-
-// place asks where a table of the database is, empty where nothing tells. history says that a server that went on from a
-// copy of another one's data is another place.
-func (s *Store) place(ctx context.Context, table string, history bool) (place string, err error) {
-	for _, query := range s.dialect.places(s.names.table(s.dialect.quote(), table), history) {
-		if err = s.db.QueryRowContext(ctx, query).Scan(&place); err == nil {
-			return place, nil
-		}
-	}
-	return "", err
-}
-
-// places: a backup that is recovered, and a standby that is promoted, begin a timeline; a dump makes other tables. Not every
-// user may ask for the first two.
-func (postgres) places(table string, history bool) []string {
-	cluster := "(SELECT system_identifier::text FROM pg_control_system())"
-	if history {
-		// The control file has a promoted server's timeline only after a checkpoint, which may take a
-		// minute, and until then messages would go under the incarnation of before.
-		cluster += " || '/' || CASE WHEN pg_is_in_recovery() THEN (SELECT lpad(to_hex(timeline_id), 8, '0') " +
-			"FROM pg_control_checkpoint()) ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
-	}
-	own := "(SELECT oid::text FROM pg_database WHERE datname = current_database()) || '/' || to_regclass('" +
-		quoteText(table) + "')::oid::text"
-	return []string{"SELECT " + cluster + " || '/' || " + own, "SELECT " + own}
-}
-
-// places: servers that replicate have numbers of their own, and the file of a table is younger where it was restored. In a
-// Galera cluster each connection may be to another of its servers.
-func (mysql) places(table string, _ bool) []string {
-	schema, name := bareName(table, "`")
-	return []string{"SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
-		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' " +
-		"ELSE CONCAT(@@server_id, '/', UNIX_TIMESTAMP(create_time)) END FROM information_schema.tables " +
-		"WHERE table_schema = coalesce(nullif('" + quoteText(schema) + "', ''), database()) AND table_name = '" + quoteText(name) + "'"}
-}
-
-// places: a file does not say that it is a copy.
-func (sqlite) places(string, bool) []string { return nil }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Lane is one of the hash partitions of keys, owned under an epoch and a nonce. The epoch grows with every change of owner,
@@ -84,7 +86,7 @@ func (s *Store) renewing(
 		return owned, err
 	}
 	r := renewal{relay, ttl, random()}
-	err = s.inTx(ctx, within(ttl), func(ctx context.Context, tx bun.IDB) (err error) {
+	err = s.InBounds(ctx, db.Within(ttl), func(ctx context.Context, tx bun.IDB) (err error) {
 		owned, err = do(ctx, tx, r)
 		s.timeline.writes(relay, r.beat) // before the commit, whose answer may be lost
 		if err == nil {
@@ -167,17 +169,17 @@ func (s *Store) balance(ctx context.Context, tx bun.IDB, r renewal) (owned Owner
 }
 
 func (s *Store) giveUp(ctx context.Context, tx bun.IDB, relay string) error {
-	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", s.table("outbox_lanes"), relay)
+	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", s.Table("outbox_lanes"), relay)
 	return err
 }
 
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
 func (s *Store) Leave(ctx context.Context, relay string) error {
-	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		if err := s.giveUp(ctx, tx, relay); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_relays"), relay)
+		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.Table("outbox_relays"), relay)
 		return err
 	})
 	if err != nil {
@@ -188,19 +190,19 @@ func (s *Store) Leave(ctx context.Context, relay string) error {
 }
 
 func (s *Store) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error) {
-	until := s.dialect.after(s.dialect.now(), r.ttl)
+	until := s.dialect.After(s.dialect.Now(), r.ttl)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+", ?, ?)"+
-		s.upsert("id", "expires_at", "ttl", "protocol"), s.table("outbox_relays"), r.relay, r.micros(), protocol)
+		s.Upsert("id", "expires_at", "ttl", "protocol"), s.Table("outbox_relays"), r.relay, r.micros(), protocol)
 	if err != nil {
 		return nil, err
 	}
 	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+", beat = ?, ttl = ? WHERE owner = ?",
-		s.table("outbox_lanes"), r.beat, r.micros(), r.relay)
+		s.Table("outbox_lanes"), r.beat, r.micros(), r.relay)
 	if err != nil {
 		return nil, err
 	}
 	// The update holds these rows locked: nobody takes one, and nobody gives this relay another.
-	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", s.table("outbox_lanes"), r.relay))
+	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", s.Table("outbox_lanes"), r.relay))
 }
 
 // fairShare drops the relays that stopped renewing, and the leases that end too late, and divides the lanes by those left,
@@ -242,7 +244,7 @@ func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (Owners
 type parties struct{ lanes, free, others, most, relays, dead, late, changing int }
 
 func (s *Store) parties(ctx context.Context, tx bun.IDB, relay string) (p parties, err error) {
-	now := s.dialect.now()
+	now := s.dialect.Now()
 	err = tx.QueryRowContext(ctx, `
 		SELECT coalesce(sum(o.n), 0), coalesce(sum(o.free), 0), coalesce(sum(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
 			coalesce(max(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
@@ -255,8 +257,8 @@ func (s *Store) parties(ctx context.Context, tx bun.IDB, relay string) (p partie
 				count(CASE WHEN `+s.ahead("")+` THEN 1 END) AS late
 			FROM ? GROUP BY owner
 		) AS o`,
-		relay, relay, s.table("outbox_relays"), changer, s.table("outbox_relays"), s.table("outbox_relays"), relay, relay,
-		s.table("outbox_relays"), changer, s.table("outbox_lanes")).
+		relay, relay, s.Table("outbox_relays"), changer, s.Table("outbox_relays"), s.Table("outbox_relays"), relay, relay,
+		s.Table("outbox_relays"), changer, s.Table("outbox_lanes")).
 		Scan(&p.lanes, &p.free, &p.others, &p.most, &p.relays, &p.dead, &p.late, &p.changing)
 	return p, err
 }
@@ -264,18 +266,18 @@ func (s *Store) parties(ctx context.Context, tx bun.IDB, relay string) (p partie
 // forgetDead removes the relays that stopped renewing.
 func (s *Store) forgetDead(ctx context.Context, tx bun.IDB) error {
 	var dead []string
-	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.now()+" "+s.dialect.lockRows(),
-		s.table("outbox_relays")).Scan(ctx, &dead)
+	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.Now()+" "+s.dialect.LockRows(),
+		s.Table("outbox_relays")).Scan(ctx, &dead)
 	if err != nil || len(dead) == 0 {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.table("outbox_relays"), bun.List(dead))
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.Table("outbox_relays"), bun.List(dead))
 	return err
 }
 
 func (s *Store) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {
 	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
-		s.table("outbox_lanes"), relay, bun.List(numbers(lanes)))
+		s.Table("outbox_lanes"), relay, bun.List(numbers(lanes)))
 	return err
 }
 
@@ -284,15 +286,15 @@ func (s *Store) take(ctx context.Context, tx bun.IDB, r renewal, n int) ([]Lane,
 		return nil, nil
 	}
 	free, err := scanLanes(tx.QueryContext(ctx, `
-		SELECT lane, epoch, nonce FROM ? WHERE owner IS NULL OR expires_at < `+s.dialect.now()+`
-		ORDER BY lane LIMIT ? `+s.dialect.lockRows(), s.table("outbox_lanes"), n))
+		SELECT lane, epoch, nonce FROM ? WHERE owner IS NULL OR expires_at < `+s.dialect.Now()+`
+		ORDER BY lane LIMIT ? `+s.dialect.LockRows(), s.Table("outbox_lanes"), n))
 	if err != nil || len(free) == 0 {
 		return nil, err
 	}
 	nonce := random()
 	_, err = tx.ExecContext(ctx, `
-		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+s.dialect.after(s.dialect.now(), r.ttl)+`
-		WHERE lane IN (?)`, s.table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
+		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+s.dialect.After(s.dialect.Now(), r.ttl)+`
+		WHERE lane IN (?)`, s.Table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
 	for i := range free {
 		free[i].Epoch++
 		free[i].Nonce = nonce

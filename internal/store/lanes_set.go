@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // MaxLanes is how many lanes there may be.
@@ -38,8 +40,8 @@ type LaneOwner struct {
 
 // LaneOwners lists the lanes.
 func (s *Store) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT lane, coalesce(owner, ''), epoch, coalesce("+
-		s.dialect.micros("expires_at")+" - "+s.dialect.micros(s.dialect.now())+", 0) FROM ? ORDER BY lane", s.table("outbox_lanes"))
+	rows, err := s.DB().QueryContext(ctx, "SELECT lane, coalesce(owner, ''), epoch, coalesce("+
+		s.dialect.Micros("expires_at")+" - "+s.dialect.Micros(s.dialect.Now())+", 0) FROM ? ORDER BY lane", s.Table("outbox_lanes"))
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", err)
 	}
@@ -67,7 +69,7 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 	if count < 1 || count > MaxLanes {
 		return fmt.Errorf("%d lanes: want 1 to %d", count, MaxLanes)
 	}
-	if now, err := s.readNumbering(ctx, s.db); err != nil || now.count == count {
+	if now, err := s.readNumbering(ctx, s.DB()); err != nil || now.count == count {
 		return err
 	}
 	if said == nil {
@@ -87,7 +89,7 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 			err = left
 		}
 	}()
-	for pause := minPause; ; pause = min(2*pause, maxPause) {
+	for pause := db.MinPause; ; pause = min(2*pause, db.MaxPause) {
 		err := s.excluded(ctx)
 		if err == nil {
 			err = s.halted(ctx, said)
@@ -101,49 +103,25 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 		case ctx.Err() != nil || !passing(err):
 			return fmt.Errorf("set %d lanes: %w", count, err)
 		case errors.Is(err, errTaken):
-			pause = minPause
+			pause = db.MinPause
 		default:
-			said("waiting for " + holdersOf(err))
+			said("waiting for " + db.HoldersOf(err))
 			// The relays must not stand still for as long as that takes.
 			err = s.Leave(ctx, changer)
 		}
-		if pauseErr := rest(ctx, pause); err != nil || pauseErr != nil {
+		if pauseErr := db.Rest(ctx, pause); err != nil || pauseErr != nil {
 			return fmt.Errorf("set %d lanes: %w", count, errors.Join(err, pauseErr))
 		}
 	}
 }
 
-// Whoever waits for a lock that excludes all others makes everybody wait who comes after. So it waits for a short time, and
-// between two tries, which become rarer, everybody goes on.
-const minPause, maxPause = 250 * time.Millisecond, 5 * time.Second
-
-// rest waits for a while.
-func rest(ctx context.Context, pause time.Duration) error {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// holdersOf says what an error that passes is about.
-func holdersOf(err error) string {
-	if locked := (*LockedError)(nil); errors.As(err, &locked) && locked.Holders != "" {
-		return locked.Holders
-	}
-	return "a transaction that takes long"
-}
-
 // excluded finds out, before the relays stop, whether nobody would keep a change of the lanes waiting.
 func (s *Store) excluded(ctx context.Context) error {
 	errFree := errors.New("free")
-	err := s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error {
-		before, _ := s.dialect.renumber(s.names, 0, 0)
+	err := s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
+		before, _ := s.dialect.renumber(s.Names(), 0, 0)
 		if len(before) > 0 {
-			if err := execAll(ctx, tx, before[:1]); err != nil {
+			if err := db.ExecAll(ctx, tx, before[:1]); err != nil {
 				return err
 			}
 		}
@@ -161,7 +139,7 @@ var errTaken = errors.New("a relay took lanes meanwhile")
 // passing says that trying again may help.
 func passing(err error) bool {
 	const idleTooLong = "25P03" // this process was stopped, or its network was away
-	return errors.Is(err, errTaken) || Conflicted(err) || lockTimedOut(err) || SQLState(err) == idleTooLong
+	return errors.Is(err, errTaken) || db.Conflicted(err) || db.LockTimedOut(err) || db.SQLState(err) == idleTooLong
 }
 
 // drained waits until few messages are left.
@@ -177,9 +155,9 @@ func (s *Store) drained(ctx context.Context, said func(string)) error {
 
 // hold takes, or keeps, all lanes from the relays.
 func (s *Store) hold(ctx context.Context) error {
-	_, err := s.db.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+
-		s.dialect.after(s.dialect.now(), changerTTL)+", ?, ?)"+s.upsert("id", "expires_at", "ttl", "protocol"),
-		s.table("outbox_relays"), changer, changerTTL.Microseconds(), protocol)
+	_, err := s.DB().ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+
+		s.dialect.After(s.dialect.Now(), changerTTL)+", ?, ?)"+s.Upsert("id", "expires_at", "ttl", "protocol"),
+		s.Table("outbox_relays"), changer, changerTTL.Microseconds(), protocol)
 	if err != nil {
 		return fmt.Errorf("hold the lanes: %w", err)
 	}
@@ -229,7 +207,7 @@ func poll(ctx context.Context, ask func() (string, error), said func(string)) er
 }
 
 func (s *Store) renumber(ctx context.Context, count int) error {
-	return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error {
+	return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
 		old, err := s.readNumbering(ctx, tx)
 		if err != nil || old.count == count {
 			return err
@@ -238,8 +216,8 @@ func (s *Store) renumber(ctx context.Context, count int) error {
 		if next.first+next.count-1 > lastLane {
 			next.first = 0
 		}
-		before, after := s.dialect.renumber(s.names, next.first, next.first+next.count-1)
-		if err := execAll(ctx, tx, before); err != nil {
+		before, after := s.dialect.renumber(s.Names(), next.first, next.first+next.count-1)
+		if err := db.ExecAll(ctx, tx, before); err != nil {
 			return err
 		}
 		if err := s.replaceLanes(ctx, tx, old, next); err != nil {
@@ -248,29 +226,20 @@ func (s *Store) renumber(ctx context.Context, count int) error {
 		if err := s.moveMessages(ctx, tx, next); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, after)
+		return db.ExecAll(ctx, tx, after)
 	})
-}
-
-func execAll(ctx context.Context, tx bun.IDB, statements []string) error {
-	for _, statement := range statements {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of them, whatever their
 // numbers.
 func (s *Store) replaceLanes(ctx context.Context, tx bun.IDB, old, next numbering) error {
-	lanes := s.table("outbox_lanes")
+	lanes := s.Table("outbox_lanes")
 	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil { // locks them all
 		return err
 	}
 	var owned int
 	var epoch int64
-	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+s.dialect.now()+" THEN 1 END), max(epoch) FROM ?", lanes).
+	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+s.dialect.Now()+" THEN 1 END), max(epoch) FROM ?", lanes).
 		Scan(&owned, &epoch)
 	if err != nil {
 		return err
@@ -299,7 +268,7 @@ type laneRow struct {
 func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next numbering) error {
 	type move struct{ from, to int }
 	moves := map[move][]int64{}
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT id, lane, model, "key" FROM ?`), s.table("outbox_messages"))
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT id, lane, model, "key" FROM ?`), s.Table("outbox_messages"))
 	if err != nil {
 		return err
 	}
@@ -310,9 +279,9 @@ func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next numbering) er
 		return err
 	}
 	for m, ids := range moves {
-		for chunk := range slices.Chunk(ids, maxKeys) {
+		for chunk := range slices.Chunk(ids, db.MaxKeys) {
 			_, err := tx.ExecContext(ctx, "UPDATE ? SET lane = ? WHERE lane = ? AND id IN (?)",
-				s.table("outbox_messages"), m.to, m.from, bun.List(chunk))
+				s.Table("outbox_messages"), m.to, m.from, bun.List(chunk))
 			if err != nil {
 				return err
 			}

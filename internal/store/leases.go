@@ -22,7 +22,7 @@ const unknownTTL = 10 * time.Minute
 
 // left is an expression for how long a lease runs, in microseconds.
 func (s *Store) left(expires string) string {
-	return "(" + s.dialect.micros(expires) + " - " + s.dialect.micros(s.dialect.now()) + ")"
+	return "(" + s.dialect.Micros(expires) + " - " + s.dialect.Micros(s.dialect.Now()) + ")"
 }
 
 // ahead is a condition on a row of outbox_lanes or outbox_relays, by its alias with a point or without one: its lease ends
@@ -33,7 +33,7 @@ func (s *Store) ahead(alias string) string {
 
 // leased is a condition that a lease runs.
 func (s *Store) leased(alias string) string {
-	return "(" + alias + "expires_at >= " + s.dialect.now() + " AND NOT " + s.ahead(alias) + ")"
+	return "(" + alias + "expires_at >= " + s.dialect.Now() + " AND NOT " + s.ahead(alias) + ")"
 }
 
 // watch remembers leases that end too late, and since when each is as it is.
@@ -81,11 +81,11 @@ func (s *Store) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 	}
 	for _, owner := range s.watch.over(asked, found) {
 		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND "+s.ahead(""),
-			s.table("outbox_lanes"), owner)
+			s.Table("outbox_lanes"), owner)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND "+s.ahead(""), s.table("outbox_relays"), owner)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND "+s.ahead(""), s.Table("outbox_relays"), owner)
 		if err != nil {
 			return err
 		}
@@ -94,12 +94,12 @@ func (s *Store) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 }
 
 func (s *Store) lateLeases(ctx context.Context, tx bun.IDB, relay string) (map[string]lateLease, error) {
-	expires := s.dialect.micros("expires_at")
+	expires := s.dialect.Micros("expires_at")
 	rows, err := tx.QueryContext(ctx, `
 		SELECT id, `+expires+`, ttl FROM ? WHERE id <> ? AND `+s.ahead("")+`
 		UNION ALL
 		SELECT owner, max(`+expires+`), max(ttl) FROM ? WHERE owner <> ? AND `+s.ahead("")+` GROUP BY owner`,
-		s.table("outbox_relays"), relay, s.table("outbox_lanes"), relay)
+		s.Table("outbox_relays"), relay, s.Table("outbox_lanes"), relay)
 	if err != nil {
 		return nil, err
 	}

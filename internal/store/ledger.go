@@ -10,22 +10,9 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
-
-// Key names one instance of one model.
-type Key struct {
-	Model string
-	Key   string
-}
-
-// compareKeys is the one order in which keys are locked everywhere. Two transactions that lock the same keys in the
-// same order wait for each other; in different orders they deadlock.
-func compareKeys(a, b Key) int {
-	if c := strings.Compare(a.Model, b.Model); c != 0 {
-		return c
-	}
-	return strings.Compare(a.Key, b.Key)
-}
 
 // Change is a key that a transaction changed.
 type Change struct {
@@ -63,9 +50,9 @@ type Revision struct {
 // ends: whoever comes second waits here, and reads the first one's rows afterwards. So the order of revisions is the
 // order of commits (P4). One statement, whatever the number of keys; keys must not repeat.
 func (s *Store) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[Key]Revision, error) {
-	sorted := slices.SortedFunc(slices.Values(changes), func(a, b Change) int { return compareKeys(a.Key, b.Key) })
+	sorted := slices.SortedFunc(slices.Values(changes), func(a, b Change) int { return db.CompareKeys(a.Key, b.Key) })
 	revisions := make(map[Key]Revision, len(sorted))
-	for chunk := range slices.Chunk(sorted, maxKeys) {
+	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.lock(ctx, tx, chunk, revisions); err != nil {
 			return nil, fmt.Errorf("lock %d keys in the ledger: %w", len(changes), err)
 		}
@@ -79,21 +66,18 @@ func (s *Store) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[Key
 	return revisions, nil
 }
 
-// maxKeys bounds a statement's keys, so that none outgrows what the smallest dialect accepts.
-const maxKeys = 2000
-
 func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map[Key]Revision) error {
 	values := make([]string, len(changes))
-	args := []any{s.table("outbox_revisions")}
+	args := []any{s.Table("outbox_revisions")}
 	for i, c := range changes {
-		values[i] = "(?, ?, ?, ?, " + s.dialect.now() + ")"
+		values[i] = "(?, ?, ?, ?, " + s.dialect.Now() + ")"
 		args = append(args, c.Model, c.Key.Key, first(c.Existed), first(c.Existed))
 	}
-	rows, err := tx.QueryContext(ctx, s.sql(`
+	rows, err := tx.QueryContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", revision, produced, updated_at)
 		VALUES `+strings.Join(values, ", ")+`
 		`+s.raise()+`
-		RETURNING model, "key", revision, after, `+follows+`, deleted, tracked, `+s.dialect.micros("updated_at")), args...)
+		RETURNING model, "key", revision, after, `+follows+`, deleted, tracked, `+s.dialect.Micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -122,21 +106,21 @@ const follows = `(revision = 0 OR after IS NOT NULL AND coalesce(resent, -1) < a
 // raise is what an INSERT does with a ledger row that is there: the next revision, at the present time, or just after
 // that of the last one where the clock went back.
 func (s *Store) raise() string {
-	old := string(s.table("outbox_revisions")) + "."
-	return s.dialect.onConflict(`model, "key"`) + `
+	old := string(s.Table("outbox_revisions")) + "."
+	return s.dialect.OnConflict(`model, "key"`) + `
 			after      = ` + old + `produced,
 			produced   = ` + old + `revision + 1,
 			revision   = ` + old + `revision + 1,
-			updated_at = ` + s.dialect.greatest(s.dialect.proposed("updated_at"),
-		s.dialect.after(old+"updated_at", time.Microsecond))
+			updated_at = ` + s.dialect.Greatest(s.dialect.Proposed("updated_at"),
+		s.dialect.After(old+"updated_at", time.Microsecond))
 }
 
 // NoteResent notes that something of locked keys of a model goes into the outbox out of turn: the next message of each must
 // not leave before that has been read.
 func (s *Store) NoteResent(ctx context.Context, tx bun.IDB, model string, keys []string) error {
-	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), maxKeys) {
-		_, err := tx.ExecContext(ctx, s.sql(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
-			s.table("outbox_revisions"), model, bun.List(chunk))
+	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {
+		_, err := tx.ExecContext(ctx, s.SQL(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
+			s.Table("outbox_revisions"), model, bun.List(chunk))
 		if err != nil {
 			return fmt.Errorf("note %d keys of %s as sent again: %w", len(keys), model, err)
 		}
@@ -178,9 +162,9 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 		{"UPDATE ? SET revision = revision - 1, produced = after", raised},
 		{"DELETE FROM ?", created},
 	} {
-		for chunk := range slices.Chunk(step.keys, maxKeys) {
-			_, err := tx.ExecContext(ctx, s.sql(step.statement+` WHERE (model, "key") IN (?)`),
-				s.table("outbox_revisions"), tuples(chunk))
+		for chunk := range slices.Chunk(step.keys, db.MaxKeys) {
+			_, err := tx.ExecContext(ctx, s.SQL(step.statement+` WHERE (model, "key") IN (?)`),
+				s.Table("outbox_revisions"), db.Tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("settle %d keys in the ledger: %w", len(chunk), err)
 			}
@@ -192,17 +176,17 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 // storeTracked is an upsert that always meets its row, because that is the one form of a multi-row update with a value
 // per row that every dialect has.
 func (s *Store) storeTracked(ctx context.Context, tx bun.IDB, tracked map[Key]json.RawMessage) error {
-	keys := slices.SortedFunc(maps.Keys(tracked), compareKeys)
+	keys := slices.SortedFunc(maps.Keys(tracked), db.CompareKeys)
 	for chunk := range slices.Chunk(keys, maxTracked) {
 		values := make([]string, len(chunk))
-		args := []any{s.table("outbox_revisions")}
+		args := []any{s.Table("outbox_revisions")}
 		for i, k := range chunk {
-			values[i] = "(?, ?, 0, " + s.dialect.now() + ", ?)"
+			values[i] = "(?, ?, 0, " + s.dialect.Now() + ", ?)"
 			args = append(args, k.Model, k.Key, string(tracked[k]))
 		}
-		_, err := tx.ExecContext(ctx, s.sql(`
+		_, err := tx.ExecContext(ctx, s.SQL(`
 			INSERT INTO ? (model, "key", revision, updated_at, tracked)
-			VALUES `+strings.Join(values, ", ")+s.upsert(`model, "key"`, "tracked")), args...)
+			VALUES `+strings.Join(values, ", ")+s.Upsert(`model, "key"`, "tracked")), args...)
 		if err != nil {
 			return fmt.Errorf("store tracked values of %d keys: %w", len(chunk), err)
 		}
@@ -212,21 +196,3 @@ func (s *Store) storeTracked(ctx context.Context, tx bun.IDB, tracked map[Key]js
 
 // maxTracked bounds a statement's tracked values, which are user data of any size.
 const maxTracked = 200
-
-// tuples renders keys as the right side of (model, "key") IN (…).
-func tuples(keys []Key) bun.ListValues {
-	rows := make([]bun.TupleValues, len(keys))
-	for i, k := range keys {
-		rows[i] = bun.Tuple([]string{k.Model, k.Key})
-	}
-	return anyOfTuples(rows)
-}
-
-// anyOfTuples renders rows as the right side of (…) IN (…), never as a list of one: for such MariaDB looks into no index,
-// and an UPDATE or DELETE locks every row that it reads, so that it would wait for everybody else's.
-func anyOfTuples(rows []bun.TupleValues) bun.ListValues {
-	if len(rows) == 1 {
-		rows = append(rows, rows[0])
-	}
-	return bun.List(rows)
-}

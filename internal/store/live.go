@@ -44,7 +44,7 @@ func (s *Store) live(side Side, model string, r Range, limit int) (query string,
 	if !r.AnyOrder {
 		condition += ` ORDER BY "key"`
 	}
-	return s.sql(`SELECT "key", revision FROM ? WHERE ` + condition + ` LIMIT ?`), append(args, limit)
+	return s.SQL(`SELECT "key", revision FROM ? WHERE ` + condition + ` LIMIT ?`), append(args, limit)
 }
 
 func readLive(ctx context.Context, tx bun.IDB, query string, args []any) ([]KeyRevision, error) {
@@ -80,7 +80,7 @@ func (s *Store) Pairs(ctx context.Context, tx bun.IDB, side Side, model string, 
 	}
 	query, args := s.live(side, model, r, limit)
 	var p Pairs
-	err := tx.QueryRowContext(ctx, s.sql("SELECT "+join+", count(*) FROM ("+query+") AS page"), args...).Scan(&p.Text, &p.Count)
+	err := tx.QueryRowContext(ctx, s.SQL("SELECT "+join+", count(*) FROM ("+query+") AS page"), args...).Scan(&p.Text, &p.Count)
 	if err != nil {
 		return p, fmt.Errorf("read the live keys of %s: %w", model, err)
 	}
@@ -116,7 +116,7 @@ func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, mode
 	}
 	of := func(key string) string { return strings.ReplaceAll(digest, "KEY", key) }
 	var same bool
-	err := tx.QueryRowContext(ctx, s.sql(`SELECT (SELECT `+of(column)+` FROM ?) =
+	err := tx.QueryRowContext(ctx, s.SQL(`SELECT (SELECT `+of(column)+` FROM ?) =
 		(SELECT `+of(`"key"`)+` FROM ? WHERE model = ? AND NOT deleted)`),
 		bun.Safe(table), s.ledger(side), model).Scan(&same)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, mode
 func (s *Store) CountLive(
 	ctx context.Context, tx bun.IDB, side Side, model string, most int64,
 ) (n int64, err error) {
-	err = tx.QueryRowContext(ctx, s.sql(`SELECT count(*) FROM
+	err = tx.QueryRowContext(ctx, s.SQL(`SELECT count(*) FROM
 		(SELECT 1 AS one FROM ? WHERE model = ? AND NOT deleted LIMIT ?) AS counted`),
 		s.ledger(side), model, most).Scan(&n)
 	if err != nil {

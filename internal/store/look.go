@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Known is what a ledger, of either side, knows of a key.
@@ -23,21 +25,11 @@ type Known struct {
 	Applied time.Time
 }
 
-// Now is the time by the database's clock.
-func (s *Store) Now(ctx context.Context) (time.Time, error) {
-	var micros int64
-	err := s.db.QueryRowContext(ctx, "SELECT "+s.dialect.micros(s.dialect.now())).Scan(&micros)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read the database's clock: %w", err)
-	}
-	return time.UnixMicro(micros).UTC(), nil
-}
-
 func (s *Store) ledger(side Side) bun.Safe {
 	if side == Outbox {
-		return s.table("outbox_revisions")
+		return s.Table("outbox_revisions")
 	}
-	return s.table("replica_revisions")
+	return s.Table("replica_revisions")
 }
 
 // Known looks keys of one model up in a ledger, without locking. Keys that it does not know are not in the result.
@@ -48,7 +40,7 @@ func (s *Store) Known(ctx context.Context, tx bun.IDB, side Side, model string, 
 // LockKnown is Known, with the rows locked until the transaction ends, in the one order of keys.
 func (s *Store) LockKnown(ctx context.Context, tx bun.IDB, side Side, model string, keys []string) (map[string]Known, error) {
 	lock := ""
-	if s.dialect.lockRows() != "" {
+	if s.dialect.LockRows() != "" {
 		lock = ` ORDER BY "key" FOR UPDATE`
 	}
 	return s.known(ctx, tx, side, model, keys, lock)
@@ -62,7 +54,7 @@ func (s *Store) known(
 	if lock != "" {
 		order = strings.Compare // the one order of locks
 	}
-	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), order), maxKeys) {
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), order), db.MaxKeys) {
 		condition, args := among(chunk)
 		rows, err := s.lookUp(ctx, tx, s.ledger(side), model, condition+lock, args...)
 		if err != nil {
@@ -100,9 +92,9 @@ func (s *Store) lookUp(
 ) ([]Known, error) {
 	applied := "NULL"
 	if ledger == s.ledger(Replica) {
-		applied = s.dialect.micros("applied_at")
+		applied = s.dialect.Micros("applied_at")
 	}
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT "key", revision, deleted, `+s.dialect.micros("updated_at")+`, `+applied+`
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT "key", revision, deleted, `+s.dialect.Micros("updated_at")+`, `+applied+`
 		FROM ? WHERE model = ? AND `+condition), append([]any{ledger, model}, args...)...)
 	if err != nil {
 		return nil, err
@@ -130,15 +122,15 @@ func (s *Store) lookUp(
 // the ledger knows are left alone. All are locked until the transaction ends.
 func (s *Store) Adopt(ctx context.Context, tx bun.IDB, model string, keys []string) error {
 	ledger := s.ledger(Outbox)
-	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), maxKeys) {
+	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {
 		args := []any{ledger}
 		for _, key := range chunk {
 			args = append(args, model, key)
 		}
-		row := "(?, ?, 0, " + s.dialect.now() + ")"
-		_, err := tx.ExecContext(ctx, s.sql(`INSERT INTO ? (model, "key", revision, updated_at) VALUES `+
+		row := "(?, ?, 0, " + s.dialect.Now() + ")"
+		_, err := tx.ExecContext(ctx, s.SQL(`INSERT INTO ? (model, "key", revision, updated_at) VALUES `+
 			row+strings.Repeat(", "+row, len(chunk)-1)+" "+
-			s.dialect.onConflict(`model, "key"`)+` revision = `+string(ledger)+`.revision`), args...)
+			s.dialect.OnConflict(`model, "key"`)+` revision = `+string(ledger)+`.revision`), args...)
 		if err != nil {
 			return fmt.Errorf("note %d rows of %s in the ledger: %w", len(keys), model, err)
 		}

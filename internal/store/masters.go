@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Master is an incarnation of a master that messages of a model came from.
@@ -26,9 +28,9 @@ func (s *Store) Masters(ctx context.Context) (masters []Master, now time.Time, e
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT model, incarnation, `+s.dialect.micros("first_at")+`, `+
-		s.dialect.micros("last_at")+`, `+s.dialect.micros("newest_at")+`, returns, overtaken FROM ?
-		ORDER BY model, first_at, incarnation`, s.table("replica_masters"))
+	rows, err := s.DB().QueryContext(ctx, `SELECT model, incarnation, `+s.dialect.Micros("first_at")+`, `+
+		s.dialect.Micros("last_at")+`, `+s.dialect.Micros("newest_at")+`, returns, overtaken FROM ?
+		ORDER BY model, first_at, incarnation`, s.Table("replica_masters"))
 	if err != nil {
 		return nil, now, fmt.Errorf("read the masters that were noted: %w", err)
 	}
@@ -53,20 +55,20 @@ func (s *Store) Masters(ctx context.Context) (masters []Master, now time.Time, e
 // added to it. Rows must not repeat.
 func (s *Store) NoteMasters(ctx context.Context, masters []Master) error {
 	masters = slices.SortedFunc(slices.Values(masters), func(a, b Master) int { // the one order of locks
-		return compareKeys(Key{a.Model, a.Incarnation}, Key{b.Model, b.Incarnation})
+		return db.CompareKeys(Key{Model: a.Model, Key: a.Incarnation}, Key{Model: b.Model, Key: b.Incarnation})
 	})
-	table := string(s.table("replica_masters"))
+	table := string(s.Table("replica_masters"))
 	added := func(column string) string {
-		return column + " = " + table + "." + column + " + " + s.dialect.proposed(column)
+		return column + " = " + table + "." + column + " + " + s.dialect.Proposed(column)
 	}
-	for chunk := range slices.Chunk(masters, maxKeys) {
-		row := "(?, ?, " + s.dialect.now() + ", " + s.dialect.now() + ", ?, ?, ?)"
-		args := []any{s.table("replica_masters")}
+	for chunk := range slices.Chunk(masters, db.MaxKeys) {
+		row := "(?, ?, " + s.dialect.Now() + ", " + s.dialect.Now() + ", ?, ?, ?)"
+		args := []any{s.Table("replica_masters")}
 		for _, m := range chunk {
-			args = append(args, m.Model, m.Incarnation, s.timeOrNull(m.Clock), m.Returns, m.Overtaken)
+			args = append(args, m.Model, m.Incarnation, s.TimeOrNull(m.Clock), m.Returns, m.Overtaken)
 		}
-		_, err := s.db.ExecContext(ctx, `INSERT INTO ? (model, incarnation, first_at, last_at, newest_at, returns, overtaken) VALUES `+
-			row+strings.Repeat(", "+row, len(chunk)-1)+s.upsert("model, incarnation", "last_at", "newest_at")+", "+
+		_, err := s.DB().ExecContext(ctx, `INSERT INTO ? (model, incarnation, first_at, last_at, newest_at, returns, overtaken) VALUES `+
+			row+strings.Repeat(", "+row, len(chunk)-1)+s.Upsert("model, incarnation", "last_at", "newest_at")+", "+
 			added("returns")+", "+added("overtaken"), args...)
 		if err != nil {
 			return fmt.Errorf("note %d masters: %w", len(masters), err)

@@ -14,6 +14,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/migrate"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/migrations"
 )
 
@@ -63,7 +64,7 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 // applyInTime applies a migration and tries again for as long as others hold its locks. Who writes to a table waits behind
 // whoever waits to change it, so it waits for a short time, and rarely. own is false where another process was first.
 func (s *Store) applyInTime(ctx context.Context, side Side, m migrate.Migration) (own bool, err error) {
-	for pause := minPause; ; pause = min(2*pause, maxPause) {
+	for pause := db.MinPause; ; pause = min(2*pause, db.MaxPause) {
 		err := s.apply(ctx, side, m)
 		if err == nil {
 			return true, nil
@@ -75,7 +76,7 @@ func (s *Store) applyInTime(ctx context.Context, side Side, m migrate.Migration)
 			return false, err
 		}
 		s.sayUnknown(m.Name, err)
-		if rest(ctx, pause) != nil {
+		if db.Rest(ctx, pause) != nil {
 			return false, err
 		}
 	}
@@ -87,8 +88,8 @@ func numberLocked(err error) bool { return err != nil && strings.Contains(err.Er
 
 // sayUnknown says that something waits where the database did not tell for whom.
 func (s *Store) sayUnknown(what string, err error) {
-	if lockTimedOut(err) && holdersOf(err) == holdersOf(nil) {
-		s.waits.say(what, holdersOf(err))
+	if db.LockTimedOut(err) && db.HoldersOf(err) == db.UnknownHolder {
+		s.SayWait(what, db.HoldersOf(err))
 	}
 }
 
@@ -104,7 +105,7 @@ func (s *Store) apply(ctx context.Context, side Side, m migrate.Migration) error
 	if err != nil {
 		return err
 	}
-	data := templateData{s.names, s.dialect}
+	data := templateData{s.Names(), s.dialect}
 	text, err := render(files, m.String()+".tx.up.sql", data)
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func (s *Store) apply(ctx context.Context, side Side, m migrate.Migration) error
 	if !s.dialect.transactionalDDL() {
 		statements = append(statements[1:], mark)
 	}
-	return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error { return execAll(ctx, tx, statements) })
+	return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, statements) })
 }
 
 // pendingOnceOpen is Pending, tried again for five seconds while others are opening the same new file.
@@ -140,14 +141,14 @@ func (s *Store) Pending(ctx context.Context, side Side) (pending []string, err e
 	if err != nil {
 		return nil, err
 	}
-	table := s.names.table(s.dialect.quote(), appliedTable(side))
+	table := s.Names().Table(s.dialect.Quote(), appliedTable(side))
 	var exists bool
-	if err := s.db.NewRaw(s.dialect.tableExists(table)).Scan(ctx, &exists); err != nil {
+	if err := s.DB().NewRaw(s.dialect.tableExists(table)).Scan(ctx, &exists); err != nil {
 		return nil, fmt.Errorf("look for table %s: %w", table, err)
 	}
 	var applied migrate.MigrationSlice
 	if exists {
-		applied, err = migrate.NewMigrator(s.db, set, migrate.WithTableName(table)).AppliedMigrations(ctx)
+		applied, err = migrate.NewMigrator(s.DB(), set, migrate.WithTableName(table)).AppliedMigrations(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("read table %s: %w", table, err)
 		}
@@ -185,17 +186,17 @@ func (s *Store) RequireMigrated(ctx context.Context, side Side) error {
 
 // makeApplied makes the side's own table of marks, beside that of the service's migrations.
 func (s *Store) makeApplied(ctx context.Context, side Side) error {
-	statement := templateData{s.names, s.dialect}.createApplied(side)
+	statement := templateData{s.Names(), s.dialect}.createApplied(side)
 	create := func() error {
-		return s.inTx(ctx, exclusive, func(ctx context.Context, tx bun.IDB) error { return execAll(ctx, tx, []string{statement}) })
+		return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, []string{statement}) })
 	}
 	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the table is there.
 	const uniqueViolation, duplicateTable = "23505", "42P07"
-	lost := func(err error) bool { return SQLState(err) == uniqueViolation || SQLState(err) == duplicateTable }
+	lost := func(err error) bool { return db.SQLState(err) == uniqueViolation || db.SQLState(err) == duplicateTable }
 	err := create()
-	for pause := minPause; err != nil && ctx.Err() == nil && (passing(err) || lost(err)); pause *= 2 {
+	for pause := db.MinPause; err != nil && ctx.Err() == nil && (passing(err) || lost(err)); pause *= 2 {
 		s.sayUnknown(statement, err)
-		if rest(ctx, min(pause, maxPause)) != nil {
+		if db.Rest(ctx, min(pause, db.MaxPause)) != nil {
 			break
 		}
 		err = create()
@@ -210,15 +211,15 @@ func contains(ms migrate.MigrationSlice, name string) bool {
 // PrintMigrations returns the SQL of one side for people who apply it with their own tool, as input for psql or
 // sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres, mysql or sqlite.
 func PrintMigrations(dialect string, side Side, names Names) (string, error) {
-	d, err := dialectNamed(dialect)
+	d, err := db.DialectNamed(dialect)
 	if err != nil {
 		return "", err
 	}
-	if err := names.validate(d); err != nil {
+	if err := names.CheckFor(d); err != nil {
 		return "", err
 	}
-	data := templateData{names, d}
-	files, err := files(migrations.FS, d, side)
+	data := templateData{names, dialectOf(d)}
+	files, err := files(migrations.FS, data.dialect, side)
 	if err != nil {
 		return "", err
 	}
@@ -227,7 +228,7 @@ func PrintMigrations(dialect string, side Side, names Names) (string, error) {
 		return "", err
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n", side, d.name())
+	fmt.Fprintf(&out, "-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n", side, d.Name())
 	fmt.Fprintf(&out, "%s;\n", data.createApplied(side))
 	for _, path := range paths {
 		sql, err := render(files, path, data)
@@ -264,7 +265,7 @@ type templateData struct {
 }
 
 // Table returns the quoted name of a table.
-func (t templateData) Table(name string) string { return t.names.table(t.dialect.quote(), name) }
+func (t templateData) Table(name string) string { return t.names.Table(t.dialect.Quote(), name) }
 
 // createApplied is the table of marks with the columns that bun reads, and name unique.
 func (t templateData) createApplied(side Side) string {
@@ -277,7 +278,7 @@ func files(all fs.FS, d sqlDialect, side Side) (fs.FS, error) {
 	if side != Outbox && side != Replica {
 		return nil, fmt.Errorf("side %q: want %s or %s", side, Outbox, Replica)
 	}
-	return fs.Sub(all, d.name()+"/"+string(side))
+	return fs.Sub(all, d.Name()+"/"+string(side))
 }
 
 func discover(all fs.FS, d sqlDialect, side Side) (*migrate.Migrations, error) {

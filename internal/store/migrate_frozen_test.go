@@ -11,36 +11,24 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/migrations"
 )
 
 // insert adds a message as the first version did, which every later one still takes. It fails when that takes longer than a
 // lease, or would for ever.
-func insert(t *testing.T, db *bun.DB) time.Duration {
+func insert(t *testing.T, bunDB *bun.DB) time.Duration {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), defaultLease)
+	ctx, cancel := context.WithTimeout(t.Context(), db.DefaultLease)
 	defer cancel()
 	began := time.Now()
-	key := `"key"`
-	if dialect, err := dialectOf(db); err == nil && dialect == (mysql{}) {
-		key = "`key`"
-	}
-	updated := dialectTime(db)
-	_, err := db.ExecContext(ctx, "INSERT INTO outbox_messages (lane, model, "+key+", revision, "+quoted(db, "signal")+
-		", pk, data, updated_at) VALUES (1, 'order', '1', 0, 'SAVE', '1', '{}', ?)", updated)
+	d, err := db.New(bunDB, Names{})
+	require.NoError(t, err)
+	_, err = bunDB.ExecContext(ctx, d.SQL(`INSERT INTO outbox_messages (lane, model, "key", revision, "signal", pk, data, updated_at)
+		VALUES (1, 'order', '1', 0, 'SAVE', '1', '{}', ?)`), d.Dialect().Time(time.Now()))
 	require.NoError(t, err)
 	return time.Since(began)
-}
-
-func dialectTime(db *bun.DB) any {
-	d, _ := dialectOf(db) // one of those that the test opened
-	return d.time(time.Now())
-}
-
-func quoted(db *bun.DB, name string) string {
-	d, _ := dialectOf(db) // one of those that the test opened
-	return d.quote() + name + d.quote()
 }
 
 // nextVersion is what a version to come may change in tables that are in use.
@@ -96,7 +84,7 @@ func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
 	onServers(t, func(t *testing.T, rawURL string) {
 		s := newStore(t, dbtest.Open(t, rawURL))
 		makeOutbox(t, s)
-		reading, err := s.db.BeginTx(t.Context(), nil)
+		reading, err := s.DB().BeginTx(t.Context(), nil)
 		require.NoError(t, err)
 		defer func() { _ = reading.Rollback() }() // it is over where the test ends as it should
 		var count int
@@ -104,14 +92,14 @@ func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
 
 		said := make(chan string, 100)
 		migrating := newNext(t, dbtest.Open(t, rawURL))
-		migrating.Limit(defaultLease, func(holders string) { said <- holders })
+		migrating.Limit(db.DefaultLease, func(holders string) { said <- holders })
 		ended := make(chan error, 1)
 		go func() {
 			_, err := migrating.Migrate(t.Context(), Outbox)
 			ended <- err
 		}()
 		for heard := false; !heard; {
-			insert(t, s.db)
+			insert(t, s.DB())
 			select {
 			case holders := <-said:
 				require.Contains(t, holders, "database process")
@@ -122,7 +110,7 @@ func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
 			}
 		}
 		for range 100 {
-			require.Less(t, insert(t, s.db), defaultLease/2)
+			require.Less(t, insert(t, s.DB()), db.DefaultLease/2)
 		}
 		require.NoError(t, reading.Rollback())
 		require.NoError(t, <-ended)
@@ -152,16 +140,16 @@ func TestAFrozenMigrationStopsNobodyElse(t *testing.T) {
 			require.Eventually(t, func() bool { return hook.Frozen() != "" || len(ended) > 0 }, time.Minute, time.Millisecond)
 			last := hook.Frozen() == ""
 			if !last {
-				took := insert(t, s.db)
+				took := insert(t, s.DB())
 				t.Logf("before statement %d: %s (%.40q)", statement, took, hook.Frozen())
-				require.Less(t, took, exclusive.idle+4*time.Second)
+				require.Less(t, took, db.Exclusive.Idle+4*time.Second)
 			}
 			cancel()
 			proxy.Close()
 			err := <-ended
 			if last {
 				require.NoError(t, err)
-				require.NoError(t, newNext(t, s.db).RequireMigrated(t.Context(), Outbox))
+				require.NoError(t, newNext(t, s.DB()).RequireMigrated(t.Context(), Outbox))
 				return
 			}
 		}
@@ -183,7 +171,7 @@ func TestMigrateTakesOverFromAFrozenOne(t *testing.T) {
 		}()
 		require.Eventually(t, func() bool { return hook.Frozen() != "" }, time.Minute, time.Millisecond)
 		s := newStore(t, dbtest.Open(t, rawURL))
-		late, stop := context.WithTimeout(t.Context(), 3*defaultLease)
+		late, stop := context.WithTimeout(t.Context(), 3*db.DefaultLease)
 		defer stop()
 		_, err := s.Migrate(late, Outbox)
 		require.NoError(t, err)

@@ -64,7 +64,7 @@ func TestMigrateUsesSchemaAndPrefix(t *testing.T) {
 			require.NotEmpty(t, applied)
 		}
 		var exists bool
-		require.NoError(t, db.NewRaw("SELECT to_regclass(?) IS NOT NULL", names.table(`"`, "outbox_messages")).Scan(t.Context(), &exists))
+		require.NoError(t, db.NewRaw("SELECT to_regclass(?) IS NOT NULL", names.Table(`"`, "outbox_messages")).Scan(t.Context(), &exists))
 		require.True(t, exists)
 	}
 }
@@ -192,12 +192,12 @@ func TestPrintedMigrationsAreSQLThatMigrateRecognises(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		s := newStore(t, db)
 		for _, side := range sides {
-			sql, err := PrintMigrations(s.dialect.name(), side, Names{})
+			sql, err := PrintMigrations(s.dialect.Name(), side, Names{})
 			require.NoError(t, err)
 			require.NotContains(t, sql, "bun:")
 			require.NotContains(t, sql, "{{")
 			statements := []string{sql}
-			if s.dialect == (mysql{}) { // whose driver takes one at a time, as database.Open sets it
+			if s.dialect.Name() == "mysql" { // whose driver takes one at a time, as database.Open sets it
 				statements = strings.SplitAfter(strings.TrimSpace(sql), ";\n")
 			}
 			for _, statement := range statements {
@@ -248,7 +248,7 @@ func TestMigrateReportsAnUnreachableDatabase(t *testing.T) {
 func requireLanes(t *testing.T, s *Store, want int) {
 	t.Helper()
 	var n int
-	require.NoError(t, s.db.NewRaw("SELECT count(*) FROM ?", s.table("outbox_lanes")).Scan(t.Context(), &n))
+	require.NoError(t, s.DB().NewRaw("SELECT count(*) FROM ?", s.Table("outbox_lanes")).Scan(t.Context(), &n))
 	require.Equal(t, want, n)
 }
 

@@ -1,56 +1,36 @@
 package store
 
 import (
-	"database/sql"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // mysql is MariaDB, from 10.6: it needs INSERT … RETURNING, which MySQL has not, and SKIP LOCKED. It keeps times as
 // integers: microseconds since 1970 in UTC.
-type mysql struct{}
+type mysql struct{ db.MariaDB }
 
-func (mysql) name() string                { return "mysql" }
-func (mysql) quote() string               { return "`" }
-func (mysql) now() string                 { return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))" }
-func (d mysql) steady() string            { return d.now() } // UTC_TIMESTAMP is, unlike SYSDATE
-func (mysql) micros(col string) string    { return col }
-func (mysql) time(t time.Time) any        { return t.UnixMicro() }
-func (mysql) greatest(a, b string) string { return "GREATEST(" + a + ", " + b + ")" }
-func (mysql) lockRows() string            { return "FOR UPDATE SKIP LOCKED" }
-func (mysql) onConflict(string) string    { return "ON DUPLICATE KEY UPDATE" }
-func (mysql) proposed(col string) string  { return "VALUES(" + col + ")" }
-func (mysql) recordsInFunction() bool     { return false }
-func (mysql) ledgerMode() ledgerMode      { return lockLedger }
-func (mysql) transactionalDDL() bool      { return false }
-func (mysql) plainColumns() string        { return "" }
-func (mysql) busy(error) bool             { return false }
-
-// lanesOptions: under REPEATABLE READ InnoDB locks every row that a statement looks at, so that relays which renew
-// their own lanes would lock those of all others.
-func (mysql) lanesOptions() *sql.TxOptions { return &sql.TxOptions{Isolation: sql.LevelReadCommitted} }
-
-// maxStatement stays under max_allowed_packet, whose default is 16 MiB, also when every second byte is escaped.
-func (mysql) maxStatement() int { return 4 << 20 }
+func (mysql) announces() bool         { return false }
+func (mysql) recordsInFunction() bool { return false }
+func (mysql) ledgerMode() ledgerMode  { return lockLedger }
+func (mysql) transactionalDDL() bool  { return false }
+func (mysql) plainColumns() string    { return "" }
+func (mysql) busy(error) bool         { return false }
 
 func (mysql) laneNumbers() string { return "outbox_lane_numbers" }
 func (mysql) shareRows() string   { return " LOCK IN SHARE MODE" }
 
 func (mysql) renumber(names Names, first, last int) (before, after []string) {
-	numbers := names.table("`", "outbox_lane_numbers")
-	return []string{ // whose rows writers hold; others wait behind this statement: see exclusive
+	numbers := names.Table("`", "outbox_lane_numbers")
+	return []string{ // whose rows writers hold; others wait behind this statement: see db.Exclusive
 			"DELETE FROM " + numbers,
 		}, []string{
 			fmt.Sprintf("INSERT INTO %s (lane) SELECT lane FROM %s WHERE lane BETWEEN %d AND %d",
-				numbers, names.table("`", "outbox_lanes"), first, last),
+				numbers, names.Table("`", "outbox_lanes"), first, last),
 		}
-}
-
-func (mysql) after(t string, d time.Duration) string {
-	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
 }
 
 func (m mysql) tableExists(table string) string {
@@ -109,7 +89,7 @@ func (mysql) identities(messages string, claimed []*Claimed, lock string) string
 	return selectIDs(messages, claimed, lock)
 }
 
-func (mysql) waitAtMost(bounds) string { return "" }
+func (mysql) waitAtMost(db.Bounds) string { return "" }
 
 // server leaves out since when it runs, which takes long to ask.
 func (mysql) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@server_id)" }
@@ -128,7 +108,7 @@ func (mysql) inOrder() string { return "" }
 func (mysql) anyOf(column, query string) string { return column + " IN (" + query + ")" }
 
 func (mysql) notIn(expression string, numbers []int64) string {
-	return expression + " NOT IN (" + joinInts(numbers) + ")"
+	return expression + " NOT IN (" + db.JoinInts(numbers) + ")"
 }
 
 // digest sums 60 bits of a hash, exactly: a SUM of texts would be a floating point number.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // numbering says which lanes there are: count of them, from first on. A change of their number takes new numbers, so that
@@ -37,7 +39,7 @@ func (s *Store) numbering(ctx context.Context, tx bun.IDB) (numbering, error) {
 }
 
 func (s *Store) readNumbering(ctx context.Context, tx bun.IDB) (n numbering, err error) {
-	err = tx.QueryRowContext(ctx, "SELECT coalesce(min(lane), 0), count(*) FROM ?", s.table("outbox_lanes")).Scan(&n.first, &n.count)
+	err = tx.QueryRowContext(ctx, "SELECT coalesce(min(lane), 0), count(*) FROM ?", s.Table("outbox_lanes")).Scan(&n.first, &n.count)
 	if err != nil {
 		return n, fmt.Errorf("count lanes: %w", err)
 	}
@@ -53,11 +55,11 @@ func (s *Store) laneValue() string {
 	if table == "" {
 		return "?"
 	}
-	return "(SELECT lane FROM " + string(s.table(table)) + " WHERE lane = ?" + s.dialect.shareRows() + ")"
+	return "(SELECT lane FROM " + string(s.Table(table)) + " WHERE lane = ?" + s.dialect.shareRows() + ")"
 }
 
 // errRenumbered is a conflict: the same transaction, run again, may pass.
-var errRenumbered = errors.New("the number of lanes was changed meanwhile: run the transaction again")
+const errRenumbered = db.ConflictError("the number of lanes was changed meanwhile: run the transaction again")
 
 // renumbered recognises the refusal of a lane that is none any more, and forgets the numbering.
 func (s *Store) renumbered(err error) error {

@@ -1,41 +1,33 @@
 package store
 
 import (
-	"database/sql"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-type postgres struct{}
+type postgres struct{ db.Postgres }
 
-func (postgres) name() string                 { return "postgres" }
-func (postgres) quote() string                { return `"` }
-func (postgres) now() string                  { return "clock_timestamp()" }
-func (postgres) steady() string               { return "statement_timestamp()" }
-func (postgres) greatest(a, b string) string  { return "GREATEST(" + a + ", " + b + ")" }
-func (postgres) lockRows() string             { return "FOR UPDATE SKIP LOCKED" }
-func (postgres) proposed(col string) string   { return "excluded." + col }
-func (postgres) transactionalDDL() bool       { return true }
-func (postgres) lanesOptions() *sql.TxOptions { return nil }
-func (postgres) recordsInFunction() bool      { return true }
-func (postgres) ledgerMode() ledgerMode       { return compareLedger }
-func (postgres) maxStatement() int            { return 16 << 20 }
-func (postgres) busy(error) bool              { return false }
-func (postgres) oneRelay() bool               { return false }
+func (postgres) transactionalDDL() bool  { return true }
+func (postgres) announces() bool         { return true }
+func (postgres) recordsInFunction() bool { return true }
+func (postgres) ledgerMode() ledgerMode  { return compareLedger }
+func (postgres) busy(error) bool         { return false }
+func (postgres) oneRelay() bool          { return false }
 
 func (postgres) created() any        { return nil }
 func (postgres) laneNumbers() string { return "" }
 func (postgres) shareRows() string   { return "" }
 
 func (postgres) renumber(names Names, first, last int) (before, after []string) {
-	messages := names.table(`"`, "outbox_messages")
+	messages := names.Table(`"`, "outbox_messages")
 	return []string{
-			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE", // writers wait behind it: see exclusive
+			"LOCK TABLE " + messages + " IN ACCESS EXCLUSIVE MODE", // writers wait behind it: see db.Exclusive
 			"ALTER TABLE " + messages + " DROP CONSTRAINT outbox_messages_lanes",
 		}, []string{
 			fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT outbox_messages_lanes CHECK (lane BETWEEN %d AND %d)", messages, first, last),
@@ -44,24 +36,10 @@ func (postgres) renumber(names Names, first, last int) (before, after []string) 
 
 // server: another one was started at another time, and so was this one where it was restored.
 func (p postgres) server() string {
-	return "CAST(" + p.micros("pg_postmaster_start_time()") + " AS text)"
+	return "CAST(" + p.Micros("pg_postmaster_start_time()") + " AS text)"
 }
 
 func (p postgres) serverQuery() string { return "SELECT " + p.server() }
-
-func (postgres) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
-
-// micros: date_part is a float, which has the microseconds of the next eighty years, and a fifth of extract's cost, whose
-// numeric has those of all.
-func (postgres) micros(col string) string {
-	return "(date_part('epoch', " + col + ") * 1000000)::bigint"
-}
-
-func (postgres) time(t time.Time) any { return t.UTC() }
-
-func (postgres) after(t string, d time.Duration) string {
-	return fmt.Sprintf("%s + interval '%d microseconds'", t, d.Microseconds())
-}
 
 func (postgres) tableExists(table string) string {
 	return "SELECT to_regclass('" + table + "') IS NOT NULL"
@@ -105,7 +83,7 @@ func (postgres) place(table string) string { return table + ".ctid" }
 // The lists stand in queries, which hides how long they are: for some thousand places PostgreSQL would rather read the
 // whole table, and spend as much time on guessing how many of them there are as on removing them.
 func (p postgres) claimedRows(messages string, claimed []*Claimed) schema.QueryWithArgs {
-	var places Array
+	var places db.Array
 	for _, m := range claimed {
 		if m.place == "" { // not from a claim
 			return p.lookedUp(messages, claimed)
@@ -118,16 +96,16 @@ func (p postgres) claimedRows(messages string, claimed []*Claimed) schema.QueryW
 // same says that a row is one of the messages, and not another that was given the same identity and place after the database
 // went back.
 func (p postgres) same(claimed []*Claimed) schema.QueryWithArgs {
-	var models, keys Array
+	var models, keys db.Array
 	ids, created, revisions := make([]int64, len(claimed)), make([]int64, len(claimed)), make([]int64, len(claimed))
 	for i, m := range claimed {
 		ids[i], created[i], revisions[i] = m.ID, m.Created.UnixMicro(), m.Revision
 		models.Add(m.Model)
 		keys.Add(m.Key)
 	}
-	return bun.SafeQuery(hashed(`(id, `+p.micros("created_at")+`, revision, model, key)`, fmt.Sprintf(
+	return bun.SafeQuery(hashed(`(id, `+p.Micros("created_at")+`, revision, model, key)`, fmt.Sprintf(
 		"SELECT unnest('{%s}'::bigint[]), unnest('{%s}'::bigint[]), unnest('{%s}'::bigint[]), unnest(?::text[]), unnest(?::text[])",
-		joinInts(ids), joinInts(created), joinInts(revisions))), models.Literal(), keys.Literal())
+		db.JoinInts(ids), db.JoinInts(created), db.JoinInts(revisions))), models.Literal(), keys.Literal())
 }
 
 // lookedUp finds the places first, one descent of the index for each: a list of lanes and one of identities would be one
@@ -140,7 +118,7 @@ func (p postgres) identities(messages string, claimed []*Claimed, lock string) s
 	return strings.Replace(p.lookUp(messages, claimed, lock), "SELECT m.place", "SELECT l.id", 1)
 }
 
-func (postgres) waitAtMost(b bounds) string { return b.wait() }
+func (postgres) waitAtMost(b db.Bounds) string { return b.SetLockWait() }
 
 func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string {
 	lanes, ids := make([]int64, len(claimed)), make([]int64, len(claimed))
@@ -149,7 +127,7 @@ func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string 
 	}
 	return fmt.Sprintf("SELECT m.place FROM unnest('{%s}'::smallint[], '{%s}'::bigint[]) AS l(lane, id) "+
 		"CROSS JOIN LATERAL (SELECT m.ctid AS place FROM %s AS m WHERE m.lane = l.lane AND m.id = l.id LIMIT 1%s) AS m",
-		joinInts(lanes), joinInts(ids), messages, lock)
+		db.JoinInts(lanes), db.JoinInts(ids), messages, lock)
 }
 
 func (p postgres) movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs) {
@@ -185,7 +163,7 @@ func (postgres) inOrder() string {
 
 // notIn hashes them in every version.
 func (postgres) notIn(expression string, numbers []int64) string {
-	return expression + " NOT IN (SELECT unnest('{" + joinInts(numbers) + "}'::bigint[]))"
+	return expression + " NOT IN (SELECT unnest('{" + db.JoinInts(numbers) + "}'::bigint[]))"
 }
 
 func (postgres) plainColumns() string {

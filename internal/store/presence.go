@@ -9,7 +9,7 @@ import (
 
 // Others says whether other relays are at work.
 func (s *Store) Others(ctx context.Context, relay string) (others bool, err error) {
-	if others, err = s.others(ctx, s.db, relay); err != nil {
+	if others, err = s.others(ctx, s.DB(), relay); err != nil {
 		return false, fmt.Errorf("look for other relays: %w", err)
 	}
 	return others, nil
@@ -17,8 +17,8 @@ func (s *Store) Others(ctx context.Context, relay string) (others bool, err erro
 
 func (s *Store) others(ctx context.Context, db bun.IDB, relay string) (others bool, err error) {
 	err = db.QueryRowContext(ctx,
-		"SELECT EXISTS (SELECT 1 FROM ? WHERE id NOT IN (?, ?) AND expires_at >= "+s.dialect.now()+")",
-		s.table("outbox_relays"), relay, changer).Scan(&others)
+		"SELECT EXISTS (SELECT 1 FROM ? WHERE id NOT IN (?, ?) AND expires_at >= "+s.dialect.Now()+")",
+		s.Table("outbox_relays"), relay, changer).Scan(&others)
 	return others, err
 }
 
@@ -34,7 +34,7 @@ func (s *Store) Withdraw(ctx context.Context, relay string) (others bool, err er
 
 // SignOff signs a relay off, and leaves its lanes to run out.
 func (s *Store) SignOff(ctx context.Context, relay string) error {
-	if _, err := s.db.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.table("outbox_relays"), relay); err != nil {
+	if _, err := s.DB().ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.Table("outbox_relays"), relay); err != nil {
 		return fmt.Errorf("sign the relay off: %w", err)
 	}
 	return nil

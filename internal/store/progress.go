@@ -22,20 +22,20 @@ type Progress struct {
 func (s *Store) Progress(ctx context.Context, relay string) (Progress, error) {
 	var p Progress
 	var oldest, orphan sql.NullInt64
-	now := s.dialect.now()
-	err := s.db.QueryRowContext(ctx, s.sql(`
+	now := s.dialect.Now()
+	err := s.DB().QueryRowContext(ctx, s.SQL(`
 		SELECT count(*), count(CASE WHEN h.live THEN 1 END), count(CASE WHEN h.owner = ? AND h.live THEN 1 END),
-			`+s.dialect.micros(now)+` - min(CASE WHEN h.owner = ? THEN h.created END),
-			`+s.dialect.micros(now)+` - min(CASE WHEN NOT h.live THEN h.created END)
+			`+s.dialect.Micros(now)+` - min(CASE WHEN h.owner = ? THEN h.created END),
+			`+s.dialect.Micros(now)+` - min(CASE WHEN NOT h.live THEN h.created END)
 		FROM (
 			SELECT l.owner, coalesce(`+s.leased("l.")+`, FALSE) AS live, CASE WHEN l.owner = ? OR NOT coalesce(`+s.leased("l.")+`, FALSE) THEN (
-				SELECT `+s.dialect.micros("m.created_at")+` FROM ? AS m
+				SELECT `+s.dialect.Micros("m.created_at")+` FROM ? AS m
 				WHERE m.lane = l.lane AND NOT EXISTS (SELECT 1 FROM ? AS r WHERE r.model = m.model AND r."key" = m."key")
 				ORDER BY m.id LIMIT 1
 			) END AS created
 			FROM ? AS l
 		) AS h`),
-		relay, relay, relay, s.table("outbox_messages"), s.table("outbox_retries"), s.table("outbox_lanes")).
+		relay, relay, relay, s.Table("outbox_messages"), s.Table("outbox_retries"), s.Table("outbox_lanes")).
 		Scan(&p.Lanes, &p.Owned, &p.Own, &oldest, &orphan)
 	if err != nil {
 		return Progress{}, fmt.Errorf("look at the oldest messages: %w", err)

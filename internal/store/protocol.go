@@ -19,8 +19,8 @@ func (s *Store) requireProtocol(ctx context.Context) error {
 		ID       string
 		Protocol int
 	}
-	err := s.db.NewRaw("SELECT id, protocol FROM ? WHERE expires_at >= "+s.dialect.now()+" AND protocol <> ? ORDER BY id LIMIT 1",
-		s.table("outbox_relays"), protocol).Scan(ctx, &other)
+	err := s.DB().NewRaw("SELECT id, protocol FROM ? WHERE expires_at >= "+s.dialect.Now()+" AND protocol <> ? ORDER BY id LIMIT 1",
+		s.Table("outbox_relays"), protocol).Scan(ctx, &other)
 	if err != nil {
 		return fmt.Errorf("ask for the versions of the relays: %w", err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Entity is one entity whose state is known.
@@ -44,8 +46,8 @@ func (s *Store) Record(
 	if s.dialect.recordsInFunction() {
 		record = s.recordInFunction
 	}
-	size := func(e Entity) int { return 60 + 2*len(e.Key) + 2*sizeQuoted(e.Data) }
-	chunks := slices.Collect(chunkBySize(entities, size, s.dialect.maxStatement()))
+	size := func(e Entity) int { return 60 + 2*len(e.Key) + 2*db.SizeQuoted(e.Data) }
+	chunks := slices.Collect(db.ChunkBySize(entities, size, s.dialect.MaxStatement()))
 	if len(chunks) > 1 && rows != nil {
 		return false, nil // the second might be refused when the first is recorded
 	}
@@ -75,7 +77,7 @@ func (s *Store) recordInFunction(
 	if err != nil {
 		return false, err
 	}
-	shared := []any{orNull(string(common.Meta)), headers, orNull(common.CorrelationID)}
+	shared := []any{db.OrNull(string(common.Meta)), headers, db.OrNull(common.CorrelationID)}
 	before := func(e Entity) []any {
 		return []any{lanes.of(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK)}
 	}
@@ -89,11 +91,11 @@ func (s *Store) recordInFunction(
 		return s.recordOffered(ctx, tx, common, entities, rows, lanes, before, shared, to)
 	}
 	if len(entities) == 1 {
-		args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+		args := append(append([]any{s.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
 		args = append(append(args, shared...), bun.Safe(rows.sameAs(entities[0].Row)))
 		return returnsRow(tx.QueryContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE ?", args...))
 	}
-	var laneOf, keys, existed, pks, data Array
+	var laneOf, keys, existed, pks, data db.Array
 	for _, e := range entities {
 		laneOf.Add(strconv.Itoa(lanes.of(common.Model, e.Key)))
 		keys.Add(e.Key)
@@ -101,7 +103,7 @@ func (s *Store) recordInFunction(
 		pks.Add(string(e.PK))
 		data.Add(string(e.Data))
 	}
-	args := []any{s.table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal()}
+	args := []any{s.Table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal()}
 	args = append(append(args, shared...), data.Literal(), bun.Safe(rows.allSame("d.data", len(entities))))
 	return returnsRow(tx.QueryContext(ctx, `SELECT ?(?, ?, ?, ?, ?, d.data, ?, ?, ?)
 		FROM (SELECT ?::text[] AS data) AS d WHERE ?`, args...))
@@ -126,19 +128,19 @@ func (s *Store) recordOffered(
 	ctx context.Context, tx bun.IDB, common Message, entities []Entity, plain *PlainRows, lanes numbering,
 	before func(Entity) []any, shared []any, to *Appended,
 ) (recorded bool, err error) {
-	var data Array
+	var data db.Array
 	for _, e := range entities {
 		data.Add(string(e.Data))
 	}
 	query := "SELECT 0, ?(?, ?, ?, ?, ?, ?, ?, ?, ?)::text WHERE ?"
-	args := append(append([]any{s.table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+	args := append(append([]any{s.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
 	args = append(append(args, shared...), bun.Safe(plain.sameAs(entities[0].Row)))
 	if len(entities) > 1 { // all or none
 		var parts []string
 		args = []any{data.Literal(), bun.Safe(plain.allSame("d.data", len(entities)))}
 		for i, e := range entities {
 			parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, (d.data)["+strconv.Itoa(i+1)+"]::json, ?, ?, ?)::text FROM d")
-			args = append(append(append(args, s.table("outbox_record")), before(e)...), shared...)
+			args = append(append(append(args, s.Table("outbox_record")), before(e)...), shared...)
 		}
 		query = "WITH d AS MATERIALIZED (SELECT data FROM (SELECT ?::text[] AS data) AS d WHERE ?) " + strings.Join(parts, " UNION ALL ")
 	}
@@ -166,8 +168,8 @@ func (s *Store) Prepare(ctx context.Context, rows *PlainRows) error {
 	if !s.dialect.recordsInFunction() || s.preparedFor(rows) != nil {
 		return nil
 	}
-	stmt, err := s.db.DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, d.data::json, $7, $8, $9)::text "+
-		"FROM (SELECT $6::text AS data) AS d WHERE %s", s.table("outbox_record"), rows.same("d.data")))
+	stmt, err := s.DB().DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, d.data::json, $7, $8, $9)::text "+
+		"FROM (SELECT $6::text AS data) AS d WHERE %s", s.Table("outbox_record"), rows.same("d.data")))
 	if err != nil {
 		return fmt.Errorf("prepare outbox_record: %w (behind a proxy that pools transactions leave Config.Prepare off)", err)
 	}
@@ -262,7 +264,7 @@ func (s *Store) recordInSteps(
 
 	changes := make([]Change, len(entities))
 	for i, e := range entities {
-		changes[i] = Change{Key{common.Model, e.Key}, e.Existed}
+		changes[i] = Change{Key{Model: common.Model, Key: e.Key}, e.Existed}
 	}
 	revisions, err := s.Lock(ctx, tx, changes)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // TableShape is what the database's catalog knows of a table of the service's own.
@@ -73,12 +75,12 @@ func (s *Store) TableShape(
 }
 
 // ShapeOf is Store.TableShape where there are no tables of cqrsync's own.
-func ShapeOf(ctx context.Context, db *bun.DB, quoted, name string) (TableShape, error) {
-	d, err := dialectOf(db)
+func ShapeOf(ctx context.Context, bunDB *bun.DB, quoted, name string) (TableShape, error) {
+	d, err := db.New(bunDB, Names{})
 	if err != nil {
 		return TableShape{}, err
 	}
-	return tableShape(ctx, db, d, quoted, name)
+	return tableShape(ctx, bunDB, dialectOf(d.Dialect()), quoted, name)
 }
 
 func tableShape(

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // WaitingOf returns the newest waiting message of each of the keys, for who applies it in the same
@@ -14,13 +16,13 @@ func (s *Store) WaitingOf(ctx context.Context, tx bun.IDB, keys []Key) ([]Waitin
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	return s.companions(ctx, tx, `(model, "key") IN (?)`, len(keys), tuples(keys))
+	return s.companions(ctx, tx, `(model, "key") IN (?)`, len(keys), db.Tuples(keys))
 }
 
 // WaitingErrors returns why the messages of a key wait, in the order of their revisions.
 func (s *Store) WaitingErrors(ctx context.Context, key Key) (errs []string, err error) {
-	err = s.db.NewRaw(s.sql(`SELECT error FROM ? WHERE model = ? AND "key" = ? ORDER BY revision`),
-		s.table("replica_waiting"), key.Model, key.Key).Scan(ctx, &errs)
+	err = s.DB().NewRaw(s.SQL(`SELECT error FROM ? WHERE model = ? AND "key" = ? ORDER BY revision`),
+		s.Table("replica_waiting"), key.Model, key.Key).Scan(ctx, &errs)
 	if err != nil {
 		return nil, fmt.Errorf("read why messages of model %q key %q wait: %w", key.Model, key.Key, err)
 	}
@@ -35,9 +37,9 @@ func (s *Store) WaitingIn(ctx context.Context, tx bun.IDB, model string, n int) 
 func (s *Store) companions(
 	ctx context.Context, tx bun.IDB, condition string, n int, arg any,
 ) (found []Waiting, err error) {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 		`, body, metadata, attempts FROM ? WHERE `+condition+` ORDER BY since DESC, revision DESC LIMIT ? `+
-		s.dialect.lockRows()), s.table("replica_waiting"), arg, n)
+		s.dialect.LockRows()), s.Table("replica_waiting"), arg, n)
 	if err != nil {
 		return nil, fmt.Errorf("look for what waits with a message: %w", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // BodyEncoding is the metadata key that says how a dead letter's body is kept, where it is not as it came.
@@ -39,7 +41,7 @@ const BodyCut = "cqrsync_body_cut"
 // AddReplicaDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column holds neither
 // NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata says so under BodyEncoding. Of a body
 // that is larger than MostText the rest is cut off, which the metadata says under BodyCut, and the error.
-func (s *Store) AddReplicaDeadLetter(ctx context.Context, db bun.IDB, d ReplicaDeadLetter) error {
+func (s *Store) AddReplicaDeadLetter(ctx context.Context, conn bun.IDB, d ReplicaDeadLetter) error {
 	metadata := maps.Clone(d.Metadata)
 	if metadata == nil {
 		metadata = map[string]string{}
@@ -50,14 +52,14 @@ func (s *Store) AddReplicaDeadLetter(ctx context.Context, db bun.IDB, d ReplicaD
 		return fmt.Errorf("encode a dead letter's metadata: %w", err)
 	}
 	values := []any{
-		printable(d.Queue), orNull(printable(d.Model)), orNull(printable(d.Key)), d.Revision, body, string(headers), printable(d.Error),
+		printable(d.Queue), db.OrNull(printable(d.Model)), db.OrNull(printable(d.Key)), d.Revision, body, string(headers), printable(d.Error),
 	}
-	if tx, inTx := db.(bun.Tx); inTx && len(body) > largeBody {
-		_, err = tx.Tx.ExecContext(ctx, s.sql("INSERT INTO "+string(s.table("replica_dead_letters"))+
+	if tx, inTx := conn.(bun.Tx); inTx && len(body) > largeBody {
+		_, err = tx.Tx.ExecContext(ctx, s.SQL("INSERT INTO "+string(s.Table("replica_dead_letters"))+
 			` (queue, model, "key", revision, body, metadata, error) VALUES (`+s.dialect.placeholders(len(values))+")"), values...)
 	} else {
-		_, err = db.ExecContext(ctx, s.sql(`INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`), append([]any{s.table("replica_dead_letters")}, values...)...)
+		_, err = conn.ExecContext(ctx, s.SQL(`INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`), append([]any{s.Table("replica_dead_letters")}, values...)...)
 	}
 	if err != nil {
 		return fmt.Errorf("keep a dead letter: %w", err)
@@ -117,12 +119,12 @@ type KeptReplicaDeadLetter struct {
 // ReplicaDeadLetters returns at most limit dead letters, in the order of their identity; 0 means all of them.
 func (s *Store) ReplicaDeadLetters(ctx context.Context, f DeadLetterFilter, limit int) ([]KeptReplicaDeadLetter, error) {
 	condition, args := s.where(f)
-	query := s.sql(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body, metadata, error, ` +
-		s.dialect.micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id")
+	query := s.SQL(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body, metadata, error, ` +
+		s.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id")
 	if limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", limit)
 	}
-	rows, err := s.db.QueryContext(ctx, query, append([]any{s.table("replica_dead_letters")}, args...)...)
+	rows, err := s.DB().QueryContext(ctx, query, append([]any{s.Table("replica_dead_letters")}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
@@ -153,7 +155,7 @@ func (s *Store) ReplicaDeadLetters(ctx context.Context, f DeadLetterFilter, limi
 // RemoveReplicaDeadLetters forgets dead letters for good, and returns how many.
 func (s *Store) RemoveReplicaDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
 	condition, args := s.where(f)
-	result, err := s.db.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.table("replica_dead_letters")}, args...)...)
+	result, err := s.DB().ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("replica_dead_letters")}, args...)...)
 	if err != nil {
 		return 0, fmt.Errorf("remove dead letters: %w", err)
 	}

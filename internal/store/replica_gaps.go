@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Passed is a hole in the revisions of a key that was passed over. What is in it may be lost, or another process of the queue
@@ -61,10 +63,10 @@ func (s *Store) AddPassed(ctx context.Context, tx bun.IDB, passed []Passed, in t
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, s.sql(`INSERT INTO ? (model, "key", applied, had, missing, late, due_at)
-			VALUES (?, ?, ?, ?, ?, ?, `+s.dialect.after(s.dialect.now(), in)+`)`+
-			s.upsert(`model, "key", applied`, "had", "missing", "late", "due_at")),
-			s.table("replica_gaps"), p.Model, p.Key.Key, p.Applied, p.Had, p.Missing, string(late))
+		_, err = tx.ExecContext(ctx, s.SQL(`INSERT INTO ? (model, "key", applied, had, missing, late, due_at)
+			VALUES (?, ?, ?, ?, ?, ?, `+s.dialect.After(s.dialect.Now(), in)+`)`+
+			s.Upsert(`model, "key", applied`, "had", "missing", "late", "due_at")),
+			s.Table("replica_gaps"), p.Model, p.Key.Key, p.Applied, p.Had, p.Missing, string(late))
 		if err != nil {
 			return fmt.Errorf("note a gap of model %q key %q: %w", p.Model, p.Key.Key, err)
 		}
@@ -82,9 +84,9 @@ func (s *Store) ClosePassed(ctx context.Context, tx bun.IDB, late []Late) error 
 	for k := range byKey {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, compareKeys)
-	for chunk := range slices.Chunk(keys, maxKeys) {
-		found, err := s.passed(ctx, tx, `WHERE (model, "key") IN (?)`+s.forUpdate(), tuples(chunk))
+	slices.SortFunc(keys, db.CompareKeys)
+	for chunk := range slices.Chunk(keys, db.MaxKeys) {
+		found, err := s.passed(ctx, tx, `WHERE (model, "key") IN (?)`+s.forUpdate(), db.Tuples(chunk))
 		if err != nil {
 			return fmt.Errorf("look for gaps of %d keys: %w", len(keys), err)
 		}
@@ -101,7 +103,7 @@ func (s *Store) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []La
 	const which = ` WHERE model = ? AND "key" = ? AND applied = ?`
 	for _, l := range late {
 		if p.closes(l) {
-			_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ?`+which), s.table("replica_gaps"), p.Model, p.Key.Key, p.Applied)
+			_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ?`+which), s.Table("replica_gaps"), p.Model, p.Key.Key, p.Applied)
 			return err
 		}
 	}
@@ -109,15 +111,15 @@ func (s *Store) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []La
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET missing = ?, late = ?`+which),
-		s.table("replica_gaps"), p.Missing, string(text), p.Model, p.Key.Key, p.Applied)
+	_, err = tx.ExecContext(ctx, s.SQL(`UPDATE ? SET missing = ?, late = ?`+which),
+		s.Table("replica_gaps"), p.Missing, string(text), p.Model, p.Key.Key, p.Applied)
 	return err
 }
 
 // TakePassed returns up to n holes whose time has come, and forgets them: nothing of them came.
 func (s *Store) TakePassed(ctx context.Context, n int) (taken []Passed, err error) {
-	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
-		taken, err = s.passed(ctx, tx, `WHERE due_at <= `+s.dialect.now()+` ORDER BY due_at LIMIT ? `+s.dialect.lockRows(), n)
+	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+		taken, err = s.passed(ctx, tx, `WHERE due_at <= `+s.dialect.Now()+` ORDER BY due_at LIMIT ? `+s.dialect.LockRows(), n)
 		if err != nil || len(taken) == 0 {
 			return err
 		}
@@ -125,7 +127,7 @@ func (s *Store) TakePassed(ctx context.Context, n int) (taken []Passed, err erro
 		for i, p := range taken {
 			exact[i] = bun.Tuple([]any{p.Model, p.Key.Key, p.Applied})
 		}
-		_, err = tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key", applied) IN (?)`), s.table("replica_gaps"), anyOfTuples(exact))
+		_, err = tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key", applied) IN (?)`), s.Table("replica_gaps"), db.AnyOfTuples(exact))
 		return err
 	})
 	if err != nil {
@@ -136,15 +138,15 @@ func (s *Store) TakePassed(ctx context.Context, n int) (taken []Passed, err erro
 
 // forUpdate is lockRows that waits.
 func (s *Store) forUpdate() string {
-	if s.dialect.lockRows() == "" {
+	if s.dialect.LockRows() == "" {
 		return ""
 	}
 	return ` ORDER BY model, "key" FOR UPDATE`
 }
 
 func (s *Store) passed(ctx context.Context, tx bun.IDB, condition string, args ...any) (found []Passed, err error) {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", applied, had, missing, late FROM ? `+condition),
-		append([]any{s.table("replica_gaps")}, args...)...)
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", applied, had, missing, late FROM ? `+condition),
+		append([]any{s.Table("replica_gaps")}, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -169,8 +171,8 @@ func (s *Store) DeadLetterAfter(
 	ctx context.Context, tx bun.IDB, model, key string, revision int64,
 ) (dead bool, after *int64, err error) {
 	var text string
-	err = tx.QueryRowContext(ctx, s.sql(`SELECT metadata FROM ? WHERE "key" = ? AND model = ? AND revision = ? ORDER BY id LIMIT 1`),
-		s.table("replica_dead_letters"), key, model, revision).Scan(&text)
+	err = tx.QueryRowContext(ctx, s.SQL(`SELECT metadata FROM ? WHERE "key" = ? AND model = ? AND revision = ? ORDER BY id LIMIT 1`),
+		s.Table("replica_dead_letters"), key, model, revision).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil, nil
 	}

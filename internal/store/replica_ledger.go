@@ -14,8 +14,8 @@ import (
 func (s *Store) AppliedRevision(ctx context.Context, key Key) (Applied, error) {
 	a := Applied{Key: key}
 	var updated *int64
-	err := s.db.QueryRowContext(ctx, s.sql(`SELECT revision, deleted, `+s.dialect.micros("updated_at")+
-		` FROM ? WHERE model = ? AND "key" = ?`), s.table("replica_revisions"), key.Model, key.Key).
+	err := s.DB().QueryRowContext(ctx, s.SQL(`SELECT revision, deleted, `+s.dialect.Micros("updated_at")+
+		` FROM ? WHERE model = ? AND "key" = ?`), s.Table("replica_revisions"), key.Model, key.Key).
 		Scan(&a.Revision, &a.Deleted, &updated)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -35,8 +35,8 @@ func (s *Store) NewestApplied(ctx context.Context) (map[string]time.Time, error)
 		Model  string
 		Micros *int64
 	}
-	err := s.db.NewRaw("SELECT model, "+s.dialect.micros("max(updated_at)")+" AS micros FROM ? GROUP BY model",
-		s.table("replica_revisions")).Scan(ctx, &rows)
+	err := s.DB().NewRaw("SELECT model, "+s.dialect.Micros("max(updated_at)")+" AS micros FROM ? GROUP BY model",
+		s.Table("replica_revisions")).Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("read the newest times of the replica's ledger: %w", err)
 	}
@@ -51,18 +51,18 @@ func (s *Store) NewestApplied(ctx context.Context) (map[string]time.Time, error)
 
 // CollectTombstones deletes up to n tombstones that were written longer than age ago, and says how many there were.
 func (s *Store) CollectTombstones(ctx context.Context, age time.Duration, n int) (int64, error) {
-	ledger := s.table("replica_revisions")
+	ledger := s.Table("replica_revisions")
 	// MariaDB deletes with a LIMIT but not from a table that a subquery reads; the others the other way round.
-	statement, args := `DELETE FROM ? WHERE deleted_at < `+s.dialect.after(s.dialect.now(), -age)+` AND deleted LIMIT ?`, []any{ledger, n}
+	statement, args := `DELETE FROM ? WHERE deleted_at < `+s.dialect.After(s.dialect.Now(), -age)+` AND deleted LIMIT ?`, []any{ledger, n}
 	if s.dialect.ledgerMode() != lockLedger {
 		statement = `DELETE FROM ? WHERE (model, "key") IN (SELECT model, "key" FROM ? WHERE deleted_at < ` +
-			s.dialect.after(s.dialect.now(), -age) + ` AND deleted LIMIT ?) AND deleted AND deleted_at < ` +
-			s.dialect.after(s.dialect.now(), -age)
+			s.dialect.After(s.dialect.Now(), -age) + ` AND deleted LIMIT ?) AND deleted AND deleted_at < ` +
+			s.dialect.After(s.dialect.Now(), -age)
 		args = []any{ledger, ledger, n}
 	}
 	var collected int64
-	err := s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
-		result, err := tx.ExecContext(ctx, s.sql(statement), args...)
+	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+		result, err := tx.ExecContext(ctx, s.SQL(statement), args...)
 		if err == nil {
 			collected, err = result.RowsAffected()
 		}

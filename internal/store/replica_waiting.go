@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Waiting is a message that a replica could not apply yet.
@@ -36,12 +38,12 @@ type Waiting struct {
 // AddWaiting keeps messages, each in place of itself only. Keys may repeat, with other revisions.
 func (s *Store) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b Waiting) int {
-		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Revision, b.Revision))
+		return cmp.Or(db.CompareKeys(a.Key, b.Key), cmp.Compare(a.Revision, b.Revision))
 	})
 	for len(rows) > 0 {
 		n, size := 0, 0
-		for ; n < len(rows) && n < maxKeys; n++ {
-			if size += len(rows[n].Body) + len(rows[n].Error); n > 0 && size > s.dialect.maxStatement() {
+		for ; n < len(rows) && n < db.MaxKeys; n++ {
+			if size += len(rows[n].Body) + len(rows[n].Error); n > 0 && size > s.dialect.MaxStatement() {
 				break
 			}
 		}
@@ -55,7 +57,7 @@ func (s *Store) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) erro
 
 func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
 	values := make([]string, len(rows))
-	args := []any{s.table("replica_waiting")}
+	args := []any{s.Table("replica_waiting")}
 	for i, w := range rows {
 		metadata, err := json.Marshal(w.Metadata)
 		if err != nil {
@@ -63,26 +65,26 @@ func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) erro
 		}
 		gapAt := "NULL"
 		if w.Awaits != nil {
-			gapAt = s.dialect.after(s.dialect.now(), w.GapIn)
+			gapAt = s.dialect.After(s.dialect.Now(), w.GapIn)
 		}
-		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.after(s.dialect.now(), w.In) + ", ?, ?, ?, ?, " + gapAt + ")"
-		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.timeOrNull(w.Updated), string(w.Body),
-			string(metadata), w.Attempts, printable(w.Error), orNull(w.Parent.Model), orNull(w.Parent.Key), w.Awaits)
+		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.After(s.dialect.Now(), w.In) + ", ?, ?, ?, ?, " + gapAt + ")"
+		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.TimeOrNull(w.Updated), string(w.Body),
+			string(metadata), w.Attempts, printable(w.Error), db.OrNull(w.Parent.Model), db.OrNull(w.Parent.Key), w.Awaits)
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", revision, deleted, updated_at, body, metadata, attempts, next_attempt_at, error,
 			parent_model, parent_key, awaits, gap_at)
 		VALUES `+strings.Join(values, ", ")+
-		s.upsert(`model, "key", revision`, "deleted", "updated_at", "body", "metadata", "attempts", "next_attempt_at",
+		s.Upsert(`model, "key", revision`, "deleted", "updated_at", "body", "metadata", "attempts", "next_attempt_at",
 			"error", "parent_model", "parent_key", "awaits", "gap_at")), args...)
 	return err
 }
 
 // ForgetWaiting deletes whatever waits for the keys and no revision: something newer stands for it.
 func (s *Store) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error {
-	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), compareKeys), maxKeys) {
-		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
-			s.table("replica_waiting"), tuples(chunk))
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys), db.MaxKeys) {
+		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
+			s.Table("replica_waiting"), db.Tuples(chunk))
 		if err != nil {
 			return fmt.Errorf("forget what waits for %d keys: %w", len(keys), err)
 		}
@@ -94,7 +96,7 @@ func (s *Store) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error
 // are not in the result.
 func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	found := make(map[Key]Applied)
-	for chunk := range slices.Chunk(keys, maxKeys) {
+	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		if err := s.waitingFor(ctx, tx, chunk, found); err != nil {
 			return nil, fmt.Errorf("look for waiting messages: %w", err)
 		}
@@ -103,8 +105,8 @@ func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key
 }
 
 func (s *Store) waitingFor(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
-		` FROM ? WHERE (model, "key") IN (?)`), s.table("replica_waiting"), tuples(keys))
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
+		` FROM ? WHERE (model, "key") IN (?)`), s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
 		return err
 	}
@@ -131,13 +133,13 @@ func newer(a, b Applied) bool {
 
 // RemoveWaiting deletes messages that wait no more; one that was replaced meanwhile stays.
 func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) error {
-	for chunk := range slices.Chunk(rows, maxKeys) {
+	for chunk := range slices.Chunk(rows, db.MaxKeys) {
 		exact := make([]bun.TupleValues, len(chunk))
 		for i, a := range chunk {
 			exact[i] = bun.Tuple([]any{a.Model, a.Key.Key, a.Revision})
 		}
-		_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM ? WHERE (model, "key", revision) IN (?)`),
-			s.table("replica_waiting"), anyOfTuples(exact))
+		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key", revision) IN (?)`),
+			s.Table("replica_waiting"), db.AnyOfTuples(exact))
 		if err != nil {
 			return fmt.Errorf("remove %d waiting messages: %w", len(rows), err)
 		}
@@ -148,7 +150,7 @@ func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) e
 // ClaimWaiting returns up to n messages whose time has come, oldest first, and puts their next attempt off by lease: no
 // other process gets them meanwhile, and when this one dies they are due again.
 func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (claimed []Waiting, err error) {
-	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		claimed, err = s.dueWaiting(ctx, tx, n)
 		if err != nil || len(claimed) == 0 {
 			return err
@@ -157,8 +159,8 @@ func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (c
 		for i, w := range claimed {
 			exact[i] = bun.Tuple([]any{w.Model, w.Key.Key, w.Revision})
 		}
-		_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.after(s.dialect.now(), lease)+
-			` WHERE (model, "key", revision) IN (?)`), s.table("replica_waiting"), anyOfTuples(exact))
+		_, err = tx.ExecContext(ctx, s.SQL(`UPDATE ? SET next_attempt_at = `+s.dialect.After(s.dialect.Now(), lease)+
+			` WHERE (model, "key", revision) IN (?)`), s.Table("replica_waiting"), db.AnyOfTuples(exact))
 		return err
 	})
 	if err != nil {
@@ -168,10 +170,10 @@ func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (c
 }
 
 func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiting, err error) {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, deleted, `+s.dialect.micros("updated_at")+
-		`, body, metadata, attempts, error, parent_model, parent_key, awaits, `+s.dialect.micros("gap_at")+` - `+
-		s.dialect.micros(s.dialect.now())+` FROM ? WHERE next_attempt_at <= `+s.dialect.now()+
-		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.lockRows()), s.table("replica_waiting"), n)
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
+		`, body, metadata, attempts, error, parent_model, parent_key, awaits, `+s.dialect.Micros("gap_at")+` - `+
+		s.dialect.Micros(s.dialect.Now())+` FROM ? WHERE next_attempt_at <= `+s.dialect.Now()+
+		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.LockRows()), s.Table("replica_waiting"), n)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +194,7 @@ func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waitin
 			return nil, fmt.Errorf("metadata of model %q key %q: %w", w.Model, w.Key.Key, err)
 		}
 		if parentModel != nil && parentKey != nil {
-			w.Parent = Key{*parentModel, *parentKey}
+			w.Parent = Key{Model: *parentModel, Key: *parentKey}
 		}
 		due = append(due, w)
 	}
@@ -202,12 +204,12 @@ func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waitin
 // ReleaseNext makes due now what waits for a revision that the key has reached, and what waits for that in turn, and says how
 // many messages there were. They wait for nothing any more: whoever has one in hand is not disturbed again.
 func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int64) (released int64, err error) {
-	keys := slices.SortedFunc(maps.Keys(reached), compareKeys)
-	for chunk := range slices.Chunk(keys, maxKeys) {
+	keys := slices.SortedFunc(maps.Keys(reached), db.CompareKeys)
+	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		due, err := s.awaiting(ctx, tx, chunk, reached)
 		if err == nil && len(due) > 0 {
-			_, err = tx.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
-				`, awaits = NULL, gap_at = NULL WHERE (model, "key", revision) IN (?)`), s.table("replica_waiting"), anyOfTuples(due))
+			_, err = tx.ExecContext(ctx, s.SQL(`UPDATE ? SET next_attempt_at = `+s.dialect.Now()+
+				`, awaits = NULL, gap_at = NULL WHERE (model, "key", revision) IN (?)`), s.Table("replica_waiting"), db.AnyOfTuples(due))
 		}
 		if err != nil {
 			return released, fmt.Errorf("release what waits for a revision of %d keys: %w", len(keys), err)
@@ -219,8 +221,8 @@ func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int
 
 // awaiting finds the messages that wait for nothing but revisions that have been reached, or are reached with them.
 func (s *Store) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached map[Key]int64) (due []bun.TupleValues, err error) {
-	rows, err := tx.QueryContext(ctx, s.sql(`SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
-		AND awaits IS NOT NULL ORDER BY model, "key", revision`), s.table("replica_waiting"), tuples(keys))
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
+		AND awaits IS NOT NULL ORDER BY model, "key", revision`), s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
 		return nil, err
 	}
@@ -245,18 +247,18 @@ func (s *Store) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached ma
 
 // ReleaseWaiting makes the messages that wait for one of the parents due now, and says how many there were.
 func (s *Store) ReleaseWaiting(ctx context.Context, parents []Key) (released int64, err error) {
-	err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		released, err = s.releaseWaiting(ctx, tx, parents)
 		return err
 	})
 	return released, err
 }
 
-func (s *Store) releaseWaiting(ctx context.Context, db bun.IDB, parents []Key) (released int64, err error) {
-	for chunk := range slices.Chunk(parents, maxKeys) {
-		result, err := db.ExecContext(ctx, s.sql(`UPDATE ? SET next_attempt_at = `+s.dialect.now()+
+func (s *Store) releaseWaiting(ctx context.Context, conn bun.IDB, parents []Key) (released int64, err error) {
+	for chunk := range slices.Chunk(parents, db.MaxKeys) {
+		result, err := conn.ExecContext(ctx, s.SQL(`UPDATE ? SET next_attempt_at = `+s.dialect.Now()+
 			`, parent_model = NULL, parent_key = NULL WHERE (parent_model, parent_key) IN (?)`),
-			s.table("replica_waiting"), tuples(chunk))
+			s.Table("replica_waiting"), db.Tuples(chunk))
 		if err == nil {
 			var n int64
 			n, err = result.RowsAffected()
@@ -272,8 +274,8 @@ func (s *Store) releaseWaiting(ctx context.Context, db bun.IDB, parents []Key) (
 // NextWaiting says in how long the next waiting message is due, and whether there is any.
 func (s *Store) NextWaiting(ctx context.Context) (in time.Duration, some bool, err error) {
 	var micros *int64
-	err = s.db.NewRaw(s.sql("SELECT "+s.dialect.micros("min(next_attempt_at)")+" - "+s.dialect.micros(s.dialect.now())+
-		" FROM ?"), s.table("replica_waiting")).Scan(ctx, &micros)
+	err = s.DB().NewRaw(s.SQL("SELECT "+s.dialect.Micros("min(next_attempt_at)")+" - "+s.dialect.Micros(s.dialect.Now())+
+		" FROM ?"), s.Table("replica_waiting")).Scan(ctx, &micros)
 	if err != nil {
 		return 0, false, fmt.Errorf("look for waiting messages: %w", err)
 	}
@@ -289,7 +291,7 @@ func (s *Store) CountWaiting(ctx context.Context) (map[string]int64, error) {
 		Model string
 		N     int64
 	}
-	err := s.db.NewRaw("SELECT model, count(*) AS n FROM ? GROUP BY model", s.table("replica_waiting")).Scan(ctx, &rows)
+	err := s.DB().NewRaw("SELECT model, count(*) AS n FROM ? GROUP BY model", s.Table("replica_waiting")).Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("count waiting messages: %w", err)
 	}

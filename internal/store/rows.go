@@ -24,7 +24,7 @@ type binaryReader interface {
 
 // binary says that readRows reads PostgreSQL's binary format.
 func (s *Store) binary() (binaryReader, bool) {
-	reader, ok := s.db.Dialect().(binaryReader)
+	reader, ok := s.DB().Dialect().(binaryReader)
 	return reader, ok
 }
 
@@ -34,7 +34,7 @@ func (s *Store) readRows(
 	ctx context.Context, conn bun.Conn, columns []any, each func() error, query string, args ...any,
 ) error {
 	if reader, ok := s.binary(); ok {
-		query = s.db.QueryGen().FormatQuery(query, args...)
+		query = s.DB().QueryGen().FormatQuery(query, args...)
 		return conn.Raw(func(driverConn any) error {
 			return reader.ReadBinary(ctx, driverConn, query, func(values [][]byte) error {
 				if err := decodeBinary(values, columns); err != nil {

@@ -1,52 +1,32 @@
 package store
 
 import (
-	"database/sql"
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/uptrace/bun/schema"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // sqlite keeps times as integers: microseconds since 1970 in UTC.
-type sqlite struct{}
+type sqlite struct{ db.SQLite }
 
-func (sqlite) name() string                 { return "sqlite" }
-func (sqlite) quote() string                { return `"` }
-func (sqlite) now() string                  { return "CAST(unixepoch('now', 'subsec') * 1000000 AS integer)" }
-func (sqlite) micros(col string) string     { return col }
-func (sqlite) time(t time.Time) any         { return t.UnixMicro() }
-func (sqlite) greatest(a, b string) string  { return "max(" + a + ", " + b + ")" }
-func (sqlite) lockRows() string             { return "" }
-func (sqlite) proposed(col string) string   { return "excluded." + col }
-func (sqlite) transactionalDDL() bool       { return true }
-func (sqlite) lanesOptions() *sql.TxOptions { return nil }
-func (sqlite) recordsInFunction() bool      { return false }
-func (sqlite) ledgerMode() ledgerMode       { return ownLedger }
-
-func (sqlite) onConflict(key string) string { return "ON CONFLICT (" + key + ") DO UPDATE SET" }
-
-// steady is this host's clock, as now is; SQLite would ask that again for later rows.
-func (sqlite) steady() string { return strconv.FormatInt(time.Now().UnixMicro(), 10) }
+func (sqlite) transactionalDDL() bool  { return true }
+func (sqlite) announces() bool         { return false }
+func (sqlite) recordsInFunction() bool { return false }
+func (sqlite) ledgerMode() ledgerMode  { return ownLedger }
 
 // plainColumns: SQLite stores any value in any column, and a read costs no round trip.
 func (sqlite) plainColumns() string { return "" }
-
-// maxStatement stays under SQLITE_MAX_SQL_LENGTH, whose default is 1,000,000 bytes.
-func (sqlite) maxStatement() int { return 512 << 10 }
 
 func (sqlite) laneNumbers() string { return "outbox_lanes" }
 func (sqlite) shareRows() string   { return "" }
 
 // renumber has nothing to do: a write transaction excludes all others.
 func (sqlite) renumber(Names, int, int) (before, after []string) { return nil, nil }
-
-func (sqlite) after(t string, d time.Duration) string {
-	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
-}
 
 func (sqlite) tableExists(table string) string {
 	return "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '" +
@@ -96,7 +76,7 @@ func (sqlite) identities(messages string, claimed []*Claimed, lock string) strin
 	return selectIDs(messages, claimed, lock)
 }
 
-func (sqlite) waitAtMost(bounds) string { return "" }
+func (sqlite) waitAtMost(db.Bounds) string { return "" }
 
 // writers: SQLite leaves nothing of removed rows behind, so a start need not be moved.
 func (sqlite) writers(string) string { return "" }
@@ -107,7 +87,7 @@ func (sqlite) inOrder() string { return "" }
 func (sqlite) anyOf(column, query string) string { return "+" + column + " IN (" + query + ")" }
 
 func (sqlite) notIn(expression string, numbers []int64) string {
-	return expression + " NOT IN (" + joinInts(numbers) + ")"
+	return expression + " NOT IN (" + db.JoinInts(numbers) + ")"
 }
 
 // busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Superseding is a message with the older ones of its key that it replaces, oldest first. Its After
@@ -48,13 +50,13 @@ func (s *Store) Supersede(
 		return slices.Repeat([]Superseded{Missing}, len(list)), nil
 	}
 	size := func(m Superseding) int { return (80 + 2*len(m.Key) + 2*len(m.Model)) * (1 + len(m.Older)) }
-	for chunk := range chunkBySize(list, size, min(s.dialect.maxStatement(), maxSuperseded)) {
+	for chunk := range db.ChunkBySize(list, size, min(s.dialect.MaxStatement(), maxSuperseded)) {
 		c := supersession{relay: relay, lanes: lanes, list: chunk, kept: map[int64]place{}, removed: map[int64]bool{}}
 		err := s.dialect.supersede(ctx, s, &c)
 		if err == nil {
 			err = s.findStanding(ctx, &c)
 		}
-		if err != nil && !Conflicted(err) {
+		if err != nil && !db.Conflicted(err) {
 			return nil, fmt.Errorf("remove messages that newer ones replace: %w", err)
 		}
 		for _, m := range chunk {
@@ -111,8 +113,8 @@ func (s *Store) findStanding(ctx context.Context, c *supersession) error {
 	}
 	slices.Sort(lanes)
 	var there []int64
-	err := s.db.NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
-		s.table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
+	err := s.DB().NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
+		s.Table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
 	for _, id := range there {
 		c.standing[id] = true
 	}
@@ -122,7 +124,7 @@ func (s *Store) findStanding(ctx context.Context, c *supersession) error {
 // supersede is one statement, so that a process that is stopped leaves no transaction open. What it
 // gives another after is somewhere else then.
 func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) error {
-	var lanes, ids, created, revisions, newer, afters, models, keys Array
+	var lanes, ids, created, revisions, newer, afters, models, keys db.Array
 	add := func(m *Claimed, by int64, after *int64) {
 		lanes.Add(strconv.Itoa(m.Lane))
 		ids.Add(strconv.FormatInt(m.ID, 10))
@@ -143,9 +145,9 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 			add(old, m.ID, nil)
 		}
 	}
-	messages := s.table("outbox_messages")
+	messages := s.Table("outbox_messages")
 	var kept, removed []byte
-	err := s.db.QueryRowContext(ctx, `
+	err := s.DB().QueryRowContext(ctx, `
 		WITH found AS MATERIALIZED (
 			SELECT m.place, l.id, l.newer, l.after
 			FROM unnest(
@@ -154,7 +156,7 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 			CROSS JOIN LATERAL (
 				SELECT m.ctid AS place FROM ? AS m
 				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision AND m.model = l.model AND m.key = l.key
-					AND `+p.micros("m.created_at")+` = l.created
+					AND `+p.Micros("m.created_at")+` = l.created
 				LIMIT 1 FOR UPDATE SKIP LOCKED) AS m
 			WHERE l.?),
 		kept AS (
@@ -190,11 +192,11 @@ func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
 }
 
 func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
-	return s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+	return s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		// Not in the statement that locks the messages: it would lock the lanes, too, on which
 		// other relays wait.
 		var owned []int
-		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", s.table("outbox_lanes"), s.fence(c.relay, c.lanes)).Scan(ctx, &owned)
+		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", s.Table("outbox_lanes"), s.fence(c.relay, c.lanes)).Scan(ctx, &owned)
 		if err != nil || len(owned) == 0 {
 			return err
 		}
@@ -214,7 +216,7 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 				}
 			}
 		}
-		messages := s.table("outbox_messages")
+		messages := s.Table("outbox_messages")
 		for few := range slices.Chunk(kept, maxCases) {
 			var cases strings.Builder
 			ids := make([]int64, len(few))
@@ -263,8 +265,8 @@ func (s *Store) holdSuperseded(
 	}
 	slices.Sort(ids) // the one order of locks
 	rows, err := tx.QueryContext(ctx,
-		s.sql(`SELECT id, model, "key", revision, `+s.dialect.micros("created_at")+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.lockRows(),
-		s.table("outbox_messages"), bun.List(ids), bun.List(lanes))
+		s.SQL(`SELECT id, model, "key", revision, `+s.dialect.Micros("created_at")+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.LockRows(),
+		s.Table("outbox_messages"), bun.List(ids), bun.List(lanes))
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func (s *Store) requireTimeline(ctx context.Context, tx bun.IDB, relay string, a
 		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, s.timeline.answering())
 	}
 	var beats []int64
-	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", s.table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
+	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", s.Table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
 		return err
 	}
 	back := slices.ContainsFunc(beats, func(beat int64) bool { return !s.timeline.wrote(relay, beat) })
@@ -182,7 +182,7 @@ func (s *Store) sameServer() string {
 	if server == "" {
 		return "1 = 1"
 	}
-	return s.db.QueryGen().FormatQuery(s.dialect.server()+" = ?", server)
+	return s.DB().QueryGen().FormatQuery(s.dialect.server()+" = ?", server)
 }
 
 // requireServer returns ErrWentBack where the condition does not hold: it is asked where nothing was found.

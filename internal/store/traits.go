@@ -3,9 +3,10 @@ package store
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Traits are what a user's table does with the rows that a statement writes.
@@ -109,11 +110,11 @@ func (sqlite) rowVersion() string   { return "'row'" }
 
 func (postgres) lastInserted(table, column, sqlColumn string) string {
 	return sqlColumn + ` = (
-		SELECT currval(pg_get_serial_sequence('` + quoteText(table) + `', '` + quoteText(column) + `'))
+		SELECT currval(pg_get_serial_sequence('` + db.QuoteText(table) + `', '` + db.QuoteText(column) + `'))
 		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-		WHERE a.attrelid = to_regclass('` + quoteText(table) + `') AND a.attname = '` + quoteText(column) + `'
+		WHERE a.attrelid = to_regclass('` + db.QuoteText(table) + `') AND a.attname = '` + db.QuoteText(column) + `'
 			AND (a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%')
-			AND pg_get_serial_sequence('` + quoteText(table) + `', '` + quoteText(column) + `') IS NOT NULL
+			AND pg_get_serial_sequence('` + db.QuoteText(table) + `', '` + db.QuoteText(column) + `') IS NOT NULL
 			AND NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal))`
 }
 
@@ -133,21 +134,9 @@ func (postgres) kin(table string) (query string, args []any) {
 		WHERE c.oid <> to_regclass(?) AND n.nspname NOT IN ('pg_catalog', 'information_schema')`, []any{table, table}
 }
 
-// quoteText makes a text safe inside of a literal.
-func quoteText(text string) string { return strings.ReplaceAll(text, "'", "''") }
-
-// bareName splits a quoted, perhaps qualified name.
-func bareName(table, quote string) (schema, name string) {
-	name = strings.ReplaceAll(table, quote, "")
-	if before, after, found := strings.Cut(name, "."); found {
-		return before, after
-	}
-	return "", name
-}
-
 // traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its key.
 func (mysql) traits(table string) (query string, args []any) {
-	schema, name := bareName(table, "`")
+	schema, name := db.BareName(table, "`")
 	const before = `EXISTS (SELECT 1 FROM information_schema.triggers
 		WHERE event_object_schema = coalesce(nullif(?, ''), database()) AND event_object_table = ?
 			AND event_manipulation = ? AND action_timing = 'BEFORE')`
@@ -156,14 +145,14 @@ func (mysql) traits(table string) (query string, args []any) {
 }
 
 func (mysql) lastInserted(table, column, sqlColumn string) string {
-	schema, name := bareName(table, "`")
+	schema, name := db.BareName(table, "`")
 	return sqlColumn + ` = (SELECT LAST_INSERT_ID() FROM information_schema.columns
-		WHERE table_schema = coalesce(nullif('` + quoteText(schema) + `', ''), database()) AND table_name = '` + quoteText(name) + `'
-			AND column_name = '` + quoteText(column) + `' AND extra LIKE '%auto_increment%')`
+		WHERE table_schema = coalesce(nullif('` + db.QuoteText(schema) + `', ''), database()) AND table_name = '` + db.QuoteText(name) + `'
+			AND column_name = '` + db.QuoteText(column) + `' AND extra LIKE '%auto_increment%')`
 }
 
 func (mysql) kin(table string) (query string, args []any) {
-	schema, name := bareName(table, "`")
+	schema, name := db.BareName(table, "`")
 	return `
 		SELECT '', v.table_name FROM information_schema.views v
 		WHERE v.table_schema = coalesce(nullif(?, ''), database()) AND v.view_definition LIKE concat('%', ?, '%')
@@ -175,7 +164,7 @@ func (mysql) kin(table string) (query string, args []any) {
 
 // traits: only a view has its rows elsewhere, and no trigger changes what an INSERT stores; an AFTER trigger may update it.
 func (sqlite) traits(table string) (query string, args []any) {
-	_, name := bareName(table, `"`)
+	_, name := db.BareName(table, `"`)
 	const moves = `EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?))`
 	return `
 		SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'view' AND lower(name) = lower(?)), ` + moves + `, ` + moves + `,
@@ -186,7 +175,7 @@ func (sqlite) traits(table string) (query string, args []any) {
 func (sqlite) lastInserted(string, string, string) string { return "rowid = last_insert_rowid()" }
 
 func (sqlite) kin(table string) (query string, args []any) {
-	_, name := bareName(table, `"`)
+	_, name := db.BareName(table, `"`)
 	return `
 		SELECT '', name FROM sqlite_master WHERE type = 'view' AND lower(name) <> lower(?) AND instr(lower(sql), lower(?)) > 0
 		UNION SELECT '', t.name FROM sqlite_master AS v JOIN sqlite_master AS t ON t.type = 'table' AND instr(lower(v.sql), lower(t.name)) > 0

@@ -9,7 +9,7 @@ import (
 // Unsent reads all messages behind the identity after, whatever their lane, in the order of the identity. It is for
 // tests and small outboxes: it holds them all.
 func (s *Store) Unsent(ctx context.Context, after int64) (messages []Message, err error) {
-	conn, err := s.db.Conn(ctx)
+	conn, err := s.DB().Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read unsent messages: %w", err)
 	}
@@ -19,7 +19,7 @@ func (s *Store) Unsent(ctx context.Context, after int64) (messages []Message, er
 		m := row.message()
 		messages = append(messages, m.Message)
 		return m.Invalid
-	}, "SELECT "+s.claimColumns()+", 0 FROM ? AS m WHERE m.id > ? ORDER BY m.id", s.table("outbox_messages"), after)
+	}, "SELECT "+s.claimColumns()+", 0 FROM ? AS m WHERE m.id > ? ORDER BY m.id", s.Table("outbox_messages"), after)
 	if err != nil {
 		return nil, fmt.Errorf("read unsent messages: %w", err)
 	}

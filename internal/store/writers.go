@@ -42,11 +42,11 @@ func (w Writers) Left(listed []string) []string {
 //
 // ok is false where the database cannot tell.
 func (s *Store) Writers(ctx context.Context) (w Writers, ok bool, err error) {
-	query := s.dialect.writers(string(s.table("outbox_messages")))
+	query := s.dialect.writers(string(s.Table("outbox_messages")))
 	if query == "" {
 		return Writers{}, false, nil
 	}
-	rows, err := s.db.QueryContext(ctx, query)
+	rows, err := s.DB().QueryContext(ctx, query)
 	if err == nil {
 		w, err = scanWriters(rows)
 	}
@@ -79,7 +79,7 @@ func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 	}
 	found := map[int]bool{}
 	if len(keys) > 0 { // nearly never, and a relay with a backlog asks all the time
-		lanes, err := s.readNumbering(ctx, s.db) // not as it was: a floor that moves too far loses the order
+		lanes, err := s.readNumbering(ctx, s.DB()) // not as it was: a floor that moves too far loses the order
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +94,7 @@ const maxWaiting = 10_000
 
 // waitingKeys lists them, up to one more than maxWaiting.
 func (s *Store) waitingKeys(ctx context.Context) (keys []Key, err error) {
-	rows, err := s.db.QueryContext(ctx, s.sql(`SELECT model, "key" FROM ? LIMIT ?`), s.table("outbox_retries"), maxWaiting+1)
+	rows, err := s.DB().QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? LIMIT ?`), s.Table("outbox_retries"), maxWaiting+1)
 	if err != nil {
 		return nil, err
 	}

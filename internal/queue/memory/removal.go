@@ -45,7 +45,7 @@ func (d *Database) FinishFree(
 	if len(held) == 0 {
 		return nil
 	}
-	return store.NewLockedError(left)
+	return store.NewUnfinishedError(left)
 }
 
 func claimedOf(failures []store.Failure) (all []*store.Claimed) {

@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -20,30 +20,30 @@ type BatchLimits struct {
 
 // briefLock is how long a Brief transaction waits for a lock. MariaDB counts in seconds; with none at all it fails to skip what
 // others are about to insert (10.11: error 1180).
-func (postgres) briefLock() time.Duration { return 100 * time.Millisecond }
-func (mysql) briefLock() time.Duration    { return time.Second }
-func (sqlite) briefLock() time.Duration   { return time.Second }
+func (postgresSessions) briefLock() time.Duration { return 100 * time.Millisecond }
+func (mariadbSessions) briefLock() time.Duration  { return time.Second }
+func (sqliteSessions) briefLock() time.Duration   { return time.Second }
 
 // BriefTries is how often a Brief transaction may wait for a lock before that adds up to what others notice.
-func (s *Store) BriefTries() int {
-	return int(max(2*time.Second, 4*s.dialect.briefLock()) / s.dialect.briefLock())
+func (d *Database) BriefTries() int {
+	return int(max(2*time.Second, 4*d.sessions.briefLock()) / d.sessions.briefLock())
 }
 
 // InBatch runs fn in a transaction that is bounded as InTx's are, of a type that the service's code knows. A statement that
 // waits for a lock for too long fails; of what it waited for the LockedError tells, where fn returns that failure.
-func (s *Store) InBatch(ctx context.Context, l BatchLimits, fn func(ctx context.Context, tx bun.Tx) error) error {
-	b := bounds{idle: s.bounds.idle + l.Thinking, lock: s.bounds.lock}
+func (d *Database) InBatch(ctx context.Context, l BatchLimits, fn func(ctx context.Context, tx bun.Tx) error) error {
+	b := Bounds{Idle: d.bounds.Idle + l.Thinking, Lock: d.bounds.Lock}
 	if l.Brief {
-		b.lock = min(b.lock, s.dialect.briefLock())
+		b.Lock = min(b.Lock, d.sessions.briefLock())
 	}
 	var w *lookout
-	err := s.dialect.inBatch(ctx, s.db, b, l, func(ctx context.Context, tx bun.Tx, session int64) error {
-		w = s.lookOut(ctx, b, session)
+	err := d.sessions.inBatch(ctx, d.bun, b, l, func(ctx context.Context, tx bun.Tx, session int64) error {
+		w = d.lookOut(ctx, b, session)
 		defer w.end()
 		return fn(ctx, tx)
 	})
-	if w != nil && lockTimedOut(err) {
-		return &LockedError{Holders: w.seen, err: err}
+	if w != nil && LockTimedOut(err) {
+		return &LockedError{Holders: w.seen, Err: err}
 	}
 	return err
 }
@@ -55,17 +55,17 @@ type lookout struct {
 	seen   string // who was waited for last
 }
 
-func (s *Store) lookOut(ctx context.Context, b bounds, session int64) *lookout {
+func (d *Database) lookOut(ctx context.Context, b Bounds, session int64) *lookout {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &lookout{cancel: cancel, ended: make(chan struct{})}
-	query := s.dialect.blockers(session)
+	query := d.sessions.blockers(session)
 	if query == "" {
 		close(w.ended)
 		return w
 	}
 	go func() {
 		defer close(w.ended)
-		tick := time.NewTicker(b.lock / 2)
+		tick := time.NewTicker(b.Lock / 2)
 		defer tick.Stop()
 		for {
 			select {
@@ -73,9 +73,9 @@ func (s *Store) lookOut(ctx context.Context, b bounds, session int64) *lookout {
 			case <-ctx.Done():
 				return
 			}
-			if pids, holders := s.lockHolders(ctx, query); holders != "" {
+			if pids, holders := d.lockHolders(ctx, query); holders != "" {
 				w.seen = holders
-				s.waits.say(pids, holders)
+				d.waits.say(pids, holders)
 			}
 		}
 	}()
@@ -88,14 +88,14 @@ func (w *lookout) end() {
 }
 
 // inBatch sets the bounds with the question for the session, in one round trip.
-func (postgres) inBatch(
-	ctx context.Context, db *bun.DB, b bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
+func (postgresSessions) inBatch(
+	ctx context.Context, db *bun.DB, b Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
 	return db.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error {
 		var session int64
 		var idle, lock string
 		err := tx.QueryRowContext(ctx, `SELECT pg_backend_pid(), set_config('idle_in_transaction_session_timeout', ?, true),
-			set_config('lock_timeout', ?, true)`, fmt.Sprint(b.idle.Milliseconds()), fmt.Sprint(b.lock.Milliseconds())).
+			set_config('lock_timeout', ?, true)`, fmt.Sprint(b.Idle.Milliseconds()), fmt.Sprint(b.Lock.Milliseconds())).
 			Scan(&session, &idle, &lock)
 		if err != nil {
 			return err
@@ -105,14 +105,14 @@ func (postgres) inBatch(
 }
 
 // inBatch has no bounds of its own; see inTx.
-func (sqlite) inBatch(
-	ctx context.Context, db *bun.DB, _ bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
+func (sqliteSessions) inBatch(
+	ctx context.Context, db *bun.DB, _ Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
 	return db.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx, 0) })
 }
 
-func (mysql) inBatch(
-	ctx context.Context, db *bun.DB, b bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
+func (mariadbSessions) inBatch(
+	ctx context.Context, db *bun.DB, b Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -132,13 +132,13 @@ func (mysql) inBatch(
 }
 
 // blockers are those whom a session waits for, with the columns of holders.
-func (postgres) blockers(session int64) string {
+func (postgresSessions) blockers(session int64) string {
 	return fmt.Sprintf(`SELECT DISTINCT p.pid, `+postgresHolder+`
 		FROM unnest(pg_blocking_pids(%d)) AS p(pid) LEFT JOIN pg_stat_activity AS b ON b.pid = p.pid
 		ORDER BY 1 LIMIT 5`, session)
 }
 
-func (mysql) blockers(session int64) string {
+func (mariadbSessions) blockers(session int64) string {
 	return fmt.Sprintf(`SELECT `+mysqlHolder+` FROM information_schema.innodb_lock_waits AS w
 			JOIN information_schema.innodb_trx AS t ON t.trx_id = w.blocking_trx_id
 			JOIN information_schema.innodb_trx AS r ON r.trx_id = w.requesting_trx_id `+mysqlProcess+`
@@ -146,4 +146,4 @@ func (mysql) blockers(session int64) string {
 }
 
 // blockers: SQLite knows of no sessions.
-func (sqlite) blockers(int64) string { return "" }
+func (sqliteSessions) blockers(int64) string { return "" }

@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -10,73 +10,77 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// bounds limit what a transaction of cqrsync's own can cost others. A process may be stopped, or lose its network, between
+// Bounds limit what a transaction of cqrsync's own can cost others. A process may be stopped, or lose its network, between
 // any two statements, and the database would keep its locks for as long as the connection looks alive.
-type bounds struct {
-	// idle is how long the client may say nothing before the database ends the transaction: a lease, as after that the
+type Bounds struct {
+	// Idle is how long the client may say nothing before the database ends the transaction: a lease, as after that the
 	// others go on without that process anyway.
-	idle time.Duration
-	// lock is how long a statement waits for a lock. Whoever waits holds up others with what it has locked already.
-	lock time.Duration
+	Idle time.Duration
+	// Lock is how long a statement waits for a lock. Whoever waits holds up others with what it has locked already.
+	Lock time.Duration
 }
 
 const (
-	// defaultLease is that of a relay (relay.Config.LeaseTTL), for those who are none.
-	defaultLease = 10 * time.Second
+	// DefaultLease is that of a relay (relay.Config.LeaseTTL), for those who are none.
+	DefaultLease = 10 * time.Second
 	maxLockWait  = 2 * time.Second
 	// minIdle is the shortest time in which every database can tell, and no busy process is taken for a stopped one.
 	minIdle = time.Second
 	minLock = 50 * time.Millisecond
 )
 
-// exclusive are the bounds where all writers wait: behind the lock, and already behind who waits for it.
-var exclusive = bounds{idle: 3 * time.Second, lock: 500 * time.Millisecond}
+// Exclusive are the bounds where all writers wait: behind the lock, and already behind who waits for it.
+var Exclusive = Bounds{Idle: 3 * time.Second, Lock: 500 * time.Millisecond}
 
-func within(lease time.Duration) bounds {
-	return bounds{idle: max(lease, minIdle), lock: min(max(lease/4, minLock), maxLockWait)}
+// Within returns the bounds of those whose lease is that long.
+func Within(lease time.Duration) Bounds {
+	return Bounds{Idle: max(lease, minIdle), Lock: min(max(lease/4, minLock), maxLockWait)}
 }
 
-// Limit bounds the store's transactions by a lease: how long they may stand still, and how long they wait for locks. said is
-// told who is waited for when that takes long; nil writes it to slog's default. Call it before the store is used.
-func (s *Store) Limit(lease time.Duration, said func(holders string)) {
-	s.bounds, s.waits.said = within(lease), said
+// Bounds returns those of the database's transactions.
+func (d *Database) Bounds() Bounds { return d.bounds }
+
+// Limit bounds the database's transactions by a lease: how long they may stand still, and how long they wait for locks. said is
+// told who is waited for when that takes long; nil writes it to slog's default. Call it before the database is used.
+func (d *Database) Limit(lease time.Duration, said func(holders string)) {
+	d.bounds, d.waits.said = Within(lease), said
 }
 
-// SayWaits has said told who is waited for when that takes long. Call it before the store is used.
-func (s *Store) SayWaits(said func(holders string)) { s.waits.said = said }
+// SayWaits has said told who is waited for when that takes long. Call it before the database is used.
+func (d *Database) SayWaits(said func(holders string)) { d.waits.said = said }
 
-// InTx runs fn in a transaction that neither stands still nor waits for a lock for longer than the store allows, under the
+// InTx runs fn in a transaction that neither stands still nor waits for a lock for longer than Limit allows, under the
 // database's own isolation. Where a lock was not to be had in time the error is a LockedError.
-func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
-	return s.watched(ctx, s.bounds, func() error { return s.dialect.inTx(ctx, s.db, s.bounds, "", fn) })
+func (d *Database) InTx(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
+	return d.Watched(ctx, d.bounds, func() error { return d.sessions.inTx(ctx, d.bun, d.bounds, "", fn) })
 }
 
-// inTx is InTx under the isolation of lanesOptions. Every transaction of cqrsync's own is one of these, except where the bounds
+// InBounds is InTx within other bounds, and under the isolation of LanesOptions. Every transaction of cqrsync's own is one of these, except where the bounds
 // stand in the text of another statement, which saves a round trip.
-func (s *Store) inTx(ctx context.Context, b bounds, fn func(ctx context.Context, tx bun.IDB) error) error {
-	return s.watched(ctx, b, func() error { return s.dialect.inTx(ctx, s.db, b, readCommitted, fn) })
+func (d *Database) InBounds(ctx context.Context, b Bounds, fn func(ctx context.Context, tx bun.IDB) error) error {
+	return d.Watched(ctx, b, func() error { return d.sessions.inTx(ctx, d.bun, b, readCommitted, fn) })
 }
 
 const readCommitted = "READ COMMITTED"
 
-// set limits the transaction it stands in.
-func (b bounds) set() string {
-	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ", b.idle.Milliseconds()) + b.wait()
+// SetLocal limits the PostgreSQL transaction it stands in.
+func (b Bounds) SetLocal() string {
+	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ", b.Idle.Milliseconds()) + b.SetLockWait()
 }
 
-// wait limits the wait for locks only. In one text with a statement it is for that one, in the same round trip.
-func (b bounds) wait() string {
-	return fmt.Sprintf("SET LOCAL lock_timeout = %d; ", b.lock.Milliseconds())
+// SetLockWait limits the wait for locks only. In one text with a statement it is for that one, in the same round trip.
+func (b Bounds) SetLockWait() string {
+	return fmt.Sprintf("SET LOCAL lock_timeout = %d; ", b.Lock.Milliseconds())
 }
 
-// setAtOnce is set in one statement, which returns a row.
-func (b bounds) setAtOnce() string {
+// setAtOnce is SetLocal in one statement, which returns a row.
+func (b Bounds) setAtOnce() string {
 	return fmt.Sprintf("SELECT set_config('idle_in_transaction_session_timeout', '%d', TRUE), set_config('lock_timeout', '%d', TRUE)",
-		b.idle.Milliseconds(), b.lock.Milliseconds())
+		b.Idle.Milliseconds(), b.Lock.Milliseconds())
 }
 
-func (postgres) inTx(
-	ctx context.Context, db *bun.DB, b bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
+func (postgresSessions) inTx(
+	ctx context.Context, db *bun.DB, b Bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.ExecContext(ctx, b.setAtOnce()); err != nil {
@@ -88,8 +92,8 @@ func (postgres) inTx(
 
 // inTx has no bounds of its own: SQLite knows no session that could be ended, and waits as long as the connection's
 // busy_timeout says (package database: ten seconds).
-func (sqlite) inTx(
-	ctx context.Context, db *bun.DB, _ bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
+func (sqliteSessions) inTx(
+	ctx context.Context, db *bun.DB, _ Bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx) })
 }
@@ -99,8 +103,8 @@ func (sqlite) inTx(
 // database/sql's would wait for an answer for as long as the connection looks alive.
 //
 // Each is a statement of its own: a proxy that sends reads to other servers (MaxScale) must see the transaction begin.
-func (m mysql) inTx(
-	ctx context.Context, db *bun.DB, b bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error,
+func (m mariadbSessions) inTx(
+	ctx context.Context, db *bun.DB, b Bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -114,7 +118,7 @@ func (m mysql) inTx(
 	ending, cancel := ctx, func() {}
 	if err != nil { // perhaps because ctx has ended
 		end = "ROLLBACK"
-		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), b.lock)
+		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), b.Lock)
 	}
 	defer cancel()
 	return giveBack(ending, conn, execOn(ending, conn, []string{end}), err)
@@ -137,7 +141,7 @@ func giveBack(ctx context.Context, conn bun.Conn, endErr, err error) error {
 	return err
 }
 
-func (mysql) begin(b bounds, isolation string) []string {
+func (mariadbSessions) begin(b Bounds, isolation string) []string {
 	begin := []string{sessionBounds(b)}
 	if isolation != "" {
 		begin = append(begin, "SET TRANSACTION ISOLATION LEVEL "+isolation)
@@ -146,12 +150,12 @@ func (mysql) begin(b bounds, isolation string) []string {
 }
 
 // sessionBounds are rounded up to what the server counts in.
-func sessionBounds(b bounds) string {
+func sessionBounds(b Bounds) string {
 	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 	return fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,
 		@cqrsync_lock = @@SESSION.innodb_lock_wait_timeout, @cqrsync_table = @@SESSION.lock_wait_timeout,
 		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d`,
-		seconds(b.idle), seconds(b.lock), seconds(b.lock))
+		seconds(b.Idle), seconds(b.Lock), seconds(b.Lock))
 }
 
 const restoreBounds = `SET SESSION idle_transaction_timeout = @cqrsync_idle, SESSION innodb_lock_wait_timeout = @cqrsync_lock,

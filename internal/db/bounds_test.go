@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -32,9 +32,10 @@ func TestBoundsEndWithTheTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			db := dbtest.Open(t, of.newURL(t))
 			db.SetMaxOpenConns(1)
-			s := newStore(t, db)
-			s.Limit(time.Second, nil)
-			_, err := db.ExecContext(t.Context(), of.own)
+			d, err := New(db, Names{})
+			require.NoError(t, err)
+			d.Limit(time.Second, nil)
+			_, err = db.ExecContext(t.Context(), of.own)
 			require.NoError(t, err)
 			show := func(ctx context.Context, db bun.IDB) (text string) {
 				require.NoError(t, db.NewRaw(of.show).Scan(ctx, &text))
@@ -43,7 +44,7 @@ func TestBoundsEndWithTheTransaction(t *testing.T) {
 			before := show(t.Context(), db)
 			failed := errors.New("failed")
 			for _, result := range []error{nil, failed} {
-				err := s.inTx(t.Context(), s.bounds, func(ctx context.Context, tx bun.IDB) error {
+				err := d.InBounds(t.Context(), d.bounds, func(ctx context.Context, tx bun.IDB) error {
 					require.Equal(t, of.set, show(ctx, tx))
 					return result
 				})
@@ -51,7 +52,7 @@ func TestBoundsEndWithTheTransaction(t *testing.T) {
 				require.Equal(t, before, show(t.Context(), db))
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			err = s.inTx(ctx, s.bounds, func(ctx context.Context, tx bun.IDB) error {
+			err = d.InBounds(ctx, d.bounds, func(ctx context.Context, tx bun.IDB) error {
 				cancel()
 				_, err := tx.ExecContext(ctx, "SELECT 1")
 				return err

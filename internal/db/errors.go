@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"cmp"
@@ -59,9 +59,10 @@ var mysqlStates = map[string]string{
 	"1216": "23503", "1217": "23503", "1451": "23503", "1452": "23503", // foreign keys
 }
 
-// ErrRaced: another transaction committed a row between two statements of this one that name it.
-var ErrRaced = errors.New("another transaction wrote its rows meanwhile, under keys that are not known; " +
-	"run the transaction again, as RetryInTx does")
+// ConflictError is an error of cqrsync's own after which the same transaction, run again from the start, may pass.
+type ConflictError string
+
+func (c ConflictError) Error() string { return string(c) }
 
 // Conflicted says that the database gave a transaction up because of another one: a serialization failure, a deadlock,
 // or an SQLite file that stayed locked. The same transaction, run again from the start, may pass.
@@ -71,18 +72,19 @@ func Conflicted(err error) bool {
 		busy, locked                   = 5, 6
 	)
 	state, code := SQLState(err), SQLiteCode(err)&0xff
-	return errors.Is(err, errRenumbered) || errors.Is(err, ErrRaced) || state == serializationFailure || state == deadlock || code == busy || code == locked
+	return errors.As(err, new(ConflictError)) || state == serializationFailure || state == deadlock ||
+		code == busy || code == locked
 }
 
 // TakesNoWrites says that a write failed because the database takes none.
-func (s *Store) TakesNoWrites(ctx context.Context, err error) bool {
+func (d *Database) TakesNoWrites(ctx context.Context, err error) bool {
 	const readOnlyTransaction, sqliteReadOnly = "25006", 8
 	switch {
 	case err == nil:
 		return false
 	case SQLState(err) == readOnlyTransaction, SQLiteCode(err)&0xff == sqliteReadOnly:
 		return true
-	case s.dialect.name() != "mysql":
+	case d.sessions.readOnly() == "":
 		return false
 	}
 	if found := mysqlError.FindStringSubmatch(err.Error()); found != nil {
@@ -91,5 +93,11 @@ func (s *Store) TakesNoWrites(ctx context.Context, err error) bool {
 	// With rejectReadOnly the driver says no more than that the connection is bad, so that it is made anew.
 	var readOnly bool
 	return errors.Is(err, driver.ErrBadConn) &&
-		s.db.QueryRowContext(ctx, "SELECT @@global.read_only OR @@session.tx_read_only").Scan(&readOnly) == nil && readOnly
+		d.bun.QueryRowContext(ctx, d.sessions.readOnly()).Scan(&readOnly) == nil && readOnly
+}
+
+// Passing says that trying again may help whoever waits for a lock that excludes all others.
+func Passing(err error) bool {
+	const idleTooLong = "25P03" // this process was stopped, or its network was away
+	return Conflicted(err) || LockTimedOut(err) || SQLState(err) == idleTooLong
 }

@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 )
 
 // CheckSession says why a connection would change values without a word. Only MariaDB's can: a server
 // or a URL that is not strict has them cut, and times are shifted by two ideas of a time zone.
-func (s *Store) CheckSession(ctx context.Context, db bun.IDB) error {
-	if db.Dialect().Name() != dialect.MySQL {
+func (d *Database) CheckSession(ctx context.Context, conn bun.IDB) error {
+	query := d.sessions.settings()
+	if query == "" {
 		return nil
 	}
 	var session struct {
@@ -22,8 +22,7 @@ func (s *Store) CheckSession(ctx context.Context, db bun.IDB) error {
 		Moment, Stated time.Time
 	}
 	const at = 1_000_000_000 // 2001-09-09 01:46:40
-	err := db.NewRaw("SELECT @@sql_mode AS mode, from_unixtime(?) AS moment, CAST(? AS datetime) AS stated",
-		at, time.Unix(at, 0)).Scan(ctx, &session)
+	err := conn.NewRaw(query, at, time.Unix(at, 0)).Scan(ctx, &session)
 	if err != nil {
 		return fmt.Errorf("ask the database about the session: %w", err)
 	}

@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -15,34 +15,22 @@ import (
 type LockedError struct {
 	// Holders is who holds what was waited for, as far as the database tells.
 	Holders string
-	// Left is what Finish could not write down for that reason. Everything else is.
-	Left Outcome
-
-	err error
-}
-
-// NewLockedError says what Finish could not write down.
-func NewLockedError(left Outcome) *LockedError {
-	return &LockedError{
-		Left: left,
-		err:  fmt.Errorf("write down what became of messages of %d keys: %w", len(left.keys()), errLocked),
-	}
+	// Err is what the database answered.
+	Err error
 }
 
 func (e *LockedError) Error() string {
 	if e.Holders == "" {
-		return e.err.Error()
+		return e.Err.Error()
 	}
-	return e.err.Error() + ": waited for " + e.Holders
+	return e.Err.Error() + ": waited for " + e.Holders
 }
 
-func (e *LockedError) Unwrap() error { return e.err }
+func (e *LockedError) Unwrap() error { return e.Err }
 
 // LockTimedOut says that the database gave up waiting for a lock. It names no transaction at fault, and the one that waited may
 // have lost no more than the statement.
-func LockTimedOut(err error) bool { return lockTimedOut(err) }
-
-func lockTimedOut(err error) bool {
+func LockTimedOut(err error) bool {
 	const lockNotAvailable = "55P03"
 	return SQLState(err) == lockNotAvailable || err != nil && strings.Contains(err.Error(), "Error 1205 (")
 }
@@ -76,42 +64,72 @@ func (w *waits) say(pids, holders string) {
 	}
 }
 
-// watched runs fn, which waits for locks as long as b says, and finds out who holds them when that takes more than half as
+// SayWait tells that something waits for holders, unless that was told a moment ago.
+func (d *Database) SayWait(what, holders string) { d.waits.say(what, holders) }
+
+// HoldersOf returns what an error that passes is about.
+func HoldersOf(err error) string {
+	if locked := (*LockedError)(nil); errors.As(err, &locked) && locked.Holders != "" {
+		return locked.Holders
+	}
+	return UnknownHolder
+}
+
+// UnknownHolder is what is waited for where the database does not tell.
+const UnknownHolder = "a transaction that takes long"
+
+// Whoever waits for a lock that excludes all others makes everybody wait who comes after. So it waits for a short time, and
+// between two tries, which become rarer, everybody goes on.
+const MinPause, MaxPause = 250 * time.Millisecond, 5 * time.Second
+
+// Rest waits for a while.
+func Rest(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Watched runs fn, which waits for locks as long as b says, and finds out who holds them when that takes more than half as
 // long: afterwards nobody could tell.
-func (s *Store) watched(ctx context.Context, b bounds, fn func() error) error {
-	if during, _ := s.dialect.holders(s.names); during == "" {
+func (d *Database) Watched(ctx context.Context, b Bounds, fn func() error) error {
+	if during, _ := d.sessions.holders(d.names); during == "" {
 		return fn()
 	}
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var holders string
 	ended := make(chan struct{})
-	timer := time.AfterFunc(b.lock/2, func() {
+	timer := time.AfterFunc(b.Lock/2, func() {
 		defer close(ended)
-		during, _ := s.dialect.holders(s.names)
+		during, _ := d.sessions.holders(d.names)
 		var pids string
-		if pids, holders = s.lockHolders(asking, during); holders != "" {
-			s.waits.say(pids, holders)
+		if pids, holders = d.lockHolders(asking, during); holders != "" {
+			d.waits.say(pids, holders)
 		}
 	})
 	err := fn()
 	if !timer.Stop() {
-		if !lockTimedOut(err) {
+		if !LockTimedOut(err) {
 			cancel()
 		}
 		<-ended
 	}
-	if !lockTimedOut(err) || errors.As(err, new(*LockedError)) {
+	if !LockTimedOut(err) || errors.As(err, new(*LockedError)) {
 		return err
 	}
 	if holders == "" { // the question came too late, on a busy machine
-		_, afterwards := s.dialect.holders(s.names)
+		_, afterwards := d.sessions.holders(d.names)
 		var pids string
-		if pids, holders = s.lockHolders(ctx, afterwards); holders != "" {
-			s.waits.say(pids, holders)
+		if pids, holders = d.lockHolders(ctx, afterwards); holders != "" {
+			d.waits.say(pids, holders)
 		}
 	}
-	return &LockedError{Holders: holders, err: err}
+	return &LockedError{Holders: holders, Err: err}
 }
 
 // holdersTimeout: whoever asks has waited for long already.
@@ -119,10 +137,10 @@ const holdersTimeout = time.Second
 
 // lockHolders describes those that a query of holders finds. pids tells who they are. Both are empty where there are none,
 // and where the user may not see them.
-func (s *Store) lockHolders(ctx context.Context, query string) (pids, holders string) {
+func (d *Database) lockHolders(ctx context.Context, query string) (pids, holders string) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
-	rows, err := s.db.QueryContext(ctx, query)
+	rows, err := d.bun.QueryContext(ctx, query)
 	if err != nil {
 		return "", ""
 	}
@@ -164,7 +182,7 @@ const postgresHolder = `coalesce(concat_ws(' at ', coalesce(nullif(b.application
 // holders: during a wait they are those who block whoever waits in a statement that names one of cqrsync's tables; afterwards,
 // those who have locked one for longer than anybody waits. A user sees of others' sessions no more than their number unless
 // it may read statistics (pg_read_all_stats).
-func (postgres) holders(names Names) (during, afterwards string) {
+func (postgresSessions) holders(names Names) (during, afterwards string) {
 	const columns = postgresHolder
 	return `
 		SELECT DISTINCT p.pid, ` + columns + `
@@ -176,7 +194,7 @@ func (postgres) holders(names Names) (during, afterwards string) {
 		FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation LEFT JOIN pg_stat_activity AS b ON b.pid = l.pid
 		WHERE l.granted AND l.locktype = 'relation' AND c.relname ~ '^` + ownTables(names) + `' AND l.pid IS DISTINCT FROM pg_backend_pid()
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND coalesce(clock_timestamp() - b.xact_start > interval '` + fmt.Sprint(exclusive.lock.Milliseconds()) + ` ms', TRUE)
+			AND coalesce(clock_timestamp() - b.xact_start > interval '` + fmt.Sprint(Exclusive.Lock.Milliseconds()) + ` ms', TRUE)
 		ORDER BY 1 LIMIT 5`
 }
 
@@ -191,7 +209,7 @@ const (
 
 // holders: for the lock of a table InnoDB cannot tell who holds it, so the oldest transactions are named, too. It takes the
 // privilege PROCESS.
-func (mysql) holders(names Names) (during, afterwards string) {
+func (mariadbSessions) holders(names Names) (during, afterwards string) {
 	const columns, process = mysqlHolder, mysqlProcess
 	idle := "p.db = database() AND p.id <> connection_id() AND p.command = 'Sleep'"
 	return `
@@ -210,4 +228,4 @@ func (mysql) holders(names Names) (during, afterwards string) {
 }
 
 // holders: SQLite knows of no sessions.
-func (sqlite) holders(Names) (during, afterwards string) { return "", "" }
+func (sqliteSessions) holders(Names) (during, afterwards string) { return "", "" }
