@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/cqrsync/cqrsync/envelope"
@@ -28,20 +29,16 @@ func (b *binding) checkClaims(m *envelope.Message) error {
 	if key != m.Key {
 		return fmt.Errorf("instance_pk is %.100q, and the header cqrs_key %.100q: send it again from the master", key, m.Key)
 	}
-	if m.Signal != envelope.Delete {
-		return nil
-	}
-	return b.checkDeleted(m, key)
+	return nil
 }
 
 // checkDeleted compares instance_pk with the key of a DELETE, which is always called id.
-func (b *binding) checkDeleted(m *envelope.Message, key string) error {
-	fields, err := m.Fields()
-	if err != nil || fields["id"] == nil {
-		return err
+func (b *binding) checkDeleted(m *envelope.Message, fields map[string]json.RawMessage) error {
+	if fields["id"] == nil {
+		return nil
 	}
-	if id, err := envelope.KeyOf(b.spelledPK(fields["id"])); err == nil && id != key {
-		return fmt.Errorf("instance_pk is %.100q, and the id of instance_data %.100q: send it again from the master", key, id)
+	if id, err := envelope.KeyOf(b.spelledPK(fields["id"])); err == nil && id != m.Key {
+		return fmt.Errorf("instance_pk is %.100q, and the id of instance_data %.100q: send it again from the master", m.Key, id)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/uptrace/bun"
 
@@ -13,7 +14,8 @@ import (
 // by together.
 type applier interface {
 	// prepare makes of a message what is applied, before any transaction. Its errors are permanent.
-	prepare(m *envelope.Message) (any, error)
+	// fields is the message's instance, parsed.
+	prepare(m *envelope.Message, fields map[string]json.RawMessage) (any, error)
 	manner() manner
 }
 
@@ -31,7 +33,7 @@ type manner struct {
 type inTurn interface {
 	applier
 	// apply applies one message that the gate has let pass.
-	apply(ctx context.Context, b *batch, tx transaction, it *item) error
+	apply(ctx context.Context, b *batch, tx transaction, a *attempt) error
 }
 
 // together is an applier for many keys at once.
@@ -42,9 +44,11 @@ type together interface {
 }
 
 // events makes the event of a handler.
-type events func(*envelope.Message) (any, error)
+type events func(*envelope.Message, map[string]json.RawMessage) (any, error)
 
-func (make events) prepare(m *envelope.Message) (any, error) { return make(m) }
+func (make events) prepare(m *envelope.Message, fields map[string]json.RawMessage) (any, error) {
+	return make(m, fields)
+}
 
 // eachInTransaction is Handle.
 type eachInTransaction struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cqrsync/cqrsync/envelope"
 )
@@ -30,22 +29,17 @@ func (r *Replica) Apply(ctx context.Context, messages []*envelope.Message) ([]Re
 	if err := r.checkTablesOnce(ctx); err != nil {
 		return nil, err
 	}
-	items := make([]*item, len(messages))
-	var unfinished countdown
-	unfinished.Add(len(messages))
+	deliveries, ended := make([]*delivery, len(messages)), newResults(len(messages))
 	for i, m := range messages {
-		it := &item{ctx: ctx, message: m, strict: true, from: &unfinished}
-		r.examine(it)
-		items[i] = it
+		deliveries[i] = &delivery{ctx: ctx, message: m, strict: true, from: ended, place: i}
+		r.examine(deliveries[i])
 	}
-	r.submit(slices.Clone(items)...)
-	unfinished.Wait()
-	results := make([]Result, len(items))
-	for i, it := range items {
-		results[i] = Result{it.outcome, it.outcome.effective(), it.result}
-		if errors.Is(it.result, errStopped) {
-			return nil, fmt.Errorf("replica: apply: %w", it.result)
+	r.submit(deliveries...)
+	ended.Wait()
+	for _, result := range ended.all {
+		if errors.Is(result.Err, errStopped) {
+			return nil, fmt.Errorf("replica: apply: %w", result.Err)
 		}
 	}
-	return results, nil
+	return ended.all, nil
 }

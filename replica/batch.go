@@ -23,10 +23,11 @@ type batch struct {
 	engine   *engine
 	chains   []*chain
 	careful  bool
-	brief    bool           // it waits for no lock for long, and finds the messages that would have to
-	held     map[*item]bool // to be tried again from memory
-	gaps     []Gap          // to be told of after the commit
-	released bool           // others of the keys are due
+	brief    bool                // it waits for no lock for long, and finds the messages that would have to
+	replies  map[*delivery]reply // of HandleFunc, so that trouble with the database repeats no calls
+	broken   map[*delivery]error // handlers that broke a transaction: they fail without being tried
+	gaps     []Gap               // to be told of after the commit
+	released bool                // others of the keys are due
 	failures []failure
 	sorted   []*binding      // models, parents before their children
 	mirrors  []*mirror       // those of sorted
@@ -46,9 +47,15 @@ const maxCareful = 500
 
 // failure is a message that cannot be applied now.
 type failure struct {
-	*item
+	*attempt
 	err      error
 	patience patience
+	awaits   *int64 // the revision that it waits for, or waited for
+	gapIn    time.Duration
+}
+
+func newFailure(a *attempt, err error, p patience) failure {
+	return failure{a, err, p, a.past.awaits, a.past.gapIn}
 }
 
 // handlerBudget is how long handlers may go on in one transaction: slow ones do not keep the locks of a whole batch.
@@ -56,10 +63,10 @@ const handlerBudget = 200 * time.Millisecond
 
 // settle ends every message of the slots.
 func (e *engine) settle(slots []*slot) {
-	b := &batch{engine: e}
+	b := &batch{engine: e, replies: map[*delivery]reply{}, broken: map[*delivery]error{}}
 	for _, s := range slots {
-		if items := e.inbox.items(s); len(items) > 0 {
-			b.chains = append(b.chains, newChain(s.key, items))
+		if deliveries := e.inbox.deliveries(s); len(deliveries) > 0 {
+			b.chains = append(b.chains, newChain(s.key, deliveries))
 		}
 	}
 	pause := newBackOff()
@@ -115,7 +122,7 @@ func (b *batch) pause(pause *patientBackOff, err error) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-b.chains[0].items[0].ctx.Done():
+	case <-b.chains[0].deliveries[0].ctx.Done():
 	}
 }
 
@@ -123,14 +130,16 @@ func (b *batch) pause(pause *patientBackOff, err error) {
 func (b *batch) dropStopped() {
 	kept := b.chains[:0]
 	for _, c := range b.chains {
-		c.items = slices.DeleteFunc(c.items, func(it *item) bool {
-			if it.ctx.Err() == nil {
+		c.deliveries = slices.DeleteFunc(c.deliveries, func(d *delivery) bool {
+			if d.ctx.Err() == nil {
 				return false
 			}
-			b.engine.end(it, Returned, fmt.Errorf("%w: %w", errStopped, context.Cause(it.ctx)))
+			b.engine.end(&attempt{
+				delivery: d, outcome: Returned, result: fmt.Errorf("%w: %w", errStopped, context.Cause(d.ctx)),
+			})
 			return true
 		})
-		if len(c.items) > 0 {
+		if len(c.deliveries) > 0 {
 			kept = append(kept, c)
 		}
 	}
@@ -200,7 +209,7 @@ func (b *batch) needsCare() bool {
 // transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
 func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
-	b.held, b.released, b.violations = nil, false, -1
+	b.released, b.violations = false, -1
 	own := len(b.chains)
 	limits := store.BatchLimits{Thinking: b.thinking(), Brief: brief}
 	err := b.engine.room.transact(ctx, limits, func(ctx context.Context, tx transaction) (err error) {
@@ -351,22 +360,22 @@ func (b *batch) finish() {
 		b.engine.arrived.tell(c)
 	}
 	b.engine.release(parents)
-	var ended []*item
+	var ended []*attempt
 	for _, c := range b.chains {
 		if slices.Contains(b.deferred, c) {
 			continue
 		}
-		for _, it := range c.items {
-			if it.overtook && it.outcome == Stale && !it.strict && !b.held[it] {
-				b.engine.overtake(it)
+		for _, a := range c.attempts {
+			if a.overtook && a.outcome == Stale && !a.strict && a.next == nil {
+				b.engine.overtake(a.delivery)
 			}
 			switch {
-			case b.held[it]:
-				time.AfterFunc(spread(lockPause/2), func() { b.engine.inbox.add(it) })
-			case it.outcome == Returned && !it.strict:
-				go b.engine.endLater(it)
+			case a.next != nil:
+				time.AfterFunc(spread(lockPause/2), func() { b.engine.inbox.add(a.next) })
+			case a.outcome == Returned && !a.strict:
+				go b.engine.endLater(a)
 			default:
-				ended = append(ended, it)
+				ended = append(ended, a)
 			}
 		}
 	}

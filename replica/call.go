@@ -27,101 +27,120 @@ func (b *batch) callAhead(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, it := range c.items {
-		if it.err != nil || !gate(state, it.message).effective() {
+	for _, d := range c.deliveries {
+		if d.err != nil || !gate(state, d.message).effective() {
 			continue
 		}
-		missing, err := b.missing(ctx, b.engine.room, state, it)
+		missing, err := b.missing(ctx, b.engine.room, state, d)
 		if err != nil {
 			return err
 		}
 		if missing != nil {
 			continue
 		}
-		b.callOnce(ctx, it)
-		if it.callErr == nil || discards(it.callErr) {
-			state = settled(state, it.message)
+		said, called := b.answerTo(d)
+		if !called {
+			said = reply{b.engine.call(ctx, d)}
+			b.replies[d] = said
+		}
+		if said.err == nil || discards(said.err) {
+			state = settled(state, d.message)
 		}
 	}
 	return nil
 }
 
-func (b *batch) callOnce(ctx context.Context, it *item) {
-	if it.called {
-		return
+// answerTo is what a HandleFunc said, in this batch or when the message was tried before.
+func (b *batch) answerTo(d *delivery) (said reply, called bool) {
+	if d.past.call != nil {
+		return *d.past.call, true
 	}
-	model := it.binding.applier.(*eachOutside)
-	it.callErr = b.engine.guard(ctx, it.ctx, func(ctx context.Context) error { return model.call(ctx, it.work) })
-	it.called = true
+	said, called = b.replies[d]
+	return said, called
+}
+
+// called says that a message's HandleFunc was called.
+func (b *batch) called(d *delivery) bool {
+	_, called := b.answerTo(d)
+	return called
+}
+
+// call calls a HandleFunc.
+func (e *engine) call(ctx context.Context, d *delivery) error {
+	model := d.binding.applier.(*eachOutside)
+	return e.guard(ctx, d.ctx, func(ctx context.Context) error { return model.call(ctx, d.work) })
 }
 
 // callWithoutLedger is the whole of applying where there is no database: every message is handed over, and those that fail
 // wait in memory, without an ack.
 func (b *batch) callWithoutLedger(ctx context.Context) {
 	for _, c := range b.chains {
-		for i, it := range c.items {
-			err := it.err
+		c.begin(store.Applied{})
+		for i, a := range c.attempts {
+			err := a.err
 			if err == nil {
-				it.called = false
-				b.callOnce(ctx, it)
-				if err = it.callErr; err != nil {
+				if err = b.engine.call(ctx, a.delivery); err != nil {
 					err = &codeError{err}
 				}
 			}
-			newest := i == len(c.items)-1
-			b.answerInMemory(ctx, it, err, newest)
+			newest := i == len(c.attempts)-1
+			b.answerInMemory(ctx, a, err, newest)
 		}
 	}
 	b.chains = nil
 }
 
-func (b *batch) answerInMemory(ctx context.Context, it *item, err error, newest bool) {
-	f := failure{it, err, none}
+func (b *batch) answerInMemory(ctx context.Context, a *attempt, err error, newest bool) {
+	f := newFailure(a, err, none)
 	switch {
 	case err == nil:
-		b.engine.end(it, Applied, nil)
+		b.endAs(a, Applied, nil)
 		return
 	case discards(err):
-		b.engine.log.Info("message discarded by its handler", it.attrs("error", err)...)
-		b.engine.end(it, Discarded, nil)
+		b.engine.log.Info("message discarded by its handler", a.attrs("error", err)...)
+		b.endAs(a, Discarded, nil)
 		return
-	case it.strict:
-		b.engine.end(it, Returned, err)
+	case a.strict:
+		b.endAs(a, Returned, err)
 		return
 	}
 	f.patience = patienceWith(err)
 	if f.patience != none && !f.exhausted() {
 		if !newest {
-			b.engine.end(it, Stale, nil) // the newer one, which was handed over after it, supersedes it
+			b.endAs(a, Stale, nil) // the newer one, which was handed over after it, supersedes it
 			return
 		}
-		b.waitInMemory(f)
+		b.engine.waitInMemory(f)
 		return
 	}
 	if err := b.engine.publishDead(ctx, f); err != nil {
-		it.outcome, it.result = Returned, err
-		go b.engine.endLater(it)
+		a.outcome, a.result = Returned, err
+		go b.engine.endLater(a)
 		return
 	}
-	it.outcome = Parked
+	a.outcome = Parked
 	b.failures = []failure{f}
 	b.afterFailures()
 	b.failures = nil
-	b.engine.end(it, Parked, nil)
+	b.engine.end(a)
 }
 
-// waitInMemory puts an item back into the inbox after its pause, or ends it when nobody waits for it any more. Half of
+func (b *batch) endAs(a *attempt, outcome Outcome, err error) {
+	a.outcome, a.result = outcome, err
+	b.engine.end(a)
+}
+
+// waitInMemory puts a message back into the inbox after its pause, or ends it when nobody waits for it any more. Half of
 // the window may wait so; the rest goes back to the broker, or nothing else would get through.
-func (b *batch) waitInMemory(f failure) {
-	in := f.row().In
+func (e *engine) waitInMemory(f failure) {
+	in, p := f.row().In, f.past
 	if _, asked := retryAfter(f.err); !asked {
-		f.attempts++
+		p.attempts++
 	}
-	e := b.engine
 	if e.maintenance.inMemory.Add(1) > int64(max(e.config.Window/2, 1)) {
 		e.maintenance.inMemory.Add(-1)
 		f.outcome, f.result = Returned, f.err
-		go e.endLater(f.item)
+		go e.endLater(f.attempt)
 		return
 	}
 	e.count(Waiting)
@@ -131,9 +150,10 @@ func (b *batch) waitInMemory(f failure) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			e.inbox.add(f.item)
+			e.inbox.add(f.again(p))
 		case <-f.ctx.Done():
-			e.end(f.item, Returned, errors.Join(errStopped, f.err))
+			f.outcome, f.result = Returned, errors.Join(errStopped, f.err)
+			e.end(f.attempt)
 		}
 	}()
 }

@@ -10,47 +10,52 @@ import (
 
 // chain is the messages of one key in one batch, in the order in which the gate sees them.
 type chain struct {
-	key     store.Key
-	keyed   bool // the ledger has a place for the key
-	binding *binding
-	items   []*item
+	key        store.Key
+	keyed      bool // the ledger has a place for the key
+	binding    *binding
+	deliveries []*delivery
 
-	// What fold and the application make of it, anew in every transaction:
-	before  store.Applied // the ledger's row
-	state   store.Applied // after the passed ones
-	passed  []step        // the gate let them through, and nothing is known against them
-	refused []failure     // the gate let them through, but they cannot be applied
-	unread  bool          // nobody asked the ledger: the key is locked
-	again   bool          // it has failed once in this transaction, and gets a second chance
+	try // anew in every transaction
+}
+
+// try is what one transaction makes of a chain.
+type try struct {
+	attempts []*attempt    // one for each delivery
+	before   store.Applied // the ledger's row
+	state    store.Applied // after the passed ones
+	passed   []step        // the gate let them through, and nothing is known against them
+	refused  []failure     // the gate let them through, but they cannot be applied
+	unread   bool          // nobody asked the ledger: the key is locked
+	again    bool          // it has failed once in this transaction, and gets a second chance
 }
 
 // step is a message that changes the key.
 type step struct {
-	*item
-	before  store.Applied
-	outcome Outcome
+	*attempt
+	before store.Applied
 }
 
-func newChain(key store.Key, items []*item) *chain {
-	c := &chain{key: key, binding: items[0].binding, items: items}
-	_, c.keyed = items[0].key()
+func newChain(key store.Key, deliveries []*delivery) *chain {
+	first := deliveries[0]
+	c := &chain{key: key, keyed: first.keyed, binding: first.binding, deliveries: deliveries}
 	if c.keyed {
-		sortItems(items)
+		sortDeliveries(deliveries)
 	}
 	return c
 }
 
-// sortItems puts the messages of a key into the master's order, as far as it can be told: then duplicates and reordered
-// ones that came together do no harm to those handlers that see every message. A forced SYNC knows no order, and Apply's caller has one.
-func sortItems(items []*item) {
+// sortDeliveries puts the messages of a key into the master's order, as far as it can be told: then duplicates and
+// reordered ones that came together do no harm to those handlers that see every message. A forced SYNC knows no order,
+// and Apply's caller has one.
+func sortDeliveries(deliveries []*delivery) {
 	timed := true
-	for _, it := range items {
-		if mayForce(it.message) || it.strict {
+	for _, d := range deliveries {
+		if mayForce(d.message) || d.strict {
 			return
 		}
-		timed = timed && !it.message.Updated.IsZero()
+		timed = timed && !d.message.Updated.IsZero()
 	}
-	slices.SortStableFunc(items, func(a, b *item) int {
+	slices.SortStableFunc(deliveries, func(a, b *delivery) int {
 		if timed {
 			if c := a.message.Updated.Compare(b.message.Updated); c != 0 {
 				return c
@@ -60,32 +65,45 @@ func sortItems(items []*item) {
 	})
 }
 
+// begin forgets the try before.
+func (c *chain) begin(ledger store.Applied) {
+	c.try = try{attempts: make([]*attempt, len(c.deliveries)), before: ledger, state: ledger}
+	all := make([]attempt, len(c.deliveries))
+	for i, d := range c.deliveries {
+		all[i].delivery = d
+		c.attempts[i] = &all[i]
+	}
+}
+
 // fold lets the gate decide about each message, as if they came one by one.
 func (c *chain) fold(ledger store.Applied) {
-	c.before, c.state = ledger, ledger
-	c.passed, c.refused, c.unread, c.again = nil, nil, false, false
-	for _, it := range c.items {
-		it.outcome, it.result, it.overtook = 0, nil, false
+	c.begin(ledger)
+	for _, a := range c.attempts {
 		if !c.keyed {
-			c.refused = append(c.refused, failure{it, it.err, patienceWith(it.err)})
+			c.refused = append(c.refused, newFailure(a, a.err, patienceWith(a.err)))
 			continue
 		}
-		outcome := gate(c.state, it.message)
+		outcome := gate(c.state, a.message)
 		switch {
 		case !outcome.effective():
-			it.outcome, it.overtook = outcome, outcome == Stale && isLater(it.message, c.state)
-		case it.err != nil:
-			c.refused = append(c.refused, failure{it, it.err, patienceWithHandler(it.err)})
+			c.reject(a, outcome)
+		case a.err != nil:
+			c.refused = append(c.refused, newFailure(a, a.err, patienceWithHandler(a.err)))
 		default:
-			c.pass(it, outcome)
+			c.pass(a, outcome)
 		}
 	}
 }
 
-func (c *chain) pass(it *item, outcome Outcome) {
-	it.outcome = outcome
-	c.passed = append(c.passed, step{it, c.state, outcome})
-	c.state = settled(c.state, it.message)
+// reject notes that the gate lets a message have no effect.
+func (c *chain) reject(a *attempt, outcome Outcome) {
+	a.outcome, a.overtook = outcome, outcome == Stale && isLater(a.message, c.state)
+}
+
+func (c *chain) pass(a *attempt, outcome Outcome) {
+	a.outcome = outcome
+	c.passed = append(c.passed, step{a, c.state})
+	c.state = settled(c.state, a.message)
 }
 
 // drop takes back the last message that passed.
@@ -97,7 +115,7 @@ func (c *chain) drop() step {
 }
 
 // last is the message that decides about the row.
-func (c *chain) last() *item { return c.passed[len(c.passed)-1].item }
+func (c *chain) last() *attempt { return c.passed[len(c.passed)-1].attempt }
 
 // created says that the key exists now and did not before, as far as the ledger knows.
 func (c *chain) created() bool {

@@ -35,7 +35,7 @@ func (r *Replica) Held() (n int) {
 	r.inbox.mu.Lock()
 	defer r.inbox.mu.Unlock()
 	for _, s := range r.inbox.slots {
-		n += len(s.items)
+		n += len(s.deliveries)
 	}
 	return n
 }

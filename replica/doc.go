@@ -1,8 +1,9 @@
 // Package replica keeps a copy of another service's rows, from the messages that service sends.
 //
-// Register mirrors a model into a table; Handle, HandleBatch and HandleFunc call a function instead. All stand behind one gate: the revision of
-// the key in the replica's ledger decides whether a message still means anything, and the ledger, the mirrored row
-// and whatever the handler writes change in one transaction. So the package promises:
+// Register mirrors a model into a table; Handle, HandleBatch and HandleFunc call a function instead.
+// All stand behind one gate: the revision of the key in the replica's ledger decides whether a message
+// still means anything, and the ledger, the mirrored row and whatever the handler writes change in one
+// transaction. So the package promises:
 //
 //   - P6: a message has exactly one effect. Duplicates, stale and reordered messages have none.
 //   - P7: what is deleted stays deleted. A late save finds the tombstone in the ledger.
@@ -13,8 +14,9 @@
 //
 // A message is acknowledged after the commit that applied or kept it, never before.
 //
-// How a batch goes: item.go reads a message, inbox.go gathers by key, batch.go is the transaction, chain.go and gate.go
-// decide about a key, write.go and mirror_write.go write, failures.go and waiting.go keep what failed.
+// How a batch goes: delivery.go reads a message, inbox.go gathers by key, batch.go is the transaction,
+// chain.go and gate.go decide about a key, applier.go, plan.go and mirror_write.go write, failures.go
+// and waiting.go keep what failed. What becomes of a delivery in one transaction is an attempt.
 //
 // Neighbours: envelope reads the message, internal/store keeps the ledger, a Watermill Subscriber (package transport
 // has some) delivers. The master's side is package outbox; this package does not know it.

@@ -19,11 +19,11 @@ var errEarly = errors.New("the message before it has not come yet")
 
 // missing is the revision that a message has to wait for, because it was sent before it; nil if there is none.
 func (b *batch) missing(
-	ctx context.Context, known deadLetters, state store.Applied, it *item,
+	ctx context.Context, known deadLetters, state store.Applied, d *delivery,
 ) (*int64, error) {
-	m := it.message
+	m := d.message
 	switch {
-	case b.engine.config.WaitForMissing < 0, !it.binding.manner.inTurn, it.strict, it.called, it.overdue():
+	case b.engine.config.WaitForMissing < 0, !d.binding.manner.inTurn, d.strict, b.called(d), d.overdue():
 		return nil, nil
 	case m.Signal == envelope.Sync, m.After == nil, *m.After >= m.Revision:
 		return nil, nil
@@ -44,16 +44,14 @@ func (b *batch) missing(
 	return nil, nil
 }
 
-// overdue says that a message has waited long enough for the one before it.
-func (it *item) overdue() bool { return it.awaits != nil && it.gapIn <= 0 }
-
 // await lets a message wait for a revision.
-func (b *batch) await(it *item, missing *int64) {
-	if it.awaits == nil {
-		it.gapIn = b.engine.config.WaitForMissing
+func (b *batch) await(a *attempt, missing *int64) {
+	f := newFailure(a, errEarly, early)
+	if f.awaits == nil {
+		f.gapIn = b.engine.config.WaitForMissing
 	}
-	it.awaits = missing
-	b.failures = append(b.failures, failure{it, errEarly, early})
+	f.awaits = missing
+	b.failures = append(b.failures, f)
 }
 
 // passedOver notes what was passed over, and what came after all, in the batch's transaction.
@@ -72,9 +70,9 @@ func (b *batch) passedOver(ctx context.Context, tx transaction) error {
 				passed = append(passed, store.Passed{Key: c.key, Had: g.Had, Missing: g.Missing, Applied: g.Applied})
 			}
 		}
-		for _, it := range c.items {
-			if it.outcome == Stale && it.message != nil && it.message.Signal != envelope.Sync && c.keyed {
-				late = append(late, lateOf(c.key, it.message))
+		for _, a := range c.attempts {
+			if a.outcome == Stale && a.message != nil && a.message.Signal != envelope.Sync && c.keyed {
+				late = append(late, lateOf(c.key, a.message))
 			}
 		}
 	}

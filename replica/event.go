@@ -34,7 +34,9 @@ type Event[T any] struct {
 	Headers       map[string]string
 }
 
-func newEvent[T any](b *binding, m *envelope.Message) (Event[T], error) {
+func newEvent[T any](
+	b *binding, m *envelope.Message, fields map[string]json.RawMessage,
+) (Event[T], error) {
 	event := Event[T]{
 		Signal:        m.Signal,
 		Sync:          m.Signal == envelope.Sync,
@@ -47,10 +49,6 @@ func newEvent[T any](b *binding, m *envelope.Message) (Event[T], error) {
 		Meta:          m.Meta,
 		CorrelationID: m.CorrelationID,
 		Headers:       m.Headers,
-	}
-	fields, err := fieldsOf(m)
-	if err != nil {
-		return event, err
 	}
 	data := reflect.ValueOf(&event.Data).Elem()
 	if m.Signal == envelope.Delete {

@@ -16,8 +16,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-func (b *batch) fail(it *item, err error) {
-	b.failures = append(b.failures, failure{it, it.about(err), patienceWith(err)})
+func (b *batch) fail(a *attempt, err error) {
+	b.failures = append(b.failures, newFailure(a, a.about(err), patienceWith(err)))
 }
 
 // keepFailures writes what becomes of the messages that failed, in the batch's own transaction: they wait, or they are
@@ -72,15 +72,14 @@ func (f failure) isOrdered() bool {
 // standForBoth lets the newer of two messages of a key wait for both.
 func standForBoth(wait map[store.Key]failure, f failure) {
 	f.outcome = Waiting
-	key, _ := f.key()
-	if other, ok := wait[key]; ok {
+	if other, ok := wait[f.key]; ok {
 		if !gate(other.state(), f.message).effective() {
 			f.outcome = Stale
 			return
 		}
 		other.outcome = Stale
 	}
-	wait[key] = f
+	wait[f.key] = f
 }
 
 // waitingRows are failures as they wait; of one message that came twice only one.
@@ -113,8 +112,8 @@ func (b *batch) releaseNext(ctx context.Context, tx transaction, dead []failure)
 		}
 	}
 	for _, f := range dead {
-		if key, ok := f.key(); ok && f.binding.manner.inTurn {
-			reached[key] = max(reached[key], f.message.Revision)
+		if f.keyed && f.binding.manner.inTurn {
+			reached[f.key] = max(reached[f.key], f.message.Revision)
 		}
 	}
 	if len(reached) == 0 || b.engine.config.WaitForMissing < 0 {
@@ -128,21 +127,21 @@ func (b *batch) releaseNext(ctx context.Context, tx transaction, dead []failure)
 // exhausted says that the attempt that just failed was the last.
 func (f failure) exhausted() bool {
 	_, asked := retryAfter(f.err)
-	return f.patience == limited && !asked && f.attempts+1 >= f.binding.retry.Attempts
+	return f.patience == limited && !asked && f.past.attempts+1 >= f.binding.retry.Attempts
 }
 
 // removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew. Those of
 // aside are its own affair.
 func (b *batch) removeClaimed(ctx context.Context, tx transaction, aside []failure) error {
-	skip := make(map[*item]bool, len(aside))
+	skip := make(map[*attempt]bool, len(aside))
 	for _, f := range aside {
-		skip[f.item] = true
+		skip[f.attempt] = true
 	}
 	var claimed []store.Applied
 	for _, c := range b.chains {
-		for _, it := range c.items {
-			if it.claimed != nil && !skip[it] && !slices.Contains(b.deferred, c) {
-				claimed = append(claimed, *it.claimed)
+		for _, a := range c.attempts {
+			if a.past.claimed != nil && !skip[a] && !slices.Contains(b.deferred, c) {
+				claimed = append(claimed, *a.past.claimed)
 			}
 		}
 	}
@@ -182,15 +181,9 @@ func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[store.
 	return tx.addWaiting(ctx, rows)
 }
 
-// state is what the ledger will hold when the message is applied.
-func (it *item) state() store.Applied {
-	key, _ := it.key()
-	return settled(store.Applied{Key: key, Revision: store.NeverApplied}, it.message)
-}
-
 func (f failure) row() store.Waiting {
 	w := store.Waiting{
-		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.attempts, Error: f.err.Error(),
+		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.past.attempts, Error: f.err.Error(),
 	}
 	w.Awaits, w.GapIn = f.awaits, f.gapIn
 	after, asked := retryAfter(f.err)
@@ -226,7 +219,7 @@ func (p RetryPolicy) pause(failures int) time.Duration {
 func (b *batch) bury(ctx context.Context, tx transaction, dead []failure) error {
 	for _, f := range dead {
 		keep := func(tx transaction) error {
-			return tx.addDeadLetter(ctx, f.letter(b.engine.config.Queue, f.err))
+			return tx.addDeadLetter(ctx, f.letter(b.engine.config.Queue))
 		}
 		var err error
 		switch {
@@ -269,7 +262,7 @@ func (e *engine) publishDead(ctx context.Context, f failure) error {
 			model = m.Model
 		}
 		m := *m
-		m.Retries = f.attempts
+		m.Retries = f.past.attempts
 		if encoded, err := m.Encode(); err == nil {
 			body = encoded
 		}
@@ -306,7 +299,7 @@ func (b *batch) afterFailures() {
 			if f.patience == busy || f.patience == early {
 				break // the first is said elsewhere, and the second is nobody's fault
 			}
-			b.engine.log.Warn("message waits for another try", f.attrs("attempts", f.attempts+1, "error", f.err)...)
+			b.engine.log.Warn("message waits for another try", f.attrs("attempts", f.past.attempts+1, "error", f.err)...)
 		}
 		var orphan *orphanError
 		if errors.As(f.err, &orphan) && orphan.parent != (store.Key{}) {
@@ -318,14 +311,16 @@ func (b *batch) afterFailures() {
 	}
 }
 
-// attrs are what a log line says about a message: never its data.
-func (it *item) attrs(more ...any) []any {
-	if it.message == nil {
-		attrs := []any{"uuid", it.uuid}
-		if seen := envelope.Peek(it.body, it.headers); seen.Model != "" || seen.Key != "" {
-			attrs = append(attrs, "model", seen.Model, "key", seen.Key)
-		}
-		return append(attrs, more...)
+// letter is the message as a dead letter.
+func (f failure) letter(queue string) store.ReplicaDeadLetter {
+	letter := store.ReplicaDeadLetter{
+		Queue: queue, Body: f.body, Metadata: maps.Clone(f.headers), Error: f.err.Error(),
 	}
-	return append([]any{"model", it.message.Model, "key", it.message.Key, "revision", it.message.Revision}, more...)
+	if m := f.message; m != nil {
+		letter.Model, letter.Key, letter.Revision = m.Model, m.Key, &m.Revision
+	} else { // what can be read of it, and what whoever sent it says
+		seen := envelope.Peek(f.body, f.headers)
+		letter.Model, letter.Key, letter.Revision = seen.Model, seen.Key, seen.Revision
+	}
+	return letter
 }

@@ -38,13 +38,9 @@ func isNull(raw json.RawMessage, typ reflect.Type) bool {
 }
 
 // checkRequired names every required field that a save lacks.
-func (b *binding) checkRequired(m *envelope.Message) error {
+func (b *binding) checkRequired(m *envelope.Message, fields map[string]json.RawMessage) error {
 	if len(b.required) == 0 || m.Signal == envelope.Delete {
 		return nil
-	}
-	fields, err := fieldsOf(m)
-	if err != nil {
-		return err
 	}
 	var missing []string
 	for _, name := range b.required {

@@ -40,13 +40,13 @@ func (e *engine) guard(ctx, values context.Context, call func(context.Context) e
 
 // handleTogether calls a HandleBatch. It does so in a savepoint also where nothing is wrong: the savepoint's release is
 // what notices a handler that swallowed an error.
-func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTogether, items []*item) error {
-	works := make([]any, len(items))
-	for i, it := range items {
-		if it.callErr != nil { // it broke the transaction before this one
-			return &codeError{it.callErr}
+func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTogether, attempts []*attempt) error {
+	works := make([]any, len(attempts))
+	for i, a := range attempts {
+		if err := b.broken[a.delivery]; err != nil { // it broke the transaction before this one
+			return &codeError{err}
 		}
-		works[i] = it.work
+		works[i] = a.work
 	}
 	var timedOut error
 	err := tx.savepoint(ctx, func(tx transaction) error {
@@ -60,8 +60,8 @@ func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTog
 		return nil
 	}
 	if timedOut != nil && ctx.Err() == nil {
-		for _, it := range items {
-			it.brokenBy(b.engine.config.HandlerTimeout, err)
+		for _, a := range attempts {
+			b.brokenBy(a.delivery, err)
 		}
 	}
 	return handlerError(err)
@@ -69,9 +69,9 @@ func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTog
 
 // brokenBy remembers that a handler's statement was cut off by its timeout, and the connection with it: in the next
 // transaction the message fails without being tried.
-func (it *item) brokenBy(timeout time.Duration, err error) {
+func (b *batch) brokenBy(d *delivery, err error) {
 	if patienceWithHandler(err) == outage {
-		it.callErr = fmt.Errorf("handler timeout (%s): %w", timeout, err)
+		b.broken[d] = fmt.Errorf("handler timeout (%s): %w", b.engine.config.HandlerTimeout, err)
 	}
 }
 
@@ -95,7 +95,7 @@ func (b *batch) deferRest(chains []*chain) {
 	b.deferred = chains
 	for _, c := range chains {
 		c.passed = nil
-		b.failures = slices.DeleteFunc(b.failures, func(f failure) bool { return slices.Contains(c.items, f.item) })
+		b.failures = slices.DeleteFunc(b.failures, func(f failure) bool { return slices.Contains(c.attempts, f.attempt) })
 	}
 }
 
@@ -103,77 +103,78 @@ func (b *batch) deferRest(chains []*chain) {
 func (b *batch) handleChain(ctx context.Context, tx transaction, c *chain) error {
 	c.state, c.passed = c.before, nil
 	model := c.binding.applier.(inTurn)
-	for i, it := range c.items {
-		if it.err != nil {
+	for i, a := range c.attempts {
+		if a.err != nil {
 			continue // fold has refused it, or the gate has
 		}
-		outcome := gate(c.state, it.message)
+		outcome := gate(c.state, a.message)
 		if !outcome.effective() {
-			it.outcome, it.overtook = outcome, outcome == Stale && isLater(it.message, c.state)
+			c.reject(a, outcome)
 			continue
 		}
-		missing, err := b.missing(ctx, tx, c.state, it)
+		missing, err := b.missing(ctx, tx, c.state, a.delivery)
 		switch {
 		case err != nil:
 			return err
 		case missing != nil:
-			b.await(it, missing)
+			b.await(a, missing)
 			continue
-		case it.overdue() && *it.awaits > c.state.Revision:
+		case a.overdue() && *a.past.awaits > c.state.Revision:
 			outcome = AppliedGap
 		}
-		err = model.apply(ctx, b, tx, it)
+		err = model.apply(ctx, b, tx, a)
 		discarded := discards(err)
 		switch {
 		case store.LockTimedOut(err):
-			b.setAside(undecided(c.items[i:]), err)
+			b.setAside(undecided(c.attempts[i:]), err)
 			return nil
 		case err == nil:
-			c.pass(it, outcome)
+			c.pass(a, outcome)
 		case discarded:
-			b.engine.log.Info("message discarded by its handler", it.attrs("error", err)...)
-			c.pass(it, Discarded)
+			b.engine.log.Info("message discarded by its handler", a.attrs("error", err)...)
+			c.pass(a, Discarded)
 		case patienceWith(err) == outage:
 			return err
 		default:
-			b.fail(it, err)
+			b.fail(a, err)
 		}
 	}
 	return nil
 }
 
-// undecided are the items that fold has not refused.
-func undecided(items []*item) (some []*item) {
-	for _, it := range items {
-		if it.err == nil {
-			some = append(some, it)
+// undecided are the attempts that fold has not refused.
+func undecided(attempts []*attempt) (some []*attempt) {
+	for _, a := range attempts {
+		if a.err == nil {
+			some = append(some, a)
 		}
 	}
 	return some
 }
 
 // apply gives the answer of the call that was made before the transaction.
-func (*eachOutside) apply(_ context.Context, _ *batch, _ transaction, it *item) error {
+func (*eachOutside) apply(_ context.Context, b *batch, _ transaction, a *attempt) error {
+	said, called := b.answerTo(a.delivery)
 	switch {
-	case !it.called:
+	case !called:
 		// The ledger said otherwise when the calls were made, and says now that this one is due.
-		return &outageError{fmt.Errorf("model %q key %q: %w", it.message.Model, it.message.Key, store.ErrOvertaken)}
-	case it.callErr == nil:
+		return &outageError{fmt.Errorf("model %q key %q: %w", a.message.Model, a.message.Key, store.ErrOvertaken)}
+	case said.err == nil:
 		return nil
 	default:
-		return &codeError{it.callErr}
+		return &codeError{said.err}
 	}
 }
 
 // apply calls a Handle in a savepoint of its own.
-func (h *eachInTransaction) apply(ctx context.Context, b *batch, tx transaction, it *item) error {
-	if it.callErr != nil { // it took too long and broke the transaction before this one
-		return &codeError{it.callErr}
+func (h *eachInTransaction) apply(ctx context.Context, b *batch, tx transaction, a *attempt) error {
+	if err := b.broken[a.delivery]; err != nil { // it took too long and broke the transaction before this one
+		return &codeError{err}
 	}
 	var timedOut error
 	err := tx.savepoint(ctx, func(tx transaction) error {
-		return b.engine.guard(ctx, it.ctx, func(ctx context.Context) error {
-			err := h.handle(ctx, tx.service(), it.work)
+		return b.engine.guard(ctx, a.ctx, func(ctx context.Context) error {
+			err := h.handle(ctx, tx.service(), a.work)
 			timedOut = context.Cause(ctx)
 			return err
 		})
@@ -182,7 +183,7 @@ func (h *eachInTransaction) apply(ctx context.Context, b *batch, tx transaction,
 		return nil
 	}
 	if timedOut != nil && ctx.Err() == nil {
-		it.brokenBy(b.engine.config.HandlerTimeout, err)
+		b.brokenBy(a.delivery, err)
 	}
 	return handlerError(err)
 }

@@ -30,11 +30,11 @@ type inbox struct {
 
 // slot is what waits for one key.
 type slot struct {
-	key   store.Key
-	items []*item // in order of arrival
-	taken bool    // by a worker
-	slow  bool    // Handle or HandleFunc
-	calls bool    // HandleFunc: taken alone
+	key        store.Key
+	deliveries []*delivery // in order of arrival
+	taken      bool        // by a worker
+	slow       bool        // Handle or HandleFunc
+	calls      bool        // HandleFunc: taken alone
 }
 
 // maxBatchBytes bounds a transaction's messages, and with them its statements: SQLite's have a limit, and MariaDB's
@@ -46,26 +46,26 @@ func (in *inbox) init(e *engine) {
 	in.slots = make(map[store.Key]*slot)
 }
 
-// add hands items over. Each is ended in time.
-func (in *inbox) add(items ...*item) {
+// add hands deliveries over. Each is ended in time.
+func (in *inbox) add(deliveries ...*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, it := range items {
-		key, ok := it.key()
-		if !ok {
+	for _, d := range deliveries {
+		key := d.key
+		if !d.keyed {
 			in.keyless++
 			key = store.Key{Key: strconv.FormatInt(in.keyless, 10)} // of no model, so nobody else's
 		}
 		s := in.slots[key]
 		if s == nil {
 			s = &slot{key: key}
-			if b := it.binding; b != nil {
+			if b := d.binding; b != nil {
 				s.calls, s.slow = b.manner.outside, b.manner.inTurn
 			}
 			in.slots[key] = s
 		}
-		s.items = append(s.items, it)
-		if len(s.items) == 1 && !s.taken {
+		s.deliveries = append(s.deliveries, d)
+		if len(s.deliveries) == 1 && !s.taken {
 			in.queue(s)
 		}
 	}
@@ -125,7 +125,7 @@ func (in *inbox) take(last []*slot) []*slot {
 	defer in.mu.Unlock()
 	for _, s := range last {
 		s.taken = false
-		if len(s.items) > 0 {
+		if len(s.deliveries) > 0 {
 			in.queue(s)
 		} else {
 			delete(in.slots, s.key)
@@ -155,9 +155,9 @@ func (in *inbox) take(last []*slot) []*slot {
 		}
 		s.taken = true
 		batch = append(batch, s)
-		messages += len(s.items)
-		for _, it := range s.items {
-			size += len(it.body)
+		messages += len(s.deliveries)
+		for _, d := range s.deliveries {
+			size += len(d.body)
 		}
 	}
 	clear(in.ready[len(rest):])
@@ -169,11 +169,11 @@ func (in *inbox) take(last []*slot) []*slot {
 	return batch
 }
 
-// items takes the messages out of a slot that the caller has in its hands.
-func (in *inbox) items(s *slot) []*item {
+// deliveries takes the messages out of a slot that the caller has in its hands.
+func (in *inbox) deliveries(s *slot) []*delivery {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	items := s.items
-	s.items = nil
-	return items
+	deliveries := s.deliveries
+	s.deliveries = nil
+	return deliveries
 }

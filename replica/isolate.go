@@ -45,11 +45,11 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 			continue
 		}
 		if isLocked(err) {
-			var items []*item
+			var attempts []*attempt
 			for len(c.passed) > 0 {
-				items = append(items, c.drop().item)
+				attempts = append(attempts, c.drop().attempt)
 			}
-			b.setAside(items, err)
+			b.setAside(attempts, err)
 			continue
 		}
 		if !c.again && len(failed) < len(remaining) {
@@ -57,7 +57,7 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 			next = append(next, c)
 			continue
 		}
-		b.fail(c.drop().item, err)
+		b.fail(c.drop().attempt, err)
 		if len(c.passed) > 0 {
 			next = append(next, c)
 		}

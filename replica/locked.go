@@ -87,18 +87,18 @@ func (l *lockedKeys) remove(key store.Key) {
 }
 
 // setAside lets messages wait because of a lock.
-func (b *batch) setAside(items []*item, cause error) {
-	for _, it := range items {
+func (b *batch) setAside(attempts []*attempt, cause error) {
+	for _, a := range attempts {
 		err := fmt.Errorf("another transaction has locked what it needs: %w", cause)
-		b.failures = append(b.failures, failure{it, it.about(err), busy})
+		b.failures = append(b.failures, newFailure(a, a.about(err), busy))
 	}
 }
 
 // setAsideUnread is setAside for a chain about which the ledger was not asked.
 func (b *batch) setAsideUnread(c *chain, cause error) {
-	c.before = store.Applied{Key: c.key}
-	c.state, c.passed, c.refused, c.unread = c.before, nil, nil, true
-	b.setAside(c.items, cause)
+	c.begin(store.Applied{Key: c.key})
+	c.unread = true
+	b.setAside(c.attempts, cause)
 }
 
 // knownLocked says that the messages of a chain go aside untried. Those that have waited are tried.
@@ -106,8 +106,8 @@ func (b *batch) knownLocked(c *chain) bool {
 	if !c.keyed || !b.engine.locked.has(c.key) {
 		return false
 	}
-	for _, it := range c.items {
-		if it.claimed != nil || it.strict {
+	for _, d := range c.deliveries {
+		if d.past.claimed != nil || d.strict {
 			return false
 		}
 	}
@@ -231,8 +231,8 @@ func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) 
 	var claimed []store.Applied
 	for _, f := range aside {
 		f.outcome = Waiting
-		if f.claimed != nil {
-			claimed = append(claimed, *f.claimed)
+		if f.past.claimed != nil {
+			claimed = append(claimed, *f.past.claimed)
 		}
 	}
 	err := tx.savepoint(ctx, func(tx transaction) error {
@@ -247,7 +247,7 @@ func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) 
 		return err
 	}
 	for _, f := range aside {
-		if f.claimed == nil {
+		if f.past.claimed == nil {
 			b.hold(f)
 		}
 	}
@@ -256,28 +256,31 @@ func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) 
 
 // holdStrict keeps a message of Apply for another try, or says that its time is over.
 func (b *batch) holdStrict(f failure) {
-	if f.busySince.IsZero() {
-		f.busySince = time.Now()
+	since := f.past.busySince
+	if since.IsZero() {
+		since = time.Now()
 	}
-	if time.Since(f.busySince) < strictPatience {
-		b.hold(f)
+	if time.Since(since) >= strictPatience {
+		f.outcome, f.result = Returned, f.err
 		return
 	}
-	f.outcome, f.result = Returned, f.err
+	b.hold(f)
+	f.next.past.busySince = since
 }
 
 // hold keeps a message in memory; finish puts it into the inbox again after a while.
 func (b *batch) hold(f failure) {
-	if b.held == nil {
-		b.held = make(map[*item]bool)
+	p := f.past
+	if said, called := b.answerTo(f.delivery); called {
+		p.call = &said
 	}
-	b.held[f.item] = true
+	f.next = f.again(p)
 }
 
 // sayLocked names the keys that were set aside, after the commit, and forgets those that are free again.
 func (b *batch) sayLocked() {
 	for _, f := range b.failures {
-		if f.patience == busy && b.engine.locked.add(f.asideKey()) {
+		if f.patience == busy && b.engine.locked.add(f.key) {
 			b.engine.log.Warn("locked by another transaction: the key waits, and others go on", f.attrs("error", f.err)...)
 		}
 	}
@@ -286,11 +289,6 @@ func (b *batch) sayLocked() {
 			b.engine.locked.remove(c.key)
 		}
 	}
-}
-
-func (f failure) asideKey() store.Key {
-	key, _ := f.key()
-	return key
 }
 
 // spread makes a pause random by half, so that what waits together comes back apart.

@@ -159,8 +159,8 @@ func (e *engine) isExpired(m *envelope.Message) bool {
 }
 
 // overtake counts a message that is stale by its revision, but later than what the replica has.
-func (e *engine) overtake(it *item) {
-	m := it.message
+func (e *engine) overtake(d *delivery) {
+	m := d.message
 	e.counts.overtaken.Add(1)
 	from, _ := e.origins.of(m.Model, m.Incarnation)
 	from.overtaken.Add(1)
@@ -170,7 +170,7 @@ func (e *engine) overtake(it *item) {
 			what += ", or a django-cqrs master created the key again and the message of that is missing"
 		}
 		e.log.Warn(what+": it makes changes under revisions that are known here, and they are refused; compare with relay diff, or "+
-			"send everything with relay sync --force", it.attrs("incarnation", m.Incarnation)...)
+			"send everything with relay sync --force", d.attrs("incarnation", m.Incarnation)...)
 	}
 	e.origins.hurry()
 }

@@ -135,11 +135,7 @@ func (r *row) text(column string) string {
 }
 
 // prepare makes the row of a message.
-func (m *mirror) prepare(msg *envelope.Message) (any, error) {
-	fields, err := fieldsOf(msg)
-	if err != nil {
-		return nil, err
-	}
+func (m *mirror) prepare(msg *envelope.Message, fields map[string]json.RawMessage) (any, error) {
 	instance := reflect.New(m.table.Type).Elem()
 	if msg.Signal == envelope.Delete {
 		instance, err := m.rowOfKey(fields["id"])
@@ -303,12 +299,11 @@ func fixedCell(f *schema.Field, value any) cell {
 }
 
 // parentKey is the key of the row that a column of the message points to, where a registered model has it.
-func (m *mirror) parentKey(p parent, it *item) store.Key {
-	fields, err := fieldsOf(it.message)
-	if p.model == "" || err != nil {
+func (m *mirror) parentKey(p parent, d *delivery) store.Key {
+	if p.model == "" {
 		return store.Key{}
 	}
-	value := fields[m.fieldName(p.Column)]
+	value := d.fields[m.fieldName(p.Column)]
 	if f := m.table.FieldMap[p.Column]; f != nil {
 		value = spelled(f, value)
 	}

@@ -10,7 +10,7 @@ import (
 // plan is what the chains of mirrors and batch handlers come to.
 type plan struct {
 	rows   map[*mirror][][]*row // of each key, in order
-	events map[*newestTogether][]*item
+	events map[*newestTogether][]*attempt
 }
 
 func (p *plan) addRows(m *mirror, c *chain) {
@@ -24,7 +24,7 @@ func (p *plan) addRows(m *mirror, c *chain) {
 // write applies the chains of mirrors and batch handlers: deletes first, so that unique values are free, children before
 // their parents; then saves, parents before their children.
 func (b *batch) write(ctx context.Context, tx transaction, chains []*chain) error {
-	p := &plan{rows: map[*mirror][][]*row{}, events: map[*newestTogether][]*item{}}
+	p := &plan{rows: map[*mirror][][]*row{}, events: map[*newestTogether][]*attempt{}}
 	for _, c := range chains {
 		if len(c.passed) > 0 {
 			c.binding.applier.(together).plan(p, c)

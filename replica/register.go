@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -108,7 +109,9 @@ func bindHandler[T any](
 		case len(b.fixed) > 0 || len(b.childNames) > 0 || len(b.own) > 0:
 			return errors.New("Constant, Computed, Own and Children are for Register: a handler writes what it wants")
 		}
-		b.applier = made(func(m *envelope.Message) (any, error) { return newEvent[T](b, m) })
+		b.applier = made(func(m *envelope.Message, fields map[string]json.RawMessage) (any, error) {
+			return newEvent[T](b, m, fields)
+		})
 		return nil
 	})
 }

@@ -20,16 +20,16 @@ func (r *Replica) Handler() message.NoPublishHandlerFunc {
 	if err := r.start(); err != nil {
 		return func(*message.Message) error { return err }
 	}
-	return func(delivery *message.Message) error {
-		it := r.read(delivery.Context(), delivery.UUID, delivery.Payload, delivery.Metadata)
-		r.hears(it.message)
-		var unfinished countdown
-		unfinished.Add(1)
-		it.from = &unfinished
-		r.submit(it)
-		unfinished.Wait()
-		if it.outcome == Returned {
-			return it.result
+	return func(m *message.Message) error {
+		ended := newResults(1)
+		d := r.read(delivery{
+			ctx: m.Context(), from: ended, uuid: m.UUID, body: m.Payload, headers: m.Metadata,
+		})
+		r.hears(d.message)
+		r.submit(d)
+		ended.Wait()
+		if result := ended.all[0]; result.Outcome == Returned {
+			return result.Err
 		}
 		return nil
 	}

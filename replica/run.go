@@ -245,7 +245,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	}
 	s.subscribed()
 	for open := true; open && err == nil; {
-		var delivery *message.Message
+		var carrier *message.Message
 		if full, count, freed := s.engine.memory.full(); full {
 			if s.sizes.filled(count) {
 				err = errResized
@@ -261,29 +261,31 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		select {
 		case <-ctx.Done():
 			open = false
-		case delivery, open = <-in.Messages:
+		case carrier, open = <-in.Messages:
 		}
-		if delivery == nil {
+		if carrier == nil {
 			continue
 		}
 		some = true
 		in.unsettled.Add(1)
-		s.engine.memory.take(len(delivery.Payload))
-		if s.sizes.saw(len(delivery.Payload), s.engine.memory.limit) {
+		s.engine.memory.take(len(carrier.Payload))
+		if s.sizes.saw(len(carrier.Payload), s.engine.memory.limit) {
 			err = errResized
 		}
-		it := s.engine.read(withValues(ctx, delivery.Context()), delivery.UUID, delivery.Payload, delivery.Metadata)
-		it.delivery, it.from = delivery, in
-		s.engine.hears(it.message)
-		s.engine.submit(it)
+		d := s.engine.read(delivery{
+			ctx: withValues(ctx, carrier.Context()), from: in, carrier: carrier,
+			uuid: carrier.UUID, body: carrier.Payload, headers: carrier.Metadata,
+		})
+		s.engine.hears(d.message)
+		s.engine.submit(d)
 	}
 	if full, _, _ := s.engine.memory.full(); err != nil && full {
 		endSoon(end, &in.unsettled)
 	}
 	in.unsettled.Wait()
 	end()
-	for delivery := range in.Messages { // on its way when the reading stopped
-		in.Settle(nil, []*message.Message{delivery})
+	for carrier := range in.Messages { // on its way when the reading stopped
+		in.Settle(nil, []*message.Message{carrier})
 	}
 	return some, err
 }
@@ -298,23 +300,23 @@ type intake struct {
 	unsettled sync.WaitGroup
 }
 
-func (in *intake) ended(items []*item) {
+func (in *intake) ended(attempts []*attempt) {
 	var acked, returned []*message.Message
 	size := 0
-	for _, it := range items {
-		size += len(it.delivery.Payload)
-		if it.outcome == Returned {
-			if in.engine.trouble.worth("returned", it.result) {
-				in.engine.log.Warn("message returned to the broker", it.attrs("error", it.result)...)
+	for _, a := range attempts {
+		size += len(a.carrier.Payload)
+		if a.outcome == Returned {
+			if in.engine.trouble.worth("returned", a.result) {
+				in.engine.log.Warn("message returned to the broker", a.attrs("error", a.result)...)
 			}
-			returned = append(returned, it.delivery)
+			returned = append(returned, a.carrier)
 		} else {
-			acked = append(acked, it.delivery)
+			acked = append(acked, a.carrier)
 		}
 	}
 	in.Settle(acked, returned)
-	in.engine.memory.give(size, len(items))
-	in.unsettled.Add(-len(items))
+	in.engine.memory.give(size, len(attempts))
+	in.unsettled.Add(-len(attempts))
 }
 
 // valued is a context with the values of another one.

@@ -149,7 +149,7 @@ func (b *batch) orphans(ctx context.Context, tx transaction, chains []*chain, ca
 			}
 			for i, c := range pointing {
 				if !there[values[i]] {
-					orphans[c] = orphaned(m, p, c.last(), values[i], cause)
+					orphans[c] = orphaned(m, p, c.last().delivery, values[i], cause)
 				}
 			}
 		}
@@ -158,8 +158,8 @@ func (b *batch) orphans(ctx context.Context, tx transaction, chains []*chain, ca
 }
 
 // orphaned says which row a message waits for. The database's own error is about another message of the transaction, perhaps.
-func orphaned(m *mirror, p parent, it *item, value string, cause error) error {
-	return &orphanError{parent: m.parentKey(p, it), err: fmt.Errorf(
+func orphaned(m *mirror, p parent, d *delivery, value string, cause error) error {
+	return &orphanError{parent: m.parentKey(p, d), err: fmt.Errorf(
 		"foreign key: %s.%s is %.100s, and table %s has no row whose %s is that: it waits for it%s",
 		m.table.Name, p.Column, value, p.Table, p.Target, withState(cause))}
 }

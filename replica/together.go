@@ -147,18 +147,12 @@ func (g *group) gather(ctx context.Context, tx transaction) error {
 func (g *group) chainsOf(ctx context.Context, tx transaction, found []store.Waiting) (chains []*chain, err error) {
 	var keys []store.Key
 	for _, w := range found {
-		it := g.engine.read(context.WithoutCancel(ctx), "", w.Body, w.Metadata)
-		if it.err != nil || it.binding == nil || it.foreign {
+		d := g.engine.read(waited(context.WithoutCancel(ctx), nobody{}, w))
+		if d.err != nil || d.binding == nil || d.foreign {
 			continue
 		}
-		if _, is := it.binding.mirror(); !is {
-			continue
-		}
-		it.attempts, it.from = w.Attempts, nobody{}
-		state := w.Applied
-		it.claimed = &state
-		c := newChain(w.Key, []*item{it})
-		if c.keyed {
+		c := newChain(w.Key, []*delivery{d})
+		if _, is := c.mirror(); is && c.keyed {
 			chains, keys = append(chains, c), append(keys, w.Key)
 		}
 	}
@@ -175,11 +169,6 @@ func (g *group) chainsOf(ctx context.Context, tx transaction, found []store.Wait
 	}), nil
 }
 
-// nobody waits for what becomes of a message.
-type nobody struct{}
-
-func (nobody) ended([]*item) {}
-
 // missesParents notes the rows that a member points to and that are not there.
 func (g *group) missesParents(ctx context.Context, tx transaction, m *tied) error {
 	shape, row := m.mirror.shape.Load(), m.last().work.(*row)
@@ -195,7 +184,7 @@ func (g *group) missesParents(ctx context.Context, tx transaction, m *tied) erro
 		if there[text] {
 			continue
 		}
-		key := m.mirror.parentKey(p, m.last())
+		key := m.mirror.parentKey(p, m.last().delivery)
 		if key == (store.Key{}) {
 			m.hopeless = true
 		}

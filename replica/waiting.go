@@ -127,19 +127,21 @@ func (e *engine) retryDue(ctx context.Context) (time.Duration, error) {
 // again applies claimed messages and returns when each has its new fate.
 func (e *engine) again(ctx context.Context, claimed []store.Waiting) {
 	var unfinished countdown
-	items := make([]*item, len(claimed))
-	unfinished.Add(len(items))
+	unfinished.Add(len(claimed))
+	deliveries := make([]*delivery, len(claimed))
 	for i, w := range claimed {
-		it := e.read(ctx, "", w.Body, w.Metadata)
-		it.attempts = w.Attempts
-		state := w.Applied
-		it.claimed = &state
-		it.awaits, it.gapIn = w.Awaits, w.GapIn
-		it.from = &unfinished
-		items[i] = it
+		deliveries[i] = e.read(waited(ctx, &unfinished, w))
 	}
-	e.submit(items...)
+	e.submit(deliveries...)
 	unfinished.Wait()
+}
+
+// waited is a message that was waiting, as it comes again.
+func waited(ctx context.Context, from deliverer, w store.Waiting) delivery {
+	return delivery{
+		ctx: ctx, from: from, body: w.Body, headers: w.Metadata,
+		past: past{attempts: w.Attempts, claimed: &w.Applied, awaits: w.Awaits, gapIn: w.GapIn},
+	}
 }
 
 // Waiting returns how many messages wait for another try, per model.
