@@ -10,7 +10,9 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/ledger"
 )
 
 // AdoptOptions are those of Adopt. The zero value is ready to use.
@@ -47,7 +49,7 @@ func (b *Box) Adopt(ctx context.Context, model string, o AdoptOptions) (done Ado
 	if o.PageSize <= 0 {
 		o.PageSize = defaultPage
 	}
-	if err = b.store.RequireMigrated(ctx, store.Outbox); err == nil {
+	if err = b.store.RequireMigrated(ctx, db.Outbox); err == nil {
 		err = m.checkStamps(ctx, b.db)
 	}
 	var last reflect.Value
@@ -74,7 +76,7 @@ func (b *Box) Adopt(ctx context.Context, model string, o AdoptOptions) (done Ado
 type stamped struct {
 	*mark
 
-	known store.Known
+	known ledger.Known
 }
 
 // checkStamps says which of the columns is missing.
@@ -140,7 +142,7 @@ func (m *model) stampsAfter(
 			return nil, fmt.Errorf("key %s: %s or %s is NULL or negative: a master of django-cqrs fills both; set them",
 				one.key, revisionColumn, updatedColumn)
 		}
-		one.known = store.Known{Key: one.key, Revision: *revision, Updated: updated.UTC().Truncate(time.Microsecond)}
+		one.known = ledger.Known{Key: one.key, Revision: *revision, Updated: updated.UTC().Truncate(time.Microsecond)}
 		page = append(page, one)
 	}
 	return page, rows.Err()
@@ -151,11 +153,11 @@ func (b *Box) adopt(ctx context.Context, m *model, page []stamped, done *Adopted
 	var taken int64
 	var sent int
 	err := b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) error {
-		stamps := make([]store.Known, len(page))
+		stamps := make([]ledger.Known, len(page))
 		for i, s := range page {
 			stamps[i] = s.known
 		}
-		adopted, err := b.store.AdoptRevisions(ctx, tx, m.id, stamps)
+		adopted, err := b.ledger.AdoptRevisions(ctx, tx, m.id, stamps)
 		if err != nil {
 			return err
 		}
@@ -183,7 +185,7 @@ func (b *Box) adopt(ctx context.Context, m *model, page []stamped, done *Adopted
 	done.Taken += taken
 	done.Sent += int64(sent)
 	if sent > 0 {
-		b.committed(store.Offer{Rest: true})
+		b.committed(handover.Offer{Rest: true})
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // effect is what the database said of a statement that ran.
@@ -27,7 +27,7 @@ func effectOf(event *bun.QueryEvent) effect {
 		return effect{affected: -1}
 	case errors.Is(event.Err, sql.ErrNoRows): // RETURNING had none
 		return effect{affected: 0}
-	case errors.As(event.Err, &refused) || store.SQLState(event.Err) != "" || store.SQLiteCode(event.Err) != 0:
+	case errors.As(event.Err, &refused) || db.SQLState(event.Err) != "" || db.SQLiteCode(event.Err) != 0:
 		return effect{nothing: true}
 	case event.Err != nil || event.Result == nil: // the statement may have run: reading its rows failed
 		return effect{affected: -1}
@@ -142,7 +142,7 @@ func (s *session) touchedBy(
 			rows = append(rows, touchedRow{model: c.model, row: row, how: how})
 		}
 		if c.verb == "DELETE" && e.affected > int64(len(c.rows)) {
-			return rows, fmt.Errorf("outbox: DELETE on tracked table %s: %w", c.model.table.Name, store.ErrRaced)
+			return rows, fmt.Errorf("outbox: DELETE on tracked table %s: %w", c.model.table.Name, errRaced)
 		}
 	}
 	if c.whole {
@@ -177,3 +177,7 @@ func (s *session) reroutedRows(ctx context.Context, c *captured) ([]touchedRow, 
 	}
 	return rows, nil
 }
+
+// errRaced is the conflict that another transaction committed a row between two statements of this one that name it.
+const errRaced = db.ConflictError("another transaction wrote its rows meanwhile, under keys that are not known; " +
+	"run the transaction again, as RetryInTx does")

@@ -9,7 +9,7 @@ import (
 	"net"
 	"strings"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // errTooLarge says that rows are more than may be held at once. Half of them may be less.
@@ -38,10 +38,10 @@ func inHalves[T any](items []T, do func([]T) error, bad func(item T, err error) 
 // rowAtFault says that an error may be of what some row holds, so that other rows can be had: it is
 // no trouble with the database, the connection or the statement.
 func rowAtFault(err error) bool {
-	if state := store.SQLState(err); state != "" {
+	if state := db.SQLState(err); state != "" {
 		return strings.HasPrefix(state, "22") // a value that some expression does not take
 	}
-	if store.SQLiteCode(err) != 0 || errors.As(err, new(net.Error)) || errors.As(err, new(*store.LockedError)) {
+	if db.SQLiteCode(err) != 0 || errors.As(err, new(net.Error)) || errors.As(err, new(*db.LockedError)) {
 		return false
 	}
 	for _, other := range []error{

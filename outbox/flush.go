@@ -12,7 +12,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master"
 )
 
 // flushBatch is how many rows the flush holds in memory at once.
@@ -66,7 +68,7 @@ func (s *session) runDeferred(ctx context.Context, tx bun.IDB) error {
 		return nil
 	}
 	s.deferredRan = true
-	return s.box.store.RunDeferred(ctx, tx)
+	return s.box.writer.RunDeferred(ctx, tx)
 }
 
 // flushMarks returns marks for the rows that the database found by another spelling of their key: the key of a row is the
@@ -74,11 +76,11 @@ func (s *session) runDeferred(ctx context.Context, tx bun.IDB) error {
 func (s *session) flushMarks(
 	ctx context.Context, tx bun.IDB, m *model, marks []*mark,
 ) (respelled map[string]*mark, err error) {
-	changes := make([]store.Change, len(marks))
+	changes := make([]ledger.Change, len(marks))
 	for i, d := range marks {
-		changes[i] = store.Change{Key: store.Key{Model: m.id, Key: d.key}, Existed: !d.inserted}
+		changes[i] = ledger.Change{Key: db.Key{Model: m.id, Key: d.key}, Existed: !d.inserted}
 	}
-	revisions, err := s.box.store.Lock(ctx, tx, changes)
+	revisions, err := s.box.ledger.Lock(ctx, tx, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -93,12 +95,12 @@ func (s *session) flushMarks(
 
 // record does all of it at once where every state is known without reading, and the database finds the rows so.
 func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mark) (recorded bool, err error) {
-	entities := make([]store.Entity, len(marks))
+	entities := make([]master.Entity, len(marks))
 	for i, d := range marks {
 		if d.state == nil {
 			return false, nil
 		}
-		entities[i] = store.Entity{Key: d.key, PK: d.pk, Data: d.state.data, Row: d.state.row, Existed: !d.inserted}
+		entities[i] = master.Entity{Key: d.key, PK: d.pk, Data: d.state.data, Row: d.state.row, Existed: !d.inserted}
 	}
 	rows, err := m.plainRows(ctx, s.box, tx)
 	if err != nil || rows == nil {
@@ -109,7 +111,7 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 		return false, err
 	}
 	common.Signal = string(envelope.Save)
-	recorded, err = s.box.store.Record(ctx, tx, common, entities, rows, s.appended)
+	recorded, err = s.box.writer.Record(ctx, tx, common, entities, rows, s.appended)
 	s.wrote = s.wrote || recorded
 	return recorded, err
 }
@@ -146,7 +148,7 @@ var errRunning = errors.New("outbox: a statement of the transaction still runs, 
 	"wait for all of them before fn returns")
 
 func (s *session) flushBatch(
-	ctx context.Context, tx bun.IDB, m *model, marks []*mark, revisions map[store.Key]store.Revision,
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, revisions map[db.Key]ledger.Revision,
 	respelled map[string]*mark,
 ) error {
 	rows, err := m.rowsByKey(ctx, tx, marks)
@@ -159,7 +161,7 @@ func (s *session) flushBatch(
 	}
 	changes := make([]change, len(marks))
 	for i, d := range marks {
-		changes[i] = m.judge(d, revisions[store.Key{Model: m.id, Key: d.key}], rows[d.key])
+		changes[i] = m.judge(d, revisions[db.Key{Model: m.id, Key: d.key}], rows[d.key])
 		if (spelled[d] || d.moved && !rows[d.key].IsValid()) && !wasSent(changes[i].revision) {
 			changes[i].outcome = unchanged
 		}
@@ -172,16 +174,16 @@ func (s *session) flushBatch(
 	if err != nil {
 		return err
 	}
-	if err := s.box.store.Settle(ctx, tx, settlement); err != nil {
+	if err := s.box.ledger.Settle(ctx, tx, settlement); err != nil {
 		return err
 	}
 	s.wrote = s.wrote || len(messages) > 0
-	return s.box.store.Append(ctx, tx, messages, s.appended)
+	return s.box.writer.Append(ctx, tx, messages, s.appended)
 }
 
 // wasSent says that replicas have a row of the key. A key that is only another spelling has none; where it has, the row
 // is stored under another spelling since, and the old one is to go.
-func wasSent(r store.Revision) bool { return r.After != nil && !r.WasDeleted }
+func wasSent(r ledger.Revision) bool { return r.After != nil && !r.WasDeleted }
 
 // outcome is what the replicas are to learn of a key.
 type outcome int
@@ -197,14 +199,14 @@ const (
 // change is one dirty key with what became of it.
 type change struct {
 	mark     *mark
-	revision store.Revision
+	revision ledger.Revision
 	row      record // as it is now, invalid if it is gone
 	outcome  outcome
 }
 
 // judge reads, rather than remembers, what the transaction did to a key: a row that is there was saved, one that is not
 // was deleted.
-func (m *model) judge(d *mark, r store.Revision, row record) change {
+func (m *model) judge(d *mark, r ledger.Revision, row record) change {
 	exists := row.IsValid()
 	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it, or nothing
 	// but a guess says that there ever was such a row.
@@ -229,8 +231,8 @@ func (m *model) judge(d *mark, r store.Revision, row record) change {
 }
 
 // settlement is what the ledger must know of the changes beyond their revisions.
-func (m *model) settlement(changes []change) (store.Settlement, error) {
-	done := store.Settlement{Tracked: map[store.Key]json.RawMessage{}}
+func (m *model) settlement(changes []change) (ledger.Settlement, error) {
+	done := ledger.Settlement{Tracked: map[db.Key]json.RawMessage{}}
 	for _, c := range changes {
 		key := c.revision.Key
 		gone := c.outcome == deleted || c.outcome == hidden || !c.row.IsValid()

@@ -10,7 +10,6 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -114,7 +113,7 @@ func (b *Box) instances(
 		keys = append(keys, key)
 		changes = append(changes, change{mark: &mark{key: key, pk: pk}, row: row, outcome: saved})
 	}
-	known, err := b.store.Known(ctx, tx, store.Outbox, m.id, keys)
+	known, err := b.ledger.Known(ctx, tx, m.id, keys)
 	if err != nil {
 		return nil, err
 	}

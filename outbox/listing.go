@@ -4,11 +4,11 @@ import (
 	"context"
 	"iter"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/ledger"
 )
 
 // Pairs are a page of keys with their revisions in the words of a line of a diff, but for its outer brackets: 1,0],[2,5.
-type Pairs = store.Pairs
+type Pairs = ledger.Pairs
 
 // Listing reads which revisions a model has from the ledger alone, page by page in its order: several times as fast as
 // Revisions, because no row is looked at. It is nil where the ledger does not speak for the table, because rows came or
@@ -18,8 +18,8 @@ func (b *Box) Listing(ctx context.Context, model string, pageSize int) (iter.Seq
 	if err != nil || len(m.table.PKs) > 1 || m.filter != nil {
 		return nil, err
 	}
-	speaks, err := b.store.LedgerSpeaksFor(
-		ctx, b.db, store.Outbox, model, string(m.table.SQLName), string(m.table.PKs[0].SQLName))
+	speaks, err := b.ledger.SpeaksFor(
+		ctx, b.db, model, string(m.table.SQLName), string(m.table.PKs[0].SQLName))
 	if err != nil || !speaks {
 		return nil, err
 	}
@@ -42,15 +42,15 @@ func (b *Box) Listing(ctx context.Context, model string, pageSize int) (iter.Seq
 
 // listed is the page after a key, and its last key.
 func (b *Box) listed(ctx context.Context, m *model, after string, limit int) (page Pairs, last string, err error) {
-	r := store.Range{After: after}
+	r := ledger.Range{After: after}
 	if HasIntegerKeys(m.table.PKs) {
-		page, err = b.store.Pairs(ctx, b.db, store.Outbox, m.id, r, limit)
+		page, err = b.ledger.Pairs(ctx, b.db, m.id, r, limit)
 		return page, page.Last(), err
 	}
-	live, err := b.store.Live(ctx, b.db, store.Outbox, m.id, r, limit)
+	live, err := b.ledger.Live(ctx, b.db, m.id, r, limit)
 	for i := range live {
 		last = live[i].Key
 		live[i].Key = string(KeyJSON(m.table.PKs, last))
 	}
-	return store.JoinPairs(live), last, err
+	return ledger.JoinPairs(live), last, err
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
 // messages writes the messages of the changes that have one.
-func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]store.Message, error) {
+func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]outgoing.Message, error) {
 	common, err := m.common(ctx)
 	if err != nil {
 		return nil, err
@@ -26,7 +26,7 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 	if err != nil {
 		return nil, err
 	}
-	var messages []store.Message
+	var messages []outgoing.Message
 	for i, c := range changes {
 		message := common
 		message.Key, message.PK = c.mark.key, c.mark.pk
@@ -56,11 +56,11 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]s
 }
 
 // common is what the messages of one model and transaction share.
-func (m *model) common(ctx context.Context) (store.Message, error) {
+func (m *model) common(ctx context.Context) (outgoing.Message, error) {
 	meta, metaErr := m.metaJSON(users(ctx))
 	headers, headersErr := m.box.headers(users(ctx))
 	correlation, correlationErr := correlationOf(ctx)
-	return store.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlation, Keep: m.everyRevision},
+	return outgoing.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlation, Keep: m.everyRevision},
 		errors.Join(metaErr, headersErr, correlationErr)
 }
 

@@ -28,6 +28,10 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -70,15 +74,18 @@ type Config struct {
 type Box struct {
 	db             *bun.DB
 	store          *store.Store
+	tables         *db.Database
+	ledger         *ledger.Revisions
+	writer         *master.Writer
 	contextHeaders func(ctx context.Context) map[string]string
 	prepare        bool
 	finite         bool
 	wake           chan struct{}
-	handover       atomic.Pointer[store.Handover] // nil while nobody asked for it
-	away           *announcer                     // wakes relays in other processes; nil where nothing does
-	kin            atomic.Pointer[kin]            // other names under which registered tables are written
-	checked        atomic.Bool                    // the tables were seen
-	toPrepare      atomic.Bool                    // columns of a model were read since the last transaction
+	handover       atomic.Pointer[handover.Handover] // nil while nobody asked for it
+	away           *announcer                        // wakes relays in other processes; nil where nothing does
+	kin            atomic.Pointer[kin]               // other names under which registered tables are written
+	checked        atomic.Bool                       // the tables were seen
+	toPrepare      atomic.Bool                       // columns of a model were read since the last transaction
 
 	mu      sync.RWMutex
 	byType  map[reflect.Type]*model
@@ -96,7 +103,8 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &Box{
-		db: db, store: s, contextHeaders: config.Headers, prepare: config.Prepare, finite: config.NaNAsNull,
+		db: db, store: s, tables: s.Database, ledger: s.Revisions, writer: s.Writer,
+		contextHeaders: config.Headers, prepare: config.Prepare, finite: config.NaNAsNull,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},
 		byName:  map[string][]*model{},
@@ -122,7 +130,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 // Migrate creates or updates the outbox tables. It is safe to call from several processes at once; a team that applies
 // SQL itself prints it with "relay migrate --print".
 func (b *Box) Migrate(ctx context.Context) error {
-	if _, err := b.store.Migrate(ctx, store.Outbox); err != nil {
+	if _, err := b.store.Migrate(ctx, db.Outbox); err != nil {
 		return fmt.Errorf("outbox: migrate: %w", err)
 	}
 	return nil
@@ -135,7 +143,7 @@ func (b *Box) Close() error {
 	if b.away != nil {
 		b.away.close()
 	}
-	if err := b.store.ClosePrepared(); err != nil {
+	if err := b.writer.ClosePrepared(); err != nil {
 		return fmt.Errorf("outbox: close prepared statements: %w", err)
 	}
 	return nil
@@ -143,8 +151,8 @@ func (b *Box) Close() error {
 
 // Handover is for one relay in the same process (relay.Config.Handover): it is handed what [Box.RunInTx] has committed, and
 // publishes it without reading it from the outbox first. What is large, or cannot be taken in time, it reads as ever.
-func (b *Box) Handover() *store.Handover {
-	b.handover.CompareAndSwap(nil, store.NewHandover())
+func (b *Box) Handover() *handover.Handover {
+	b.handover.CompareAndSwap(nil, handover.New())
 	return b.handover.Load()
 }
 
@@ -153,7 +161,7 @@ func (b *Box) Handover() *store.Handover {
 func (b *Box) Wake() <-chan struct{} { return b.wake }
 
 // committed tells relays that there is something to publish.
-func (b *Box) committed(o store.Offer) {
+func (b *Box) committed(o handover.Offer) {
 	if h := b.handover.Load(); h != nil {
 		h.Offer(o)
 	}

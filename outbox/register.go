@@ -16,6 +16,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
@@ -154,7 +155,7 @@ func (b *Box) registrations() error {
 // until they are, and never again; the catalog it asks now and then.
 func (b *Box) ready(ctx context.Context) error {
 	if !b.checked.Load() {
-		if err := b.store.RequireMigrated(ctx, store.Outbox); err != nil {
+		if err := b.store.RequireMigrated(ctx, db.Outbox); err != nil {
 			return errors.Join(b.registrations(), err)
 		}
 		b.checked.Store(true)
@@ -172,7 +173,7 @@ func (b *Box) prepareRecords(ctx context.Context) error {
 	}
 	for _, m := range b.models() {
 		if p := m.plain.Load(); p != nil && p.rows != nil {
-			if err := b.store.Prepare(ctx, p.rows); err != nil {
+			if err := b.writer.Prepare(ctx, p.rows); err != nil {
 				return err
 			}
 		}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 const (
@@ -27,7 +27,7 @@ func (b *Box) RetryInTx(
 	_, nested := ctx.Value(sessionKey{b}).(*session)
 	for attempt := 1; ; attempt++ {
 		err := b.RunInTx(ctx, opts, fn)
-		if err == nil || nested || !store.Conflicted(err) {
+		if err == nil || nested || !db.Conflicted(err) {
 			return err
 		}
 		if attempt == retryAttempts {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/handover"
 )
 
 // session is what one transaction did to registered models. It hangs, as a query hook, on a copy of the bun.DB that
@@ -38,9 +38,9 @@ type session struct {
 
 	over atomic.Bool // the transaction has ended
 
-	deferredRan bool            // deferred triggers
-	wrote       bool            // messages were appended
-	appended    *store.Appended // which ones, if a relay is to be handed them
+	deferredRan bool               // deferred triggers
+	wrote       bool               // messages were appended
+	appended    *handover.Appended // which ones, if a relay is to be handed them
 }
 
 func newSession(b *Box) *session {
@@ -87,7 +87,7 @@ func (b *Box) RunInTx(
 	defer s.over.Store(true)
 
 	if b.handover.Load() != nil {
-		s.appended = &store.Appended{}
+		s.appended = &handover.Appended{}
 	}
 	var before time.Time
 	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {

@@ -11,7 +11,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master"
 )
 
 // The flush reads every changed row after the lock, which is right whatever happened to it. Where the transaction itself
@@ -45,7 +45,7 @@ func (m *model) equals(gen schema.QueryGen, row reflect.Value) string {
 		if i > 0 {
 			b = append(b, " AND "...)
 		}
-		b = append(append(append(b, store.ComparedRow...), '.'), field.SQLName...)
+		b = append(append(append(b, master.ComparedRow...), '.'), field.SQLName...)
 		if field.IndirectType.Kind() == reflect.String {
 			b = append(b, ` COLLATE "C"`...)
 		}
@@ -106,7 +106,7 @@ const plainFor = time.Minute
 
 // plainRows says how the recording statement finds the model's rows and compares them with their states. It is nil where
 // what is written into the table need not be what is read from it.
-func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*store.PlainRows, error) {
+func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*master.PlainRows, error) {
 	if p := m.plain.Load(); p != nil && time.Since(p.asked) < plainFor {
 		return p.rows, nil
 	}
@@ -120,7 +120,7 @@ func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*store.Plain
 		yes = yes && exactly(field, types[field.Name]) && !field.SkipUpdate()
 	}
 	if yes {
-		p.rows = store.NewPlainRows(string(m.table.SQLName), sqlNames(m.table.PKs), sqlNames(m.table.Fields), types)
+		p.rows = master.NewPlainRows(string(m.table.SQLName), sqlNames(m.table.PKs), sqlNames(m.table.Fields), types)
 	}
 	m.plain.Store(p)
 	b.toPrepare.Store(true)
@@ -137,7 +137,7 @@ func sqlNames(fields []*schema.Field) []string {
 
 type plain struct {
 	asked time.Time
-	rows  *store.PlainRows
+	rows  *master.PlainRows
 }
 
 // exactly says that a column of the SQL type returns just what the field wrote. A numeric rounds, a char pads, a jsonb

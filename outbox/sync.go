@@ -12,7 +12,10 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
 // SyncOptions say who is sent a state again.
@@ -45,7 +48,7 @@ func (o SyncOptions) force() string {
 
 // Now is the time by the master database's clock: that of cqrs_updated.
 func (b *Box) Now(ctx context.Context) (time.Time, error) {
-	now, err := b.store.Now(ctx)
+	now, err := b.tables.Now(ctx)
 	if err != nil {
 		return now, fmt.Errorf("outbox: %w", err)
 	}
@@ -76,7 +79,7 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 		}
 	}
 	if len(done) > 0 {
-		b.committed(store.Offer{Rest: true})
+		b.committed(handover.Offer{Rest: true})
 	}
 	return len(done), err
 }
@@ -199,7 +202,7 @@ func (b *Box) syncBatch(
 
 // unlockedRead is what was read without a lock.
 type unlockedRead struct {
-	known   map[string]store.Known
+	known   map[string]ledger.Known
 	changes []change
 	states  []json.RawMessage
 	unread  []*mark
@@ -211,7 +214,7 @@ func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlo
 	for i, d := range marks {
 		keys[i] = d.key
 	}
-	if u.known, err = b.store.Known(ctx, b.db, store.Outbox, m.id, keys); err != nil {
+	if u.known, err = b.ledger.Known(ctx, b.db, m.id, keys); err != nil {
 		return u, err
 	}
 	read, cut, err := m.read(ctx, b.db, marks, pageBytes)
@@ -243,12 +246,12 @@ func (b *Box) syncUnchanged(
 	for i, c := range u.changes {
 		keys[i] = c.mark.key
 	}
-	locked, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, keys)
+	locked, err := b.ledger.LockKnown(ctx, tx, m.id, keys)
 	if err != nil {
 		return nil, err
 	}
 	settled := make(map[string]bool, len(u.changes))
-	var messages []store.Message
+	var messages []outgoing.Message
 	for i, c := range u.changes {
 		if k, found := locked[c.mark.key]; found && k == u.known[c.mark.key] {
 			settled[c.mark.key] = true
@@ -263,15 +266,15 @@ func (b *Box) syncUnchanged(
 		return settled, nil
 	}
 	keys = slices.DeleteFunc(keys, func(key string) bool { return !settled[key] })
-	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
+	if err := b.ledger.NoteResent(ctx, tx, m.id, keys); err != nil {
 		return nil, err
 	}
-	return settled, b.store.Append(ctx, tx, messages, nil)
+	return settled, b.writer.Append(ctx, tx, messages, nil)
 }
 
 // resent is the state of a key as a message.
-func resent(m *model, c change, k store.Known, state json.RawMessage, o SyncOptions) (store.Message, error) {
-	message := store.Message{
+func resent(m *model, c change, k ledger.Known, state json.RawMessage, o SyncOptions) (outgoing.Message, error) {
+	message := outgoing.Message{
 		Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
 		Revision: k.Revision, Updated: k.Updated,
 	}
@@ -290,8 +293,8 @@ const syncPatience = 30 * time.Second
 // of all the keys it has locked already would wait for it.
 func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
 	for began := time.Now(); ; {
-		err := b.store.InTx(ctx, fn)
-		if !errors.As(err, new(*store.LockedError)) || time.Since(began) > syncPatience {
+		err := b.tables.InTx(ctx, fn)
+		if !errors.As(err, new(*db.LockedError)) || time.Since(began) > syncPatience {
 			return err
 		}
 		pause := time.NewTimer(250 * time.Millisecond)
@@ -339,17 +342,17 @@ func (b *Box) syncLocked(
 	if err != nil {
 		return nil, nil, err
 	}
-	messages := make([]store.Message, len(changes))
+	messages := make([]outgoing.Message, len(changes))
 	for i, c := range changes {
 		if messages[i], err = resent(m, c, known[c.mark.key], states[i], o); err != nil {
 			return nil, nil, err
 		}
 		sent = append(sent, c.mark.key)
 	}
-	if err := b.store.NoteResent(ctx, tx, m.id, keys); err != nil {
+	if err := b.ledger.NoteResent(ctx, tx, m.id, keys); err != nil {
 		return nil, nil, err
 	}
-	return sent, unread, b.store.Append(ctx, tx, messages, nil)
+	return sent, unread, b.writer.Append(ctx, tx, messages, nil)
 }
 
 // existing are those of the marked keys that have a row.
@@ -378,8 +381,8 @@ func (m *model) existing(ctx context.Context, tx bun.IDB, marks []*mark) ([]stri
 }
 
 // lockLedger locks the ledger rows of keys, and makes those that are missing.
-func (b *Box) lockLedger(ctx context.Context, tx bun.IDB, m *model, keys []string) (map[string]store.Known, error) {
-	known, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, keys)
+func (b *Box) lockLedger(ctx context.Context, tx bun.IDB, m *model, keys []string) (map[string]ledger.Known, error) {
+	known, err := b.ledger.LockKnown(ctx, tx, m.id, keys)
 	if err != nil || len(known) == len(keys) {
 		return known, err
 	}
@@ -387,10 +390,10 @@ func (b *Box) lockLedger(ctx context.Context, tx bun.IDB, m *model, keys []strin
 		_, found := known[key]
 		return found
 	})
-	if err := b.store.Adopt(ctx, tx, m.id, unknown); err != nil {
+	if err := b.ledger.Adopt(ctx, tx, m.id, unknown); err != nil {
 		return nil, err
 	}
-	adopted, err := b.store.LockKnown(ctx, tx, store.Outbox, m.id, unknown)
+	adopted, err := b.ledger.LockKnown(ctx, tx, m.id, unknown)
 	maps.Copy(known, adopted)
 	return known, err
 }

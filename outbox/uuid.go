@@ -8,7 +8,7 @@ import (
 
 	"github.com/uptrace/bun/schema"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -43,7 +43,7 @@ func (m *model) checkSpelling(ctx context.Context) error {
 	if len(m.table.PKs) != 1 || !stored.IsUUID(m.table.PKs[0].IndirectType) || !m.box.checked.Load() {
 		return nil
 	}
-	known, err := m.box.store.Live(ctx, m.box.db, store.Outbox, m.id, store.Range{}, spellingSample)
+	known, err := m.box.ledger.Live(ctx, m.box.db, m.id, ledger.Range{}, spellingSample)
 	if err != nil {
 		return fmt.Errorf("outbox: model %s: %w", m.id, err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
@@ -107,14 +108,14 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 			return confirmed
 		}
 		var writing sync.WaitGroup
-		handover := store.NewHandover()
-		writing.Go(func() { e.write(t, rand.New(rand.NewPCG(seed, 2)), handover, keys, revisions) })
+		handed := handover.New()
+		writing.Go(func() { e.write(t, rand.New(rand.NewPCG(seed, 2)), handed, keys, revisions) })
 		lifetimes := rand.New(rand.NewPCG(seed, 3))
 		for range lives {
 			c := &connection{witness: w, plan: troubled}
 			rel, stop := e.start(t, c, relay.Config{
 				BatchSize: 1 + lifetimes.IntN(40), RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond, MaxAttempts: 1000,
-				Handover: []*store.Handover{nil, handover}[lifetimes.IntN(2)],
+				Handover: []*handover.Handover{nil, handed}[lifetimes.IntN(2)],
 			})
 			wait(t, rel.Running(), "lanes")
 			want := len(w.firsts()) + 1 + lifetimes.IntN(30)
@@ -137,7 +138,7 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 
 // write commits revisions of some keys, a few in each transaction, of messages that may be replaced
 // and some that may not, and hands them over.
-func (e *env) write(t *testing.T, source *rand.Rand, to *store.Handover, keys, revisions int) {
+func (e *env) write(t *testing.T, source *rand.Rand, to *handover.Handover, keys, revisions int) {
 	next := make([]int, keys)
 	for left := keys * revisions; left > 0; {
 		var changes []store.Change

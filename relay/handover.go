@@ -3,21 +3,22 @@ package relay
 import (
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Handover is a channel from an outbox.Box to the relay in the same process.
-type Handover = store.Handover
+type Handover = handover.Handover
 
 // take takes messages that a transaction in this process has just committed, as if a claim had brought them. What it cannot
 // take, a claim brings.
-func (r *Relay) take(o store.Offer) {
+func (r *Relay) take(o handover.Offer) {
 	look := r.cfg.Handover.Missed() || o.Rest
 	for _, m := range o.Messages {
 		if r.reader.lane(m.Lane) == nil { // another relay's
 			continue
 		}
-		taken := r.lease.valid() && r.hasRoom() && r.flow.join(m, o.Before)
+		taken := r.lease.valid() && r.hasRoom() && r.flow.join(&store.Claimed{Message: m}, o.Before)
 		look = look || !taken
 	}
 	if look {

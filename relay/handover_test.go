@@ -18,6 +18,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/relay"
@@ -26,18 +27,18 @@ import (
 
 // phantoms offers messages that are in no outbox: what of them arrives was not read there.
 type phantoms struct {
-	*store.Handover
+	*handover.Handover
 	id int64
 }
 
-func newPhantoms() *phantoms { return &phantoms{store.NewHandover(), 1 << 40} }
+func newPhantoms() *phantoms { return &phantoms{handover.New(), 1 << 40} }
 
 func (p *phantoms) offer(before time.Time, messages ...store.Message) {
-	o := store.Offer{Before: before}
+	o := handover.Offer{Before: before}
 	for _, m := range messages {
 		p.id++
 		m.ID, m.Follows = p.id, true
-		o.Messages = append(o.Messages, &store.Claimed{Message: m})
+		o.Messages = append(o.Messages, m)
 	}
 	p.Offer(o)
 }
@@ -81,7 +82,7 @@ func TestAnOfferIsTakenOnlyIfNothingCanBeLeftBehindIt(t *testing.T) {
 		first := save("without a first", 1)
 		first.After = nil
 		p.offer(time.Now(), first)
-		p.Offer(store.Offer{Before: time.Now(), Messages: []*store.Claimed{{Message: save("something is between", 0)}}})
+		p.Offer(handover.Offer{Before: time.Now(), Messages: []store.Message{save("something is between", 0)}})
 		p.offer(time.Now(), save("read", 2), save("last", 0))
 		e.broker.requireReceived(t, "read/0", "read/1", "read/2", "last/0")
 	})
@@ -101,7 +102,7 @@ func TestWhatCannotBeTakenIsReadAtOnce(t *testing.T) {
 		rel, _ := e.start(t, e.broker, relay.Config{Handover: p.Handover, PollInterval: time.Hour, LeaseTTL: time.Hour})
 		wait(t, rel.Running(), "lanes")
 		e.append(t, save("1", 0))
-		p.Offer(store.Offer{Rest: true})
+		p.Offer(handover.Offer{Rest: true})
 		e.broker.requireReceived(t, "1/0")
 		e.append(t, save("2", 0), save("2", 1))
 		p.offer(time.Now(), save("2", 1))
@@ -109,13 +110,13 @@ func TestWhatCannotBeTakenIsReadAtOnce(t *testing.T) {
 
 		away.Store(true) // and more is offered than can wait
 		e.append(t, save("3", 0))
-		p.Offer(store.Offer{Rest: true})
+		p.Offer(handover.Offer{Rest: true})
 		eventually(t, func() bool { return rel.Stats().BrokerAway }, "an outage")
 		for range 1000 {
-			p.Offer(store.Offer{})
+			p.Offer(handover.Offer{})
 		}
 		e.append(t, save("4", 0))
-		p.Offer(store.Offer{Rest: true})
+		p.Offer(handover.Offer{Rest: true})
 		away.Store(false)
 		e.requireSent(t)
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	ledgers "github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
@@ -89,7 +90,7 @@ func (r *Replica) Lookup(ctx context.Context, model string, pks []json.RawMessag
 	}
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	err = r.store.InBatch(ctx, store.BatchLimits{Options: snapshot}, func(ctx context.Context, tx bun.Tx) error {
-		known, err := r.store.Known(ctx, tx, store.Replica, model, keys)
+		known, err := r.ledger.Known(ctx, tx, model, keys)
 		if err != nil {
 			return err
 		}
@@ -235,7 +236,7 @@ func (r *Replica) LedgerSpeaks(ctx context.Context, model string) (bool, error) 
 	case len(b.table.PKs) > 1, len(b.discriminators()) > 0:
 		return false, nil
 	}
-	return r.store.LedgerSpeaksFor(ctx, r.db, store.Replica, model, string(b.table.SQLName), string(b.table.PKs[0].SQLName))
+	return r.ledger.SpeaksFor(ctx, r.db, model, string(b.table.SQLName), string(b.table.PKs[0].SQLName))
 }
 
 // Span is a part of the ledger in the database's order of texts; an end that is empty is open. AnyOrder does not sort.
@@ -245,11 +246,11 @@ type Span struct {
 }
 
 // KeyRevision is a key with its revision.
-type KeyRevision = store.KeyRevision
+type KeyRevision = ledgers.KeyRevision
 
 // Live returns up to limit keys that the ledger has as live.
 func (r *Replica) Live(ctx context.Context, model string, s Span, limit int) ([]KeyRevision, error) {
-	page, err := r.store.Live(ctx, r.db, store.Replica, model, store.Range(s), limit)
+	page, err := r.ledger.Live(ctx, r.db, model, ledgers.Range(s), limit)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
@@ -257,11 +258,11 @@ func (r *Replica) Live(ctx context.Context, model string, s Span, limit int) ([]
 }
 
 // Pairs are keys with their revisions in the words of a line of a diff, but for its outer brackets: 1,0],[2,5.
-type Pairs = store.Pairs
+type Pairs = ledgers.Pairs
 
 // Pairs is Live for a model whose keys are integers, and cheaper.
 func (r *Replica) Pairs(ctx context.Context, model string, s Span, limit int) (Pairs, error) {
-	pairs, err := r.store.Pairs(ctx, r.db, store.Replica, model, store.Range(s), limit)
+	pairs, err := r.ledger.Pairs(ctx, r.db, model, ledgers.Range(s), limit)
 	if err != nil {
 		return pairs, fmt.Errorf("replica: %w", err)
 	}
@@ -270,7 +271,7 @@ func (r *Replica) Pairs(ctx context.Context, model string, s Span, limit int) (P
 
 // Known says which keys the ledger has as live.
 func (r *Replica) Known(ctx context.Context, model string, keys []string) (map[string]bool, error) {
-	known, err := r.store.Known(ctx, r.db, store.Replica, model, keys)
+	known, err := r.ledger.Known(ctx, r.db, model, keys)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}

@@ -66,7 +66,7 @@ func (r *Replica) Count(ctx context.Context, model string, most int64) (int64, e
 	}
 	var n int64
 	if !isMirror(b) {
-		n, err = r.store.CountLive(ctx, r.db, store.Replica, model, most)
+		n, err = r.ledger.CountLive(ctx, r.db, model, most)
 	} else {
 		rows := b.everyRow(r.db.NewSelect().Model(b.table.ZeroIface).ColumnExpr("1 AS one")).Limit(most)
 		if owned := b.owned(r.db.QueryGen(), string(b.table.SQLAlias)+"."); owned != "" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	ledgers "github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -16,6 +17,7 @@ import (
 // concurrent use.
 type Replica struct {
 	engine
+	ledger *ledgers.Ledger // nil where there is no database
 
 	mu      sync.Mutex // guards models and order until the first message, and these two
 	errs    []error
@@ -46,6 +48,7 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 		var storeErr error
 		r.store, storeErr = store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
 		if storeErr == nil {
+			r.ledger = ledgers.NewReplica(r.store.Database)
 			r.room = tableRoom{db, r.store}
 			r.limit(idleLimit)
 		}

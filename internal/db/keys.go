@@ -1,6 +1,7 @@
 package db
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,4 +54,16 @@ func JoinInts(numbers []int64) string {
 		b = strconv.AppendInt(b, n, 10)
 	}
 	return string(b)
+}
+
+// Among returns a condition that a key is one of some. Where these are digits of one length, which every collation orders
+// alike, it says between which they lie: without that, PostgreSQL reads the whole ledger for a long list.
+func Among(keys []string) (condition string, args []any) {
+	first, last := slices.Min(keys), slices.Max(keys)
+	for _, key := range keys {
+		if len(key) != len(first) || strings.Trim(key, "0123456789") != "" {
+			return `"key" IN (?)`, []any{bun.List(keys)}
+		}
+	}
+	return `"key" IN (?) AND "key" >= ? AND "key" <= ?`, []any{bun.List(keys), first, last}
 }

@@ -127,14 +127,14 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 		if err := s.requireNewest(ctx, tx, d); err != nil {
 			return err
 		}
-		lanes, err := s.numbering(ctx, tx)
+		lanes, err := s.lanes.Numbering(ctx, tx)
 		if err != nil {
 			return err
 		}
-		put, err := tx.ExecContext(ctx, s.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+s.laneValue()+", "+contentColumns+" FROM ? WHERE id = ?"),
-			s.Table("outbox_messages"), lanes.of(d.Model, d.Key), s.Table("outbox_dead_letters"), id)
+		put, err := tx.ExecContext(ctx, s.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+s.lanes.Value()+", "+contentColumns+" FROM ? WHERE id = ?"),
+			s.Table("outbox_messages"), lanes.Lane(d.Model, d.Key), s.Table("outbox_dead_letters"), id)
 		if err != nil {
-			return s.renumbered(err)
+			return s.lanes.Refused(err)
 		}
 		if n, err := put.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, sql.ErrNoRows) // another retry was first

@@ -71,7 +71,7 @@ func (s *Store) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into 
 		for len(sorted) > 0 && sorted[0].Model == model {
 			keys, sorted = append(keys, sorted[0].Key), sorted[1:]
 		}
-		condition, keyArgs := among(keys)
+		condition, keyArgs := db.Among(keys)
 		selects = append(selects, `SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 			`, version FROM ? WHERE model = ? AND `+condition)
 		args = append(append(args, s.Table("replica_revisions"), model), keyArgs...)

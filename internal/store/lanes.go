@@ -162,7 +162,7 @@ func (s *Store) balance(ctx context.Context, tx bun.IDB, r renewal) (owned Owner
 	}
 	taken, err := s.take(ctx, tx, r, owned.Share-len(owned.Lanes))
 	if len(taken) > 0 {
-		s.cached.Store(nil) // there may be more of them, or fewer, than there were
+		s.lanes.Forget() // there may be more of them, or fewer, than there were
 	}
 	owned.Lanes = sortLanes(append(owned.Lanes, taken...))
 	return owned, err

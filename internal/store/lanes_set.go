@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
 // MaxLanes is how many lanes there may be.
@@ -69,7 +70,7 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 	if count < 1 || count > MaxLanes {
 		return fmt.Errorf("%d lanes: want 1 to %d", count, MaxLanes)
 	}
-	if now, err := s.readNumbering(ctx, s.DB()); err != nil || now.count == count {
+	if now, err := s.lanes.Read(ctx, s.DB()); err != nil || now.Count == count {
 		return err
 	}
 	if said == nil {
@@ -208,15 +209,15 @@ func poll(ctx context.Context, ask func() (string, error), said func(string)) er
 
 func (s *Store) renumber(ctx context.Context, count int) error {
 	return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
-		old, err := s.readNumbering(ctx, tx)
-		if err != nil || old.count == count {
+		old, err := s.lanes.Read(ctx, tx)
+		if err != nil || old.Count == count {
 			return err
 		}
-		next := numbering{old.first + old.count, count}
-		if next.first+next.count-1 > lastLane {
-			next.first = 0
+		next := outgoing.Numbering{First: old.First + old.Count, Count: count}
+		if next.First+next.Count-1 > lastLane {
+			next.First = 0
 		}
-		before, after := s.dialect.renumber(s.Names(), next.first, next.first+next.count-1)
+		before, after := s.dialect.renumber(s.Names(), next.First, next.First+next.Count-1)
 		if err := db.ExecAll(ctx, tx, before); err != nil {
 			return err
 		}
@@ -232,7 +233,7 @@ func (s *Store) renumber(ctx context.Context, count int) error {
 
 // replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of them, whatever their
 // numbers.
-func (s *Store) replaceLanes(ctx context.Context, tx bun.IDB, old, next numbering) error {
+func (s *Store) replaceLanes(ctx context.Context, tx bun.IDB, old, next outgoing.Numbering) error {
 	lanes := s.Table("outbox_lanes")
 	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil { // locks them all
 		return err
@@ -247,13 +248,13 @@ func (s *Store) replaceLanes(ctx context.Context, tx bun.IDB, old, next numberin
 	if owned > 0 {
 		return errTaken
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE lane BETWEEN ? AND ?", lanes, old.first, old.first+old.count-1)
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE lane BETWEEN ? AND ?", lanes, old.First, old.First+old.Count-1)
 	if err != nil {
 		return err
 	}
-	rows := make([]laneRow, next.count)
+	rows := make([]laneRow, next.Count)
 	for i := range rows {
-		rows[i] = laneRow{next.first + i, epoch}
+		rows[i] = laneRow{next.First + i, epoch}
 	}
 	_, err = tx.NewInsert().Model(&rows).ModelTableExpr("?", lanes).Returning("NULL").Exec(ctx)
 	return err
@@ -265,7 +266,7 @@ type laneRow struct {
 }
 
 // moveMessages puts what is unsent into the new lanes. The identities stay, so that the order of a key does.
-func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next numbering) error {
+func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next outgoing.Numbering) error {
 	type move struct{ from, to int }
 	moves := map[move][]int64{}
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT id, lane, model, "key" FROM ?`), s.Table("outbox_messages"))
@@ -273,7 +274,7 @@ func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next numbering) er
 		return err
 	}
 	if err := eachMessage(rows, func(id int64, lane int, model, key string) {
-		m := move{lane, next.of(model, key)}
+		m := move{lane, next.Lane(model, key)}
 		moves[m] = append(moves[m], id)
 	}); err != nil {
 		return err

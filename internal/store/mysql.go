@@ -13,15 +13,10 @@ import (
 // integers: microseconds since 1970 in UTC.
 type mysql struct{ db.MariaDB }
 
-func (mysql) announces() bool         { return false }
-func (mysql) recordsInFunction() bool { return false }
-func (mysql) ledgerMode() ledgerMode  { return lockLedger }
-func (mysql) transactionalDDL() bool  { return false }
-func (mysql) plainColumns() string    { return "" }
-func (mysql) busy(error) bool         { return false }
-
-func (mysql) laneNumbers() string { return "outbox_lane_numbers" }
-func (mysql) shareRows() string   { return " LOCK IN SHARE MODE" }
+func (mysql) ledgerMode() ledgerMode { return lockLedger }
+func (mysql) transactionalDDL() bool { return false }
+func (mysql) plainColumns() string   { return "" }
+func (mysql) busy(error) bool        { return false }
 
 func (mysql) renumber(names Names, first, last int) (before, after []string) {
 	numbers := names.Table("`", "outbox_lane_numbers")
@@ -74,7 +69,6 @@ func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
 
 func (mysql) orderOfClaim() string { return "l.n, m.id" }
 func (mysql) place(string) string  { return "''" }
-func (mysql) created() any         { return nil }
 func (mysql) oneRelay() bool       { return false }
 
 func (mysql) claimedRows(_ string, claimed []*Claimed) schema.QueryWithArgs {
@@ -110,11 +104,3 @@ func (mysql) anyOf(column, query string) string { return column + " IN (" + quer
 func (mysql) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + db.JoinInts(numbers) + ")"
 }
-
-// digest sums 60 bits of a hash, exactly: a SUM of texts would be a floating point number.
-func (mysql) digest() string {
-	return "CONCAT(count(*), ' ', coalesce(sum(CAST(CONV(LEFT(MD5(KEY), 15), 16, 10) AS unsigned)), 0))"
-}
-
-// joinPairs: GROUP_CONCAT cuts off at group_concat_max_len.
-func (mysql) joinPairs() string { return "" }

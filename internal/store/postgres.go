@@ -13,16 +13,10 @@ import (
 
 type postgres struct{ db.Postgres }
 
-func (postgres) transactionalDDL() bool  { return true }
-func (postgres) announces() bool         { return true }
-func (postgres) recordsInFunction() bool { return true }
-func (postgres) ledgerMode() ledgerMode  { return compareLedger }
-func (postgres) busy(error) bool         { return false }
-func (postgres) oneRelay() bool          { return false }
-
-func (postgres) created() any        { return nil }
-func (postgres) laneNumbers() string { return "" }
-func (postgres) shareRows() string   { return "" }
+func (postgres) transactionalDDL() bool { return true }
+func (postgres) ledgerMode() ledgerMode { return compareLedger }
+func (postgres) busy(error) bool        { return false }
+func (postgres) oneRelay() bool         { return false }
 
 func (postgres) renumber(names Names, first, last int) (before, after []string) {
 	messages := names.Table(`"`, "outbox_messages")
@@ -175,11 +169,4 @@ func (postgres) plainColumns() string {
 			AND NOT EXISTS (SELECT 1 FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
 			AND NOT EXISTS (SELECT 1 FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
 				AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd')))`
-}
-
-// digest sums a 64-bit hash.
-func (postgres) digest() string { return "ROW(count(*), sum(hashtextextended(CAST(KEY AS text), 0)))" }
-
-func (postgres) joinPairs() string {
-	return `coalesce(string_agg("key" || ',' || revision, '],['), '')`
 }

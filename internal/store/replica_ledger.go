@@ -73,3 +73,12 @@ func (s *Store) CollectTombstones(ctx context.Context, age time.Duration, n int)
 	}
 	return collected, nil
 }
+
+// ForgetLive deletes what the replica's ledger has of a model but for the tombstones.
+func (s *Store) ForgetLive(ctx context.Context, tx bun.IDB, model string) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE model = ? AND NOT deleted", s.Table("replica_revisions"), model)
+	if err != nil {
+		return fmt.Errorf("forget the keys of %s in the replica's ledger: %w", model, err)
+	}
+	return nil
+}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"time"
 
 	"github.com/uptrace/bun/schema"
 
@@ -14,16 +13,11 @@ import (
 // sqlite keeps times as integers: microseconds since 1970 in UTC.
 type sqlite struct{ db.SQLite }
 
-func (sqlite) transactionalDDL() bool  { return true }
-func (sqlite) announces() bool         { return false }
-func (sqlite) recordsInFunction() bool { return false }
-func (sqlite) ledgerMode() ledgerMode  { return ownLedger }
+func (sqlite) transactionalDDL() bool { return true }
+func (sqlite) ledgerMode() ledgerMode { return ownLedger }
 
 // plainColumns: SQLite stores any value in any column, and a read costs no round trip.
 func (sqlite) plainColumns() string { return "" }
-
-func (sqlite) laneNumbers() string { return "outbox_lanes" }
-func (sqlite) shareRows() string   { return "" }
 
 // renumber has nothing to do: a write transaction excludes all others.
 func (sqlite) renumber(Names, int, int) (before, after []string) { return nil, nil }
@@ -61,9 +55,6 @@ func (sqlite) oneRelay() bool       { return true }
 func (sqlite) server() string       { return "" }
 func (sqlite) serverQuery() string  { return "" }
 
-// created: SQLite's own clock counts milliseconds.
-func (sqlite) created() any { return time.Now().UnixMicro() }
-
 func (sqlite) claimedRows(_ string, claimed []*Claimed) schema.QueryWithArgs {
 	return idIn(`"key"`, "VALUES ", claimed)
 }
@@ -95,9 +86,3 @@ func (sqlite) notIn(expression string, numbers []int64) string {
 func (sqlite) busy(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "database is locked")
 }
-
-// digest: SQLite has no hash, and looking keys up costs no round trip.
-func (sqlite) digest() string { return "" }
-
-// joinPairs: a row costs no round trip here.
-func (sqlite) joinPairs() string { return "" }

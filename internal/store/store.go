@@ -9,13 +9,15 @@ package store
 import (
 	"context"
 	"io/fs"
-	"sync"
-	"sync/atomic"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 	"github.com/cqrsync/cqrsync/migrations"
 )
 
@@ -27,6 +29,16 @@ type (
 	LockedError = db.LockedError
 	BatchLimits = db.BatchLimits
 	Array       = db.Array
+
+	Message    = outgoing.Message
+	Handover   = handover.Handover
+	Offer      = handover.Offer
+	Appended   = handover.Appended
+	Change     = ledger.Change
+	Revision   = ledger.Revision
+	Settlement = ledger.Settlement
+	Known      = ledger.Known
+	Entity     = master.Entity
 )
 
 // The two sides.
@@ -34,10 +46,6 @@ const (
 	Outbox  = db.Outbox
 	Replica = db.Replica
 )
-
-// ErrRaced: another transaction committed a row between two statements of this one that name it.
-const ErrRaced = db.ConflictError("another transaction wrote its rows meanwhile, under keys that are not known; " +
-	"run the transaction again, as RetryInTx does")
 
 // SQLState is db.SQLState.
 func SQLState(err error) string { return db.SQLState(err) }
@@ -54,12 +62,13 @@ func LockTimedOut(err error) bool { return db.LockTimedOut(err) }
 // Store runs cqrsync's statements on one database. It is safe for concurrent use.
 type Store struct {
 	*db.Database
+	*ledger.Revisions
+	*master.Writer
 	dialect sqlDialect
-	cached  atomic.Pointer[numbering]
+	lanes   *outgoing.Lanes
 	// migrations is migrations.FS; tests add those of a version to come.
 	migrations fs.FS
 
-	prepared sync.Map // by the text of PlainRows: the *sql.Stmt that Prepare made
 	timeline timeline // of the relays that own lanes through this store
 	watch    watch    // over the leases of others
 }
@@ -70,33 +79,22 @@ func New(bunDB *bun.DB, names Names) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{Database: d, dialect: dialectOf(d.Dialect()), migrations: migrations.FS}, nil
+	return &Store{
+		Database: d, Revisions: ledger.NewRevisions(d), Writer: master.New(d), lanes: outgoing.NewLanes(d),
+		dialect: dialectOf(d.Dialect()), migrations: migrations.FS,
+	}, nil
 }
 
 // sqlDialect is what differs between databases beyond a whole statement.
 // Times cross the seam as microseconds since 1970 (UTC), the resolution of the wire format.
 type sqlDialect interface {
 	db.Dialect
-	// laneNumbers is the table whose rows are the lanes that writers may use; they hold a row until they commit. It is
-	// empty where a condition on outbox_messages excludes all others.
-	laneNumbers() string
-	// shareRows ends a SELECT that holds the rows it reads until the transaction ends, as far as that is needed.
-	shareRows() string
 	// renumber are the statements around a change of the lanes that keep writers away until it commits, and refuse those
 	// who know the old ones afterwards. The first one waits for all who write.
 	renumber(names Names, first, last int) (before, after []string)
-	// joinPairs is an aggregate that makes the text of Pairs of rows, in their order; or empty. For rows this small, a row
-	// each costs more than what is in it.
-	joinPairs() string
-	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as texts; or empty.
-	digest() string
 	// count counts the rows of a table up to the bound at least, and estimates what is beyond. key are the columns of its
 	// primary key.
 	count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error)
-	// announces says that a session can wake those that listen.
-	announces() bool
-	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
-	recordsInFunction() bool
 	// ledgerMode says how the replica's ledger is read.
 	ledgerMode() ledgerMode
 	// catalog are the queries of TableShape.
@@ -118,9 +116,6 @@ type sqlDialect interface {
 	// query, to be named l, that locks the rows where they are now; found is the condition that then
 	// finds them. hold is empty where claimedRows waits for the other transaction by itself.
 	movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs)
-	// created is the value of created_at of a message, nil for that of the database's clock. It must be as fine as that clock
-	// is elsewhere, because messages are told apart by it.
-	created() any
 	// server is an expression for a text that says which server answers, and since when; empty where there is no server.
 	server() string
 	// serverQuery is a query for that text, empty where the answer may come from any of several servers.
@@ -142,8 +137,6 @@ type sqlDialect interface {
 	supersede(ctx context.Context, s *Store, c *supersession) error
 	// plainColumns is a query for PlainColumns, or empty.
 	plainColumns() string
-	// runDeferred is the statement of RunDeferred, or empty.
-	runDeferred() string
 	// traits is the query of Traits.
 	traits(table string) (query string, args []any)
 	rowVersion() string

@@ -75,10 +75,6 @@ func (s *Store) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, error
 	return all, rows.Err()
 }
 
-func (postgres) runDeferred() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
-func (mysql) runDeferred() string    { return "" }
-func (sqlite) runDeferred() string   { return "" }
-
 // In tgtype 2 is BEFORE, 4 INSERT, 16 UPDATE, 64 INSTEAD OF; in ev_type 2 is UPDATE, 3 INSERT. A table that is not there
 // has no traits: its statements fail. A trigger that runs before a row changes its key, one that runs after it may update
 // it. It may stand on a partition, or on the table behind a view; what a foreign table has is not known.

@@ -79,12 +79,12 @@ func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 	}
 	found := map[int]bool{}
 	if len(keys) > 0 { // nearly never, and a relay with a backlog asks all the time
-		lanes, err := s.readNumbering(ctx, s.DB()) // not as it was: a floor that moves too far loses the order
+		lanes, err := s.lanes.Read(ctx, s.DB()) // not as it was: a floor that moves too far loses the order
 		if err != nil {
 			return nil, err
 		}
 		for _, key := range keys {
-			found[lanes.of(key.Model, key.Key)] = true
+			found[lanes.Lane(key.Model, key.Key)] = true
 		}
 	}
 	return func(lane int) bool { return len(keys) > maxWaiting || found[lane] }, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -52,7 +53,7 @@ func forgetsDeletedKeys(t *testing.T, s *relaySuite) {
 	}
 	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{m}, nil))
 	_, err = s.ForgetDeleted(t.Context(), "order", 0)
-	require.ErrorIs(t, err, store.ErrUnsent)
+	require.ErrorIs(t, err, ledger.ErrUnsent)
 	_, err = s.DB().ExecContext(t.Context(), "DELETE FROM outbox_messages")
 	require.NoError(t, err)
 

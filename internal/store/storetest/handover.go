@@ -70,7 +70,7 @@ func (s outboxSuite) requireClaimed(t *testing.T, o store.Offer) {
 	}
 	for _, m := range o.Messages {
 		m.Follows = false
-		require.Equal(t, byID[m.ID], m.Message)
+		require.Equal(t, byID[m.ID], m)
 	}
 }
 
@@ -183,7 +183,7 @@ func handsNothingOverPastARetry(t *testing.T, s outboxSuite) {
 	letter := s.record(t, common, false, "1").Messages[0]
 	owned, err := s.Balance(t.Context(), "relay", ttl)
 	require.NoError(t, err)
-	dead := store.Outcome{Dead: []store.Failure{{Claimed: letter, Error: "too large"}}}
+	dead := store.Outcome{Dead: []store.Failure{{Claimed: &store.Claimed{Message: letter}, Error: "too large"}}}
 	require.NoError(t, s.Finish(t.Context(), "relay", owned.Lanes, dead))
 	require.NoError(t, s.RetryDeadLetter(t.Context(), letter.ID))
 	require.Empty(t, s.record(t, common, false, "1").Messages)

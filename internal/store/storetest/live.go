@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -29,27 +30,27 @@ func (s *replicaSuite) settled(t *testing.T, revisions map[string]int64, deleted
 
 func listsLiveKeys(t *testing.T, s *replicaSuite) {
 	s.settled(t, map[string]int64{"1": 0, "10": 7, "100": 1 << 40, "2": 3, "3": 9}, "3")
-	of := func(r store.Range, limit int) []store.KeyRevision {
-		page, err := s.Live(t.Context(), s.DB(), store.Replica, "order", r, limit)
+	of := func(r ledger.Range, limit int) []ledger.KeyRevision {
+		page, err := ledger.NewReplica(s.Database).Live(t.Context(), s.DB(), "order", r, limit)
 		require.NoError(t, err)
-		pairs, err := s.Pairs(t.Context(), s.DB(), store.Replica, "order", r, limit)
+		pairs, err := ledger.NewReplica(s.Database).Pairs(t.Context(), s.DB(), "order", r, limit)
 		require.NoError(t, err)
-		require.Equal(t, store.JoinPairs(page), pairs)
+		require.Equal(t, ledger.JoinPairs(page), pairs)
 		if len(page) > 0 {
 			require.Equal(t, page[len(page)-1].Key, pairs.Last())
 		}
 		return page
 	}
-	one, ten, hundred, two := store.KeyRevision{Key: "1"}, store.KeyRevision{Key: "10", Revision: 7},
-		store.KeyRevision{Key: "100", Revision: 1 << 40}, store.KeyRevision{Key: "2", Revision: 3}
-	require.Equal(t, []store.KeyRevision{one, ten, hundred, two}, of(store.Range{}, 10), "in the order of texts, without the deleted")
-	require.Equal(t, []store.KeyRevision{one, ten}, of(store.Range{}, 2))
-	require.Equal(t, []store.KeyRevision{hundred, two}, of(store.Range{After: "10"}, 10))
-	require.Equal(t, []store.KeyRevision{ten, hundred}, of(store.Range{From: "10", To: "100"}, 10))
-	require.Empty(t, of(store.Range{After: "2"}, 10))
-	pairs, err := s.Pairs(t.Context(), s.DB(), store.Replica, "order", store.Range{}, 10)
+	one, ten, hundred, two := ledger.KeyRevision{Key: "1"}, ledger.KeyRevision{Key: "10", Revision: 7},
+		ledger.KeyRevision{Key: "100", Revision: 1 << 40}, ledger.KeyRevision{Key: "2", Revision: 3}
+	require.Equal(t, []ledger.KeyRevision{one, ten, hundred, two}, of(ledger.Range{}, 10), "in the order of texts, without the deleted")
+	require.Equal(t, []ledger.KeyRevision{one, ten}, of(ledger.Range{}, 2))
+	require.Equal(t, []ledger.KeyRevision{hundred, two}, of(ledger.Range{After: "10"}, 10))
+	require.Equal(t, []ledger.KeyRevision{ten, hundred}, of(ledger.Range{From: "10", To: "100"}, 10))
+	require.Empty(t, of(ledger.Range{After: "2"}, 10))
+	pairs, err := ledger.NewReplica(s.Database).Pairs(t.Context(), s.DB(), "order", ledger.Range{}, 10)
 	require.NoError(t, err)
-	require.Equal(t, store.Pairs{Text: "1,0],[10,7],[100,1099511627776],[2,3", Count: 4}, pairs)
+	require.Equal(t, ledger.Pairs{Text: "1,0],[10,7],[100,1099511627776],[2,3", Count: 4}, pairs)
 }
 
 func comparesLedgerAndTable(t *testing.T, s *replicaSuite) {
@@ -60,7 +61,7 @@ func comparesLedgerAndTable(t *testing.T, s *replicaSuite) {
 		require.NoError(t, err)
 	}
 	speaks := func() bool {
-		yes, err := s.LedgerSpeaksFor(t.Context(), s.DB(), store.Replica, "order", "orders", "id")
+		yes, err := ledger.NewReplica(s.Database).SpeaksFor(t.Context(), s.DB(), "order", "orders", "id")
 		require.NoError(t, err)
 		return yes
 	}
@@ -76,7 +77,7 @@ func comparesLedgerAndTable(t *testing.T, s *replicaSuite) {
 		err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
 			_, err := tx.ExecContext(ctx, past)
 			require.NoError(t, err)
-			yes, err := s.LedgerSpeaksFor(ctx, tx, store.Replica, "order", "orders", "id")
+			yes, err := ledger.NewReplica(s.Database).SpeaksFor(ctx, tx, "order", "orders", "id")
 			require.NoError(t, err)
 			require.False(t, yes, past)
 			return undone

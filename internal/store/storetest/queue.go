@@ -106,7 +106,11 @@ func beginSQL(t testing.TB, s *store.Store) Writer {
 			t.Helper()
 			to := &store.Appended{}
 			require.NoError(t, s.Append(t.Context(), tx, messages, to))
-			return to.Offer(time.Time{}).Messages
+			var appended []*store.Claimed
+			for _, m := range to.Offer(time.Time{}).Messages {
+				appended = append(appended, &store.Claimed{Message: m})
+			}
+			return appended
 		},
 		Commit: func(t testing.TB) {
 			t.Helper()

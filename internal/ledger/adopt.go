@@ -1,4 +1,4 @@
-package store
+package ledger
 
 import (
 	"context"
@@ -24,7 +24,7 @@ type AdoptedRevisions struct {
 // AdoptRevisions brings the revisions that another master gave to keys of a model into the ledger.
 // Keys of which the ledger has a newer one, or a tombstone, are left alone. All are locked until the
 // transaction ends.
-func (s *Store) AdoptRevisions(
+func (l *Revisions) AdoptRevisions(
 	ctx context.Context, tx bun.IDB, model string, given []Known,
 ) (AdoptedRevisions, error) {
 	byKey := make(map[string]Known, len(given))
@@ -33,7 +33,7 @@ func (s *Store) AdoptRevisions(
 	}
 	keys := slices.Sorted(maps.Keys(byKey))
 	done := AdoptedRevisions{Overtaken: map[string]bool{}}
-	before, err := s.LockKnown(ctx, tx, Outbox, model, keys)
+	before, err := l.LockKnown(ctx, tx, model, keys)
 	if err != nil {
 		return done, err
 	}
@@ -42,12 +42,12 @@ func (s *Store) AdoptRevisions(
 		return found
 	})
 	// Who writes a key meanwhile makes its row first, or waits for this one.
-	ledger := string(s.ledger(Outbox))
-	if err := s.writeRevisions(ctx, tx, model, unknown, byKey,
-		s.dialect.OnConflict(`model, "key"`)+" revision = "+ledger+".revision"); err != nil {
+	ledger := string(l.table)
+	if err := l.writeRevisions(ctx, tx, model, unknown, byKey,
+		l.dialect.OnConflict(`model, "key"`)+" revision = "+ledger+".revision"); err != nil {
 		return done, err
 	}
-	made, err := s.LockKnown(ctx, tx, Outbox, model, unknown)
+	made, err := l.LockKnown(ctx, tx, model, unknown)
 	if err != nil {
 		return done, err
 	}
@@ -72,26 +72,46 @@ func (s *Store) AdoptRevisions(
 			behind = append(behind, key)
 		}
 	}
-	return done, s.writeRevisions(ctx, tx, model, behind, byKey,
-		s.Upsert(`model, "key"`, "revision", "produced", "updated_at"))
+	return done, l.writeRevisions(ctx, tx, model, behind, byKey,
+		l.Upsert(`model, "key"`, "revision", "produced", "updated_at"))
 }
 
 // writeRevisions writes ledger rows of keys that replicas have. conflict is what it does with those
 // that are there.
-func (s *Store) writeRevisions(
+func (l *Revisions) writeRevisions(
 	ctx context.Context, tx bun.IDB, model string, keys []string, rows map[string]Known, conflict string,
 ) error {
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
-		args := []any{s.ledger(Outbox)}
+		args := []any{l.table}
 		for _, key := range chunk {
 			k := rows[key]
-			args = append(args, model, key, k.Revision, k.Revision, s.dialect.Time(k.Updated))
+			args = append(args, model, key, k.Revision, k.Revision, l.dialect.Time(k.Updated))
 		}
 		const row = "(?, ?, ?, ?, ?)"
-		_, err := tx.ExecContext(ctx, s.SQL(`INSERT INTO ? (model, "key", revision, produced, updated_at) VALUES `+
+		_, err := tx.ExecContext(ctx, l.SQL(`INSERT INTO ? (model, "key", revision, produced, updated_at) VALUES `+
 			row+strings.Repeat(", "+row, len(chunk)-1)+" "+conflict), args...)
 		if err != nil {
 			return fmt.Errorf("write %d revisions of %s into the ledger: %w", len(keys), model, err)
+		}
+	}
+	return nil
+}
+
+// Adopt gives rows that were there before cqrsync their ledger row: revision 0, of which no message was made. Keys that
+// the ledger knows are left alone. All are locked until the transaction ends.
+func (l *Revisions) Adopt(ctx context.Context, tx bun.IDB, model string, keys []string) error {
+	ledger := l.table
+	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {
+		args := []any{ledger}
+		for _, key := range chunk {
+			args = append(args, model, key)
+		}
+		row := "(?, ?, 0, " + l.dialect.Now() + ")"
+		_, err := tx.ExecContext(ctx, l.SQL(`INSERT INTO ? (model, "key", revision, updated_at) VALUES `+
+			row+strings.Repeat(", "+row, len(chunk)-1)+" "+
+			l.dialect.OnConflict(`model, "key"`)+` revision = `+string(ledger)+`.revision`), args...)
+		if err != nil {
+			return fmt.Errorf("note %d rows of %s in the ledger: %w", len(keys), model, err)
 		}
 	}
 	return nil

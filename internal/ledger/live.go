@@ -1,4 +1,4 @@
-package store
+package ledger
 
 import (
 	"context"
@@ -23,10 +23,10 @@ type KeyRevision struct {
 }
 
 // Live returns up to limit live keys of a model within a range with their revisions and nothing else.
-func (s *Store) Live(
-	ctx context.Context, tx bun.IDB, side Side, model string, r Range, limit int,
+func (l *Ledger) Live(
+	ctx context.Context, tx bun.IDB, model string, r Range, limit int,
 ) ([]KeyRevision, error) {
-	query, args := s.live(side, model, r, limit)
+	query, args := l.live(model, r, limit)
 	page, err := readLive(ctx, tx, query, args)
 	if err != nil {
 		return nil, fmt.Errorf("read the live keys of %s: %w", model, err)
@@ -34,8 +34,8 @@ func (s *Store) Live(
 	return page, nil
 }
 
-func (s *Store) live(side Side, model string, r Range, limit int) (query string, args []any) {
-	condition, args := "model = ? AND NOT deleted", []any{s.ledger(side), model}
+func (l *Ledger) live(model string, r Range, limit int) (query string, args []any) {
+	condition, args := "model = ? AND NOT deleted", []any{l.table, model}
 	for _, end := range []struct{ operator, key string }{{">=", r.From}, {">", r.After}, {"<=", r.To}} {
 		if end.key != "" {
 			condition, args = condition+` AND "key" `+end.operator+` ?`, append(args, end.key)
@@ -44,7 +44,7 @@ func (s *Store) live(side Side, model string, r Range, limit int) (query string,
 	if !r.AnyOrder {
 		condition += ` ORDER BY "key"`
 	}
-	return s.SQL(`SELECT "key", revision FROM ? WHERE ` + condition + ` LIMIT ?`), append(args, limit)
+	return l.SQL(`SELECT "key", revision FROM ? WHERE ` + condition + ` LIMIT ?`), append(args, limit)
 }
 
 func readLive(ctx context.Context, tx bun.IDB, query string, args []any) ([]KeyRevision, error) {
@@ -72,15 +72,15 @@ type Pairs struct {
 }
 
 // Pairs is Live for a model whose keys are integers.
-func (s *Store) Pairs(ctx context.Context, tx bun.IDB, side Side, model string, r Range, limit int) (Pairs, error) {
-	join := s.dialect.joinPairs()
+func (l *Ledger) Pairs(ctx context.Context, tx bun.IDB, model string, r Range, limit int) (Pairs, error) {
+	join := l.dialect.joinPairs()
 	if join == "" {
-		page, err := s.Live(ctx, tx, side, model, r, limit)
+		page, err := l.Live(ctx, tx, model, r, limit)
 		return JoinPairs(page), err
 	}
-	query, args := s.live(side, model, r, limit)
+	query, args := l.live(model, r, limit)
 	var p Pairs
-	err := tx.QueryRowContext(ctx, s.SQL("SELECT "+join+", count(*) FROM ("+query+") AS page"), args...).Scan(&p.Text, &p.Count)
+	err := tx.QueryRowContext(ctx, l.SQL("SELECT "+join+", count(*) FROM ("+query+") AS page"), args...).Scan(&p.Text, &p.Count)
 	if err != nil {
 		return p, fmt.Errorf("read the live keys of %s: %w", model, err)
 	}
@@ -106,19 +106,19 @@ func (p Pairs) Last() string {
 	return key
 }
 
-// LedgerSpeaksFor says that the live keys of a model's ledger are the keys of its table, by count and sum of hashes
+// SpeaksFor says that the live keys of a model's ledger are the keys of its table, by count and sum of hashes
 // that both are read for in one statement, so that writes going on do not matter. Then a diff reads the ledger alone.
 // false may also mean that the database has no cheap way to tell. table and column are quoted.
-func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, model, table, column string) (bool, error) {
-	digest := s.dialect.digest()
+func (l *Ledger) SpeaksFor(ctx context.Context, tx bun.IDB, model, table, column string) (bool, error) {
+	digest := l.dialect.digest()
 	if digest == "" {
 		return false, nil
 	}
 	of := func(key string) string { return strings.ReplaceAll(digest, "KEY", key) }
 	var same bool
-	err := tx.QueryRowContext(ctx, s.SQL(`SELECT (SELECT `+of(column)+` FROM ?) =
+	err := tx.QueryRowContext(ctx, l.SQL(`SELECT (SELECT `+of(column)+` FROM ?) =
 		(SELECT `+of(`"key"`)+` FROM ? WHERE model = ? AND NOT deleted)`),
-		bun.Safe(table), s.ledger(side), model).Scan(&same)
+		bun.Safe(table), l.table, model).Scan(&same)
 	if err != nil {
 		return false, fmt.Errorf("compare the ledger of %s with its table: %w", model, err)
 	}
@@ -126,12 +126,12 @@ func (s *Store) LedgerSpeaksFor(ctx context.Context, tx bun.IDB, side Side, mode
 }
 
 // CountLive counts the live keys of a model, up to most.
-func (s *Store) CountLive(
-	ctx context.Context, tx bun.IDB, side Side, model string, most int64,
+func (l *Ledger) CountLive(
+	ctx context.Context, tx bun.IDB, model string, most int64,
 ) (n int64, err error) {
-	err = tx.QueryRowContext(ctx, s.SQL(`SELECT count(*) FROM
+	err = tx.QueryRowContext(ctx, l.SQL(`SELECT count(*) FROM
 		(SELECT 1 AS one FROM ? WHERE model = ? AND NOT deleted LIMIT ?) AS counted`),
-		s.ledger(side), model, most).Scan(&n)
+		l.table, model, most).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count the live keys of %s: %w", model, err)
 	}

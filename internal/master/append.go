@@ -1,4 +1,4 @@
-package store
+package master
 
 import (
 	"context"
@@ -11,36 +11,40 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
 // Append writes messages into the outbox, in order. Their keys must be locked by Lock in the same transaction: that is
 // what makes the identity grow with the revision.
-func (s *Store) Append(ctx context.Context, tx bun.IDB, messages []Message, to *Appended) error {
+func (w *Writer) Append(ctx context.Context, tx bun.IDB, messages []outgoing.Message, to *handover.Appended) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	lanes, err := s.numbering(ctx, tx)
+	lanes, err := w.lanes.Numbering(ctx, tx)
 	if err != nil {
 		return err
 	}
-	size := func(m Message) int { return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + db.SizeQuoted(m.Data) }
-	for chunk := range db.ChunkBySize(messages, size, s.dialect.MaxStatement()) {
-		if err := s.appendChunk(ctx, tx, chunk, lanes, to); err != nil {
-			err = s.renumbered(err)
+	size := func(m outgoing.Message) int {
+		return 300 + len(m.Previous) + len(m.Meta) + len(m.Key) + db.SizeQuoted(m.Data)
+	}
+	for chunk := range db.ChunkBySize(messages, size, w.dialect.MaxStatement()) {
+		if err := w.appendChunk(ctx, tx, chunk, lanes, to); err != nil {
+			err = w.lanes.Refused(err)
 			return fmt.Errorf("append %d messages to the outbox: %w", len(messages), err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message, lanes numbering, to *Appended) error {
-	created := s.dialect.created()
-	row := "(" + s.laneValue() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+func (w *Writer) appendChunk(ctx context.Context, tx bun.IDB, messages []outgoing.Message, lanes outgoing.Numbering, to *handover.Appended) error {
+	created := w.dialect.created()
+	row := "(" + w.lanes.Value() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
 	if created != nil {
 		row += ", ?"
 	}
 	row += ")"
-	args := []any{s.Table("outbox_messages")}
+	args := []any{w.Table("outbox_messages")}
 	for _, m := range messages {
 		headers, err := headersJSON(m.Headers)
 		if err != nil {
@@ -48,11 +52,11 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		}
 		var expires any
 		if !m.Expires.IsZero() {
-			expires = s.dialect.Time(m.Expires)
+			expires = w.dialect.Time(m.Expires)
 		}
-		args = append(args, lanes.of(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After, m.Signal,
+		args = append(args, lanes.Lane(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After, m.Signal,
 			db.OrNull(m.Queue), string(m.PK), string(m.Data), db.OrNull(string(m.Previous)), db.OrNull(string(m.Meta)),
-			headers, db.OrNull(m.CorrelationID), s.dialect.Time(m.Updated), expires, m.Keep)
+			headers, db.OrNull(m.CorrelationID), w.dialect.Time(m.Updated), expires, m.Keep)
 		if created != nil {
 			args = append(args, created)
 		}
@@ -62,14 +66,14 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 	if created != nil {
 		columns += ", created_at"
 	}
-	statement := s.SQL(`
+	statement := w.SQL(`
 		INSERT INTO ? (`+columns+`)
 		VALUES `) + row + strings.Repeat(", "+row, len(messages)-1)
-	if !to.wants(len(messages)) {
+	if !to.Wants(len(messages)) {
 		_, err := tx.ExecContext(ctx, statement, args...)
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, statement+s.SQL(` RETURNING model, "key", id, `)+s.dialect.Micros("created_at"), args...)
+	rows, err := tx.QueryContext(ctx, statement+w.SQL(` RETURNING model, "key", id, `)+w.dialect.Micros("created_at"), args...)
 	if err != nil {
 		return err
 	}
@@ -78,9 +82,9 @@ func (s *Store) appendChunk(ctx context.Context, tx bun.IDB, messages []Message,
 		return err
 	}
 	for _, m := range messages {
-		d := drawn[Key{Model: m.Model, Key: m.Key}]
-		m.ID, m.Created, m.Lane = d.id, d.created, lanes.of(m.Model, m.Key)
-		to.add(m)
+		d := drawn[db.Key{Model: m.Model, Key: m.Key}]
+		m.ID, m.Created, m.Lane = d.id, d.created, lanes.Lane(m.Model, m.Key)
+		to.Add(m)
 	}
 	return nil
 }
@@ -91,11 +95,11 @@ type drawnRow struct {
 	created time.Time
 }
 
-func scanDrawn(rows *sql.Rows) (map[Key]drawnRow, error) {
+func scanDrawn(rows *sql.Rows) (map[db.Key]drawnRow, error) {
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	all := map[Key]drawnRow{}
+	all := map[db.Key]drawnRow{}
 	for rows.Next() {
-		var key Key
+		var key db.Key
 		var d drawnRow
 		var created int64
 		if err := rows.Scan(&key.Model, &key.Key, &d.id, &created); err != nil {

@@ -1,4 +1,6 @@
-package store
+// Package outgoing is what goes out of a master's database: the message, which is a row of outbox_messages, and the lane
+// that its key belongs to. Who appends messages (internal/master) and who sends them (internal/queue) share no more.
+package outgoing
 
 import (
 	"encoding/json"

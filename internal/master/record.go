@@ -1,4 +1,4 @@
-package store
+package master
 
 import (
 	"context"
@@ -14,6 +14,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
 // Entity is one entity whose state is known.
@@ -38,23 +41,23 @@ type Entity struct {
 // the database has one, nothing is recorded.
 //
 // rows may be nil for states that are certain.
-func (s *Store) Record(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, rows *PlainRows, to *Appended,
+func (w *Writer) Record(
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
 ) (recorded bool, err error) {
 	slices.SortFunc(entities, func(a, b Entity) int { return strings.Compare(a.Key, b.Key) }) // the one lock order
-	record := s.recordInSteps
-	if s.dialect.recordsInFunction() {
-		record = s.recordInFunction
+	record := w.recordInSteps
+	if w.dialect.recordsInFunction() {
+		record = w.recordInFunction
 	}
 	size := func(e Entity) int { return 60 + 2*len(e.Key) + 2*db.SizeQuoted(e.Data) }
-	chunks := slices.Collect(db.ChunkBySize(entities, size, s.dialect.MaxStatement()))
+	chunks := slices.Collect(db.ChunkBySize(entities, size, w.dialect.MaxStatement()))
 	if len(chunks) > 1 && rows != nil {
 		return false, nil // the second might be refused when the first is recorded
 	}
 	for _, chunk := range chunks {
 		recorded, err := record(ctx, tx, common, chunk, rows, to)
 		if err != nil {
-			err = s.renumbered(err)
+			err = w.lanes.Refused(err)
 			return false, fmt.Errorf("record %d entities in the outbox: %w", len(entities), err)
 		}
 		if !recorded {
@@ -66,44 +69,44 @@ func (s *Store) Record(
 
 // recordInFunction calls the functions that the migrations made. One entity is by far the most frequent case, and arrays
 // of one cost a quarter more.
-func (s *Store) recordInFunction(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, rows *PlainRows, to *Appended,
+func (w *Writer) recordInFunction(
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
 ) (bool, error) {
 	headers, err := headersJSON(common.Headers)
 	if err != nil {
 		return false, err
 	}
-	lanes, err := s.numbering(ctx, tx)
+	lanes, err := w.lanes.Numbering(ctx, tx)
 	if err != nil {
 		return false, err
 	}
 	shared := []any{db.OrNull(string(common.Meta)), headers, db.OrNull(common.CorrelationID)}
 	before := func(e Entity) []any {
-		return []any{lanes.of(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK)}
+		return []any{lanes.Lane(common.Model, e.Key), common.Model, e.Key, e.Existed, string(e.PK)}
 	}
-	if stmt := s.preparedFor(rows); stmt != nil && len(entities) == 1 {
+	if stmt := w.preparedFor(rows); stmt != nil && len(entities) == 1 {
 		if own, ok := tx.(bun.Tx); ok {
 			args := append(append(before(entities[0]), string(entities[0].Data)), shared...)
 			return recordPrepared(ctx, own.StmtContext(ctx, stmt), args, common, entities[0], lanes, to)
 		}
 	}
-	if to.wants(len(entities)) {
-		return s.recordOffered(ctx, tx, common, entities, rows, lanes, before, shared, to)
+	if to.Wants(len(entities)) {
+		return w.recordOffered(ctx, tx, common, entities, rows, lanes, before, shared, to)
 	}
 	if len(entities) == 1 {
-		args := append(append([]any{s.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+		args := append(append([]any{w.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
 		args = append(append(args, shared...), bun.Safe(rows.sameAs(entities[0].Row)))
 		return returnsRow(tx.QueryContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE ?", args...))
 	}
 	var laneOf, keys, existed, pks, data db.Array
 	for _, e := range entities {
-		laneOf.Add(strconv.Itoa(lanes.of(common.Model, e.Key)))
+		laneOf.Add(strconv.Itoa(lanes.Lane(common.Model, e.Key)))
 		keys.Add(e.Key)
 		existed.Add(strconv.FormatBool(e.Existed))
 		pks.Add(string(e.PK))
 		data.Add(string(e.Data))
 	}
-	args := []any{s.Table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal()}
+	args := []any{w.Table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal()}
 	args = append(append(args, shared...), data.Literal(), bun.Safe(rows.allSame("d.data", len(entities))))
 	return returnsRow(tx.QueryContext(ctx, `SELECT ?(?, ?, ?, ?, ?, d.data, ?, ?, ?)
 		FROM (SELECT ?::text[] AS data) AS d WHERE ?`, args...))
@@ -124,23 +127,23 @@ func returnsRow(rows *sql.Rows, err error) (bool, error) {
 
 // recordOffered records a few entities and learns what was drawn for them. The parts of a UNION ALL run one after the other.
 // What the function draws is read as one value: as the columns of a table that it makes, it would cost a fifth more.
-func (s *Store) recordOffered(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, plain *PlainRows, lanes numbering,
-	before func(Entity) []any, shared []any, to *Appended,
+func (w *Writer) recordOffered(
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, plain *PlainRows, lanes outgoing.Numbering,
+	before func(Entity) []any, shared []any, to *handover.Appended,
 ) (recorded bool, err error) {
 	var data db.Array
 	for _, e := range entities {
 		data.Add(string(e.Data))
 	}
 	query := "SELECT 0, ?(?, ?, ?, ?, ?, ?, ?, ?, ?)::text WHERE ?"
-	args := append(append([]any{s.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+	args := append(append([]any{w.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
 	args = append(append(args, shared...), bun.Safe(plain.sameAs(entities[0].Row)))
 	if len(entities) > 1 { // all or none
 		var parts []string
 		args = []any{data.Literal(), bun.Safe(plain.allSame("d.data", len(entities)))}
 		for i, e := range entities {
 			parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, (d.data)["+strconv.Itoa(i+1)+"]::json, ?, ?, ?)::text FROM d")
-			args = append(append(append(args, s.Table("outbox_record")), before(e)...), shared...)
+			args = append(append(append(args, w.Table("outbox_record")), before(e)...), shared...)
 		}
 		query = "WITH d AS MATERIALIZED (SELECT data FROM (SELECT ?::text[] AS data) AS d WHERE ?) " + strings.Join(parts, " UNION ALL ")
 	}
@@ -155,7 +158,7 @@ func (s *Store) recordOffered(
 		if err := rows.Scan(&i, &drawn); err != nil {
 			return false, err
 		}
-		to.addRecorded(common, entities[i], lanes, drawn)
+		addRecorded(to, common, entities[i], lanes, drawn)
 		recorded = true
 	}
 	return recorded, rows.Err()
@@ -164,26 +167,26 @@ func (s *Store) recordOffered(
 // Prepare makes Record keep the statement for one entity of these rows prepared on each connection, in transactions of
 // bun. Otherwise reading and planning it is half of what it costs. It takes a connection of the pool, so no transaction may
 // wait for it. It is safe for concurrent use.
-func (s *Store) Prepare(ctx context.Context, rows *PlainRows) error {
-	if !s.dialect.recordsInFunction() || s.preparedFor(rows) != nil {
+func (w *Writer) Prepare(ctx context.Context, rows *PlainRows) error {
+	if !w.dialect.recordsInFunction() || w.preparedFor(rows) != nil {
 		return nil
 	}
-	stmt, err := s.DB().DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, d.data::json, $7, $8, $9)::text "+
-		"FROM (SELECT $6::text AS data) AS d WHERE %s", s.Table("outbox_record"), rows.same("d.data")))
+	stmt, err := w.DB().DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, d.data::json, $7, $8, $9)::text "+
+		"FROM (SELECT $6::text AS data) AS d WHERE %s", w.Table("outbox_record"), rows.same("d.data")))
 	if err != nil {
 		return fmt.Errorf("prepare outbox_record: %w (behind a proxy that pools transactions leave Config.Prepare off)", err)
 	}
-	if _, first := s.prepared.LoadOrStore(rows.text(), stmt); first { // another transaction was first
+	if _, first := w.prepared.LoadOrStore(rows.text(), stmt); first { // another transaction was first
 		defer func() { _ = stmt.Close() }() // the server forgets it with the connection at the latest
 	}
 	return nil
 }
 
 // ClosePrepared closes the statements that Prepare made.
-func (s *Store) ClosePrepared() error {
+func (w *Writer) ClosePrepared() error {
 	var errs []error
-	s.prepared.Range(func(text, stmt any) bool {
-		s.prepared.Delete(text)
+	w.prepared.Range(func(text, stmt any) bool {
+		w.prepared.Delete(text)
 		errs = append(errs, stmt.(*sql.Stmt).Close())
 		return true
 	})
@@ -191,42 +194,42 @@ func (s *Store) ClosePrepared() error {
 }
 
 // preparedFor is the statement that Prepare made for rows, nil if there is none.
-func (s *Store) preparedFor(rows *PlainRows) *sql.Stmt {
-	if stmt, found := s.prepared.Load(rows.text()); found {
+func (w *Writer) preparedFor(rows *PlainRows) *sql.Stmt {
+	if stmt, found := w.prepared.Load(rows.text()); found {
 		return stmt.(*sql.Stmt) //nolint:forcetypeassert // nothing else is stored
 	}
 	return nil
 }
 
 func recordPrepared(
-	ctx context.Context, stmt *sql.Stmt, args []any, common Message, e Entity, lanes numbering, to *Appended,
+	ctx context.Context, stmt *sql.Stmt, args []any, common outgoing.Message, e Entity, lanes outgoing.Numbering, to *handover.Appended,
 ) (bool, error) {
 	var drawn string
 	err := stmt.QueryRowContext(ctx, args...).Scan(&drawn)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
-	if err == nil && to.wants(1) {
-		to.addRecorded(common, e, lanes, drawn)
+	if err == nil && to.Wants(1) {
+		addRecorded(to, common, e, lanes, drawn)
 	}
 	return err == nil, err
 }
 
 // addRecorded takes in the message of an entity that was recorded. What was drawn for it stands in the database either way,
 // so where it cannot be read the relay is to read the message, and the transaction goes on.
-func (a *Appended) addRecorded(common Message, e Entity, lanes numbering, drawn string) {
+func addRecorded(to *handover.Appended, common outgoing.Message, e Entity, lanes outgoing.Numbering, row string) {
 	m := common
-	m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.of(common.Model, e.Key)
-	if !m.draw(drawn) {
-		a.rest = true
+	m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.Lane(common.Model, e.Key)
+	if !draw(&m, row) {
+		to.Leave()
 		return
 	}
-	a.add(m)
+	to.Add(m)
 }
 
 // draw reads (_id,_revision,_after,_updated,_follows,_created), what outbox_record returns, in PostgreSQL's notation of a row. It
 // returns false if it cannot: a session may write times otherwise than ISO does (DateStyle).
-func (m *Message) draw(row string) bool {
+func draw(m *outgoing.Message, row string) bool {
 	fields := strings.Split(strings.Trim(row, "()"), ",")
 	if len(fields) != 6 {
 		return false
@@ -255,23 +258,23 @@ func parseTime(text string) (time.Time, error) {
 }
 
 // recordInSteps is Record where the states are certain: no database without the function compares rows.
-func (s *Store) recordInSteps(
-	ctx context.Context, tx bun.IDB, common Message, entities []Entity, rows *PlainRows, to *Appended,
+func (w *Writer) recordInSteps(
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
 ) (recorded bool, err error) {
 	if rows != nil {
 		return false, nil
 	}
 
-	changes := make([]Change, len(entities))
+	changes := make([]ledger.Change, len(entities))
 	for i, e := range entities {
-		changes[i] = Change{Key{Model: common.Model, Key: e.Key}, e.Existed}
+		changes[i] = ledger.Change{Key: db.Key{Model: common.Model, Key: e.Key}, Existed: e.Existed}
 	}
-	revisions, err := s.Lock(ctx, tx, changes)
+	revisions, err := w.revisions.Lock(ctx, tx, changes)
 	if err != nil {
 		return false, err
 	}
-	var done Settlement
-	messages := make([]Message, len(entities))
+	var done ledger.Settlement
+	messages := make([]outgoing.Message, len(entities))
 	for i, e := range entities {
 		r := revisions[changes[i].Key]
 		m := common
@@ -282,8 +285,8 @@ func (s *Store) recordInSteps(
 			done.Restored = append(done.Restored, r.Key)
 		}
 	}
-	if err := s.Settle(ctx, tx, done); err != nil {
+	if err := w.revisions.Settle(ctx, tx, done); err != nil {
 		return false, err
 	}
-	return true, s.Append(ctx, tx, messages, to)
+	return true, w.Append(ctx, tx, messages, to)
 }

@@ -1,4 +1,4 @@
-package store
+package ledger
 
 import (
 	"context"
@@ -20,11 +20,11 @@ const forgetAtOnce = 1000
 // that: so age must be longer than replicas remember deleted keys, and than a message can be on its way.
 //
 // Keys that are created again meanwhile are kept. An error may come after some were forgotten.
-func (s *Store) ForgetDeleted(ctx context.Context, model string, age time.Duration) (n int64, err error) {
-	before := s.dialect.After(s.dialect.Now(), -age)
+func (l *Revisions) ForgetDeleted(ctx context.Context, model string, age time.Duration) (n int64, err error) {
+	before := l.dialect.After(l.dialect.Now(), -age)
 	for last, more := "", true; more && err == nil; {
 		var some int64
-		some, last, more, err = s.forgetSome(ctx, model, last, before)
+		some, last, more, err = l.forgetSome(ctx, model, last, before)
 		n += some
 	}
 	if err != nil {
@@ -34,21 +34,21 @@ func (s *Store) ForgetDeleted(ctx context.Context, model string, age time.Durati
 }
 
 // forgetSome forgets keys behind one, and says which it looked at last.
-func (s *Store) forgetSome(ctx context.Context, model, after, before string) (n int64, last string, more bool, err error) {
-	ledger := s.ledger(Outbox)
+func (l *Revisions) forgetSome(ctx context.Context, model, after, before string) (n int64, last string, more bool, err error) {
+	ledger := l.table
 	old := "deleted AND updated_at < " + before
-	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		if err := s.requireSent(ctx, tx, before); err != nil {
+	err = l.InBounds(ctx, l.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+		if err := l.requireSent(ctx, tx, before); err != nil {
 			return err
 		}
 		var keys []string
-		err := tx.NewRaw(s.SQL(`SELECT "key" FROM ? WHERE model = ? AND "key" > ? AND `+old+` ORDER BY "key" LIMIT ?`),
+		err := tx.NewRaw(l.SQL(`SELECT "key" FROM ? WHERE model = ? AND "key" > ? AND `+old+` ORDER BY "key" LIMIT ?`),
 			ledger, model, after, forgetAtOnce).Scan(ctx, &keys)
 		if err != nil || len(keys) == 0 {
 			return err
 		}
 		last, more = keys[len(keys)-1], len(keys) == forgetAtOnce
-		done, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE model = ? AND "key" IN (?) AND `+old),
+		done, err := tx.ExecContext(ctx, l.SQL(`DELETE FROM ? WHERE model = ? AND "key" IN (?) AND `+old),
 			ledger, model, bun.List(keys))
 		if err == nil {
 			n, err = done.RowsAffected()
@@ -60,12 +60,12 @@ func (s *Store) forgetSome(ctx context.Context, model, after, before string) (n 
 
 // requireSent returns ErrUnsent where a lane begins with a message from before that time: the delete of a key may still be
 // on its way, and what begins again at revision 0 would follow it.
-func (s *Store) requireSent(ctx context.Context, tx bun.IDB, before string) error {
+func (l *Revisions) requireSent(ctx context.Context, tx bun.IDB, before string) error {
 	var unsent int
 	err := tx.QueryRowContext(ctx, `
 		SELECT count(*) FROM (
 			SELECT (SELECT m.created_at FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1) AS created FROM ? AS l
-		) AS h WHERE h.created < `+before, s.Table("outbox_messages"), s.Table("outbox_lanes")).Scan(&unsent)
+		) AS h WHERE h.created < `+before, l.Table("outbox_messages"), l.Table("outbox_lanes")).Scan(&unsent)
 	if err == nil && unsent > 0 {
 		err = ErrUnsent
 	}

@@ -1,8 +1,11 @@
-package store
+// Package handover carries messages from those who have committed them to a relay in the same process.
+package handover
 
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
 // Handover carries messages from those who have committed them to a relay in the same process, which then need not read
@@ -15,7 +18,7 @@ type Handover struct {
 // Offer is what one transaction appended.
 type Offer struct {
 	// Messages are those that may go without a look into the outbox, if the relay has sent the one before.
-	Messages []*Claimed
+	Messages []outgoing.Message
 	// Rest says that there is more in the outbox.
 	Rest bool
 	// Before is a time at which the transaction had not committed yet: so no relay had read its messages.
@@ -29,8 +32,8 @@ const (
 	maxOfferedBytes = 64 << 10
 )
 
-// NewHandover makes one.
-func NewHandover() *Handover { return &Handover{offers: make(chan Offer, maxOffers)} }
+// New returns one that nobody takes from yet.
+func New() *Handover { return &Handover{offers: make(chan Offer, maxOffers)} }
 
 // Offer hands messages over, unless too much waits already. It never blocks.
 func (h *Handover) Offer(o Offer) {
@@ -56,41 +59,3 @@ func (h *Handover) Offers() <-chan Offer {
 
 // Missed says whether there was no room for an offer since it was asked last.
 func (h *Handover) Missed() bool { return h.missed.Swap(false) }
-
-// Appended collects what a transaction appends, to be offered. Nil collects nothing, and the database is not asked what
-// identities it drew.
-type Appended struct {
-	messages []*Claimed
-	rest     bool
-	size     int
-}
-
-// Offer is what was collected by a transaction that committed after before.
-func (a *Appended) Offer(before time.Time) Offer {
-	if a == nil {
-		return Offer{Rest: true}
-	}
-	return Offer{Messages: a.messages, Rest: a.rest, Before: before}
-}
-
-// wants says whether n more messages are collected; if not, the relay is to read them.
-func (a *Appended) wants(n int) bool {
-	if a == nil {
-		return false
-	}
-	if len(a.messages)+n > maxOffered {
-		a.rest = true
-		return false
-	}
-	return true
-}
-
-// add takes a message in that has its identity, if it is one to be offered.
-func (a *Appended) add(m Message) {
-	a.size += len(m.Data) + len(m.Previous) + len(m.Meta)
-	if !m.Follows || m.Queue != "" || a.size > maxOfferedBytes {
-		a.rest = true
-		return
-	}
-	a.messages = append(a.messages, &Claimed{Message: m})
-}

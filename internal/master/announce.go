@@ -1,4 +1,4 @@
-package store
+package master
 
 import (
 	"context"
@@ -6,13 +6,13 @@ import (
 )
 
 // Announces says that Announce does something here.
-func (s *Store) Announces() bool { return s.dialect.announces() }
+func (w *Writer) Announces() bool { return w.dialect.announces() }
 
 // Announce wakes the relays of other processes. Call it outside of every transaction: inside one, PostgreSQL would let
 // such transactions commit one at a time.
-func (s *Store) Announce(ctx context.Context) error {
+func (w *Writer) Announce(ctx context.Context) error {
 	// Past bun, whose hooks are for the user's statements.
-	if _, err := s.DB().DB.ExecContext(ctx, "SELECT pg_notify("+s.Names().WakeChannel()+", '')"); err != nil {
+	if _, err := w.DB().DB.ExecContext(ctx, "SELECT pg_notify("+w.Names().WakeChannel()+", '')"); err != nil {
 		return fmt.Errorf("wake relays: %w", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package store
+package ledger
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 
 // Change is a key that a transaction changed.
 type Change struct {
-	Key
+	db.Key
 	// Existed says that the row may be older than its ledger row: it was there before cqrsync came. Replicas that loaded
 	// it hold it as revision 0, so its first revision is 1, and a diff sees whether they missed it.
 	Existed bool
@@ -32,7 +32,7 @@ func first(existed bool) int64 {
 
 // Revision is what Lock drew for a key.
 type Revision struct {
-	Key
+	db.Key
 	Revision int64
 	// After is the last revision that made a message before this one, nil if there was none.
 	After *int64
@@ -49,11 +49,11 @@ type Revision struct {
 // Lock raises the revision of every key by one, starting at 0, and keeps the ledger rows locked until the transaction
 // ends: whoever comes second waits here, and reads the first one's rows afterwards. So the order of revisions is the
 // order of commits (P4). One statement, whatever the number of keys; keys must not repeat.
-func (s *Store) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[Key]Revision, error) {
+func (l *Revisions) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[db.Key]Revision, error) {
 	sorted := slices.SortedFunc(slices.Values(changes), func(a, b Change) int { return db.CompareKeys(a.Key, b.Key) })
-	revisions := make(map[Key]Revision, len(sorted))
+	revisions := make(map[db.Key]Revision, len(sorted))
 	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
-		if err := s.lock(ctx, tx, chunk, revisions); err != nil {
+		if err := l.lock(ctx, tx, chunk, revisions); err != nil {
 			return nil, fmt.Errorf("lock %d keys in the ledger: %w", len(changes), err)
 		}
 	}
@@ -66,18 +66,18 @@ func (s *Store) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[Key
 	return revisions, nil
 }
 
-func (s *Store) lock(ctx context.Context, tx bun.IDB, changes []Change, into map[Key]Revision) error {
+func (l *Revisions) lock(ctx context.Context, tx bun.IDB, changes []Change, into map[db.Key]Revision) error {
 	values := make([]string, len(changes))
-	args := []any{s.Table("outbox_revisions")}
+	args := []any{l.table}
 	for i, c := range changes {
-		values[i] = "(?, ?, ?, ?, " + s.dialect.Now() + ")"
+		values[i] = "(?, ?, ?, ?, " + l.dialect.Now() + ")"
 		args = append(args, c.Model, c.Key.Key, first(c.Existed), first(c.Existed))
 	}
-	rows, err := tx.QueryContext(ctx, s.SQL(`
+	rows, err := tx.QueryContext(ctx, l.SQL(`
 		INSERT INTO ? (model, "key", revision, produced, updated_at)
 		VALUES `+strings.Join(values, ", ")+`
-		`+s.raise()+`
-		RETURNING model, "key", revision, after, `+follows+`, deleted, tracked, `+s.dialect.Micros("updated_at")), args...)
+		`+l.raise()+`
+		RETURNING model, "key", revision, after, `+follows+`, deleted, tracked, `+l.dialect.Micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -105,22 +105,22 @@ const follows = `(revision = 0 OR after IS NOT NULL AND coalesce(resent, -1) < a
 
 // raise is what an INSERT does with a ledger row that is there: the next revision, at the present time, or just after
 // that of the last one where the clock went back.
-func (s *Store) raise() string {
-	old := string(s.Table("outbox_revisions")) + "."
-	return s.dialect.OnConflict(`model, "key"`) + `
+func (l *Revisions) raise() string {
+	old := string(l.table) + "."
+	return l.dialect.OnConflict(`model, "key"`) + `
 			after      = ` + old + `produced,
 			produced   = ` + old + `revision + 1,
 			revision   = ` + old + `revision + 1,
-			updated_at = ` + s.dialect.Greatest(s.dialect.Proposed("updated_at"),
-		s.dialect.After(old+"updated_at", time.Microsecond))
+			updated_at = ` + l.dialect.Greatest(l.dialect.Proposed("updated_at"),
+		l.dialect.After(old+"updated_at", time.Microsecond))
 }
 
 // NoteResent notes that something of locked keys of a model goes into the outbox out of turn: the next message of each must
 // not leave before that has been read.
-func (s *Store) NoteResent(ctx context.Context, tx bun.IDB, model string, keys []string) error {
+func (l *Revisions) NoteResent(ctx context.Context, tx bun.IDB, model string, keys []string) error {
 	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {
-		_, err := tx.ExecContext(ctx, s.SQL(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
-			s.Table("outbox_revisions"), model, bun.List(chunk))
+		_, err := tx.ExecContext(ctx, l.SQL(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
+			l.table, model, bun.List(chunk))
 		if err != nil {
 			return fmt.Errorf("note %d keys of %s as sent again: %w", len(keys), model, err)
 		}
@@ -131,20 +131,20 @@ func (s *Store) NoteResent(ctx context.Context, tx bun.IDB, model string, keys [
 // Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (replicas have the
 // key, and a message goes out) does not hold.
 type Settlement struct {
-	Deleted  []Key // replicas are told to delete it, or were never told of it
-	Restored []Key // was deleted, now live again
+	Deleted  []db.Key // replicas are told to delete it, or were never told of it
+	Restored []db.Key // was deleted, now live again
 	// Unsent keys raised their revision and make no message.
-	Unsent []Key
+	Unsent []db.Key
 	// Unchanged keys neither changed nor make a message: Lock's step is taken back.
 	Unchanged []Revision
 	// Tracked is what the next Lock of the key returns.
-	Tracked map[Key]json.RawMessage
+	Tracked map[db.Key]json.RawMessage
 }
 
 // Settle corrects the ledger rows that Lock wrote, in the same transaction. It costs nothing where there is nothing to
 // correct.
-func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
-	var created, raised []Key
+func (l *Revisions) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
+	var created, raised []db.Key
 	for _, r := range done.Unchanged {
 		if r.Revision == 0 {
 			created = append(created, r.Key)
@@ -154,7 +154,7 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 	}
 	for _, step := range []struct {
 		statement string
-		keys      []Key
+		keys      []db.Key
 	}{
 		{"UPDATE ? SET deleted = TRUE", done.Deleted},
 		{"UPDATE ? SET deleted = FALSE", done.Restored},
@@ -163,30 +163,30 @@ func (s *Store) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 		{"DELETE FROM ?", created},
 	} {
 		for chunk := range slices.Chunk(step.keys, db.MaxKeys) {
-			_, err := tx.ExecContext(ctx, s.SQL(step.statement+` WHERE (model, "key") IN (?)`),
-				s.Table("outbox_revisions"), db.Tuples(chunk))
+			_, err := tx.ExecContext(ctx, l.SQL(step.statement+` WHERE (model, "key") IN (?)`),
+				l.table, db.Tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("settle %d keys in the ledger: %w", len(chunk), err)
 			}
 		}
 	}
-	return s.storeTracked(ctx, tx, done.Tracked)
+	return l.storeTracked(ctx, tx, done.Tracked)
 }
 
 // storeTracked is an upsert that always meets its row, because that is the one form of a multi-row update with a value
 // per row that every dialect has.
-func (s *Store) storeTracked(ctx context.Context, tx bun.IDB, tracked map[Key]json.RawMessage) error {
+func (l *Revisions) storeTracked(ctx context.Context, tx bun.IDB, tracked map[db.Key]json.RawMessage) error {
 	keys := slices.SortedFunc(maps.Keys(tracked), db.CompareKeys)
 	for chunk := range slices.Chunk(keys, maxTracked) {
 		values := make([]string, len(chunk))
-		args := []any{s.Table("outbox_revisions")}
+		args := []any{l.table}
 		for i, k := range chunk {
-			values[i] = "(?, ?, 0, " + s.dialect.Now() + ", ?)"
+			values[i] = "(?, ?, 0, " + l.dialect.Now() + ", ?)"
 			args = append(args, k.Model, k.Key, string(tracked[k]))
 		}
-		_, err := tx.ExecContext(ctx, s.SQL(`
+		_, err := tx.ExecContext(ctx, l.SQL(`
 			INSERT INTO ? (model, "key", revision, updated_at, tracked)
-			VALUES `+strings.Join(values, ", ")+s.Upsert(`model, "key"`, "tracked")), args...)
+			VALUES `+strings.Join(values, ", ")+l.Upsert(`model, "key"`, "tracked")), args...)
 		if err != nil {
 			return fmt.Errorf("store tracked values of %d keys: %w", len(chunk), err)
 		}
