@@ -59,7 +59,7 @@ func (r *PlainRows) allSame(states string, n int) string {
 // compared is a table that has a row if a state's row is there and is equal. OFFSET 0 keeps the order of its steps: read
 // the state, find the row by its key, compare. What the planner guesses of the conditions would make it read the table.
 func (r *PlainRows) compared(state string) string {
-	return fmt.Sprintf("(SELECT jsonb_populate_record(NULL::%s, w.state) AS named, w.state FROM (SELECT %s::jsonb AS state) AS s "+
+	return fmt.Sprintf("(SELECT jsonb_populate_record(NULL::%s, s.state) AS named, s.state FROM (SELECT %s::jsonb AS state) AS s "+
 		"OFFSET 0) AS cqrs_state CROSS JOIN LATERAL (SELECT 1 FROM %s AS cqrs_row WHERE %s AND %s "+
 		"AND cqrs_row *= jsonb_populate_record(cqrs_row, cqrs_state.state) OFFSET 0) AS cqrs_equal",
 		r.table, state, r.table, r.found, r.types)
