@@ -100,20 +100,23 @@ type Message struct {
 // before it may have been replaced by it; so without a word of its own it would look as if they were missing.
 const NothingBefore int64 = -1
 
+// ForceHeader is the metadata key, and in an outbox row the header, of a forced SYNC: true, or the time until when. See
+// [Message.ReadForce].
+const ForceHeader = "cqrs_force"
+
 // The metadata keys that carry fields of Message.
 const (
 	metaKey           = "cqrs_key"
 	metaRevision      = "cqrs_revision"
 	metaAfter         = "cqrs_after"
 	metaQueue         = "cqrs_queue"
-	metaForce         = "cqrs_force" // true, or until when
 	metaIncarnation   = "cqrs_incarnation"
 	metaCorrelationID = "correlation_id" // Watermill's middleware.CorrelationIDMetadataKey
 )
 
 func ownMetadata(name string) bool {
 	switch name {
-	case metaKey, metaRevision, metaAfter, metaQueue, metaForce, metaIncarnation, metaCorrelationID:
+	case metaKey, metaRevision, metaAfter, metaQueue, ForceHeader, metaIncarnation, metaCorrelationID:
 		return true
 	}
 	return false
@@ -140,9 +143,9 @@ func (m *Message) Metadata() map[string]string {
 	}
 	switch {
 	case m.Force:
-		md[metaForce] = "true"
+		md[ForceHeader] = "true"
 	case !m.ForceUntil.IsZero():
-		md[metaForce] = FormatTime(m.ForceUntil)
+		md[ForceHeader] = FormatTime(m.ForceUntil)
 	}
 	if m.Incarnation != "" {
 		md[metaIncarnation] = m.Incarnation
@@ -170,9 +173,9 @@ func (m *Message) readMetadata(metadata map[string]string) error {
 			m.After = &after
 		case metaQueue:
 			m.Queue = value
-		case metaForce:
+		case ForceHeader:
 			if err := m.ReadForce(value); err != nil {
-				return &DecodeError{Key: metaForce, Err: err}
+				return &DecodeError{Key: ForceHeader, Err: err}
 			}
 		case metaIncarnation:
 			m.Incarnation = value

@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -124,7 +125,7 @@ func keyedOtherwise(pk string, fields []string) error {
 
 // differ says that a row is not what the master said.
 func (c *columns) differ(m claim, kept replica.Kept) (bool, error) {
-	object, err := outbox.EncodeRow(c.shape.Table, kept.Row, kept.Nulls)
+	object, err := boxed.Rows.Encode(c.shape.Table, kept.Row, kept.Nulls)
 	if err != nil {
 		return true, nil //nolint:nilerr // an infinite time, for example: no master has sent it
 	}
@@ -191,7 +192,7 @@ func (c *columns) childrenDiffer(m claim, child replica.Child, rows []replica.Ch
 		theirs[pick(hashes, places)]++
 	}
 	for _, r := range rows {
-		object, err := outbox.EncodeRow(child.Table, r.Row, r.Nulls)
+		object, err := boxed.Rows.Encode(child.Table, r.Row, r.Nulls)
 		if err != nil {
 			return false, fmt.Errorf("a row of %s: %w", child.Table.Name, err)
 		}
@@ -249,8 +250,8 @@ func (c *columns) notCompared() []string {
 // sample compares one instance of the master with what the replica keeps, before anything is done: whether it is keyed by
 // the same columns, and what it keeps that the master does not send.
 func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Shape) ([]Unsent, error) {
-	first := outbox.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}} // others name it
-	for page, err := range box.Instances(ctx, model, first) {
+	first := boxed.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}} // others name it
+	for page, err := range boxed.Of(box).Instances(ctx, model, first) {
 		if err != nil {
 			return nil, err
 		}

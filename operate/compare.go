@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/internal/stored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -99,7 +99,7 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 		if c.speaks, err = rep.LedgerSpeaks(ctx, h.model); err != nil {
 			return nil, err
 		}
-		c.repeats = c.speaks && outbox.HasIntegerKeys(c.shape.Key)
+		c.repeats = c.speaks && stored.HasIntegerKeys(c.shape.Key)
 	}
 	c.out.opened = o.SkipLines > 0
 	c.out.open()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -85,8 +86,8 @@ func DeletedDiffMaster(
 
 // hasRows says that the master sends any instance of a model.
 func hasRows(ctx context.Context, box *outbox.Box, model string) (bool, error) {
-	first := outbox.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}}
-	for page, err := range box.Revisions(ctx, model, first) {
+	first := boxed.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}}
+	for page, err := range boxed.Of(box).Revisions(ctx, model, first) {
 		if err != nil || len(page) > 0 { // not one that is kept from replicas
 			return len(page) > 0, err
 		}
@@ -96,7 +97,7 @@ func hasRows(ctx context.Context, box *outbox.Box, model string) (bool, error) {
 
 // missing are the keys of which the master has no instance. A key that the master's table cannot have is an error.
 func missing(ctx context.Context, box *outbox.Box, model string, pks []json.RawMessage) ([]json.RawMessage, error) {
-	instances, err := box.Lookup(ctx, model, pks)
+	instances, err := boxed.Of(box).Lookup(ctx, model, pks)
 	if err != nil {
 		return nil, err
 	}

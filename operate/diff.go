@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -34,7 +35,7 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	l := lister{
 		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(), out: newOut(w, h),
 	}
-	l.selection = outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add}
+	l.selection = boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add}
 	l.out.opened = o.After != nil
 	err = l.run(ctx)
 	if err == nil {
@@ -51,7 +52,7 @@ type lister struct {
 	DiffMasterOptions
 	box       *outbox.Box
 	model     string
-	selection outbox.Selection
+	selection boxed.Selection
 	pace      *pace
 	bad       *badRows
 	out       *out
@@ -61,14 +62,14 @@ type lister struct {
 func (l *lister) run(ctx context.Context) error {
 	if l.Content {
 		l.selection.PageSize = l.pageSize(statePage)
-		return l.instances(ctx, l.box.Instances)
+		return l.instances(ctx, boxed.Of(l.box).Instances)
 	}
 	l.out.open() // at once: the next stage has to look at its ledger too
 	if err := l.out.Flush(); err != nil {
 		return err
 	}
 	if l.selection.Where == nil && l.After == nil && l.Reached == nil {
-		pages, err := l.box.Listing(ctx, l.model, l.selection.PageSize)
+		pages, err := boxed.Of(l.box).Listing(ctx, l.model, l.selection.PageSize)
 		if err != nil {
 			return err
 		}
@@ -76,12 +77,12 @@ func (l *lister) run(ctx context.Context) error {
 			return l.ledger(ctx, pages)
 		}
 	}
-	return l.instances(ctx, l.box.Revisions)
+	return l.instances(ctx, boxed.Of(l.box).Revisions)
 }
 
 // ledger writes what the ledger has, in its own words.
-func (l *lister) ledger(ctx context.Context, pages iter.Seq2[outbox.Pairs, error]) error {
-	for page, err := range ahead(ctx, func(context.Context) iter.Seq2[outbox.Pairs, error] { return pages }) {
+func (l *lister) ledger(ctx context.Context, pages iter.Seq2[boxed.Pairs, error]) error {
+	for page, err := range ahead(ctx, func(context.Context) iter.Seq2[boxed.Pairs, error] { return pages }) {
 		if err != nil {
 			return err
 		}
@@ -101,9 +102,9 @@ func (l *lister) ledger(ctx context.Context, pages iter.Seq2[outbox.Pairs, error
 
 // instances writes what read reads.
 func (l *lister) instances(
-	ctx context.Context, read func(context.Context, string, outbox.Selection) iter.Seq2[[]outbox.Instance, error],
+	ctx context.Context, read func(context.Context, string, boxed.Selection) iter.Seq2[[]boxed.Instance, error],
 ) error {
-	pages := func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] { return read(ctx, l.model, l.selection) }
+	pages := func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] { return read(ctx, l.model, l.selection) }
 	for page, err := range ahead(ctx, pages) {
 		if err != nil {
 			return err
@@ -128,7 +129,7 @@ func (l *lister) instances(
 }
 
 // begin writes the first line, which with content says what the first instance has.
-func (l *lister) begin(first outbox.Instance) error {
+func (l *lister) begin(first boxed.Instance) error {
 	if l.Content && l.names == nil {
 		var err error
 		if l.names, err = fieldNames(first.Data); err != nil {
@@ -141,7 +142,7 @@ func (l *lister) begin(first outbox.Instance) error {
 }
 
 // revisions writes a line of [key, revision] pairs, or with names, of [key, revision, hashes].
-func (o *out) revisions(page []outbox.Instance, names []string) error {
+func (o *out) revisions(page []boxed.Instance, names []string) error {
 	var b []byte
 	for i, instance := range page {
 		b = append(b[:0], '[', '[')

@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -41,10 +42,10 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 			_, _ = buffered.WriteString("," + announcesEnd + stageDump)
 		}
 	}
-	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
+	selection := boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
 	var line []byte
-	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]outbox.Instance, error] {
-		return box.Instances(ctx, model, selection)
+	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] {
+		return boxed.Of(box).Instances(ctx, model, selection)
 	})
 	for page, err := range pages {
 		if err != nil {
@@ -74,7 +75,7 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 }
 
 // appendInstance writes revision and time first, as django-cqrs does.
-func appendInstance(line []byte, i outbox.Instance) []byte {
+func appendInstance(line []byte, i boxed.Instance) []byte {
 	line = append(line, '\n')
 	line = append(line, `{"cqrs_revision":`...)
 	line = strconv.AppendInt(line, i.Revision, 10)
@@ -88,11 +89,11 @@ func appendInstance(line []byte, i outbox.Instance) []byte {
 }
 
 func whereOn(box *outbox.Box, model string, f Filter) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
-	table, err := box.Model(model)
+	table, err := boxed.Of(box).Model(model)
 	if err != nil {
 		return nil, err
 	}
-	fields, err := box.Fields(model)
+	fields, err := boxed.Of(box).Fields(model)
 	if err != nil {
 		return nil, err
 	}

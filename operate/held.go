@@ -6,7 +6,8 @@ import (
 	"iter"
 	"reflect"
 
-	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/stored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -60,7 +61,7 @@ func ledgerKeys(
 		for page, err := range livePages(ctx, rep, model, size) {
 			pks := make([]json.RawMessage, len(page))
 			for i, kept := range page {
-				pks[i] = outbox.KeyJSON(shape.Key, kept.Key)
+				pks[i] = stored.KeyJSON(shape.Key, kept.Key)
 			}
 			if !yield(pks, err) || err != nil {
 				return
@@ -106,7 +107,7 @@ func (h *holder) known(ctx context.Context, rows []reflect.Value) ([]json.RawMes
 	pks, keys := make([]json.RawMessage, len(rows)), make([]string, len(rows))
 	for i, row := range rows {
 		var err error
-		if pks[i], keys[i], err = outbox.EncodeKeyIn(h.shape.Key, row); err != nil {
+		if pks[i], keys[i], err = boxed.Rows.Key(h.shape.Key, row); err != nil {
 			return nil, err
 		}
 	}
@@ -157,7 +158,7 @@ func (h *holder) recognise(
 ) error {
 	pks := make([]json.RawMessage, len(live))
 	for i, k := range live {
-		pks[i] = outbox.KeyJSON(h.shape.Key, k.Key)
+		pks[i] = stored.KeyJSON(h.shape.Key, k.Key)
 	}
 	kept, err := h.rep.Lookup(ctx, h.model, pks, false)
 	if err != nil {
@@ -167,7 +168,7 @@ func (h *holder) recognise(
 		if !k.Present {
 			continue
 		}
-		_, own, err := outbox.EncodeKeyIn(h.shape.Key, k.Row)
+		_, own, err := boxed.Rows.Key(h.shape.Key, k.Row)
 		if err != nil {
 			return err
 		}

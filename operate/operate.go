@@ -15,7 +15,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/internal/boxed"
 )
 
 // Options are common to the operations. The zero value is ready to use.
@@ -23,7 +23,7 @@ type Options struct {
 	// Filter selects instances, by the names that the master has for their fields; see ParseFilter. The zero value selects
 	// all.
 	Filter Filter
-	// PageSize is how many rows are read and held at once. Default 5000, for diffs 10,000: small enough for memory, and large
+	// PageSize is how many rows are read and held at once. Default: 5000, for diffs 10,000: small enough for memory, and large
 	// enough that round trips do not count.
 	PageSize int
 	// Rate is how many rows per second may be handled, 0 for as many as go.
@@ -73,7 +73,7 @@ func (o Options) stage(name string) string {
 	return name
 }
 
-func (r Resume) reached(page []outbox.Instance) error {
+func (r Resume) reached(page []boxed.Instance) error {
 	if r.Reached == nil || len(page) == 0 {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/operate"
@@ -125,7 +126,7 @@ func (w *world) list(db *bun.DB, query string) (list []string) {
 
 // write saves or deletes the n-th row of a model on the master.
 func (w *world) write(ctx context.Context, model string, n int, v string, remove bool) error {
-	table, err := w.box.Model(model)
+	table, err := boxed.Of(w.box).Model(model)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -26,8 +27,8 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 	}
 	p, bad := o.pace(), o.badRows()
 	o.To.Bad = bad.add
-	selection := outbox.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
-	for page, err := range box.Revisions(ctx, model, selection) {
+	selection := boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
+	for page, err := range boxed.Of(box).Revisions(ctx, model, selection) {
 		if err != nil {
 			return sent, fmt.Errorf("sync %s: %w", model, err)
 		}
@@ -76,7 +77,7 @@ func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sen
 	return sent, err
 }
 
-func pksOf(instances []outbox.Instance) []json.RawMessage {
+func pksOf(instances []boxed.Instance) []json.RawMessage {
 	pks := make([]json.RawMessage, len(instances))
 	for i, instance := range instances {
 		pks[i] = instance.PK

@@ -10,38 +10,16 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/ledger"
 )
 
-// AdoptOptions are those of Adopt. The zero value is ready to use.
-type AdoptOptions struct {
-	// PageSize is how many rows are adopted in one transaction. Default 1000.
-	PageSize int
-	// Reached, if set, is called after each transaction with how many rows it was about. Its error
-	// ends the operation.
-	Reached func(rows int) error
-}
-
-// Adopted is what Adopt found and did.
-type Adopted struct {
-	// Rows were looked at. Of Taken ones the ledger has now the revision of their column; it knew
-	// them not, or only an older one.
-	Rows, Taken int64
-	// Sent rows were written through cqrsync before they were adopted, so with revisions that
-	// replicas take for old. They were given newer ones, and their state is sent again.
-	Sent int64
-}
-
-// Adopt takes over the revisions of a table that a Django master wrote: from its columns
-// cqrs_revision and cqrs_updated into the ledger. So the first write that is captured continues
-// them, and replicas take it. Call it when the Django master writes no more, while this service
-// does or before it does; again does no harm, and goes on where it was interrupted.
-//
-// Box does not read the two columns otherwise, and no message carries them: what it writes under
-// their names is the ledger's.
-func (b *Box) Adopt(ctx context.Context, model string, o AdoptOptions) (done Adopted, err error) {
+// Adopt takes over the revisions of a table that a Django master wrote.
+func (b operated) Adopt(
+	ctx context.Context, model string, o boxed.AdoptOptions,
+) (done boxed.Adopted, err error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
 		return done, err
@@ -135,7 +113,7 @@ func (m *model) stampsAfter(
 				return nil, fmt.Errorf("column %s: %w", pk.Name, err)
 			}
 		}
-		if one.pk, one.key, err = EncodeKey(m.table, one.row); err != nil {
+		if one.pk, one.key, err = keyRead(m.table.PKs, one.row); err != nil {
 			return nil, err
 		}
 		if revision == nil || *revision < 0 || updated.IsZero() {
@@ -149,7 +127,7 @@ func (m *model) stampsAfter(
 }
 
 // adopt brings a page into the ledger.
-func (b *Box) adopt(ctx context.Context, m *model, page []stamped, done *Adopted) error {
+func (b *Box) adopt(ctx context.Context, m *model, page []stamped, done *boxed.Adopted) error {
 	var taken int64
 	var sent int
 	err := b.inTxPatiently(ctx, func(ctx context.Context, tx bun.IDB) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -69,10 +70,10 @@ func renameTaken(t *testing.T, box *outbox.Box, key, name string) {
 }
 
 // revisions are those of the instances, as dumps and diffs have them.
-func revisions(t *testing.T, box *outbox.Box) map[string]outbox.Instance {
+func revisions(t *testing.T, box *outbox.Box) map[string]boxed.Instance {
 	t.Helper()
-	all := map[string]outbox.Instance{}
-	for page, err := range box.Instances(t.Context(), "account", outbox.Selection{}) {
+	all := map[string]boxed.Instance{}
+	for page, err := range boxed.Of(box).Instances(t.Context(), "account", boxed.Selection{}) {
 		require.NoError(t, err)
 		for _, i := range page {
 			all[i.Key] = i
@@ -98,19 +99,19 @@ func sentOf(t *testing.T, db *bun.DB, key string) (all []sentMessage) {
 func TestAMasterThatWasDjangosKeepsItsRevisions(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		box := django(t, db, 25)
-		o := outbox.AdoptOptions{PageSize: 10}
-		done, err := box.Adopt(t.Context(), "account", o)
+		o := boxed.AdoptOptions{PageSize: 10}
+		done, err := boxed.Of(box).Adopt(t.Context(), "account", o)
 		require.NoError(t, err)
-		require.Equal(t, outbox.Adopted{Rows: 25, Taken: 25}, done)
+		require.Equal(t, boxed.Adopted{Rows: 25, Taken: 25}, done)
 		for i := range 25 {
 			instance := revisions(t, box)[fmt.Sprintf("key %d", i)]
 			require.EqualValues(t, i, instance.Revision)
 			require.Equal(t, time.Date(2026, 1, 1, 0, 0, i, 250_000_000, time.UTC), instance.Updated.UTC())
 			require.NotContains(t, string(instance.Data), "cqrs_", "they are the ledger's")
 		}
-		done, err = box.Adopt(t.Context(), "account", o)
+		done, err = boxed.Of(box).Adopt(t.Context(), "account", o)
 		require.NoError(t, err)
-		require.Equal(t, outbox.Adopted{Rows: 25}, done, "again does nothing")
+		require.Equal(t, boxed.Adopted{Rows: 25}, done, "again does nothing")
 
 		renameTaken(t, box, "key 7", "from go")
 		seven := int64(7)
@@ -118,16 +119,16 @@ func TestAMasterThatWasDjangosKeepsItsRevisions(t *testing.T) {
 		require.Len(t, sent, 1)
 		require.Equal(t, sentMessage{"SAVE", 8, &seven, sent[0].Data}, sent[0], "the next revision, after the one that replicas have")
 		require.NotContains(t, sent[0].Data, "cqrs_")
-		_, err = box.Adopt(t.Context(), "account", o)
+		_, err = boxed.Of(box).Adopt(t.Context(), "account", o)
 		require.NoError(t, err)
 		require.EqualValues(t, 8, revisions(t, box)["key 7"].Revision, "the ledger is ahead of the column")
 
 		// The Django master went on after all.
 		_, err = db.DB.ExecContext(t.Context(), "UPDATE taken SET cqrs_revision = 30, cqrs_updated = '2026-01-02 00:00:00' WHERE id = 'key 9'")
 		require.NoError(t, err)
-		done, err = box.Adopt(t.Context(), "account", o)
+		done, err = boxed.Of(box).Adopt(t.Context(), "account", o)
 		require.NoError(t, err)
-		require.Equal(t, outbox.Adopted{Rows: 25, Taken: 1}, done)
+		require.Equal(t, boxed.Adopted{Rows: 25, Taken: 1}, done)
 		require.EqualValues(t, 30, revisions(t, box)["key 9"].Revision)
 		require.Empty(t, sentOf(t, db, "key 9"))
 	})
@@ -138,18 +139,18 @@ func TestWhatWasWrittenBeforeItWasAdoptedIsSentAgainWithARevisionThatReplicasTak
 		box := django(t, db, 10)
 		renameTaken(t, box, "key 7", "too early") // revision 1, which replicas take for old
 		renameTaken(t, box, "key 0", "in time")
-		done, err := box.Adopt(t.Context(), "account", outbox.AdoptOptions{})
+		done, err := boxed.Of(box).Adopt(t.Context(), "account", boxed.AdoptOptions{})
 		require.NoError(t, err)
-		require.Equal(t, outbox.Adopted{Rows: 10, Taken: 8, Sent: 1}, done)
+		require.Equal(t, boxed.Adopted{Rows: 10, Taken: 8, Sent: 1}, done)
 		sent := sentOf(t, db, "key 7")
 		require.Len(t, sent, 2)
 		require.Equal(t, "SYNC", sent[1].Signal)
 		require.EqualValues(t, 8, sent[1].Revision)
 		require.Contains(t, sent[1].Data, "too early")
 		require.Len(t, sentOf(t, db, "key 0"), 1)
-		done, err = box.Adopt(t.Context(), "account", outbox.AdoptOptions{})
+		done, err = boxed.Of(box).Adopt(t.Context(), "account", boxed.AdoptOptions{})
 		require.NoError(t, err)
-		require.Equal(t, outbox.Adopted{Rows: 10}, done)
+		require.Equal(t, boxed.Adopted{Rows: 10}, done)
 	})
 }
 
@@ -179,7 +180,7 @@ func TestRowsAreAdoptedWhileTheServiceWrites(t *testing.T) {
 			}
 		}()
 		for range 3 {
-			_, err := box.Adopt(t.Context(), "account", outbox.AdoptOptions{PageSize: 7})
+			_, err := boxed.Of(box).Adopt(t.Context(), "account", boxed.AdoptOptions{PageSize: 7})
 			require.NoError(t, err)
 		}
 		close(stop)
@@ -203,15 +204,15 @@ func TestRowsAreAdoptedWhileTheServiceWrites(t *testing.T) {
 func TestOnlyATableWithBothColumnsIsAdopted(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		box := django(t, db, 2)
-		_, err := box.Adopt(t.Context(), "nope", outbox.AdoptOptions{})
+		_, err := boxed.Of(box).Adopt(t.Context(), "nope", boxed.AdoptOptions{})
 		require.ErrorContains(t, err, `"nope" is not registered`)
 		_, err = db.DB.ExecContext(t.Context(), "UPDATE taken SET cqrs_revision = -1 WHERE id = 'key 1'")
 		require.NoError(t, err)
-		_, err = box.Adopt(t.Context(), "account", outbox.AdoptOptions{})
+		_, err = boxed.Of(box).Adopt(t.Context(), "account", boxed.AdoptOptions{})
 		require.ErrorContains(t, err, "key 1: cqrs_revision or cqrs_updated is NULL or negative")
 		_, err = db.DB.ExecContext(t.Context(), "ALTER TABLE taken DROP COLUMN cqrs_updated")
 		require.NoError(t, err)
-		_, err = box.Adopt(t.Context(), "account", outbox.AdoptOptions{})
+		_, err = boxed.Of(box).Adopt(t.Context(), "account", boxed.AdoptOptions{})
 		require.ErrorContains(t, err, "table taken has no column cqrs_updated")
 	})
 }

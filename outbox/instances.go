@@ -8,48 +8,12 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// Instance is one entity as its replicas are to know it.
-type Instance struct {
-	// PK is the primary key as the wire has it, Key the text by which ledgers know it.
-	PK  json.RawMessage
-	Key string
-	// Revision and Updated are the ledger's: what the newest message of the key said, or is about to say.
-	Revision int64
-	Updated  time.Time
-	// Data is instance_data without revision and time (see envelope.Stamp); nil where it was not asked for.
-	Data json.RawMessage
-}
-
-// Selection says which instances of a model to read.
-type Selection struct {
-	// Where narrows the query; nil takes all. The query's model is the registered one.
-	Where func(*bun.SelectQuery) *bun.SelectQuery
-	// After is the primary key, as JSON, of the instance to go on after; nil begins with the first.
-	After json.RawMessage
-	// PageSize is how many rows are read, and held in memory, at once. Default 1000. Of large rows
-	// Instances reads fewer: some megabytes, or one row.
-	PageSize int
-	// Bad, if set, is called for each row that cannot be sent, and the others go on: a value that the
-	// wire has no form for, a key that is none, a Serializer's error. pk is as the wire would have it.
-	// Without Bad the first such row ends the iteration.
-	Bad func(pk json.RawMessage, err error)
-}
-
 const defaultPage = 1000
-
-// Model returns the bun table of a registered model.
-func (b *Box) Model(model string) (*schema.Table, error) {
-	m, err := b.modelOfID(model)
-	if err != nil {
-		return nil, err
-	}
-	return m.table, nil
-}
 
 func (b *Box) modelOfID(id string) (*model, error) {
 	if err := b.registrations(); err != nil {
@@ -63,17 +27,17 @@ func (b *Box) modelOfID(id string) (*model, error) {
 	return nil, fmt.Errorf("outbox: model %q is not registered", id)
 }
 
-// Instances reads the instances of a model with their state, page by page in the order of the primary key, while writes
-// go on. Each page is one snapshot of rows, relations and ledger, so that no state carries another one's revision.
-// Rows that Filter keeps from replicas are left out; rows that were there before cqrsync, and were not written since, have revision 0 and the time 1970.
-//
-// A page may be empty. The iteration ends with the first error.
-func (b *Box) Instances(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
+// Instances reads the instances of a model with their state.
+func (b operated) Instances(
+	ctx context.Context, model string, s boxed.Selection,
+) iter.Seq2[[]boxed.Instance, error] {
 	return b.pages(ctx, model, s, true)
 }
 
 // Revisions is Instances without Data and Updated, and faster.
-func (b *Box) Revisions(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error] {
+func (b operated) Revisions(
+	ctx context.Context, model string, s boxed.Selection,
+) iter.Seq2[[]boxed.Instance, error] {
 	return b.pages(ctx, model, s, false)
 }
 
@@ -99,7 +63,7 @@ var unwritten = time.Unix(0, 0).UTC()
 // instances joins rows with their ledger rows.
 func (b *Box) instances(
 	ctx context.Context, tx bun.IDB, m *model, rows []record, withData bool,
-) ([]Instance, error) {
+) ([]boxed.Instance, error) {
 	changes := make([]change, 0, len(rows))
 	keys := make([]string, 0, len(rows))
 	for _, row := range rows {
@@ -123,13 +87,13 @@ func (b *Box) instances(
 			return nil, err
 		}
 	}
-	instances := make([]Instance, len(changes))
+	instances := make([]boxed.Instance, len(changes))
 	for i, c := range changes {
 		k, found := known[c.mark.key]
 		if !found {
 			k.Updated = unwritten
 		}
-		instances[i] = Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision, Updated: k.Updated, Data: states[i]}
+		instances[i] = boxed.Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision, Updated: k.Updated, Data: states[i]}
 	}
 	return instances, nil
 }

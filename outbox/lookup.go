@@ -14,6 +14,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -31,13 +32,10 @@ func (e *KeyError) Error() string {
 
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// Lookup returns the instances with the given primary keys, one for each key in their order, without
-// Data. PK is nil where there is none, or none that is sent. A key that no row of the table can have
-// is a *KeyError.
-//
-// A key may be spelled as a replica stores it: the database decides which row it is, by the type of
-// the column, and PK is how the master spells it.
-func (b *Box) Lookup(ctx context.Context, model string, pks []json.RawMessage) ([]Instance, error) {
+// Lookup returns the instances with the given primary keys, without Data.
+func (b operated) Lookup(
+	ctx context.Context, model string, pks []json.RawMessage,
+) ([]boxed.Instance, error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
 		return nil, err
@@ -54,7 +52,7 @@ func (b *Box) Lookup(ctx context.Context, model string, pks []json.RawMessage) (
 	if err := pairUnpadded(m.table.PKs, asked, paired, find); err != nil {
 		return nil, err
 	}
-	all := make([]Instance, len(pks))
+	all := make([]boxed.Instance, len(pks))
 	respelled := map[string]int{}
 	for i, f := range paired {
 		spelling := stored.Spelling(m.table.PKs, asked[i])
@@ -92,7 +90,7 @@ func pairUnpadded(
 // found is a row that a key was asked for; the instance is zero where it is not sent.
 type found struct {
 	row      reflect.Value
-	instance Instance
+	instance boxed.Instance
 }
 
 // find reads the rows that some keys mean. One that cannot be read, so that Filter cannot be asked, is
@@ -115,7 +113,7 @@ func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []
 		if err != nil {
 			return err
 		}
-		sent := make(map[string]Instance, len(read.instances))
+		sent := make(map[string]boxed.Instance, len(read.instances))
 		for _, instance := range read.instances {
 			sent[instance.Key] = instance
 		}
@@ -140,7 +138,7 @@ func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []
 			if err != nil {
 				return err
 			}
-			rows = append(rows, found{record.Value, Instance{PK: pk, Key: text}})
+			rows = append(rows, found{record.Value, boxed.Instance{PK: pk, Key: text}})
 		}
 		return nil
 	})
@@ -153,7 +151,7 @@ func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []
 // sameAs is the error of a key that a replica takes for another one of the master's, or the master's
 // column does.
 func (m *model) sameAs(pk json.RawMessage, row reflect.Value) error {
-	own, _, err := EncodeKey(m.table, row)
+	own, _, err := keyRead(m.table.PKs, row)
 	if err != nil {
 		return err
 	}

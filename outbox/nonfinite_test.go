@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -102,7 +103,7 @@ func TestNaNIsNullWhereTheModelOrTheBoxSaysSo(t *testing.T) {
 	box, err := outbox.New(db, outbox.Config{NaNAsNull: true})
 	require.NoError(t, err)
 	require.NoError(t, outbox.Register[Probe](box, "probe"))
-	for page, err := range box.Instances(t.Context(), "probe", outbox.Selection{}) {
+	for page, err := range boxed.Of(box).Instances(t.Context(), "probe", boxed.Selection{}) {
 		require.NoError(t, err)
 		require.Equal(t, want, string(page[0].Data))
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -194,7 +195,7 @@ func TestDumpsAndSyncsTellZeroFromNull(t *testing.T) {
 		f.take()
 
 		seen := int64(0)
-		for page, err := range f.box.Instances(t.Context(), "gauge", outbox.Selection{PageSize: 1}) {
+		for page, err := range boxed.Of(f.box).Instances(t.Context(), "gauge", boxed.Selection{PageSize: 1}) {
 			require.NoError(t, err)
 			for _, instance := range page {
 				seen++
@@ -290,7 +291,7 @@ func TestRowsOfRelationsTellZeroFromNull(t *testing.T) {
 		messages := f.take()
 		require.Len(t, messages, 1)
 		require.JSONEq(t, want, string(messages[0].Data))
-		for page, err := range f.box.Instances(t.Context(), "gadget", outbox.Selection{}) {
+		for page, err := range boxed.Of(f.box).Instances(t.Context(), "gadget", boxed.Selection{}) {
 			require.NoError(t, err)
 			require.Len(t, page, 1)
 			require.JSONEq(t, want, string(page[0].Data))
@@ -307,7 +308,7 @@ func TestARowWithTheKeyZeroIsListed(t *testing.T) {
 			insert = "SET STATEMENT sql_mode = 'NO_AUTO_VALUE_ON_ZERO' FOR " + insert
 		}
 		require.NoError(t, exec(db.DB.ExecContext(t.Context(), insert)))
-		for page, err := range f.box.Instances(t.Context(), "gauge", outbox.Selection{}) {
+		for page, err := range boxed.Of(f.box).Instances(t.Context(), "gauge", boxed.Selection{}) {
 			require.NoError(t, err)
 			require.Len(t, page, 1)
 			require.Equal(t, "0", page[0].Key)

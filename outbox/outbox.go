@@ -21,7 +21,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -34,41 +33,6 @@ import (
 	"github.com/cqrsync/cqrsync/internal/master"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
-
-// Config says where cqrsync's tables are. The zero value is ready to use.
-type Config struct {
-	// Schema that holds the outbox tables. Default: the connection's search path.
-	Schema string
-	// TablePrefix stands before every table name. Default: none.
-	TablePrefix string
-	// NoNotify keeps the box from waking relays in other processes. By default, on PostgreSQL, it sends a NOTIFY after
-	// commits that appended messages: outside of the transaction, on a connection of the pool, at most every 5 ms.
-	// Without it, and on other databases, such relays find messages by polling. Relays in this process are woken by
-	// Wake in any case.
-	NoNotify bool
-	// Headers returns what travels beside the messages of a transaction with the given context, as broker headers: the
-	// W3C trace context, say. With OpenTelemetry:
-	//
-	//	func(ctx context.Context) map[string]string {
-	//		headers := propagation.MapCarrier{}
-	//		otel.GetTextMapPropagator().Inject(ctx, headers)
-	//		return headers
-	//	}
-	//
-	// Those of [WithHeaders] win. Default: none.
-	Headers func(ctx context.Context) map[string]string
-	// Prepare keeps the statement that appends the message of a single row prepared on each of the database's connections.
-	// On PostgreSQL a small transaction then costs the server a tenth less; elsewhere it changes nothing. Not through a
-	// proxy that pools transactions, unless it carries prepared statements over: PgBouncer does from 1.21 on, with
-	// max_prepared_statements set; through an older one transactions would fail. Bun's query hooks do not see the
-	// statement. Default: off.
-	Prepare bool
-	// Logger is told what no caller's error can say: who holds a lock for long, and that relays in other processes are not
-	// woken. Default: slog.Default().
-	Logger *slog.Logger
-	// NaNAsNull sends NaN and the infinities as null, for all models (see [NaNAsNull]). Default: as Python has them.
-	NaNAsNull bool
-}
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
 type Box struct {
@@ -98,7 +62,8 @@ type Box struct {
 // New makes a Box on db and adds a query hook to db, which refuses writes to registered tables outside
 // [Box.RunInTx]. Call it before db is used by other goroutines. It does not talk to the database.
 func New(db *bun.DB, config Config) (*Box, error) {
-	s, err := store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+	config = config.withDefaults()
+	s, err := store.New(db, config.names())
 	if err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
@@ -111,15 +76,11 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		related: map[string][]related{},
 		byID:    map[string]*model{},
 	}
-	log := config.Logger
-	if log == nil {
-		log = slog.Default()
-	}
 	s.SayWaits(func(holders string) {
-		log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+		config.Logger.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
 	})
-	if s.Announces() && !config.NoNotify {
-		b.away = newAnnouncer(s.Announce, log)
+	if s.Announces() && config.NotifyEvery > 0 {
+		b.away = newAnnouncer(s.Announce, config.NotifyEvery, config.Logger)
 	}
 	// bun would rather have hooks added to a copy. The user goes on using db, and a write through it that nobody sees
 	// is what P2 excludes, so the hook belongs on db itself.

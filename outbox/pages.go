@@ -9,6 +9,8 @@ import (
 	"reflect"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/boxed"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 
 // page is what is read in one snapshot.
 type page struct {
-	instances []Instance
+	instances []boxed.Instance
 	rows      []record // those that Filter keeps from replicas too
 	cut       bool     // rows of the selection were left unread
 }
@@ -31,14 +33,14 @@ type pager struct {
 	*Box
 
 	m         *model
-	selection Selection
+	selection boxed.Selection
 	withData  bool
 	last      reflect.Value // the row behind which the next page begins
 	size      int           // of the next page
 }
 
-func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) iter.Seq2[[]Instance, error] {
-	return func(yield func([]Instance, error) bool) {
+func (b *Box) pages(ctx context.Context, id string, s boxed.Selection, withData bool) iter.Seq2[[]boxed.Instance, error] {
+	return func(yield func([]boxed.Instance, error) bool) {
 		p, err := b.pager(id, s, withData)
 		if err != nil {
 			yield(nil, err)
@@ -60,7 +62,7 @@ func (b *Box) pages(ctx context.Context, id string, s Selection, withData bool) 
 	}
 }
 
-func (b *Box) pager(id string, s Selection, withData bool) (*pager, error) {
+func (b *Box) pager(id string, s boxed.Selection, withData bool) (*pager, error) {
 	m, err := b.modelOfID(id)
 	if err != nil {
 		return nil, err

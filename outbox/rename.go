@@ -85,7 +85,7 @@ func (m *model) fieldName(f *schema.Field) string {
 }
 
 // Fields says, by the names of the columns that a model sends, what messages call them (see [Rename]).
-func (b *Box) Fields(model string) (map[string]string, error) {
+func (b operated) Fields(model string) (map[string]string, error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
 		return nil, err

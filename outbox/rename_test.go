@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -33,11 +34,11 @@ func TestARenamedColumnHasItsNameInEveryMessage(t *testing.T) {
 	accounts(t, func(f fixture) { // without a read, where the database can tell that the row is so
 		f.save(&Account{ID: 1, Name: "a"})
 		require.JSONEq(f, `{"id":1,"title":"a","secret":"","open":false}`, string(f.take()[0].Data))
-		for page, err := range f.box.Instances(f.Context(), "account", outbox.Selection{}) {
+		for page, err := range boxed.Of(f.box).Instances(f.Context(), "account", boxed.Selection{}) {
 			require.NoError(f, err)
 			require.JSONEq(f, `{"id":1,"title":"a","secret":"","open":false}`, string(page[0].Data))
 		}
-		fields, err := f.box.Fields("account")
+		fields, err := boxed.Of(f.box).Fields("account")
 		require.NoError(f, err)
 		require.Equal(f, map[string]string{"id": "id", "name": "title", "secret": "secret", "open": "open"}, fields)
 	}, outbox.Rename("title", "name"))

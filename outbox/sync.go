@@ -32,10 +32,7 @@ type SyncOptions struct {
 	Bad func(pk json.RawMessage, err error)
 }
 
-// ForceHeader is the header of a forced SYNC.
-const ForceHeader = "cqrs_force"
-
-// force is the value of ForceHeader, empty for none.
+// force is the value of envelope.ForceHeader, empty for none.
 func (o SyncOptions) force() string {
 	switch {
 	case o.Force:
@@ -279,7 +276,7 @@ func resent(m *model, c change, k ledger.Known, state json.RawMessage, o SyncOpt
 		Revision: k.Revision, Updated: k.Updated,
 	}
 	if force := o.force(); force != "" {
-		message.Headers = map[string]string{ForceHeader: force}
+		message.Headers = map[string]string{envelope.ForceHeader: force}
 	}
 	var err error
 	message.Data, err = envelope.Shelve(state)

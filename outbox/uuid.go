@@ -48,7 +48,7 @@ func (m *model) checkSpelling(ctx context.Context) error {
 		return fmt.Errorf("outbox: model %s: %w", m.id, err)
 	}
 	for _, k := range known {
-		quoted := KeyJSON(m.table.PKs, k.Key)
+		quoted := stored.KeyJSON(m.table.PKs, k.Key)
 		if spelled := stored.UUIDText(m.table.PKs[0].IndirectType, quoted); string(spelled) != string(quoted) {
 			return fmt.Errorf("outbox: model %s: the ledger knows the key %s, which the model spells %s, so its revisions would "+
 				"begin again; respell the keys in outbox_revisions first (docs/types.md has the statements)", m.id, quoted, spelled)

@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/column"
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -80,7 +81,7 @@ func requireOneSpelling[T any](f fixture, model string, first, second *T) {
 	sent, err := f.box.Sync(f.Context(), model, []json.RawMessage{spelled}, outbox.SyncOptions{})
 	require.NoError(f, err)
 	require.Equal(f, 1, sent)
-	found, err := f.box.Lookup(f.Context(), model, []json.RawMessage{spelled})
+	found, err := boxed.Of(f.box).Lookup(f.Context(), model, []json.RawMessage{spelled})
 	require.NoError(f, err)
 	require.Equal(f, `"`+someUUID+`"`, string(found[0].PK))
 	require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error {

@@ -207,7 +207,7 @@ func named(table *schema.Table, err error) error {
 		refused = &ValueError{"the database's value is not a time of the years 1 to 9999", fixTime}
 	}
 	err = fmt.Errorf("column %s: %w", unread.Field.Name, refused)
-	if _, key, keyErr := EncodeKey(table, unread.Row); keyErr == nil {
+	if _, key, keyErr := keyRead(table.PKs, unread.Row); keyErr == nil {
 		return fmt.Errorf("key %s: %w", key, err)
 	}
 	return err

@@ -9,17 +9,18 @@ import (
 )
 
 const (
-	// announceEvery is the shortest time between two notifications. A relay that was woken looks again by itself within
-	// that time, so that more of them would gain nothing.
+	// announceEvery is the default of Config.NotifyEvery. A relay that was woken looks again by itself within that time, so
+	// that more notifications would gain nothing.
 	announceEvery = 5 * time.Millisecond
 	// announceTimeout bounds one, in which the pool may have no connection to spare.
 	announceTimeout = 5 * time.Second
 )
 
-// announcer tells relays in other processes that something was committed: at once, and then at most every announceEvery
+// announcer tells relays in other processes that something was committed: at once, and then seldom,
 // with the last word at the end, however many transactions commit. It runs while there is something to tell.
 type announcer struct {
 	announce func(ctx context.Context) error
+	every    time.Duration
 	log      *slog.Logger
 
 	ended sync.WaitGroup // one goroutine at most
@@ -33,8 +34,10 @@ type announcer struct {
 	closed  bool
 }
 
-func newAnnouncer(announce func(ctx context.Context) error, log *slog.Logger) *announcer {
-	return &announcer{announce: announce, log: log, stop: make(chan struct{})}
+func newAnnouncer(
+	announce func(ctx context.Context) error, every time.Duration, log *slog.Logger,
+) *announcer {
+	return &announcer{announce: announce, every: every, log: log, stop: make(chan struct{})}
 }
 
 // ring returns at once.
@@ -76,7 +79,7 @@ func (a *announcer) run() {
 		ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)
 		a.told(a.announce(ctx))
 		cancel()
-		timer.Reset(announceEvery)
+		timer.Reset(a.every)
 	}
 }
 

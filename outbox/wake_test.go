@@ -22,7 +22,7 @@ func TestNotificationsComeAtOnceThenSeldomAndLast(t *testing.T) {
 		a := newAnnouncer(func(context.Context) error {
 			told = append(told, time.Since(start))
 			return errors.New("the database is away")
-		}, slog.New(slog.NewTextHandler(&log, nil)))
+		}, announceEvery, slog.New(slog.NewTextHandler(&log, nil)))
 		a.ring()
 		synctest.Wait()
 		require.Equal(t, []time.Duration{0}, told, "the first at once")
@@ -49,7 +49,7 @@ func TestARingDuringANotificationIsNotLost(t *testing.T) {
 			told.Add(1)
 			<-release
 			return nil
-		}, slog.New(slog.DiscardHandler))
+		}, announceEvery, slog.New(slog.DiscardHandler))
 		a.ring()
 		synctest.Wait()
 		a.ring()
@@ -66,7 +66,7 @@ func TestCloseTellsTheLastWordAndEndsTheGoroutine(t *testing.T) {
 		a := newAnnouncer(func(context.Context) error {
 			told = append(told, time.Since(start))
 			return nil
-		}, slog.New(slog.DiscardHandler))
+		}, announceEvery, slog.New(slog.DiscardHandler))
 		a.ring()
 		synctest.Wait()
 		a.ring()

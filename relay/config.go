@@ -14,49 +14,49 @@ import (
 type Config struct {
 	// ID names this relay in outbox_lanes and in logs. Two live relays must not have the same: they would publish
 	// from the same lanes. A relay that is started again under its old one goes on at once, without waiting for the
-	// lease to run out. Empty means host name, process number and a random part.
+	// lease to run out. Default: host name, process number and a random part.
 	ID string
 
 	// BatchSize is how many messages are read and published at once, 1 to 10,000. More is faster up to about a
-	// thousand, and more is sent again after a crash. 0 means 1,000.
+	// thousand, and more is sent again after a crash. Default: 1,000.
 	BatchSize int
 
 	// PollInterval is the longest time between two looks into an idle outbox; right after work they are 5 ms apart.
-	// It bounds the delay of a message when no wake-up arrives. 0 means 250 ms.
+	// It bounds the delay of a message when no wake-up arrives. Default: 250 ms.
 	PollInterval time.Duration
 
 	// Wake receives when there is something to publish, so that it leaves at once: outbox.Box.Wake in the same
-	// process. A wake-up that is lost costs PollInterval, nothing else. Nil means polling only.
+	// process. A wake-up that is lost costs PollInterval, nothing else. Default: polling only.
 	Wake <-chan struct{}
 
 	// Handover, which is outbox.Box.Handover of one box in the same process, hands over what that commits: it leaves at once,
 	// without being read from the outbox first, and is removed from there when the broker has confirmed it. It wakes the relay,
-	// too. What other processes write, and what is owned by other relays, goes the usual way. Nil means none.
+	// too. What other processes write, and what is owned by other relays, goes the usual way. Default: none.
 	Handover *Handover
 
 	// LeaseTTL is how long a lane stays with a relay that stopped answering, at least 50 ms. Shorter takes over
-	// sooner; longer survives longer pauses of the database. It is renewed three times in that time. 0 means 10 s.
+	// sooner; longer survives longer pauses of the database. It is renewed three times in that time. Default: 10 s.
 	LeaseTTL time.Duration
 
 	// MaxAttempts is how often one message is tried before it moves to outbox_dead_letters and the next message of
 	// its key goes. What is not the message's fault costs no attempt: a broker that cannot be reached, and one that takes
-	// nothing to the message's topic (see transport.AtDestination). 0 means 20, which takes about an hour.
+	// nothing to the message's topic (see transport.AtDestination). Default: 20, which takes about an hour.
 	MaxAttempts int
 
 	// RetryMin and RetryMax bound how long a key waits after its message failed: RetryMin at first, twice as long
-	// each time, or each time that the broker takes nothing to its topic. 0 means 1 s and 5 min.
+	// each time, or each time that the broker takes nothing to its topic. Default: 1 s and 5 min.
 	RetryMin, RetryMax time.Duration
 
 	// ShutdownTimeout is how long Run, once its context has ended, waits for the broker to confirm what is in
-	// flight, and again for the database to take the lanes back. 0 means 10 s.
+	// flight, and again for the database to take the lanes back. Default: 10 s.
 	ShutdownTimeout time.Duration
 
-	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config. Empty means the connection's
+	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config. Default: the connection's
 	// search path and no prefix.
 	Schema, TablePrefix string
 
 	// Logger receives one line per change of state: lanes owned, broker or database away and back, messages given
-	// up. Nil means slog.Default().
+	// up. Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -12,9 +12,6 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// forceHeader is outbox.ForceHeader: what is there a header is a field of the message here.
-const forceHeader = "cqrs_force"
-
 // encoder makes the wire messages of a batch.
 type encoder struct {
 	incarnation string // of the database
@@ -52,7 +49,7 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 		Incarnation:       c.incarnation,
 		Headers:           m.Headers,
 	}
-	if force := m.Headers[forceHeader]; force != "" {
+	if force := m.Headers[envelope.ForceHeader]; force != "" {
 		_ = e.ReadForce(force) // what is neither is a header of somebody else, and not sent
 	}
 	body, err := e.Encode()

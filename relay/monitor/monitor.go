@@ -14,6 +14,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,10 +30,28 @@ import (
 // Config configures a Monitor. The zero value is usable.
 type Config struct {
 	// StuckAfter is how long the oldest message may wait while no batch is confirmed, and how long the broker may be out
-	// of reach while nothing waits, before the relay counts as not ready. 0 means 30 s.
+	// of reach while nothing waits, before the relay counts as not ready. Default: 30 s.
 	StuckAfter time.Duration
-	// QueryTimeout bounds the queries for /readyz and /metrics. 0 means 5 s.
+	// QueryTimeout bounds the queries for /readyz and /metrics. Default: 5 s.
 	QueryTimeout time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	c.StuckAfter = cmp.Or(c.StuckAfter, 30*time.Second)
+	c.QueryTimeout = cmp.Or(c.QueryTimeout, 5*time.Second)
+	return c
+}
+
+// validate checks a Config that has its defaults, all fields at once.
+func (c Config) validate() error {
+	var errs []error
+	if c.StuckAfter < 0 {
+		errs = append(errs, fmt.Errorf("StuckAfter is %s: want a positive time, or 0 for 30s", c.StuckAfter))
+	}
+	if c.QueryTimeout < 0 {
+		errs = append(errs, fmt.Errorf("QueryTimeout is %s: want a positive time, or 0 for 5s", c.QueryTimeout))
+	}
+	return errors.Join(errs...)
 }
 
 // Monitor watches one relay. It is safe for concurrent use, and a prometheus.Collector for a registry of your own.
@@ -66,15 +85,9 @@ var (
 
 // New makes a monitor that watches nothing yet.
 func New(config Config) (*Monitor, error) {
-	if config.StuckAfter < 0 || config.QueryTimeout < 0 {
-		return nil, fmt.Errorf("monitor configuration: StuckAfter is %s and QueryTimeout %s: want positive times, or 0 for 30s and 5s",
-			config.StuckAfter, config.QueryTimeout)
-	}
-	if config.StuckAfter == 0 {
-		config.StuckAfter = 30 * time.Second
-	}
-	if config.QueryTimeout == 0 {
-		config.QueryTimeout = 5 * time.Second
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, fmt.Errorf("monitor configuration: %w", err)
 	}
 	m := &Monitor{config: config, started: time.Now(), batches: newHistograms()}
 	m.progress = cached[relay.Progress]{timeout: config.QueryTimeout, ask: Relay.Progress, fresh: time.Second}

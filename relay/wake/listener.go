@@ -25,9 +25,10 @@ import (
 
 // Config configures a Listener. The zero value is usable.
 type Config struct {
-	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config.
+	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config. Default: the connection's search path and
+	// no prefix.
 	Schema, TablePrefix string
-	// Logger receives a line when listening begins, ends, or is not possible. Nil means slog.Default().
+	// Logger receives a line when listening begins, ends, or is not possible. Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -29,7 +29,7 @@ func TestACommitElsewhereWakesAListener(t *testing.T) {
 	url := dbtest.PostgresURL(t)
 	box := newBox(t, url, outbox.Config{TablePrefix: "x_"})
 	other := newBox(t, url, outbox.Config{TablePrefix: "y_"})
-	silent := newBox(t, url, outbox.Config{TablePrefix: "x_", NoNotify: true})
+	silent := newBox(t, url, outbox.Config{TablePrefix: "x_", NotifyEvery: -1})
 
 	listener, err := wake.NewListener(url, wake.Config{TablePrefix: "x_", Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)

@@ -125,8 +125,8 @@ func newLatencyBench(ctx context.Context, db *bun.DB) (*latencyBench, error) {
 		config outbox.Config
 	}{
 		{&l.loud, outbox.Config{}},
-		{&l.quiet, outbox.Config{NoNotify: true}},
-		{&l.prepared, outbox.Config{NoNotify: true, Prepare: true}},
+		{&l.quiet, outbox.Config{NotifyEvery: -1}},
+		{&l.prepared, outbox.Config{NotifyEvery: -1, Prepare: true}},
 	} {
 		var err error
 		if *box.to, err = outbox.New(bun.NewDB(db.DB, db.Dialect()), box.config); err != nil {

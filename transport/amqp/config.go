@@ -40,15 +40,16 @@ type Config struct {
 
 	// ConfirmTimeout is how long the broker may take to confirm the oldest unconfirmed message, to read what is
 	// written to it, or to let publishers go on after it blocked them. After it the connection is given up and the
-	// fate of its messages is unknown. Zero means 30 s.
+	// fate of its messages is unknown. Default: 30 s.
 	ConfirmTimeout time.Duration
-	// Window is how many messages of a batch may be unconfirmed at once. Zero means 1000; 1 waits for each, which is
+	// Window is how many messages of a batch may be unconfirmed at once. Default: 1000; 1 waits for each, which is
 	// some twelve times slower.
 	Window int
 	// NoDeclare leaves exchanges, queues and bindings to somebody else, so that the user needs no permission to configure
 	// any. Without it a publisher declares its exchange if it may, and does with the one that is there if it may not.
+	// Default: everybody declares what he needs.
 	NoDeclare bool
-	// Logger receives lost connections and unroutable messages. Nil means slog.Default().
+	// Logger receives lost connections and unroutable messages. Default: slog.Default().
 	Logger *slog.Logger
 }
 

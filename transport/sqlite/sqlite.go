@@ -17,6 +17,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,28 +63,31 @@ type Config struct {
 
 // complete returns the config with its defaults filled in and its path absolute, or everything that is wrong with it.
 func (c Config) complete() (Config, error) {
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	if c.Lease == 0 {
-		c.Lease = DefaultLease
-	}
-	if c.NackDelay == 0 {
-		c.NackDelay = DefaultNackDelay
-	}
+	c = c.withDefaults()
+	return c, c.validate()
+}
 
+// withDefaults fills in what is not set, and makes the path absolute.
+func (c Config) withDefaults() Config {
+	c.Logger = cmp.Or(c.Logger, slog.Default())
+	c.Lease = cmp.Or(c.Lease, DefaultLease)
+	c.NackDelay = cmp.Or(c.NackDelay, DefaultNackDelay)
+	if path, err := filepath.Abs(c.Path); err == nil && c.namesFile() { // else it stays, for open to fail on
+		c.Path = path
+	}
+	return c
+}
+
+func (c Config) namesFile() bool { return c.Path != "" && !strings.HasPrefix(c.Path, ":memory:") }
+
+// validate checks a Config that has its defaults, all fields at once.
+func (c Config) validate() error {
 	var errs []error
 	switch {
 	case c.Path == "":
 		errs = append(errs, errors.New("sqlite.Config.Path is empty: name a file"))
-	case strings.HasPrefix(c.Path, ":memory:"):
+	case !c.namesFile():
 		errs = append(errs, fmt.Errorf("sqlite.Config.Path is %q: name a file, or use package transport/memory", c.Path))
-	default:
-		path, err := filepath.Abs(c.Path)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sqlite.Config.Path %q: %w", c.Path, err))
-		}
-		c.Path = path
 	}
 	if c.Retention < 0 {
 		errs = append(errs, fmt.Errorf("sqlite.Config.Retention is %s: want a positive duration, or 0 to drop nothing", c.Retention))
@@ -94,7 +98,7 @@ func (c Config) complete() (Config, error) {
 	if c.NackDelay < 0 {
 		errs = append(errs, fmt.Errorf("sqlite.Config.NackDelay is %s: want a positive duration", c.NackDelay))
 	}
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // minLease leaves a renewal time to wait for its turn to write.
