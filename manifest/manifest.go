@@ -91,7 +91,7 @@ func Parse(text []byte) (*Manifest, error) {
 	d.KnownFields(true)
 	var m Manifest
 	if err := d.Decode(&m); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, inYAML(err)
 	}
 	var errs []error
 	if len(m.Models) == 0 {
@@ -126,6 +126,13 @@ func (m Model) check(id string) []error {
 		for _, name := range names {
 			if !columnName.MatchString(name) {
 				errs = append(errs, fmt.Errorf("%s: %q, want a name of letters, digits and _", field, name))
+			}
+		}
+	}
+	for field, names := range map[string]Names{"key": m.Key, "columns": m.Columns} {
+		for i, name := range names {
+			if slices.Contains(names[:i], name) {
+				errs = append(errs, fmt.Errorf("%s: %s stands there twice", field, name))
 			}
 		}
 	}

@@ -3,10 +3,12 @@ package manifest_test
 import (
 	"bytes"
 	"database/sql"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
 	"go.uber.org/goleak"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
@@ -136,4 +138,27 @@ func TestColumnsKeysAndNamesAreChosen(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is wrong with a model is told by its CQRS id: its Go type is made of the catalog, and nobody wrote it.
+func TestNoErrorShowsATypeMadeOfTheCatalog(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		_, err := db.ExecContext(t.Context(), "CREATE TABLE orders (id bigint PRIMARY KEY, status varchar(10))")
+		require.NoError(t, err)
+		for text, want := range map[string]string{
+			"models: {a: {table: orders, map: {id: x}}}":                 `model a: outbox: model "a": Rename("x", "id") (map in cqrsync.yaml)`,
+			"models: {a: {table: orders}, b: {table: orders}}":           "which is registered already, as \"a\"",
+			"models: {a: {table: orders, constants: {id: 5}}}":           "every column of the primary key is a Constant",
+			"queue: q\nmodels: {a: {table: orders}, b: {table: orders}}": "nothing tells their rows apart",
+		} {
+			m, err := manifest.Parse([]byte(text))
+			require.NoError(t, err)
+			_, boxErr := m.Box(t.Context(), db, outbox.Config{})
+			_, repErr := m.Replica(t.Context(), db, replica.Config{Queue: "q"})
+			err = errors.Join(boxErr, repErr)
+			require.ErrorContains(t, err, want)
+			require.NotContains(t, err.Error(), "struct")
+			require.NotContains(t, err.Error(), "Column0")
+		}
+	})
 }

@@ -48,11 +48,11 @@ func ParseFilter(text string) (Filter, error) {
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
-			return Filter{}, fmt.Errorf("filter: not JSON: %w", err)
+			return Filter{}, fmt.Errorf("filter: not JSON: %w", early(err))
 		}
 		c := condition{column: fmt.Sprint(name), lookup: "exact"}
 		if err := d.Decode(&c.value); err != nil {
-			return Filter{}, fmt.Errorf("filter: %q: not JSON: %w", c.column, err)
+			return Filter{}, fmt.Errorf("filter: %q: not JSON: %w", c.column, early(err))
 		}
 		if at := strings.LastIndex(c.column, "__"); at > 0 {
 			c.column, c.lookup = c.column[:at], c.column[at+2:]
@@ -64,12 +64,20 @@ func ParseFilter(text string) (Filter, error) {
 		f.conditions = append(f.conditions, c)
 	}
 	if _, err := d.Token(); err != nil {
-		return Filter{}, fmt.Errorf("filter: not JSON: %w", err)
+		return Filter{}, fmt.Errorf("filter: not JSON: %w", early(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Filter{}, errors.New("filter: there is something after the JSON object")
 	}
 	return f, nil
+}
+
+// early says what it means that a text is over: EOF means nothing to an operator.
+func early(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it ends too early")
+	}
+	return err
 }
 
 // On checks the filter against the columns of a table, all of it at once, and returns what narrows a query on it: nil

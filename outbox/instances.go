@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -24,7 +27,8 @@ func (b *Box) modelOfID(id string) (*model, error) {
 	if m := b.byID[id]; m != nil {
 		return m, nil
 	}
-	return nil, fmt.Errorf("outbox: model %q is not registered", id)
+	return nil, fmt.Errorf("outbox: model %q is not registered, want one of %s",
+		id, strings.Join(slices.Sorted(maps.Keys(b.byID)), ", "))
 }
 
 // Instances reads the instances of a model with their state.

@@ -64,7 +64,11 @@ func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error 
 		err = b.add(m)
 	}
 	if err != nil {
-		err = fmt.Errorf("outbox: register %s as %q: %w", typ, id, err)
+		what := fmt.Sprintf("register %s as %q", typ, id)
+		if typ.Name() == "" { // made of a table's catalog: its text says nothing that its operator wrote
+			what = fmt.Sprintf("model %q", id)
+		}
+		err = fmt.Errorf("outbox: %s: %w", what, err)
 		b.invalid = append(b.invalid, err)
 	}
 	return err
@@ -120,8 +124,8 @@ func (b *Box) add(m *model) error {
 	name := registeredName(m)
 	for _, other := range b.byName[name.name] {
 		if taken := registeredName(other); taken.schema == name.schema || taken.schema == "" || name.schema == "" {
-			return fmt.Errorf("table %s may be %s, which is registered already, as %q by %s: if they are two, name the schema of "+
-				"both (bun:\"table:schema.name\")", m.table.Name, other.table.Name, other.id, other.table.Type)
+			return fmt.Errorf("table %s may be %s, which is registered already, as %q: if they are two, name the schema of "+
+				"both (bun:\"table:schema.name\"; table in cqrsync.yaml)", m.table.Name, other.table.Name, other.id)
 		}
 	}
 	b.byID[m.id], b.byType[m.table.Type] = m, m

@@ -31,7 +31,7 @@ type ValueError struct {
 func (e *ValueError) Error() string { return "refused: " + e.Reason + "; " + e.Fix }
 
 const (
-	leaveOut = "or leave the column out with outbox.WithoutColumns"
+	leaveOut = "or leave the column out (outbox.WithoutColumns; columns in cqrsync.yaml)"
 	fixTime  = "write a time within them, or NULL for one without end, " + leaveOut
 )
 
@@ -200,13 +200,16 @@ func named(table *schema.Table, err error) error {
 	}
 	refused := &ValueError{
 		fmt.Sprintf("the database's value does not fit a %s", unread.Field.IndirectType),
-		"give the field a type that holds it, " + leaveOut,
+		"give the field a type that holds it (types in cqrsync.yaml), " + leaveOut,
 	}
 	switch unread.Field.IndirectType {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[bun.NullTime](), reflect.TypeFor[sql.NullTime]():
 		refused = &ValueError{"the database's value is not a time of the years 1 to 9999", fixTime}
 	}
 	err = fmt.Errorf("column %s: %w", unread.Field.Name, refused)
+	if unread.Field.IsPK { // which is then not known
+		return err
+	}
 	if _, key, keyErr := keyRead(table.PKs, unread.Row); keyErr == nil {
 		return fmt.Errorf("key %s: %w", key, err)
 	}

@@ -157,7 +157,11 @@ func (r *Replica) bind(model string, typ reflect.Type, options []Option, complet
 		err = errors.New("messages are already being consumed: register before Run")
 	}
 	if err != nil {
-		err = fmt.Errorf("register model %q as %s: %w", model, typ, err)
+		as := fmt.Sprintf("register model %q as %s", model, typ)
+		if typ != nil && typ.Name() == "" && typ.Kind() == reflect.Struct {
+			as = fmt.Sprintf("model %q", model) // its type is made of a table's catalog, and says nothing to who wrote a yaml
+		}
+		err = fmt.Errorf("%s: %w", as, err)
 		r.errs = append(r.errs, err)
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	return exit.Report(stderr, root(stdout, stderr).Run(ctx, args))
+	return exit.Report(stderr, exit.Flags(root(stdout, stderr).Run(ctx, args)))
 }
 
 func root(stdout, stderr io.Writer) *cli.Command {
@@ -55,7 +55,9 @@ func root(stdout, stderr io.Writer) *cli.Command {
 
 // wire has a command, and those below it, close what they opened, and makes a mistake in their flags a usage error.
 func (o *options) wire(cmd *cli.Command) {
-	cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error { return exit.Wrong(err) }
+	cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
+		return exit.Wrong(exit.Flags(err))
+	}
 	if run := cmd.Action; run != nil {
 		cmd.Action = func(ctx context.Context, cmd *cli.Command) (err error) {
 			defer func() { err = errors.Join(err, o.close()) }()

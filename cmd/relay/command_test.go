@@ -62,6 +62,16 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 		"status --db sqlite://x.db --schema s":        {"--schema (or CQRSYNC_SCHEMA): ", "SQLite has no schemas"},
 		"status --nonsense":                           {"not defined"},
 		"status --db":                                 {"needs an argument"},
+		"run --poll x":                                {`--poll: "x", want a time such as 30s, 5m or 72h`},
+		"lanes sett 4":                                {"unknown command: want lanes alone, or lanes set"},
+		"incarnation neu":                             {"unknown command: want incarnation alone, or incarnation new"},
+		"dead-letters show --id x":                    {`--id: "x", want a whole number`},
+		"dump":                                        {"--model: not set"},
+		"forget-deleted --older-than 5m":              {"--older-than: 5m, want 2160h or more"},
+		"diff --model order --filter {}": {
+			"these settings cannot be meant so:\n  --config (or CQRSYNC_CONFIG): read the models: open cqrsync.yaml: no such file or directory\n" +
+				"  --db (or CQRSYNC_DB): not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE\n",
+		},
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Chdir(t.TempDir())

@@ -115,10 +115,10 @@ func TestDeadLettersMustBeChosen(t *testing.T) {
 		"dead-letters": "use dead-letters list, show, dump, retry or purge", "dead-letters show": "--id: not set",
 		"dead-letters retry": "choose which", "dead-letters purge": "choose which",
 		"dead-letters purge --all --model order":  "choose which",
-		"dead-letters purge --older-than -1h":     "--older-than: -1h0m0s, want a positive time",
+		"dead-letters purge --older-than -1h":     "--older-than: -1h, want a positive time",
 		"dead-letters list --limit -1":            "--limit: -1, want 0 or more",
 		"dead-letters list --nonsense":            "not defined",
-		"dead-letters retry --id one":             "invalid",
+		"dead-letters retry --id one":             `--id: "one", want a whole number`,
 		"dead-letters list --db sqlite://x.db 17": "unexpected argument",
 	} {
 		t.Run(line, func(t *testing.T) {

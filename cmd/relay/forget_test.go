@@ -30,7 +30,7 @@ func TestForgetDeleted(t *testing.T) {
 			r := invoke(t.Context(), "forget-deleted", "--db", url)
 			require.Equal(t, exit.Usage, r.code)
 			require.Contains(t, r.stderr, "--model: not set")
-			require.Contains(t, r.stderr, "--older-than: 0s, want 2160h0m0s or more")
+			require.Contains(t, r.stderr, "--older-than: 0s, want 2160h or more")
 			r = invoke(t.Context(), "forget-deleted", "--db", url, "--model", "order", "--older-than", "2000h")
 			require.Equal(t, exit.Usage, r.code)
 			r = invoke(t.Context(), "forget-deleted", "--db", url, "--model", "order", "--older-than", "2160h")

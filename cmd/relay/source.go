@@ -156,7 +156,11 @@ func (o *options) openReplica(ctx context.Context, model string, c replica.Confi
 func (o *options) openPair(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error) {
 	box, boxErr := o.openBox(ctx, model)
 	rep, repErr := o.openReplica(ctx, model, loading)
-	return box, rep, errors.Join(boxErr, repErr)
+	err := errors.Join(boxErr, repErr)
+	if exit.IsUsage(boxErr) && exit.IsUsage(repErr) { // under one heading, and once what is wrong on both sides
+		err = exit.Wrong(err)
+	}
+	return box, rep, err
 }
 
 // diffModels are the models of the replica.

@@ -58,7 +58,7 @@ func Commands(s Source) []*cli.Command {
 	for _, c := range made {
 		c.Action = exiting(c.Name, c.Action)
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-			return exit.With(exit.Mistake(err))
+			return exit.With(exit.Wrong(exit.Flags(err)))
 		}
 	}
 	return append(s.admin(), made...)

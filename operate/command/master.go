@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/operate"
+	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -97,6 +98,9 @@ func (s Source) checkQueue(ctx context.Context, j *job) error {
 	has, err := s.HasQueue(ctx, queue)
 	if err == nil && !has {
 		err = errors.New("the broker has no such queue: start that replica once, or correct the name")
+	}
+	if exit.IsUsage(err) {
+		return err
 	}
 	if err != nil {
 		return fmt.Errorf("--queue %q: %w", queue, err)

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -17,7 +18,7 @@ func input(ctx context.Context, cmd *cli.Command) (io.ReadCloser, error) {
 	}
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--input: %w", err)
 	}
 	return until(ctx, file), nil
 }
@@ -53,7 +54,11 @@ func output(cmd *cli.Command, again bool) (io.WriteCloser, error) {
 	if again {
 		mode = os.O_APPEND
 	}
-	return os.OpenFile(name, os.O_CREATE|os.O_WRONLY|mode, 0o644) //nolint:gosec // a name that the operator chose
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|mode, 0o644) //nolint:gosec // a name that the operator chose
+	if err != nil {
+		return nil, fmt.Errorf("--output: %w", err)
+	}
+	return file, nil
 }
 
 type keptOpen struct{ io.Writer }

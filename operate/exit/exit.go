@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -127,7 +128,7 @@ func Mistake(err error) error {
 	return &usageError{problems: []error{err}}
 }
 
-// flat takes usage errors apart.
+// flat takes usage errors apart, and leaves out what was said already.
 func flat(errs []error) (problems []error) {
 	for _, err := range errs {
 		if err == nil {
@@ -135,10 +136,12 @@ func flat(errs []error) (problems []error) {
 		}
 		inner, several := err.(interface{ Unwrap() []error }) // this one, not one inside
 		if several && IsUsage(err) {
-			problems = append(problems, flat(inner.Unwrap())...)
+			problems = flat(append(problems, inner.Unwrap()...))
 			continue
 		}
-		problems = append(problems, err)
+		if !slices.ContainsFunc(problems, func(p error) bool { return p.Error() == err.Error() }) {
+			problems = append(problems, err)
+		}
 	}
 	return problems
 }

@@ -24,6 +24,9 @@ func TestEveryErrorHasOneCodeAndOneWayToBeSaid(t *testing.T) {
 		"error: these settings cannot be meant so:\n  --db: a\n  b\n  --side: c\n": {
 			With(Wrong(errors.New("--db: a\nb"), nil, Wrong(errors.New("--side: c")))), Usage,
 		},
+		"error: these settings cannot be meant so:\n  --config\n  --db\n": {
+			Wrong(Wrong(errors.New("--config")), Wrong(errors.New("--config"), errors.New("--db"))), Usage,
+		},
 		"error: sync: these settings cannot be meant so:\n  --db\n  --side\n  --to\n": {
 			fmt.Errorf("sync: %w", Wrong(errors.Join(Wrong(errors.New("--db")), errors.New("--side")), errors.New("--to"))), Usage,
 		},

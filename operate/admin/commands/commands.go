@@ -50,7 +50,7 @@ func withCodes(c *cli.Command) {
 	run := c.Action
 	c.Action = func(ctx context.Context, cmd *cli.Command) error { return exit.With(run(ctx, cmd)) }
 	c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-		return exit.With(exit.Wrong(err))
+		return exit.With(exit.Wrong(exit.Flags(err)))
 	}
 	for _, below := range c.Commands {
 		withCodes(below)
@@ -88,10 +88,14 @@ func (s Source) replica(ctx context.Context, cmd *cli.Command, problems ...error
 }
 
 func noArguments(cmd *cli.Command) error {
-	if cmd.Args().Present() {
+	switch {
+	case !cmd.Args().Present():
+		return nil
+	case len(cmd.VisibleCommands()) > 0 && cmd.VisibleCommands()[0].Name != "help": // every command has that
+		return fmt.Errorf("unknown command: want %s alone, or %[1]s %s", cmd.Name, cmd.Commands[0].Name)
+	default:
 		return errors.New("unexpected argument: everything is a flag, see --help") // not shown: it may be a URL
 	}
-	return nil
 }
 
 // of says which flag a problem is with; nil stays nil.

@@ -37,7 +37,7 @@ func (s Source) runForgetDeleted(ctx context.Context, cmd *cli.Command) error {
 	}
 	if age < admin.LeastForgotten {
 		ageErr = of("--older-than", fmt.Errorf("%s, want %s or more, and more than every replica's KeepTombstones: "+
-			"replicas that remember the deletion ignore a key that begins again", age, admin.LeastForgotten))
+			"replicas that remember the deletion ignore a key that begins again", duration(age), duration(admin.LeastForgotten)))
 	}
 	m, err := s.master(ctx, cmd, modelErr, ageErr)
 	if err != nil {

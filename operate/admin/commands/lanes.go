@@ -86,7 +86,7 @@ func (s Source) setLanes(ctx context.Context, cmd *cli.Command) error {
 	timeout := cmd.Duration("timeout")
 	var timeErr error
 	if timeout <= 0 {
-		timeErr = of("--timeout", fmt.Errorf("%s, want a positive time", timeout))
+		timeErr = of("--timeout", fmt.Errorf("%s, want a positive time", duration(timeout)))
 	}
 	t, err := s.open(ctx, false, countErr, timeErr)
 	if err != nil {
@@ -96,7 +96,7 @@ func (s Source) setLanes(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%s (--timeout) are over", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%s (--timeout) are over", duration(timeout)))
 	defer cancel()
 	if err := m.SetLanes(ctx, count, func(what string) { fmt.Fprintln(stderr(cmd), what) }); err != nil {
 		return err

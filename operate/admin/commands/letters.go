@@ -131,7 +131,7 @@ func checkLetters(cmd *cli.Command, needed bool) (problems []error) {
 		problems = append(problems, errors.New("choose which: --id, --model, --key or --older-than, or else --all"))
 	}
 	if f.OlderThan < 0 {
-		problems = append(problems, of("--older-than", fmt.Errorf("%s, want a positive time", f.OlderThan)))
+		problems = append(problems, of("--older-than", fmt.Errorf("%s, want a positive time", duration(f.OlderThan))))
 	}
 	if limit < 0 {
 		problems = append(problems, of("--limit", fmt.Errorf("%d, want 0 or more", limit)))

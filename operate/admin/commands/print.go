@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/urfave/cli/v3"
 )
@@ -36,6 +38,18 @@ func oneLine(text string) string {
 func printable(text string) string {
 	if quoted := fmt.Sprintf("%q", text); quoted != `"`+text+`"` {
 		return quoted
+	}
+	return text
+}
+
+// duration is a time as people write it: 2160h in place of 2160h0m0s.
+func duration(d time.Duration) string {
+	text := d.String()
+	if short, whole := strings.CutSuffix(text, "m0s"); whole {
+		text = short + "m"
+	}
+	if short, whole := strings.CutSuffix(text, "h0m"); whole {
+		text = short + "h"
 	}
 	return text
 }
