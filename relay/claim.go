@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -227,6 +228,9 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 		look = r.queue.Claim
 	}
 	claimed, unread, err := look(ctx, p.starts, p.perLane, p.connections, except)
+	if err == nil {
+		err = inOrder(claimed)
+	}
 	if err != nil {
 		return got, err
 	}
@@ -247,6 +251,19 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, lanes []s
 	}
 	got.ended = len(ended) > 0
 	return got, r.queue.Hasten(ctx, ended)
+}
+
+// inOrder returns an error if messages of a lane did not come in their order: the later ones of a
+// key would leave first (P4).
+func inOrder(claimed []*store.Claimed) error {
+	before := &store.Claimed{}
+	for _, m := range claimed {
+		if m.Lane == before.Lane && m.ID <= before.ID {
+			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
+		}
+		before = m
+	}
+	return nil
 }
 
 func (r *Relay) check(ctx context.Context, got *harvest) error {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	random "math/rand/v2"
 	"os"
@@ -58,6 +59,8 @@ type Config struct {
 	// Logger receives one line per change of state: lanes owned, broker or database away and back, messages given
 	// up. Default: slog.Default().
 	Logger *slog.Logger
+
+	jitter func() float64 // 0 to 1, for Run's goroutine; drawn by the ID, so that relays differ
 }
 
 func (c Config) withDefaults() Config {
@@ -78,6 +81,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.jitter = jitterOf(c.ID)
 	return c
 }
 
@@ -105,6 +109,13 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// jitterOf draws the same numbers for the same relay, so that a simulation can be repeated.
+func jitterOf(id string) func() float64 {
+	seed := fnv.New64a()
+	_, _ = seed.Write([]byte(id)) // a hash never fails
+	return random.New(random.NewPCG(seed.Sum64(), 0)).Float64
+}
+
 // retryWait is how long a key waits whose message had failed attempts times before: doubled each time, and a fifth
 // more or less, so that keys that failed together do not come back together.
 func (c Config) retryWait(attempts int) time.Duration {
@@ -116,7 +127,7 @@ func (c Config) retryWait(attempts int) time.Duration {
 		}
 		wait *= 2
 	}
-	return time.Duration(float64(wait) * (0.8 + 0.4*random.Float64()))
+	return time.Duration(float64(wait) * (0.8 + 0.4*c.jitter()))
 }
 
 // heartbeat is how often the lease is renewed, and the longest a relay ever pauses.

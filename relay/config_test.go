@@ -28,7 +28,7 @@ func TestTheZeroConfigIsValid(t *testing.T) {
 }
 
 func TestRetriesWaitTwiceAsLongEachTimeUpToTheMost(t *testing.T) {
-	cfg := Config{RetryMin: time.Second, RetryMax: 5 * time.Minute}
+	cfg := Config{RetryMin: time.Second, RetryMax: 5 * time.Minute, jitter: jitterOf("a")}
 	for attempts, want := range map[int]time.Duration{
 		0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 9: 5 * time.Minute, 1_000_000: 5 * time.Minute,
 	} {

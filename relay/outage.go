@@ -15,6 +15,7 @@ type outage struct {
 	log     *slog.Logger
 	backoff backoff.ExponentialBackOff
 	longest time.Duration
+	jitter  func() float64
 	since   time.Time // zero while nothing is wrong
 	said    time.Time // when the log had it last
 	retry   time.Time // nothing is tried before
@@ -24,13 +25,15 @@ type outage struct {
 // repeatAfter is how often an outage that lasts is logged again.
 const repeatAfter = time.Minute
 
-func newOutage(what string, log *slog.Logger, longest time.Duration) outage {
-	return outage{what: what, log: log, longest: longest, away: &atomic.Bool{}, backoff: backoff.ExponentialBackOff{
-		InitialInterval:     100 * time.Millisecond,
-		RandomizationFactor: 0.5,
-		Multiplier:          2,
-		MaxInterval:         5 * time.Second,
-	}}
+func newOutage(what string, log *slog.Logger, cfg Config) outage {
+	return outage{
+		what: what, log: log, longest: cfg.heartbeat(), jitter: cfg.jitter, away: &atomic.Bool{},
+		backoff: backoff.ExponentialBackOff{
+			InitialInterval: 100 * time.Millisecond,
+			Multiplier:      2,
+			MaxInterval:     5 * time.Second,
+		},
+	}
 }
 
 func (o *outage) on() bool { return !o.since.IsZero() }
@@ -49,7 +52,8 @@ func (o *outage) begin(err error) {
 		o.log.Error(o.what+" still unavailable, trying again", "for", now.Sub(o.since).Round(time.Second), "error", err)
 	}
 	if !o.retry.After(now) {
-		o.retry = now.Add(min(o.backoff.NextBackOff(), o.longest))
+		pause := time.Duration(float64(o.backoff.NextBackOff()) * (0.5 + o.jitter()))
+		o.retry = now.Add(min(pause, o.longest))
 	}
 }
 

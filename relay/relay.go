@@ -101,7 +101,6 @@ func Over(queue Queue, publisher message.Publisher, cfg Config) (*Relay, error) 
 		return nil, err
 	}
 	log := cfg.Logger.With("relay", cfg.ID)
-	longest := cfg.heartbeat()
 	return &Relay{
 		cfg: cfg, queue: queue, publisher: transport.Batch(publisher), log: log,
 		running:  make(chan struct{}),
@@ -109,9 +108,9 @@ func Over(queue Queue, publisher message.Publisher, cfg Config) (*Relay, error) 
 		reader:   newReader(cfg),
 		flow:     newFlow(cfg),
 		wake:     cfg.Wake,
-		broker:   newOutage("broker", log, longest),
+		broker:   newOutage("broker", log, cfg),
 		topics:   newDestinations(cfg, log),
-		database: newOutage("database", log, longest),
+		database: newOutage("database", log, cfg),
 	}, nil
 }
 

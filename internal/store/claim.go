@@ -154,13 +154,9 @@ func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 		args = []any{db.Tuples(c.except.Keys)}
 	}
 	c.claimed = make([]*Claimed, 0, rowsExpected)
-	row, before := s.newClaimedRow(), &Claimed{}
+	row := s.newClaimedRow()
 	err := s.readRows(ctx, conn, row.columns, func() error {
 		m := row.message()
-		if m.Lane == before.Lane && m.ID <= before.ID { // see orderOfClaim
-			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
-		}
-		before = m
 		c.claimed = append(c.claimed, m)
 		if c.size.Add(int64(len(m.Data)+len(m.Previous)+len(m.Meta))) > maxClaimBytes {
 			c.leave(m.Lane)

@@ -83,21 +83,25 @@ func (s *Store) compact(ctx context.Context, c compaction) (r Compacted, err err
 	switch {
 	case err == nil:
 		return r, nil
-	case late || db.Conflicted(err) || db.LockTimedOut(err):
+	case late || errors.Is(err, errMoved) || db.Conflicted(err) || db.LockTimedOut(err):
 		return none, nil
 	}
 	return none, err
 }
 
+// errMoved says that somebody changed a row while a compaction looked at it.
+var errMoved = errors.New("a message was changed meanwhile")
+
 // compact is one statement: rows, keys and places are read once, and no message is read that comes in meanwhile. The
 // after of a key's first message is null, which stands below all others. A row that the lane's former owner changes at the
-// same time is not where it was seen, and stays: then what is left begins where it began.
+// same time is not where it was seen, and would stay, with an after that is gone: so all of it is given up.
 func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (r Compacted, err error) {
 	if _, err := tx.ExecContext(ctx, p.inOrder()); err != nil {
 		return r, err
 	}
 	messages := s.Table("outbox_messages")
 	var left []byte
+	moved := 0
 	err = tx.QueryRowContext(ctx, `
 		WITH seen AS MATERIALIZED (
 			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+s.SQL(replaceable)+` AS replaceable
@@ -114,15 +118,18 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 		dropped AS (
 			DELETE FROM ? WHERE ctid = ANY (ARRAY(SELECT place FROM places WHERE NOT newest)) RETURNING 1),
 		kept AS (
-			UPDATE ? AS m SET after = places.after FROM places WHERE places.newest AND m.ctid = places.place),
+			UPDATE ? AS m SET after = places.after FROM places WHERE places.newest AND m.ctid = places.place RETURNING 1),
 		remaining AS (
 			SELECT lane, min(id) - 1 AS before
 			FROM (SELECT lane, CASE WHEN several THEN newest ELSE oldest END AS id FROM keys
 				UNION ALL SELECT lane, id FROM seen WHERE signal = 'SYNC') AS m GROUP BY lane)
 		SELECT (SELECT count(*) FROM seen WHERE replaceable), (SELECT count(*) FROM dropped),
-			(SELECT json_object_agg(lane, before) FROM remaining
-				WHERE (SELECT count(*) FROM places WHERE NOT newest) = (SELECT count(*) FROM dropped))`,
-		messages, c.perLane, s.fence(c.relay, c.lanes), messages, messages).Scan(&r.Seen, &r.Dropped, &left)
+			(SELECT count(*) FROM places) - (SELECT count(*) FROM dropped) - (SELECT count(*) FROM kept),
+			(SELECT json_object_agg(lane, before) FROM remaining)`,
+		messages, c.perLane, s.fence(c.relay, c.lanes), messages, messages).Scan(&r.Seen, &r.Dropped, &moved, &left)
+	if moved > 0 {
+		return r, errMoved
+	}
 	if err != nil || left == nil {
 		r.Left = c.starts
 		return r, err

@@ -24,8 +24,8 @@ type Superseding struct {
 type Superseded int
 
 const (
-	// Standing: some of the older ones are still there, because others hold them locked. To call
-	// Supersede again is right.
+	// Standing: the older ones are still there, because others hold one of them locked, which says
+	// that it follows the one before it. To call Supersede again is right.
 	Standing Superseded = iota
 	// Gone: none of the older ones is there any more, and the newer one has its After.
 	Gone
@@ -148,27 +148,32 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 	messages := s.Table("outbox_messages")
 	var kept, removed []byte
 	err := s.DB().QueryRowContext(ctx, `
-		WITH found AS MATERIALIZED (
-			SELECT m.place, l.id, l.newer, l.after
-			FROM unnest(
+		WITH l AS MATERIALIZED (
+			SELECT * FROM unnest(
 				?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
-				AS l(lane, id, created, revision, newer, after, model, key)
+				AS l(lane, id, created, revision, newer, after, model, key)),
+		found AS MATERIALIZED (
+			SELECT m.place, l.id, l.newer, l.after FROM l
 			CROSS JOIN LATERAL (
 				SELECT m.ctid AS place FROM ? AS m
 				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision AND m.model = l.model AND m.key = l.key
 					AND `+p.Micros("m.created_at")+` = l.created
 				LIMIT 1 FOR UPDATE SKIP LOCKED) AS m
 			WHERE l.?),
+		held AS MATERIALIZED (
+			SELECT l.newer FROM l JOIN ? AS m ON m.lane = l.lane AND m.id = l.id
+			WHERE (SELECT count(*) FROM found) < (SELECT count(*) FROM l) AND l.id NOT IN (SELECT id FROM found)),
 		kept AS (
 			UPDATE ? AS m SET after = found.after FROM found WHERE m.ctid = found.place AND found.id = found.newer
 			RETURNING m.id, m.ctid AS place),
 		removed AS (
 			DELETE FROM ? WHERE ctid = ANY (ARRAY(
-				SELECT place FROM found WHERE id <> newer AND newer IN (SELECT id FROM found WHERE id = newer)))
+				SELECT place FROM found WHERE id <> newer AND newer IN (SELECT id FROM found WHERE id = newer)
+					AND newer NOT IN (SELECT newer FROM held)))
 			RETURNING id)
 		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
 		lanes.Literal(), ids.Literal(), created.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
-		models.Literal(), keys.Literal(), messages, s.fence(c.relay, c.lanes), messages, messages).Scan(&kept, &removed)
+		models.Literal(), keys.Literal(), messages, s.fence(c.relay, c.lanes), messages, messages, messages).Scan(&kept, &removed)
 	if err != nil || kept == nil {
 		return err
 	}
@@ -204,14 +209,19 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 		if err != nil {
 			return err
 		}
+		held, err := s.heldByOthers(ctx, tx, c, found)
+		if err != nil {
+			return err
+		}
 		var kept, older []*Claimed
 		for _, m := range c.list {
 			if !found[m.ID] {
 				continue
 			}
 			kept, c.kept[m.ID] = append(kept, m.Claimed), ""
+			stays := slices.ContainsFunc(m.Older, func(old *Claimed) bool { return held[old.ID] })
 			for _, old := range m.Older {
-				if found[old.ID] {
+				if found[old.ID] && !stays {
 					older, c.removed[old.ID] = append(older, old), true
 				}
 			}
@@ -242,6 +252,30 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", messages, bun.List(ids))
 		return err
 	})
+}
+
+// heldByOthers are the older ones that are there and were not to be had. Mostly all were.
+func (s *Store) heldByOthers(
+	ctx context.Context, tx bun.IDB, c *supersession, found map[int64]bool,
+) (map[int64]bool, error) {
+	var missed []int64
+	for _, m := range c.list {
+		for _, old := range m.Older {
+			if !found[old.ID] {
+				missed = append(missed, old.ID)
+			}
+		}
+	}
+	held := map[int64]bool{}
+	if len(missed) == 0 {
+		return held, nil
+	}
+	var there []int64
+	err := tx.NewRaw("SELECT id FROM ? WHERE id IN (?)", s.Table("outbox_messages"), bun.List(missed)).Scan(ctx, &there)
+	for _, id := range there {
+		held[id] = true
+	}
+	return held, err
 }
 
 // maxCases bounds a CASE, which is read from its beginning for each row.

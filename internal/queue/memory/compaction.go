@@ -2,27 +2,35 @@ package memory
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// Compact is store.Store.Compact, as PostgreSQL does it.
+// Compact is store.Store.Compact, as PostgreSQL does it: where others hold a row that it would
+// change, it is given up.
 func (d *Database) Compact(
 	_ context.Context, relay string, lanes []store.Lane, starts []store.Start, perLane int,
 	limit time.Duration,
 ) (store.Compacted, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var all store.Compacted
-	for _, start := range starts {
-		left := start
-		if limit > 0 && d.owns(relay, lanes, start.Lane) {
-			seen, dropped, before := d.compact(d.seen(start, perLane))
-			all.Seen, all.Dropped = all.Seen+seen, all.Dropped+dropped
-			left.After = max(left.After, before)
+	all, found := store.Compacted{}, make([]compaction, len(starts))
+	for i, start := range starts {
+		if limit <= 0 || !d.owns(relay, lanes, start.Lane) {
+			continue
 		}
-		all.Left = append(all.Left, left)
+		found[i] = compactionOf(d.seen(start, perLane))
+		if found[i].locked() {
+			return store.Compacted{Left: starts}, nil
+		}
+	}
+	for i, start := range starts {
+		c := found[i]
+		all.Seen += c.seen
+		all.Dropped += d.drop(c)
+		all.Left = append(all.Left, store.Start{Lane: start.Lane, After: max(start.After, c.before)})
 	}
 	return all, nil
 }
@@ -37,57 +45,60 @@ func (d *Database) seen(start store.Start, n int) (rows []*row) {
 	return rows
 }
 
-// ofKey is what a compaction sees of a key.
-type ofKey struct {
-	rows        []*row
-	replaceable bool
-	after       *int64 // of the oldest
+// compaction is what is to be done in one lane.
+type compaction struct {
+	seen   int      // replaceable messages
+	groups [][]*row // of one key each, of which the newest stays
+	before int64    // up to here nothing is left; 0 says nothing
 }
 
-// compact drops all but the newest of each key where nothing forbids it. Up to before nothing is
-// left of what it saw; 0 says nothing.
-func (d *Database) compact(rows []*row) (seen, dropped int, before int64) {
-	keys, order := map[store.Key]*ofKey{}, []*ofKey{}
+// compactionOf finds the keys of which all rows may be replaced.
+func compactionOf(rows []*row) (c compaction) {
+	keys, order := map[store.Key][]*row{}, []store.Key{}
 	stays := func(r *row) {
-		if before == 0 || r.ID-1 < before {
-			before = r.ID - 1
+		if c.before == 0 || r.ID-1 < c.before {
+			c.before = r.ID - 1
 		}
 	}
 	for _, r := range rows {
 		if r.Replaceable() {
-			seen++
+			c.seen++
 		}
 		if r.Signal == "SYNC" {
 			stays(r)
 			continue
 		}
-		k := keys[keyOf(&r.Message)]
-		if k == nil {
-			k = &ofKey{replaceable: true, after: r.After}
-			keys[keyOf(&r.Message)], order = k, append(order, k)
+		key := keyOf(&r.Message)
+		if len(keys[key]) == 0 {
+			order = append(order, key)
 		}
-		k.rows, k.replaceable = append(k.rows, r), k.replaceable && r.Replaceable()
+		keys[key] = append(keys[key], r)
 	}
-	complete := true
-	for _, k := range order {
-		if len(k.rows) < 2 || !k.replaceable {
-			stays(k.rows[0])
+	for _, key := range order {
+		group := keys[key]
+		kept := slices.ContainsFunc(group, func(r *row) bool { return !r.Replaceable() })
+		if kept || len(group) < 2 {
+			stays(group[0])
 			continue
 		}
-		last := len(k.rows) - 1
-		for _, r := range k.rows[:last] {
-			if r.locked {
-				complete = false
-				continue
-			}
+		stays(group[len(group)-1])
+		c.groups = append(c.groups, group)
+	}
+	return c
+}
+
+func (c compaction) locked() bool {
+	return slices.ContainsFunc(slices.Concat(c.groups...), func(r *row) bool { return r.locked })
+}
+
+func (d *Database) drop(c compaction) (dropped int) {
+	for _, group := range c.groups {
+		last := len(group) - 1
+		group[last].After = group[0].After
+		for _, r := range group[:last] {
 			d.remove(r)
 			dropped++
 		}
-		k.rows[last].After = k.after
-		stays(k.rows[last])
 	}
-	if !complete {
-		before = 0
-	}
-	return seen, dropped, before
+	return dropped
 }

@@ -107,16 +107,17 @@ func (d *Database) supersede(relay string, lanes []store.Lane, m store.Supersedi
 		return store.Missing
 	}
 	newer.After = m.After
-	fate := store.Gone
 	for _, old := range m.Older {
-		switch r := d.find(old); {
-		case r != nil && !r.locked:
-			d.remove(r)
-		case d.occupied(old):
-			fate = store.Standing
+		if r := d.find(old); d.occupied(old) && (r == nil || r.locked) {
+			return store.Standing
 		}
 	}
-	return fate
+	for _, old := range m.Older {
+		if r := d.find(old); r != nil {
+			d.remove(r)
+		}
+	}
+	return store.Gone
 }
 
 // occupied says that there is a row with the identity of a message, be it another one.

@@ -23,7 +23,7 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"a renewal tells what is free":                        tellsWhatIsFree,
 		"a row that is no message says so":                    saysWhatIsInvalid,
 		"who writes elsewhere is no writer":                   listsNoOtherWriters,
-		"a compaction passes over nothing that others change": compactsNothingChanged,
+		"a compaction that others disturb changes nothing":    compactsNothingChanged,
 		"only what was read is superseded":                    supersedesOnlyWhatWasRead,
 		"a message that moves is removed":                     removesWhatMoves,
 		"a waiting key is left out, others are not":           leavesOutWaitingKeys,

@@ -89,8 +89,9 @@ func supersedesWhatIsHeld(t *testing.T, s *queueSuite) {
 			Claimed: only(claimed, key, 2)[0], Older: append(only(claimed, key, 0), only(claimed, key, 1)...),
 		})
 	}
-	release := s.Hold(t, list[1].Older[0].ID, list[2].ID)
+	release := s.Hold(t, list[1].Older[1].ID, list[2].ID)
 	require.Equal(t, []store.Superseded{store.Gone, store.Standing, store.Missing}, s.supersede(t, "a", owned, list))
+	require.Len(t, s.claim(t), 7, "what is held says that it follows the one before it")
 	release()
 	require.Len(t, only(s.claim(t), "3", 0), 1, "nothing is removed without its successor")
 	require.Equal(t, slices.Repeat([]store.Superseded{store.Gone}, 3), s.supersede(t, "a", owned, list))

@@ -1,0 +1,147 @@
+package simulation
+
+import (
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/store"
+)
+
+// checker knows what was committed and what arrived, and notes what of it breaks a promise.
+type checker struct {
+	began time.Time
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	keys   map[string]*history
+	faults []string
+	trace  uint64 // of all that happened, to tell two courses apart
+	wait   time.Duration
+	events int
+}
+
+// history is that of a key.
+type history struct {
+	committed []commit // in the order of revisions
+	arrived   map[int64]time.Time
+	newest    int64 // revision that arrived, -1 before
+}
+
+type commit struct {
+	store.Message
+	at time.Time
+}
+
+func newChecker(log *slog.Logger) *checker {
+	return &checker{began: time.Now(), log: log, keys: map[string]*history{}}
+}
+
+func (c *checker) of(key string) *history {
+	h := c.keys[key]
+	if h == nil {
+		h = &history{newest: -1, arrived: map[int64]time.Time{}}
+		c.keys[key] = h
+	}
+	return h
+}
+
+func (c *checker) fault(format string, args ...any) {
+	at := time.Since(c.began).Round(time.Microsecond)
+	c.faults = append(c.faults, fmt.Sprintf("%v: ", at)+fmt.Sprintf(format, args...))
+}
+
+// note adds to the trace.
+func (c *checker) note(what string) {
+	h := fnv.New64a()
+	_, _ = fmt.Fprintf(h, "%d %d %s", c.trace, time.Since(c.began), what)
+	c.trace = h.Sum64()
+	c.events++
+	c.log.Debug(what, "after", time.Since(c.began))
+}
+
+func (c *checker) commits(messages []store.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range messages {
+		c.note(fmt.Sprintf("commit %s/%d", m.Key, m.Revision))
+		h := c.of(m.Key)
+		h.committed = append(h.committed, commit{m, time.Now()})
+	}
+}
+
+// leaves judges a message that is handed to the network: were the relay killed now, an older one of
+// the key that never left would do so behind it.
+func (c *checker) leaves(by string, m *envelope.Message, unsent []store.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.note(fmt.Sprintf("send %s/%d by %s", m.Key, m.Revision, by))
+	h := c.of(m.Key)
+	for _, older := range unsent {
+		_, arrived := h.arrived[older.Revision]
+		if older.Key == m.Key && older.Revision < m.Revision && !arrived && older.Signal != "SYNC" {
+			c.fault("P4: %s/%d leaves while %d, which never left, stays in the outbox", m.Key, m.Revision, older.Revision)
+		}
+	}
+}
+
+// arrives judges a message that the broker has. excused says that a dead relay handed it to the
+// network, which held it for longer than its lease.
+func (c *checker) arrives(m *envelope.Message, excused bool, dead []store.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.note(fmt.Sprintf("arrive %s/%d %v", m.Key, m.Revision, excused))
+	h := c.of(m.Key)
+	if !slices.ContainsFunc(h.committed, func(m2 commit) bool { return m2.Revision == m.Revision }) {
+		c.fault("P1: %s/%d was never committed", m.Key, m.Revision)
+	}
+	_, before := h.arrived[m.Revision]
+	if !before && m.Revision < h.newest && !excused && m.Signal != envelope.Sync {
+		c.fault("P4: %s/%d comes for the first time after %d", m.Key, m.Revision, h.newest)
+	}
+	if after := m.After; m.Signal != envelope.Sync && after != nil && m.Revision > h.newest && *after > h.newest &&
+		!slices.ContainsFunc(dead, func(d store.Message) bool { return d.Key == m.Key && d.Revision > h.newest }) {
+		c.fault("P8: %s/%d says that it follows %d, and %d was the last that came", m.Key, m.Revision, *after, h.newest)
+	}
+	if !before {
+		h.arrived[m.Revision] = time.Now()
+	}
+	h.newest = max(h.newest, m.Revision)
+}
+
+// ends judges the whole: what was committed has arrived, or was given up, or a newer message that
+// did replaced it. Nobody waited for others for longer than patient, unless that is 0.
+func (c *checker) ends(dead []store.Message, patient time.Duration, poisoned func(key string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, h := range c.keys {
+		slices.SortFunc(h.committed, func(a, b commit) int { return int(a.ID - b.ID) })
+		var next *commit
+		var served time.Time // when next was
+		for i := len(h.committed) - 1; i >= 0; i-- {
+			m := &h.committed[i]
+			at, arrived := h.arrived[m.Revision]
+			given := slices.ContainsFunc(dead, func(d store.Message) bool { return d.ID == m.ID })
+			replaced := next != nil && m.Replaceable() && next.Replaceable()
+			switch {
+			case arrived || given:
+			case replaced:
+				at = served
+			default:
+				c.fault("P5: %s/%d (%s) was committed and never arrived", key, m.Revision, m.Signal)
+			}
+			served, next = at, m
+			if patient == 0 || given || poisoned(key) || at.IsZero() {
+				continue
+			}
+			c.wait = max(c.wait, at.Sub(m.at))
+			if at.Sub(m.at) > patient {
+				c.fault("P9: %s/%d waited %v", key, m.Revision, at.Sub(m.at))
+			}
+		}
+	}
+}
