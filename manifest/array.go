@@ -11,8 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// array is a list of PostgreSQL, as its text: {1,2}. On the wire it is a JSON list, as services with a
-// slice and Django send it.
+// array is a list of PostgreSQL, as its text: {1,2}. On the wire it is a JSON list, as services
+// with a slice and Django send it.
 type array[E element] string
 
 // element says how an element is written as JSON.
@@ -84,8 +84,8 @@ func (a array[E]) MarshalJSON() ([]byte, error) {
 	return envelope.Quoted(list), err
 }
 
-// WireJSON writes a list, of lists where there are several dimensions, with NaN as the wire has it. An array that does not
-// begin at 1 says so in its text, which a list cannot.
+// WireJSON writes a list, of lists where there are several dimensions, with NaN as the wire has it.
+// An array that does not begin at 1 says so in its text, which a list cannot.
 func (a array[E]) WireJSON() ([]byte, error) {
 	if !strings.HasPrefix(string(a), "{") {
 		return quote(string(a)), nil

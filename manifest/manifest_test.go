@@ -140,7 +140,8 @@ func TestColumnsKeysAndNamesAreChosen(t *testing.T) {
 	}
 }
 
-// What is wrong with a model is told by its CQRS id: its Go type is made of the catalog, and nobody wrote it.
+// What is wrong with a model is told by its CQRS id: its Go type is made of the catalog, and nobody
+// wrote it.
 func TestNoErrorShowsATypeMadeOfTheCatalog(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		_, err := db.ExecContext(t.Context(), "CREATE TABLE orders (id bigint PRIMARY KEY, status varchar(10))")

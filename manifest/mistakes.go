@@ -10,8 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// inYAML tells whoever wrote the file what is wrong with it: the yaml package speaks of Go types, of which the file has
-// none.
+// inYAML tells whoever wrote the file what is wrong with it: the yaml package speaks of Go types,
+// of which the file has none.
 func inYAML(err error) error {
 	var several *yaml.TypeError
 	if !errors.As(err, &several) {
@@ -36,7 +36,8 @@ var (
 // mistake is one of yaml's sentences in the words of the file.
 func mistake(text string) string {
 	if part := unknownKey.FindStringSubmatch(text); part != nil {
-		return fmt.Sprintf("%s: unknown key %q, want one of %s", part[1], part[2], strings.Join(keysOf(part[3]), ", "))
+		return fmt.Sprintf("%s: unknown key %q, want one of %s",
+			part[1], part[2], strings.Join(keysOf(part[3]), ", "))
 	}
 	if part := wrongValue.FindStringSubmatch(text); part != nil {
 		return fmt.Sprintf("%s: %s, want %s", part[1], foundIn(part[2], part[3]), wantedIn(part[4]))

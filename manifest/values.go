@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// These are the columns that Go's own types do not hold as the databases do. Alike are the values that
-// the master may have where the column holds this one, because one database has a type that the other
-// has not: a comparison takes them for equal.
+// These are the columns that Go's own types do not hold as the databases do. Alike are the values
+// that the master may have where the column holds this one, because one database has a type that
+// the other has not: a comparison takes them for equal.
 
 // number is an integer. MariaDB's masters may send its booleans, which are numbers there, as true.
 type number int64
@@ -169,7 +169,8 @@ func (d *decimal) UnmarshalJSON(raw []byte) error {
 	return json.Unmarshal(raw, (*string)(d))
 }
 
-// clock is MariaDB's time, without the zeros at the end of its fraction: no other database prints them.
+// clock is MariaDB's time, without the zeros at the end of its fraction: no other database prints
+// them.
 type clock string
 
 // Scan reads what the driver returns.

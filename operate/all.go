@@ -27,7 +27,8 @@ type DiffOptions struct {
 
 // Result is what Diff found and did.
 type Result struct {
-	// Difference counts the keys that the replica lacks or has in another state; Sent of them were sent again.
+	// Difference counts the keys that the replica lacks or has in another state; Sent of them were
+	// sent again.
 	Difference
 	Sent int64
 	// Extra keys are on the replica alone; Deleted of them were deleted.
@@ -42,10 +43,11 @@ type Result struct {
 // Equal says that nothing was found.
 func (r Result) Equal() bool { return r.Difference.Equal() && r.Extra == 0 && r.BadRows == 0 }
 
-// Diff is all the stages in one process, for whoever reaches both databases: it compares, writes to w what DiffReplica
-// and DeletedDiffMaster write, sends again what differs, and deletes what the master does not have. The keys are sent
-// through the outbox: they arrive when the relay has published them. With a filter, what only the replica has is what it
-// selects there; a filter by a field that the replica does not keep is refused.
+// Diff is all the stages in one process, for whoever reaches both databases: it compares, writes to
+// w what DiffReplica and DeletedDiffMaster write, sends again what differs, and deletes what the
+// master does not have. The keys are sent through the outbox: they arrive when the relay has
+// published them. With a filter, what only the replica has is what it selects there; a filter by a
+// field that the replica does not keep is refused.
 func Diff(
 	ctx context.Context, box *outbox.Box, rep *replica.Replica, model string, w io.Writer, o DiffOptions,
 ) (Result, error) {

@@ -5,15 +5,16 @@ import (
 	"fmt"
 )
 
-// BadRowsError says that an operation came to its end and left rows out, because they cannot be sent.
-// The first is the reason for that of one of them.
+// BadRowsError says that an operation came to its end and left rows out, because they cannot be
+// sent. The first is the reason for that of one of them.
 type BadRowsError struct {
 	Rows  int64
 	First error
 }
 
 func (e *BadRowsError) Error() string {
-	return fmt.Sprintf("%d rows cannot be sent, the others were dealt with; the first: %v", e.Rows, e.First)
+	return fmt.Sprintf("%d rows cannot be sent, the others were dealt with; the first: %v",
+		e.Rows, e.First)
 }
 
 // Unwrap returns First.

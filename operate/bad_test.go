@@ -30,7 +30,8 @@ type Parcel struct {
 	Note   string
 }
 
-// newParcels are a master with parcels p00 to p29 and three that cannot be sent, and an empty replica.
+// newParcels are a master with parcels p00 to p29 and three that cannot be sent, and an empty
+// replica.
 func newParcels(t *testing.T, newURL func(testing.TB) string, options ...outbox.Option) *service {
 	s := &service{T: t, master: dbtest.Open(t, newURL(t)), copies: dbtest.Open(t, newURL(t))}
 	for _, db := range []*bun.DB{s.master, s.copies} {

@@ -19,7 +19,8 @@ type claim struct {
 	more     contents
 }
 
-// parseClaims reads a line of DiffMaster. Integer keys, by far the most, are parts of the line and not copied.
+// parseClaims reads a line of DiffMaster. Integer keys, by far the most, are parts of the line and
+// not copied.
 func parseClaims(line string, withHashes bool) ([]claim, error) {
 	if !withHashes {
 		if claims, ok := integerClaims(line); ok {

@@ -34,8 +34,8 @@ func (s *service) apply(signal envelope.Signal, pk string, revision int64, updat
 
 var skews = map[string]time.Duration{"behind": -30 * time.Minute, "equal": 0, "ahead": 30 * time.Minute}
 
-// A key that was created again after the listing is kept, and one that was there before is not, whatever the master's
-// clock says.
+// A key that was created again after the listing is kept, and one that was there before is not,
+// whatever the master's clock says.
 func TestWhatWasCreatedAgainIsKeptWhateverTheMastersClockSays(t *testing.T) {
 	each(t, func(s *service) {
 		pk := 10
@@ -98,8 +98,9 @@ func TestAListOfAnotherClockDeletesNothing(t *testing.T) {
 	})
 }
 
-// Each side's clock may be wrong by half an hour, in any direction: nothing is hidden, and nothing that the master has is
-// deleted. The clocks are really wrong: the functions that tell the time are others.
+// Each side's clock may be wrong by half an hour, in any direction: nothing is hidden, and nothing
+// that the master has is deleted. The clocks are really wrong: the functions that tell the time are
+// others.
 func TestClocksThatDisagreeHideNothingAndDeleteNothing(t *testing.T) {
 	for masterName, masterSkew := range skews {
 		for copiesName, copiesSkew := range skews {

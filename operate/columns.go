@@ -17,15 +17,16 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// columns compares what a replica keeps of an instance with what the master said of it, and notes what it could not
-// compare.
+// columns compares what a replica keeps of an instance with what the master said of it, and notes
+// what it could not compare.
 type columns struct {
 	shape replica.Shape
 	names map[string]int // the fields that line 1 names, and their place
-	// kept are the fields that the replica keeps, by what fills them: its columns, and those of its children as
-	// relation.column.
+	// kept are the fields that the replica keeps, by what fills them: its columns, and those of its
+	// children as relation.column.
 	kept map[string]string
-	// sent are those of which a master's instance had a value; lacking counts the instances that had none.
+	// sent are those of which a master's instance had a value; lacking counts the instances that
+	// had none.
 	sent    map[string]bool
 	lacking map[string]int64
 	// not are the columns that nobody can compare.
@@ -118,9 +119,10 @@ func (c *columns) sameKey(m claim) error {
 }
 
 func keyedOtherwise(pk string, fields []string) error {
-	return fmt.Errorf("the master's key is %s, and this replica is keyed by the master's %s, which is something else, "+
-		"or has its columns in another order: key the replica's table as the master's is keyed, and load it again; "+
-		"nothing was repaired", pk, strings.Join(fields, ", "))
+	return fmt.Errorf("the master's key is %s, and this replica is keyed by the master's %s, "+
+		"which is something else, or has its columns in another order: key the replica's table "+
+		"as the master's is keyed, and load it again; nothing was "+
+		"repaired", pk, strings.Join(fields, ", "))
 }
 
 // differ says that a row is not what the master said.
@@ -166,7 +168,8 @@ func isValue(value json.RawMessage, constant any) bool {
 	return err == nil && string(envelope.AppendCanonical(nil, text)) == string(envelope.AppendCanonical(nil, value))
 }
 
-// childrenDiffer compares the rows of a relation, by the fields that both sides have, in whatever order.
+// childrenDiffer compares the rows of a relation, by the fields that both sides have, in whatever
+// order.
 func (c *columns) childrenDiffer(m claim, child replica.Child, rows []replica.ChildRow) (bool, error) {
 	whole, ok := c.hash(m, child.Field)
 	l, isList := m.more.Lists[child.Field]
@@ -241,14 +244,15 @@ func (c *columns) notCompared() []string {
 	not := slices.Sorted(maps.Keys(c.not))
 	for _, name := range slices.Sorted(maps.Keys(c.lacking)) {
 		if n := c.lacking[name]; c.sent[name] && n > 0 {
-			not = append(not, fmt.Sprintf("%s of %d instances, which the master sends without it", name, n))
+			not = append(not, fmt.Sprintf("%s of %d instances, which the master sends without it",
+				name, n))
 		}
 	}
 	return not
 }
 
-// sample compares one instance of the master with what the replica keeps, before anything is done: whether it is keyed by
-// the same columns, and what it keeps that the master does not send.
+// sample compares one instance of the master with what the replica keeps, before anything is done:
+// whether it is keyed by the same columns, and what it keeps that the master does not send.
 func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Shape) ([]Unsent, error) {
 	first := boxed.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}} // others name it
 	for page, err := range boxed.Of(box).Instances(ctx, model, first) {
@@ -276,8 +280,8 @@ func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Sh
 	return nil, nil
 }
 
-// spellings are the hashes of a value: its own, and those of what a master may have whose database has
-// another type for it.
+// spellings are the hashes of a value: its own, and those of what a master may have whose database
+// has another type for it.
 func (c *columns) spellings(column string, row reflect.Value, value json.RawMessage) string {
 	hashes := appendHash(nil, value)
 	for _, alike := range alikeOf(c.shape.Table.FieldMap[column], row, value) {

@@ -18,12 +18,13 @@ type Difference struct {
 	Model string
 	// Compared keys, of which so many differ.
 	Compared, Differing int64
-	// Ahead of the differing keys are newer on the replica than on the master: the master went back to an earlier state.
-	// DiffSync forces them.
+	// Ahead of the differing keys are newer on the replica than on the master: the master went back
+	// to an earlier state. DiffSync forces them.
 	Ahead int64
 	// Content says that the columns were compared, and not only the revisions.
 	Content bool
-	// Unsent are the columns for which the master sends nothing: what they hold may be old. No repair helps.
+	// Unsent are the columns for which the master sends nothing: what they hold may be old. No
+	// repair helps.
 	Unsent []Unsent
 	// NotCompared are the columns of which nothing is known: computed ones, and those of a handler.
 	NotCompared []string
@@ -35,11 +36,13 @@ type Unsent struct{ Column, Field string }
 // Equal says that nothing was found.
 func (d Difference) Equal() bool { return d.Differing == 0 && len(d.Unsent) == 0 }
 
-// DiffReplica reads what DiffMaster wrote and writes the keys that this replica lacks or has in another state: model, time
-// and queue in the first line, then lines of keys, and a mark that it came to the end.
+// DiffReplica reads what DiffMaster wrote and writes the keys that this replica lacks or has in
+// another state: model, time and queue in the first line, then lines of keys, and a mark that it
+// came to the end.
 //
-// A key that differs is looked at again after Options.Grace, and reported if it still does. A key that the replica has in a
-// later revision differs only if that revision is older than the diff: else the master went on meanwhile.
+// A key that differs is looked at again after Options.Grace, and reported if it still does. A key
+// that the replica has in a later revision differs only if that revision is older than the diff:
+// else the master went on meanwhile.
 func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Writer, o Options) (Difference, error) {
 	in := newLines(r)
 	h, ok, err := in.header(stageDiffMaster, o)
@@ -63,12 +66,15 @@ type comparer struct {
 	rep   *replica.Replica
 	model string
 	shape replica.Shape
-	// speaks says that the ledger has what the table has, repeats that it may have whole lines word for word.
+	// speaks says that the ledger has what the table has, repeats that it may have whole lines word
+	// for word.
 	speaks, repeats bool
-	// names are the fields that the master hashed, nil without content; columns then compares what the replica keeps.
+	// names are the fields that the master hashed, nil without content; columns then compares what
+	// the replica keeps.
 	names   []string
 	columns *columns
-	// began is when a later revision of the replica is news to the master's listing. Both are by the master's clock.
+	// began is when a later revision of the replica is news to the master's listing. Both are by
+	// the master's clock.
 	began     time.Time
 	options   Options
 	out       *out

@@ -13,7 +13,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate"
 )
 
-// A replica may hold a line against its ledger word for word. Whatever the words are, it must find the same.
+// A replica may hold a line against its ledger word for word. Whatever the words are, it must find
+// the same.
 func TestDifferencesAreFoundInWhateverWordsAndOrder(t *testing.T) {
 	each(t, func(s *service) {
 		s.accounts(8, 111)

@@ -14,9 +14,10 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// With content, a line of DiffMaster has a third value per key: for each field that line 1 names, in that order, six
-// characters that stand for its value. So a replica compares what it keeps, whatever it keeps and whatever it calls it. A
-// fourth value is there where an instance has more than that: see contents.
+// With content, a line of DiffMaster has a third value per key: for each field that line 1 names,
+// in that order, six characters that stand for its value. So a replica compares what it keeps,
+// whatever it keeps and whatever it calls it. A fourth value is there where an instance has more
+// than that: see contents.
 const (
 	announcesContent = "content="
 	hashLen          = 6
@@ -27,7 +28,8 @@ const (
 type contents struct {
 	// Fields are those that the first instance did not have.
 	Fields map[string]string `json:"fields,omitempty"`
-	// Lists are the fields that are lists of objects, such as relations: a replica may keep a part of each.
+	// Lists are the fields that are lists of objects, such as relations: a replica may keep a part
+	// of each.
 	Lists map[string]list `json:"lists,omitempty"`
 }
 
@@ -40,7 +42,8 @@ type list struct {
 // isStamp says that the field is the ledger's and not the instance's.
 func isStamp(name string) bool { return name == "cqrs_revision" || name == "cqrs_updated" }
 
-// fieldNames are the members of an object in their order, but for those that a first line cannot hold.
+// fieldNames are the members of an object in their order, but for those that a first line cannot
+// hold.
 func fieldNames(object json.RawMessage) ([]string, error) {
 	names := []string{} // not nil: that is no content
 	d := json.NewDecoder(bytes.NewReader(envelope.Quoted(object)))
@@ -137,7 +140,8 @@ func hashesOf(object map[string]json.RawMessage, names []string) string {
 	return string(text)
 }
 
-// appendHash writes 36 bits of a hash of the value, in which NaN is the string "NaN", as a decimal of Django's is. Two values that a replica's column may not tell apart have the same.
+// appendHash writes 36 bits of a hash of the value, in which NaN is the string "NaN", as a decimal
+// of Django's is. Two values that a replica's column may not tell apart have the same.
 func appendHash(line []byte, value json.RawMessage) []byte {
 	h := fnv.New64a()
 	_, _ = h.Write(envelope.AppendCanonical(nil, value)) // a hash never fails
@@ -145,7 +149,8 @@ func appendHash(line []byte, value json.RawMessage) []byte {
 	return append(line, base64.RawURLEncoding.EncodeToString(sum)[:hashLen]...)
 }
 
-// mix spreads what the last bytes changed over all bits: of FNV-1a they reach the upper ones hardly.
+// mix spreads what the last bytes changed over all bits: of FNV-1a they reach the upper ones
+// hardly.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

@@ -15,15 +15,17 @@ import (
 // Deletion is what DeletedSyncReplica did.
 type Deletion struct {
 	Model string
-	// Deleted keys are gone from the replica. Kept ones changed after they were listed: they were created again, and the
-	// next diff tells. Bad ones could not be deleted.
+	// Deleted keys are gone from the replica. Kept ones changed after they were listed: they were
+	// created again, and the next diff tells. Bad ones could not be deleted.
 	Deleted, Kept, Bad int64
 }
 
-// DeletedSyncReplica reads what DeletedDiffMaster wrote and deletes those keys from the replica, through its gate: a key
-// that was created again meanwhile is left alone. bad, if not nil, is called for each key that could not be deleted.
+// DeletedSyncReplica reads what DeletedDiffMaster wrote and deletes those keys from the replica,
+// through its gate: a key that was created again meanwhile is left alone. bad, if not nil, is
+// called for each key that could not be deleted.
 //
-// Nothing is deleted before all of the input is there: where it is cut short, or Guard finds it too much, nothing is.
+// Nothing is deleted before all of the input is there: where it is cut short, or Guard finds it too
+// much, nothing is.
 func DeletedSyncReplica(
 	ctx context.Context, rep *replica.Replica, r io.Reader, o Options, bad func(pk json.RawMessage, err error),
 ) (done Deletion, err error) {
@@ -94,14 +96,16 @@ type deleter struct {
 	done   Deletion
 }
 
-// ErrListedLater says that the keys were listed by another clock than that of this replica's database, or that this was set
-// back: then nobody knows what was created again since.
-var ErrListedLater = errors.New("the keys were listed later than it is by the clock of the replica's database")
+// ErrListedLater says that the keys were listed by another clock than that of this replica's
+// database, or that this was set back: then nobody knows what was created again since.
+var ErrListedLater = errors.New("the keys were listed later than it is by the clock of the " +
+	"replica's database")
 
 func (d *deleter) requirePast(ctx context.Context) error {
 	now, err := d.rep.Now(ctx)
 	if err == nil && d.listed.After(now) {
-		err = fmt.Errorf("line 1: %w (%s, where it is %s): list them again, with deleted-diff-replica of this replica",
+		err = fmt.Errorf("line 1: %w (%s, where it is %s): list them again, with "+
+			"deleted-diff-replica of this replica",
 			ErrListedLater, envelope.FormatTime(d.listed), envelope.FormatTime(now))
 	}
 	return err
@@ -157,8 +161,8 @@ func (d *deleter) delete(ctx context.Context, pks []json.RawMessage) error {
 	return nil
 }
 
-// deletion deletes just the state that was looked at: whatever came after it is newer to the gate, and so is what may
-// come.
+// deletion deletes just the state that was looked at: whatever came after it is newer to the gate,
+// and so is what may come.
 func deletion(model string, pk json.RawMessage, k replica.Kept) *envelope.Message {
 	m := &envelope.Message{
 		Signal: envelope.Delete, Model: model, PK: pk, Key: k.Key,

@@ -11,8 +11,9 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// DeletedDiffReplica writes the keys that the replica has, or those of the rows that Options.Filter selects: model and time
-// in the first line, then lines of keys, and a mark that it came to the end. It returns how many there are.
+// DeletedDiffReplica writes the keys that the replica has, or those of the rows that Options.Filter
+// selects: model and time in the first line, then lines of keys, and a mark that it came to the
+// end. It returns how many there are.
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
 	if err := rep.Check(ctx, model); err != nil {
@@ -44,9 +45,10 @@ func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string,
 	return p.done, nil
 }
 
-// DeletedDiffMaster reads what DeletedDiffReplica wrote and writes, below the same first line, the keys that the master
-// does not have, or does not send. A master that has no row of the model at all is taken for the wrong one, unless
-// Options.MaxDeletes says otherwise: then it writes none, and fails.
+// DeletedDiffMaster reads what DeletedDiffReplica wrote and writes, below the same first line, the
+// keys that the master does not have, or does not send. A master that has no row of the model at
+// all is taken for the wrong one, unless Options.MaxDeletes says otherwise: then it writes none,
+// and fails.
 func DeletedDiffMaster(
 	ctx context.Context, box *outbox.Box, r io.Reader, w io.Writer, o Options,
 ) (d Difference, err error) {
@@ -95,7 +97,8 @@ func hasRows(ctx context.Context, box *outbox.Box, model string) (bool, error) {
 	return false, nil
 }
 
-// missing are the keys of which the master has no instance. A key that the master's table cannot have is an error.
+// missing are the keys of which the master has no instance. A key that the master's table cannot
+// have is an error.
 func missing(ctx context.Context, box *outbox.Box, model string, pks []json.RawMessage) ([]json.RawMessage, error) {
 	instances, err := boxed.Of(box).Lookup(ctx, model, pks)
 	if err != nil {

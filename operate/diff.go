@@ -15,14 +15,16 @@ import (
 // DiffMasterOptions are those of DiffMaster.
 type DiffMasterOptions struct {
 	Options
-	// Resume, if it is not zero, has keys come in the order of the primary key, which is slower than the ledger's.
+	// Resume, if it is not zero, has keys come in the order of the primary key, which is slower
+	// than the ledger's.
 	Resume
-	// Content adds hashes of the fields, so that rows that differ at the same revision are found. Django cannot read it.
+	// Content adds hashes of the fields, so that rows that differ at the same revision are found.
+	// Django cannot read it.
 	Content bool
 }
 
-// DiffMaster writes what the master has: model and time in the first line, then lines of [key, revision] pairs, and a mark
-// that it came to the end. It returns how many instances there were.
+// DiffMaster writes what the master has: model and time in the first line, then lines of [key,
+// revision] pairs, and a mark that it came to the end. It returns how many instances there were.
 func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DiffMasterOptions) (int64, error) {
 	where, err := whereOn(box, model, o.Filter)
 	if err != nil {

@@ -19,16 +19,16 @@ import (
 type DumpOptions struct {
 	Options
 	Resume
-	// EndMark announces a last line in the first one, and writes it: Load then tells a dump that broke
-	// off from a whole one. Django's cqrs_bulk_load does not read such a first line.
+	// EndMark announces a last line in the first one, and writes it: Load then tells a dump that
+	// broke off from a whole one. Django's cqrs_bulk_load does not read such a first line.
 	EndMark bool
 }
 
 // dumpMark is the last line of a dump that is whole.
 const dumpMark = "{}"
 
-// Dump writes the instances of a model: the CQRS id in the first line, then one instance_data object per line, in the
-// order of the primary key. It returns how many instances there were.
+// Dump writes the instances of a model: the CQRS id in the first line, then one instance_data
+// object per line, in the order of the primary key. It returns how many instances there were.
 func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions) (int64, error) {
 	where, err := whereOn(box, model, o.Filter)
 	if err != nil {

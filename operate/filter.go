@@ -30,15 +30,17 @@ type condition struct {
 	value          json.RawMessage
 }
 
-// Lookups are what may follow a column's name after two underscores; exact is meant where none does.
+// Lookups are what may follow a column's name after two underscores; exact is meant where none
+// does.
 var Lookups = []string{"exact", "ne", "in", "gt", "gte", "lt", "lte", "range", "isnull", "contains", "startswith"}
 
-// ParseFilter reads a filter as django-cqrs's commands take it: a JSON object whose members must all hold, for example
+// ParseFilter reads a filter as django-cqrs's commands take it: a JSON object whose members must
+// all hold, for example
 //
 //	{"id__in": [1, 2], "status": "open", "created__gte": "2026-11-01"}
 //
-// {} selects all. "pk" is the primary key, whatever its column is called. Nothing of the text becomes SQL: names are
-// looked up among the model's columns, values are bound.
+// {} selects all. "pk" is the primary key, whatever its column is called. Nothing of the text
+// becomes SQL: names are looked up among the model's columns, values are bound.
 func ParseFilter(text string) (Filter, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
@@ -80,8 +82,8 @@ func early(err error) error {
 	return err
 }
 
-// On checks the filter against the columns of a table, all of it at once, and returns what narrows a query on it: nil
-// where every row is meant.
+// On checks the filter against the columns of a table, all of it at once, and returns what narrows
+// a query on it: nil where every row is meant.
 func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
 	if len(f.conditions) == 0 {
 		return nil, nil
@@ -105,8 +107,9 @@ func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery
 	}, nil
 }
 
-// named is the filter with the names of columns in place of those that messages have for them. A name that is no field's
-// is a column's: a master can select by columns that it does not send, and by publisher_id as by publisher.
+// named is the filter with the names of columns in place of those that messages have for them. A
+// name that is no field's is a column's: a master can select by columns that it does not send, and
+// by publisher_id as by publisher.
 func (f Filter) named(fields map[string]string) Filter {
 	conditions := slices.Clone(f.conditions)
 	for i, c := range conditions {
@@ -119,10 +122,12 @@ func (f Filter) named(fields map[string]string) Filter {
 	return Filter{conditions}
 }
 
-// onReplica is On for the table of a replica, which may have fewer columns, and other names for them.
+// onReplica is On for the table of a replica, which may have fewer columns, and other names for
+// them.
 func (f Filter) onReplica(shape replica.Shape) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
 	if len(f.conditions) > 0 && !shape.Mirrored {
-		return nil, errors.New("filter: the replica hands this model to a handler and has no rows to select: want {}")
+		return nil, errors.New("filter: the replica hands this model to a handler and has no " +
+			"rows to select: want {}")
 	}
 	var own Filter
 	var errs []error
@@ -137,7 +142,8 @@ func (f Filter) onReplica(shape replica.Shape) (func(*bun.SelectQuery) *bun.Sele
 			}
 		}
 		if name != "pk" && shape.Fields[c.column] != name {
-			errs = append(errs, fmt.Errorf("filter: %q: the replica does not keep this field, so it cannot select its rows by it", name))
+			errs = append(errs, fmt.Errorf("filter: %q: the replica does not keep this field, so "+
+				"it cannot select its rows by it", name))
 		}
 		own.conditions = append(own.conditions, c)
 	}
@@ -202,7 +208,8 @@ func (c condition) on(table *schema.Table) (term, error) {
 func fieldOf(table *schema.Table, name string) (*schema.Field, error) {
 	if name == "pk" && !table.HasField("pk") {
 		if len(table.PKs) != 1 {
-			return nil, fmt.Errorf("the primary key of %s has %d columns: name one", table.Name, len(table.PKs))
+			return nil, fmt.Errorf("the primary key of %s has %d columns: name one",
+				table.Name, len(table.PKs))
 		}
 		return table.PKs[0], nil
 	}
@@ -289,8 +296,8 @@ func (t term) narrow(q *bun.SelectQuery) *bun.SelectQuery {
 	}
 }
 
-// position is where in a text another begins, from 1, with upper and lower case apart, as Django has it: LIKE would need
-// escapes, and is of two minds about case.
+// position is where in a text another begins, from 1, with upper and lower case apart, as Django
+// has it: LIKE would need escapes, and is of two minds about case.
 func position(q *bun.SelectQuery) string {
 	switch q.Dialect().Name() {
 	case dialect.PG:

@@ -15,7 +15,8 @@ const (
 	unaskedPart = 100
 )
 
-// TooManyDeletesError says that an operation would delete more than it may unasked. It deleted nothing.
+// TooManyDeletesError says that an operation would delete more than it may unasked. It deleted
+// nothing.
 type TooManyDeletesError struct {
 	Model string
 	// Deletes are the rows that would go, of Of that the replica has.
@@ -32,13 +33,15 @@ func (e *TooManyDeletesError) Error() string {
 	case e.Deletes >= e.Of:
 		what = fmt.Sprintf("all %d rows of %s", e.Deletes, e.Model)
 	}
-	return fmt.Sprintf("would delete %s: nothing was deleted. Look whether these are the right databases and filters, and "+
-		"whether the master has what it should; if it is meant, give --max-deletes %d", what, e.Deletes)
+	return fmt.Sprintf("would delete %s: nothing was deleted. Look whether these are the right "+
+		"databases and filters, and whether the master has what it should; if it is meant, give "+
+		"--max-deletes %d", what, e.Deletes)
 }
 
-// Guard fails with a *TooManyDeletesError where a repair of a model is about to delete more rows than
-// allowed; where nobody said what is, more than 1 % of the model and more than 100 rows, or all of
-// them. Whatever deletes rows asks it before the first. It reads no more rows than it needs to tell.
+// Guard fails with a *TooManyDeletesError where a repair of a model is about to delete more rows
+// than allowed; where nobody said what is, more than 1 % of the model and more than 100 rows, or
+// all of them. Whatever deletes rows asks it before the first. It reads no more rows than it needs
+// to tell.
 func Guard(ctx context.Context, rep *replica.Replica, model string, deletes, allowed int64) error {
 	if deletes <= allowed || deletes <= 0 {
 		return nil

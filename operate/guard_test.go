@@ -150,8 +150,9 @@ func TestLoadEmptiesATableOnlyWhereThatIsAllowed(t *testing.T) {
 	})
 }
 
-// A row may be deleted although the master has it: by a diff against the wrong database, or by a listing of keys that
-// another column's type spelled otherwise. What was sent of it before is as old as the tombstone.
+// A row may be deleted although the master has it: by a diff against the wrong database, or by a
+// listing of keys that another column's type spelled otherwise. What was sent of it before is as
+// old as the tombstone.
 func TestWhatAWrongDeleteRemovedComesBack(t *testing.T) {
 	for name, repair := range map[string]func(s *service){
 		"diff": func(s *service) {

@@ -11,8 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// heldKeys reads the primary keys that a replica has, as the master calls them: from the ledger where that speaks for the
-// table, else from the table.
+// heldKeys reads the primary keys that a replica has, as the master calls them: from the ledger
+// where that speaks for the table, else from the table.
 func heldKeys(
 	ctx context.Context, rep *replica.Replica, model string, o Options,
 ) (iter.Seq2[[]json.RawMessage, error], error) {
@@ -85,8 +85,8 @@ func livePages(
 	}
 }
 
-// holder says how the master calls the rows of a replica. Where a type has several spellings of one key, the table has the
-// replica's, and the ledger the master's.
+// holder says how the master calls the rows of a replica. Where a type has several spellings of one
+// key, the table has the replica's, and the ledger the master's.
 type holder struct {
 	rep   *replica.Replica
 	model string
@@ -102,7 +102,8 @@ type stranger struct {
 	key string
 }
 
-// known returns the keys of rows that the ledger knows as they stand in the table. The others are strangers.
+// known returns the keys of rows that the ledger knows as they stand in the table. The others are
+// strangers.
 func (h *holder) known(ctx context.Context, rows []reflect.Value) ([]json.RawMessage, error) {
 	pks, keys := make([]json.RawMessage, len(rows)), make([]string, len(rows))
 	for i, row := range rows {
@@ -129,8 +130,9 @@ func (h *holder) known(ctx context.Context, rows []reflect.Value) ([]json.RawMes
 	return page, nil
 }
 
-// introduce hands on the strangers as the master calls them, where the ledger has their rows under another spelling, and
-// as they stand in the table where it has not. It goes through the ledger once.
+// introduce hands on the strangers as the master calls them, where the ledger has their rows under
+// another spelling, and as they stand in the table where it has not. It goes through the ledger
+// once.
 func (h *holder) introduce(ctx context.Context, yield func([]json.RawMessage, error) bool) bool {
 	if len(h.strangers) == 0 {
 		return true

@@ -218,7 +218,8 @@ func (p *pair) foundAndRepaired(types keyTypes) {
 	require.Equal(p, 3, p.count(p.copies))
 }
 
-// A key that the replica's type would change is refused by name: two keys of the master could become one row.
+// A key that the replica's type would change is refused by name: two keys of the master could
+// become one row.
 func TestAKeyThatTheReplicaWouldChangeIsRefused(t *testing.T) {
 	cases := map[string][]struct{ on, off, key, says string }{
 		"postgres": {
@@ -259,7 +260,8 @@ func TestAKeyThatTheReplicaWouldChangeIsRefused(t *testing.T) {
 	})
 }
 
-// A text may be a number in the replica's column. Before the replica's ledger knows which, nothing is removed.
+// A text may be a number in the replica's column. Before the replica's ledger knows which, nothing
+// is removed.
 func TestARowThatMayBeAnotherSpellingOfAKeyIsNotRemoved(t *testing.T) {
 	onEach(t, func(t *testing.T, kind string, master, copies *bun.DB) {
 		if kind == "sqlite" {
@@ -284,7 +286,8 @@ func TestARowThatMayBeAnotherSpellingOfAKeyIsNotRemoved(t *testing.T) {
 	})
 }
 
-// The keys that a replica lists may be none of the master's at all. They are no rows that the master lacks.
+// The keys that a replica lists may be none of the master's at all. They are no rows that the
+// master lacks.
 func TestAKeyThatTheMasterCannotHaveIsAnErrorAndNoDelete(t *testing.T) {
 	onEach(t, func(t *testing.T, _ string, master, copies *bun.DB) {
 		for _, typ := range []string{"bigint", "numeric(10)"} {

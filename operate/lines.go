@@ -14,16 +14,18 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// header is the first line of a diff: model, time, which stage ends it with a mark and, by stage, the queue or what else
-// it announces. The time is by the clock of the database that was listed, and is compared with no other clock.
+// header is the first line of a diff: model, time, which stage ends it with a mark and, by stage,
+// the queue or what else it announces. The time is by the clock of the database that was listed,
+// and is compared with no other clock.
 type header struct {
 	model, time string
-	// end is the stage that ends the stream with a mark: a Django stage behind it passes the word on,
-	// and writes no mark.
+	// end is the stage that ends the stream with a mark: a Django stage behind it passes the word
+	// on, and writes no mark.
 	end, more string
 }
 
-// newHeader asks the side that is about to be listed for the time: what changes from now on may or may not be listed.
+// newHeader asks the side that is about to be listed for the time: what changes from now on may or
+// may not be listed.
 func newHeader(ctx context.Context, model, stage string, side interface {
 	Now(ctx context.Context) (time.Time, error)
 }) (header, error) {
@@ -65,8 +67,8 @@ const (
 // announcesEnd stands before the stage that ends the stream with a mark.
 const announcesEnd = "end="
 
-// endMark is the last line of a stage that came to its end: a list of nothing, which Django's stages
-// read and pass over. Without it a stage that failed would look like one that found nothing.
+// endMark is the last line of a stage that came to its end: a list of nothing, which Django's
+// stages read and pass over. Without it a stage that failed would look like one that found nothing.
 const endMark = "[]"
 
 // ErrNotADiff says that the input is not the output of the stage before.
@@ -81,8 +83,8 @@ var ErrEmptyInput = errors.New("the input is empty: the stage before failed, or 
 type CutShortError struct{ Stage string }
 
 func (e *CutShortError) Error() string {
-	return "the input ends before its end mark: " + e.Stage + " failed, was interrupted or left rows out; " +
-		"see what it says, and set -o pipefail"
+	return "the input ends before its end mark: " + e.Stage + " failed, was interrupted or left " +
+		"rows out; see what it says, and set -o pipefail"
 }
 
 func parseHeader(line []byte) (header, error) {
@@ -113,7 +115,8 @@ type lines struct {
 	// stage ends with mark, if it came to its end; empty where no mark is to come.
 	stage, mark string
 	ended       bool
-	// needs is the first stage of a diff, which has a line behind its header, or no header; empty for the others.
+	// needs is the first stage of a diff, which has a line behind its header, or no header; empty
+	// for the others.
 	needs string
 	some  bool // there was a line behind the header
 }
@@ -124,7 +127,8 @@ func newLines(r io.Reader) *lines {
 	return &lines{scanner: s}
 }
 
-// next returns the next line that is not empty; ok is false at the end. The line is overwritten by the next call.
+// next returns the next line that is not empty; ok is false at the end. The line is overwritten by
+// the next call.
 func (l *lines) next() (line []byte, ok bool, err error) {
 	for l.scanner.Scan() {
 		l.number++
@@ -132,7 +136,8 @@ func (l *lines) next() (line []byte, ok bool, err error) {
 		switch {
 		case len(line) == 0:
 		case l.ended:
-			return nil, false, fmt.Errorf("line %d: there is something behind the end mark", l.number)
+			return nil, false, fmt.Errorf("line %d: there is something behind the end mark",
+				l.number)
 		case l.stage != "" && string(line) == l.mark:
 			l.ended = true
 		default:
@@ -169,16 +174,19 @@ func (l *lines) header(stage string, o Options) (h header, ok bool, err error) {
 	return h, err == nil, err
 }
 
-// HeaderOnlyError says that a first stage, one of django-cqrs, wrote its header and nothing behind it. It looks first
-// whether there is anything, and writes no header where there is not: so it has failed since.
+// HeaderOnlyError says that a first stage, one of django-cqrs, wrote its header and nothing behind
+// it. It looks first whether there is anything, and writes no header where there is not: so it has
+// failed since.
 type HeaderOnlyError struct{ Stage string }
 
 func (e *HeaderOnlyError) Error() string {
-	return "there is no line behind the first: " + e.Stage + " failed or was interrupted, because a stage of django-cqrs " +
-		"that finds nothing does not even write the first; see what it says, and set -o pipefail"
+	return "there is no line behind the first: " + e.Stage + " failed or was interrupted, " +
+		"because a stage of django-cqrs that finds nothing does not even write the first; see " +
+		"what it says, and set -o pipefail"
 }
 
-// complete fails where a mark was announced and did not come, and where a stage without one wrote no line.
+// complete fails where a mark was announced and did not come, and where a stage without one wrote
+// no line.
 func (l *lines) complete() error {
 	switch {
 	case l.stage != "" && !l.ended:

@@ -25,20 +25,22 @@ type LoadOptions struct {
 	Clear bool
 	// Ask, if set, is asked where Clear would delete more: nil goes on.
 	Ask func(e *TooManyDeletesError) error
-	// BadLine, if set, is called for each line that could not be loaded. The line's number counts from 1.
+	// BadLine, if set, is called for each line that could not be loaded. The line's number counts
+	// from 1.
 	BadLine func(number int, err error)
 }
 
 // Loaded says what became of the lines.
 type Loaded struct {
 	Model string
-	// Lines were read, the first not counted. Applied changed the replica; Unchanged were known to it, or older than what it
-	// has; Bad could not be loaded.
+	// Lines were read, the first not counted. Applied changed the replica; Unchanged were known to
+	// it, or older than what it has; Bad could not be loaded.
 	Lines, Applied, Unchanged, Bad int64
 }
 
-// Load reads what Dump wrote and takes each line through the replica's gate, as a SYNC: newer states are not overwritten,
-// equal revisions are written again. A line that cannot be loaded does not undo others.
+// Load reads what Dump wrote and takes each line through the replica's gate, as a SYNC: newer
+// states are not overwritten, equal revisions are written again. A line that cannot be loaded does
+// not undo others.
 func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions) (Loaded, error) {
 	in := newLines(r)
 	first, ok, err := in.next()
@@ -135,8 +137,8 @@ type badLine struct {
 	err    error
 }
 
-// run reads and parses while the batches before are written, several at once: the gate does not need their order, and rows
-// that point to others have a second chance.
+// run reads and parses while the batches before are written, several at once: the gate does not
+// need their order, and rows that point to others have a second chance.
 func (l *loader) run(ctx context.Context, in *lines) error {
 	group, ctx := errgroup.WithContext(ctx)
 	batches := make(chan *batch, 1)
@@ -267,8 +269,8 @@ func (l *loader) finish(ctx context.Context, b *batch) error {
 	return l.pace.add(ctx, lines)
 }
 
-// again applies what failed once more, now that the batches before are written, and as long as that helps: rows point to
-// rows that were written at the same time.
+// again applies what failed once more, now that the batches before are written, and as long as that
+// helps: rows point to rows that were written at the same time.
 func (l *loader) again(ctx context.Context, b *batch) error {
 	for before := len(b.messages) + 1; ; {
 		var messages []*envelope.Message

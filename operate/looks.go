@@ -82,7 +82,8 @@ func (c *comparer) skim(ctx context.Context, line numbered) (looked, error) {
 	return looked{len(claims), differ}, err
 }
 
-// pairsOf is a line without its outer brackets, if it may be a line of integers; nothing of it is taken apart.
+// pairsOf is a line without its outer brackets, if it may be a line of integers; nothing of it is
+// taken apart.
 func pairsOf(line string) replica.Pairs {
 	text, opened := strings.CutPrefix(line, "[[")
 	text, closed := strings.CutSuffix(text, "]]")
@@ -128,8 +129,9 @@ func (c *comparer) parse(line numbered) ([]claim, error) {
 	return claims, nil
 }
 
-// walk looks at all keys of a line with one walk through the ledger, where that tells enough, and returns those that
-// seem to differ. The order of texts in Go may be another one than the database's: then more keys seem to.
+// walk looks at all keys of a line with one walk through the ledger, where that tells enough, and
+// returns those that seem to differ. The order of texts in Go may be another one than the
+// database's: then more keys seem to.
 func (c *comparer) walk(ctx context.Context, claims []claim) ([]claim, error) {
 	if !c.speaks || len(claims) == 0 {
 		return c.look(ctx, claims)
@@ -187,8 +189,8 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 	return differ, nil
 }
 
-// lookInParts looks at halves where a row of the replica cannot be read, an infinite time for example. That one differs from
-// whatever the master sent.
+// lookInParts looks at halves where a row of the replica cannot be read, an infinite time for
+// example. That one differs from whatever the master sent.
 func (c *comparer) lookInParts(ctx context.Context, claims []claim, because error) ([]claim, error) {
 	if c.names == nil || ctx.Err() != nil {
 		return nil, because

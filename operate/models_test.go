@@ -189,7 +189,8 @@ func TestTwoModelsInOneTableOwnTheirRows(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "1:a2:x 2:b1:y 2:b2:y", s.rows("SELECT source, id, name FROM items ORDER BY source, id"))
 
-		// A row from before there was a Constant is the model's when the master says so, and nobody's until then.
+		// A row from before there was a Constant is the model's when the master says so, and
+		// nobody's until then.
 		_, err = s.copies.ExecContext(t.Context(), "UPDATE items SET source = NULL WHERE id = 'a2'")
 		require.NoError(t, err)
 		result := s.diff("a")
@@ -230,7 +231,8 @@ func TestModelsThatNothingTellsApartAreRefused(t *testing.T) {
 		"one must hold the master's key")
 }
 
-// A replica that runs, or loads, says once per column that the master sends nothing for it; a diff does every time.
+// A replica that runs, or loads, says once per column that the master sends nothing for it; a diff
+// does every time.
 func TestAFieldThatTheMasterDoesNotSendIsADifference(t *testing.T) {
 	onEach(t, func(t *testing.T, _ string, master, copies *bun.DB) {
 		p := newPair(t, master, copies, "id bigint PRIMARY KEY, title varchar(20)",

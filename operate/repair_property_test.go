@@ -26,8 +26,9 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// world is two models of two masters' tables, kept in one table of a replica, whose keys have a type of their own there.
-// Rows 0 to stable-1 of each are never deleted; those up to all-1 come and go.
+// world is two models of two masters' tables, kept in one table of a replica, whose keys have a
+// type of their own there. Rows 0 to stable-1 of each are never deleted; those up to all-1 come and
+// go.
 type world struct {
 	*testing.T
 	master, copies *bun.DB
@@ -266,8 +267,8 @@ func (w *world) someFilter() operate.Filter {
 	return filter
 }
 
-// Whatever has drifted, while writes go on, a repair ends in the master's state, and on the way removes no row that the
-// master has.
+// Whatever has drifted, while writes go on, a repair ends in the master's state, and on the way
+// removes no row that the master has.
 func TestRepairsEndInTheMastersStateAndRemoveNothingOfIt(t *testing.T) {
 	seeds := []uint64{uint64(time.Now().UnixNano()), 1}
 	if given := os.Getenv("CQRSYNC_TEST_SEED"); given != "" {

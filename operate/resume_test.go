@@ -14,7 +14,8 @@ import (
 
 var errInterrupted = errors.New("interrupted")
 
-// interruptedOnce runs an operation that is interrupted after one line, and what goes on from there.
+// interruptedOnce runs an operation that is interrupted after one line, and what goes on from
+// there.
 func (s *service) interruptedOnce(run func(o operate.Options) error) {
 	s.Helper()
 	o := operate.Options{PageSize: 10}

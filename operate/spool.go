@@ -26,7 +26,8 @@ func (s *spool) add(line []byte) error {
 	if s.file == nil {
 		var err error
 		if s.file, err = os.CreateTemp("", "cqrsync-keys-"); err != nil {
-			return fmt.Errorf("keep the keys until all are known (TMPDIR names a folder for that): %w", err)
+			return fmt.Errorf("keep the keys until all are known (TMPDIR names a folder for "+
+				"that): %w", err)
 		}
 	}
 	_, err := s.memory.WriteTo(s.file)

@@ -16,11 +16,12 @@ type suspect struct {
 // maxSuspects bounds what is held to be looked at again.
 const maxSuspects = 100_000
 
-// linger bounds how long a suspect whose grace is over waits for others, because a run that is interrupted goes on from it.
+// linger bounds how long a suspect whose grace is over waits for others, because a run that is
+// interrupted goes on from it.
 const linger = 10 * time.Second
 
-// settle looks again at the suspects whose grace is over, and reports those that still differ; with patience it waits
-// for the grace of the oldest.
+// settle looks again at the suspects whose grace is over, and reports those that still differ; with
+// patience it waits for the grace of the oldest.
 func (c *comparer) settle(ctx context.Context, patience bool) error {
 	if len(c.suspects) == 0 {
 		return nil

@@ -18,8 +18,8 @@ type SyncOptions struct {
 	To outbox.SyncOptions
 }
 
-// Sync sends the present state of instances to one replica, or to all, as SYNC messages through the outbox. It returns how
-// many were appended.
+// Sync sends the present state of instances to one replica, or to all, as SYNC messages through the
+// outbox. It returns how many were appended.
 func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (sent int64, err error) {
 	where, err := whereOn(box, model, o.Filter)
 	if err != nil {
@@ -50,11 +50,11 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 	return sent, bad.err()
 }
 
-// DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there only. It returns how
-// many were appended; keys that are gone meanwhile are not among them.
+// DiffSync reads what DiffReplica wrote and sends the named keys again, to the queue named there
+// only. It returns how many were appended; keys that are gone meanwhile are not among them.
 //
-// What the replica has in a later revision that is older than the listing, the master has lost: it went back to an earlier
-// state. There the replica is forced, and only there.
+// What the replica has in a later revision that is older than the listing, the master has lost: it
+// went back to an earlier state. There the replica is forced, and only there.
 func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
 	in := newLines(r)
 	h, ok, err := in.header(stageDiffReplica, o)

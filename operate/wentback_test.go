@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// backUp keeps the master's rows and its ledger, as a dump does, and returns what restores them. What was in the outbox is
-// gone then.
+// backUp keeps the master's rows and its ledger, as a dump does, and returns what restores them.
+// What was in the outbox is gone then.
 func (s *service) backUp() (restore func()) {
 	s.Helper()
 	tables := []string{"accounts", "outbox_revisions"}
@@ -37,7 +37,8 @@ func (s *service) repair(o operate.DiffOptions) operate.Result {
 	return result
 }
 
-// Commits are lost, and the application goes on: one comparison makes the replica equal, the next one finds nothing.
+// Commits are lost, and the application goes on: one comparison makes the replica equal, the next
+// one finds nothing.
 func TestDiffTakesTheReplicaBackWhereTheMasterWentBack(t *testing.T) {
 	each(t, func(s *service) {
 		s.accounts(1, 6)
@@ -82,7 +83,8 @@ func TestDiffTakesTheReplicaBackWhereTheMasterWentBack(t *testing.T) {
 	})
 }
 
-// A repair that the broker delivers once more, after the master went on, must not bring the old state back.
+// A repair that the broker delivers once more, after the master went on, must not bring the old
+// state back.
 func TestARepairThatComesTwiceDoesNotTakeTheReplicaBackAgain(t *testing.T) {
 	each(t, func(s *service) {
 		s.accounts(1, 1)

@@ -13,18 +13,20 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// bulkBatch is how many rows a bulk statement finds, locks and writes at once: memory stays bounded, and the number of
-// round trips small.
+// bulkBatch is how many rows a bulk statement finds, locks and writes at once: memory stays
+// bounded, and the number of round trips small.
 const bulkBatch = 1000
 
-// BulkUpdate updates the rows of T that where selects, and captures each. tx is the transaction of [Box.RunInTx].
+// BulkUpdate updates the rows of T that where selects, and captures each. tx is the transaction of
+// [Box.RunInTx].
 //
 //	n, err := outbox.BulkUpdate[Order](ctx, tx,
 //		func(q bun.QueryBuilder) bun.QueryBuilder { return q.Where("due < ?", today) },
 //		func(q *bun.UpdateQuery) *bun.UpdateQuery { return q.Set("status = 'late'") })
 //
-// Rows are found and locked by primary key in batches, so rows that come to match while it runs may be left out, as
-// with any UPDATE. set must not change the primary key. It returns how many rows were updated.
+// Rows are found and locked by primary key in batches, so rows that come to match while it runs may
+// be left out, as with any UPDATE. set must not change the primary key. It returns how many rows
+// were updated.
 func BulkUpdate[T any](
 	ctx context.Context, tx bun.Tx,
 	where func(bun.QueryBuilder) bun.QueryBuilder, set func(*bun.UpdateQuery) *bun.UpdateQuery,
@@ -35,7 +37,8 @@ func BulkUpdate[T any](
 	})
 }
 
-// BulkDelete deletes the rows of T that where selects, and captures each. It works like [BulkUpdate].
+// BulkDelete deletes the rows of T that where selects, and captures each. It works like
+// [BulkUpdate].
 func BulkDelete[T any](
 	ctx context.Context, tx bun.Tx, where func(bun.QueryBuilder) bun.QueryBuilder,
 ) (int64, error) {
@@ -77,8 +80,9 @@ func bulk[T any](
 	}
 }
 
-// Touch marks entities as changed although their own row was not: a row that belongs to them was. keys are primary
-// keys: a scalar each, or for a composite key a []any in the order of the columns. tx is that of [Box.RunInTx].
+// Touch marks entities as changed although their own row was not: a row that belongs to them was.
+// keys are primary keys: a scalar each, or for a composite key a []any in the order of the columns.
+// tx is that of [Box.RunInTx].
 func Touch[T any](_ context.Context, tx bun.Tx, keys ...any) error {
 	s, m, err := registered[T](tx)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// statementCase is one way to write a tracked table. The table holds order 1 (number "a", status "new") and order 2.
+// statementCase is one way to write a tracked table. The table holds order 1 (number "a", status
+// "new") and order 2.
 type statementCase struct {
 	name    string
 	write   func(ctx context.Context, tx bun.Tx) error
@@ -370,7 +371,8 @@ func TestStatementIsCapturedOrRefused(t *testing.T) {
 	}
 }
 
-// prepareStatements commits the rows that the statements meet: note "old" as one that was there before cqrsync.
+// prepareStatements commits the rows that the statements meet: note "old" as one that was there
+// before cqrsync.
 func (f fixture) prepareStatements() {
 	f.insert(&[]Order{{Number: "a", Status: "new"}, {Number: "b", Status: "new"}})
 	f.insert(&File{ID: 1, Name: "f"})
@@ -390,7 +392,8 @@ func TestMergeIsRefused(t *testing.T) {
 	require.Contains(t, refused.Reason, "only NewInsert, NewUpdate and NewDelete")
 }
 
-// MariaDB's upsert meets whichever unique key it hits first, so it may change a row that its model does not name.
+// MariaDB's upsert meets whichever unique key it hits first, so it may change a row that its model
+// does not name.
 func TestUpsertOnMariaDBIsRefused(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.MariaDBURL(t)))
 	err := f.inTx(func(ctx context.Context, tx bun.Tx) error {
@@ -401,7 +404,8 @@ func TestUpsertOnMariaDBIsRefused(t *testing.T) {
 	require.Contains(t, refused.Reason, "conflict target is not the primary key")
 }
 
-// Prepared statements do not pass through bun: nothing refuses them, so whoever uses them reports the rows.
+// Prepared statements do not pass through bun: nothing refuses them, so whoever uses them reports
+// the rows.
 func TestPreparedStatementsAreReported(t *testing.T) {
 	each(t, func(f fixture) {
 		f.insert(&Note{Slug: "n"})
@@ -483,7 +487,8 @@ func TestWritesOutsideRunInTxAreRefused(t *testing.T) {
 	})
 }
 
-// The callback's context on the plain database is a mistake that would write outside the transaction.
+// The callback's context on the plain database is a mistake that would write outside the
+// transaction.
 func TestDatabaseHandleInsideRunInTxIsRefused(t *testing.T) {
 	each(t, func(f fixture) {
 		err := f.inTx(func(ctx context.Context, tx bun.Tx) error {

@@ -15,13 +15,14 @@ type Config struct {
 	Schema string
 	// TablePrefix stands before every table name. Default: none.
 	TablePrefix string
-	// NotifyEvery is the shortest time between two wake-ups of relays in other processes. On PostgreSQL they are a NOTIFY
-	// after commits that appended messages: outside of the transaction, on a connection of the pool, as seldom as this
-	// says. Elsewhere there are none, and such relays find messages by polling. Relays in this process are woken by
-	// [Box.Wake] in any case. Default: 5 ms; negative sends none.
+	// NotifyEvery is the shortest time between two wake-ups of relays in other processes. On
+	// PostgreSQL they are a NOTIFY after commits that appended messages: outside of the
+	// transaction, on a connection of the pool, as seldom as this says. Elsewhere there are none,
+	// and such relays find messages by polling. Relays in this process are woken by [Box.Wake] in
+	// any case. Default: 5 ms; negative sends none.
 	NotifyEvery time.Duration
-	// Headers returns what travels beside the messages of a transaction with the given context, as broker headers: the
-	// W3C trace context, say. With OpenTelemetry:
+	// Headers returns what travels beside the messages of a transaction with the given context, as
+	// broker headers: the W3C trace context, say. With OpenTelemetry:
 	//
 	//	func(ctx context.Context) map[string]string {
 	//		headers := propagation.MapCarrier{}
@@ -31,16 +32,18 @@ type Config struct {
 	//
 	// Those of [WithHeaders] win. Default: none.
 	Headers func(ctx context.Context) map[string]string
-	// Prepare keeps the statement that appends the message of a single row prepared on each of the database's connections.
-	// On PostgreSQL a small transaction then costs the server a tenth less; elsewhere it changes nothing. Not through a
-	// proxy that pools transactions, unless it carries prepared statements over: PgBouncer does from 1.21 on, with
-	// max_prepared_statements set; through an older one transactions would fail. Bun's query hooks do not see the
-	// statement. Default: off.
+	// Prepare keeps the statement that appends the message of a single row prepared on each of the
+	// database's connections. On PostgreSQL a small transaction then costs the server a tenth less;
+	// elsewhere it changes nothing. Not through a proxy that pools transactions, unless it carries
+	// prepared statements over: PgBouncer does from 1.21 on, with max_prepared_statements set;
+	// through an older one transactions would fail. Bun's query hooks do not see the statement.
+	// Default: off.
 	Prepare bool
-	// Logger is told what no caller's error can say: who holds a lock for long, and that relays in other processes are not
-	// woken. Default: slog.Default().
+	// Logger is told what no caller's error can say: who holds a lock for long, and that relays in
+	// other processes are not woken. Default: slog.Default().
 	Logger *slog.Logger
-	// NaNAsNull sends NaN and the infinities as null, for all models (see [NaNAsNull]). Default: as Python has them.
+	// NaNAsNull sends NaN and the infinities as null, for all models (see [NaNAsNull]). Default: as
+	// Python has them.
 	NaNAsNull bool
 }
 

@@ -71,7 +71,8 @@ func TestDisguisedWritesAreRefused(t *testing.T) {
 	})
 }
 
-// A transaction may not be ended behind the box's back, nor may the name of its table come to mean another one.
+// A transaction may not be ended behind the box's back, nor may the name of its table come to mean
+// another one.
 func TestStatementsThatUndermineTheTransactionAreRefused(t *testing.T) {
 	each(t, func(f fixture) {
 		for _, c := range []rawStatement{
@@ -154,7 +155,8 @@ func TestOtherStatementsRun(t *testing.T) {
 	})
 }
 
-// Under Explicit the caller answers for what cannot be read; that the transaction ends is still refused.
+// Under Explicit the caller answers for what cannot be read; that the transaction ends is still
+// refused.
 func TestExplicitAllowsWhatCannotBeRead(t *testing.T) {
 	each(t, func(f fixture) {
 		if !f.only("pg", "DO") {

@@ -142,8 +142,8 @@ func (f fixture) outcome(err error) string {
 	return "nothing to send"
 }
 
-// The page in docs is what the library does, not what somebody remembers of it. What was tried on a database that is not
-// there now is taken as the page has it.
+// The page in docs is what the library does, not what somebody remembers of it. What was tried on a
+// database that is not there now is taken as the page has it.
 func TestDocumentSaysWhatHappens(t *testing.T) {
 	const path = "../docs/capture.md"
 	written, err := os.ReadFile(path)

@@ -20,7 +20,8 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// encode writes a row as the object that instance_data carries. NaN and the infinities are bare, as Python writes them.
+// encode writes a row as the object that instance_data carries. NaN and the infinities are bare, as
+// Python writes them.
 func (m *model) encode(row record, relations []string) (json.RawMessage, error) {
 	object, err := encodeRow(m.table, m.columns, m.names, row, relations)
 	if m.finite {
@@ -29,8 +30,8 @@ func (m *model) encode(row record, relations []string) (json.RawMessage, error) 
 	return object, err
 }
 
-// encodeRow writes a row as an object: the columns under their SQL names, or those that names has for them, then the
-// named relations under theirs.
+// encodeRow writes a row as an object: the columns under their SQL names, or those that names has
+// for them, then the named relations under theirs.
 func encodeRow(
 	table *schema.Table, columns []*schema.Field, names map[string]string, row record, relations []string,
 ) (json.RawMessage, error) {
@@ -83,7 +84,8 @@ func appendText(b []byte, text string) ([]byte, error) {
 	return append(b, '"'), nil
 }
 
-// groupRelations makes one level of a tree of the paths: "Lines", "Lines.Product" is Lines → [Product].
+// groupRelations makes one level of a tree of the paths: "Lines", "Lines.Product" is Lines →
+// [Product].
 func groupRelations(paths []string) map[string][]string {
 	groups := map[string][]string{}
 	for _, path := range paths {
@@ -219,7 +221,8 @@ func encodeTime(t time.Time, date bool) ([]byte, error) {
 	return json.Marshal(envelope.FormatTime(t))
 }
 
-// unsendable returns the first type within typ that no value of has a JSON form, nil if there is none.
+// unsendable returns the first type within typ that no value of has a JSON form, nil if there is
+// none.
 func unsendable(typ reflect.Type, above map[reflect.Type]bool) reflect.Type {
 	if above[typ] {
 		return nil

@@ -220,7 +220,8 @@ func (wordless) MarshalJSON() ([]byte, error) { return nil, errors.New("no word 
 
 func (w wordless) Value() (driver.Value, error) { return int64(w), nil }
 
-// What JSON cannot carry fails in the transaction, where the caller can react, not after the commit.
+// What JSON cannot carry fails in the transaction, where the caller can react, not after the
+// commit.
 func TestWhatCannotBeSerializedDoesNotCommit(t *testing.T) {
 	f := newFixture(t, dbtestPostgres(t))
 	type Reading struct {

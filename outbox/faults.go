@@ -15,8 +15,8 @@ import (
 // errTooLarge says that rows are more than may be held at once. Half of them may be less.
 var errTooLarge = errors.New("more bytes than are held at once")
 
-// inHalves does something with all items, and where a row is at fault with each half of them, down to
-// the items that are: bad gets those, and may say that it was something else.
+// inHalves does something with all items, and where a row is at fault with each half of them, down
+// to the items that are: bad gets those, and may say that it was something else.
 func inHalves[T any](items []T, do func([]T) error, bad func(item T, err error) error) error {
 	if len(items) == 0 {
 		return nil

@@ -77,8 +77,8 @@ func TestCreatedAndDeletedInOneTransactionIsNothing(t *testing.T) {
 	})
 }
 
-// A row that was there before cqrsync counts as revision 0 on its replicas: what happens to it first must be a newer
-// revision, or a replica that missed it would look equal.
+// A row that was there before cqrsync counts as revision 0 on its replicas: what happens to it
+// first must be a newer revision, or a replica that missed it would look equal.
 func TestFirstChangeOfARowThatPredatesTheLedgerIsRevisionOne(t *testing.T) {
 	each(t, func(f fixture) {
 		old := []Note{{Slug: "deleted"}, {Slug: "updated"}, {Slug: "touched"}, {Slug: "expression"}, {Slug: "same"}}

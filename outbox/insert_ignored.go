@@ -10,8 +10,9 @@ import (
 // duplicate is what MariaDB says of a row that IGNORE skipped because its key is taken.
 const duplicate = 1062
 
-// askWarnings refuses an INSERT IGNORE that stored a row under another key than it names. IGNORE makes warnings of errors:
-// MariaDB cuts a text, and takes the nearest number, where a key does not fit its column.
+// askWarnings refuses an INSERT IGNORE that stored a row under another key than it names. IGNORE
+// makes warnings of errors: MariaDB cuts a text, and takes the nearest number, where a key does not
+// fit its column.
 func (s *session) askWarnings(ctx context.Context, c *captured) (err error) {
 	var all int
 	if err := s.quiet().QueryRowContext(ctx, "SHOW COUNT(*) WARNINGS").Scan(&all); err != nil || all == 0 {

@@ -28,8 +28,8 @@ func (f fixture) ids(table string) (ids []string) {
 	return ids
 }
 
-// sentOrRefused runs fn and checks what holds for every statement: each row that came to be in the table has a SAVE under
-// its own key, or nothing was committed.
+// sentOrRefused runs fn and checks what holds for every statement: each row that came to be in the
+// table has a SAVE under its own key, or nothing was committed.
 func (f fixture) sentOrRefused(table string, fn func(ctx context.Context, tx bun.Tx) error) (keys []string, err error) {
 	f.Helper()
 	before := f.ids(table)

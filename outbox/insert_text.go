@@ -13,8 +13,8 @@ func backslashEscapes(event *bun.QueryEvent) bool { return event.DB.Dialect().Na
 // unreadable is the rest of a text whose values cannot be told apart.
 const unreadable = "\x00"
 
-// insertParts splits INSERT INTO t (columns) VALUES (…), (…) rest. The values are read as they are asked for; rest is
-// what follows them, once they were.
+// insertParts splits INSERT INTO t (columns) VALUES (…), (…) rest. The values are read as they are
+// asked for; rest is what follows them, once they were.
 func insertParts(query string, backslash bool) (columns []string, values iter.Seq[[]string], rest func() string) {
 	const marker = ") VALUES ("
 	query = query[afterComments(query):]
@@ -93,7 +93,8 @@ func valueRow(query string, at int, backslash bool) (row []string, next int, mor
 	return nil, 0, false
 }
 
-// literalEnd is the index behind the quoted text that starts at i. A doubled quote stands for itself.
+// literalEnd is the index behind the quoted text that starts at i. A doubled quote stands for
+// itself.
 func literalEnd(query string, i int, backslash bool) int {
 	quote := query[i]
 	for j := i + 1; j < len(query); j++ {

@@ -17,8 +17,9 @@ type judgement struct {
 	// writes lists the tables that it writes, registered or not, and those that it creates or
 	// drops.
 	writes []write
-	// denied says why it is not certain to leave other tables alone; "" where it is. reach is how far
-	// it may get then, and verb the first word of what is denied, or else of the last statement.
+	// denied says why it is not certain to leave other tables alone; "" where it is. reach is how
+	// far it may get then, and verb the first word of what is denied, or else of the last
+	// statement.
 	denied, verb string
 	reach        reach
 	// calls: it may call a function, or end up in one later (a cursor), so that rows may be other

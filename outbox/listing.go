@@ -9,7 +9,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// Listing reads which revisions a model has from the ledger alone; it is nil where the ledger does not speak for the table.
+// Listing reads which revisions a model has from the ledger alone; it is nil where the ledger does
+// not speak for the table.
 func (b operated) Listing(
 	ctx context.Context, model string, pageSize int,
 ) (iter.Seq2[boxed.Pairs, error], error) {

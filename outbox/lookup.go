@@ -93,8 +93,8 @@ type found struct {
 	instance boxed.Instance
 }
 
-// find reads the rows that some keys mean. One that cannot be read, so that Filter cannot be asked, is
-// found as if it were sent: it exists.
+// find reads the rows that some keys mean. One that cannot be read, so that Filter cannot be asked,
+// is found as if it were sent: it exists.
 func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []found, err error) {
 	with := func(keys []reflect.Value) func(*bun.SelectQuery) *bun.SelectQuery {
 		tuples := make([]bun.TupleValues, len(keys))
@@ -148,8 +148,8 @@ func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []
 	return rows, err
 }
 
-// sameAs is the error of a key that a replica takes for another one of the master's, or the master's
-// column does.
+// sameAs is the error of a key that a replica takes for another one of the master's, or the
+// master's column does.
 func (m *model) sameAs(pk json.RawMessage, row reflect.Value) error {
 	own, _, err := keyRead(m.table.PKs, row)
 	if err != nil {
@@ -159,8 +159,9 @@ func (m *model) sameAs(pk json.RawMessage, row reflect.Value) error {
 		"send that one again (sync), repeat the diff when it has arrived, and if this one is still there, delete it by hand", own)}
 }
 
-// refuseRespelled goes through the keys of a table of texts and refuses those asked for that are some
-// other text's number or time: 1.5000 in a replica's column of numbers may be the master's text 1.50.
+// refuseRespelled goes through the keys of a table of texts and refuses those asked for that are
+// some other text's number or time: 1.5000 in a replica's column of numbers may be the master's
+// text 1.50.
 func (b *Box) refuseRespelled(ctx context.Context, m *model, pks []json.RawMessage, respelled map[string]int) error {
 	if len(respelled) == 0 {
 		return nil

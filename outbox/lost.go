@@ -10,9 +10,9 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// Some errors end the transaction in the database, not in database/sql: a deadlock on MariaDB, a full disk or an
-// interrupted statement on SQLite. Whoever ignores such an error would write on without a transaction, each statement
-// committed by itself, and its messages apart from it (P1).
+// Some errors end the transaction in the database, not in database/sql: a deadlock on MariaDB, a
+// full disk or an interrupted statement on SQLite. Whoever ignores such an error would write on
+// without a transaction, each statement committed by itself, and its messages apart from it (P1).
 
 // lostTimeout is how long the question may take whether the transaction is still there.
 const lostTimeout = 10 * time.Second

@@ -44,8 +44,8 @@ type savepoint struct {
 	doubt   error // as it was
 }
 
-// mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the flush may send without
-// reading; the last word counts.
+// mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the
+// flush may send without reading; the last word counts.
 func (s *session) mark(m *model, row reflect.Value, how deed, state *knownState) (marked bool, err error) {
 	pk, key, ok, err := m.keyOf(record{Value: row})
 	if err != nil || !ok {
@@ -90,7 +90,8 @@ func (s *session) expect(d *mark, present bool) {
 	d.present = present
 }
 
-// doubtRows takes back what is certain of a model's rows: a statement that nobody followed may have changed any.
+// doubtRows takes back what is certain of a model's rows: a statement that nobody followed may have
+// changed any.
 func (s *session) doubtRows(m *model) {
 	for _, d := range s.dirty[m] {
 		d.state = nil
@@ -122,8 +123,8 @@ func (s *session) pointNamed(name string) int {
 	return -1
 }
 
-// rollBackTo takes back what was written behind a savepoint, which itself stays. One that the session has not seen made
-// leaves nothing certain.
+// rollBackTo takes back what was written behind a savepoint, which itself stays. One that the
+// session has not seen made leaves nothing certain.
 func (s *session) rollBackTo(name string) {
 	at := s.pointNamed(name)
 	if at < 0 {
@@ -187,8 +188,8 @@ func eachRow(value reflect.Value, fn func(reflect.Value) error) error {
 	return nil
 }
 
-// copyOf keeps what the flush needs of a row that a statement was given, because callers reuse their structs: the
-// primary key, and the whole row where DELETE messages are made from it.
+// copyOf keeps what the flush needs of a row that a statement was given, because callers reuse
+// their structs: the primary key, and the whole row where DELETE messages are made from it.
 func (m *model) copyOf(row reflect.Value) reflect.Value {
 	kept := reflect.New(m.table.Type).Elem()
 	if m.deleteData != nil {
@@ -200,7 +201,8 @@ func (m *model) copyOf(row reflect.Value) reflect.Value {
 	return kept
 }
 
-// detached copies a value with what it points to, so that a caller who reuses a pointer or a []byte does not change it.
+// detached copies a value with what it points to, so that a caller who reuses a pointer or a []byte
+// does not change it.
 func detached(value reflect.Value) reflect.Value {
 	kept := reflect.New(value.Type()).Elem()
 	kept.Set(value)

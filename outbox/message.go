@@ -120,8 +120,8 @@ func (m *model) serialized(object any) (json.RawMessage, error) {
 	return text, errors.Join(errs...)
 }
 
-// previous holds the old values of the tracked columns that changed, nil if there are none. A key that was never sent
-// has the value null for each, as django-cqrs writes it.
+// previous holds the old values of the tracked columns that changed, nil if there are none. A key
+// that was never sent has the value null for each, as django-cqrs writes it.
 func (m *model) previous(c change) (json.RawMessage, error) {
 	if len(m.tracked) == 0 {
 		return nil, nil
@@ -195,7 +195,8 @@ func (m *model) deleted(ctx context.Context, c change) (json.RawMessage, error) 
 	return text, nil
 }
 
-// encodeColumns writes the tracked columns of a row as an object for the ledger, under their own names.
+// encodeColumns writes the tracked columns of a row as an object for the ledger, under their own
+// names.
 func (m *model) encodeColumns(row record) (json.RawMessage, error) {
 	b := []byte{'{'}
 	for _, field := range m.tracked {

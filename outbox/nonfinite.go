@@ -7,8 +7,9 @@ import (
 	"reflect"
 )
 
-// NaNAsNull sends NaN and the infinities of a model's columns as null. Without it they travel as Python has them, bare,
-// which django-cqrs reads; replicas whose column does not hold them refuse the message. See also Config.NaNAsNull.
+// NaNAsNull sends NaN and the infinities of a model's columns as null. Without it they travel as
+// Python has them, bare, which django-cqrs reads; replicas whose column does not hold them refuse
+// the message. See also Config.NaNAsNull.
 func NaNAsNull() Option {
 	return func(m *model) error { m.finite = true; return nil }
 }

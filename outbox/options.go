@@ -16,7 +16,8 @@ import (
 // Option changes what the messages of one model carry, or whether they are sent.
 type Option func(*model) error
 
-// Columns sends only the named columns. The primary key is always sent: replicas find their row by it.
+// Columns sends only the named columns. The primary key is always sent: replicas find their row by
+// it.
 func Columns(names ...string) Option {
 	return func(m *model) error {
 		columns, err := m.columnsNamed("Columns", names)
@@ -43,8 +44,9 @@ func keepFields(fields []*schema.Field, keep func(*schema.Field) bool) []*schema
 	return slices.DeleteFunc(slices.Clone(fields), func(f *schema.Field) bool { return !keep(f) })
 }
 
-// Relations loads the named bun relations of every changed entity ("Lines", "Lines.Product") with one query per
-// relation for the whole transaction, and sends them nested under their column-style name ("lines").
+// Relations loads the named bun relations of every changed entity ("Lines", "Lines.Product") with
+// one query per relation for the whole transaction, and sends them nested under their column-style
+// name ("lines").
 func Relations(names ...string) Option {
 	return func(m *model) error {
 		var errs []error
@@ -72,10 +74,11 @@ func checkRelation(table *schema.Table, path string) error {
 	return nil
 }
 
-// Serializer replaces the columns and relations of a SAVE by what serialize returns: one value per row, in the order of
-// rows, that marshals to a JSON object and holds the primary key under its column name. It gets all changed rows of
-// the transaction at once, in batches of up to a thousand, so that it can load what it adds with one query; queries
-// run on tx. Rows carry the relations of [Relations].
+// Serializer replaces the columns and relations of a SAVE by what serialize returns: one value per
+// row, in the order of rows, that marshals to a JSON object and holds the primary key under its
+// column name. It gets all changed rows of the transaction at once, in batches of up to a thousand,
+// so that it can load what it adds with one query; queries run on tx. Rows carry the relations of
+// [Relations].
 func Serializer[T any](serialize func(ctx context.Context, tx bun.IDB, rows []*T) ([]any, error)) Option {
 	return func(m *model) error {
 		m.serialize = func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error) {
@@ -93,9 +96,9 @@ func Serializer[T any](serialize func(ctx context.Context, tx bun.IDB, rows []*T
 	}
 }
 
-// Filter sends only the rows for which keep is true. As with django-cqrs the revision counts all the same. A row that
-// leaves the filter, which django-cqrs leaves behind on its replicas for ever, sends a DELETE ([FilterKeepsCopies]
-// turns that off); one that comes back sends a SAVE.
+// Filter sends only the rows for which keep is true. As with django-cqrs the revision counts all
+// the same. A row that leaves the filter, which django-cqrs leaves behind on its replicas for ever,
+// sends a DELETE ([FilterKeepsCopies] turns that off); one that comes back sends a SAVE.
 func Filter[T any](keep func(row *T) bool) Option {
 	return func(m *model) error {
 		m.filter = func(row reflect.Value) bool { return keep(rowOf[T](row)) }
@@ -103,15 +106,15 @@ func Filter[T any](keep func(row *T) bool) Option {
 	}
 }
 
-// FilterKeepsCopies makes a row that leaves the filter send nothing, as with django-cqrs: replicas keep the last state
-// they were sent.
+// FilterKeepsCopies makes a row that leaves the filter send nothing, as with django-cqrs: replicas
+// keep the last state they were sent.
 func FilterKeepsCopies() Option {
 	return func(m *model) error { m.keepsCopies = true; return nil }
 }
 
-// TrackPrevious sends, with every SAVE that changes one of the named columns, the value it had before the transaction
-// (previous_data). The values are kept in the ledger, so they are right for partial and bulk updates too; a row that
-// was never sent has none. It implies [EveryRevision].
+// TrackPrevious sends, with every SAVE that changes one of the named columns, the value it had
+// before the transaction (previous_data). The values are kept in the ledger, so they are right for
+// partial and bulk updates too; a row that was never sent has none. It implies [EveryRevision].
 func TrackPrevious(names ...string) Option {
 	return func(m *model) (err error) {
 		m.everyRevision = true
@@ -125,8 +128,8 @@ func Meta(meta func(ctx context.Context) map[string]any) Option {
 	return func(m *model) error { m.meta = meta; return nil }
 }
 
-// DeleteData adds data to the DELETE messages (instance_data.custom). The row is what the deleting statement was given,
-// often nothing but the primary key.
+// DeleteData adds data to the DELETE messages (instance_data.custom). The row is what the deleting
+// statement was given, often nothing but the primary key.
 func DeleteData[T any](data func(ctx context.Context, row *T) map[string]any) Option {
 	return func(m *model) error {
 		m.deleteData = func(ctx context.Context, row reflect.Value) map[string]any { return data(ctx, rowOf[T](row)) }
@@ -134,8 +137,8 @@ func DeleteData[T any](data func(ctx context.Context, row *T) map[string]any) Op
 	}
 }
 
-// ExpireAfter lets replicas refuse a SAVE that is older than ttl when it arrives. Default: never. A DELETE does not
-// expire, because no later message would repair its loss.
+// ExpireAfter lets replicas refuse a SAVE that is older than ttl when it arrives. Default: never. A
+// DELETE does not expire, because no later message would repair its loss.
 func ExpireAfter(ttl time.Duration) Option {
 	return func(m *model) error {
 		if m.ttl = ttl; ttl <= 0 {
@@ -145,10 +148,11 @@ func ExpireAfter(ttl time.Duration) Option {
 	}
 }
 
-// EveryRevision sends every revision. Without it the relay drops a message that is still unsent when its entity has a newer
-// one, because a message holds the whole state: catching up after an outage then takes as many messages as there are
-// entities, not changes. Choose it where a handler must see each change. It costs speed too: the next message of an
-// entity waits until the broker has confirmed the one before.
+// EveryRevision sends every revision. Without it the relay drops a message that is still unsent
+// when its entity has a newer one, because a message holds the whole state: catching up after an
+// outage then takes as many messages as there are entities, not changes. Choose it where a handler
+// must see each change. It costs speed too: the next message of an entity waits until the broker
+// has confirmed the one before.
 func EveryRevision() Option {
 	return func(m *model) error { m.everyRevision = true; return nil }
 }

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// pageBytes is how many bytes of column values are read at once, if the first row is not larger:
-	// a page is held as rows and as states, and while one is written the next is read.
+	// pageBytes is how many bytes of column values are read at once, if the first row is not
+	// larger: a page is held as rows and as states, and while one is written the next is read.
 	pageBytes = 2 << 20
 	// firstPage is how many whole rows are read at once before their size is known.
 	firstPage = 500

@@ -15,8 +15,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// statements runs random statements; errors of some are ignored, as applications do. PostgreSQL lets them only behind a
-// savepoint.
+// statements runs random statements; errors of some are ignored, as applications do. PostgreSQL
+// lets them only behind a savepoint.
 func (p *property) statements(ctx context.Context, tx bun.Tx, n, depth int) error {
 	for range n {
 		kind := p.IntN(8)
@@ -124,7 +124,8 @@ func (p *property) statement(ctx context.Context, tx bun.Tx) error {
 	return outbox.Touch[File](ctx, tx, id)
 }
 
-// rows makes what a statement is given: a struct, a slice of them or of pointers, new or used before.
+// rows makes what a statement is given: a struct, a slice of them or of pointers, new or used
+// before.
 func (p *property) rows(t propertyTable) any {
 	one := func() any {
 		if kept := p.kept[t.model]; len(kept) > 0 && p.one(4) {

@@ -19,8 +19,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// Flag has what the other models have not: columns that are nullzero with a default, pointers, and a key that the database
-// finds by other spellings.
+// Flag has what the other models have not: columns that are nullzero with a default, pointers, and
+// a key that the database finds by other spellings.
 type Flag struct {
 	bun.BaseModel `bun:"table:flags"`
 	outbox.Tracked
@@ -32,8 +32,9 @@ type Flag struct {
 	Count *int64
 }
 
-// The property: whatever statements a transaction is made of, the outbox holds afterwards what the tables say. The seed of
-// a failure is printed; CQRSYNC_TEST_SEED repeats it, CQRSYNC_TEST_TRANSACTIONS runs that many instead of three seconds.
+// The property: whatever statements a transaction is made of, the outbox holds afterwards what the
+// tables say. The seed of a failure is printed; CQRSYNC_TEST_SEED repeats it,
+// CQRSYNC_TEST_TRANSACTIONS runs that many instead of three seconds.
 func TestTheOutboxSaysWhatTheTablesSay(t *testing.T) {
 	each(t, func(f fixture) {
 		seed := uint64(time.Now().UnixNano())

@@ -68,9 +68,9 @@ func (m *model) withRelations(
 	return query
 }
 
-// current makes a query read what is committed now. Under REPEATABLE READ, which is MySQL's default, a plain SELECT
-// after the ledger's lock would still read what was there before the wait for it; only a locking one does not. On the
-// other databases such a transaction fails instead.
+// current makes a query read what is committed now. Under REPEATABLE READ, which is MySQL's
+// default, a plain SELECT after the ledger's lock would still read what was there before the wait
+// for it; only a locking one does not. On the other databases such a transaction fails instead.
 func current(q *bun.SelectQuery) *bun.SelectQuery {
 	if q.Dialect().Name() == dialect.MySQL {
 		q = q.For("UPDATE")
@@ -86,8 +86,8 @@ func forUpdate(q *bun.SelectQuery) *bun.SelectQuery {
 	return q
 }
 
-// inOrder makes the order of a nested list the same every time it is sent, so that equal states are equal messages.
-// Relations to a single row are joined and have no order.
+// inOrder makes the order of a nested list the same every time it is sent, so that equal states are
+// equal messages. Relations to a single row are joined and have no order.
 func inOrder(
 	table *schema.Table, path string, lock func(*bun.SelectQuery) *bun.SelectQuery,
 ) []func(*bun.SelectQuery) *bun.SelectQuery {

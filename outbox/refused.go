@@ -11,10 +11,11 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// RefusedError is returned for a write to a registered table that cannot be captured, and for a statement that is not
-// certain to leave registered tables alone. The statement has not run.
+// RefusedError is returned for a write to a registered table that cannot be captured, and for a
+// statement that is not certain to leave registered tables alone. The statement has not run.
 type RefusedError struct {
-	// Verb is INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY, or the first word of a statement that may write unseen.
+	// Verb is INSERT, UPDATE, DELETE, MERGE, TRUNCATE or COPY, or the first word of a statement
+	// that may write unseen.
 	Verb string
 	// Table is the registered table, as the statement names it; "" where it names none.
 	Table string
@@ -38,7 +39,8 @@ func outsideTx(verb, table string) *RefusedError {
 		"write inside Box.RunInTx with the tx it gives you, " + reportIt}
 }
 
-// besideTx is about a statement that waits for the connection of the transaction in which it stands.
+// besideTx is about a statement that waits for the connection of the transaction in which it
+// stands.
 func besideTx(event *bun.QueryEvent) *RefusedError {
 	return &RefusedError{
 		Verb: event.Operation(), Reason: "it runs on the database inside RunInTx, whose transaction has the only connection " +
@@ -153,10 +155,11 @@ func (r refusal) Err() error                { return r.err }
 
 type explicitKey struct{}
 
-// Explicit returns a context under which writes to registered tables are the caller's to report: raw SQL, statements
-// by WHERE, transactions that Box did not begin. Whoever uses it calls [Box.Saved] or [Box.Deleted] for every row
-// touched, in the same transaction. Inside RunInTx, a transaction that wrote to a table under Explicit and reported
-// no row of that model does not commit.
+// Explicit returns a context under which writes to registered tables are the caller's to report:
+// raw SQL, statements by WHERE, transactions that Box did not begin. Whoever uses it calls
+// [Box.Saved] or [Box.Deleted] for every row touched, in the same transaction. Inside RunInTx, a
+// transaction that wrote to a table under Explicit and reported no row of that model does not
+// commit.
 func Explicit(ctx context.Context) context.Context {
 	return context.WithValue(ctx, explicitKey{}, true)
 }

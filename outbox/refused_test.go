@@ -90,8 +90,9 @@ func TestARefusedQueryIsBuiltAnew(t *testing.T) {
 	})
 }
 
-// Raw SQL on a bun.Conn of pgx's own driver goes past everything that could return the reason: it does
-// not run, and the log has it. Package database has a driver around it that returns the reason.
+// Raw SQL on a bun.Conn of pgx's own driver goes past everything that could return the reason: it
+// does not run, and the log has it. Package database has a driver around it that returns the
+// reason.
 func TestRawSQLOnAConnectionOfAnotherDriverDoesNotRun(t *testing.T) { //nolint:paralleltest // it replaces the default logger
 	var log bytes.Buffer
 	before := slog.Default()

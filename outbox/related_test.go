@@ -114,7 +114,8 @@ func TestWritesOfRelatedRowsThatNameNoEntityAreRefused(t *testing.T) {
 	})
 }
 
-// A message is the state at commit, whatever changed the row after the statement that wrote it whole.
+// A message is the state at commit, whatever changed the row after the statement that wrote it
+// whole.
 func TestNothingStaleIsRecorded(t *testing.T) {
 	f := newFixture(t, dbtestPostgres(t)).withItems()
 	f.raw(`CREATE TABLE parts (id bigint, item bigint);
@@ -159,7 +160,8 @@ func TestNothingStaleIsRecorded(t *testing.T) {
 	}
 }
 
-// Triggers that run at the commit write before the flush reads, and a trigger that was made a moment ago is seen.
+// Triggers that run at the commit write before the flush reads, and a trigger that was made a
+// moment ago is seen.
 func TestTriggersAreSeenWhenTheyAreMade(t *testing.T) {
 	for name, trigger := range map[string]string{
 		"deferred": `CREATE CONSTRAINT TRIGGER t AFTER INSERT OR UPDATE ON items DEFERRABLE INITIALLY DEFERRED
@@ -196,7 +198,8 @@ func TestTriggersAreSeenWhenTheyAreMade(t *testing.T) {
 	})
 }
 
-// Of the other kinds of relation only a new link says whose it is, and a new row at the other end belongs to nobody yet.
+// Of the other kinds of relation only a new link says whose it is, and a new row at the other end
+// belongs to nobody yet.
 func TestOtherKindsOfRelationsNameTheirEntityOrAskForIt(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f := newLibrary(t, db)

@@ -8,8 +8,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// addParentsWhere is addParents for a statement whose rows only its WHERE tells: the rows that the same condition finds
-// before it runs. known is false where its text is not a condition on one table.
+// addParentsWhere is addParents for a statement whose rows only its WHERE tells: the rows that the
+// same condition finds before it runs. known is false where its text is not a condition on one
+// table.
 func (s *session) addParentsWhere(
 	ctx context.Context, event *bun.QueryEvent, r related, c *captured,
 ) (known bool, err error) {
@@ -40,14 +41,15 @@ func (s *session) addParentsWhere(
 	return true, nil
 }
 
-// counted is how many rows of a related table a statement's condition found. More may have been committed by others
-// before the statement ran: then nobody knows whose they are.
+// counted is how many rows of a related table a statement's condition found. More may have been
+// committed by others before the statement ran: then nobody knows whose they are.
 type counted struct {
 	related related
 	rows    int64
 }
 
-// conditionOf is the text behind the WHERE of a builder's UPDATE or DELETE of one table, empty for any other statement.
+// conditionOf is the text behind the WHERE of a builder's UPDATE or DELETE of one table, empty for
+// any other statement.
 func conditionOf(event *bun.QueryEvent) string {
 	l := newLexer(event.Query, event.DB.Dialect().Name())
 	verb, more := l.next()

@@ -135,7 +135,8 @@ func (c *counter) take() int {
 	return n
 }
 
-// A transaction costs the same number of statements however many rows it writes, with relations and without.
+// A transaction costs the same number of statements however many rows it writes, with relations and
+// without.
 func TestNumberOfStatementsDoesNotDependOnTheNumberOfRows(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		statements := &counter{}

@@ -10,10 +10,10 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// Rename sends a column under another name than its own: a Django master sends the foreign key publisher_id as publisher,
-// which is Rename("publisher", "publisher_id"). The values before a change ([TrackPrevious]) have the same name. Options
-// that name columns, and a [Serializer], which names the fields itself, do not know it. The columns of a relation keep
-// their names.
+// Rename sends a column under another name than its own: a Django master sends the foreign key
+// publisher_id as publisher, which is Rename("publisher", "publisher_id"). The values before a
+// change ([TrackPrevious]) have the same name. Options that name columns, and a [Serializer], which
+// names the fields itself, do not know it. The columns of a relation keep their names.
 func Rename(field, column string) Option {
 	return func(m *model) error {
 		if _, twice := m.names[column]; twice {
@@ -32,7 +32,8 @@ func renaming(field, column string) string {
 	return fmt.Sprintf("Rename(%q, %q) (map in cqrsync.yaml)", field, column)
 }
 
-// checkRenames refuses names that replicas could not tell apart, or would not find. The other options have run.
+// checkRenames refuses names that replicas could not tell apart, or would not find. The other
+// options have run.
 func (m *model) checkRenames() error {
 	var errs []error
 	for _, column := range slices.Sorted(maps.Keys(m.names)) {
@@ -84,7 +85,8 @@ func (m *model) fieldName(f *schema.Field) string {
 	return f.Name
 }
 
-// Fields says, by the names of the columns that a model sends, what messages call them (see [Rename]).
+// Fields says, by the names of the columns that a model sends, what messages call them (see
+// [Rename]).
 func (b operated) Fields(model string) (map[string]string, error) {
 	m, err := b.modelOfID(model)
 	if err != nil {

@@ -17,10 +17,11 @@ const (
 	retryPause    = 5 * time.Millisecond // at most, before the second attempt; twice as long before each further one
 )
 
-// RetryInTx is [Box.RunInTx] for transactions that may collide, as those under REPEATABLE READ and SERIALIZABLE do: when
-// the database gives one up because of another (serialization failure, deadlock, locked file), it runs fn again in a new
-// transaction, up to ten times in all, with short random pauses. fn must have no effect outside its transaction. Inside
-// another RunInTx it runs once: only the outermost transaction can start over.
+// RetryInTx is [Box.RunInTx] for transactions that may collide, as those under REPEATABLE READ and
+// SERIALIZABLE do: when the database gives one up because of another (serialization failure,
+// deadlock, locked file), it runs fn again in a new transaction, up to ten times in all, with short
+// random pauses. fn must have no effect outside its transaction. Inside another RunInTx it runs
+// once: only the outermost transaction can start over.
 func (b *Box) RetryInTx(
 	ctx context.Context, opts *sql.TxOptions, fn func(ctx context.Context, tx bun.Tx) error,
 ) error {

@@ -35,9 +35,10 @@ type Part struct {
 	TallyID int64
 }
 
-// Each transaction that touches a tally adds one to its count or one to its parts. In any serial order the n-th change
-// therefore leaves count + parts = n, and since a change is a revision, every message must carry count + parts equal to
-// its revision; in the order in which messages leave, revisions must grow by one.
+// Each transaction that touches a tally adds one to its count or one to its parts. In any serial
+// order the n-th change therefore leaves count + parts = n, and since a change is a revision, every
+// message must carry count + parts equal to its revision; in the order in which messages leave,
+// revisions must grow by one.
 func TestPublishedOrderAndContentAreThoseOfTheCommits(t *testing.T) {
 	for _, on := range []struct {
 		name      string

@@ -32,7 +32,8 @@ func (f fixture) withItems(options ...outbox.Option) fixture {
 	return f
 }
 
-// A row that a statement of the transaction wrote, and that the flush does not find, is neither deleted nor unknown.
+// A row that a statement of the transaction wrote, and that the flush does not find, is neither
+// deleted nor unknown.
 func TestAVanishedRowForbidsTheCommit(t *testing.T) {
 	t.Run("a function deletes it", func(t *testing.T) {
 		f := newFixture(t, dbtestPostgres(t)).withItems()
@@ -128,7 +129,8 @@ func (f fixture) vanishes(hide func(ctx context.Context, tx bun.Tx) error) {
 	require.Equal(f, []string{"item 1 1 DELETE"}, summary(f.take()), "a row that is reported as deleted may be gone")
 }
 
-// What a savepoint takes back is not there, however the statement is written, and what was before it still must be.
+// What a savepoint takes back is not there, however the statement is written, and what was before
+// it still must be.
 func TestSavepointsAreFollowed(t *testing.T) {
 	for name, back := range map[string]string{
 		"plain": "ROLLBACK TO SAVEPOINT a", "short": "rollback to a", "a line break before": "\n\tROLLBACK TO SAVEPOINT a",
@@ -216,7 +218,8 @@ func TestNothingButTheReturnEndsTheTransaction(t *testing.T) {
 	}
 }
 
-// A deadlock ends the transaction on MariaDB, not in database/sql: what came after it would be committed by itself.
+// A deadlock ends the transaction on MariaDB, not in database/sql: what came after it would be
+// committed by itself.
 func TestATransactionThatTheDatabaseEndedWritesNothing(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.MariaDBURL(t))).withItems()
 	f.insert(&[]Item{{ID: 1}, {ID: 2}})

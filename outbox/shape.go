@@ -10,7 +10,8 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// This file tells from the text of a builder's statement whether its rows are those that its model names.
+// This file tells from the text of a builder's statement whether its rows are those that its model
+// names.
 
 func conflictOf(event *bun.QueryEvent) onConflict {
 	if _, updates := conflictClause(event); updates {
@@ -95,9 +96,9 @@ func every(names []string, holds func(string) bool) bool {
 	return !slices.ContainsFunc(names, func(name string) bool { return !holds(name) })
 }
 
-// whyWhereUnseen accepts only statements with WherePK: their text ends the WHERE clause with the condition that bun
-// writes for it, as one more AND. Further conditions can only narrow it. bun puts those into parentheses, so that the
-// same text inside one of them is not at the end.
+// whyWhereUnseen accepts only statements with WherePK: their text ends the WHERE clause with the
+// condition that bun writes for it, as one more AND. Further conditions can only narrow it. bun
+// puts those into parentheses, so that the same text inside one of them is not at the end.
 func (m *model) whyWhereUnseen(event *bun.QueryEvent) string {
 	rows := reflect.Indirect(reflect.ValueOf(event.Model.Value()))
 	for _, condition := range m.keyConditions(event.DB, rows) {
@@ -121,8 +122,8 @@ func endsWhere(rest string) bool {
 	return rest == "" || strings.HasPrefix(rest, " RETURNING ") || strings.HasPrefix(rest, " ORDER BY ") || strings.HasPrefix(rest, " LIMIT ")
 }
 
-// keyConditions writes the condition of WherePK as bun does, with and without the table's alias, and for slices also
-// that of Bulk.
+// keyConditions writes the condition of WherePK as bun does, with and without the table's alias,
+// and for slices also that of Bulk.
 func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
 	var conditions []string
 	for _, alias := range []string{string(m.table.SQLAlias) + ".", ""} {
@@ -139,7 +140,8 @@ func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
 	return conditions
 }
 
-// namesBulk says that the keys in the VALUES of a Bulk are those of its model: _data may as well be the caller's own.
+// namesBulk says that the keys in the VALUES of a Bulk are those of its model: _data may as well be
+// the caller's own.
 func (m *model) namesBulk(event *bun.QueryEvent, rows reflect.Value) bool {
 	if backslashEscapes(event) { // MariaDB's is an UPDATE of several tables, which is refused as such
 		return true
@@ -202,7 +204,8 @@ func (m *model) bulkCondition(alias string) string {
 	return "(" + strings.Join(parts, " AND ") + ")"
 }
 
-// judgementOf says what a statement may write. What bun writes without WITH is one statement, whatever is in its expressions.
+// judgementOf says what a statement may write. What bun writes without WITH is one statement,
+// whatever is in its expressions.
 func judgementOf(event *bun.QueryEvent) judgement {
 	j := judge(event.Query, event.DB.Dialect().Name())
 	switch event.IQuery.(type) {

@@ -134,7 +134,8 @@ func TestARegisteredRowOfARelationSendsItsEntity(t *testing.T) {
 	})
 }
 
-// A key that changes its spelling is another key to replicas, although the database takes both for the same.
+// A key that changes its spelling is another key to replicas, although the database takes both for
+// the same.
 func TestARenamedSpellingDeletesTheOldOne(t *testing.T) {
 	each(t, func(f fixture) {
 		if f.db.Dialect().Name() == dialect.PG {

@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// situation is a table, or a transaction, that is not as plain as in the statement cases. The document says what becomes of
-// each; its own test says why.
+// situation is a table, or a transaction, that is not as plain as in the statement cases. The
+// document says what becomes of each; its own test says why.
 type situation struct {
 	name    string
 	only    []dialect.Name        // where it can be, empty for everywhere

@@ -8,9 +8,10 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// spellings finds out what became of marks without a row: some are spelled otherwise in the database (they are added to
-// respelled unless the stored key is marked itself), some are deleted. A row that a statement of the transaction left
-// there, and that is in no place where the flush can find it, forbids the commit.
+// spellings finds out what became of marks without a row: some are spelled otherwise in the
+// database (they are added to respelled unless the stored key is marked itself), some are deleted.
+// A row that a statement of the transaction left there, and that is in no place where the flush can
+// find it, forbids the commit.
 func (s *session) spellings(
 	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]record, respelled map[string]*mark,
 ) (map[*mark]bool, error) {
@@ -65,8 +66,9 @@ func (m *model) vanished(d *mark) *RefusedError {
 	}
 }
 
-// respell gives marks of a model the keys that the database has for them, as long as it has: a DELETE may name the same
-// row by another spelling, and then nothing tells any more that they are one.
+// respell gives marks of a model the keys that the database has for them, as long as it has: a
+// DELETE may name the same row by another spelling, and then nothing tells any more that they are
+// one.
 func (s *session) respell(ctx context.Context, m *model) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,8 +104,8 @@ func (s *session) respell(ctx context.Context, m *model) error {
 	return nil
 }
 
-// rename moves a mark to the key of the row that the database has. The given key stays marked: replicas may have a row of
-// it, if the row has changed its spelling.
+// rename moves a mark to the key of the row that the database has. The given key stays marked:
+// replicas may have a row of it, if the row has changed its spelling.
 func (s *session) rename(m *model, given string, row reflect.Value) error {
 	pk, key, _, err := m.keyOf(record{Value: row})
 	if err != nil {

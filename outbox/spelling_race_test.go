@@ -18,8 +18,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// Transactions at once name, change and delete one row by several spellings of its key. What was sent must add up to
-// what is there.
+// Transactions at once name, change and delete one row by several spellings of its key. What was
+// sent must add up to what is there.
 func TestTransactionsAtOnceUnderSeveralSpellingsOfAKey(t *testing.T) {
 	each(t, func(f fixture) {
 		f.withFoldedCodes()

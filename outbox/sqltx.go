@@ -9,14 +9,16 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Capture is [Box.Saved] and [Box.Deleted] for code that writes through database/sql beside bun: it appends, in tx, a
-// message for each row with the state it has at that moment. Each row is a pointer to a registered model with its
-// primary key set, or a slice of them; whether a row was saved or deleted is read from the database. Call it last, and
-// once per transaction, because each call draws a revision. The transaction must be one of the box's database.
+// Capture is [Box.Saved] and [Box.Deleted] for code that writes through database/sql beside bun: it
+// appends, in tx, a message for each row with the state it has at that moment. Each row is a
+// pointer to a registered model with its primary key set, or a slice of them; whether a row was
+// saved or deleted is read from the database. Call it last, and once per transaction, because each
+// call draws a revision. The transaction must be one of the box's database.
 //
-// What it cannot do: it does not see what tx wrote, so a row that is not given is not sent; and after a rollback to a
-// savepoint that contains the call there is no message. Native pgx transactions (pgx.Tx) are not database/sql. To use
-// pgx itself, COPY for instance, begin on a *sql.Conn and reach pgx through the same connection:
+// What it cannot do: it does not see what tx wrote, so a row that is not given is not sent; and
+// after a rollback to a savepoint that contains the call there is no message. Native pgx
+// transactions (pgx.Tx) are not database/sql. To use pgx itself, COPY for instance, begin on a
+// *sql.Conn and reach pgx through the same connection:
 //
 //	conn, err := db.Conn(ctx)
 //	tx, err := conn.BeginTx(ctx, nil)
@@ -90,7 +92,8 @@ func (t sqlTx) NewDropColumn() *bun.DropColumnQuery       { return t.DB.NewDropC
 
 var errNotBuns = errors.New("outbox: bun can begin no transaction inside a *sql.Tx: write with the bun.IDB that is given")
 
-// BeginTx implements bun.IDB: bun cannot make a savepoint here, and beginning on the database would leave tx.
+// BeginTx implements bun.IDB: bun cannot make a savepoint here, and beginning on the database would
+// leave tx.
 func (t sqlTx) BeginTx(context.Context, *sql.TxOptions) (bun.Tx, error) { return bun.Tx{}, errNotBuns }
 
 // RunInTx is refused as BeginTx is.

@@ -23,7 +23,8 @@ func (f fixture) sent(fn func(ctx context.Context, tx bun.Tx)) map[string]any {
 	return data
 }
 
-// The message carries the row as it is at commit, also where the library could have believed the statement.
+// The message carries the row as it is at commit, also where the library could have believed the
+// statement.
 func TestMessageIsTheRowNotTheStatement(t *testing.T) {
 	each(t, func(f fixture) {
 		f.insert(&Note{Slug: "n", Text: "old"})

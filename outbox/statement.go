@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// assigned lists the columns that the SET clause of a single UPDATE, or of ON CONFLICT, assigns: one by one, or several in
-// parentheses.
+// assigned lists the columns that the SET clause of a single UPDATE, or of ON CONFLICT, assigns:
+// one by one, or several in parentheses.
 func assigned(tokens iter.Seq[token]) []string {
 	var columns, list []string
 	var prev token
@@ -35,7 +35,8 @@ func assigned(tokens iter.Seq[token]) []string {
 	return columns
 }
 
-// conflict reads the ON CONFLICT clause of an INSERT: its columns, and whether it updates the row it met.
+// conflict reads the ON CONFLICT clause of an INSERT: its columns, and whether it updates the row
+// it met.
 func conflict(tokens iter.Seq[token]) (columns []string, updates bool) {
 	var prev token
 	in := false

@@ -12,7 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// refusedFor checks that a statement is refused for a reason, and that its transaction does not commit either.
+// refusedFor checks that a statement is refused for a reason, and that its transaction does not
+// commit either.
 func (f fixture) refusedFor(reason string, write func(ctx context.Context, tx bun.Tx) error) {
 	f.Helper()
 	var refused *outbox.RefusedError

@@ -14,10 +14,10 @@ import (
 //		…
 //	}
 //
-// It has no fields. Its hooks refuse a write of the model on any connection that is not in a [Box.RunInTx], also on
-// one the Box has never seen: a second bun.DB, or a copy made before [New], and of a model that is not registered. Capture
-// itself does not depend on it. A
-// model that defines one of these hooks itself hides Tracked's; then only databases known to a Box are guarded.
+// It has no fields. Its hooks refuse a write of the model on any connection that is not in a
+// [Box.RunInTx], also on one the Box has never seen: a second bun.DB, or a copy made before [New],
+// and of a model that is not registered. Capture itself does not depend on it. A model that defines
+// one of these hooks itself hides Tracked's; then only databases known to a Box are guarded.
 type Tracked struct{}
 
 var (

@@ -9,15 +9,16 @@ import (
 )
 
 const (
-	// announceEvery is the default of Config.NotifyEvery. A relay that was woken looks again by itself within that time, so
-	// that more notifications would gain nothing.
+	// announceEvery is the default of Config.NotifyEvery. A relay that was woken looks again by
+	// itself within that time, so that more notifications would gain nothing.
 	announceEvery = 5 * time.Millisecond
 	// announceTimeout bounds one, in which the pool may have no connection to spare.
 	announceTimeout = 5 * time.Second
 )
 
 // announcer tells relays in other processes that something was committed: at once, and then seldom,
-// with the last word at the end, however many transactions commit. It runs while there is something to tell.
+// with the last word at the end, however many transactions commit. It runs while there is something
+// to tell.
 type announcer struct {
 	announce func(ctx context.Context) error
 	every    time.Duration
@@ -83,9 +84,9 @@ func (a *announcer) run() {
 	}
 }
 
-// told logs that notifications fail, once until one succeeds: relays look by themselves, too, so nothing but time is lost.
-// A service that ends closes its database, perhaps without Close, and that is no failure; database/sql has no error to
-// compare with.
+// told logs that notifications fail, once until one succeeds: relays look by themselves, too, so
+// nothing but time is lost. A service that ends closes its database, perhaps without Close, and
+// that is no failure; database/sql has no error to compare with.
 func (a *announcer) told(err error) {
 	if err != nil && !a.failing && !strings.HasSuffix(err.Error(), "sql: database is closed") {
 		a.log.Warn("relays in other processes are not told of commits: they find messages when they look by themselves",

@@ -19,9 +19,10 @@ func (o *options) backup() *cli.Command {
 	return &cli.Command{
 		Name:      "backup",
 		ArgsUsage: "sqlite://FILE…",
-		Usage:     "copy SQLite files while they are in use: the master's, then the broker's, then the replicas'",
-		Description: "In that order a message is in one of the copies wherever it was on its way. After a restore, relay diff " +
-			"finds what differs: see docs/operations.md.",
+		Usage: "copy SQLite files while they are in use: the master's, then the broker's, " +
+			"then the replicas'",
+		Description: "In that order a message is in one of the copies wherever it was on its " +
+			"way. After a restore, relay diff finds what differs: see docs/operations.md.",
 		Flags: []cli.Flag{&cli.StringFlag{
 			Name: "to", Usage: "the folder for the copies, which keep the files' names",
 		}},
@@ -55,7 +56,8 @@ func copiesTo(folder string, urls []string) ([]fileCopy, error) {
 		errs = append(errs, toSetting.wrong(fmt.Errorf("%q, want a folder that exists", folder)))
 	}
 	if len(urls) == 0 {
-		errs = append(errs, errors.New("no files: want sqlite://FILE…, the master's first, then the broker's, then the replicas'"))
+		errs = append(errs, errors.New("no files: want sqlite://FILE…, the master's first, then "+
+			"the broker's, then the replicas'"))
 	}
 	var copies []fileCopy
 	targets := map[string]bool{}
@@ -69,7 +71,8 @@ func copiesTo(folder string, urls []string) ([]fileCopy, error) {
 		_, err = os.Lstat(c.to)
 		switch {
 		case targets[c.to]:
-			errs = append(errs, fmt.Errorf("two files are called %s: copy them to two folders", filepath.Base(path)))
+			errs = append(errs, fmt.Errorf("two files are called %s: copy them to two folders",
+				filepath.Base(path)))
 		case err == nil:
 			errs = append(errs, fmt.Errorf("%s exists: name another folder", c.to))
 		case !errors.Is(err, fs.ErrNotExist):

@@ -17,7 +17,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
-// deadLetters makes an outbox with a dead letter for every key; a second revision of the superseded ones was sent.
+// deadLetters makes an outbox with a dead letter for every key; a second revision of the superseded
+// ones was sent.
 func deadLetters(t *testing.T, url string, keys, superseded []string) {
 	t.Helper()
 	ctx := t.Context()

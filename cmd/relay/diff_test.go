@@ -15,7 +15,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
-// sides are a master and a replica, each with a description of its own: the replica's table has another name.
+// sides are a master and a replica, each with a description of its own: the replica's table has
+// another name.
 func sides(t *testing.T, models ...string) (flags []string, masterURL, replicaURL string) {
 	t.Helper()
 	masterURL, replicaURL = dbtest.SQLiteURL(t), dbtest.SQLiteURL(t)

@@ -43,7 +43,8 @@ type grantedCopy struct {
 	Status string
 }
 
-// roles gives every role of the page's grants a user of its own with those grants and nothing else of cqrsync's tables.
+// roles gives every role of the page's grants a user of its own with those grants and nothing else
+// of cqrsync's tables.
 func roles(t *testing.T, rawURL string) (as map[string]string) {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/production.md")

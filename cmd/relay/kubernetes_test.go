@@ -12,7 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
-// TestTheManifestsCallCommandsThatExist runs what the containers of examples/kubernetes run, but without addresses.
+// TestTheManifestsCallCommandsThatExist runs what the containers of examples/kubernetes run, but
+// without addresses.
 func TestTheManifestsCallCommandsThatExist(t *testing.T) {
 	const folder = "../../examples/kubernetes"
 	files, err := filepath.Glob(folder + "/*.yaml")

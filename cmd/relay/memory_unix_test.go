@@ -16,7 +16,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// TestMemoryDoesNotGrowWithTheRows has another process read rows of a megabyte, and asks the system for its peak.
+// TestMemoryDoesNotGrowWithTheRows has another process read rows of a megabyte, and asks the system
+// for its peak.
 func TestMemoryDoesNotGrowWithTheRows(t *testing.T) {
 	path, err := os.Executable()
 	require.NoError(t, err)

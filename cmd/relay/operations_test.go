@@ -14,7 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
-// tables makes a database of either side with a table of three orders, and returns the flags that name it.
+// tables makes a database of either side with a table of three orders, and returns the flags that
+// name it.
 func tables(t *testing.T, side string) []string {
 	url := dbtest.SQLiteURL(t)
 	db := dbtest.Open(t, url)

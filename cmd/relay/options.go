@@ -45,7 +45,8 @@ func (o *options) commonFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "db", Sources: cli.EnvVars("CQRSYNC_DB"), Destination: &o.db,
-			Usage: "the database with the outbox: postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE",
+			Usage: "the database with the outbox: postgres://USER:PASSWORD@HOST/NAME, mysql://… " +
+				"or sqlite://FILE",
 		},
 		&cli.StringFlag{
 			Name: "schema", Sources: cli.EnvVars("CQRSYNC_SCHEMA"), Destination: &o.schema,
@@ -93,7 +94,8 @@ func (s setting) wrong(err error) error {
 
 func noArguments(cmd *cli.Command) error {
 	if cmd.Args().Present() {
-		return errors.New("unexpected argument: everything is a flag, see --help") // not shown: it may be a URL
+		// The argument is not shown: it may be a URL.
+		return errors.New("unexpected argument: everything is a flag, see --help")
 	}
 	return nil
 }
@@ -109,8 +111,8 @@ func (o *options) names() admin.Config {
 	return admin.Config{Schema: o.schema, TablePrefix: o.prefix}
 }
 
-// openDB opens a database once; close closes it. create makes a SQLite file that is not there, which only commands do that
-// make tables: anything else would hide a mistyped path.
+// openDB opens a database once; close closes it. create makes a SQLite file that is not there,
+// which only commands do that make tables: anything else would hide a mistyped path.
 func (o *options) openDB(url string, create bool) (*bun.DB, error) {
 	if db := o.databases[url]; db != nil {
 		return db, nil
@@ -131,7 +133,8 @@ func (o *options) openDB(url string, create bool) (*bun.DB, error) {
 	return db, nil
 }
 
-// requireFile fails where a SQLite file is not there. Other databases are asked by the first statement.
+// requireFile fails where a SQLite file is not there. Other databases are asked by the first
+// statement.
 func requireFile(url string, db *bun.DB) error {
 	if !strings.HasPrefix(url, "sqlite:") {
 		return nil
@@ -143,9 +146,11 @@ func requireFile(url string, db *bun.DB) error {
 }
 
 // errNoDatabase says what is wanted where a database's URL is not set.
-var errNoDatabase = errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite://FILE")
+var errNoDatabase = errors.New("not set, want postgres://USER:PASSWORD@HOST/NAME, mysql://… or " +
+	"sqlite://FILE")
 
-// openAdmin opens cqrsync's own tables in the database of --db; close closes it. What is wrong is what the flags say.
+// openAdmin opens cqrsync's own tables in the database of --db; close closes it. What is wrong is
+// what the flags say.
 func (o *options) openAdmin(create bool) (*bun.DB, *admin.Tables, error) {
 	if o.db == "" {
 		return nil, nil, errors.Join(dbSetting.wrong(errNoDatabase), o.checkNames())
@@ -169,7 +174,8 @@ func (o *options) openPublisher(log *slog.Logger) (transport.BatchPublisher, err
 	case o.broker == "":
 		return nil, brokerSetting.wrong(errors.New("not set, " + want))
 	case strings.HasPrefix(o.broker, "memory:"):
-		return nil, brokerSetting.wrong(fmt.Errorf("%q reaches this process only, %s", o.broker, want))
+		return nil, brokerSetting.wrong(fmt.Errorf("%q reaches this process only, %s",
+			o.broker, want))
 	}
 	publisher, err := open.Publisher(o.broker, open.Options{Logger: log})
 	if err != nil {

@@ -19,8 +19,9 @@ import (
 func (o *options) queues() *cli.Command {
 	broker := o.brokerFlag("the broker's file: sqlite://FILE")
 	return &cli.Command{
-		Name:  "queues",
-		Usage: "see the queues of a SQLite broker, and remove those of replicas that are gone for good",
+		Name: "queues",
+		Usage: "see the queues of a SQLite broker, and remove those of replicas that are gone " +
+			"for good",
 		Commands: []*cli.Command{
 			{
 				Name:   "list",
@@ -93,7 +94,8 @@ func (o *options) listQueues(ctx context.Context, cmd *cli.Command) error {
 				topics = append(topics, topic)
 			}
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%d\t%s\n", q.Name, q.Waiting, age(q).Round(time.Second), q.Consumers, strings.Join(topics, " "))
+		fmt.Fprintf(table, "%s\t%d\t%s\t%d\t%s\n",
+			q.Name, q.Waiting, age(q).Round(time.Second), q.Consumers, strings.Join(topics, " "))
 	}
 	return table.Flush()
 }
@@ -115,6 +117,7 @@ func (o *options) removeQueue(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.Root().Writer, "removed the queue %s and %d messages that waited in it\n", queue, dropped)
+	fmt.Fprintf(cmd.Root().Writer, "removed the queue %s and %d messages that waited in it\n",
+		queue, dropped)
 	return nil
 }

@@ -26,7 +26,8 @@ func (o *options) replicateFlags() []cli.Flag {
 	}
 }
 
-// replicate keeps the tables of cqrsync.yaml equal to their master's, in any service that has a database.
+// replicate keeps the tables of cqrsync.yaml equal to their master's, in any service that has a
+// database.
 func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	log, logErr := o.logger()
 	rep, repErr := o.openReplica(ctx, "", replica.Config{})
@@ -35,7 +36,8 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	}
 	var brokerErr error
 	if o.broker == "" || strings.HasPrefix(o.broker, "memory:") {
-		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"))
+		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or " +
+			"sqlite://FILE"))
 	}
 	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr); err != nil {
 		return err

@@ -54,7 +54,8 @@ func (o *options) queueFlag() cli.Flag {
 	}
 }
 
-// source opens what the commands of operate/command work on: the tables of cqrsync.yaml, and cqrsync's own.
+// source opens what the commands of operate/command work on: the tables of cqrsync.yaml, and
+// cqrsync's own.
 func (o *options) source() command.Source {
 	return command.Source{
 		Box:      func(ctx context.Context) (*outbox.Box, error) { return o.openBox(ctx, "") },
@@ -67,14 +68,16 @@ func (o *options) source() command.Source {
 				_, tables, err := o.openAdmin(create)
 				return tables, exit.Wrong(err)
 			},
-			Layout:      func() (string, admin.Config, error) { return dialectOf(o.db), o.names(), o.checkNames() },
-			LetterBox:   o.openLetterBox,
-			LetterFlags: []cli.Flag{o.brokerFlag("with --queue: the broker, amqp://USER:PASSWORD@HOST:PORT/?exchange=cqrs"), o.configFlag()},
+			Layout:    func() (string, admin.Config, error) { return dialectOf(o.db), o.names(), o.checkNames() },
+			LetterBox: o.openLetterBox,
+			LetterFlags: []cli.Flag{o.brokerFlag("with --queue: the broker, " +
+				"amqp://USER:PASSWORD@HOST:PORT/?exchange=cqrs"), o.configFlag()},
 		},
 	}
 }
 
-// loading is what load works with: lines per transaction, of which nobody waits for the first, and transactions at once.
+// loading is what load works with: lines per transaction, of which nobody waits for the first, and
+// transactions at once.
 var loading = replica.Config{Batch: 5000, Workers: 2}
 
 // sourceFlags are those by which a command finds what source opens.
@@ -142,8 +145,9 @@ func (o *options) openReplica(ctx context.Context, model string, c replica.Confi
 	// Of dead-letters, --queue is another thing.
 	c.Queue = cmp.Or(o.queue, os.Getenv("CQRSYNC_QUEUE"))
 	if m.Queue == "" && c.Queue == "" {
-		return nil, exit.Wrong(from.wrong(errors.New("queue: not set, want the name of the replica service, " +
-			"there or in CQRSYNC_QUEUE; load, replicate and the diffs also take --queue")))
+		return nil, exit.Wrong(from.wrong(errors.New("queue: not set, want the name of the " +
+			"replica service, there or in CQRSYNC_QUEUE; load, replicate and the diffs also take " +
+			"--queue")))
 	}
 	if c.Logger, err = o.logger(); err != nil {
 		return nil, exit.Wrong(err)
@@ -176,8 +180,8 @@ func (o *options) diffModels(context.Context) ([]string, error) {
 // hasQueue asks the broker of --broker.
 func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err error) {
 	if o.broker == "" {
-		return false, exit.Wrong(brokerSetting.wrong(errors.New("not set, want the broker that is asked whether the queue is there; " +
-			"or give --unchecked-queue")))
+		return false, exit.Wrong(brokerSetting.wrong(errors.New("not set, want the broker that " +
+			"is asked whether the queue is there; or give --unchecked-queue")))
 	}
 	subscriber, err := o.subscribeSilently(queue)
 	if err != nil {
@@ -186,7 +190,8 @@ func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err err
 	defer func() { err = errors.Join(err, subscriber.Close()) }()
 	finder, finds := subscriber.(transport.QueueFinder)
 	if !finds {
-		return false, exit.Wrong(brokerSetting.wrong(errors.New("this kind of broker cannot be asked: give --unchecked-queue")))
+		return false, exit.Wrong(brokerSetting.wrong(errors.New("this kind of broker cannot be " +
+			"asked: give --unchecked-queue")))
 	}
 	return finder.HasQueue(ctx)
 }
@@ -194,7 +199,8 @@ func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err err
 // openLetterBox opens the dead letters that the broker keeps for a replica; close closes it.
 func (o *options) openLetterBox(queue string) (transport.LetterBox, error) {
 	if o.broker == "" {
-		return nil, exit.Wrong(brokerSetting.wrong(errors.New("not set, want amqp://USER:PASSWORD@HOST:PORT/")))
+		return nil, exit.Wrong(brokerSetting.wrong(errors.New("not set, want " +
+			"amqp://USER:PASSWORD@HOST:PORT/")))
 	}
 	subscriber, err := o.subscribeSilently(queue)
 	if err != nil {
@@ -203,8 +209,9 @@ func (o *options) openLetterBox(queue string) (transport.LetterBox, error) {
 	o.closers = append(o.closers, subscriber)
 	box, is := subscriber.(transport.LetterBox)
 	if !is {
-		return nil, exit.Wrong(brokerSetting.wrong(errors.New("this kind of broker has no queue of dead letters " +
-			"beside a replica's, want amqp://…; without --queue come those in the replica's database")))
+		return nil, exit.Wrong(brokerSetting.wrong(errors.New("this kind of broker has no queue " +
+			"of dead letters beside a replica's, want amqp://…; without --queue come those in " +
+			"the replica's database")))
 	}
 	return box, nil
 }
@@ -228,7 +235,8 @@ func (o *options) configOf(file string, from setting) configFile {
 	return configFile{from, file}
 }
 
-// openTables reads a file and opens the database that url names, or else that of --db; close closes it.
+// openTables reads a file and opens the database that url names, or else that of --db; close closes
+// it.
 func (o *options) openTables(
 	config configFile, url string, from setting, model string,
 ) (*manifest.Manifest, *bun.DB, error) {

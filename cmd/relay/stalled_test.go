@@ -53,8 +53,8 @@ func TestACommandWhoseInputStallsEndsWithASignal(t *testing.T) {
 	}
 }
 
-// stalling starts a command and waits until it has read its input, behind which nothing comes although the pipe stays
-// open.
+// stalling starts a command and waits until it has read its input, behind which nothing comes
+// although the pipe stays open.
 func stalling(t *testing.T, text string, args ...string) (*exec.Cmd, io.Closer, *bytes.Buffer) {
 	t.Helper()
 	path, err := os.Executable()
@@ -65,7 +65,8 @@ func stalling(t *testing.T, text string, args ...string) (*exec.Cmd, io.Closer, 
 	input, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	// Empty lines are passed over. These are more than a pipe holds, so who wrote them knows that most have been read.
+	// Empty lines are passed over. These are more than a pipe holds, so who wrote them knows that
+	// most have been read.
 	_, err = io.WriteString(input, text+strings.Repeat("\n", 300_000))
 	require.NoError(t, err)
 	return cmd, input, stderr

@@ -12,7 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/transcript"
 )
 
-// TestTranscriptsAreWhatHappens runs the console blocks of docs/operations.md, one after the other in one directory.
+// TestTranscriptsAreWhatHappens runs the console blocks of docs/operations.md, one after the other
+// in one directory.
 func TestTranscriptsAreWhatHappens(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("psql"); err != nil {

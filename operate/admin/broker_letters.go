@@ -19,7 +19,8 @@ import (
 // ErrAfterGone says that the letter with the id LetterFilter.After is not in the queue any more.
 var ErrAfterGone = errors.New("no letter has this id any more")
 
-// BrokerLetters are the dead letters of a replica, Go's or Django's, that are in a queue of the broker.
+// BrokerLetters are the dead letters of a replica, Go's or Django's, that are in a queue of the
+// broker.
 type BrokerLetters struct {
 	box transport.LetterBox
 
@@ -27,8 +28,8 @@ type BrokerLetters struct {
 	Queue, DeadQueue string
 }
 
-// NewBrokerLetters returns those of the replica with a queue. An empty deadQueue means the broker's default,
-// dead_letter_QUEUE. Whoever opened the box closes it.
+// NewBrokerLetters returns those of the replica with a queue. An empty deadQueue means the broker's
+// default, dead_letter_QUEUE. Whoever opened the box closes it.
 func NewBrokerLetters(box transport.LetterBox, queue, deadQueue string) *BrokerLetters {
 	if deadQueue == "" {
 		deadQueue = box.LetterQueue()
@@ -36,8 +37,9 @@ func NewBrokerLetters(box transport.LetterBox, queue, deadQueue string) *BrokerL
 	return &BrokerLetters{box, queue, deadQueue}
 }
 
-// Each calls visit for the letters that f chooses, until it wants no more. The error is transport.ErrNoLetters where the
-// queue is not there, and ErrAfterGone. A broker dates no letters: f.OlderThan is refused.
+// Each calls visit for the letters that f chooses, until it wants no more. The error is
+// transport.ErrNoLetters where the queue is not there, and ErrAfterGone. A broker dates no letters:
+// f.OlderThan is refused.
 func (b *BrokerLetters) Each(
 	ctx context.Context, f LetterFilter, visit func(ReplicaLetter) (more bool, err error),
 ) error {
@@ -49,7 +51,8 @@ func (b *BrokerLetters) each(
 	visit func(transport.Letter, ReplicaLetter) (more bool, err error),
 ) error {
 	if f.OlderThan != 0 {
-		return errors.New("a broker does not know since when its letters are dead: leave out OlderThan")
+		return errors.New("a broker does not know since when its letters are dead: leave out " +
+			"OlderThan")
 	}
 	behind := f.After == 0
 	err := b.box.EachLetter(ctx, b.DeadQueue, func(letter transport.Letter) (bool, error) {

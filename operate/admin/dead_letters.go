@@ -10,12 +10,14 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// LetterFilter chooses dead letters: those for which everything holds that is set. The zero value chooses all.
+// LetterFilter chooses dead letters: those for which everything holds that is set. The zero value
+// chooses all.
 type LetterFilter struct {
 	// IDs, Model and Key are what a letter may have.
 	IDs        []int64
 	Model, Key string
-	// OlderThan chooses those given up so long ago, by the clock of the database, which dated them. A broker dates none.
+	// OlderThan chooses those given up so long ago, by the clock of the database, which dated them.
+	// A broker dates none.
 	OlderThan time.Duration
 	// After chooses those behind the one with this id, in the order in which they are listed.
 	After int64
@@ -57,7 +59,8 @@ type DeadLetter struct {
 type LetterContent struct {
 	// After is the revision of the key that was sent before, nil for the first.
 	After *int64 `json:"after"`
-	// PK, Data, Previous and Meta are instance_pk, instance_data, previous_data and custom_meta of the wire, where it has them.
+	// PK, Data, Previous and Meta are instance_pk, instance_data, previous_data and custom_meta of
+	// the wire, where it has them.
 	PK       json.RawMessage `json:"pk"`
 	Data     json.RawMessage `json:"data"`
 	Previous json.RawMessage `json:"previous,omitempty"`
@@ -85,8 +88,8 @@ func deadLetterOf(d store.DeadLetter) DeadLetter {
 	}
 }
 
-// DeadLetters calls fn for at most limit dead letters, oldest first; 0 means all. fn must not use the same database: on
-// SQLite it may wait for itself.
+// DeadLetters calls fn for at most limit dead letters, oldest first; 0 means all. fn must not use
+// the same database: on SQLite it may wait for itself.
 func (m *Master) DeadLetters(
 	ctx context.Context, f LetterFilter, limit int, fn func(DeadLetter) error,
 ) error {
@@ -112,8 +115,9 @@ type RetriedLetter struct {
 // lettersPage is how many dead letters are held at once.
 const lettersPage = 500
 
-// RetryDeadLetters puts dead letters back into the outbox, and calls tell for each. One stays, with its reason, if
-// something newer of its key was sent or is on its way: sent now it would overtake, or bring back what was deleted.
+// RetryDeadLetters puts dead letters back into the outbox, and calls tell for each. One stays, with
+// its reason, if something newer of its key was sent or is on its way: sent now it would overtake,
+// or bring back what was deleted.
 func (m *Master) RetryDeadLetters(
 	ctx context.Context, f LetterFilter, tell func(RetriedLetter) error,
 ) error {

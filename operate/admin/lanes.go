@@ -32,9 +32,10 @@ func (m *Master) Lanes(ctx context.Context) ([]Lane, error) {
 	return lanes, err
 }
 
-// SetLanes changes the number of lanes, 1 to [MaxLanes], while writers write and relays run. It waits until few messages
-// are unsent, has the relays give back all lanes, and moves what is left in one short transaction. It tries until ctx
-// ends; then all stays as it was. tell is told what it waits for.
+// SetLanes changes the number of lanes, 1 to [MaxLanes], while writers write and relays run. It
+// waits until few messages are unsent, has the relays give back all lanes, and moves what is left
+// in one short transaction. It tries until ctx ends; then all stays as it was. tell is told what it
+// waits for.
 func (m *Master) SetLanes(ctx context.Context, count int, tell func(string)) error {
 	return m.store.SetLanes(ctx, count, tell)
 }

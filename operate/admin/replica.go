@@ -14,7 +14,8 @@ type Replica struct{ store *store.Store }
 type ReplicaStatus struct {
 	// Waiting counts the messages that cannot be applied yet, by the reason for which they wait.
 	Waiting map[string]int64 `json:"waiting"`
-	// Masters are those that messages came from, of each model in the order in which they came first.
+	// Masters are those that messages came from, of each model in the order in which they came
+	// first.
 	Masters []KnownMaster `json:"masters"`
 	// Databases are others that were found behind the replica's queue.
 	Databases []OtherDatabase `json:"other_databases"`

@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// ReplicaLetter is a message that a replica could not apply: in its database, or in a queue of the broker.
+// ReplicaLetter is a message that a replica could not apply: in its database, or in a queue of the
+// broker.
 type ReplicaLetter struct {
 	// ID chooses it in a filter.
 	ID int64

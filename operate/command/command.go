@@ -1,11 +1,13 @@
-// Package command makes command lines of packages operate and operate/admin, to be mounted in any urfave/cli application:
+// Package command makes command lines of packages operate and operate/admin, to be mounted in any
+// urfave/cli application:
 //
 //	app.Commands = append(app.Commands, command.Commands(command.Source{Box: openBox, Replica: openReplica})...)
 //
-// A service that mounts them in its own binary has its own serializers, filters and mappings at work; cmd/relay mounts
-// them over tables that a cqrsync.yaml describes.
+// A service that mounts them in its own binary has its own serializers, filters and mappings at
+// work; cmd/relay mounts them over tables that a cqrsync.yaml describes.
 //
-// Exit codes are for cron jobs (package exit). Results go to standard output, everything else to standard error.
+// Exit codes are for cron jobs (package exit). Results go to standard output, everything else to
+// standard error.
 package command
 
 import (
@@ -25,25 +27,27 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// Source opens what the commands work on, when they run. Commands of a side that is nil are left out.
+// Source opens what the commands work on, when they run. Commands of a side that is nil are left
+// out.
 type Source struct {
 	// Box opens the master side with its models registered.
 	Box func(ctx context.Context) (*outbox.Box, error)
 	// Replica opens the replica side with its models registered.
 	Replica func(ctx context.Context) (*replica.Replica, error)
-	// Admin opens cqrsync's own tables, for status, lanes, dead-letters and the like. Commands on them are left out where its
-	// Open is nil; where its Replica is nil, the one above is taken.
+	// Admin opens cqrsync's own tables, for status, lanes, dead-letters and the like. Commands on
+	// them are left out where its Open is nil; where its Replica is nil, the one above is taken.
 	Admin commands.Source
 	// Models, if set, are what diff --all compares. nil takes those that Replica registers.
 	Models func(ctx context.Context) ([]string, error)
-	// Pair, if set, opens both sides for one model, so that diff goes on where another model is not as
-	// it should be. nil uses Box and Replica.
+	// Pair, if set, opens both sides for one model, so that diff goes on where another model is not
+	// as it should be. nil uses Box and Replica.
 	Pair func(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error)
 	// HasQueue, if set, says whether the broker has the queue of a replica. sync --queue asks it.
 	HasQueue func(ctx context.Context, queue string) (bool, error)
 }
 
-// Commands returns the commands. They read and write the root command's Reader, Writer and ErrWriter.
+// Commands returns the commands. They read and write the root command's Reader, Writer and
+// ErrWriter.
 func Commands(s Source) []*cli.Command {
 	var made []*cli.Command
 	if s.Box != nil {
@@ -99,7 +103,8 @@ func filterFlag() cli.Flag {
 // narrowFlag is filterFlag for commands that take all where it is not given.
 func narrowFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: "filter", Aliases: []string{"f"}, Value: "{}", Usage: "which instances, as JSON; all if not given",
+		Name: "filter", Aliases: []string{"f"}, Value: "{}", Usage: "which instances, as JSON; " +
+			"all if not given",
 	}
 }
 
@@ -119,12 +124,13 @@ func graceFlag() cli.Flag {
 }
 
 func contentFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "content", Usage: "compare columns too, not revisions only (Django cannot read the output)"}
+	return &cli.BoolFlag{Name: "content", Usage: "compare columns too, not revisions only " +
+		"(Django cannot read the output)"}
 }
 
 func allowEmptyFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "allow-empty", Usage: "an empty input is one without keys, as a Django stage that found nothing " +
-		"writes; else it is taken for a stage that failed"}
+	return &cli.BoolFlag{Name: "allow-empty", Usage: "an empty input is one without keys, as a " +
+		"Django stage that found nothing writes; else it is taken for a stage that failed"}
 }
 
 func maxDeletesFlag() cli.Flag {
@@ -141,10 +147,13 @@ func resumeFlag() cli.Flag {
 // paceFlags are those of every command.
 func paceFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "batch", Usage: "rows that are read and held at once (default: as fits the command)"},
+		&cli.IntFlag{Name: "batch", Usage: "rows that are read and held at once (default: as " +
+			"fits the command)"},
 		&cli.IntFlag{Name: "rate", Usage: "rows per second at most, 0 for as many as go"},
-		&cli.BoolFlag{Name: "progress", Usage: "show how far it is: a bar on a terminal, else JSON lines"},
-		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but results and errors"},
+		&cli.BoolFlag{Name: "progress", Usage: "show how far it is: a bar on a terminal, else " +
+			"JSON lines"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but results " +
+			"and errors"},
 	}
 }
 
@@ -164,7 +173,8 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 		errs = append(errs, fmt.Errorf("--grace: %s, want a positive time such as 2s", o.Grace))
 	}
 	if o.MaxDeletes < 0 {
-		errs = append(errs, fmt.Errorf("--max-deletes: %d, want how many rows may be deleted", o.MaxDeletes))
+		errs = append(errs, fmt.Errorf("--max-deletes: %d, want how many rows may be deleted",
+			o.MaxDeletes))
 	}
 	if text := cmd.String("filter"); text != "" {
 		var err error
@@ -177,8 +187,8 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 	return o, p, exit.Mistake(errors.Join(errs...))
 }
 
-// noEmptyFlags refuses flags that were given and say nothing, as a shell's variable that is not set makes them: they would
-// mean all rows, all queues.
+// noEmptyFlags refuses flags that were given and say nothing, as a shell's variable that is not set
+// makes them: they would mean all rows, all queues.
 func noEmptyFlags(cmd *cli.Command) error {
 	want := map[string]string{
 		"filter": "'{}' for all instances", "model": "the CQRS id of a model", "queue": "the queue of a replica, or leave it out",

@@ -19,7 +19,8 @@ func (s Source) diff() *cli.Command {
 		Usage: "find and repair what differs, where one place reaches both databases",
 		Flags: append(paceFlags(), filterFlag(), outputFlag(), graceFlag(), contentFlag(), maxDeletesFlag(),
 			&cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"}, Usage: "the CQRS id of the model"},
-			&cli.BoolFlag{Name: "all", Usage: "all models that the replica has, one after the other"},
+			&cli.BoolFlag{Name: "all", Usage: "all models that the replica has, one after the " +
+				"other"},
 			&cli.BoolFlag{Name: "check", Usage: "report only, repair nothing"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			switch {
@@ -28,7 +29,8 @@ func (s Source) diff() *cli.Command {
 			case j.Bool("all"):
 				return s.diffAll(ctx, j)
 			case j.model() == "":
-				return exit.Mistake(errors.New("--model: not set, want the CQRS id of a model, or --all"))
+				return exit.Mistake(errors.New("--model: not set, want the CQRS id of a model, " +
+					"or --all"))
 			}
 			differs, err := j.diff(ctx, j.model(), "")
 			if err != nil {
@@ -42,7 +44,8 @@ func (s Source) diff() *cli.Command {
 	}
 }
 
-// diffAll compares one model after the other. What is wrong with one does not keep the others from being compared.
+// diffAll compares one model after the other. What is wrong with one does not keep the others from
+// being compared.
 func (s Source) diffAll(ctx context.Context, j *job) error {
 	models, err := s.models(ctx)
 	if err != nil {
@@ -59,15 +62,18 @@ func (s Source) diffAll(ctx context.Context, j *job) error {
 			return err
 		}
 		if err != nil {
-			// Not wrapped: that one model is not as it should be is no mistake in the flags (exit.Usage).
+			// Not wrapped: that one model is not as it should be is no mistake in the flags
+			// (exit.Usage).
 			failed = append(failed, fmt.Errorf("%s: %v", model, err)) //nolint:errorlint // see above
 		}
 		differ = differ || differs
 	}
 	if len(failed) > 0 {
-		failed = append([]error{fmt.Errorf("%d of %d models could not be compared to their end", len(failed), len(models))}, failed...)
+		failed = append([]error{fmt.Errorf("%d of %d models could not be compared to their end",
+			len(failed), len(models))}, failed...)
 	}
-	if err := errors.Join(errors.Join(failed...), j.badOnes("keys or rows could not be dealt with")); err != nil {
+	if err := errors.Join(errors.Join(failed...), j.badOnes("keys or rows could not be dealt "+
+		"with")); err != nil {
 		return err
 	}
 	return differing(differ)

@@ -37,7 +37,8 @@ func exiting(name string, action cli.ActionFunc) cli.ActionFunc {
 		case ctx.Err() != nil:
 			err = errors.New("interrupted")
 			if cmd.String("resume") != "" {
-				err = fmt.Errorf("interrupted; the same command with --resume %s goes on", cmd.String("resume"))
+				err = fmt.Errorf("interrupted; the same command with --resume %s goes on",
+					cmd.String("resume"))
 			}
 		}
 		return exit.With(fmt.Errorf("%s: %w", name, err))

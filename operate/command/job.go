@@ -30,8 +30,9 @@ type job struct {
 	told     int // of what could not be dealt with
 }
 
-// action does something with a side; of both, those of --model; --all opens them itself. All that is wrong with the flags
-// is said at once, before anything is opened; a --resume file goes when the command came to its end.
+// action does something with a side; of both, those of --model; --all opens them itself. All that
+// is wrong with the flags is said at once, before anything is opened; a --resume file goes when the
+// command came to its end.
 func (s Source) action(do func(ctx context.Context, j *job) error) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) (err error) {
 		j := &job{Command: cmd}
@@ -134,7 +135,8 @@ func (j *job) finishRows(err error, format string, args ...any) error {
 	return j.badOnes("rows cannot be sent")
 }
 
-// badOnes is the error of a command that came to its end with bad input, counting what an interrupted run before saw.
+// badOnes is the error of a command that came to its end with bad input, counting what an
+// interrupted run before saw.
 func (j *job) badOnes(what string) error {
 	if j.at.Bad == 0 {
 		return nil

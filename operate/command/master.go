@@ -16,7 +16,8 @@ func (s Source) dump() *cli.Command {
 	return &cli.Command{
 		Name: "dump", Usage: "write the instances of a model, for load", Category: categoryMaster,
 		Flags: append(paceFlags(), modelFlag(), narrowFlag(), outputFlag(), resumeFlag(),
-			&cli.BoolFlag{Name: "end-mark", Usage: "end with a mark by which load tells a whole dump from one that broke off; not for Django"}),
+			&cli.BoolFlag{Name: "end-mark", Usage: "end with a mark by which load tells a whole " +
+				"dump from one that broke off; not for Django"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			n, err := operate.Dump(ctx, j.box, j.model(), j.out,
 				operate.DumpOptions{Options: j.options, Resume: j.at.resume(), EndMark: j.Bool("end-mark")})
@@ -29,10 +30,12 @@ func (s Source) sync() *cli.Command {
 	return &cli.Command{
 		Name: "sync", Usage: "send the present state of instances again", Category: categoryMaster,
 		Flags: append(paceFlags(), modelFlag(), filterFlag(), resumeFlag(),
-			&cli.StringFlag{Name: "queue", Usage: "the one replica that is sent them; all if not given"},
-			&cli.BoolFlag{Name: "unchecked-queue", Usage: "do not ask the broker whether it has the queue"},
-			&cli.BoolFlag{Name: "force", Usage: "replicas take them even where they have newer revisions: " +
-				"the master was restored from a backup"}),
+			&cli.StringFlag{Name: "queue", Usage: "the one replica that is sent them; all if not " +
+				"given"},
+			&cli.BoolFlag{Name: "unchecked-queue", Usage: "do not ask the broker whether it has " +
+				"the queue"},
+			&cli.BoolFlag{Name: "force", Usage: "replicas take them even where they have newer " +
+				"revisions: the master was restored from a backup"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			if err := s.checkQueue(ctx, j); err != nil {
 				return err
@@ -64,7 +67,10 @@ func (s Source) diffSync() *cli.Command {
 		Flags: append(paceFlags(), inputFlag(), allowEmptyFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			sent, err := operate.DiffSync(ctx, j.box, j.in, j.options)
-			if err := j.finishRows(cutShort(err, func() { j.say("%d instances are in the outbox", sent) }),
+			if err := j.finishRows(cutShort(err, func() {
+				j.say("%d instances are in the outbox",
+					sent)
+			}),
 				"%d instances are in the outbox", sent); err != nil {
 				return err
 			}
@@ -75,7 +81,8 @@ func (s Source) diffSync() *cli.Command {
 
 func (s Source) deletedDiffMaster() *cli.Command {
 	return &cli.Command{
-		Name: "deleted-diff-master", Usage: "write which keys of deleted-diff-replica the master does not have",
+		Name: "deleted-diff-master", Usage: "write which keys of deleted-diff-replica the master " +
+			"does not have",
 		Category: categoryMaster,
 		Flags:    append(paceFlags(), inputFlag(), outputFlag(), allowEmptyFlag(), maxDeletesFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
@@ -89,7 +96,8 @@ func (s Source) deletedDiffMaster() *cli.Command {
 	}
 }
 
-// checkQueue fails where --queue names none that the broker has: a message to it would reach nobody, or wait for ever.
+// checkQueue fails where --queue names none that the broker has: a message to it would reach
+// nobody, or wait for ever.
 func (s Source) checkQueue(ctx context.Context, j *job) error {
 	queue := j.String("queue")
 	if queue == "" || s.HasQueue == nil || j.Bool("unchecked-queue") {
@@ -97,7 +105,8 @@ func (s Source) checkQueue(ctx context.Context, j *job) error {
 	}
 	has, err := s.HasQueue(ctx, queue)
 	if err == nil && !has {
-		err = errors.New("the broker has no such queue: start that replica once, or correct the name")
+		err = errors.New("the broker has no such queue: start that replica once, or correct the " +
+			"name")
 	}
 	if exit.IsUsage(err) {
 		return err
@@ -115,7 +124,8 @@ func (s Source) adopt() *cli.Command {
 		Action: s.action(func(ctx context.Context, j *job) error {
 			adopted, err := operate.Adopt(ctx, j.box, j.model(), j.options)
 			if err == nil {
-				j.say("%d rows of %s: %d revisions taken over, %d rows are sent again", adopted.Rows, j.model(), adopted.Taken, adopted.Sent)
+				j.say("%d rows of %s: %d revisions taken over, %d rows are sent again",
+					adopted.Rows, j.model(), adopted.Taken, adopted.Sent)
 			}
 			return err
 		}),

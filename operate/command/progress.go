@@ -58,7 +58,8 @@ func (p *progress) report(done int64) {
 	}
 }
 
-// progressLine is what --progress prints where there is no terminal. Names are never changed, only added.
+// progressLine is what --progress prints where there is no terminal. Names are never changed, only
+// added.
 type progressLine struct {
 	Command   string  `json:"command"`
 	Model     string  `json:"model,omitempty"`

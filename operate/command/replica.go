@@ -19,7 +19,8 @@ func (s Source) load() *cli.Command {
 	return &cli.Command{
 		Name: "load", Usage: "read what dump (or Django's cqrs_bulk_dump) wrote", Category: categoryReplica,
 		Flags: append(paceFlags(), inputFlag(), maxDeletesFlag(), resumeFlag(),
-			&cli.BoolFlag{Name: "clear", Usage: "empty the table first; asks, unless --max-deletes allows it"}),
+			&cli.BoolFlag{Name: "clear", Usage: "empty the table first; asks, unless " +
+				"--max-deletes allows it"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			loaded, err := operate.Load(ctx, j.rep, j.in, operate.LoadOptions{
 				Options: j.options, Clear: j.Bool("clear"),
@@ -58,7 +59,8 @@ func ask(ctx context.Context, w io.Writer, e *operate.TooManyDeletesError) error
 	}
 	tty = until(ctx, tty)
 	defer func() { _ = tty.Close() }() // it was only read
-	fmt.Fprintf(w, "Empty the replica's table first? It has %d rows of %s; those that the dump lacks are gone then. [y/N] ",
+	fmt.Fprintf(w, "Empty the replica's table first? It has %d rows of %s; those that the dump "+
+		"lacks are gone then. [y/N] ",
 		e.Deletes, e.Model)
 	answer, _ := bufio.NewReader(tty).ReadString('\n') // nothing is no
 	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
@@ -75,7 +77,8 @@ func (s Source) diffReplica() *cli.Command {
 			found, err := operate.DiffReplica(ctx, j.rep, j.in, j.out, j.options)
 			said := func() {
 				j.warnUnsent(found)
-				j.say("%d of %d instances differ%s", found.Differing, found.Compared, notCompared(found))
+				j.say("%d of %d instances differ%s",
+					found.Differing, found.Compared, notCompared(found))
 				j.sayAhead(found)
 			}
 			if err := cutShort(err, said); err != nil {
@@ -90,14 +93,16 @@ func (s Source) diffReplica() *cli.Command {
 // sayAhead says what it means that a replica is newer than its master.
 func (j *job) sayAhead(found operate.Difference) {
 	if found.Ahead > 0 {
-		j.say("%d of them are newer on the replica: the master went back to an earlier state (a backup, or a failover that lost "+
-			"commits). diff and diff-sync take the replica back, key by key; sync --force does it for all that it selects", found.Ahead)
+		j.say("%d of them are newer on the replica: the master went back to an earlier state (a "+
+			"backup, or a failover that lost commits). diff and diff-sync take the replica back, "+
+			"key by key; sync --force does it for all that it selects", found.Ahead)
 	}
 }
 
 func (s Source) deletedDiffReplica() *cli.Command {
 	return &cli.Command{
-		Name: "deleted-diff-replica", Usage: "write which keys the replica has, for deleted-diff-master",
+		Name: "deleted-diff-replica", Usage: "write which keys the replica has, for " +
+			"deleted-diff-master",
 		Category: categoryReplica,
 		Flags:    append(paceFlags(), modelFlag(), narrowFlag(), outputFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
@@ -130,7 +135,8 @@ func (s Source) deletedSyncReplica() *cli.Command {
 
 func (j *job) badKey(pk json.RawMessage, err error) { j.badRow(pk, err) }
 
-// cutShort says what was done of an input that the stage before left incomplete, and hands its error on.
+// cutShort says what was done of an input that the stage before left incomplete, and hands its
+// error on.
 func cutShort(err error, say func()) error {
 	if errors.As(err, new(*operate.CutShortError)) {
 		say()

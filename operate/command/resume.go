@@ -20,7 +20,8 @@ type position struct {
 	// After is the last primary key that was dealt with, Lines how many lines were.
 	After json.RawMessage `json:"after,omitempty"`
 	Lines int             `json:"lines,omitempty"`
-	// Bad is what went wrong on the way: whoever goes on passes it over, and must not end as if all were well.
+	// Bad is what went wrong on the way: whoever goes on passes it over, and must not end as if all
+	// were well.
 	Bad int64 `json:"bad,omitempty"`
 
 	file string
@@ -44,7 +45,8 @@ func resumed(cmd *cli.Command) (*position, error) {
 		return nil, fmt.Errorf("--resume: %s does not say how far a command came: %w", p.file, err)
 	}
 	if was.Command != p.Command || was.Model != p.Model || was.Filter != p.Filter {
-		return nil, fmt.Errorf("--resume: %s is of %s --model %q --filter %q: give the same flags, or remove it",
+		return nil, fmt.Errorf("--resume: %s is of %s --model %q --filter %q: give the same "+
+			"flags, or remove it",
 			p.file, was.Command, was.Model, was.Filter)
 	}
 	was.file = p.file

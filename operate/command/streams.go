@@ -23,8 +23,9 @@ func input(ctx context.Context, cmd *cli.Command) (io.ReadCloser, error) {
 	return until(ctx, file), nil
 }
 
-// until is a reader that ends with ctx also where a pipe stays open and says nothing: nobody can call back a read that waits
-// in the kernel, so it is left behind. It ends with the pipe, or with the process.
+// until is a reader that ends with ctx also where a pipe stays open and says nothing: nobody can
+// call back a read that waits in the kernel, so it is left behind. It ends with the pipe, or with
+// the process.
 func until(ctx context.Context, from io.ReadCloser) io.ReadCloser {
 	r, w := io.Pipe()
 	stop := context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) }) // always nil, as below

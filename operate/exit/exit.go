@@ -1,7 +1,7 @@
 // Package exit holds the exit codes of every command of cqrsync, and the errors that carry them.
 //
-// A command returns a plain error where it failed, [Wrong] where it was not called as it can be meant, and [Partly] where
-// it was, and not all was done. [Report] says it at the end of a process.
+// A command returns a plain error where it failed, [Wrong] where it was not called as it can be
+// meant, and [Partly] where it was, and not all was done. [Report] says it at the end of a process.
 package exit
 
 import (
@@ -16,18 +16,18 @@ import (
 const (
 	// Done says that all is done, or equal, or that there was nothing to do.
 	Done = 0
-	// Differ says that something differed, repaired or not, or that not all of what was asked for was done, because it would
-	// have done harm or was not there.
+	// Differ says that something differed, repaired or not, or that not all of what was asked for
+	// was done, because it would have done harm or was not there.
 	Differ = 1
 	// Failed says that something failed. Standard error says what, and what to do.
 	Failed = 2
-	// Usage says that flags, variables or a file cannot be meant so, and nothing was begun. The number is EX_USAGE of BSD's
-	// sysexits.h.
+	// Usage says that flags, variables or a file cannot be meant so, and nothing was begun. The
+	// number is EX_USAGE of BSD's sysexits.h.
 	Usage = 64
 )
 
-// Error ends a command with a code. It is a cli.ExitCoder: urfave/cli exits with it by itself, unless the application's
-// ExitErrHandler says otherwise.
+// Error ends a command with a code. It is a cli.ExitCoder: urfave/cli exits with it by itself,
+// unless the application's ExitErrHandler says otherwise.
 type Error struct {
 	Code int
 	// Err is nil where the code says it all.
@@ -55,7 +55,8 @@ func With(err error) error {
 	return &Error{Code: Code(err), Err: err}
 }
 
-// Partly is the end of a command that did not do all, where nothing went wrong. Its text is printed as it is.
+// Partly is the end of a command that did not do all, where nothing went wrong. Its text is printed
+// as it is.
 func Partly(err error) error { return &Error{Code: Differ, Err: err} }
 
 // Code is the code that an error ends with.
@@ -85,7 +86,8 @@ func Report(w io.Writer, err error) int {
 	return code
 }
 
-// usageError is a command line, an environment or a file that cannot be meant so, with everything that is wrong with it.
+// usageError is a command line, an environment or a file that cannot be meant so, with everything
+// that is wrong with it.
 type usageError struct {
 	problems []error
 	listed   bool
@@ -111,8 +113,8 @@ func (e *usageError) Unwrap() []error { return e.problems }
 // IsUsage says that an error is about how a command was called.
 func IsUsage(err error) bool { return errors.As(err, new(*usageError)) }
 
-// Wrong makes one usage error, with a line for each, of everything that is not nil; nil if all are. What was a usage error
-// already is not wrapped twice.
+// Wrong makes one usage error, with a line for each, of everything that is not nil; nil if all are.
+// What was a usage error already is not wrapped twice.
 func Wrong(problems ...error) error {
 	if problems = flat(problems); len(problems) == 0 {
 		return nil

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// said are the sentences of urfave/cli about flags and variables, and how an operator is told. They are no types there.
+// said are the sentences of urfave/cli about flags and variables, and how an operator is told. They
+// are no types there.
 var said = []struct {
 	pattern *regexp.Regexp
 	tell    func(part []string) string
@@ -30,7 +31,8 @@ var said = []struct {
 	}},
 }
 
-// unreadable says what is wanted in place of a value, by the complaint of the Go function that read it.
+// unreadable says what is wanted in place of a value, by the complaint of the Go function that read
+// it.
 func unreadable(value, complaint string) string {
 	want := complaint
 	switch {
@@ -45,8 +47,8 @@ func unreadable(value, complaint string) string {
 	return fmt.Sprintf("%q, %s", value, want)
 }
 
-// Flags makes a usage error, in the words of an operator, of an error of urfave/cli about flags or variables. Any other error,
-// and nil, it returns as it is.
+// Flags makes a usage error, in the words of an operator, of an error of urfave/cli about flags or
+// variables. Any other error, and nil, it returns as it is.
 func Flags(err error) error {
 	if err == nil || errors.As(err, new(*Error)) || IsUsage(err) {
 		return err

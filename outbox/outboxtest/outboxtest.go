@@ -1,11 +1,13 @@
-// Package outboxtest lets a team's own tests say which entities their code must send, and which it must not.
+// Package outboxtest lets a team's own tests say which entities their code must send, and which it
+// must not.
 //
 //	sent := outboxtest.New(t, db, outbox.Config{})
 //	placeOrder(ctx, 7)
 //	sent.RequireSaved("order", 7)
 //	sent.RequireNothing()
 //
-// It reads the outbox table, so no relay may run on it meanwhile. It needs no broker and no test library.
+// It reads the outbox table, so no relay may run on it meanwhile. It needs no broker and no test
+// library.
 //
 // Neighbours: package outbox, whose messages it reads.
 package outboxtest
@@ -41,8 +43,8 @@ type Message struct {
 	Meta     json.RawMessage // nil if there is none
 }
 
-// New starts looking at the outbox of db. Messages that are there already do not count. config is what the code under
-// test gives to outbox.New.
+// New starts looking at the outbox of db. Messages that are there already do not count. config is
+// what the code under test gives to outbox.New.
 func New(t testing.TB, db *bun.DB, config outbox.Config) *Sent {
 	t.Helper()
 	s, err := store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
@@ -55,9 +57,10 @@ func New(t testing.TB, db *bun.DB, config outbox.Config) *Sent {
 	return sent
 }
 
-// RequireSaved fails the test unless the newest message of each key is a SAVE, and returns those messages in the order
-// of keys. A key is given as the primary key: a number, a string, anything with a text form such as a UUID, or a []any
-// for a composite key. The messages of these keys are done with; RequireNothing does not see them.
+// RequireSaved fails the test unless the newest message of each key is a SAVE, and returns those
+// messages in the order of keys. A key is given as the primary key: a number, a string, anything
+// with a text form such as a UUID, or a []any for a composite key. The messages of these keys are
+// done with; RequireNothing does not see them.
 func (s *Sent) RequireSaved(model string, keys ...any) []Message {
 	s.t.Helper()
 	return s.require(envelope.Save, model, keys)

@@ -1,8 +1,8 @@
-// Package commands makes command lines of package admin: migrate, status, lanes, dead-letters, forget-deleted and
-// incarnation. operate/command mounts them in any urfave/cli application.
+// Package commands makes command lines of package admin: migrate, status, lanes, dead-letters,
+// forget-deleted and incarnation. operate/command mounts them in any urfave/cli application.
 //
-// Results go to standard output, everything else to standard error, as the root command's Writer and ErrWriter say. What
-// --json prints keeps its names: some are added, none is changed.
+// Results go to standard output, everything else to standard error, as the root command's Writer
+// and ErrWriter say. What --json prints keeps its names: some are added, none is changed.
 package commands
 
 import (
@@ -18,19 +18,22 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Source opens what the commands work on, when they run. What it opens, it closes. An error about how the command was
-// called is one of package exit.
+// Source opens what the commands work on, when they run. What it opens, it closes. An error about
+// how the command was called is one of package exit.
 type Source struct {
 	// Open opens the tables. create says that a database which is a file may be made.
 	Open func(ctx context.Context, create bool) (*admin.Tables, error)
-	// Layout, if set, says for migrate --print, which needs no database, which dialect (empty if it cannot be known) and
-	// where the tables are. nil leaves out --print.
+	// Layout, if set, says for migrate --print, which needs no database, which dialect (empty if it
+	// cannot be known) and where the tables are. nil leaves out --print.
 	Layout func() (dialect string, where admin.Config, err error)
-	// Replica, if set, opens the replica with its models, which apply dead letters again. nil leaves that to nobody.
+	// Replica, if set, opens the replica with its models, which apply dead letters again. nil
+	// leaves that to nobody.
 	Replica func(ctx context.Context) (*replica.Replica, error)
-	// LetterBox, if set, opens the dead letters that a broker keeps for the replica with a queue. nil leaves out --queue.
+	// LetterBox, if set, opens the dead letters that a broker keeps for the replica with a queue.
+	// nil leaves out --queue.
 	LetterBox func(queue string) (transport.LetterBox, error)
-	// LetterFlags are added to dead-letters: those by which Replica and LetterBox know what to open.
+	// LetterFlags are added to dead-letters: those by which Replica and LetterBox know what to
+	// open.
 	LetterFlags []cli.Flag
 }
 
@@ -57,7 +60,8 @@ func withCodes(c *cli.Command) {
 	}
 }
 
-// open opens the tables. All that is wrong with the flags is said at once, together with what Open finds wrong.
+// open opens the tables. All that is wrong with the flags is said at once, together with what Open
+// finds wrong.
 func (s Source) open(ctx context.Context, create bool, problems ...error) (*admin.Tables, error) {
 	t, err := s.Open(ctx, create)
 	if exit.IsUsage(err) {
@@ -92,9 +96,11 @@ func noArguments(cmd *cli.Command) error {
 	case !cmd.Args().Present():
 		return nil
 	case len(cmd.VisibleCommands()) > 0 && cmd.VisibleCommands()[0].Name != "help": // every command has that
-		return fmt.Errorf("unknown command: want %s alone, or %[1]s %s", cmd.Name, cmd.Commands[0].Name)
+		return fmt.Errorf("unknown command: want %s alone, or %[1]s %s",
+			cmd.Name, cmd.Commands[0].Name)
 	default:
-		return errors.New("unexpected argument: everything is a flag, see --help") // not shown: it may be a URL
+		// The argument is not shown: it may be a URL.
+		return errors.New("unexpected argument: everything is a flag, see --help")
 	}
 }
 

@@ -21,9 +21,10 @@ func (s Source) lanes() *cli.Command {
 			Name:      "set",
 			ArgsUsage: "NUMBER",
 			Usage:     "change the number of lanes, while writers write and relays run",
-			Description: "It waits until few messages are unsent, has the relays give back all lanes, which takes up to their " +
-				"lease, and moves what is left in one short transaction. A transaction that is under way then may be refused " +
-				"as a conflict. If the time is over first, everything stays as it was.",
+			Description: "It waits until few messages are unsent, has the relays give back all " +
+				"lanes, which takes up to their lease, and moves what is left in one short " +
+				"transaction. A transaction that is under way then may be refused as a conflict. " +
+				"If the time is over first, everything stays as it was.",
 			Flags: []cli.Flag{&cli.DurationFlag{
 				Name: "timeout", Value: 5 * time.Minute, Usage: "how long to try",
 			}},
@@ -96,7 +97,8 @@ func (s Source) setLanes(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%s (--timeout) are over", duration(timeout)))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%s (--timeout) are over",
+		duration(timeout)))
 	defer cancel()
 	if err := m.SetLanes(ctx, count, func(what string) { fmt.Fprintln(stderr(cmd), what) }); err != nil {
 		return err

@@ -35,18 +35,20 @@ func (s Source) deadLetters() *cli.Command {
 				Usage: "with --side replica: write their bodies, one a line, as django-cqrs's " +
 					"cqrs_dead_letters dump does",
 				Flags: s.letterFlags(),
-				Description: "What is not JSON cannot be a line of it: it is left out and named on standard " +
-					"error, and the exit code is 1. show has it.",
+				Description: "What is not JSON cannot be a line of it: it is left out and named " +
+					"on standard error, and the exit code is 1. show has it.",
 				Action: bySource(refuseDump, s.dumpOfReplica, s.dumpOfBroker),
 			},
 			{
-				Name:  "retry",
-				Usage: "send them again, unless a newer message of their key has been sent or is on its way",
+				Name: "retry",
+				Usage: "send them again, unless a newer message of their key has been sent or is " +
+					"on its way",
 				Flags: append(s.letterFlags(), allFlag("retry"), jsonFlag("a JSON line for each")),
-				Description: "What is superseded stays: sent now it would overtake, or bring back what was deleted. Purge it. " +
-					"With --side replica they are applied here and now; with --queue, too, they are sent " +
-					"to the replica's queue, as django-cqrs's cqrs_dead_letters retry does. " +
-					"The exit code is 1 when something stayed.",
+				Description: "What is superseded stays: sent now it would overtake, or bring " +
+					"back what was deleted. Purge it. With --side replica they are applied here " +
+					"and now; with --queue, too, they are sent to the replica's queue, as " +
+					"django-cqrs's cqrs_dead_letters retry does. The exit code is 1 when " +
+					"something stayed.",
 				Action: bySource(s.retryOfMaster, s.retryOfReplica, s.retryOfBroker),
 			},
 			{
@@ -79,16 +81,17 @@ func (s Source) letterFlags() []cli.Flag {
 	)
 }
 
-// letterSourceFlags say where the dead letters are. --queue has no variable: CQRSYNC_QUEUE says who a replica is.
+// letterSourceFlags say where the dead letters are. --queue has no variable: CQRSYNC_QUEUE says who
+// a replica is.
 func (s Source) letterSourceFlags() []cli.Flag {
-	flags := []cli.Flag{sideFlag("whose: outbox (messages that could not be published) or replica (that could not be " +
-		"applied: in its database, or with --queue on the broker)")}
+	flags := []cli.Flag{sideFlag("whose: outbox (messages that could not be published) or " +
+		"replica (that could not be applied: in its database, or with --queue on the broker)")}
 	if s.LetterBox != nil {
 		flags = append(flags,
 			&cli.StringFlag{
 				Name: "queue",
-				Usage: "with --side replica: those on the broker, of the replica with this queue, " +
-					"Go's or Django's; not those in its database",
+				Usage: "with --side replica: those on the broker, of the replica with this " +
+					"queue, Go's or Django's; not those in its database",
 			},
 			&cli.StringFlag{
 				Name: "dead-letter-queue",
@@ -128,10 +131,12 @@ func checkLetters(cmd *cli.Command, needed bool) (problems []error) {
 	f, all, limit := letterFilter(cmd), cmd.Bool("all"), cmd.Int("limit")
 	chosen := len(f.IDs) > 0 || f.Model != "" || f.Key != "" || f.OlderThan != 0
 	if needed && chosen == all {
-		problems = append(problems, errors.New("choose which: --id, --model, --key or --older-than, or else --all"))
+		problems = append(problems, errors.New("choose which: --id, --model, --key or "+
+			"--older-than, or else --all"))
 	}
 	if f.OlderThan < 0 {
-		problems = append(problems, of("--older-than", fmt.Errorf("%s, want a positive time", duration(f.OlderThan))))
+		problems = append(problems, of("--older-than", fmt.Errorf("%s, want a positive time",
+			duration(f.OlderThan))))
 	}
 	if limit < 0 {
 		problems = append(problems, of("--limit", fmt.Errorf("%d, want 0 or more", limit)))
@@ -144,7 +149,8 @@ func checkIDs(cmd *cli.Command) error {
 	if len(cmd.Int64Slice("id")) > 0 {
 		return nil
 	}
-	return of("--id", errors.New("not set, want the id of a dead letter, as dead-letters list shows it"))
+	return of("--id", errors.New("not set, want the id of a dead letter, as dead-letters list "+
+		"shows it"))
 }
 
 // checkFound says that ids were asked for which are no letter's.
@@ -156,5 +162,6 @@ func checkFound(cmd *cli.Command, found int) error {
 }
 
 func refuseDump(context.Context, *cli.Command) error {
-	return exit.Wrong(of("--side", errors.New("dump is for --side replica; of an outbox, show --json has everything")))
+	return exit.Wrong(of("--side", errors.New("dump is for --side replica; of an outbox, show "+
+		"--json has everything")))
 }

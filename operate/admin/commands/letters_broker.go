@@ -12,24 +12,26 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// broker checks the flags and opens the letters of --queue. needed says that something must be chosen.
+// broker checks the flags and opens the letters of --queue. needed says that something must be
+// chosen.
 func (s Source) broker(cmd *cli.Command, needed bool, problems ...error) (*admin.BrokerLetters, error) {
 	queue, dead := cmd.String("queue"), cmd.String("dead-letter-queue")
 	problems = append(problems, noArguments(cmd))
 	problems = append(problems, checkLetters(cmd, needed)...)
 	switch {
 	case queue == "":
-		problems = append(problems, of("--queue", errors.New("not set, want the name of the replica's queue")))
+		problems = append(problems, of("--queue", errors.New("not set, want the name of the "+
+			"replica's queue")))
 	case dead == queue:
-		problems = append(problems, of("--dead-letter-queue", fmt.Errorf("%q is the replica's own queue, "+
-			"want that of its dead letters", queue)))
+		problems = append(problems, of("--dead-letter-queue", fmt.Errorf("%q is the replica's "+
+			"own queue, want that of its dead letters", queue)))
 	case cmd.IsSet("dead-letter-queue") && dead == "":
 		problems = append(problems, of("--dead-letter-queue",
 			errors.New("it is empty; leave it out for dead_letter_"+queue)))
 	}
 	if cmd.Duration("older-than") != 0 {
-		problems = append(problems, of("--older-than", errors.New("a broker does not know since when its letters "+
-			"are dead: use --id, --model or --key")))
+		problems = append(problems, of("--older-than", errors.New("a broker does not know since "+
+			"when its letters are dead: use --id, --model or --key")))
 	}
 	if queue == "" {
 		queue = "none" // which was said
@@ -51,7 +53,8 @@ func (s Source) broker(cmd *cli.Command, needed bool, problems ...error) (*admin
 func brokerEnd(b *admin.BrokerLetters, f admin.LetterFilter, err error) error {
 	switch {
 	case errors.Is(err, transport.ErrNoLetters):
-		return fmt.Errorf("%w: correct --queue, or say with --dead-letter-queue where the letters are", err)
+		return fmt.Errorf("%w: correct --queue, or say with --dead-letter-queue where the "+
+			"letters are", err)
 	case errors.Is(err, admin.ErrAfterGone):
 		return exit.Partly(of("--after", fmt.Errorf("no letter in %s has the id %d any more: "+
 			"list from the beginning", b.DeadQueue, f.After)))
@@ -113,7 +116,8 @@ func (s Source) retryOfBroker(ctx context.Context, cmd *cli.Command) error {
 	f := letterFilter(cmd)
 	err = b.Retry(ctx, f, func(d admin.RetriedLetter) error {
 		if errors.Is(d.Err, transport.ErrUnroutable) {
-			d.Err = fmt.Errorf("%w: start the replica %s once with the model %s, or correct --queue",
+			d.Err = fmt.Errorf("%w: start the replica %s once with the model %s, or correct "+
+				"--queue",
 				d.Err, b.Queue, d.Model)
 		}
 		return printRetried(cmd, all.note(d, "sent to "+b.Queue))

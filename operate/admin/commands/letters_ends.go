@@ -49,7 +49,8 @@ func (r *retries) end(stay string) error {
 // onReplica is what helps with letters of a replica that stay.
 const onReplica = ": mend what the reasons say, or relay dead-letters purge forgets them"
 
-// printRetried prints what became of a replica's letter: all of the reason, at whose end is what helps.
+// printRetried prints what became of a replica's letter: all of the reason, at whose end is what
+// helps.
 func printRetried(cmd *cli.Command, object retriedObject) error {
 	if cmd.Bool("json") {
 		return printJSON(cmd, object)

@@ -34,7 +34,8 @@ func (s Source) listOfMaster(ctx context.Context, cmd *cli.Command) error {
 		}
 		listed++
 		last = d.ID
-		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n", d.ID, d.Model, oneLine(d.Key), d.Revision, d.Signal,
+		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n",
+			d.ID, d.Model, oneLine(d.Key), d.Revision, d.Signal,
 			d.Dead.Format(time.RFC3339), d.Attempts, oneLine(d.Error))
 		return nil
 	})
@@ -77,10 +78,12 @@ func printLetter(cmd *cli.Command, d admin.DeadLetter) error {
 		}
 	}
 	line("id", fmt.Sprint(d.ID))
-	line("message", fmt.Sprintf("%s of %s %s, revision %d", d.Signal, d.Model, oneLine(d.Key), d.Revision))
+	line("message", fmt.Sprintf("%s of %s %s, revision %d",
+		d.Signal, d.Model, oneLine(d.Key), d.Revision))
 	line("queue", d.Queue)
 	line("written", d.Created.Format(time.RFC3339Nano))
-	line("given up", fmt.Sprintf("%s, after %d attempts", d.Dead.Format(time.RFC3339Nano), d.Attempts))
+	line("given up", fmt.Sprintf("%s, after %d attempts",
+		d.Dead.Format(time.RFC3339Nano), d.Attempts))
 	line("error", fmt.Sprintf("%q", d.Error))
 	line("correlation id", d.CorrelationID)
 	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
@@ -107,7 +110,8 @@ func (s Source) retryOfMaster(ctx context.Context, cmd *cli.Command) error {
 		case cmd.Bool("json"):
 			return printJSON(cmd, object)
 		case d.Err != nil:
-			fmt.Fprintf(stdout(cmd), "%s %s, revision %d: %s\n", d.Model, oneLine(d.Key), d.Revision, object.Reason)
+			fmt.Fprintf(stdout(cmd), "%s %s, revision %d: %s\n",
+				d.Model, oneLine(d.Key), d.Revision, object.Reason)
 		}
 		return nil
 	})
@@ -117,7 +121,8 @@ func (s Source) retryOfMaster(ctx context.Context, cmd *cli.Command) error {
 	if !cmd.Bool("json") {
 		fmt.Fprintf(stdout(cmd), "%d sent again, %d superseded\n", all.done, all.stayed)
 	}
-	return all.end(", because newer messages of their keys were sent: relay dead-letters purge forgets them")
+	return all.end(", because newer messages of their keys were sent: relay dead-letters purge " +
+		"forgets them")
 }
 
 func (s Source) purgeOfMaster(ctx context.Context, cmd *cli.Command) error {

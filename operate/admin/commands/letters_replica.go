@@ -87,7 +87,8 @@ func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	if s.Replica == nil {
-		return exit.Wrong(of("--side", errors.New("this program does not have the replica's models, which apply them")))
+		return exit.Wrong(of("--side", errors.New("this program does not have the replica's "+
+			"models, which apply them")))
 	}
 	rep, err := s.Replica(ctx)
 	if err != nil {

@@ -20,11 +20,13 @@ func (s Source) migrate() *cli.Command {
 	if s.Layout != nil {
 		c.Flags = append(c.Flags,
 			&cli.BoolFlag{
-				Name:  "print",
-				Usage: "print the SQL for psql or sqlite3 and change nothing; a later migrate knows it was applied",
+				Name: "print",
+				Usage: "print the SQL for psql or sqlite3 and change nothing; a later migrate " +
+					"knows it was applied",
 			},
 			&cli.StringFlag{
-				Name: "dialect", Usage: "what SQL to print: postgres, mysql or sqlite, if not that of --db",
+				Name: "dialect", Usage: "what SQL to print: postgres, mysql or sqlite, if not " +
+					"that of --db",
 			})
 	}
 	return c

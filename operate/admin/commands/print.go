@@ -24,7 +24,8 @@ func newTable(cmd *cli.Command) *tabwriter.Writer {
 	return tabwriter.NewWriter(stdout(cmd), 0, 0, 2, ' ', 0)
 }
 
-// oneLine makes any text one cell of a table on a terminal: what a key or an error holds came from outside.
+// oneLine makes any text one cell of a table on a terminal: what a key or an error holds came from
+// outside.
 func oneLine(text string) string {
 	const limit = 100
 	quoted := printable(text)

@@ -14,7 +14,8 @@ func (s Source) status() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "show what waits in the outbox, or on a replica",
 		Flags: []cli.Flag{
-			sideFlag("whose: outbox (what is to be published) or replica (what waits there, and where its messages come from)"),
+			sideFlag("whose: outbox (what is to be published) or replica (what waits there, and " +
+				"where its messages come from)"),
 			jsonFlag("one JSON object instead of a table"),
 		},
 		Action: bySide(s.masterStatus, s.replicaStatus),
@@ -73,7 +74,8 @@ func printMasterStatus(cmd *cli.Command, st admin.MasterStatus) error {
 			i.ID, i.Drawn.Format(time.RFC3339), oneLine(i.Reason))
 	}
 	if st.LanesAhead > 0 {
-		fmt.Fprintf(table, "lanes whose lease ends too late\t%d: the database's clock went back; relays take them\n",
+		fmt.Fprintf(table, "lanes whose lease ends too late\t%d: the database's clock went back; "+
+			"relays take them\n",
 			st.LanesAhead)
 	}
 	return table.Flush()
@@ -102,16 +104,20 @@ func printReplicaStatus(cmd *cli.Command, st admin.ReplicaStatus) error {
 	}
 	fmt.Fprintf(table, "waiting messages\t%d\n", waiting)
 	for _, m := range st.Masters {
-		fmt.Fprintf(table, "master of %s\t%s, last %s\n", oneLine(m.Model), title(m), m.Last.Format(time.RFC3339))
+		fmt.Fprintf(table, "master of %s\t%s, last %s\n",
+			oneLine(m.Model), title(m), m.Last.Format(time.RFC3339))
 		if m.Returns > 0 {
-			fmt.Fprintf(table, "\ttwo masters write it: %d of its messages came after those of a later one\n", m.Returns)
+			fmt.Fprintf(table, "\ttwo masters write it: %d of its messages came after those of a "+
+				"later one\n", m.Returns)
 		}
 		if m.Overtaken > 0 {
-			fmt.Fprintf(table, "\tit went back: %d changes were refused; relay diff, or relay sync --force\n", m.Overtaken)
+			fmt.Fprintf(table, "\tit went back: %d changes were refused; relay diff, or relay "+
+				"sync --force\n", m.Overtaken)
 		}
 	}
 	for _, d := range st.Databases {
-		fmt.Fprintf(table, "queue %s\tanother database, %s, was found behind it %d times, last %s\n",
+		fmt.Fprintf(table, "queue %s\tanother database, %s, was found behind it %d times, last "+
+			"%s\n",
 			oneLine(d.Queue), oneLine(d.Database), d.Times, d.Last.Format(time.RFC3339))
 	}
 	return table.Flush()
