@@ -1,0 +1,191 @@
+package capture
+
+import (
+	"fmt"
+	"strings"
+)
+
+// This file writes, in SQL, what the wire calls a value (docs/types.md): the same text as Go's
+// encoding of the same row. The settings that change how PostgreSQL prints values are pinned by the
+// function that runs it (postgres_flush.go).
+
+// pinned are those settings.
+var pinned = []string{
+	`"DateStyle" = 'ISO'`, `"IntervalStyle" = 'postgres'`, `"TimeZone" = 'UTC'`, `extra_float_digits = 1`,
+	`bytea_output = 'hex'`,
+}
+
+// jsonText is a text as a JSON string. Two characters are escaped that only Go escapes, so that the
+// keys of Go and of SQL are equal byte by byte.
+func jsonText(expr string) string {
+	return "replace(replace(to_json(" + expr + ")::text, chr(8232), chr(92) || 'u2028'), chr(8233), chr(92) || 'u2029')"
+}
+
+// plain is a column's value as JSON, where it is not NULL.
+func (c Column) plain(row string) string {
+	column := row + "." + quote(c.Name)
+	if c.Array {
+		return c.list(column)
+	}
+	switch c.Kind {
+	case Integer:
+		return column + "::text"
+	case Bool:
+		return "CASE WHEN " + column + " THEN 'true' ELSE 'false' END"
+	case Float:
+		return column + "::text"
+	case Moment:
+		return `'"' || to_char(` + column + `, 'YYYY-MM-DD HH24:MI:SS') || CASE WHEN to_char(` + column +
+			`, 'US') = '000000' THEN '' ELSE '.' || to_char(` + column + `, 'US') END || '+00:00"'`
+	case Date:
+		return `'"' || to_char(` + column + `, 'YYYY-MM-DD') || '"'`
+	case JSON:
+		return column + "::text"
+	case Bytes:
+		return `'"' || translate(encode(` + column + `, 'base64'), chr(10), '') || '"'`
+	default:
+		return jsonText(c.text(column))
+	}
+}
+
+// text is what PostgreSQL prints for a value. A cast to text is another function for some types: it
+// takes the spaces from a char(8), and puts a mask behind an inet.
+func (c Column) text(column string) string {
+	if c.Kind == PaddedText || c.Kind == Printed {
+		return "format('%s', " + column + ")"
+	}
+	return column + "::text"
+}
+
+// list is that of an array. One that does not begin at 1 says so in its text, which a list cannot.
+func (c Column) list(column string) string {
+	var list string
+	switch c.Kind {
+	case Integer, Bool, JSON:
+		list = "to_json(" + column + ")::text"
+	case Float:
+		list = `replace(to_json(` + column + `::text[])::text, '"', '')`
+	default:
+		list = jsonText("format('%s', " + column + ")::text[]")
+	}
+	return "CASE WHEN coalesce(array_lower(" + column + ", 1), 1) = 1 THEN " + list + " ELSE " +
+		jsonText(column+"::text") + " END"
+}
+
+// odd is a condition: the value is NaN or an infinity, or has one in it.
+func (c Column) odd(row string) string {
+	return "(" + row + "." + quote(c.Name) + "::text ~ '[NI]')"
+}
+
+// value is a field's value as JSON, with null for what JSON cannot say.
+func (f Field) value(row string) string {
+	plain := f.Column.plain(row)
+	if f.Column.Kind == Float {
+		none := "'null'"
+		if f.Column.Array {
+			none = "regexp_replace(" + plain + ", '-?(NaN|Infinity)', 'null', 'g')"
+		}
+		plain = "CASE WHEN " + f.Column.odd(row) + " THEN " + none + " ELSE " + plain + " END"
+	}
+	if f.Column.Null {
+		plain = "CASE WHEN " + row + "." + quote(f.Column.Name) + " IS NULL THEN 'null' ELSE " + plain + " END"
+	}
+	return plain
+}
+
+// unsendable is a condition: no replica could read the value. Empty where there is no such value.
+func (f Field) unsendable(row string) string {
+	if f.Column.Array || f.Column.Kind != Moment && f.Column.Kind != Date {
+		return ""
+	}
+	column := row + "." + quote(f.Column.Name)
+	return "(" + column + " < '0001-01-01' OR " + column + " >= '10000-01-01')"
+}
+
+// object is a row as a JSON object: the fields, then members that are written already.
+func object(row string, fields []Field, more []string) string {
+	var odd, members []string
+	for _, f := range fields {
+		name := jsonName(f.Name)
+		members = append(members, literal(name+":")+" || "+f.value(row))
+		if f.Column.Kind == Float && !f.Finite {
+			odd = append(odd, "CASE WHEN "+f.Column.odd(row)+" THEN "+literal(name+":")+" || to_json("+
+				f.Column.plain(row)+")::text END")
+		}
+	}
+	members = append(members, more...)
+	all := strings.Join(members, " || ',' || ")
+	head := "'{'"
+	if len(odd) > 0 { // as envelope.Shelve keeps them
+		head = `'{' || coalesce('"cqrs_nonfinite":{' || nullif(concat_ws(',', ` + strings.Join(odd, ", ") +
+			`), '') || '},', '')`
+	}
+	return head + " || " + all + " || '}'"
+}
+
+func jsonName(name string) string { return `"` + name + `"` } // names are letters, digits and _
+
+// list of a relation's rows, for the row t.
+func (r Relation) list(key []Column, table string) string {
+	var on, order []string
+	for i, column := range r.Columns {
+		on = append(on, fmt.Sprintf("x.%s = t.%s", quote(column), quote(key[i].Name)))
+	}
+	for _, column := range r.Order {
+		order = append(order, "x."+quote(column))
+	}
+	return literal(jsonName(r.Name)+":[") + " || coalesce((SELECT string_agg(" + object("x", r.Fields, nil) +
+		", ',' ORDER BY " + strings.Join(order, ", ") + ") FROM " + table + " x WHERE " + strings.Join(on, " AND ") +
+		"), '') || ']'"
+}
+
+// keyText is the key of a row as text, as Go writes it.
+func keyText(key []Column, row string) string {
+	if len(key) == 1 {
+		return key[0].keyPart(row)
+	}
+	parts := make([]string, len(key))
+	for i, c := range key {
+		parts[i] = c.plain(row)
+	}
+	return "'[' || " + strings.Join(parts, " || ',' || ") + " || ']'"
+}
+
+func (c Column) keyPart(row string) string {
+	return c.text(row + "." + quote(c.Name))
+}
+
+// keyOf is a condition: row t has the key in a text. The first part of it finds the row by its
+// index, in the key's own type; the last one tells spellings apart that the type takes for equal.
+func keyOf(key []Column, text string) string {
+	var on []string
+	for i, c := range key {
+		value := text
+		if len(key) > 1 {
+			value = fmt.Sprintf("(%s::json ->> %d)", text, i)
+		}
+		on = append(on, fmt.Sprintf("t.%s = %s::%s", quote(c.Name), value, c.castType()))
+	}
+	return strings.Join(append(on, keyText(key, "t")+" = "+text), " AND ")
+}
+
+func (c Column) castType() string {
+	switch c.Kind {
+	case Integer:
+		return "bigint"
+	case PaddedText:
+		return "bpchar"
+	case UUID:
+		return "uuid"
+	default:
+		return "text"
+	}
+}
+
+// keyJSON is a key as JSON, made of its text.
+func keyJSON(key []Column, text string) string {
+	if len(key) > 1 || key[0].Kind == Integer {
+		return text
+	}
+	return jsonText(text)
+}
