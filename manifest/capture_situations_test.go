@@ -80,8 +80,10 @@ var triggerSituations = []struct {
 		"CREATE TEMP TABLE outbox_marks (x int)", "CREATE TEMP TABLE pg_trigger (x int)", "UPDATE orders SET status = 'x' WHERE id = 1",
 	}, "order 1 1 SAVE"},
 	{"another search_path", []string{
-		"CREATE SCHEMA other", "CREATE TABLE other.outbox_marks (x int)", "SET LOCAL search_path = other", "SELECT set_config('search_path', 'other', true)",
-	}, ""},
+		"CREATE FUNCTION pay() RETURNS void LANGUAGE sql AS $$ UPDATE orders SET status = 'paid' WHERE id = 2 $$",
+		"DO $$ BEGIN EXECUTE 'ALTER FUNCTION pay() SET search_path = ' || current_schema(); EXECUTE 'SELECT ' || current_schema() || '.pay()';" +
+			" PERFORM set_config('search_path', 'pg_catalog', true); END $$",
+	}, "order 2 1 SAVE"},
 	{"truncate", []string{"TRUNCATE orders CASCADE"}, "TRUNCATE of table orders is refused"},
 	{"a correlation id, and meta", []string{
 		"SET LOCAL cqrsync.correlation_id = 'c-1'", `SET LOCAL cqrsync.meta = '{"user": 7}'`,
