@@ -57,6 +57,7 @@ type captured struct {
 	// rows are those that it names, as they were before it ran: RETURNING writes over the caller's.
 	rows    []reflect.Value
 	insert  *insertion    // of an INSERT
+	watched []*model      // whose rows it writes, and whose triggers see them
 	before  *placed       // under the keys of its rows, nil where no trigger can change a key unseen
 	whole   bool          // the rows are, after the statement, what their model says
 	parents []touchedRow  // entities of other models to which its rows belong
@@ -118,7 +119,7 @@ func (s *session) commits(event *bun.QueryEvent) bool {
 // capture judges a statement before it runs. It returns nil, and no refusal, for one that needs no look at it afterwards.
 func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured, *RefusedError) {
 	explicit := isExplicit(ctx)
-	if m := s.box.canonical(event); m != nil && !explicit {
+	if m := s.box.canonical(event); m != nil && !explicit && !s.box.hasTriggers(m) {
 		c := &captured{model: m, verb: "INSERT", whole: m.savesRead(event.DB)}
 		if _, update := event.IQuery.(*bun.UpdateQuery); update {
 			c.verb = "UPDATE"
@@ -151,6 +152,13 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 			}
 		case m == nil:
 			c, refused = s.captureRelated(ctx, event, w, c)
+		case s.box.hasTriggers(m):
+			tracked--
+			if c == nil {
+				c = &captured{verb: w.verb}
+			}
+			c.watched = append(c.watched, m)
+			c, refused = s.captureRelated(ctx, event, w, c)
 		case explicit:
 			s.owe(m, w)
 		case tracked > 1:
@@ -163,6 +171,7 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 		}
 	}
 	switch {
+	case j.denied != "" && s.box.capturesAll():
 	case j.denied != "" && !explicit:
 		return nil, j.refusal()
 	case j.denied != "":

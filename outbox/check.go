@@ -108,9 +108,16 @@ func Accept(kinds ...FindingKind) Option {
 // Other findings it logs with slog's default logger, as warnings; [Box.Findings] has them all. What
 // is known and right as it is goes into [Accept].
 func (b *Box) Check(ctx context.Context) error {
-	errs := []error{b.ready(ctx)}
+	errs := []error{b.ready(ctx), b.checkTriggers(ctx)}
 	found, err := b.Findings(ctx)
 	errs = append(errs, err)
+	for _, m := range b.models() {
+		how := "bun: what others write is not seen"
+		if b.hasTriggers(m) {
+			how = "triggers"
+		}
+		slog.InfoContext(ctx, "outbox: model "+m.id+" is captured by "+how, "table", m.table.Name)
+	}
 	for _, f := range found {
 		if f.IsWrong() {
 			errs = append(errs, f)
@@ -219,6 +226,9 @@ func (m *model) behaviour(ctx context.Context, table *schema.Table) (store.Behav
 // changedBy is what changes rows of a table that the model sends, without a statement on them.
 func (m *model) changedBy(table *schema.Table, behaviour store.Behaviour) []*Finding {
 	var found []*Finding
+	if m.box.captured(m, registeredName(&model{table: table})) {
+		return nil // triggers see what all of them do
+	}
 	for _, c := range behaviour.Cascades {
 		if table != m.table && bareTable(c.Parent) == bareTable(m.table.Name) {
 			continue // the model's own rows go with their parts: the parent's DELETE says so

@@ -97,6 +97,12 @@ func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
 	s.running--
 	if !e.nothing && c.point.verb != "" {
 		s.savepoint(c.point)
+		if c.point.verb == "ROLLBACK" {
+			s.watched = nil // with their marks
+		}
+	}
+	if !e.nothing && e.affected > 0 {
+		s.watch(c.watched)
 	}
 	if s.sealed && len(rows) > 0 {
 		s.refuse(lateWrite(event))

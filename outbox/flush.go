@@ -25,7 +25,10 @@ const flushBatch = 1000
 // The order is the guarantee. The ledger lock is held until commit, so the reads see everything that earlier
 // revisions of these keys committed, and nobody can commit a later one in between.
 func (s *session) flush(ctx context.Context, tx bun.IDB) error {
-	if err := s.seal(); err != nil || len(s.dirty) == 0 {
+	if err := s.seal(); err != nil {
+		return err
+	}
+	if err := s.takeMarks(ctx, tx); err != nil || len(s.dirty) == 0 {
 		return err
 	}
 	ctx = context.WithValue(ctx, flushKey{}, s)

@@ -48,6 +48,8 @@ type Box struct {
 	handover       atomic.Pointer[handover.Handover] // nil while nobody asked for it
 	away           *announcer                        // wakes relays in other processes; nil where nothing does
 	kin            atomic.Pointer[kin]               // other names under which registered tables are written
+	captures       atomic.Pointer[captures]          // which tables have triggers
+	schema, prefix string                            // of cqrsync's tables
 	checked        atomic.Bool                       // the tables were seen
 	toPrepare      atomic.Bool                       // columns of a model were read since the last transaction
 
@@ -70,6 +72,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 	b := &Box{
 		db: db, store: s, tables: s.Database, ledger: s.Revisions, writer: s.Writer,
 		contextHeaders: config.Headers, prepare: config.Prepare, finite: config.NaNAsNull,
+		schema: config.Schema, prefix: config.TablePrefix,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},
 		byName:  map[string][]*model{},
@@ -88,10 +91,13 @@ func New(db *bun.DB, config Config) (*Box, error) {
 	return b, nil
 }
 
-// Migrate creates or updates the outbox tables. It is safe to call from several processes at once; a team that applies
-// SQL itself prints it with "relay migrate --print".
+// Migrate creates or updates the outbox tables, and the triggers of models with [Triggers]. It is safe
+// to call from several processes at once; a team that applies SQL itself prints it with "relay migrate --print".
 func (b *Box) Migrate(ctx context.Context) error {
 	if _, err := b.store.Migrate(ctx, db.Outbox); err != nil {
+		return fmt.Errorf("outbox: migrate: %w", err)
+	}
+	if err := b.installTriggers(ctx); err != nil {
 		return fmt.Errorf("outbox: migrate: %w", err)
 	}
 	return nil

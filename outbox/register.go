@@ -41,6 +41,7 @@ type model struct {
 	silent        bool
 	accepted      []FindingKind
 	everyRevision bool
+	triggers      bool // the database is to capture it
 
 	plain atomic.Pointer[plain]         // what the catalog said of the table's columns
 	asked atomic.Pointer[askedTraits]   // and of what else writes it
@@ -167,7 +168,7 @@ func (b *Box) ready(ctx context.Context) error {
 	if err := b.registrations(); err != nil {
 		return err
 	}
-	return errors.Join(b.askKin(ctx), b.prepareRecords(ctx))
+	return errors.Join(b.askKin(ctx), b.askTriggers(ctx), b.prepareRecords(ctx))
 }
 
 // prepareRecords prepares the recording statements of models whose columns are known since the last transaction.

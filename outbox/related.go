@@ -107,6 +107,9 @@ func (s *session) captureRelated(
 		return c, nil
 	}
 	for _, r := range s.box.relatedTo(w) {
+		if s.box.isCaptured(r) {
+			continue
+		}
 		if c == nil {
 			c = &captured{verb: w.verb}
 		}

@@ -38,6 +38,9 @@ type session struct {
 
 	over atomic.Bool // the transaction has ended
 
+	watched map[*model]bool // written, and captured by triggers
+	newest  int64           // mark of triggers before the transaction
+
 	deferredRan bool               // deferred triggers
 	wrote       bool               // messages were appended
 	appended    *handover.Appended // which ones, if a relay is to be handed them
@@ -92,6 +95,9 @@ func (b *Box) RunInTx(
 	var before time.Time
 	err := db.RunInTx(ctx, opts, func(ctx context.Context, tx bun.Tx) error {
 		s.tx = tx
+		if err := s.begin(ctx, tx); err != nil {
+			return err
+		}
 		if err := fn(context.WithValue(ctx, sessionKey{b}, s), tx); err != nil {
 			return err
 		}
@@ -101,6 +107,14 @@ func (b *Box) RunInTx(
 	})
 	if err == nil && s.wrote {
 		b.committed(s.appended.Offer(before))
+	}
+	return err
+}
+
+// begin notes which marks of triggers are not the transaction's own.
+func (s *session) begin(ctx context.Context, tx bun.Tx) (err error) {
+	if len(s.box.capturedModels()) > 0 {
+		s.newest, err = s.box.capture().Newest(context.WithValue(ctx, flushKey{}, s), tx)
 	}
 	return err
 }

@@ -91,9 +91,11 @@ func (b *Box) modelOf(w write) *model {
 // that the statement is in, if any.
 func (b *Box) outside(s *session, event *bun.QueryEvent, w write) *RefusedError {
 	m, _ := b.target(event, w)
-	if m == nil {
+	if m == nil || b.hasTriggers(m) {
 		for _, r := range b.relatedTo(w) {
-			return r.untouched(w)
+			if !b.isCaptured(r) {
+				return r.untouched(w)
+			}
 		}
 		return nil
 	}
@@ -109,7 +111,7 @@ func (b *Box) outside(s *session, event *bun.QueryEvent, w write) *RefusedError 
 // rows of a registered table. Changes of the schema are no business of the box there.
 func (b *Box) mayBeChanged(event *bun.QueryEvent, j judgement) bool {
 	for _, m := range b.models() {
-		if j.mayChange(event.Query, registeredName(m).name) {
+		if !b.hasTriggers(m) && j.mayChange(event.Query, registeredName(m).name) {
 			return true
 		}
 	}

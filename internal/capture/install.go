@@ -41,8 +41,8 @@ func (f Finding) String() string {
 type engine interface {
 	// plan reads the catalog and says what a model needs.
 	plan(ctx context.Context, m Model) (plan, error)
-	// base are the statements for what all models share.
-	base() []string
+	// print are the statements that install runs. Whoever runs them twice changes nothing.
+	print(plans []plan) []string
 	// install runs the plans.
 	install(ctx context.Context, plans []plan) error
 	// check compares the database with a plan.
@@ -65,8 +65,12 @@ func (c *Capture) engine(ctx context.Context) (engine, error) {
 	switch c.db.Dialect().Name() {
 	case dialect.PG:
 		return newPostgres(ctx, c.db, c.names)
+	case dialect.MySQL:
+		return &rowsEngine{c.db, c.names.Prefix, mysqlRows{}}, nil
+	case dialect.SQLite:
+		return &rowsEngine{c.db, c.names.Prefix, sqliteRows{}}, nil
 	default:
-		return nil, errors.New("triggers are known for PostgreSQL")
+		return nil, errors.New("triggers are known for PostgreSQL, MariaDB and SQLite")
 	}
 }
 
@@ -86,19 +90,7 @@ func (c *Capture) Statements(ctx context.Context, models []Model) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	statements := e.base()
-	for _, p := range plans {
-		statements = append(statements, p.functions...)
-	}
-	if pg, is := e.(*postgres); is {
-		statements = append(statements, pg.shared(plans)...)
-	}
-	for _, p := range plans {
-		for _, t := range p.triggers {
-			statements = append(statements, t.statements()...)
-		}
-	}
-	return statements, nil
+	return e.print(plans), nil
 }
 
 // Check says what is missing, disabled, older than this program, or of other columns than the table

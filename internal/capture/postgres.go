@@ -72,7 +72,7 @@ func (e *postgres) plan(ctx context.Context, m Model) (plan, error) {
 		p.triggers = append(p.triggers, e.place.triggers(m, t)...)
 	}
 	p.functions = append(p.functions, e.place.flush(m, own[0].name, lists))
-	text := slices.Clone(p.functions)
+	text := append(e.base(), p.functions...)
 	for _, t := range p.triggers {
 		text = append(text, t.create, t.enable)
 	}
@@ -142,7 +142,9 @@ func (e *postgres) checkKey(ctx context.Context, m Model) error {
 	return errors.Join(errs...)
 }
 
-func (e *postgres) base() []string { return append(e.place.marks(), e.place.settings()) }
+func (e *postgres) base() []string {
+	return append(e.place.marks(), e.place.settings(), e.place.taker())
+}
 
 // shared are the statements for what serves all models, those of the plans among them.
 func (e *postgres) shared(plans []plan, others ...string) []string {
@@ -181,6 +183,21 @@ func (w wanted) statements() []string {
 		"CREATE TRIGGER " + quote(w.name) + " " + w.create + " EXECUTE FUNCTION " + w.function + "()",
 		"ALTER TABLE " + w.table + " ENABLE " + w.enable + " TRIGGER " + quote(w.name),
 	}
+}
+
+func (e *postgres) print(plans []plan) []string {
+	statements := e.base()
+	for _, p := range plans {
+		statements = append(statements, p.functions...)
+	}
+	statements = append(statements, e.shared(plans)...)
+	for _, p := range plans {
+		for _, t := range p.triggers {
+			statements = append(statements, "DROP TRIGGER IF EXISTS "+quote(t.name)+" ON "+t.table)
+			statements = append(statements, t.statements()...)
+		}
+	}
+	return slices.Concat([]string{"BEGIN"}, statements, []string{"COMMIT"})
 }
 
 func (e *postgres) install(ctx context.Context, plans []plan) error {
@@ -360,7 +377,8 @@ func (e *postgres) remove(ctx context.Context, ids []string) error {
 		}
 		if len(left) == 0 {
 			return run(ctx, tx, []string{
-				"DROP TABLE IF EXISTS " + e.place.name("outbox_marks"),
+				"DROP TABLE IF EXISTS " + e.place.name("outbox_marks") + ", " + e.place.name("outbox_dirty"),
+				"DROP FUNCTION IF EXISTS " + e.place.name("outbox_take") + "(text[])",
 				"DROP FUNCTION IF EXISTS " + e.place.name("outbox_flush") + "()",
 				"DROP FUNCTION IF EXISTS " + e.place.name("outbox_settings") + "()",
 			})

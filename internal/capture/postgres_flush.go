@@ -16,12 +16,12 @@ func (p place) name(base string) string { return quote(p.schema) + "." + quote(p
 // could put a table of his in front.
 const path = "search_path = pg_catalog, pg_temp"
 
-// marks is the table of what the transactions that run have written. Nothing in it outlives its
+// marks makes two tables. outbox_dirty keeps the marks of models that are swept. outbox_marks is what the transactions that run have written. Nothing in it outlives its
 // transaction, so it need not survive a crash.
 //
 //	first  the transaction had no other mark: this one's deferred trigger flushes all of them
 //	op     i: the row appeared under the key, u: it was there before and after, d: it went away,
-//	       t: something that belongs to it was written
+//	       t: something that belongs to it was written; g: a session of Go makes the messages
 //	old    the tracked columns as they were before
 func (p place) marks() []string {
 	return []string{
@@ -35,6 +35,13 @@ func (p place) marks() []string {
 	old   json
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)`,
 		`CREATE INDEX IF NOT EXISTS ` + quote(p.prefix+"outbox_marks_xid") + ` ON ` + p.name("outbox_marks") + ` (xid)`,
+		`CREATE TABLE IF NOT EXISTS ` + p.name("outbox_dirty") + ` (
+	id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	model text   NOT NULL,
+	key   text   NOT NULL,
+	op    "char" NOT NULL,
+	old   json
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)`,
 	}
 }
 
@@ -55,7 +62,10 @@ DECLARE
 	_model text; _first integer; _count integer; _meta json; _headers json; _correlation text;
 BEGIN
 	IF TG_OP = 'INSERT' THEN -- stand in line once more, behind the deferred triggers of others
-		UPDATE ` + p.name("outbox_marks") + ` SET first = true WHERE xid = txid_current() AND id = NEW.id;
+		UPDATE ` + p.name("outbox_marks") + ` SET first = true WHERE xid = txid_current() AND id = (
+			SELECT min(id) FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current());
+		RETURN NULL;
+	ELSIF EXISTS (SELECT FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND op = 'g') THEN
 		RETURN NULL;
 	END IF;
 	FOR _model IN
@@ -78,6 +88,37 @@ BEGIN
 END
 $cqrsync$`
 }
+
+// taker hands the marks of some models to a session of Go, which makes their messages, and leaves
+// those of others to the flush. Deferred triggers run before, because what they write belongs to the
+// state at the commit. It runs with the rights of its caller, and so do they.
+func (p place) taker() string {
+	marks := p.name("outbox_marks")
+	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_take") + `(_models text[])
+RETURNS TABLE (model text, key text, inserted boolean, gone boolean, touched boolean, old json)
+LANGUAGE plpgsql SET ` + path + ` AS $cqrsync$
+#variable_conflict use_column
+BEGIN
+	IF txid_current_if_assigned() IS NULL THEN
+		RETURN; -- it has written nothing
+	END IF;
+	INSERT INTO ` + marks + ` (xid, first, model, key, op) VALUES (txid_current(), false, '', '', 'g');
+	SET CONSTRAINTS ALL IMMEDIATE;
+	RETURN QUERY WITH taken AS (
+		DELETE FROM ` + marks + ` WHERE xid = txid_current() AND (model = ANY (_models) OR op = 'g') RETURNING *
+	)
+	SELECT t.model, t.key, ` + wasInserted + `, (array_agg(t.op ORDER BY t.id DESC))[1] = 'd',
+		bool_and(t.op = 't'), (array_agg(t.old ORDER BY t.id) FILTER (WHERE t.old IS NOT NULL))[1]
+	FROM taken AS t WHERE t.op <> 'g' GROUP BY t.model, t.key;
+	UPDATE ` + marks + ` SET first = true WHERE xid = txid_current() AND id = (
+		SELECT min(id) FROM ` + marks + ` WHERE xid = txid_current());
+END
+$cqrsync$`
+}
+
+// wasInserted is a condition on the marks of a key: the transaction made it.
+const wasInserted = `coalesce(min(id) FILTER (WHERE op = 'i')
+			< coalesce(min(id) FILTER (WHERE op IN ('u', 'd')), 9223372036854775807), false)`
 
 // settings reads what a transaction says about itself, in any language: SET LOCAL
 // cqrsync.correlation_id = '…', cqrsync.meta = '{…}', cqrsync.traceparent = '…'.
@@ -121,6 +162,9 @@ $cqrsync$`
 // snapshot sees what the others committed who had the lock before. The rule of the ledger is that of
 // outbox_record in the migrations, the outcomes are those of outbox/flush.go.
 func (p place) flush(m Model, table string, relations []string) string {
+	if m.Swept {
+		return p.keep(m)
+	}
 	marked := `FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` GROUP BY key`
 	ledger := p.name("outbox_revisions")
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush_"+short(m.ID)) + `(
@@ -132,9 +176,7 @@ BEGIN
 	INSERT INTO ` + ledger + ` AS l (model, key, revision, produced, updated_at)
 	SELECT ` + literal(m.ID) + `, k.key, k.was, k.was, clock_timestamp()
 	FROM (
-		SELECT key, CASE WHEN min(id) FILTER (WHERE op = 'i')
-			< coalesce(min(id) FILTER (WHERE op IN ('u', 'd')), 9223372036854775807) THEN 0 ELSE 1 END AS was
-		` + marked + `
+		SELECT key, 1 - (` + wasInserted + `)::integer AS was ` + marked + `
 	) AS k ORDER BY k.key COLLATE "C"
 	ON CONFLICT (model, key) DO UPDATE SET
 		after      = l.produced,
@@ -187,6 +229,17 @@ BEGIN
 			USING HINT = 'Row level security may hide it from the owner of the triggers, or a trigger was disabled meanwhile.';
 	END IF;
 END
+$cqrsync$`
+}
+
+// keep is the flush of a model whose messages only Go can write: it keeps the marks for the sweep.
+func (p place) keep(m Model) string {
+	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush_"+short(m.ID)) + `(
+	_first integer, _count integer, _meta json, _headers json, _correlation text
+) RETURNS void LANGUAGE sql SET ` + path + ` AS $cqrsync$
+	INSERT INTO ` + p.name("outbox_dirty") + ` (model, key, op, old)
+	SELECT model, key, op, old FROM ` + p.name("outbox_marks") + `
+	WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` ORDER BY id
 $cqrsync$`
 }
 

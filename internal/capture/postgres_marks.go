@@ -164,7 +164,7 @@ func (t target) touched(m Model, e event) string {
 	case "u":
 		keys += " UNION " + side("cqrsync_old")
 	}
-	return `SELECT DISTINCT key, 't'::"char" AS op, NULL::json AS old FROM (` + keys + `) AS both`
+	return `SELECT key, 't'::"char" AS op, NULL::json AS old FROM (SELECT DISTINCT key FROM (` + keys + `) AS s) AS d`
 }
 
 // markRow marks for one row.
@@ -220,7 +220,8 @@ END`, literal(m.ID))
 	}
 	from := "SELECT " + m.keyIn(t, "r") + ` AS key, 'd'::"char" AS op, ` + m.oldValues("r") + " AS old FROM " + t.name + " AS r"
 	if t.touch != nil {
-		from = "SELECT DISTINCT " + m.keyIn(t, "r") + ` AS key, 't'::"char" AS op, NULL::json AS old FROM ` + t.name + " AS r" + t.owned("r")
+		from = `SELECT key, 't'::"char" AS op, NULL::json AS old FROM (SELECT DISTINCT ` + m.keyIn(t, "r") + " AS key FROM " +
+			t.name + " AS r" + t.owned("r") + ") AS d"
 	}
 	return p.begin(t.name) + p.insert(m, from)
 }
@@ -228,7 +229,8 @@ END`, literal(m.ID))
 // wanted is a trigger that a target must have.
 type wanted struct {
 	table, name, function string
-	create                string // what follows CREATE TRIGGER name
+	create                string // what follows CREATE TRIGGER name; of a row's trigger its statements
+	when, event           string // of a row's trigger
 	enable                string // ALWAYS, or REPLICA
 	state                 string // the same in pg_trigger.tgenabled
 }

@@ -1,0 +1,313 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+)
+
+// MariaDB and SQLite have triggers for single rows only, and none that waits for the commit. Their
+// triggers note the keys in outbox_dirty, in the writer's own transaction; a sweep in Go makes the
+// messages afterwards, or the flush of a session in Go that is the writer itself.
+
+// rowsEngine captures with triggers for single rows.
+type rowsEngine struct {
+	db     *bun.DB
+	prefix string
+	in     rowSQL
+}
+
+// rowSQL is what the two databases write differently.
+type rowSQL interface {
+	quote(name string) string
+	// table makes outbox_dirty.
+	table(name string) []string
+	// text is a column's value as the text of a key, json the same as a part of a list.
+	text(column string) string
+	json(c Column, column string) string
+	concat(parts ...string) string
+	// session is what tells one writer's rows from another's, before they are committed.
+	session() string
+	// create makes a trigger, or makes it anew.
+	create(name, when, event, table, body string) []string
+	// same is a condition: the row keeps its key.
+	same(a, b string) string
+	// texts reads the triggers of a database: their table, name, and text.
+	texts() string
+	// others are triggers beside those of the events: by what they must see (REPLACE).
+	others(ctx context.Context, db *bun.DB, e *rowsEngine, m Model, t target) ([]wanted, error)
+	// refuses says why a table cannot be captured.
+	refuses(ctx context.Context, db *bun.DB, table string) error
+	// hasColumn says whether a table has a column.
+	exists(ctx context.Context, db *bun.DB, table string) error
+}
+
+func (e *rowsEngine) dirty() string { return e.in.quote(e.prefix + "outbox_dirty") }
+
+func (e *rowsEngine) base() []string { return e.in.table(e.dirty()) }
+
+func (e *rowsEngine) plan(ctx context.Context, m Model) (plan, error) {
+	if len(m.Track) > 0 {
+		return plan{}, fmt.Errorf("track: the values before a change are kept by triggers of PostgreSQL only; " +
+			"here the ledger keeps them, for a service that registers the model with outbox.TrackPrevious")
+	}
+	if err := e.in.exists(ctx, e.db, m.Table); err != nil {
+		return plan{}, err
+	}
+	if err := e.in.refuses(ctx, e.db, m.Table); err != nil {
+		return plan{}, err
+	}
+	p := plan{model: m}
+	targets := []target{{name: e.quoted(m.Table)}}
+	for i := range m.Touch {
+		if err := e.in.exists(ctx, e.db, m.Touch[i].Table); err != nil {
+			return plan{}, err
+		}
+		targets = append(targets, target{name: e.quoted(m.Touch[i].Table), touch: &m.Touch[i]})
+	}
+	for _, t := range targets {
+		p.triggers = append(p.triggers, e.triggers(m, t)...)
+		more, err := e.in.others(ctx, e.db, e, m, t)
+		if err != nil {
+			return plan{}, err
+		}
+		p.triggers = append(p.triggers, more...)
+	}
+	var text []string
+	for _, w := range p.triggers {
+		text = append(text, w.create)
+	}
+	p.digest = digest(append(text, e.base()...))
+	return p, nil
+}
+
+func (e *rowsEngine) quoted(table string) string {
+	schema, name, qualified := strings.Cut(table, ".")
+	if !qualified {
+		return e.in.quote(table)
+	}
+	return e.in.quote(schema) + "." + e.in.quote(name)
+}
+
+// key is the key of a row as text.
+func (e *rowsEngine) key(columns []Column, row string) string {
+	if len(columns) == 1 {
+		return e.in.text(row + "." + e.in.quote(columns[0].Name))
+	}
+	parts := []string{"'['"}
+	for i, c := range columns {
+		if i > 0 {
+			parts = append(parts, "','")
+		}
+		parts = append(parts, e.in.json(c, row+"."+e.in.quote(c.Name)))
+	}
+	return e.in.concat(append(parts, "']'")...)
+}
+
+// note is the statement that notes a key. Nothing is noted for a row that belongs to nobody.
+func (e *rowsEngine) note(m Model, t target, row, op, where string) string {
+	columns := m.Key
+	var conditions []string
+	if t.touch != nil {
+		columns, op = t.touch.Columns, "t"
+		for _, c := range columns {
+			conditions = append(conditions, row+"."+e.in.quote(c.Name)+" IS NOT NULL")
+		}
+	}
+	if where != "" {
+		conditions = append(conditions, where)
+	}
+	condition := ""
+	if conditions != nil {
+		condition = " WHERE " + strings.Join(conditions, " AND ")
+	}
+	from := ""
+	if condition != "" {
+		from = " FROM (SELECT 1 AS one) AS o"
+	}
+	return "INSERT INTO " + e.dirty() + " (session, model, " + e.in.quote("key") + ", op) SELECT " + e.in.session() + ", " +
+		literal(m.ID) + ", " + e.key(columns, row) + ", " + literal(op) + from + condition + "; "
+}
+
+func (e *rowsEngine) triggers(m Model, t target) []wanted {
+	columns := m.Key
+	if t.touch != nil {
+		columns = t.touch.Columns
+	}
+	same := e.in.same(e.key(columns, "OLD"), e.key(columns, "NEW"))
+	bodies := map[string]string{
+		"INSERT": e.note(m, t, "NEW", "i", ""),
+		"UPDATE": e.note(m, t, "NEW", "u", same) + e.note(m, t, "OLD", "d", "NOT ("+same+")") + e.note(m, t, "NEW", "i", "NOT ("+same+")"),
+		"DELETE": e.note(m, t, "OLD", "d", ""),
+	}
+	if t.touch != nil {
+		bodies["UPDATE"] = e.note(m, t, "OLD", "t", "") + e.note(m, t, "NEW", "t", "")
+	}
+	var all []wanted
+	for _, event := range events {
+		all = append(all, wanted{
+			table: t.name, name: e.prefix + m.trigger(t, event.letter), when: "AFTER", event: event.verb, create: bodies[event.verb],
+		})
+	}
+	return all
+}
+
+// body is the text of a trigger. The comment in it is how check tells one generation from another.
+func (e *rowsEngine) statements(p plan, w wanted) []string {
+	body := "BEGIN /* " + strings.ReplaceAll(comment(p.model.ID, p.digest), "*/", "") + " */ " + w.create + "END"
+	return e.in.create(w.name, w.when, w.event, w.table, body)
+}
+
+func (e *rowsEngine) install(ctx context.Context, plans []plan) error {
+	for _, statement := range e.base() {
+		if _, err := e.db.DB.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("make %s: %w", e.dirty(), err)
+		}
+	}
+	for _, p := range plans {
+		standing, err := e.standing(ctx)
+		if err != nil {
+			return err
+		}
+		for _, w := range p.triggers {
+			if s, found := standing[w.name]; found && s.comment == comment(p.model.ID, p.digest) {
+				continue
+			}
+			if err := e.inTx(ctx, e.statements(p, w)); err != nil {
+				return fmt.Errorf("model %s: trigger on %s: %w", p.model.ID, w.table, err)
+			}
+		}
+		for name, s := range standing {
+			if s.model() == p.model.ID && !slices.ContainsFunc(p.triggers, func(w wanted) bool { return w.name == name }) {
+				if err := e.drop(ctx, name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (e *rowsEngine) print(plans []plan) []string {
+	statements := e.base()
+	for _, p := range plans {
+		for _, w := range p.triggers {
+			statements = append(statements, e.statements(p, w)...)
+		}
+	}
+	return statements
+}
+
+func (e *rowsEngine) inTx(ctx context.Context, statements []string) error {
+	return e.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return run(ctx, tx, statements) })
+}
+
+func (e *rowsEngine) drop(ctx context.Context, name string) error {
+	if _, err := e.db.DB.ExecContext(ctx, "DROP TRIGGER IF EXISTS "+e.in.quote(name)); err != nil {
+		return fmt.Errorf("drop trigger %s: %w", name, err)
+	}
+	return nil
+}
+
+// standingTrigger is one that the database has.
+type standingTrigger struct{ table, comment string }
+
+// model is the id that the comment names.
+func (s standingTrigger) model() string {
+	parts := strings.SplitN(s.comment, " ", 5)
+	if len(parts) < 5 {
+		return ""
+	}
+	return parts[4]
+}
+
+var commented = regexp.MustCompile(`/\* (cqrsync capture [^*]*) \*/`)
+
+// standing reads cqrsync's triggers by name.
+func (e *rowsEngine) standing(ctx context.Context) (map[string]standingTrigger, error) {
+	rows, err := e.db.DB.QueryContext(ctx, e.in.texts())
+	if err != nil {
+		return nil, fmt.Errorf("ask the catalog for triggers: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	found := map[string]standingTrigger{}
+	for rows.Next() {
+		var table, name, text string
+		if err := rows.Scan(&table, &name, &text); err != nil {
+			return nil, err
+		}
+		if c := commented.FindStringSubmatch(text); c != nil && strings.HasPrefix(name, e.prefix+"cqrsync_") {
+			found[name] = standingTrigger{table, c[1]}
+		}
+	}
+	return found, rows.Err()
+}
+
+func (e *rowsEngine) installed(ctx context.Context) ([]string, error) {
+	standing, err := e.standing(ctx)
+	var ids []string
+	for _, s := range standing {
+		ids = append(ids, s.model())
+	}
+	return union(ids, nil), err
+}
+
+func (e *rowsEngine) check(ctx context.Context, p plan) ([]Finding, error) {
+	standing, err := e.standing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []Finding
+	add := func(table, detail string) { all = append(all, Finding{p.model.ID, table, detail}) }
+	missing := 0
+	for _, w := range p.triggers {
+		s, found := standing[w.name]
+		switch {
+		case !found:
+			add(w.table, "trigger "+w.name+" is missing")
+			missing++
+		case !strings.HasPrefix(s.comment, fmt.Sprintf("cqrsync capture %d ", Version)):
+			add(w.table, "trigger "+w.name+" is of another version of cqrsync")
+		case s.comment != comment(p.model.ID, p.digest):
+			add(w.table, "trigger "+w.name+" was made for other columns or settings than the table has now")
+		}
+	}
+	if missing == len(p.triggers) {
+		return []Finding{{p.model.ID, p.model.Table, "it has no triggers"}}, nil
+	}
+	return all, nil
+}
+
+func (e *rowsEngine) remove(ctx context.Context, ids []string) error {
+	standing, err := e.standing(ctx)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for name, s := range standing {
+		if !slices.Contains(ids, s.model()) {
+			left++
+			continue
+		}
+		if err := e.drop(ctx, name); err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		return nil
+	}
+	var unswept int
+	if err := e.db.DB.QueryRowContext(ctx, "SELECT count(*) FROM "+e.dirty()).Scan(&unswept); err != nil {
+		return nil //nolint:nilerr // it was never made
+	}
+	if unswept > 0 {
+		return fmt.Errorf("%d changes are noted in %s and not sent yet: the triggers are gone; run the relay until it is empty, "+
+			"then remove again", unswept, e.dirty())
+	}
+	_, err = e.db.DB.ExecContext(ctx, "DROP TABLE IF EXISTS "+e.dirty())
+	return err
+}
