@@ -4,27 +4,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/capture"
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/outbox"
 )
 
-// Captured are the models as the triggers of a database know them (relay capture).
-func (m *Manifest) Captured(ctx context.Context, db *bun.DB) ([]capture.Model, error) {
-	var all []capture.Model
-	err := m.each(func(id string, model Model) error {
-		captured, err := model.captured(ctx, db, id)
-		all = append(all, captured)
-		return err
-	})
-	return all, err
+// Capture has a database capture the tables of a manifest by triggers: whoever writes them, in
+// whatever language.
+type Capture struct {
+	models  []capture.Model
+	capture *capture.Capture
 }
 
+// Capture reads the tables from the catalog. It changes nothing. config says where the outbox is.
+func (m *Manifest) Capture(ctx context.Context, db *bun.DB, config outbox.Config) (*Capture, error) {
+	c := &Capture{capture: capture.New(db, capture.Names{Schema: config.Schema, Prefix: config.TablePrefix})}
+	err := m.each(func(id string, model Model) error {
+		captured, err := model.captured(ctx, db, id)
+		c.models = append(c.models, captured)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Install puts the triggers in place, or brings them up to date while others write. Running it again
+// changes nothing. It needs the right to make triggers and functions.
+func (c *Capture) Install(ctx context.Context) error { return c.capture.Install(ctx, c.models) }
+
+// SQL returns the statements of Install, for a team that runs them itself.
+func (c *Capture) SQL(ctx context.Context) ([]string, error) {
+	return c.capture.Statements(ctx, c.models)
+}
+
+// Check lists the triggers that are missing, disabled, older than this program, or made for other
+// columns than the tables have now: one line each. None means that every write is captured.
+func (c *Capture) Check(ctx context.Context) ([]string, error) {
+	found, err := c.capture.Check(ctx, c.models)
+	lines := make([]string, len(found))
+	for i, f := range found {
+		lines[i] = f.String()
+	}
+	return lines, err
+}
+
+// Installed says that any of the manifest's models has triggers.
+func (c *Capture) Installed(ctx context.Context) (bool, error) {
+	ids, err := c.capture.Installed(ctx)
+	return slices.ContainsFunc(c.models, func(m capture.Model) bool { return slices.Contains(ids, m.ID) }), err
+}
+
+// Remove takes the triggers of the manifest's models away, and with the last of the database's
+// models all that Install made.
+func (c *Capture) Remove(ctx context.Context) error {
+	ids := make([]string, len(c.models))
+	for i, m := range c.models {
+		ids[i] = m.ID
+	}
+	return c.capture.Remove(ctx, ids)
+}
+
+// captured is the model as triggers know it. On PostgreSQL they write the messages; elsewhere they
+// note keys, and the relay's sweep writes the messages as a service in Go would.
 func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Model, error) {
-	c := capture.Model{ID: id, Table: m.Table}
+	c := capture.Model{
+		ID: id, Table: m.Table, Everything: m.EveryRevision,
+		Truncates: m.Truncate == truncateDeletes,
+	}
 	columns, err := columnsOf(ctx, db, m.Table)
 	if err != nil {
 		return c, err
@@ -32,13 +86,13 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 	if err := m.checkNames(columns); err != nil {
 		return c, err
 	}
-	slices.SortStableFunc(columns, func(a, b store.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	var errs []error
+	slices.SortStableFunc(columns, func(a, b store.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	for _, column := range columns {
 		if len(m.Key) > 0 {
 			column.IsKey = slices.Contains(m.Key, column.Name)
 		}
-		if !m.takes(column) {
+		if !m.takes(column) || !column.IsKey && db.Dialect().Name() != dialect.PG {
 			continue
 		}
 		captured, err := m.capturedColumn(db, column)
@@ -46,11 +100,7 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 			errs = append(errs, fmt.Errorf("column %q of table %s: %w", column.Name, m.Table, err))
 			continue
 		}
-		name := column.Name
-		if other, renamed := m.Map[name]; renamed {
-			name = other
-		}
-		c.Fields = append(c.Fields, capture.Field{Name: name, Column: captured, Finite: m.NaNAsNull})
+		c.Fields = append(c.Fields, capture.Field{Name: m.nameOf(column.Name), Column: captured, Finite: m.NaNAsNull})
 		if column.IsKey {
 			c.Key = append(c.Key, captured)
 		}
@@ -58,7 +108,52 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 	if len(c.Key) == 0 {
 		errs = append(errs, fmt.Errorf("table %s has no primary key: name the columns under key", m.Table))
 	}
+	for _, name := range m.Track {
+		at := slices.IndexFunc(c.Fields, func(f capture.Field) bool { return f.Column.Name == name })
+		if at < 0 && db.Dialect().Name() == dialect.PG {
+			errs = append(errs, fmt.Errorf("track: column %q is not sent", name))
+		} else if at >= 0 {
+			c.Track = append(c.Track, c.Fields[at])
+		}
+	}
+	errs = append(errs, m.capturedTouches(ctx, db, &c))
 	return c, errors.Join(errs...)
+}
+
+// nameOf is what messages call a column.
+func (m Model) nameOf(column string) string {
+	if other, renamed := m.Map[column]; renamed {
+		return other
+	}
+	return column
+}
+
+// capturedTouches are the tables whose rows belong to the model's.
+func (m Model) capturedTouches(ctx context.Context, db *bun.DB, c *capture.Model) error {
+	var errs []error
+	for _, table := range slices.Sorted(maps.Keys(m.Touch)) {
+		keys := m.Touch[table]
+		columns, err := columnsOf(ctx, db, table)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("touch: %w", err))
+			continue
+		}
+		if len(keys) != len(c.Key) {
+			errs = append(errs, fmt.Errorf("touch: table %s: %d columns, want the %d that hold the key of %s", table, len(keys), len(c.Key), m.Table))
+			continue
+		}
+		touch := capture.Touch{Table: table}
+		for i, name := range keys {
+			at := slices.IndexFunc(columns, func(c store.Column) bool { return c.Name == name })
+			if at < 0 {
+				errs = append(errs, fmt.Errorf("touch: table %s has no column %q", table, name))
+				continue
+			}
+			touch.Columns = append(touch.Columns, capture.Column{Name: name, Kind: c.Key[i].Kind})
+		}
+		c.Touch = append(c.Touch, touch)
+	}
+	return errors.Join(errs...)
 }
 
 // kinds are what PostgreSQL's types are to triggers: the same text as the Go types of goType make.
@@ -72,16 +167,26 @@ func (m Model) capturedColumn(db *bun.DB, c store.Column) (capture.Column, error
 	if m.Types[c.Name] != "" {
 		return capture.Column{}, errors.New("types: triggers read columns as the database has them: take it out of types")
 	}
-	if _, err := fieldOf(c, 0, db.Dialect().Name(), ""); err != nil {
+	name := db.Dialect().Name()
+	if _, err := fieldOf(c, 0, name, ""); err != nil {
 		return capture.Column{}, err
 	}
-	f, _ := familyOf(db.Dialect().Name(), c)
+	column := capture.Column{Name: c.Name, Array: c.Array, Null: !c.NotNull && !c.IsKey}
+	if name != dialect.PG {
+		kind, known := capture.KeyKind(name, c.Base)
+		if column.Kind = kind; !known {
+			return column, fmt.Errorf("its type %s is not known to triggers as that of a key, want an integer, a text or a uuid", c.Type)
+		}
+		return column, nil
+	}
+	f, _ := familyOf(name, c)
 	kind, known := kinds[f]
 	if !known {
-		return capture.Column{}, fmt.Errorf("its type %s is not known to triggers", c.Type)
+		return column, fmt.Errorf("its type %s is not known to triggers", c.Type)
 	}
 	if kind == capture.Text && c.Base != "text" && c.Base != "varchar" {
 		kind = capture.Printed
 	}
-	return capture.Column{Name: c.Name, Kind: kind, Array: c.Array, Null: !c.NotNull && !c.IsKey}, nil
+	column.Kind = kind
+	return column, nil
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/capture"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -45,12 +44,18 @@ func uncapturedOn(t *testing.T, tables, text string) captured {
 
 func (c captured) install() {
 	c.Helper()
-	models, err := c.m.Captured(c.Context(), c.db)
-	require.NoError(c, err)
-	require.NoError(c, capture.New(c.db, capture.Names{}).Install(c.Context(), models))
-	found, err := capture.New(c.db, capture.Names{}).Check(c.Context(), models)
+	triggers := c.triggers()
+	require.NoError(c, triggers.Install(c.Context()))
+	found, err := triggers.Check(c.Context())
 	require.NoError(c, err)
 	require.Empty(c, found)
+}
+
+func (c captured) triggers() *manifest.Capture {
+	c.Helper()
+	triggers, err := c.m.Capture(c.Context(), c.db, outbox.Config{})
+	require.NoError(c, err)
+	return triggers
 }
 
 // run runs statements as another program would, in one transaction.

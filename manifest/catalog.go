@@ -111,6 +111,9 @@ func (m Model) checkNames(columns []store.Column) error {
 	for _, name := range m.Columns {
 		check("columns", name)
 	}
+	for _, name := range m.Track {
+		check("track", name)
+	}
 	for _, name := range slices.Sorted(maps.Keys(m.Constants)) {
 		check("constants", name)
 	}

@@ -11,6 +11,10 @@
 //	    map: {state: status}   # column: what messages call it, where that differs
 //	    types: {id: uuid}      # column: what it holds, where its type (char(32), binary(16)) does not say so
 //	    nan_as_null: true      # NaN and infinities of floats: null (default: as Python has them)
+//	    track: [status]        # masters with triggers: the values before a change travel along
+//	    touch: {lines: order_id} # masters with triggers: a row of lines belongs to an order
+//	    every_revision: true   # masters: no revision is dropped for a newer one
+//	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies (default: refused)
 //	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
 //
 // What needs code (relations, serializers, filters, handlers) is registered in a binary of one's own.
@@ -58,7 +62,21 @@ type Model struct {
 	// Constants are columns of a replica that have one value in every row of the model. They say whose a row is, where several
 	// models are kept in one table, and may be part of its key.
 	Constants map[string]any `yaml:"constants"`
+
+	// What follows is for masters whose tables have triggers (relay capture install).
+
+	// Track are columns whose values before the transaction travel along (previous_data). It implies EveryRevision.
+	Track Names `yaml:"track"`
+	// Touch names tables whose rows belong to the model's, and their columns that hold its key: a write of such a row sends
+	// the entity.
+	Touch map[string]Names `yaml:"touch"`
+	// EveryRevision sends every revision. Default: the relay drops what a newer one replaces.
+	EveryRevision bool `yaml:"every_revision"`
+	// Truncate is "deletes" where a TRUNCATE is to delete all copies. Default: PostgreSQL refuses it.
+	Truncate string `yaml:"truncate"`
 }
+
+const truncateDeletes = "deletes"
 
 // Names is a list that may be written as a single name.
 type Names []string
@@ -121,6 +139,7 @@ func (m Model) check(id string) []error {
 	for field, names := range map[string][]string{
 		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
 		"types":     slices.Sorted(maps.Keys(m.Types)),
+		"track":     m.Track,
 		"constants": slices.Sorted(maps.Keys(m.Constants)),
 	} {
 		for _, name := range names {
@@ -135,6 +154,19 @@ func (m Model) check(id string) []error {
 				errs = append(errs, fmt.Errorf("%s: %s stands there twice", field, name))
 			}
 		}
+	}
+	for _, table := range slices.Sorted(maps.Keys(m.Touch)) {
+		if !tableName.MatchString(table) {
+			errs = append(errs, fmt.Errorf("touch: %q, want the name of a table", table))
+		}
+		for _, name := range m.Touch[table] {
+			if !columnName.MatchString(name) {
+				errs = append(errs, fmt.Errorf("touch: %s: %q, want a name of letters, digits and _", table, name))
+			}
+		}
+	}
+	if m.Truncate != "" && m.Truncate != truncateDeletes {
+		errs = append(errs, fmt.Errorf("truncate: %q, want deletes, or nothing: then it is refused", m.Truncate))
 	}
 	for _, column := range slices.Sorted(maps.Keys(m.Constants)) {
 		switch value := m.Constants[column].(type) {

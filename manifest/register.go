@@ -42,6 +42,12 @@ func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*
 		if model.NaNAsNull {
 			options = append(options, outbox.NaNAsNull())
 		}
+		if model.EveryRevision {
+			options = append(options, outbox.EveryRevision())
+		}
+		if len(model.Track) > 0 {
+			options = append(options, outbox.TrackPrevious(model.Track...))
+		}
 		return outbox.RegisterType(box, typ, id, options...)
 	})
 	return box, err

@@ -25,6 +25,10 @@ import (
 func (o *options) runFlags() []cli.Flag {
 	return []cli.Flag{
 		o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
+		&cli.StringFlag{
+			Name: "config", Sources: cli.EnvVars("CQRSYNC_CONFIG"), Destination: &o.config,
+			Usage: "the `FILE` that describes tables with triggers: what they note of writes is sent, too; none by default",
+		},
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the outbox tables first",
@@ -76,6 +80,10 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		}
 		log.Info("outbox tables are up to date", "applied", applied)
 	}
+	sweep, err := o.sweep(ctx, log)
+	if err != nil {
+		return err
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
@@ -83,7 +91,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping when what is in flight is finished; a second signal ends the process at once")
 	})()
-	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log))
+	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep)
 	stats := rel.Stats()
 	log.Info("relay stopped", "published", stats.Published, "dead_letters", stats.DeadLetters)
 	return err

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/cqrsync/cqrsync/manifest"
+	"github.com/cqrsync/cqrsync/operate/exit"
+	"github.com/cqrsync/cqrsync/outbox"
+)
+
+func (o *options) capture() *cli.Command {
+	return &cli.Command{
+		Name:  "capture",
+		Usage: "have the database capture the tables of cqrsync.yaml by triggers, whoever writes them",
+		Commands: []*cli.Command{
+			{
+				Name:  "install",
+				Usage: "make the triggers, or bring them up to date while others write",
+				Flags: []cli.Flag{o.configFlag(), &cli.BoolFlag{
+					Name: "print", Usage: "print the SQL instead, for this database as it is now",
+				}},
+				Action: o.captureInstall,
+			},
+			{
+				Name:   "check",
+				Usage:  "list triggers that are missing, disabled or out of date; exit 1 if there are any",
+				Flags:  []cli.Flag{o.configFlag()},
+				Action: o.captureCheck,
+			},
+			{
+				Name:   "remove",
+				Usage:  "take the triggers away; writes by others are not captured from then on",
+				Flags:  []cli.Flag{o.configFlag()},
+				Action: o.captureRemove,
+			},
+		},
+	}
+}
+
+// openCapture opens the triggers of the models in the file.
+func (o *options) openCapture(ctx context.Context, cmd *cli.Command) (*manifest.Capture, error) {
+	if err := exit.Wrong(noArguments(cmd)); err != nil {
+		return nil, err
+	}
+	m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB, masterDBSetting, "")
+	if err != nil {
+		return nil, err
+	}
+	return m.Capture(ctx, db, outbox.Config{Schema: o.schema, TablePrefix: o.prefix})
+}
+
+func (o *options) captureInstall(ctx context.Context, cmd *cli.Command) error {
+	triggers, err := o.openCapture(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	if !cmd.Bool("print") {
+		return triggers.Install(ctx)
+	}
+	statements, err := triggers.SQL(ctx)
+	if err == nil {
+		_, err = fmt.Fprintln(cmd.Root().Writer, strings.Join(statements, ";\n\n")+";")
+	}
+	return err
+}
+
+func (o *options) captureCheck(ctx context.Context, cmd *cli.Command) error {
+	triggers, err := o.openCapture(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	found, err := triggers.Check(ctx)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	for _, line := range found {
+		fmt.Fprintln(cmd.Root().Writer, line)
+	}
+	return exit.Partly(errors.New("run relay capture install"))
+}
+
+func (o *options) captureRemove(ctx context.Context, cmd *cli.Command) error {
+	triggers, err := o.openCapture(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	return triggers.Remove(ctx)
+}
+
+// sweep sends, beside the relay, what triggers noted of writes that could not make their messages
+// themselves. It says at the start what the triggers miss.
+func (o *options) sweep(ctx context.Context, log *slog.Logger) (func(context.Context), error) {
+	if o.config == "" {
+		return func(context.Context) {}, nil
+	}
+	m, db, err := o.openTables(o.configOf("", configSetting), "", dbSetting, "")
+	if err != nil {
+		return nil, err
+	}
+	config := outbox.Config{Schema: o.schema, TablePrefix: o.prefix, Logger: log}
+	triggers, err := m.Capture(ctx, db, config)
+	if err != nil {
+		return nil, err
+	}
+	found, err := triggers.Check(ctx)
+	if err != nil {
+		return nil, err
+	}
+	installed, err := triggers.Installed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !installed {
+		return func(context.Context) {}, nil // its tables are captured by services in Go
+	}
+	for _, line := range found {
+		log.Warn("a table is not captured as the file says: run relay capture install", "finding", line)
+	}
+	box, err := m.Box(ctx, db, config)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) {
+		for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, time.Minute) {
+			err := box.RunSweep(ctx, o.poll)
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			log.Error("what triggers noted could not be sent; trying again", "error", err, "in", pause)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+		}
+	}, nil
+}
