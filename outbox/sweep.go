@@ -7,7 +7,8 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/handover"
 )
 
 // sweepBatch is how many marks one transaction of a sweep takes.
@@ -43,7 +44,7 @@ func (b *Box) sweepOnce(ctx context.Context) (n int, err error) {
 	}
 	s := newSession(b)
 	if b.handover.Load() != nil {
-		s.appended = &store.Appended{}
+		s.appended = &handover.Appended{}
 	}
 	var before time.Time
 	err = b.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
@@ -83,7 +84,7 @@ func (b *Box) RunSweep(ctx context.Context, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		if _, err := b.Sweep(ctx); err != nil && ctx.Err() == nil && !store.Conflicted(err) {
+		if _, err := b.Sweep(ctx); err != nil && ctx.Err() == nil && !db.Conflicted(err) {
 			return err
 		}
 		select {
