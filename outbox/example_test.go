@@ -32,8 +32,7 @@ type Review struct {
 	Stars     int
 }
 
-// Plain bun in RunInTx: each product that the transaction changed is one message, with its state at
-// commit.
+// Plain bun in RunInTx: each product that the transaction changed is one message, with its state at commit.
 func ExampleBox_RunInTx() {
 	shop := newShop()
 	defer shop.close()
@@ -58,8 +57,7 @@ func ExampleBox_RunInTx() {
 	// product 1, revision 1: DELETE {"id":1}
 }
 
-// What nobody could turn into messages is refused before it runs, and the transaction does not
-// commit.
+// What nobody could turn into messages is refused before it runs, and the transaction does not commit.
 func ExampleRefusedError() {
 	shop := newShop()
 	defer shop.close()
@@ -70,11 +68,8 @@ func ExampleRefusedError() {
 		return err
 	})
 	fmt.Println(err)
-	// Output: outbox: UPDATE on tracked table products refused: its model is a nil pointer, so its
-	// rows are unknown; write rows by their primary key through bun (NewInsert().Model(&row),
-	// NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or
-	// BulkDelete, or run it under outbox.Explicit(ctx) and name the rows with Saved or Deleted in
-	// the same transaction
+	// Output:
+	// outbox: UPDATE on tracked table products refused: its model is a nil pointer, so its rows are unknown; write rows by their primary key through bun (NewInsert().Model(&row), NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, or run it under outbox.Explicit(ctx) and name the rows with Saved or Deleted in the same transaction
 }
 
 // An UPDATE by WHERE finds, locks and captures its rows.
@@ -120,9 +115,9 @@ func ExampleTouch() {
 		return outbox.Touch[Product](ctx, tx, 1)
 	})
 	shop.print()
-	// Output: product 1, revision 0: SAVE {"id":1,"name":"chair","price":7500,"reviews":[]} product
-	// 1, revision 1: SAVE
-	// {"id":1,"name":"chair","price":7500,"reviews":[{"id":1,"product_id":1,"stars":5}]}
+	// Output:
+	// product 1, revision 0: SAVE {"id":1,"name":"chair","price":7500,"reviews":[]}
+	// product 1, revision 1: SAVE {"id":1,"name":"chair","price":7500,"reviews":[{"id":1,"product_id":1,"stars":5}]}
 }
 
 // shop is a database with the tables of the examples.
