@@ -11,6 +11,7 @@ type attempt struct {
 	*delivery
 	outcome  Outcome
 	result   error     // of Returned: why
+	failed   bool      // it cannot be applied in this transaction
 	overtook bool      // it is stale though it is later than what the ledger has
 	next     *delivery // to be tried from memory after a while, in place of an end
 }

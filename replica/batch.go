@@ -286,8 +286,7 @@ func (b *batch) fold(ctx context.Context, tx transaction) error {
 			b.setAsideUnread(c, errLocked)
 			continue
 		}
-		c.fold(row)
-		b.failures = append(b.failures, c.refused...)
+		b.failures = append(b.failures, c.fold(row)...)
 	}
 	return nil
 }

@@ -24,7 +24,6 @@ type try struct {
 	before   store.Applied // the ledger's row
 	state    store.Applied // after the passed ones
 	passed   []step        // the gate let them through, and nothing is known against them
-	refused  []failure     // the gate let them through, but they cannot be applied
 	unread   bool          // nobody asked the ledger: the key is locked
 	again    bool          // it has failed once in this transaction, and gets a second chance
 }
@@ -75,12 +74,26 @@ func (c *chain) begin(ledger store.Applied) {
 	}
 }
 
-// fold lets the gate decide about each message, as if they came one by one.
-func (c *chain) fold(ledger store.Applied) {
+// fold lets the gate decide about each message, as if they came one by one, and returns those that
+// it lets through and that cannot be applied.
+func (c *chain) fold(ledger store.Applied) (refused []failure) {
 	c.begin(ledger)
+	if c.keyed {
+		return c.decide()
+	}
 	for _, a := range c.attempts {
-		if !c.keyed {
-			c.refused = append(c.refused, newFailure(a, a.err, patienceWith(a.err)))
+		a.failed = true
+		refused = append(refused, newFailure(a, a.err, patienceWith(a.err)))
+	}
+	return refused
+}
+
+// decide lets the gate decide about the messages that have not failed, and returns those that fail
+// because of what is known of them.
+func (c *chain) decide() (refused []failure) {
+	c.state, c.passed = c.before, nil
+	for _, a := range c.attempts {
+		if a.failed {
 			continue
 		}
 		outcome := gate(c.state, a.message)
@@ -88,11 +101,13 @@ func (c *chain) fold(ledger store.Applied) {
 		case !outcome.effective():
 			c.reject(a, outcome)
 		case a.err != nil:
-			c.refused = append(c.refused, newFailure(a, a.err, patienceWithHandler(a.err)))
+			a.failed = true
+			refused = append(refused, newFailure(a, a.err, patienceWithHandler(a.err)))
 		default:
 			c.pass(a, outcome)
 		}
 	}
+	return refused
 }
 
 // reject notes that the gate lets a message have no effect.

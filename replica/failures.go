@@ -16,7 +16,9 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
+// fail notes that a message cannot be applied in this transaction.
 func (b *batch) fail(a *attempt, err error) {
+	a.failed = true
 	b.failures = append(b.failures, newFailure(a, a.about(err), patienceWith(err)))
 }
 

@@ -277,3 +277,27 @@ func TestBatchHandlerTimeoutHoldsNobodyUp(t *testing.T) {
 		require.Equal(t, replica.Stats{Applied: 1, Waiting: 1}, f.Stats())
 	})
 }
+
+func TestHandleBatchDiscardsOneEvent(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		f := newFixture(t, db)
+		require.NoError(t, replica.HandleBatch(f.Replica, "note",
+			func(_ context.Context, _ bun.Tx, events []replica.Event[Note]) error {
+				for _, e := range events {
+					if e.Data.Text == "dull" {
+						return replica.Discard(errors.New("of no interest"))
+					}
+				}
+				return nil
+			}))
+		results, err := f.Apply(t.Context(), onTheWire(t, []*envelope.Message{
+			save(1, 0, "a"), save(2, 0, "dull"), save(3, 0, "c"),
+		}))
+		require.NoError(t, err)
+		require.Equal(t, replica.Applied, results[0].Outcome)
+		require.Equal(t, replica.Discarded, results[1].Outcome)
+		require.Equal(t, replica.Applied, results[2].Outcome)
+		require.EqualValues(t, 0, f.ledger(2).Revision, "the revision moves on")
+		require.Empty(t, f.waiting())
+	})
+}

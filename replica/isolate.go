@@ -37,7 +37,7 @@ func (b *batch) applyIsolated(ctx context.Context, tx transaction) error {
 }
 
 // afterRound decides what to do about the chains that failed. What stood in their way may be among those that did not,
-// so each gets one more chance; then its last message fails, and the one before it is applied in its stead.
+// so each gets one more chance; then its last message fails, and the gate decides about the others without it.
 func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []*chain) {
 	for _, c := range remaining {
 		err := failed[c]
@@ -52,12 +52,19 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 			b.setAside(attempts, err)
 			continue
 		}
+		if discards(err) { // its HandleBatch, which has written nothing of it: the revision moves on
+			last := c.last()
+			last.outcome = Discarded
+			b.engine.log.Info("message discarded by its handler", last.attrs("error", err)...)
+			continue
+		}
 		if !c.again && len(failed) < len(remaining) {
 			c.again = true
 			next = append(next, c)
 			continue
 		}
-		b.fail(c.drop().attempt, err)
+		b.fail(c.last(), err)
+		b.failures = append(b.failures, c.decide()...) // what was nothing beside it may be something without it
 		if len(c.passed) > 0 {
 			next = append(next, c)
 		}

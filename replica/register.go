@@ -104,7 +104,7 @@ func bindHandler[T any](
 		switch {
 		case missing:
 			return errors.New("the handler is nil")
-		case needsDB && r.db == nil:
+		case needsDB && r.room == nil:
 			return errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
 		case len(b.fixed) > 0 || len(b.childNames) > 0 || len(b.own) > 0:
 			return errors.New("Constant, Computed, Own and Children are for Register: a handler writes what it wants")

@@ -35,8 +35,8 @@ type Late struct {
 // maxLate bounds what is noted of one hole.
 const maxLate = 1000
 
-// closes takes note of a message, and says that nothing is missing any more.
-func (p *Passed) closes(l Late) bool {
+// Closes takes note of a message, and says that nothing is missing any more.
+func (p *Passed) Closes(l Late) bool {
 	if l.Revision <= p.Had || l.Revision >= p.Applied || len(p.late) >= maxLate {
 		return false
 	}
@@ -102,7 +102,7 @@ func (s *Store) ClosePassed(ctx context.Context, tx bun.IDB, late []Late) error 
 func (s *Store) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []Late) error {
 	const which = ` WHERE model = ? AND "key" = ? AND applied = ?`
 	for _, l := range late {
-		if p.closes(l) {
+		if p.Closes(l) {
 			_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ?`+which), s.Table("replica_gaps"), p.Model, p.Key.Key, p.Applied)
 			return err
 		}
