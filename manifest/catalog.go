@@ -12,12 +12,12 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // columnsOf asks the catalog.
-func columnsOf(ctx context.Context, db *bun.DB, table string) ([]store.Column, error) {
-	shape, err := store.ShapeOf(ctx, db, string(db.QueryGen().AppendIdent(nil, table)), table)
+func columnsOf(ctx context.Context, db *bun.DB, table string) ([]catalog.Column, error) {
+	shape, err := catalog.ShapeOf(ctx, db, string(db.QueryGen().AppendIdent(nil, table)), table)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		Tag: reflect.StructTag(fmt.Sprintf(`bun:"table:%s,alias:t"`, m.Table)),
 	}}
 	// A key of several columns is a list in the order that the file gives them.
-	slices.SortStableFunc(columns, func(a, b store.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
+	slices.SortStableFunc(columns, func(a, b catalog.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	var errs []error
 	keys, sessionMatters := 0, false
 	for i, c := range columns {
@@ -76,7 +76,7 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 
 // takes says that a column is one of the model's. Columns that the database computes can be read, and
 // not written: they are where the file names them.
-func (m Model) takes(c store.Column) bool {
+func (m Model) takes(c catalog.Column) bool {
 	named := slices.Contains(m.Columns, c.Name)
 	_, constant := m.Constants[c.Name]
 	switch {
@@ -98,10 +98,10 @@ func (m Model) rank(name string) int {
 }
 
 // checkNames says which names of the file the table does not have.
-func (m Model) checkNames(columns []store.Column) error {
+func (m Model) checkNames(columns []catalog.Column) error {
 	var errs []error
 	check := func(field, name string) {
-		if !slices.ContainsFunc(columns, func(c store.Column) bool { return c.Name == name }) {
+		if !slices.ContainsFunc(columns, func(c catalog.Column) bool { return c.Name == name }) {
 			errs = append(errs, fmt.Errorf("%s: table %s has no column %q", field, m.Table, name))
 		}
 	}
@@ -123,7 +123,7 @@ func (m Model) checkNames(columns []store.Column) error {
 	for _, name := range slices.Sorted(maps.Keys(m.Map)) {
 		check("map", name)
 		if len(m.Columns) > 0 && !slices.Contains(m.Columns, name) && !slices.Contains(m.Key, name) &&
-			!slices.ContainsFunc(columns, func(c store.Column) bool { return c.Name == name && c.IsKey && len(m.Key) == 0 }) {
+			!slices.ContainsFunc(columns, func(c catalog.Column) bool { return c.Name == name && c.IsKey && len(m.Key) == 0 }) {
 			errs = append(errs, fmt.Errorf("map: column %q is not among columns, so it is not kept: add it there", name))
 		}
 	}
@@ -131,7 +131,7 @@ func (m Model) checkNames(columns []store.Column) error {
 }
 
 // fieldOf is the field of the struct. Its Go name is nobody's business.
-func fieldOf(c store.Column, i int, name dialect.Name, said string) (reflect.StructField, error) {
+func fieldOf(c catalog.Column, i int, name dialect.Name, said string) (reflect.StructField, error) {
 	if !columnName.MatchString(c.Name) {
 		return reflect.StructField{}, errors.New("names of letters, digits and _ are known here: list the others under columns")
 	}
@@ -160,13 +160,13 @@ func fieldOf(c store.Column, i int, name dialect.Name, said string) (reflect.Str
 }
 
 // printsBySession says that PostgreSQL makes another text of the column's values for another session.
-func printsBySession(name dialect.Name, c store.Column) bool {
+func printsBySession(name dialect.Name, c catalog.Column) bool {
 	if name != dialect.PG {
 		return false
 	}
 	isTime := strings.HasPrefix(c.Base, "time") || c.Base == "date" || c.Base == "interval"
-	return c.Base == "interval" || c.Base == "timetz" || c.Array && isTime || c.Class == store.CompositeType ||
-		c.Class == store.RangeType && c.Base != "int4range" && c.Base != "int8range" && c.Base != "numrange"
+	return c.Base == "interval" || c.Base == "timetz" || c.Array && isTime || c.Class == catalog.CompositeType ||
+		c.Class == catalog.RangeType && c.Base != "int4range" && c.Base != "int8range" && c.Base != "numrange"
 }
 
 // checkPostgresSession refuses settings by which the two sides would print one value in two ways.

@@ -11,7 +11,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/column"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // What a column becomes is decided by the name of the type that it comes down to, and by nothing else:
@@ -82,23 +82,23 @@ var sqliteTypes = map[string]family{
 }
 
 // saidType is the Go type for a column of which the file says what it holds.
-func saidType(c store.Column, said string) (reflect.Type, error) {
+func saidType(c catalog.Column, said string) (reflect.Type, error) {
 	if said != "uuid" {
 		return nil, fmt.Errorf("types: %q, want uuid, which is all that can be said", said)
 	}
 	switch c.UUIDForm() {
-	case store.TextUUID:
+	case catalog.TextUUID:
 		return reflect.TypeFor[column.TextUUID](), nil
-	case store.HexUUID:
+	case catalog.HexUUID:
 		return reflect.TypeFor[column.HexUUID](), nil
-	case store.BinaryUUID:
+	case catalog.BinaryUUID:
 		return reflect.TypeFor[column.BinaryUUID](), nil
 	}
 	return nil, fmt.Errorf("types: its type %s holds no uuid; want uuid, char(32), char(36), binary(16), text or bytea", c.Type)
 }
 
 // goType is the Go type for a column, and the SQL type that bun must know of.
-func goType(name dialect.Name, c store.Column) (reflect.Type, string, error) {
+func goType(name dialect.Name, c catalog.Column) (reflect.Type, string, error) {
 	f, known := familyOf(name, c)
 	if !known || c.Array && c.Base == "box" { // of which a list has semicolons
 		return nil, "", fmt.Errorf("its type %s is not known here; leave it out (list the others under columns), "+
@@ -158,13 +158,13 @@ func goType(name dialect.Name, c store.Column) (reflect.Type, string, error) {
 	}
 }
 
-func familyOf(name dialect.Name, c store.Column) (family, bool) {
+func familyOf(name dialect.Name, c catalog.Column) (family, bool) {
 	switch name {
 	case dialect.PG:
 		switch c.Class {
-		case store.EnumType, store.RangeType, store.CompositeType:
+		case catalog.EnumType, catalog.RangeType, catalog.CompositeType:
 			return texts, true
-		case store.AddedType:
+		case catalog.AddedType:
 			return texts, slices.Contains(addedTypes, c.Base)
 		}
 		f, known := postgresTypes[c.Base]

@@ -27,7 +27,7 @@ func (b operated) Adopt(
 	if o.PageSize <= 0 {
 		o.PageSize = defaultPage
 	}
-	if err = b.store.RequireMigrated(ctx, db.Outbox); err == nil {
+	if err = b.migrator.RequireMigrated(ctx, db.Outbox); err == nil {
 		err = m.checkStamps(ctx, b.db)
 	}
 	var last reflect.Value

@@ -15,7 +15,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // FindingKind is what a [Finding] is about, and what [Accept] takes.
@@ -133,7 +133,7 @@ func (b *Box) Check(ctx context.Context) error {
 // says which tables or columns are missing.
 func (b *Box) Findings(ctx context.Context) ([]*Finding, error) {
 	var found []*Finding
-	sequence, err := b.store.CachedSequence(ctx, b.db)
+	sequence, err := b.catalog.CachedSequence(ctx, b.db)
 	errs := []error{err}
 	if sequence != "" {
 		found = append(found, &Finding{
@@ -215,8 +215,8 @@ func (m *model) checkTable(ctx context.Context) error {
 	return m.checkUUIDs(ctx)
 }
 
-func (m *model) behaviour(ctx context.Context, table *schema.Table) (store.Behaviour, error) {
-	behaviour, err := m.box.store.Behaviour(ctx, m.box.db, string(table.SQLName), table.Name)
+func (m *model) behaviour(ctx context.Context, table *schema.Table) (catalog.Behaviour, error) {
+	behaviour, err := m.box.catalog.Behaviour(ctx, m.box.db, string(table.SQLName), table.Name)
 	if err != nil {
 		return behaviour, fmt.Errorf("outbox: model %s: %w", m.id, err)
 	}
@@ -224,7 +224,7 @@ func (m *model) behaviour(ctx context.Context, table *schema.Table) (store.Behav
 }
 
 // changedBy is what changes rows of a table that the model sends, without a statement on them.
-func (m *model) changedBy(table *schema.Table, behaviour store.Behaviour) []*Finding {
+func (m *model) changedBy(table *schema.Table, behaviour catalog.Behaviour) []*Finding {
 	var found []*Finding
 	if m.box.captured(m, registeredName(&model{table: table})) {
 		return nil // triggers see what all of them do
@@ -258,7 +258,7 @@ func (m *model) changedBy(table *schema.Table, behaviour store.Behaviour) []*Fin
 
 // roundings are the columns of a table in which decimals lose digits.
 func (m *model) roundings(ctx context.Context, table *schema.Table) ([]*Finding, error) {
-	rounded, err := m.box.store.Rounded(ctx, m.box.db, table)
+	rounded, err := m.box.catalog.Rounded(ctx, m.box.db, table)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: model %s: %w", m.id, err)
 	}
@@ -273,7 +273,7 @@ func (m *model) roundings(ctx context.Context, table *schema.Table) ([]*Finding,
 }
 
 // keyFindings are about the model's key.
-func (m *model) keyFindings(behaviour store.Behaviour) []*Finding {
+func (m *model) keyFindings(behaviour catalog.Behaviour) []*Finding {
 	var found []*Finding
 	var key []string
 	for _, pk := range m.table.PKs {

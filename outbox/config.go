@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Config says where cqrsync's tables are. The zero value is ready to use.
@@ -54,5 +54,5 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// names are the names of the tables. The store checks them, against the kind of database, too.
-func (c Config) names() store.Names { return store.Names{Schema: c.Schema, Prefix: c.TablePrefix} }
+// names are the names of the tables. Package db checks them, against the kind of database, too.
+func (c Config) names() db.Names { return db.Names{Schema: c.Schema, Prefix: c.TablePrefix} }

@@ -170,7 +170,7 @@ func (s *session) reroutedRows(ctx context.Context, c *captured) ([]touchedRow, 
 	if c.verb == "DELETE" && len(c.rows) == 0 || c.insert != nil && c.insert.conflict != conflictFails {
 		return nil, nil
 	}
-	traits, err := s.box.store.Traits(ctx, s.quiet(), string(c.model.table.SQLName)) // as it is now
+	traits, err := s.box.catalog.Traits(ctx, s.quiet(), string(c.model.table.SQLName)) // as it is now
 	if err != nil || !traits.Reroutes {
 		return nil, err
 	}

@@ -182,7 +182,7 @@ func (s *session) insertedRows(
 		return rows, nil
 	}
 	if n == 1 && (in.drawn[0] || event.DB.Dialect().Name() == dialect.SQLite) {
-		row, err := m.lastInserted(ctx, s.quiet(), s.box.store)
+		row, err := m.lastInserted(ctx, s.quiet(), s.box.catalog)
 		if err != nil {
 			return rows, err
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // exactKeys says that a key which the database finds has just the value that it was asked for. Texts and times do not:
@@ -126,13 +126,13 @@ func (m *model) keysWhere(
 
 // lastInserted reads the key that the database drew for the one row of the last statement. It is invalid where the
 // catalog does not say that the database draws that key, and nothing else in the statement could have drawn another.
-func (m *model) lastInserted(ctx context.Context, tx bun.IDB, s *store.Store) (reflect.Value, error) {
+func (m *model) lastInserted(ctx context.Context, tx bun.IDB, c *catalog.Catalog) (reflect.Value, error) {
 	// Sequences draw integers; SQLite knows the row itself.
 	if len(m.table.PKs) != 1 || !m.exactKeys() && tx.Dialect().Name() != dialect.SQLite {
 		return reflect.Value{}, nil
 	}
 	pk := m.table.PKs[0]
-	condition := s.LastInserted(string(m.table.SQLName), pk.Name, string(pk.SQLName))
+	condition := c.LastInserted(string(m.table.SQLName), pk.Name, string(pk.SQLName))
 	found, err := m.keysWhere(ctx, tx, current, "?", bun.Safe(condition))
 	if err != nil || len(found) != 1 {
 		return reflect.Value{}, err
@@ -144,11 +144,11 @@ func (m *model) lastInserted(ctx context.Context, tx bun.IDB, s *store.Store) (r
 const traitsFor = time.Minute
 
 // traits asks the catalog once in a while what else writes the model's table.
-func (m *model) traits(ctx context.Context, b *Box, tx bun.IDB) (store.Traits, error) {
+func (m *model) traits(ctx context.Context, b *Box, tx bun.IDB) (catalog.Traits, error) {
 	if t := m.asked.Load(); t != nil && time.Since(t.at) < traitsFor {
 		return t.Traits, nil
 	}
-	traits, err := b.store.Traits(ctx, tx, string(m.table.SQLName))
+	traits, err := b.catalog.Traits(ctx, tx, string(m.table.SQLName))
 	if err == nil {
 		m.asked.Store(&askedTraits{traits, time.Now()})
 	}
@@ -156,7 +156,7 @@ func (m *model) traits(ctx context.Context, b *Box, tx bun.IDB) (store.Traits, e
 }
 
 type askedTraits struct {
-	store.Traits
+	catalog.Traits
 
 	at time.Time
 }

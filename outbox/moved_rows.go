@@ -8,7 +8,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // This file finds out that a trigger stored rows under other keys than their statement names. The
@@ -51,14 +51,14 @@ func (s *session) beforeTriggers(ctx context.Context, c *captured) error {
 // updates says that the statement may write rows that are there already.
 func (c *captured) updates() bool { return c.insert == nil || c.insert.conflict == conflictUpdates }
 
-func (c *captured) movedBy(t store.Traits) bool {
+func (c *captured) movedBy(t catalog.Traits) bool {
 	return c.insert != nil && t.MovesInserts || c.updates() && t.MovesUpdates
 }
 
 func (p *placed) read(
 	ctx context.Context, s *session, m *model, lock func(*bun.SelectQuery) *bun.SelectQuery,
 ) ([]string, error) {
-	return m.versions(ctx, s.quiet(), p.named, s.box.store.RowVersion(p.rewrites), lock)
+	return m.versions(ctx, s.quiet(), p.named, s.box.catalog.RowVersion(p.rewrites), lock)
 }
 
 // keptKeys refuses a statement that wrote other rows than those under the keys that it names.

@@ -27,18 +27,20 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/master"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
 // Box is the outbox of one database. Make it once, register the models, then use it from any number of goroutines.
 type Box struct {
 	db             *bun.DB
-	store          *store.Store
-	tables         *db.Database
+	own            *db.Database // with cqrsync's own tables, behind these four
+	migrator       *tables.Migrator
+	catalog        *catalog.Catalog
 	ledger         *ledger.Revisions
 	writer         *master.Writer
 	contextHeaders func(ctx context.Context) map[string]string
@@ -65,12 +67,12 @@ type Box struct {
 // [Box.RunInTx]. Call it before db is used by other goroutines. It does not talk to the database.
 func New(db *bun.DB, config Config) (*Box, error) {
 	config = config.withDefaults()
-	s, err := store.New(db, config.names())
+	own, err := ownTables(db, config)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &Box{
-		db: db, store: s, tables: s.Database, ledger: s.Revisions, writer: s.Writer,
+		db: db, own: own, migrator: tables.New(own), catalog: catalog.New(own), ledger: ledger.NewRevisions(own), writer: master.New(own),
 		contextHeaders: config.Headers, prepare: config.Prepare, finite: config.NaNAsNull,
 		schema: config.Schema, prefix: config.TablePrefix,
 		wake:    make(chan struct{}, 1),
@@ -79,11 +81,11 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		related: map[string][]related{},
 		byID:    map[string]*model{},
 	}
-	s.SayWaits(func(holders string) {
+	own.SayWaits(func(holders string) {
 		config.Logger.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
 	})
-	if s.Announces() && config.NotifyEvery > 0 {
-		b.away = newAnnouncer(s.Announce, config.NotifyEvery, config.Logger)
+	if b.writer.Announces() && config.NotifyEvery > 0 {
+		b.away = newAnnouncer(b.writer.Announce, config.NotifyEvery, config.Logger)
 	}
 	// bun would rather have hooks added to a copy. The user goes on using db, and a write through it that nobody sees
 	// is what P2 excludes, so the hook belongs on db itself.
@@ -91,10 +93,15 @@ func New(db *bun.DB, config Config) (*Box, error) {
 	return b, nil
 }
 
+// ownTables finds cqrsync's own tables in the service's database.
+func ownTables(bunDB *bun.DB, config Config) (*db.Database, error) {
+	return db.New(bunDB, config.names())
+}
+
 // Migrate creates or updates the outbox tables, and the triggers of models with [Triggers]. It is safe
 // to call from several processes at once; a team that applies SQL itself prints it with "relay migrate --print".
 func (b *Box) Migrate(ctx context.Context) error {
-	if _, err := b.store.Migrate(ctx, db.Outbox); err != nil {
+	if _, err := b.migrator.Migrate(ctx, db.Outbox); err != nil {
 		return fmt.Errorf("outbox: migrate: %w", err)
 	}
 	if err := b.installTriggers(ctx); err != nil {

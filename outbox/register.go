@@ -17,8 +17,8 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/db"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
+	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
 // model is a registered entity type.
@@ -147,7 +147,7 @@ func (b *Box) models() []*model {
 
 // ErrNotMigrated says that the outbox tables are missing or older than this version: call [Box.Migrate], or run
 // "relay migrate".
-var ErrNotMigrated = store.ErrNotMigrated
+var ErrNotMigrated = tables.ErrNotMigrated
 
 // registrations returns what is wrong with them, all at once.
 func (b *Box) registrations() error {
@@ -160,7 +160,7 @@ func (b *Box) registrations() error {
 // until they are, and never again; the catalog it asks now and then.
 func (b *Box) ready(ctx context.Context) error {
 	if !b.checked.Load() {
-		if err := b.store.RequireMigrated(ctx, db.Outbox); err != nil {
+		if err := b.migrator.RequireMigrated(ctx, db.Outbox); err != nil {
 			return errors.Join(b.registrations(), err)
 		}
 		b.checked.Store(true)

@@ -110,7 +110,7 @@ func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*master.Plai
 	if p := m.plain.Load(); p != nil && time.Since(p.asked) < plainFor {
 		return p.rows, nil
 	}
-	types, err := b.store.PlainColumns(ctx, tx, string(m.table.SQLName))
+	types, err := b.catalog.PlainColumns(ctx, tx, string(m.table.SQLName))
 	if err != nil {
 		return nil, err
 	}

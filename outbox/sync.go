@@ -45,7 +45,7 @@ func (o SyncOptions) force() string {
 
 // Now is the time by the master database's clock: that of cqrs_updated.
 func (b *Box) Now(ctx context.Context) (time.Time, error) {
-	now, err := b.tables.Now(ctx)
+	now, err := b.own.Now(ctx)
 	if err != nil {
 		return now, fmt.Errorf("outbox: %w", err)
 	}
@@ -290,7 +290,7 @@ const syncPatience = 30 * time.Second
 // of all the keys it has locked already would wait for it.
 func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
 	for began := time.Now(); ; {
-		err := b.tables.InTx(ctx, fn)
+		err := b.own.InTx(ctx, fn)
 		if !errors.As(err, new(*db.LockedError)) || time.Since(began) > syncPatience {
 			return err
 		}

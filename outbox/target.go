@@ -7,7 +7,7 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // name is the table as the statement names it.
@@ -121,7 +121,7 @@ func (b *Box) mayBeChanged(event *bun.QueryEvent, j judgement) bool {
 // kin are the relations through which rows of registered tables are written under another name: partitions, parents and
 // children by inheritance, and views.
 type kin struct {
-	names []store.Kin
+	names []catalog.Kin
 	model []*model
 	at    time.Time
 }
@@ -136,7 +136,7 @@ func (b *Box) askKin(ctx context.Context) error {
 	}
 	k := &kin{at: time.Now()}
 	for _, m := range b.models() {
-		names, err := b.store.Kin(ctx, b.db, string(m.table.SQLName))
+		names, err := b.catalog.Kin(ctx, b.db, string(m.table.SQLName))
 		if err != nil {
 			return err
 		}

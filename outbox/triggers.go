@@ -13,7 +13,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/capture"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -166,7 +167,7 @@ func unquoted(name string) string { return strings.NewReplacer("`", "", `"`, "")
 
 // keyColumns reads what the columns of the key are.
 func (m *model) keyColumns(ctx context.Context) ([]capture.Column, error) {
-	shape, err := store.ShapeOf(ctx, m.box.db, string(m.table.SQLName), unquoted(string(m.table.SQLName)))
+	shape, err := catalog.ShapeOf(ctx, m.box.db, string(m.table.SQLName), unquoted(string(m.table.SQLName)))
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func (m *model) checkUUIDs(ctx context.Context) error {
 	if !slices.ContainsFunc(m.table.Fields, func(f *schema.Field) bool { return stored.IsUUID(f.IndirectType) }) {
 		return nil
 	}
-	shape, err := m.box.store.TableShape(ctx, m.box.db, string(m.table.SQLName), m.table.Name)
+	shape, err := m.box.catalog.TableShape(ctx, m.box.db, string(m.table.SQLName), m.table.Name)
 	if err != nil {
 		return fmt.Errorf("outbox: model %s: %w", m.id, err)
 	}

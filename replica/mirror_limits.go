@@ -15,7 +15,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // Databases refuse most values that a column does not take, and change others without a word: they
@@ -25,7 +25,7 @@ import (
 type limit func(value string) error
 
 // limitOf is the limit of a column, nil where there is none.
-func limitOf(name dialect.Name, c store.Column) limit {
+func limitOf(name dialect.Name, c catalog.Column) limit {
 	if c.Array {
 		return nil
 	}
@@ -36,13 +36,13 @@ func limitOf(name dialect.Name, c store.Column) limit {
 	case dialect.MySQL:
 		l = mysqlLimit
 	}
-	if c.UUIDForm() == store.HexUUID && c.Base != "varchar" {
+	if c.UUIDForm() == catalog.HexUUID && c.Base != "varchar" {
 		return all(withoutHyphens(c), l(c))
 	}
 	return l(c)
 }
 
-func postgresLimit(c store.Column) limit {
+func postgresLimit(c catalog.Column) limit {
 	switch c.Base {
 	case "numeric":
 		return decimals(c, "numeric")
@@ -60,7 +60,7 @@ func postgresLimit(c store.Column) limit {
 	return nil
 }
 
-func mysqlLimit(c store.Column) limit {
+func mysqlLimit(c catalog.Column) limit {
 	switch c.Base {
 	case "tinyint", "smallint", "mediumint", "int", "bigint", "year":
 		c.Scale = 0
@@ -116,7 +116,7 @@ func plain(value string) (text string, quoted, ok bool) {
 var numeric = regexp.MustCompile(`^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,4})?\s*$`)
 
 // decimals refuses what would be rounded.
-func decimals(c store.Column, typ string) limit {
+func decimals(c catalog.Column, typ string) limit {
 	if c.Scale < 0 {
 		return nil
 	}
@@ -141,7 +141,7 @@ func decimals(c store.Column, typ string) limit {
 var fraction = regexp.MustCompile(`:\d\d\.(\d+)`)
 
 // secondsOf refuses a time whose fraction of a second would be rounded.
-func secondsOf(c store.Column) limit {
+func secondsOf(c catalog.Column) limit {
 	const all = 6 // what the wire has
 	if c.Scale < 0 || c.Scale >= all {
 		return nil
@@ -169,7 +169,7 @@ func dateOnly(value string) error {
 }
 
 // singlePrecision refuses a number that the column would show as another one.
-func singlePrecision(c store.Column, show func(float64) string) limit {
+func singlePrecision(c catalog.Column, show func(float64) string) limit {
 	return func(value string) error {
 		text, _, ok := plain(value)
 		if !ok {
@@ -187,7 +187,7 @@ func singlePrecision(c store.Column, show func(float64) string) limit {
 }
 
 // atMost refuses a text that is too long. Databases do, but for spaces at its end, which they cut.
-func atMost(c store.Column) limit {
+func atMost(c catalog.Column) limit {
 	if c.Size == 0 {
 		return nil
 	}
@@ -205,7 +205,7 @@ func atMost(c store.Column) limit {
 
 // padded refuses spaces at the end, unless they fill PostgreSQL's char(n): it does not tell them from
 // those that it adds itself, which count for nothing.
-func padded(c store.Column) limit {
+func padded(c catalog.Column) limit {
 	return func(value string) error {
 		text, quoted, ok := plain(value)
 		if !ok || !quoted || !strings.HasSuffix(text, " ") || utf8.RuneCountInString(text) == c.Size {
@@ -217,7 +217,7 @@ func padded(c store.Column) limit {
 }
 
 // unpadded refuses spaces at the end, which MariaDB's char(n) does not give back.
-func unpadded(c store.Column) limit {
+func unpadded(c catalog.Column) limit {
 	return func(value string) error {
 		if text, quoted, ok := plain(value); ok && quoted && strings.HasSuffix(text, " ") {
 			return fmt.Errorf("a %s column loses spaces at the end of a text; make it varchar", c.Base)
@@ -227,7 +227,7 @@ func unpadded(c store.Column) limit {
 }
 
 // wholeBinary refuses bytes that MariaDB's binary(n) would fill up with zeros.
-func wholeBinary(c store.Column) limit {
+func wholeBinary(c catalog.Column) limit {
 	return func(value string) error {
 		digits, found := strings.CutPrefix(value, "X'")
 		if digits = strings.TrimSuffix(digits, "'"); found && len(digits) != 2*c.Size {
@@ -240,7 +240,7 @@ func wholeBinary(c store.Column) limit {
 var label = regexp.MustCompile(`'((?:[^']|'')*)'`)
 
 // labels refuses what MariaDB would take for the number or another spelling of a label.
-func labels(c store.Column) limit {
+func labels(c catalog.Column) limit {
 	var known []string
 	for _, found := range label.FindAllStringSubmatch(c.Type, -1) {
 		known = append(known, strings.ReplaceAll(found[1], "''", "'"))
@@ -267,7 +267,7 @@ func labels(c store.Column) limit {
 }
 
 // drawn refuses a zero in place of which MariaDB would draw a number.
-func drawn(c store.Column) limit {
+func drawn(c catalog.Column) limit {
 	if !c.ZeroDraws {
 		return nil
 	}
@@ -282,7 +282,7 @@ func drawn(c store.Column) limit {
 
 // sqliteLimit knows how SQLite takes texts that look like numbers for such, in columns whose declared
 // type does not say text or blob.
-func sqliteLimit(c store.Column) limit {
+func sqliteLimit(c catalog.Column) limit {
 	for _, part := range []string{"char", "clob", "text", "blob"} {
 		if strings.Contains(c.Base, part) && !strings.Contains(c.Base, "int") {
 			return nil

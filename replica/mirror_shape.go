@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
@@ -50,7 +51,7 @@ func (k *known) init(e *engine, table *schema.Table) {
 	k.shape.Store(&mirrorShape{})
 }
 
-func newMirrorShape(db bun.IDB, table *schema.Table, shape store.TableShape) *mirrorShape {
+func newMirrorShape(db bun.IDB, table *schema.Table, shape catalog.TableShape) *mirrorShape {
 	m := &mirrorShape{
 		required: shape.Required(), folded: map[string]string{}, spelled: map[string]string{},
 		limits: map[string]limit{}, nullable: map[string]bool{},
@@ -76,14 +77,14 @@ func newMirrorShape(db bun.IDB, table *schema.Table, shape store.TableShape) *mi
 			m.unique = append(m.unique, k.Columns)
 		}
 	}
-	m.otherUnique = name == dialect.MySQL && slices.ContainsFunc(shape.Unique, func(k store.UniqueKey) bool {
+	m.otherUnique = name == dialect.MySQL && slices.ContainsFunc(shape.Unique, func(k catalog.UniqueKey) bool {
 		return k.Partial || !isKeyOf(k, table)
 	})
 	return m
 }
 
 // isKeyOf says that a unique key is on the columns by which the struct knows its rows.
-func isKeyOf(k store.UniqueKey, table *schema.Table) bool {
+func isKeyOf(k catalog.UniqueKey, table *schema.Table) bool {
 	return len(k.Columns) == len(table.PKs) && !slices.ContainsFunc(table.PKs, func(f *schema.Field) bool {
 		return !slices.ContainsFunc(k.Columns, func(c string) bool { return sameName(f.Name, c) })
 	})
@@ -95,14 +96,14 @@ func sameName(a, b string) bool { return strings.EqualFold(a, b) }
 // checkShape says what of the table would keep messages from being applied, or make them something
 // else, with the statement that mends it. Rows of children are inserted only, and need no key.
 func checkShape(
-	name dialect.Name, model string, table *schema.Table, shape store.TableShape, upserted bool,
+	name dialect.Name, model string, table *schema.Table, shape catalog.TableShape, upserted bool,
 ) error {
 	var errs []error
 	refuse := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("table %s of model %q: "+format, append([]any{table.Name, model}, args...)...))
 	}
 	keys := columns("", table.PKs)
-	known := slices.DeleteFunc(slices.Clone(shape.Unique), func(k store.UniqueKey) bool {
+	known := slices.DeleteFunc(slices.Clone(shape.Unique), func(k catalog.UniqueKey) bool {
 		return k.Partial || !isKeyOf(k, table)
 	})
 	unique := fmt.Sprintf("ALTER TABLE %s ADD UNIQUE (%s)", table.SQLName, keys)
@@ -113,7 +114,7 @@ func checkShape(
 	case !upserted:
 	case len(known) == 0:
 		refuse("no unique index says that its key (%s) is unique, so a row could be there twice; run %s", keys, unique)
-	case !slices.ContainsFunc(known, func(k store.UniqueKey) bool { return !k.Deferrable }):
+	case !slices.ContainsFunc(known, func(k catalog.UniqueKey) bool { return !k.Deferrable }):
 		refuse("the unique constraint on its key (%s) is DEFERRABLE, and no upsert can go by such a one; run %s", keys, unique)
 	}
 	for _, f := range table.Fields {

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // Python writes NaN and the infinities bare, and JSON has no word for them. A column of floats holds them where its
@@ -71,7 +71,7 @@ func holdsNonFinite(typ reflect.Type) bool {
 }
 
 // finite refuses NaN and the infinities in a column of numbers that does not hold them.
-func finite(c store.Column) limit {
+func finite(c catalog.Column) limit {
 	return func(value string) error {
 		text, quoted, ok := plain(value)
 		if !ok || !quoted {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -24,7 +25,7 @@ type tableShapes struct {
 
 // parent is a registered or foreign table that a mirror's column points to.
 type parent struct {
-	store.Reference
+	catalog.Reference
 	model string // empty where no model is mirrored into the table
 }
 
@@ -66,7 +67,7 @@ func (e *engine) staleShapes() (stale bool) {
 func (s *tableShapes) load(ctx context.Context, e *engine) error {
 	models := map[string]string{} // table → model
 	complete := true
-	shapes := map[*mirror]store.TableShape{}
+	shapes := map[*mirror]catalog.TableShape{}
 	for m := range e.mirrors() {
 		shape, err := e.store.TableShape(ctx, e.db, string(m.table.SQLName), m.table.Name)
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -107,7 +107,7 @@ func spelledText(f *schema.Field, key string) string {
 var hyphenated = regexp.MustCompile(`^'[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'$`)
 
 // withoutHyphens refuses a uuid's text in a char(32), which is made for one without hyphens; SQLite would keep it.
-func withoutHyphens(c store.Column) limit {
+func withoutHyphens(c catalog.Column) limit {
 	return func(value string) error {
 		if !hyphenated.MatchString(value) {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -106,6 +107,15 @@ func (MariaDB) MaxStatement() int { return 4 << 20 }
 
 func (MariaDB) After(t string, d time.Duration) string {
 	return fmt.Sprintf("(%s + %d)", t, d.Microseconds())
+}
+
+// IsTable is a condition of the catalog for a quoted, perhaps qualified table.
+func (MariaDB) IsTable(table string) string {
+	schema, name := "database()", strings.Trim(table, "`")
+	if before, after, found := strings.Cut(name, "`.`"); found {
+		schema, name = "'"+before+"'", after
+	}
+	return "table_schema = " + schema + " AND table_name = '" + name + "'"
 }
 
 // SQLite is the dialect of SQLite. Its times are integers: microseconds since 1970 in UTC.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/cqrsync/cqrsync/database"
 )
@@ -72,6 +73,34 @@ func Each(t *testing.T, test func(t *testing.T, db *bun.DB)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, Open(t, rawURL(t)))
+		})
+	}
+}
+
+// Everywhere runs a suite on every kind of database, and on PostgreSQL with a bun.DB that knows nothing of its driver.
+// open makes an empty database.
+func Everywhere(t *testing.T, suite func(t *testing.T, open func(testing.TB) *bun.DB)) {
+	t.Helper()
+	for name, newURL := range Kinds() {
+		t.Run(name, func(t *testing.T) {
+			suite(t, func(t testing.TB) *bun.DB { return Open(t, newURL(t)) })
+		})
+	}
+	t.Run("postgres, any driver", func(t *testing.T) {
+		suite(t, func(t testing.TB) *bun.DB { return bun.NewDB(Open(t, PostgresURL(t)).DB, pgdialect.New()) })
+	})
+}
+
+// OnServers runs test for every kind of database that has sessions.
+func OnServers(t *testing.T, test func(t *testing.T, rawURL string)) {
+	t.Helper()
+	for name, newURL := range Kinds() {
+		if name == "sqlite" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newURL(t))
 		})
 	}
 }

@@ -13,14 +13,17 @@ import (
 
 // Where nothing can be written down because the whole table is locked, all of it is left.
 func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
-	onServers(t, func(t *testing.T, rawURL string) {
+	dbtest.OnServers(t, func(t *testing.T, rawURL string) {
 		s := newStore(t, dbtest.Open(t, rawURL))
 		_, err := s.Migrate(t.Context(), Outbox)
 		require.NoError(t, err)
 		s.Limit(time.Second, nil)
 		owned, err := s.Enter(t.Context(), "a", time.Hour)
 		require.NoError(t, err)
-		insert(t, s.DB())
+		_, err = s.DB().ExecContext(t.Context(), s.SQL(`INSERT INTO outbox_messages
+			(lane, model, "key", revision, "signal", pk, data, updated_at) VALUES (1, 'order', '1', 0, 'SAVE', '1', '{}', ?)`),
+			s.dialect.Time(time.Now()))
+		require.NoError(t, err)
 		claimed, _, err := s.Claim(t.Context(), []Start{{Lane: 1}}, 10, 1, Except{})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)

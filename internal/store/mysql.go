@@ -14,9 +14,6 @@ import (
 type mysql struct{ db.MariaDB }
 
 func (mysql) ledgerMode() ledgerMode { return lockLedger }
-func (mysql) transactionalDDL() bool { return false }
-func (mysql) plainColumns() string   { return "" }
-func (mysql) busy(error) bool        { return false }
 
 func (mysql) renumber(names Names, first, last int) (before, after []string) {
 	numbers := names.Table("`", "outbox_lane_numbers")
@@ -28,30 +25,9 @@ func (mysql) renumber(names Names, first, last int) (before, after []string) {
 		}
 }
 
-func (m mysql) tableExists(table string) string {
-	return "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE " + m.isTable(table) + ")"
-}
-
 // tableRows is a query for about how many rows a table has.
 func (m mysql) tableRows(table string) string {
-	return "SELECT coalesce(table_rows, 0) FROM information_schema.tables WHERE " + m.isTable(table)
-}
-
-func (mysql) isTable(table string) string {
-	schema, name := "database()", strings.Trim(table, "`")
-	if before, after, found := strings.Cut(name, "`.`"); found {
-		schema, name = "'"+before+"'", after
-	}
-	return "table_schema = " + schema + " AND table_name = '" + name + "'"
-}
-
-func (mysql) appliedColumns() string {
-	return `(
-    id          bigint       NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    name        varchar(200) NOT NULL UNIQUE,
-    group_id    bigint       NOT NULL,
-    migrated_at datetime(6)  NOT NULL DEFAULT current_timestamp(6)
-) ENGINE = InnoDB`
+	return "SELECT coalesce(table_rows, 0) FROM information_schema.tables WHERE " + m.IsTable(table)
 }
 
 // oldestPerLane has no LATERAL here, and MariaDB takes no limit that depends on a lane as the end of a range: it would

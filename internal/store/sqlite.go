@@ -13,28 +13,10 @@ import (
 // sqlite keeps times as integers: microseconds since 1970 in UTC.
 type sqlite struct{ db.SQLite }
 
-func (sqlite) transactionalDDL() bool { return true }
 func (sqlite) ledgerMode() ledgerMode { return ownLedger }
-
-// plainColumns: SQLite stores any value in any column, and a read costs no round trip.
-func (sqlite) plainColumns() string { return "" }
 
 // renumber has nothing to do: a write transaction excludes all others.
 func (sqlite) renumber(Names, int, int) (before, after []string) { return nil, nil }
-
-func (sqlite) tableExists(table string) string {
-	return "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '" +
-		strings.Trim(table, `"`) + "')"
-}
-
-func (sqlite) appliedColumns() string {
-	return `(
-    id          integer   PRIMARY KEY AUTOINCREMENT,
-    name        text      NOT NULL UNIQUE,
-    group_id    integer   NOT NULL,
-    migrated_at timestamp NOT NULL DEFAULT current_timestamp
-)`
-}
 
 // oldestPerLane has no LATERAL here: it looks for the n-th row first, and takes what is not beyond it. SQLite never
 // reorders a CROSS JOIN, so that this stays a range scan of the index for each lane.
@@ -79,10 +61,4 @@ func (sqlite) anyOf(column, query string) string { return "+" + column + " IN ("
 
 func (sqlite) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + db.JoinInts(numbers) + ")"
-}
-
-// busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler
-// then. Afterwards it does not happen again.
-func (sqlite) busy(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "database is locked")
 }

@@ -8,17 +8,17 @@ package store
 
 import (
 	"context"
-	"io/fs"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/master"
 	"github.com/cqrsync/cqrsync/internal/outgoing"
-	"github.com/cqrsync/cqrsync/migrations"
+	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
 // The parts of package db that callers know under names of this one.
@@ -39,6 +39,10 @@ type (
 	Settlement = ledger.Settlement
 	Known      = ledger.Known
 	Entity     = master.Entity
+	TableShape = catalog.TableShape
+	Column     = catalog.Column
+	UniqueKey  = catalog.UniqueKey
+	Reference  = catalog.Reference
 )
 
 // The two sides.
@@ -46,6 +50,9 @@ const (
 	Outbox  = db.Outbox
 	Replica = db.Replica
 )
+
+// ErrNotMigrated is tables.ErrNotMigrated.
+var ErrNotMigrated = tables.ErrNotMigrated
 
 // SQLState is db.SQLState.
 func SQLState(err error) string { return db.SQLState(err) }
@@ -64,11 +71,10 @@ type Store struct {
 	*db.Database
 	*ledger.Revisions
 	*master.Writer
-	dialect sqlDialect
-	lanes   *outgoing.Lanes
-	// migrations is migrations.FS; tests add those of a version to come.
-	migrations fs.FS
-
+	*tables.Migrator
+	*catalog.Catalog
+	dialect  sqlDialect
+	lanes    *outgoing.Lanes
 	timeline timeline // of the relays that own lanes through this store
 	watch    watch    // over the leases of others
 }
@@ -81,7 +87,8 @@ func New(bunDB *bun.DB, names Names) (*Store, error) {
 	}
 	return &Store{
 		Database: d, Revisions: ledger.NewRevisions(d), Writer: master.New(d), lanes: outgoing.NewLanes(d),
-		dialect: dialectOf(d.Dialect()), migrations: migrations.FS,
+		Migrator: tables.New(d), Catalog: catalog.New(d),
+		dialect: dialectOf(d.Dialect()),
 	}, nil
 }
 
@@ -97,8 +104,6 @@ type sqlDialect interface {
 	count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error)
 	// ledgerMode says how the replica's ledger is read.
 	ledgerMode() ledgerMode
-	// catalog are the queries of TableShape.
-	catalog() catalogQueries
 	// oldestPerLane is what follows FROM in a query for the first n messages m behind each start l for which due holds;
 	// l.n counts the starts. It must read no more rows than that, however long a lane is.
 	oldestPerLane(messages, due string, starts []Start, n int) string
@@ -135,30 +140,8 @@ type sqlDialect interface {
 	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
 	// supersede does one part of Supersede, and notes what it did.
 	supersede(ctx context.Context, s *Store, c *supersession) error
-	// plainColumns is a query for PlainColumns, or empty.
-	plainColumns() string
-	// traits is the query of Traits.
-	traits(table string) (query string, args []any)
-	rowVersion() string
-	// lastInserted is the condition of LastInserted.
-	lastInserted(table, column, sqlColumn string) string
-	// kin is the query of Kin.
-	kin(table string) (query string, args []any)
-	// behaviour asks the catalog what happens to a table beyond the statements.
-	behaviour() behaviourQueries
-	// numbers lists the columns of the table ?0 that make numbers of texts, as rows of three texts: the name, nothing,
-	// the declared type. Empty where none do.
-	numbers() string
 	// placeholders stand for n values in a statement that the driver gets as it is.
 	placeholders(n int) string
-	// busy says that the database could not be opened because others were opening it; err may be nil.
-	busy(err error) bool
-	// transactionalDDL says that a transaction that makes tables can be rolled back.
-	transactionalDDL() bool
-	// tableExists is a query that says whether the quoted table is there.
-	tableExists(table string) string
-	// appliedColumns are the columns of a table of applied migrations, in parentheses.
-	appliedColumns() string
 }
 
 func dialectOf(d db.Dialect) sqlDialect {

@@ -16,6 +16,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
 // Config says where the tables are. The zero value means the connection's search path and no prefix.
@@ -79,5 +80,5 @@ func (t *Tables) Replica(ctx context.Context) (*Replica, error) {
 // MigrationSQL returns the SQL of Migrate, as input for psql, mariadb or sqlite3. It notes that it was applied, so that
 // a later Migrate goes on from there. The dialect is postgres, mysql or sqlite.
 func MigrationSQL(dialect string, side Side, c Config) (string, error) {
-	return store.PrintMigrations(dialect, store.Side(side), c.names())
+	return tables.Print(dialect, store.Side(side), c.names())
 }

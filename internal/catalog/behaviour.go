@@ -1,4 +1,4 @@
-package store
+package catalog
 
 import (
 	"context"
@@ -37,10 +37,10 @@ type Cascade struct {
 
 // Behaviour reads the catalog about a table: quoted as in SQL, and by its name, with its schema if
 // there is one.
-func (s *Store) Behaviour(
+func (c *Catalog) Behaviour(
 	ctx context.Context, db bun.IDB, quoted, name string,
 ) (b Behaviour, err error) {
-	q := s.dialect.behaviour()
+	q := c.dialect.behaviour()
 	args := []any{quoted}
 	if !q.byQuotedName {
 		schema, bare, qualified := strings.Cut(name, ".")
@@ -101,12 +101,12 @@ func readFacts(
 // CachedSequence returns the sequence that numbers the messages if each session draws several
 // numbers at once: then a message may get a smaller one than an older message of its key, and leave
 // before it.
-func (s *Store) CachedSequence(ctx context.Context, db bun.IDB) (name string, err error) {
-	query := s.dialect.behaviour().cachedSequence
+func (c *Catalog) CachedSequence(ctx context.Context, db bun.IDB) (name string, err error) {
+	query := c.dialect.behaviour().cachedSequence
 	if query == "" {
 		return "", nil
 	}
-	args := []any{string(s.Table("outbox_messages"))}
+	args := []any{c.messages}
 	err = readFacts(ctx, db, query, args, func(sequence, _, _ string) { name = sequence })
 	if err != nil {
 		err = fmt.Errorf("read the catalog about the numbering of messages: %w", err)

@@ -1,4 +1,4 @@
-package store_test
+package catalog_test
 
 import (
 	"strings"
@@ -6,22 +6,22 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // columnsOf makes a table t in an empty database and reads the catalog about it.
-func columnsOf(t *testing.T, rawURL string, statements ...string) map[string]store.Column {
+func columnsOf(t *testing.T, rawURL string, statements ...string) map[string]catalog.Column {
 	t.Helper()
 	db := dbtest.Open(t, rawURL)
 	for _, statement := range statements {
 		_, err := db.ExecContext(t.Context(), statement)
 		require.NoError(t, err, statement)
 	}
-	shape, err := store.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, "t")), "t")
+	shape, err := catalog.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, "t")), "t")
 	require.NoError(t, err)
 	require.Equal(t, "t", shape.Name)
-	byName := map[string]store.Column{}
+	byName := map[string]catalog.Column{}
 	for _, c := range shape.Columns {
 		byName[c.Name] = c
 	}
@@ -36,21 +36,21 @@ func TestTypesOfPostgresComeFromBelowTheirNames(t *testing.T) {
 		`CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, s print_state, p pair, d short_digest,
 			c cents, l tags, a print_state[], m cents[], n numeric(5,2) NOT NULL, at timestamp(3), b bit(5),
 			v varchar(7) DEFAULT 'x' NOT NULL, g int GENERATED ALWAYS AS (1 + 1) STORED, r tstzrange, ov oidvector)`)
-	for name, want := range map[string]store.Column{
+	for name, want := range map[string]catalog.Column{
 		"id": {Base: "int8", NotNull: true, IsKey: true, HasDefault: true, IdentityAlways: true, Scale: -1},
-		"s":  {Base: "print_state", Class: store.EnumType, Scale: -1},
-		"p":  {Base: "pair", Class: store.CompositeType, Scale: -1},
+		"s":  {Base: "print_state", Class: catalog.EnumType, Scale: -1},
+		"p":  {Base: "pair", Class: catalog.CompositeType, Scale: -1},
 		"d":  {Base: "bytea", Scale: -1},
 		"c":  {Base: "numeric", Scale: 4},
 		"l":  {Base: "text", Array: true, Scale: -1},
-		"a":  {Base: "print_state", Class: store.EnumType, Array: true, Scale: -1},
+		"a":  {Base: "print_state", Class: catalog.EnumType, Array: true, Scale: -1},
 		"m":  {Base: "numeric", Array: true, Scale: 4},
 		"n":  {Base: "numeric", Scale: 2, NotNull: true},
 		"at": {Base: "timestamp", Scale: 3},
 		"b":  {Base: "bit", Size: 5, Scale: -1},
 		"v":  {Base: "varchar", Size: 7, Scale: -1, NotNull: true, HasDefault: true},
 		"g":  {Base: "int4", Generated: true, HasDefault: true, Scale: -1},
-		"r":  {Base: "tstzrange", Class: store.RangeType, Scale: -1},
+		"r":  {Base: "tstzrange", Class: catalog.RangeType, Scale: -1},
 		"ov": {Base: "oidvector", Scale: -1},
 	} {
 		want.Name, want.Type = name, columns[name].Type
@@ -63,7 +63,7 @@ func TestTypesOfMariaDBComeFromTheirOwnColumn(t *testing.T) {
 		`CREATE TABLE t (id bigint unsigned AUTO_INCREMENT PRIMARY KEY, s enum('printed','real'), j json, flag tinyint(1),
 			b bit(16), at datetime(3), d decimal(12,4) NOT NULL, code varchar(7) COLLATE utf8mb4_nopad_bin,
 			name varchar(9) COLLATE utf8mb4_bin, g int AS (1 + 1) STORED)`)
-	for name, want := range map[string]store.Column{
+	for name, want := range map[string]catalog.Column{
 		"id": {Base: "bigint", Unsigned: true, NotNull: true, IsKey: true, HasDefault: true,
 			Scale: -1, ZeroDraws: true},
 		"s":    {Base: "enum", Scale: -1, Folded: columns["s"].Folded},
@@ -86,7 +86,7 @@ func TestTypesOfSQLiteAreWithoutTheirLimits(t *testing.T) {
 	columns := columnsOf(t, dbtest.SQLiteURL(t),
 		`CREATE TABLE t (id integer PRIMARY KEY, d DECIMAL(10, 2) NOT NULL, u unsigned  big int, code text COLLATE NOCASE UNIQUE,
 			g int GENERATED ALWAYS AS (1 + 1) STORED, x)`)
-	for name, want := range map[string]store.Column{
+	for name, want := range map[string]catalog.Column{
 		"id": {Base: "integer", IsKey: true}, "d": {Base: "decimal", NotNull: true},
 		"u": {Base: "unsigned big int", Unsigned: true}, "code": {Base: "text", Folded: "collation NOCASE"},
 		"g": {Base: "int", Generated: true}, "x": {},
@@ -108,17 +108,17 @@ func TestTablesAreFoundByTheirSchema(t *testing.T) {
 			_, err := db.ExecContext(t.Context(), "CREATE TABLE t (id bigint PRIMARY KEY, t_id bigint REFERENCES t (id), "+
 				"v varchar(20) NOT NULL UNIQUE)")
 			require.NoError(t, err)
-			plain, err := store.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, "t")), "t")
+			plain, err := catalog.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, "t")), "t")
 			require.NoError(t, err)
 			qualified := schema + ".t"
-			shape, err := store.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, qualified)), qualified)
+			shape, err := catalog.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, qualified)), qualified)
 			require.NoError(t, err)
 			require.Equal(t, plain, shape)
 			require.Len(t, shape.Unique, 2)
 			require.Len(t, shape.References, 1)
 			require.Equal(t, shape.Name, shape.References[0].Table)
 			require.Contains(t, strings.Join(shape.Required(), " "), "v")
-			nothing, err := store.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, "no.t")), "no.t")
+			nothing, err := catalog.ShapeOf(t.Context(), db, string(db.QueryGen().AppendIdent(nil, "no.t")), "no.t")
 			if name != "sqlite" { // which says that the schema is unknown
 				require.NoError(t, err)
 			}

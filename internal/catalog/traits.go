@@ -1,4 +1,4 @@
-package store
+package catalog
 
 import (
 	"context"
@@ -27,9 +27,9 @@ type Traits struct {
 }
 
 // Traits reads them from the catalog. table is the quoted name, as it stands in a statement.
-func (s *Store) Traits(ctx context.Context, tx bun.IDB, table string) (Traits, error) {
+func (c *Catalog) Traits(ctx context.Context, tx bun.IDB, table string) (Traits, error) {
 	var t Traits
-	query, args := s.dialect.traits(table)
+	query, args := c.dialect.traits(table)
 	if err := tx.QueryRowContext(ctx, query, args...).Scan(
 		&t.Reroutes, &t.MovesInserts, &t.MovesUpdates, &t.Replaces, &t.Versions); err != nil {
 		return t, fmt.Errorf("ask the catalog what writes %s: %w", table, err)
@@ -39,17 +39,17 @@ func (s *Store) Traits(ctx context.Context, tx bun.IDB, table string) (Traits, e
 
 // RowVersion is an expression for a row: where the table has versions, another one after each write; else the same for
 // all rows, which tells how many there are.
-func (s *Store) RowVersion(has bool) string {
+func (c *Catalog) RowVersion(has bool) string {
 	if has {
-		return s.dialect.rowVersion()
+		return c.dialect.rowVersion()
 	}
 	return "'row'"
 }
 
 // LastInserted is a condition for the row that the last INSERT of the transaction made, if it made one and the database
 // drew its key; column is its key, sqlColumn as quoted. It finds nothing where the catalog does not say so.
-func (s *Store) LastInserted(table, column, sqlColumn string) string {
-	return s.dialect.lastInserted(table, column, sqlColumn)
+func (c *Catalog) LastInserted(table, column, sqlColumn string) string {
+	return c.dialect.lastInserted(table, column, sqlColumn)
 }
 
 // Kin is a relation through which rows of another one can be written.
@@ -57,8 +57,8 @@ type Kin struct{ Schema, Name string }
 
 // Kin lists the partitions, the parents and children by inheritance, and the views of a table, at any distance; of a view
 // also the tables behind it.
-func (s *Store) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, error) {
-	query, args := s.dialect.kin(table)
+func (c *Catalog) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, error) {
+	query, args := c.dialect.kin(table)
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("ask the catalog for partitions and views of %s: %w", table, err)
@@ -101,7 +101,7 @@ func (postgres) traits(table string) (query string, args []any) {
 }
 
 func (postgres) rowVersion() string { return "tableoid::text || ctid::text" }
-func (mysql) rowVersion() string    { return "'row'" }
+func (mariadb) rowVersion() string  { return "'row'" }
 func (sqlite) rowVersion() string   { return "'row'" }
 
 func (postgres) lastInserted(table, column, sqlColumn string) string {
@@ -131,7 +131,7 @@ func (postgres) kin(table string) (query string, args []any) {
 }
 
 // traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its key.
-func (mysql) traits(table string) (query string, args []any) {
+func (mariadb) traits(table string) (query string, args []any) {
 	schema, name := db.BareName(table, "`")
 	const before = `EXISTS (SELECT 1 FROM information_schema.triggers
 		WHERE event_object_schema = coalesce(nullif(?, ''), database()) AND event_object_table = ?
@@ -140,14 +140,14 @@ func (mysql) traits(table string) (query string, args []any) {
 		[]any{schema, name, "INSERT", schema, name, "UPDATE"}
 }
 
-func (mysql) lastInserted(table, column, sqlColumn string) string {
+func (mariadb) lastInserted(table, column, sqlColumn string) string {
 	schema, name := db.BareName(table, "`")
 	return sqlColumn + ` = (SELECT LAST_INSERT_ID() FROM information_schema.columns
 		WHERE table_schema = coalesce(nullif('` + db.QuoteText(schema) + `', ''), database()) AND table_name = '` + db.QuoteText(name) + `'
 			AND column_name = '` + db.QuoteText(column) + `' AND extra LIKE '%auto_increment%')`
 }
 
-func (mysql) kin(table string) (query string, args []any) {
+func (mariadb) kin(table string) (query string, args []any) {
 	schema, name := db.BareName(table, "`")
 	return `
 		SELECT '', v.table_name FROM information_schema.views v

@@ -1,4 +1,4 @@
-package store
+package catalog
 
 import "strings"
 
@@ -59,7 +59,7 @@ func (postgres) behaviour() behaviourQueries {
 	}
 }
 
-func (mysql) behaviour() behaviourQueries {
+func (mariadb) behaviour() behaviourQueries {
 	const of = `table_schema = coalesce(nullif(?1, ''), database()) AND table_name = ?0`
 	return behaviourQueries{
 		cascades: `

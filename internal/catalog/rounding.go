@@ -1,4 +1,4 @@
-package store
+package catalog
 
 import (
 	"context"
@@ -19,8 +19,8 @@ const exactDigits = 15
 // Rounded returns those fields of a table that hold decimals as texts, and whose columns make numbers of texts, so that
 // '12.340000000000000000001' would become 12.34 without a word: by column, the type that the column was declared with. Only
 // SQLite does that; a declared precision of up to 15 digits is taken for a promise that there are no more.
-func (s *Store) Rounded(ctx context.Context, db bun.IDB, table *schema.Table) (map[string]string, error) {
-	query := s.dialect.numbers()
+func (c *Catalog) Rounded(ctx context.Context, db bun.IDB, table *schema.Table) (map[string]string, error) {
+	query := c.dialect.numbers()
 	if query == "" {
 		return nil, nil
 	}
@@ -80,4 +80,4 @@ func (sqlite) numbers() string {
 }
 
 func (postgres) numbers() string { return "" }
-func (mysql) numbers() string    { return "" }
+func (mariadb) numbers() string  { return "" }

@@ -1,4 +1,4 @@
-package store
+package tables
 
 import (
 	"context"
@@ -23,7 +23,7 @@ func insert(t *testing.T, bunDB *bun.DB) time.Duration {
 	ctx, cancel := context.WithTimeout(t.Context(), db.DefaultLease)
 	defer cancel()
 	began := time.Now()
-	d, err := db.New(bunDB, Names{})
+	d, err := db.New(bunDB, db.Names{})
 	require.NoError(t, err)
 	_, err = bunDB.ExecContext(ctx, d.SQL(`INSERT INTO outbox_messages (lane, model, "key", revision, "signal", pk, data, updated_at)
 		VALUES (1, 'order', '1', 0, 'SAVE', '1', '{}', ?)`), d.Dialect().Time(time.Now()))
@@ -41,7 +41,7 @@ var nextVersion = map[string]string{
 }
 
 // newNext is a Store of the next version.
-func newNext(t *testing.T, db *bun.DB) *Store {
+func newNext(t *testing.T, bunDB *bun.DB) *Migrator {
 	t.Helper()
 	all := fstest.MapFS{}
 	require.NoError(t, fs.WalkDir(migrations.FS, ".", func(path string, entry fs.DirEntry, err error) error {
@@ -55,34 +55,21 @@ func newNext(t *testing.T, db *bun.DB) *Store {
 	for dialect, text := range nextVersion {
 		all[dialect+"/outbox/20991231000001_next.tx.up.sql"] = &fstest.MapFile{Data: []byte(text)}
 	}
-	s := newStore(t, db)
+	s := newMigrator(t, bunDB)
 	s.migrations = all
 	return s
 }
 
-func makeOutbox(t *testing.T, s *Store) {
+func makeOutbox(t *testing.T, s *Migrator) {
 	t.Helper()
-	_, err := s.Migrate(t.Context(), Outbox)
+	_, err := s.Migrate(t.Context(), db.Outbox)
 	require.NoError(t, err)
-}
-
-func onServers(t *testing.T, test func(t *testing.T, rawURL string)) {
-	t.Helper()
-	for name, newURL := range dbtest.Kinds() {
-		if name == "sqlite" { // has no sessions
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newURL(t))
-		})
-	}
 }
 
 // Whoever waits to change a table makes all wait who want to write to it.
 func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
-	onServers(t, func(t *testing.T, rawURL string) {
-		s := newStore(t, dbtest.Open(t, rawURL))
+	dbtest.OnServers(t, func(t *testing.T, rawURL string) {
+		s := newMigrator(t, dbtest.Open(t, rawURL))
 		makeOutbox(t, s)
 		reading, err := s.DB().BeginTx(t.Context(), nil)
 		require.NoError(t, err)
@@ -95,7 +82,7 @@ func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
 		migrating.Limit(db.DefaultLease, func(holders string) { said <- holders })
 		ended := make(chan error, 1)
 		go func() {
-			_, err := migrating.Migrate(t.Context(), Outbox)
+			_, err := migrating.Migrate(t.Context(), db.Outbox)
 			ended <- err
 		}()
 		for heard := false; !heard; {
@@ -114,19 +101,19 @@ func TestMigrateHoldsUpNobodyWhileOthersReadForLong(t *testing.T) {
 		}
 		require.NoError(t, reading.Rollback())
 		require.NoError(t, <-ended)
-		require.NoError(t, migrating.RequireMigrated(t.Context(), Outbox))
+		require.NoError(t, migrating.RequireMigrated(t.Context(), db.Outbox))
 	})
 }
 
 func TestAFrozenMigrationStopsNobodyElse(t *testing.T) {
-	onServers(t, func(t *testing.T, rawURL string) {
+	dbtest.OnServers(t, func(t *testing.T, rawURL string) {
 		newURL := dbtest.MariaDBURL
 		if strings.HasPrefix(rawURL, "postgres") {
 			newURL = dbtest.PostgresURL
 		}
 		for statement := 0; ; statement++ {
 			rawURL := newURL(t)
-			s := newStore(t, dbtest.Open(t, rawURL))
+			s := newMigrator(t, dbtest.Open(t, rawURL))
 			makeOutbox(t, s)
 			proxy, proxied := dbtest.NewProxy(t, rawURL)
 			hook := &dbtest.FreezeBefore{Proxy: proxy, Statements: statement}
@@ -134,7 +121,7 @@ func TestAFrozenMigrationStopsNobodyElse(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() {
-				_, err := stopped.Migrate(ctx, Outbox)
+				_, err := stopped.Migrate(ctx, db.Outbox)
 				ended <- err
 			}()
 			require.Eventually(t, func() bool { return hook.Frozen() != "" || len(ended) > 0 }, time.Minute, time.Millisecond)
@@ -149,7 +136,7 @@ func TestAFrozenMigrationStopsNobodyElse(t *testing.T) {
 			err := <-ended
 			if last {
 				require.NoError(t, err)
-				require.NoError(t, newNext(t, s.DB()).RequireMigrated(t.Context(), Outbox))
+				require.NoError(t, newNext(t, s.DB()).RequireMigrated(t.Context(), db.Outbox))
 				return
 			}
 		}
@@ -158,24 +145,24 @@ func TestAFrozenMigrationStopsNobodyElse(t *testing.T) {
 
 // Another one, of a new version that is being rolled out, does what the stopped one did not.
 func TestMigrateTakesOverFromAFrozenOne(t *testing.T) {
-	onServers(t, func(t *testing.T, rawURL string) {
+	dbtest.OnServers(t, func(t *testing.T, rawURL string) {
 		proxy, proxied := dbtest.NewProxy(t, rawURL)
 		hook := &dbtest.FreezeBefore{Proxy: proxy, Statements: 12} // in the middle of the first
-		stopped := newStore(t, dbtest.Open(t, proxied).WithQueryHook(hook))
+		stopped := newMigrator(t, dbtest.Open(t, proxied).WithQueryHook(hook))
 		ended := make(chan error, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() {
-			_, err := stopped.Migrate(ctx, Outbox)
+			_, err := stopped.Migrate(ctx, db.Outbox)
 			ended <- err
 		}()
 		require.Eventually(t, func() bool { return hook.Frozen() != "" }, time.Minute, time.Millisecond)
-		s := newStore(t, dbtest.Open(t, rawURL))
+		s := newMigrator(t, dbtest.Open(t, rawURL))
 		late, stop := context.WithTimeout(t.Context(), 3*db.DefaultLease)
 		defer stop()
-		_, err := s.Migrate(late, Outbox)
+		_, err := s.Migrate(late, db.Outbox)
 		require.NoError(t, err)
-		require.NoError(t, s.RequireMigrated(t.Context(), Outbox))
+		require.NoError(t, s.RequireMigrated(t.Context(), db.Outbox))
 		cancel()
 		proxy.Close()
 		require.Error(t, <-ended)

@@ -1,4 +1,5 @@
-package store
+// Package tables makes cqrsync's own tables, and says what is missing of them.
+package tables
 
 import (
 	"bytes"
@@ -18,6 +19,19 @@ import (
 	"github.com/cqrsync/cqrsync/migrations"
 )
 
+// Migrator makes the tables of one database. It is safe for concurrent use.
+type Migrator struct {
+	*db.Database
+	dialect dialect
+	// migrations is migrations.FS; tests add those of a version to come.
+	migrations fs.FS
+}
+
+// New returns a migrator that has done nothing yet.
+func New(d *db.Database) *Migrator {
+	return &Migrator{d, dialectFor(d.Dialect()), migrations.FS}
+}
+
 // Migrate creates or upgrades the tables of one side and returns the migrations it applied itself.
 //
 // It is safe when several processes start at once, and through a transaction-pooling proxy: a migration's first
@@ -29,33 +43,33 @@ import (
 // run again, or at once: what is there already is left as it is.
 //
 // Where there is nothing to do it only reads, so that a service may call it that has no right to make tables.
-func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err error) {
+func (m *Migrator) Migrate(ctx context.Context, side db.Side) (applied []string, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("migrate %s tables: %w", side, err)
 		}
 	}()
-	pending, err := s.pendingOnceOpen(ctx, side)
+	pending, err := m.pendingOnceOpen(ctx, side)
 	if err != nil || len(pending) == 0 {
 		return nil, err
 	}
-	if err := s.makeApplied(ctx, side); err != nil {
+	if err := m.makeApplied(ctx, side); err != nil {
 		return nil, err
 	}
-	set, err := discover(s.migrations, s.dialect, side)
+	set, err := discover(m.migrations, m.dialect, side)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range set.Sorted() {
-		if !slices.Contains(pending, m.String()) {
+	for _, next := range set.Sorted() {
+		if !slices.Contains(pending, next.String()) {
 			continue
 		}
-		own, err := s.applyInTime(ctx, side, m)
+		own, err := m.applyInTime(ctx, side, next)
 		if err != nil {
-			return applied, fmt.Errorf("%s: %w", m.String(), err)
+			return applied, fmt.Errorf("%s: %w", next.String(), err)
 		}
 		if own {
-			applied = append(applied, m.String())
+			applied = append(applied, next.String())
 		}
 	}
 	return applied, nil
@@ -63,19 +77,19 @@ func (s *Store) Migrate(ctx context.Context, side Side) (applied []string, err e
 
 // applyInTime applies a migration and tries again for as long as others hold its locks. Who writes to a table waits behind
 // whoever waits to change it, so it waits for a short time, and rarely. own is false where another process was first.
-func (s *Store) applyInTime(ctx context.Context, side Side, m migrate.Migration) (own bool, err error) {
+func (m *Migrator) applyInTime(ctx context.Context, side db.Side, next migrate.Migration) (own bool, err error) {
 	for pause := db.MinPause; ; pause = min(2*pause, db.MaxPause) {
-		err := s.apply(ctx, side, m)
+		err := m.apply(ctx, side, next)
 		if err == nil {
 			return true, nil
 		}
-		if done, pendingErr := s.isApplied(ctx, side, m); pendingErr == nil && done {
+		if done, pendingErr := m.isApplied(ctx, side, next); pendingErr == nil && done {
 			return false, nil
 		}
-		if ctx.Err() != nil || !passing(err) && !numberLocked(err) {
+		if ctx.Err() != nil || !db.Passing(err) && !numberLocked(err) {
 			return false, err
 		}
-		s.sayUnknown(m.Name, err)
+		m.sayUnknown(next.Name, err)
 		if db.Rest(ctx, pause) != nil {
 			return false, err
 		}
@@ -87,43 +101,43 @@ func (s *Store) applyInTime(ctx context.Context, side Side, m migrate.Migration)
 func numberLocked(err error) bool { return err != nil && strings.Contains(err.Error(), "Error 1467 (") }
 
 // sayUnknown says that something waits where the database did not tell for whom.
-func (s *Store) sayUnknown(what string, err error) {
+func (m *Migrator) sayUnknown(what string, err error) {
 	if db.LockTimedOut(err) && db.HoldersOf(err) == db.UnknownHolder {
-		s.SayWait(what, db.HoldersOf(err))
+		m.SayWait(what, db.HoldersOf(err))
 	}
 }
 
-func (s *Store) isApplied(ctx context.Context, side Side, m migrate.Migration) (bool, error) {
-	pending, err := s.Pending(ctx, side)
-	return !slices.Contains(pending, m.String()), err
+func (m *Migrator) isApplied(ctx context.Context, side db.Side, next migrate.Migration) (bool, error) {
+	pending, err := m.Pending(ctx, side)
+	return !slices.Contains(pending, next.String()), err
 }
 
 // apply runs the statements of a migration and marks it as applied: first, so that the mark is the lock, or last where
 // making a table commits.
-func (s *Store) apply(ctx context.Context, side Side, m migrate.Migration) error {
-	files, err := files(s.migrations, s.dialect, side)
+func (m *Migrator) apply(ctx context.Context, side db.Side, next migrate.Migration) error {
+	files, err := files(m.migrations, m.dialect, side)
 	if err != nil {
 		return err
 	}
-	data := templateData{s.Names(), s.dialect}
-	text, err := render(files, m.String()+".tx.up.sql", data)
+	data := templateData{m.Names(), m.dialect}
+	text, err := render(files, next.String()+".tx.up.sql", data)
 	if err != nil {
 		return err
 	}
 	table := data.Table(appliedTable(side))
-	mark := fmt.Sprintf("INSERT INTO %s (name, group_id) SELECT '%s', coalesce(max(group_id), 0) + 1 FROM %s AS m", table, m.Name, table)
+	mark := fmt.Sprintf("INSERT INTO %s (name, group_id) SELECT '%s', coalesce(max(group_id), 0) + 1 FROM %s AS m", table, next.Name, table)
 	statements := append([]string{mark}, strings.Split(text, "--bun:split\n")...)
-	if !s.dialect.transactionalDDL() {
+	if !m.dialect.transactionalDDL() {
 		statements = append(statements[1:], mark)
 	}
-	return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, statements) })
+	return m.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, statements) })
 }
 
 // pendingOnceOpen is Pending, tried again for five seconds while others are opening the same new file.
-func (s *Store) pendingOnceOpen(ctx context.Context, side Side) ([]string, error) {
+func (m *Migrator) pendingOnceOpen(ctx context.Context, side db.Side) ([]string, error) {
 	for tries := 250; ; tries-- {
-		pending, err := s.Pending(ctx, side)
-		if !s.dialect.busy(err) || tries == 0 {
+		pending, err := m.Pending(ctx, side)
+		if !m.dialect.busy(err) || tries == 0 {
 			return pending, err
 		}
 		select {
@@ -136,47 +150,47 @@ func (s *Store) pendingOnceOpen(ctx context.Context, side Side) ([]string, error
 
 // Pending returns the migrations that Migrate would apply: all of them where the side has no tables. It changes
 // nothing, and needs no right to.
-func (s *Store) Pending(ctx context.Context, side Side) (pending []string, err error) {
-	set, err := discover(s.migrations, s.dialect, side)
+func (m *Migrator) Pending(ctx context.Context, side db.Side) (pending []string, err error) {
+	set, err := discover(m.migrations, m.dialect, side)
 	if err != nil {
 		return nil, err
 	}
-	table := s.Names().Table(s.dialect.Quote(), appliedTable(side))
+	table := m.Names().Table(m.dialect.Quote(), appliedTable(side))
 	var exists bool
-	if err := s.DB().NewRaw(s.dialect.tableExists(table)).Scan(ctx, &exists); err != nil {
+	if err := m.DB().NewRaw(m.dialect.tableExists(table)).Scan(ctx, &exists); err != nil {
 		return nil, fmt.Errorf("look for table %s: %w", table, err)
 	}
 	var applied migrate.MigrationSlice
 	if exists {
-		applied, err = migrate.NewMigrator(s.DB(), set, migrate.WithTableName(table)).AppliedMigrations(ctx)
+		applied, err = migrate.NewMigrator(m.DB(), set, migrate.WithTableName(table)).AppliedMigrations(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("read table %s: %w", table, err)
 		}
 	}
 	known := set.Sorted()
-	for _, m := range known {
-		if !contains(applied, m.Name) {
-			pending = append(pending, m.String())
+	for _, one := range known {
+		if !contains(applied, one.Name) {
+			pending = append(pending, one.String())
 		}
 	}
-	for _, m := range applied {
-		if !contains(known, m.Name) {
+	for _, one := range applied {
+		if !contains(known, one.Name) {
 			return nil, fmt.Errorf("%s: %w (%s says that %s was applied): run the version that made them, or a newer one",
-				side, ErrTablesNewer, table, m.Name)
+				side, ErrNewer, table, one.Name)
 		}
 	}
 	return pending, nil
 }
 
-// ErrTablesNewer says that a newer version migrated the tables: this one does not know what that needs of them.
-var ErrTablesNewer = errors.New("the tables are newer than this version")
+// ErrNewer says that a newer version migrated the tables: this one does not know what that needs of them.
+var ErrNewer = errors.New("the tables are newer than this version")
 
 // ErrNotMigrated says that tables are missing or older than this version.
 var ErrNotMigrated = errors.New("the tables are missing or older than this version")
 
 // RequireMigrated returns ErrNotMigrated, with the command to run, unless the side has all its tables.
-func (s *Store) RequireMigrated(ctx context.Context, side Side) error {
-	pending, err := s.Pending(ctx, side)
+func (m *Migrator) RequireMigrated(ctx context.Context, side db.Side) error {
+	pending, err := m.Pending(ctx, side)
 	if err == nil && len(pending) > 0 {
 		err = fmt.Errorf("%s: %w: run relay migrate --side %s (not applied: %s)",
 			side, ErrNotMigrated, side, strings.Join(pending, ", "))
@@ -185,17 +199,17 @@ func (s *Store) RequireMigrated(ctx context.Context, side Side) error {
 }
 
 // makeApplied makes the side's own table of marks, beside that of the service's migrations.
-func (s *Store) makeApplied(ctx context.Context, side Side) error {
-	statement := templateData{s.Names(), s.dialect}.createApplied(side)
+func (m *Migrator) makeApplied(ctx context.Context, side db.Side) error {
+	statement := templateData{m.Names(), m.dialect}.createApplied(side)
 	create := func() error {
-		return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, []string{statement}) })
+		return m.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, []string{statement}) })
 	}
 	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the table is there.
 	const uniqueViolation, duplicateTable = "23505", "42P07"
 	lost := func(err error) bool { return db.SQLState(err) == uniqueViolation || db.SQLState(err) == duplicateTable }
 	err := create()
-	for pause := db.MinPause; err != nil && ctx.Err() == nil && (passing(err) || lost(err)); pause *= 2 {
-		s.sayUnknown(statement, err)
+	for pause := db.MinPause; err != nil && ctx.Err() == nil && (db.Passing(err) || lost(err)); pause *= 2 {
+		m.sayUnknown(statement, err)
 		if db.Rest(ctx, min(pause, db.MaxPause)) != nil {
 			break
 		}
@@ -208,17 +222,17 @@ func contains(ms migrate.MigrationSlice, name string) bool {
 	return slices.ContainsFunc(ms, func(m migrate.Migration) bool { return m.Name == name })
 }
 
-// PrintMigrations returns the SQL of one side for people who apply it with their own tool, as input for psql or
-// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialect is postgres, mysql or sqlite.
-func PrintMigrations(dialect string, side Side, names Names) (string, error) {
-	d, err := db.DialectNamed(dialect)
+// Print returns the SQL of one side for people who apply it with their own tool, as input for psql or
+// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialectName is postgres, mysql or sqlite.
+func Print(dialectName string, side db.Side, names db.Names) (string, error) {
+	d, err := db.DialectNamed(dialectName)
 	if err != nil {
 		return "", err
 	}
 	if err := names.CheckFor(d); err != nil {
 		return "", err
 	}
-	data := templateData{names, dialectOf(d)}
+	data := templateData{names, dialectFor(d)}
 	files, err := files(migrations.FS, data.dialect, side)
 	if err != nil {
 		return "", err
@@ -260,28 +274,28 @@ func render(files fs.FS, path string, data templateData) (string, error) {
 
 // templateData is what the migration files see.
 type templateData struct {
-	names   Names
-	dialect sqlDialect
+	names   db.Names
+	dialect dialect
 }
 
 // Table returns the quoted name of a table.
 func (t templateData) Table(name string) string { return t.names.Table(t.dialect.Quote(), name) }
 
 // createApplied is the table of marks with the columns that bun reads, and name unique.
-func (t templateData) createApplied(side Side) string {
+func (t templateData) createApplied(side db.Side) string {
 	return "CREATE TABLE IF NOT EXISTS " + t.Table(appliedTable(side)) + " " + t.dialect.appliedColumns()
 }
 
-func appliedTable(side Side) string { return string(side) + "_migrations" }
+func appliedTable(side db.Side) string { return string(side) + "_migrations" }
 
-func files(all fs.FS, d sqlDialect, side Side) (fs.FS, error) {
-	if side != Outbox && side != Replica {
-		return nil, fmt.Errorf("side %q: want %s or %s", side, Outbox, Replica)
+func files(all fs.FS, d dialect, side db.Side) (fs.FS, error) {
+	if side != db.Outbox && side != db.Replica {
+		return nil, fmt.Errorf("side %q: want %s or %s", side, db.Outbox, db.Replica)
 	}
 	return fs.Sub(all, d.Name()+"/"+string(side))
 }
 
-func discover(all fs.FS, d sqlDialect, side Side) (*migrate.Migrations, error) {
+func discover(all fs.FS, d dialect, side db.Side) (*migrate.Migrations, error) {
 	files, err := files(all, d, side)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package store
+package catalog
 
 import (
 	"context"
@@ -68,23 +68,23 @@ func (t TableShape) Required() (names []string) {
 
 // TableShape reads the catalog about a table of the service's own: quoted as in SQL, and by its name,
 // with its schema if there is one. A table that is not there has the zero shape.
-func (s *Store) TableShape(
+func (c *Catalog) TableShape(
 	ctx context.Context, db bun.IDB, quoted, name string,
 ) (shape TableShape, err error) {
-	return tableShape(ctx, db, s.dialect, quoted, name)
+	return tableShape(ctx, db, c.dialect, quoted, name)
 }
 
-// ShapeOf is Store.TableShape where there are no tables of cqrsync's own.
+// ShapeOf is Catalog.TableShape where there are no tables of cqrsync's own.
 func ShapeOf(ctx context.Context, bunDB *bun.DB, quoted, name string) (TableShape, error) {
-	d, err := db.New(bunDB, Names{})
+	d, err := db.New(bunDB, db.Names{})
 	if err != nil {
 		return TableShape{}, err
 	}
-	return tableShape(ctx, bunDB, dialectOf(d.Dialect()), quoted, name)
+	return New(d).TableShape(ctx, bunDB, quoted, name)
 }
 
 func tableShape(
-	ctx context.Context, db bun.IDB, d sqlDialect, quoted, name string,
+	ctx context.Context, db bun.IDB, d dialect, quoted, name string,
 ) (shape TableShape, err error) {
 	q := d.catalog()
 	args := []any{quoted}
@@ -166,7 +166,7 @@ func (postgres) catalog() catalogQueries {
 	}
 }
 
-func (mysql) catalog() catalogQueries {
+func (mariadb) catalog() catalogQueries {
 	const (
 		of   = ` table_schema = coalesce(nullif(?1, ''), database()) AND table_name = ?0`
 		name = `if(%[1]sschema = database(), %[1]sname, concat(%[1]sschema, '.', %[1]sname))`
