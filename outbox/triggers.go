@@ -14,7 +14,6 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/capture"
 	"github.com/cqrsync/cqrsync/internal/catalog"
-	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -173,7 +172,7 @@ func (m *model) keyColumns(ctx context.Context) ([]capture.Column, error) {
 	}
 	var columns []capture.Column
 	for _, pk := range m.table.PKs {
-		at := slices.IndexFunc(shape.Columns, func(c store.Column) bool { return c.Name == pk.Name })
+		at := slices.IndexFunc(shape.Columns, func(c catalog.Column) bool { return c.Name == pk.Name })
 		if at < 0 {
 			return nil, fmt.Errorf("table %s has no column %s", m.table.Name, pk.Name)
 		}
