@@ -69,6 +69,8 @@ func wantedIn(typ string) string {
 		return `models by their CQRS ids, for example "{order: {table: orders}}"`
 	case "map[string]string", "map[string]interface {}":
 		return `columns with a value each, for example "{state: status}"`
+	case "map[string]manifest.Names":
+		return `tables with the columns that hold the key, for example "{lines: order_id}"`
 	case "[]string":
 		return `a name or a list of names, for example "[id, status]"`
 	case "bool":
