@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -55,7 +56,7 @@ func Diff(
 	if _, err := whereOn(box, model, o.Filter); err != nil {
 		return result, err
 	}
-	shape, err := rep.Model(model)
+	shape, err := mirrored.Of(rep).Model(model)
 	if err == nil {
 		_, err = o.Filter.onReplica(shape)
 	}

@@ -13,14 +13,14 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/outbox"
-	"github.com/cqrsync/cqrsync/replica"
 )
 
 // columns compares what a replica keeps of an instance with what the master said of it, and notes
 // what it could not compare.
 type columns struct {
-	shape replica.Shape
+	shape mirrored.Shape
 	names map[string]int // the fields that line 1 names, and their place
 	// kept are the fields that the replica keeps, by what fills them: its columns, and those of its
 	// children as relation.column.
@@ -33,7 +33,7 @@ type columns struct {
 	not map[string]bool
 }
 
-func newColumns(shape replica.Shape, names []string) *columns {
+func newColumns(shape mirrored.Shape, names []string) *columns {
 	c := &columns{
 		shape: shape, names: make(map[string]int, len(names)), kept: map[string]string{},
 		sent: map[string]bool{}, lacking: map[string]int64{}, not: map[string]bool{},
@@ -126,7 +126,7 @@ func keyedOtherwise(pk string, fields []string) error {
 }
 
 // differ says that a row is not what the master said.
-func (c *columns) differ(m claim, kept replica.Kept) (bool, error) {
+func (c *columns) differ(m claim, kept mirrored.Kept) (bool, error) {
 	object, err := boxed.Rows.Encode(c.shape.Table, kept.Row, kept.Nulls)
 	if err != nil {
 		return true, nil //nolint:nilerr // an infinite time, for example: no master has sent it
@@ -170,7 +170,7 @@ func isValue(value json.RawMessage, constant any) bool {
 
 // childrenDiffer compares the rows of a relation, by the fields that both sides have, in whatever
 // order.
-func (c *columns) childrenDiffer(m claim, child replica.Child, rows []replica.ChildRow) (bool, error) {
+func (c *columns) childrenDiffer(m claim, child mirrored.Child, rows []mirrored.ChildRow) (bool, error) {
 	whole, ok := c.hash(m, child.Field)
 	l, isList := m.more.Lists[child.Field]
 	switch {
@@ -253,7 +253,7 @@ func (c *columns) notCompared() []string {
 
 // sample compares one instance of the master with what the replica keeps, before anything is done:
 // whether it is keyed by the same columns, and what it keeps that the master does not send.
-func sample(ctx context.Context, box *outbox.Box, model string, shape replica.Shape) ([]Unsent, error) {
+func sample(ctx context.Context, box *outbox.Box, model string, shape mirrored.Shape) ([]Unsent, error) {
 	first := boxed.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}} // others name it
 	for page, err := range boxed.Of(box).Instances(ctx, model, first) {
 		if err != nil {

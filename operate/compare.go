@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/internal/stored"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -49,7 +50,7 @@ func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Wr
 	if err != nil || !ok {
 		return Difference{}, err
 	}
-	if err := rep.Check(ctx, h.model); err != nil {
+	if err := mirrored.Of(rep).Check(ctx, h.model); err != nil {
 		return Difference{Model: h.model}, err
 	}
 	c, err := newComparer(ctx, rep, h, w, o)
@@ -65,7 +66,7 @@ func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Wr
 type comparer struct {
 	rep   *replica.Replica
 	model string
-	shape replica.Shape
+	shape mirrored.Shape
 	// speaks says that the ledger has what the table has, repeats that it may have whole lines word
 	// for word.
 	speaks, repeats bool
@@ -91,7 +92,7 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 		out: newOut(w, h.by(o.stage(stageDiffReplica), rep.Queue())), pace: o.pace(),
 	}
 	var err error
-	if c.shape, err = rep.Model(h.model); err != nil {
+	if c.shape, err = mirrored.Of(rep).Model(h.model); err != nil {
 		return nil, err
 	}
 	content, announced := strings.CutPrefix(h.more, announcesContent)
@@ -102,7 +103,7 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 	case h.more != "":
 		return nil, fmt.Errorf("line 1: %w: %q is not known here", ErrNotADiff, h.more)
 	default:
-		if c.speaks, err = rep.LedgerSpeaks(ctx, h.model); err != nil {
+		if c.speaks, err = mirrored.Of(rep).LedgerSpeaks(ctx, h.model); err != nil {
 			return nil, err
 		}
 		c.repeats = c.speaks && stored.HasIntegerKeys(c.shape.Key)
@@ -157,7 +158,7 @@ func (c *comparer) difference() Difference {
 }
 
 // differs says that what is kept is neither what the master had nor newer.
-func (c *comparer) differs(m claim, kept replica.Kept) (bool, error) {
+func (c *comparer) differs(m claim, kept mirrored.Kept) (bool, error) {
 	switch {
 	case kept.Revision > m.revision: // saved or deleted since the master was read
 		return !kept.Updated.After(c.began), nil

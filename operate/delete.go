@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -35,7 +36,7 @@ func DeletedSyncReplica(
 		return Deletion{}, err
 	}
 	d := deleter{rep: rep, listed: h.at(), bad: bad, done: Deletion{Model: h.model}}
-	if err := rep.CheckWrites(ctx, h.model); err != nil {
+	if err := mirrored.Of(rep).CheckWrites(ctx, h.model); err != nil {
 		return d.done, err
 	}
 	if err := d.requirePast(ctx); err != nil {
@@ -116,7 +117,7 @@ func (d *deleter) requirePast(ctx context.Context) error {
 func (d *deleter) due(
 	ctx context.Context, pks []json.RawMessage,
 ) (messages []*envelope.Message, rows, newer int64, err error) {
-	kept, err := d.rep.Lookup(ctx, d.done.Model, pks, false)
+	kept, err := mirrored.Of(d.rep).Lookup(ctx, d.done.Model, pks, false)
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -163,7 +164,7 @@ func (d *deleter) delete(ctx context.Context, pks []json.RawMessage) error {
 
 // deletion deletes just the state that was looked at: whatever came after it is newer to the gate,
 // and so is what may come.
-func deletion(model string, pk json.RawMessage, k replica.Kept) *envelope.Message {
+func deletion(model string, pk json.RawMessage, k mirrored.Kept) *envelope.Message {
 	m := &envelope.Message{
 		Signal: envelope.Delete, Model: model, PK: pk, Key: k.Key,
 		Revision: max(k.Revision, 0), Updated: k.Updated,

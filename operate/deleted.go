@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -16,7 +17,7 @@ import (
 // end. It returns how many there are.
 func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
 	p := o.pace()
-	if err := rep.Check(ctx, model); err != nil {
+	if err := mirrored.Of(rep).Check(ctx, model); err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
 	}
 	h, err := newHeader(ctx, model, o.stage(stageDeletedDiffReplica), rep)

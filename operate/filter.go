@@ -19,7 +19,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // Filter selects instances. The zero value selects all.
@@ -124,7 +124,7 @@ func (f Filter) named(fields map[string]string) Filter {
 
 // onReplica is On for the table of a replica, which may have fewer columns, and other names for
 // them.
-func (f Filter) onReplica(shape replica.Shape) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
+func (f Filter) onReplica(shape mirrored.Shape) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
 	if len(f.conditions) > 0 && !shape.Mirrored {
 		return nil, errors.New("filter: the replica hands this model to a handler and has no " +
 			"rows to select: want {}")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -50,7 +51,7 @@ func Guard(ctx context.Context, rep *replica.Replica, model string, deletes, all
 	if allowed == 0 {
 		enough = deletes*unaskedPart + 1
 	}
-	has, err := rep.Count(ctx, model, enough)
+	has, err := mirrored.Of(rep).Count(ctx, model, enough)
 	if err != nil {
 		return err
 	}

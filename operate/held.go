@@ -7,6 +7,7 @@ import (
 	"reflect"
 
 	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/internal/stored"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -16,7 +17,7 @@ import (
 func heldKeys(
 	ctx context.Context, rep *replica.Replica, model string, o Options,
 ) (iter.Seq2[[]json.RawMessage, error], error) {
-	shape, err := rep.Model(model)
+	shape, err := mirrored.Of(rep).Model(model)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +26,7 @@ func heldKeys(
 		return nil, err
 	}
 	if where == nil {
-		speaks, err := rep.LedgerSpeaks(ctx, model)
+		speaks, err := mirrored.Of(rep).LedgerSpeaks(ctx, model)
 		if err != nil {
 			return nil, err
 		}
@@ -34,11 +35,11 @@ func heldKeys(
 		}
 	}
 	h := &holder{rep: rep, model: model, shape: shape}
-	if h.exact, err = rep.KeyIsExact(ctx, model); err != nil {
+	if h.exact, err = mirrored.Of(rep).KeyIsExact(ctx, model); err != nil {
 		return nil, err
 	}
 	return func(yield func([]json.RawMessage, error) bool) {
-		for rows, err := range rep.Keys(ctx, model, where, o.pageSize(diffPage)) {
+		for rows, err := range mirrored.Of(rep).Keys(ctx, model, where, o.pageSize(diffPage)) {
 			var page []json.RawMessage
 			if err == nil {
 				page, err = h.known(ctx, rows)
@@ -55,7 +56,7 @@ func heldKeys(
 }
 
 func ledgerKeys(
-	ctx context.Context, rep *replica.Replica, model string, shape replica.Shape, size int,
+	ctx context.Context, rep *replica.Replica, model string, shape mirrored.Shape, size int,
 ) iter.Seq2[[]json.RawMessage, error] {
 	return func(yield func([]json.RawMessage, error) bool) {
 		for page, err := range livePages(ctx, rep, model, size) {
@@ -73,10 +74,10 @@ func ledgerKeys(
 // livePages reads the live keys of the ledger.
 func livePages(
 	ctx context.Context, rep *replica.Replica, model string, size int,
-) iter.Seq2[[]replica.KeyRevision, error] {
-	return func(yield func([]replica.KeyRevision, error) bool) {
+) iter.Seq2[[]mirrored.KeyRevision, error] {
+	return func(yield func([]mirrored.KeyRevision, error) bool) {
 		for last := ""; ; {
-			page, err := rep.Live(ctx, model, replica.Span{After: last}, size)
+			page, err := mirrored.Of(rep).Live(ctx, model, mirrored.Span{After: last}, size)
 			if !yield(page, err) || err != nil || len(page) < size {
 				return
 			}
@@ -90,7 +91,7 @@ func livePages(
 type holder struct {
 	rep   *replica.Replica
 	model string
-	shape replica.Shape
+	shape mirrored.Shape
 	// exact says that keys have one spelling.
 	exact bool
 	// strangers are rows that the ledger does not know as the table spells them.
@@ -115,7 +116,7 @@ func (h *holder) known(ctx context.Context, rows []reflect.Value) ([]json.RawMes
 	if h.exact {
 		return pks, nil
 	}
-	live, err := h.rep.Known(ctx, h.model, keys)
+	live, err := mirrored.Of(h.rep).Known(ctx, h.model, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -156,13 +157,13 @@ func (h *holder) introduce(ctx context.Context, yield func([]json.RawMessage, er
 }
 
 func (h *holder) recognise(
-	ctx context.Context, live []replica.KeyRevision, places map[string]int, page []json.RawMessage,
+	ctx context.Context, live []mirrored.KeyRevision, places map[string]int, page []json.RawMessage,
 ) error {
 	pks := make([]json.RawMessage, len(live))
 	for i, k := range live {
 		pks[i] = stored.KeyJSON(h.shape.Key, k.Key)
 	}
-	kept, err := h.rep.Lookup(ctx, h.model, pks, false)
+	kept, err := mirrored.Of(h.rep).Lookup(ctx, h.model, pks, false)
 	if err != nil {
 		return err
 	}

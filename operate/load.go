@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -60,9 +61,9 @@ func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions)
 	if err := envelope.CheckModel(loaded.Model); err != nil {
 		return loaded, fmt.Errorf("line 1: want the CQRS id of a model, as dump writes it: %w", err)
 	}
-	shape, err := rep.Model(loaded.Model)
+	shape, err := mirrored.Of(rep).Model(loaded.Model)
 	if err == nil {
-		err = rep.CheckWrites(ctx, loaded.Model)
+		err = mirrored.Of(rep).CheckWrites(ctx, loaded.Model)
 	}
 	if err == nil && o.Clear && o.SkipLines == 0 {
 		err = o.clear(ctx, rep, loaded.Model)
@@ -80,7 +81,7 @@ func Load(ctx context.Context, rep *replica.Replica, r io.Reader, o LoadOptions)
 
 // clear empties the table, if so many rows may go.
 func (o LoadOptions) clear(ctx context.Context, rep *replica.Replica, model string) error {
-	rows, err := rep.Count(ctx, model, math.MaxInt64)
+	rows, err := mirrored.Of(rep).Count(ctx, model, math.MaxInt64)
 	if err != nil {
 		return err
 	}
@@ -92,11 +93,11 @@ func (o LoadOptions) clear(ctx context.Context, rep *replica.Replica, model stri
 	if err != nil {
 		return err
 	}
-	return rep.Clear(ctx, model)
+	return mirrored.Of(rep).Clear(ctx, model)
 }
 
 // pkFields are the fields in which an instance carries its key.
-func pkFields(shape replica.Shape) []string {
+func pkFields(shape mirrored.Shape) []string {
 	var names []string
 	for _, pk := range shape.Key {
 		names = append(names, shape.Fields[pk.Name])

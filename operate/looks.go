@@ -7,7 +7,7 @@ import (
 	"iter"
 	"strings"
 
-	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // looked is a line after the first look.
@@ -58,7 +58,7 @@ func (c *comparer) lines(in *lines) iter.Seq2[numbered, error] {
 
 // skim takes the cheapest look at a line that tells enough.
 func (c *comparer) skim(ctx context.Context, line numbered) (looked, error) {
-	var said replica.Pairs
+	var said mirrored.Pairs
 	if c.repeats {
 		wanted := pairsOf(line.text)
 		var err error
@@ -84,30 +84,30 @@ func (c *comparer) skim(ctx context.Context, line numbered) (looked, error) {
 
 // pairsOf is a line without its outer brackets, if it may be a line of integers; nothing of it is
 // taken apart.
-func pairsOf(line string) replica.Pairs {
+func pairsOf(line string) mirrored.Pairs {
 	text, opened := strings.CutPrefix(line, "[[")
 	text, closed := strings.CutSuffix(text, "]]")
 	if first, _, _ := strings.Cut(text, ","); !opened || !closed || !isInteger(first) {
-		return replica.Pairs{}
+		return mirrored.Pairs{}
 	}
-	return replica.Pairs{Text: text, Count: strings.Count(text, "],[") + 1}
+	return mirrored.Pairs{Text: text, Count: strings.Count(text, "],[") + 1}
 }
 
 // says returns as much as is wanted of what the ledger has, from the same first key on.
-func (c *comparer) says(ctx context.Context, wanted replica.Pairs) (replica.Pairs, error) {
+func (c *comparer) says(ctx context.Context, wanted mirrored.Pairs) (mirrored.Pairs, error) {
 	if wanted.Count == 0 {
 		return wanted, nil
 	}
 	first, _, _ := strings.Cut(wanted.Text, ",")
-	return c.rep.Pairs(ctx, c.model, replica.Span{From: first}, wanted.Count)
+	return mirrored.Of(c.rep).Pairs(ctx, c.model, mirrored.Span{From: first}, wanted.Count)
 }
 
 // split takes pairs apart.
-func split(pairs replica.Pairs) ([]replica.KeyRevision, error) {
+func split(pairs mirrored.Pairs) ([]mirrored.KeyRevision, error) {
 	claims, err := parseClaims("[["+pairs.Text+"]]", false)
-	kept := make([]replica.KeyRevision, len(claims))
+	kept := make([]mirrored.KeyRevision, len(claims))
 	for i, c := range claims {
-		kept[i] = replica.KeyRevision{Key: c.key, Revision: c.revision}
+		kept[i] = mirrored.KeyRevision{Key: c.key, Revision: c.revision}
 	}
 	return kept, err
 }
@@ -141,7 +141,7 @@ func (c *comparer) walk(ctx context.Context, claims []claim) ([]claim, error) {
 		first, last = min(first, claim.key), max(last, claim.key)
 	}
 	most := len(claims) + len(claims)/4 + 1000 // more lie between where the keys are few of many
-	kept, err := c.rep.Live(ctx, c.model, replica.Span{From: first, To: last, AnyOrder: true}, most)
+	kept, err := mirrored.Of(c.rep).Live(ctx, c.model, mirrored.Span{From: first, To: last, AnyOrder: true}, most)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (c *comparer) walk(ctx context.Context, claims []claim) ([]claim, error) {
 }
 
 // unlike are the claims that the ledger does not bear out.
-func unlike(claims []claim, kept []replica.KeyRevision) (differ []claim) {
+func unlike(claims []claim, kept []mirrored.KeyRevision) (differ []claim) {
 	revisions := make(map[string]int64, len(kept))
 	for _, k := range kept {
 		revisions[k.Key] = k.Revision
@@ -171,7 +171,7 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 	for i, claim := range claims {
 		pks[i] = json.RawMessage(claim.pk)
 	}
-	kept, err := c.rep.Lookup(ctx, c.model, pks, c.names != nil)
+	kept, err := mirrored.Of(c.rep).Lookup(ctx, c.model, pks, c.names != nil)
 	if err != nil {
 		return c.lookInParts(ctx, claims, err)
 	}
@@ -199,7 +199,7 @@ func (c *comparer) lookInParts(ctx context.Context, claims []claim, because erro
 	for i, claim := range claims {
 		pks[i] = json.RawMessage(claim.pk)
 	}
-	if _, err := c.rep.Lookup(ctx, c.model, pks, false); err != nil {
+	if _, err := mirrored.Of(c.rep).Lookup(ctx, c.model, pks, false); err != nil {
 		return nil, because // it is not what the rows hold
 	}
 	if len(claims) == 1 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // TestManyRowsAreWrittenLikeOne holds the statement for many rows against that for one, with what could be read otherwise.
@@ -58,7 +59,7 @@ func TestManyRowsAreWrittenLikeOne(t *testing.T) {
 		}
 		alone := read()
 		require.Len(t, alone, len(texts))
-		require.NoError(t, f.Clear(t.Context(), "note"))
+		require.NoError(t, mirrored.Of(f.Replica).Clear(t.Context(), "note"))
 		results, err := f.Apply(t.Context(), onTheWire(t, messages))
 		require.NoError(t, err)
 		for i, r := range results {

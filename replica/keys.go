@@ -19,19 +19,19 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// KeyError is returned for a primary key of the master that no row of the replica's table can have.
+// keyError is returned for a primary key of the master that no row of the replica's table can have.
 // It is never taken for a row that is not there.
-type KeyError struct {
+type keyError struct {
 	Model, Key string
 	Err        error
 }
 
-func (e *KeyError) Error() string {
+func (e *keyError) Error() string {
 	return fmt.Sprintf("key %s of model %q is no key of the replica's table: %v; "+
 		"give the table the key columns and types of the master's", e.Key, e.Model, e.Err)
 }
 
-func (e *KeyError) Unwrap() error { return e.Err }
+func (e *keyError) Unwrap() error { return e.Err }
 
 // wireKey are the primary key columns whose values the master knows: all but those of Constant.
 func (b *binding) wireKey() []*schema.Field {
@@ -92,7 +92,7 @@ func isScalar(kind reflect.Kind) bool {
 func (b *binding) rowOfKey(pk json.RawMessage) (reflect.Value, error) {
 	row := reflect.New(b.table.Type).Elem()
 	if err := b.decodeKey(row, b.wireKey(), map[string]json.RawMessage{"id": pk}); err != nil {
-		return row, &KeyError{b.model, string(pk), err}
+		return row, &keyError{b.model, string(pk), err}
 	}
 	for _, f := range b.table.PKs {
 		if value, ours := b.constants[f.Name]; ours {

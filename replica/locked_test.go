@@ -17,6 +17,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -175,7 +176,7 @@ func TestFrozenSiblingStopsNobody(t *testing.T) {
 			return nil
 		})
 		theirs := make(chan error, 1)
-		_, err := frozen.Model("note")
+		_, err := mirrored.Of(frozen).Model("note")
 		require.NoError(t, err)
 		go func() {
 			_, err := frozen.Apply(context.Background(), []*envelope.Message{keyed(save(1, 1, "b")), keyed(save(2, 1, "b")), keyed(save(3, 0, "new"))})

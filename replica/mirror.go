@@ -276,7 +276,7 @@ func (m *mirror) cells(instance reflect.Value, msg *envelope.Message, fields map
 			continue
 		case f.IsPK:
 			if err := m.decodeKeyPart(f, instance, raw); err != nil {
-				return nil, &KeyError{m.model, string(raw), err}
+				return nil, &keyError{m.model, string(raw), err}
 			}
 		}
 		value, err := m.shapes.column(f, f.Value(instance), raw)

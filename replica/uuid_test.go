@@ -12,6 +12,7 @@ import (
 	"github.com/cqrsync/cqrsync/column"
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // hexBook is a table that Django made on SQLite or an older MariaDB.
@@ -69,7 +70,7 @@ func requireOneKey(t *testing.T, f *fixture, stored func(id string) string) {
 	require.NoError(t, f.db.NewRaw("SELECT ? FROM replica_revisions", bun.Ident("key")).Scan(t.Context(), &keys))
 	require.Equal(t, []string{id}, keys)
 	require.NoError(t, f.WaitFor(t.Context(), "book", digits(id), 2))
-	kept, err := f.Lookup(t.Context(), "book", []json.RawMessage{json.RawMessage(`"` + strings.ToUpper(digits(id)) + `"`)}, true)
+	kept, err := mirrored.Of(f.Replica).Lookup(t.Context(), "book", []json.RawMessage{json.RawMessage(`"` + strings.ToUpper(digits(id)) + `"`)}, true)
 	require.NoError(t, err)
 	require.True(t, kept[0].Present)
 	require.EqualValues(t, 2, kept[0].Revision)

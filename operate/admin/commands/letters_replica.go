@@ -8,9 +8,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/operate"
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/operate/exit"
-	"github.com/cqrsync/cqrsync/replica"
 )
 
 func (s Source) listOfReplica(ctx context.Context, cmd *cli.Command) error {
@@ -95,7 +95,7 @@ func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	f := letterFilter(cmd)
-	chosen := replica.LetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key}
+	chosen := operate.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key}
 	if f.OlderThan > 0 {
 		now, err := rep.Now(ctx)
 		if err != nil {
@@ -104,9 +104,9 @@ func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
 		chosen.Before = now.Add(-f.OlderThan)
 	}
 	var all retries
-	err = rep.RetryLetters(ctx, chosen, func(d replica.RetriedLetter) {
+	err = operate.RetryDeadLetters(ctx, rep, chosen, func(d operate.RetriedDeadLetter) {
 		retried := admin.RetriedLetter{ID: d.ID, Model: d.Model, Key: d.Key, Err: d.Err}
-		_ = printRetried(cmd, all.note(retried, d.Outcome.String())) // as with any other print
+		_ = printRetried(cmd, all.note(retried, d.Outcome)) // as with any other print
 	})
 	if err != nil {
 		return err

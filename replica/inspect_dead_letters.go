@@ -3,32 +3,15 @@ package replica
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-// LetterFilter chooses dead letters: those for which everything holds that is set. The zero value chooses all.
-type LetterFilter struct {
-	IDs        []int64
-	Model, Key string
-	// Before chooses those given up before that time.
-	Before time.Time
-}
-
-// RetriedLetter is what became of a dead letter.
-type RetriedLetter struct {
-	ID         int64
-	Model, Key string
-	// Outcome is Returned where the message could still not be applied, and stays; Err says why.
-	Outcome Outcome
-	Err     error
-}
-
-// RetryLetters takes dead letters through the gate again, after what made them fail was mended. What is applied, known or
+// RetryDeadLetters takes dead letters through the gate again, after what made them fail was mended. What is applied, known or
 // overtaken is removed, the rest stays. tell is called for each.
-func (r *Replica) RetryLetters(ctx context.Context, f LetterFilter, tell func(RetriedLetter)) error {
+func (r inspected) RetryDeadLetters(ctx context.Context, f mirrored.DeadLetterFilter, tell func(mirrored.RetriedDeadLetter)) error {
 	const page = 500
 	next := store.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before}
 	for {
@@ -37,7 +20,7 @@ func (r *Replica) RetryLetters(ctx context.Context, f LetterFilter, tell func(Re
 			return fmt.Errorf("replica: %w", err)
 		}
 		for _, letter := range letters {
-			result, err := r.retryLetter(ctx, letter)
+			result, err := r.retryDeadLetter(ctx, letter)
 			if err != nil {
 				return err
 			}
@@ -50,8 +33,12 @@ func (r *Replica) RetryLetters(ctx context.Context, f LetterFilter, tell func(Re
 	}
 }
 
-func (r *Replica) retryLetter(ctx context.Context, letter store.KeptReplicaDeadLetter) (RetriedLetter, error) {
-	retried := RetriedLetter{ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned}
+func (r inspected) retryDeadLetter(
+	ctx context.Context, letter store.KeptReplicaDeadLetter,
+) (mirrored.RetriedDeadLetter, error) {
+	retried := mirrored.RetriedDeadLetter{
+		ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned.String(),
+	}
 	var m *envelope.Message
 	if m, retried.Err = envelope.Decode(letter.Body, letter.Metadata); retried.Err != nil {
 		return retried, nil //nolint:nilerr // it is in the result
@@ -60,7 +47,7 @@ func (r *Replica) retryLetter(ctx context.Context, letter store.KeptReplicaDeadL
 	if err != nil {
 		return retried, err
 	}
-	if retried.Outcome, retried.Err = results[0].Outcome, results[0].Err; retried.Err != nil {
+	if retried.Outcome, retried.Err = results[0].Outcome.String(), results[0].Err; retried.Err != nil {
 		return retried, nil //nolint:nilerr // it is in the result
 	}
 	if _, err = r.store.RemoveReplicaDeadLetters(ctx, store.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {

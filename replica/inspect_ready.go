@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/uptrace/bun"
 
@@ -15,7 +13,7 @@ import (
 // Check fails where the replica's tables are missing or older than this version, and where the table
 // of a mirrored model does not fit its struct. Run asks the same of all models at its start; whoever uses Apply or the
 // look-ups alone asks here, because Apply waits for a database in trouble.
-func (r *Replica) Check(ctx context.Context, model string) error {
+func (r inspected) Check(ctx context.Context, model string) error {
 	b, err := r.bindingOf(model)
 	if err != nil {
 		return err
@@ -23,19 +21,11 @@ func (r *Replica) Check(ctx context.Context, model string) error {
 	return r.checkTables(ctx, b)
 }
 
-// Models are the registered models' CQRS ids, in order.
-func (r *Replica) Models() ([]string, error) {
-	if err := r.start(); err != nil {
-		return nil, err
-	}
-	return slices.Sorted(maps.Keys(r.models)), nil
-}
-
 // errProbed undoes what CheckWrites wrote.
 var errProbed = errors.New("the database takes writes")
 
 // CheckWrites is Check, and fails as well where the database takes no writes.
-func (r *Replica) CheckWrites(ctx context.Context, model string) error {
+func (r inspected) CheckWrites(ctx context.Context, model string) error {
 	if err := r.Check(ctx, model); err != nil || r.store == nil {
 		return err
 	}
@@ -59,7 +49,7 @@ func (r *Replica) CheckWrites(ctx context.Context, model string) error {
 
 // Count returns how many rows the replica has of a model, or most where there are more; of a model with a handler, how
 // many keys the ledger has as live. It reads no more than most.
-func (r *Replica) Count(ctx context.Context, model string, most int64) (int64, error) {
+func (r inspected) Count(ctx context.Context, model string, most int64) (int64, error) {
 	b, err := r.bindingOf(model)
 	if err != nil || most <= 0 {
 		return 0, err
