@@ -9,6 +9,5 @@ import (
 
 // Every database kind runs the one suite, and so does PostgreSQL with a bun.DB that knows nothing of its driver.
 
-func TestOutbox(t *testing.T)  { dbtest.Everywhere(t, storetest.Outbox) }
-func TestRelay(t *testing.T)   { dbtest.Everywhere(t, storetest.Relay) }
-func TestReplica(t *testing.T) { dbtest.Everywhere(t, storetest.Replica) }
+func TestOutbox(t *testing.T) { dbtest.Everywhere(t, storetest.Outbox) }
+func TestRelay(t *testing.T)  { dbtest.Everywhere(t, storetest.Relay) }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -23,41 +22,10 @@ type DeadLetter struct {
 	Dead time.Time
 }
 
-// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero value chooses all.
-type DeadLetterFilter struct {
-	IDs        []int64
-	Model, Key string
-	// Before chooses those given up before that time.
-	Before time.Time
-	// After chooses those with a larger identity: where an earlier page ended.
-	After int64
-}
-
-func (s *Store) where(f DeadLetterFilter) (condition string, args []any) {
-	conditions := []string{"id > ?"}
-	args = append(args, f.After)
-	add := func(condition string, arg any) {
-		conditions, args = append(conditions, condition), append(args, arg)
-	}
-	if len(f.IDs) > 0 {
-		add("id IN (?)", bun.List(f.IDs))
-	}
-	if f.Model != "" {
-		add("model = ?", f.Model)
-	}
-	if f.Key != "" {
-		add(s.SQL(`"key" = ?`), f.Key)
-	}
-	if !f.Before.IsZero() {
-		add("dead_at < ?", s.dialect.Time(f.Before))
-	}
-	return strings.Join(conditions, " AND "), args
-}
-
 // DeadLetters calls fn for at most limit dead letters, in the order of their identity; 0 means all of them. Do not use
 // the store inside fn: on SQLite it may wait for itself.
 func (s *Store) DeadLetters(ctx context.Context, f DeadLetterFilter, limit int, fn func(DeadLetter) error) error {
-	condition, args := s.where(f)
+	condition, args := f.Condition(s.Database)
 	query := s.SQL(`
 		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, correlation_id, `) +
 		s.dialect.Micros("updated_at") + ", " + s.dialect.Micros("created_at") + ", " + s.dialect.Micros("expires_at") +
@@ -175,7 +143,7 @@ func (s *Store) requireNewest(ctx context.Context, tx bun.IDB, m Message) error 
 
 // PurgeDeadLetters forgets dead letters for good and returns how many.
 func (s *Store) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
-	condition, args := s.where(f)
+	condition, args := f.Condition(s.Database)
 	var n int64
 	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("outbox_dead_letters")}, args...)...)

@@ -182,26 +182,3 @@ func createLike(s *Store) string {
 	}
 	return "CREATE TABLE outbox_incarnation LIKE old"
 }
-
-func TestMastersAreNotedAndAddedUp(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		s := newStore(t, db)
-		_, err := s.Migrate(t.Context(), Replica)
-		require.NoError(t, err)
-		clock := time.Date(2026, 11, 22, 12, 0, 0, 1000, time.UTC)
-		require.NoError(t, s.NoteMasters(t.Context(), []Master{{Model: "b", Incarnation: "1"}, {Model: "a", Incarnation: "1", Clock: clock}}))
-		require.NoError(t, s.NoteMasters(t.Context(), []Master{
-			{Model: "a", Incarnation: "1", Clock: clock.Add(-time.Hour), Returns: 2, Overtaken: 3},
-			{Model: "b", Incarnation: "2"},
-		}))
-		require.NoError(t, s.NoteMasters(t.Context(), []Master{{Model: "a", Incarnation: "1", Clock: clock, Returns: 1, Overtaken: 1}}))
-		masters, now, err := s.Masters(t.Context())
-		require.NoError(t, err)
-		require.Len(t, masters, 3)
-		first := masters[0]
-		require.Equal(t, Master{"a", "1", first.First, first.Last, clock, 3, 4}, first)
-		require.False(t, first.Last.Before(first.First))
-		require.False(t, now.Before(first.Last))
-		require.True(t, masters[1].Clock.IsZero())
-	})
-}

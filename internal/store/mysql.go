@@ -13,8 +13,6 @@ import (
 // integers: microseconds since 1970 in UTC.
 type mysql struct{ db.MariaDB }
 
-func (mysql) ledgerMode() ledgerMode { return lockLedger }
-
 func (mysql) renumber(names Names, first, last int) (before, after []string) {
 	numbers := names.Table("`", "outbox_lane_numbers")
 	return []string{ // whose rows writers hold; others wait behind this statement: see db.Exclusive

@@ -13,8 +13,7 @@ import (
 
 type postgres struct{ db.Postgres }
 
-func (postgres) ledgerMode() ledgerMode { return compareLedger }
-func (postgres) oneRelay() bool         { return false }
+func (postgres) oneRelay() bool { return false }
 
 func (postgres) renumber(names Names, first, last int) (before, after []string) {
 	messages := names.Table(`"`, "outbox_messages")

@@ -13,8 +13,6 @@ import (
 // sqlite keeps times as integers: microseconds since 1970 in UTC.
 type sqlite struct{ db.SQLite }
 
-func (sqlite) ledgerMode() ledgerMode { return ownLedger }
-
 // renumber has nothing to do: a write transaction excludes all others.
 func (sqlite) renumber(Names, int, int) (before, after []string) { return nil, nil }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/handover"
@@ -23,26 +24,35 @@ import (
 
 // The parts of package db that callers know under names of this one.
 type (
-	Names       = db.Names
-	Side        = db.Side
-	Key         = db.Key
-	LockedError = db.LockedError
-	BatchLimits = db.BatchLimits
-	Array       = db.Array
+	Names            = db.Names
+	Side             = db.Side
+	Key              = db.Key
+	DeadLetterFilter = db.DeadLetterFilter
+	LockedError      = db.LockedError
+	BatchLimits      = db.BatchLimits
+	Array            = db.Array
 
-	Message    = outgoing.Message
-	Handover   = handover.Handover
-	Offer      = handover.Offer
-	Appended   = handover.Appended
-	Change     = ledger.Change
-	Revision   = ledger.Revision
-	Settlement = ledger.Settlement
-	Known      = ledger.Known
-	Entity     = master.Entity
-	TableShape = catalog.TableShape
-	Column     = catalog.Column
-	UniqueKey  = catalog.UniqueKey
-	Reference  = catalog.Reference
+	Message               = outgoing.Message
+	Handover              = handover.Handover
+	Offer                 = handover.Offer
+	Appended              = handover.Appended
+	Change                = ledger.Change
+	Revision              = ledger.Revision
+	Settlement            = ledger.Settlement
+	Known                 = ledger.Known
+	Entity                = master.Entity
+	Applied               = applied.Applied
+	Waiting               = applied.Waiting
+	ReplicaDeadLetter     = applied.ReplicaDeadLetter
+	KeptReplicaDeadLetter = applied.KeptReplicaDeadLetter
+	Passed                = applied.Passed
+	Late                  = applied.Late
+	Master                = applied.Master
+	Neighbour             = applied.Neighbour
+	TableShape            = catalog.TableShape
+	Column                = catalog.Column
+	UniqueKey             = catalog.UniqueKey
+	Reference             = catalog.Reference
 )
 
 // The two sides.
@@ -50,6 +60,12 @@ const (
 	Outbox  = db.Outbox
 	Replica = db.Replica
 )
+
+// NeverApplied is applied.NeverApplied.
+const NeverApplied = applied.NeverApplied
+
+// ErrOvertaken is applied.ErrOvertaken.
+var ErrOvertaken = applied.ErrOvertaken
 
 // ErrNotMigrated is tables.ErrNotMigrated.
 var ErrNotMigrated = tables.ErrNotMigrated
@@ -73,6 +89,7 @@ type Store struct {
 	*master.Writer
 	*tables.Migrator
 	*catalog.Catalog
+	*applied.Tables
 	dialect  sqlDialect
 	lanes    *outgoing.Lanes
 	timeline timeline // of the relays that own lanes through this store
@@ -87,7 +104,7 @@ func New(bunDB *bun.DB, names Names) (*Store, error) {
 	}
 	return &Store{
 		Database: d, Revisions: ledger.NewRevisions(d), Writer: master.New(d), lanes: outgoing.NewLanes(d),
-		Migrator: tables.New(d), Catalog: catalog.New(d),
+		Migrator: tables.New(d), Catalog: catalog.New(d), Tables: applied.New(d),
 		dialect: dialectOf(d.Dialect()),
 	}, nil
 }
@@ -102,8 +119,6 @@ type sqlDialect interface {
 	// count counts the rows of a table up to the bound at least, and estimates what is beyond. key are the columns of its
 	// primary key.
 	count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error)
-	// ledgerMode says how the replica's ledger is read.
-	ledgerMode() ledgerMode
 	// oldestPerLane is what follows FROM in a query for the first n messages m behind each start l for which due holds;
 	// l.n counts the starts. It must read no more rows than that, however long a lane is.
 	oldestPerLane(messages, due string, starts []Start, n int) string
@@ -140,8 +155,6 @@ type sqlDialect interface {
 	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
 	// supersede does one part of Supersede, and notes what it did.
 	supersede(ctx context.Context, s *Store, c *supersession) error
-	// placeholders stand for n values in a statement that the driver gets as it is.
-	placeholders(n int) string
 }
 
 func dialectOf(d db.Dialect) sqlDialect {

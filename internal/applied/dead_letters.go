@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"bytes"
@@ -41,7 +41,7 @@ const BodyCut = "cqrsync_body_cut"
 // AddReplicaDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column holds neither
 // NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata says so under BodyEncoding. Of a body
 // that is larger than MostText the rest is cut off, which the metadata says under BodyCut, and the error.
-func (s *Store) AddReplicaDeadLetter(ctx context.Context, conn bun.IDB, d ReplicaDeadLetter) error {
+func (s *Tables) AddReplicaDeadLetter(ctx context.Context, conn bun.IDB, d ReplicaDeadLetter) error {
 	metadata := maps.Clone(d.Metadata)
 	if metadata == nil {
 		metadata = map[string]string{}
@@ -78,11 +78,11 @@ func (postgres) placeholders(n int) string {
 	return strings.Join(list, ", ")
 }
 
-func (mysql) placeholders(n int) string  { return strings.Repeat("?, ", n-1) + "?" }
-func (sqlite) placeholders(n int) string { return strings.Repeat("?, ", n-1) + "?" }
+func (mariadb) placeholders(n int) string { return strings.Repeat("?, ", n-1) + "?" }
+func (sqlite) placeholders(n int) string  { return strings.Repeat("?, ", n-1) + "?" }
 
 // bodyText is the body as a text column can hold it. What it is instead stands in the metadata and the error.
-func (s *Store) bodyText(d *ReplicaDeadLetter, metadata map[string]string) string {
+func (s *Tables) bodyText(d *ReplicaDeadLetter, metadata map[string]string) string {
 	whole, plain := len(d.Body), utf8.Valid(d.Body) && bytes.IndexByte(d.Body, 0) < 0
 	most := s.MostText()
 	if !plain {
@@ -117,8 +117,8 @@ type KeptReplicaDeadLetter struct {
 }
 
 // ReplicaDeadLetters returns at most limit dead letters, in the order of their identity; 0 means all of them.
-func (s *Store) ReplicaDeadLetters(ctx context.Context, f DeadLetterFilter, limit int) ([]KeptReplicaDeadLetter, error) {
-	condition, args := s.where(f)
+func (s *Tables) ReplicaDeadLetters(ctx context.Context, f db.DeadLetterFilter, limit int) ([]KeptReplicaDeadLetter, error) {
+	condition, args := f.Condition(s.Database)
 	query := s.SQL(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body, metadata, error, ` +
 		s.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id")
 	if limit > 0 {
@@ -153,8 +153,8 @@ func (s *Store) ReplicaDeadLetters(ctx context.Context, f DeadLetterFilter, limi
 }
 
 // RemoveReplicaDeadLetters forgets dead letters for good, and returns how many.
-func (s *Store) RemoveReplicaDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
-	condition, args := s.where(f)
+func (s *Tables) RemoveReplicaDeadLetters(ctx context.Context, f db.DeadLetterFilter) (int64, error) {
+	condition, args := f.Condition(s.Database)
 	result, err := s.DB().ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("replica_dead_letters")}, args...)...)
 	if err != nil {
 		return 0, fmt.Errorf("remove dead letters: %w", err)

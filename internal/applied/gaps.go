@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -57,7 +57,7 @@ func (p *Passed) Closes(l Late) bool {
 }
 
 // AddPassed keeps holes until TakePassed returns them, after the time in.
-func (s *Store) AddPassed(ctx context.Context, tx bun.IDB, passed []Passed, in time.Duration) error {
+func (s *Tables) AddPassed(ctx context.Context, tx bun.IDB, passed []Passed, in time.Duration) error {
 	for _, p := range passed {
 		late, err := json.Marshal(p.late)
 		if err != nil {
@@ -75,7 +75,7 @@ func (s *Store) AddPassed(ctx context.Context, tx bun.IDB, passed []Passed, in t
 }
 
 // ClosePassed takes note of what came late, and forgets the holes in which nothing is missing any more.
-func (s *Store) ClosePassed(ctx context.Context, tx bun.IDB, late []Late) error {
+func (s *Tables) ClosePassed(ctx context.Context, tx bun.IDB, late []Late) error {
 	byKey := map[Key][]Late{}
 	for _, l := range late {
 		byKey[l.Key] = append(byKey[l.Key], l)
@@ -99,7 +99,7 @@ func (s *Store) ClosePassed(ctx context.Context, tx bun.IDB, late []Late) error 
 	return nil
 }
 
-func (s *Store) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []Late) error {
+func (s *Tables) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []Late) error {
 	const which = ` WHERE model = ? AND "key" = ? AND applied = ?`
 	for _, l := range late {
 		if p.Closes(l) {
@@ -117,7 +117,7 @@ func (s *Store) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []La
 }
 
 // TakePassed returns up to n holes whose time has come, and forgets them: nothing of them came.
-func (s *Store) TakePassed(ctx context.Context, n int) (taken []Passed, err error) {
+func (s *Tables) TakePassed(ctx context.Context, n int) (taken []Passed, err error) {
 	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		taken, err = s.passed(ctx, tx, `WHERE due_at <= `+s.dialect.Now()+` ORDER BY due_at LIMIT ? `+s.dialect.LockRows(), n)
 		if err != nil || len(taken) == 0 {
@@ -137,14 +137,14 @@ func (s *Store) TakePassed(ctx context.Context, n int) (taken []Passed, err erro
 }
 
 // forUpdate is lockRows that waits.
-func (s *Store) forUpdate() string {
+func (s *Tables) forUpdate() string {
 	if s.dialect.LockRows() == "" {
 		return ""
 	}
 	return ` ORDER BY model, "key" FOR UPDATE`
 }
 
-func (s *Store) passed(ctx context.Context, tx bun.IDB, condition string, args ...any) (found []Passed, err error) {
+func (s *Tables) passed(ctx context.Context, tx bun.IDB, condition string, args ...any) (found []Passed, err error) {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", applied, had, missing, late FROM ? `+condition),
 		append([]any{s.Table("replica_gaps")}, args...)...)
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *Store) passed(ctx context.Context, tx bun.IDB, condition string, args .
 
 // DeadLetterAfter says whether a message is a dead letter of the replica, and which revision was sent before it; nil where it
 // does not say.
-func (s *Store) DeadLetterAfter(
+func (s *Tables) DeadLetterAfter(
 	ctx context.Context, tx bun.IDB, model, key string, revision int64,
 ) (dead bool, after *int64, err error) {
 	var text string

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // settleCompared writes rows that were read without a lock. It is two statements where there are old and new keys: an
 // upsert would be one, and costs half as much again for every old key.
-func (s *Store) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) error {
+func (s *Tables) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) error {
 	var known, unknown []Applied
 	for _, a := range rows {
 		if a.version == 0 {

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -42,7 +42,7 @@ var ErrOvertaken = errors.New("another consumer settled the key first")
 // late. Until SettleApplied has returned, another consumer may be deciding about the same key.
 //
 // keys must not repeat.
-func (s *Store) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
+func (s *Tables) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	mode := s.dialect.ledgerMode()
 	if mode == lockLedger {
 		return s.LockApplied(ctx, tx, keys)
@@ -62,7 +62,7 @@ func (s *Store) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Ke
 
 // readApplied asks for the keys of each model by a list of its own, because a list of pairs is a filter to PostgreSQL,
 // and a list of values a walk through the index.
-func (s *Store) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into map[Key]Applied) error {
+func (s *Tables) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into map[Key]Applied) error {
 	var selects []string
 	var args []any
 	for len(sorted) > 0 {
@@ -108,7 +108,7 @@ func scanApplied(rows *sql.Rows, a *Applied, more ...any) error {
 // SELECT in the same snapshot would not see. A placeholder must be settled or rolled back.
 //
 // One statement, whatever the number of keys; keys must not repeat.
-func (s *Store) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
+func (s *Tables) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	sorted := slices.SortedFunc(slices.Values(keys), db.CompareKeys)
 	locked := make(map[Key]Applied, len(sorted))
 	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
@@ -119,7 +119,7 @@ func (s *Store) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Ke
 	return locked, nil
 }
 
-func (s *Store) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
+func (s *Tables) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
 	args := []any{s.Table("replica_revisions")}
 	for _, k := range keys {
 		args = append(args, k.Model, k.Key, NeverApplied)
@@ -147,7 +147,7 @@ func (s *Store) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into ma
 // SettleApplied writes ledger rows that LockApplied or ReadApplied returned in the same transaction. ErrOvertaken is for
 // those of ReadApplied only; the transaction must be rolled back then. One statement, whatever the number of rows; keys
 // must not repeat.
-func (s *Store) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
+func (s *Tables) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
 	sorted := slices.SortedFunc(slices.Values(rows), func(a, b Applied) int { return db.CompareKeys(a.Key, b.Key) })
 	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.settleApplied(ctx, tx, chunk); err != nil {
@@ -157,7 +157,7 @@ func (s *Store) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) e
 	return nil
 }
 
-func (s *Store) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
+func (s *Tables) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
 	if rows[0].compared {
 		return s.settleCompared(ctx, tx, rows)
 	}
@@ -174,7 +174,7 @@ func (s *Store) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) e
 	return err
 }
 
-func (s *Store) deletedAt(a Applied) string {
+func (s *Tables) deletedAt(a Applied) string {
 	if a.Deleted {
 		return s.dialect.Now()
 	}
@@ -183,7 +183,7 @@ func (s *Store) deletedAt(a Applied) string {
 
 // ForgetLocked deletes the placeholders of keys that LockApplied found unknown, and that are not to be settled after
 // all. One statement; keys that have a revision stay.
-func (s *Store) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error {
+func (s *Tables) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error {
 	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys), db.MaxKeys) {
 		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND revision = ?`),
 			s.Table("replica_revisions"), db.Tuples(chunk), NeverApplied)
@@ -196,7 +196,7 @@ func (s *Store) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error 
 
 // BatchOptions are those of the transactions that apply messages. Under MariaDB's REPEATABLE READ they would lock gaps
 // between keys, and refuse rows that changed since they began.
-func (s *Store) BatchOptions() *sql.TxOptions { return s.dialect.LanesOptions() }
+func (s *Tables) BatchOptions() *sql.TxOptions { return s.dialect.LanesOptions() }
 
 // ledgerMode is how a dialect lets a batch of keys be decided about.
 type ledgerMode int

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // LockFree is LockApplied for those keys that nobody else has locked; the others are busy. A transaction that waits for no lock
 // for long (BatchLimits.Brief) needs it: of LockApplied one busy key would fail all. tx must be a transaction.
-func (s *Store) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked map[Key]Applied, busy []Key, err error) {
+func (s *Tables) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked map[Key]Applied, busy []Key, err error) {
 	if s.dialect.ledgerMode() == ownLedger {
 		locked, err = s.LockApplied(ctx, tx, keys)
 		return locked, nil, err
@@ -53,7 +53,7 @@ func (s *Store) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked ma
 }
 
 // lockUnlocked notes which of the keys have a row that nobody else has locked, and locks it.
-func (s *Store) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool) error {
+func (s *Tables) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool) error {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
 		s.Table("replica_revisions"), db.Tuples(keys))
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *Store) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free m
 
 // lockUnknown makes and locks the rows of keys, and returns those for which it would have to wait. It finds them by halves, all
 // of one size before smaller ones, so that few waits leave few keys in doubt. When it has waited often, those are busy, too.
-func (s *Store) lockUnknown(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) (busy []Key, err error) {
+func (s *Tables) lockUnknown(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) (busy []Key, err error) {
 	parts, waits := [][]Key{keys}, 0
 	for len(parts) > 0 {
 		part := parts[0]

@@ -1,4 +1,4 @@
-package storetest
+package applied_test
 
 import (
 	"context"
@@ -7,28 +7,28 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/ledger"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // settled brings keys of model order to their revision, and those named in deleted to a tombstone.
-func (s *replicaSuite) settled(t *testing.T, revisions map[string]int64, deleted ...string) {
+func (s *suite) settled(t *testing.T, revisions map[string]int64, deleted ...string) {
 	t.Helper()
 	gone := map[string]bool{}
 	for _, key := range deleted {
 		gone[key] = true
 	}
-	var keys []store.Key
+	var keys []applied.Key
 	for key := range revisions {
-		keys = append(keys, store.Key{Model: "order", Key: key})
+		keys = append(keys, applied.Key{Model: "order", Key: key})
 	}
-	require.NoError(t, s.settle(t.Context(), keys, func(a store.Applied) store.Applied {
+	require.NoError(t, s.settle(t.Context(), keys, func(a applied.Applied) applied.Applied {
 		a.Revision, a.Deleted = revisions[a.Key.Key], gone[a.Key.Key]
 		return a
 	}))
 }
 
-func listsLiveKeys(t *testing.T, s *replicaSuite) {
+func listsLiveKeys(t *testing.T, s *suite) {
 	s.settled(t, map[string]int64{"1": 0, "10": 7, "100": 1 << 40, "2": 3, "3": 9}, "3")
 	of := func(r ledger.Range, limit int) []ledger.KeyRevision {
 		page, err := ledger.NewReplica(s.Database).Live(t.Context(), s.DB(), "order", r, limit)
@@ -53,7 +53,7 @@ func listsLiveKeys(t *testing.T, s *replicaSuite) {
 	require.Equal(t, ledger.Pairs{Text: "1,0],[10,7],[100,1099511627776],[2,3", Count: 4}, pairs)
 }
 
-func comparesLedgerAndTable(t *testing.T, s *replicaSuite) {
+func comparesLedgerAndTable(t *testing.T, s *suite) {
 	for _, statement := range []string{
 		"CREATE TABLE orders (id integer PRIMARY KEY)", "INSERT INTO orders VALUES (1), (20), (300)",
 	} {

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"cmp"
@@ -36,7 +36,7 @@ type Waiting struct {
 }
 
 // AddWaiting keeps messages, each in place of itself only. Keys may repeat, with other revisions.
-func (s *Store) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
+func (s *Tables) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b Waiting) int {
 		return cmp.Or(db.CompareKeys(a.Key, b.Key), cmp.Compare(a.Revision, b.Revision))
 	})
@@ -55,7 +55,7 @@ func (s *Store) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) erro
 	return nil
 }
 
-func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
+func (s *Tables) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) error {
 	values := make([]string, len(rows))
 	args := []any{s.Table("replica_waiting")}
 	for i, w := range rows {
@@ -81,7 +81,7 @@ func (s *Store) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) erro
 }
 
 // ForgetWaiting deletes whatever waits for the keys and no revision: something newer stands for it.
-func (s *Store) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error {
+func (s *Tables) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error {
 	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys), db.MaxKeys) {
 		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
 			s.Table("replica_waiting"), db.Tuples(chunk))
@@ -94,7 +94,7 @@ func (s *Store) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error
 
 // WaitingFor returns what the ledger will hold when the newest waiting message of each key is applied; keys without one
 // are not in the result.
-func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
+func (s *Tables) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	found := make(map[Key]Applied)
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		if err := s.waitingFor(ctx, tx, chunk, found); err != nil {
@@ -104,7 +104,7 @@ func (s *Store) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key
 	return found, nil
 }
 
-func (s *Store) waitingFor(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
+func (s *Tables) waitingFor(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 		` FROM ? WHERE (model, "key") IN (?)`), s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
@@ -132,7 +132,7 @@ func newer(a, b Applied) bool {
 }
 
 // RemoveWaiting deletes messages that wait no more; one that was replaced meanwhile stays.
-func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) error {
+func (s *Tables) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) error {
 	for chunk := range slices.Chunk(rows, db.MaxKeys) {
 		exact := make([]bun.TupleValues, len(chunk))
 		for i, a := range chunk {
@@ -149,7 +149,7 @@ func (s *Store) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) e
 
 // ClaimWaiting returns up to n messages whose time has come, oldest first, and puts their next attempt off by lease: no
 // other process gets them meanwhile, and when this one dies they are due again.
-func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (claimed []Waiting, err error) {
+func (s *Tables) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (claimed []Waiting, err error) {
 	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		claimed, err = s.dueWaiting(ctx, tx, n)
 		if err != nil || len(claimed) == 0 {
@@ -169,7 +169,7 @@ func (s *Store) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (c
 	return claimed, nil
 }
 
-func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiting, err error) {
+func (s *Tables) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiting, err error) {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 		`, body, metadata, attempts, error, parent_model, parent_key, awaits, `+s.dialect.Micros("gap_at")+` - `+
 		s.dialect.Micros(s.dialect.Now())+` FROM ? WHERE next_attempt_at <= `+s.dialect.Now()+
@@ -203,7 +203,7 @@ func (s *Store) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waitin
 
 // ReleaseNext makes due now what waits for a revision that the key has reached, and what waits for that in turn, and says how
 // many messages there were. They wait for nothing any more: whoever has one in hand is not disturbed again.
-func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int64) (released int64, err error) {
+func (s *Tables) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int64) (released int64, err error) {
 	keys := slices.SortedFunc(maps.Keys(reached), db.CompareKeys)
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		due, err := s.awaiting(ctx, tx, chunk, reached)
@@ -220,7 +220,7 @@ func (s *Store) ReleaseNext(ctx context.Context, tx bun.IDB, reached map[Key]int
 }
 
 // awaiting finds the messages that wait for nothing but revisions that have been reached, or are reached with them.
-func (s *Store) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached map[Key]int64) (due []bun.TupleValues, err error) {
+func (s *Tables) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached map[Key]int64) (due []bun.TupleValues, err error) {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
 		AND awaits IS NOT NULL ORDER BY model, "key", revision`), s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
@@ -246,7 +246,7 @@ func (s *Store) awaiting(ctx context.Context, tx bun.IDB, keys []Key, reached ma
 }
 
 // ReleaseWaiting makes the messages that wait for one of the parents due now, and says how many there were.
-func (s *Store) ReleaseWaiting(ctx context.Context, parents []Key) (released int64, err error) {
+func (s *Tables) ReleaseWaiting(ctx context.Context, parents []Key) (released int64, err error) {
 	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		released, err = s.releaseWaiting(ctx, tx, parents)
 		return err
@@ -254,7 +254,7 @@ func (s *Store) ReleaseWaiting(ctx context.Context, parents []Key) (released int
 	return released, err
 }
 
-func (s *Store) releaseWaiting(ctx context.Context, conn bun.IDB, parents []Key) (released int64, err error) {
+func (s *Tables) releaseWaiting(ctx context.Context, conn bun.IDB, parents []Key) (released int64, err error) {
 	for chunk := range slices.Chunk(parents, db.MaxKeys) {
 		result, err := conn.ExecContext(ctx, s.SQL(`UPDATE ? SET next_attempt_at = `+s.dialect.Now()+
 			`, parent_model = NULL, parent_key = NULL WHERE (parent_model, parent_key) IN (?)`),
@@ -272,7 +272,7 @@ func (s *Store) releaseWaiting(ctx context.Context, conn bun.IDB, parents []Key)
 }
 
 // NextWaiting says in how long the next waiting message is due, and whether there is any.
-func (s *Store) NextWaiting(ctx context.Context) (in time.Duration, some bool, err error) {
+func (s *Tables) NextWaiting(ctx context.Context) (in time.Duration, some bool, err error) {
 	var micros *int64
 	err = s.DB().NewRaw(s.SQL("SELECT "+s.dialect.Micros("min(next_attempt_at)")+" - "+s.dialect.Micros(s.dialect.Now())+
 		" FROM ?"), s.Table("replica_waiting")).Scan(ctx, &micros)
@@ -286,7 +286,7 @@ func (s *Store) NextWaiting(ctx context.Context) (in time.Duration, some bool, e
 }
 
 // CountWaiting returns how many messages wait, per model.
-func (s *Store) CountWaiting(ctx context.Context) (map[string]int64, error) {
+func (s *Tables) CountWaiting(ctx context.Context) (map[string]int64, error) {
 	var rows []struct {
 		Model string
 		N     int64

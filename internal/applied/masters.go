@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -24,7 +24,7 @@ type Master struct {
 }
 
 // Masters returns the incarnations that were noted, oldest first, and the time by the database's clock.
-func (s *Store) Masters(ctx context.Context) (masters []Master, now time.Time, err error) {
+func (s *Tables) Masters(ctx context.Context) (masters []Master, now time.Time, err error) {
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
 	}
@@ -53,7 +53,7 @@ func (s *Store) Masters(ctx context.Context) (masters []Master, now time.Time, e
 
 // NoteMasters notes that messages of incarnations came just now. Clock replaces what was noted; Returns and Overtaken are
 // added to it. Rows must not repeat.
-func (s *Store) NoteMasters(ctx context.Context, masters []Master) error {
+func (s *Tables) NoteMasters(ctx context.Context, masters []Master) error {
 	masters = slices.SortedFunc(slices.Values(masters), func(a, b Master) int { // the one order of locks
 		return db.CompareKeys(Key{Model: a.Model, Key: a.Incarnation}, Key{Model: b.Model, Key: b.Incarnation})
 	})

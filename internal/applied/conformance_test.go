@@ -1,4 +1,4 @@
-package storetest
+package applied_test
 
 import (
 	"context"
@@ -11,12 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// Replica exercises the replica's ledger and dead letters on one database kind.
-func Replica(t *testing.T, open func(testing.TB) *bun.DB) {
-	for name, test := range map[string]func(*testing.T, *replicaSuite){
+// TestConformance runs on every kind of database, and on PostgreSQL with any driver.
+func TestConformance(t *testing.T) { dbtest.Everywhere(t, exercise) }
+
+// exercise tries the replica's ledger and dead letters on one kind of database.
+func exercise(t *testing.T, open func(testing.TB) *bun.DB) {
+	for name, test := range map[string]func(*testing.T, *suite){
 		"an unknown key was never applied":           knowsNothing,
 		"what was settled is read back":              settles,
 		"a rolled back lock leaves nothing":          leavesNoPlaceholder,
@@ -38,26 +42,21 @@ func Replica(t *testing.T, open func(testing.TB) *bun.DB) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := open(t)
-			s, err := store.New(db, store.Names{})
-			require.NoError(t, err)
-			_, err = s.Migrate(t.Context(), store.Replica)
-			require.NoError(t, err)
-			test(t, &replicaSuite{s})
+			test(t, &suite{newTables(t, open(t))})
 		})
 	}
 }
 
-type replicaSuite struct{ *store.Store }
+type suite struct{ *applied.Tables }
 
 // settle locks the keys of rows and writes what next makes of what was there, in one transaction.
-func (s *replicaSuite) settle(ctx context.Context, keys []store.Key, next func(store.Applied) store.Applied) error {
+func (s *suite) settle(ctx context.Context, keys []applied.Key, next func(applied.Applied) applied.Applied) error {
 	return s.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		locked, err := s.LockApplied(ctx, tx, keys)
 		if err != nil {
 			return err
 		}
-		var rows []store.Applied
+		var rows []applied.Applied
 		for _, row := range locked {
 			rows = append(rows, next(row))
 		}
@@ -65,32 +64,32 @@ func (s *replicaSuite) settle(ctx context.Context, keys []store.Key, next func(s
 	})
 }
 
-func (s *replicaSuite) read(t *testing.T, keys ...store.Key) map[store.Key]store.Applied {
+func (s *suite) read(t *testing.T, keys ...applied.Key) map[applied.Key]applied.Applied {
 	t.Helper()
 	locked, err := s.LockApplied(t.Context(), s.DB(), keys)
 	require.NoError(t, err)
 	return locked
 }
 
-func knowsNothing(t *testing.T, s *replicaSuite) {
-	a, b := store.Key{Model: "order", Key: "1"}, store.Key{Model: "note", Key: `["a",1]`}
-	require.Equal(t, map[store.Key]store.Applied{
-		a: {Key: a, Revision: store.NeverApplied},
-		b: {Key: b, Revision: store.NeverApplied},
+func knowsNothing(t *testing.T, s *suite) {
+	a, b := applied.Key{Model: "order", Key: "1"}, applied.Key{Model: "note", Key: `["a",1]`}
+	require.Equal(t, map[applied.Key]applied.Applied{
+		a: {Key: a, Revision: applied.NeverApplied},
+		b: {Key: b, Revision: applied.NeverApplied},
 	}, s.read(t, a, b))
 }
 
-func settles(t *testing.T, s *replicaSuite) {
+func settles(t *testing.T, s *suite) {
 	at := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
-	live := store.Applied{Key: store.Key{Model: "order", Key: "1"}, Revision: 7, Updated: at}
-	dead := store.Applied{Key: store.Key{Model: "order", Key: "2"}, Revision: 9007199254740993, Deleted: true}
-	quoted := store.Applied{Key: store.Key{Model: "note", Key: `it's ? "ü"\`}, Updated: at.Add(time.Microsecond)}
-	for _, rows := range [][]store.Applied{
+	live := applied.Applied{Key: applied.Key{Model: "order", Key: "1"}, Revision: 7, Updated: at}
+	dead := applied.Applied{Key: applied.Key{Model: "order", Key: "2"}, Revision: 9007199254740993, Deleted: true}
+	quoted := applied.Applied{Key: applied.Key{Model: "note", Key: `it's ? "ü"\`}, Updated: at.Add(time.Microsecond)}
+	for _, rows := range [][]applied.Applied{
 		{live, dead, quoted},
 		{{Key: live.Key, Revision: 8, Deleted: true}, {Key: dead.Key, Revision: 0, Updated: at}, quoted},
 	} {
 		require.NoError(t, s.SettleApplied(t.Context(), s.DB(), rows))
-		want := make(map[store.Key]store.Applied)
+		want := make(map[applied.Key]applied.Applied)
 		for _, row := range rows {
 			want[row.Key] = row
 		}
@@ -98,10 +97,10 @@ func settles(t *testing.T, s *replicaSuite) {
 	}
 }
 
-func leavesNoPlaceholder(t *testing.T, s *replicaSuite) {
+func leavesNoPlaceholder(t *testing.T, s *suite) {
 	enough := errors.New("enough")
 	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		_, err := s.LockApplied(ctx, tx, []store.Key{{Model: "order", Key: "1"}})
+		_, err := s.LockApplied(ctx, tx, []applied.Key{{Model: "order", Key: "1"}})
 		return errors.Join(err, enough)
 	})
 	require.ErrorIs(t, err, enough)
@@ -110,12 +109,12 @@ func leavesNoPlaceholder(t *testing.T, s *replicaSuite) {
 	require.Zero(t, n)
 }
 
-func locksManyKeys(t *testing.T, s *replicaSuite) {
-	keys := make([]store.Key, 5000)
+func locksManyKeys(t *testing.T, s *suite) {
+	keys := make([]applied.Key, 5000)
 	for i := range keys {
-		keys[i] = store.Key{Model: "order", Key: strings.Repeat("k", i%7) + time.Duration(i).String()}
+		keys[i] = applied.Key{Model: "order", Key: strings.Repeat("k", i%7) + time.Duration(i).String()}
 	}
-	require.NoError(t, s.settle(t.Context(), keys, func(a store.Applied) store.Applied {
+	require.NoError(t, s.settle(t.Context(), keys, func(a applied.Applied) applied.Applied {
 		a.Revision++
 		return a
 	}))
@@ -125,38 +124,38 @@ func locksManyKeys(t *testing.T, s *replicaSuite) {
 }
 
 // waitsForTheFirst is the race that a gate must win: two consumers meet a key that neither has seen.
-func waitsForTheFirst(t *testing.T, s *replicaSuite) {
-	key := store.Key{Model: "order", Key: "1"}
+func waitsForTheFirst(t *testing.T, s *suite) {
+	key := applied.Key{Model: "order", Key: "1"}
 	locked, second := make(chan struct{}), make(chan error)
 	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		rows, err := s.LockApplied(ctx, tx, []store.Key{key})
+		rows, err := s.LockApplied(ctx, tx, []applied.Key{key})
 		require.NoError(t, err)
-		require.Equal(t, store.NeverApplied, rows[key].Revision)
+		require.Equal(t, applied.NeverApplied, rows[key].Revision)
 		go func() {
 			close(locked)
-			second <- s.settle(t.Context(), []store.Key{key}, func(a store.Applied) store.Applied {
+			second <- s.settle(t.Context(), []applied.Key{key}, func(a applied.Applied) applied.Applied {
 				a.Revision += 10
 				return a
 			})
 		}()
 		<-locked
-		return s.SettleApplied(ctx, tx, []store.Applied{{Key: key, Revision: 3}})
+		return s.SettleApplied(ctx, tx, []applied.Applied{{Key: key, Revision: 3}})
 	})
 	require.NoError(t, err)
 	require.NoError(t, <-second)
 	require.EqualValues(t, 13, s.read(t, key)[key].Revision)
 }
 
-func neverDeadlocks(t *testing.T, s *replicaSuite) {
-	keys := []store.Key{{Model: "b", Key: "1"}, {Model: "a", Key: "2"}, {Model: "a", Key: "10"}, {Model: "c", Key: ""}}
+func neverDeadlocks(t *testing.T, s *suite) {
+	keys := []applied.Key{{Model: "b", Key: "1"}, {Model: "a", Key: "2"}, {Model: "a", Key: "10"}, {Model: "c", Key: ""}}
 	const consumers, rounds = 4, 10
 	errs := make(chan error, consumers*rounds)
 	var done sync.WaitGroup
 	for i := range consumers {
 		done.Go(func() {
 			for round := range rounds {
-				mine := append(append([]store.Key{}, keys[(i+round)%4:]...), keys[:(i+round)%4]...)
-				errs <- s.settle(t.Context(), mine, func(a store.Applied) store.Applied {
+				mine := append(append([]applied.Key{}, keys[(i+round)%4:]...), keys[:(i+round)%4]...)
+				errs <- s.settle(t.Context(), mine, func(a applied.Applied) applied.Applied {
 					a.Revision++
 					return a
 				})
@@ -178,7 +177,7 @@ type deadLetter struct {
 	Revision                                 *int64
 }
 
-func (s *replicaSuite) bury(t *testing.T, d store.ReplicaDeadLetter) deadLetter {
+func (s *suite) bury(t *testing.T, d applied.ReplicaDeadLetter) deadLetter {
 	t.Helper()
 	require.NoError(t, s.AddReplicaDeadLetter(t.Context(), s.DB(), d))
 	var row deadLetter
@@ -189,9 +188,9 @@ func (s *replicaSuite) bury(t *testing.T, d store.ReplicaDeadLetter) deadLetter 
 	return row
 }
 
-func keepsWholeDeadLetter(t *testing.T, s *replicaSuite) {
+func keepsWholeDeadLetter(t *testing.T, s *suite) {
 	revision := int64(4)
-	row := s.bury(t, store.ReplicaDeadLetter{
+	row := s.bury(t, applied.ReplicaDeadLetter{
 		Queue: "webhooks", Model: "order", Key: "it's", Revision: &revision,
 		Body: []byte(`{"a": "?'\\"}`), Metadata: map[string]string{"cqrs_key": "1"}, Error: "no such column",
 	})
@@ -204,8 +203,8 @@ func keepsWholeDeadLetter(t *testing.T, s *replicaSuite) {
 	require.Equal(t, "no such column", *row.Error)
 }
 
-func keepsAnyBytes(t *testing.T, s *replicaSuite) {
-	row := s.bury(t, store.ReplicaDeadLetter{Queue: "q", Body: []byte("\x00\xff{"), Error: "bad \xff byte \x00"})
+func keepsAnyBytes(t *testing.T, s *suite) {
+	row := s.bury(t, applied.ReplicaDeadLetter{Queue: "q", Body: []byte("\x00\xff{"), Error: "bad \xff byte \x00"})
 	require.Nil(t, row.Model)
 	require.Nil(t, row.Key)
 	require.Nil(t, row.Revision)
@@ -213,5 +212,5 @@ func keepsAnyBytes(t *testing.T, s *replicaSuite) {
 	require.JSONEq(t, `{"cqrsync_body_encoding":"base64"}`, *row.Metadata)
 	require.Equal(t, "bad \uFFFD byte \uFFFD", *row.Error)
 
-	require.Empty(t, *s.bury(t, store.ReplicaDeadLetter{Queue: "q", Error: "empty"}).Body)
+	require.Empty(t, *s.bury(t, applied.ReplicaDeadLetter{Queue: "q", Error: "empty"}).Body)
 }

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // WaitingOf returns the newest waiting message of each of the keys, for who applies it in the same
 // transaction. Messages that somebody else has in hand are left out.
-func (s *Store) WaitingOf(ctx context.Context, tx bun.IDB, keys []Key) ([]Waiting, error) {
+func (s *Tables) WaitingOf(ctx context.Context, tx bun.IDB, keys []Key) ([]Waiting, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
@@ -20,7 +20,7 @@ func (s *Store) WaitingOf(ctx context.Context, tx bun.IDB, keys []Key) ([]Waitin
 }
 
 // WaitingErrors returns why the messages of a key wait, in the order of their revisions.
-func (s *Store) WaitingErrors(ctx context.Context, key Key) (errs []string, err error) {
+func (s *Tables) WaitingErrors(ctx context.Context, key Key) (errs []string, err error) {
 	err = s.DB().NewRaw(s.SQL(`SELECT error FROM ? WHERE model = ? AND "key" = ? ORDER BY revision`),
 		s.Table("replica_waiting"), key.Model, key.Key).Scan(ctx, &errs)
 	if err != nil {
@@ -30,11 +30,11 @@ func (s *Store) WaitingErrors(ctx context.Context, key Key) (errs []string, err 
 }
 
 // WaitingIn returns waiting messages of a model, the newest first, like WaitingOf.
-func (s *Store) WaitingIn(ctx context.Context, tx bun.IDB, model string, n int) ([]Waiting, error) {
+func (s *Tables) WaitingIn(ctx context.Context, tx bun.IDB, model string, n int) ([]Waiting, error) {
 	return s.companions(ctx, tx, "model = ?", n, model)
 }
 
-func (s *Store) companions(
+func (s *Tables) companions(
 	ctx context.Context, tx bun.IDB, condition string, n int, arg any,
 ) (found []Waiting, err error) {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 // Identity is which database the replica's tables are in: drawn when they were made, and another one in a copy, as far as
 // the database can tell.
-func (s *Store) Identity(ctx context.Context) (string, error) {
+func (s *Tables) Identity(ctx context.Context) (string, error) {
 	var id string
 	if err := s.DB().QueryRowContext(ctx, "SELECT id FROM ?", s.Table("replica_identity")).Scan(&id); err != nil {
 		return "", fmt.Errorf("read the identity of the replica's database: %w", err)
@@ -35,7 +35,7 @@ type Neighbour struct {
 }
 
 // NoteNeighbour notes that another database was found behind the queue just now.
-func (s *Store) NoteNeighbour(ctx context.Context, queue, id string) error {
+func (s *Tables) NoteNeighbour(ctx context.Context, queue, id string) error {
 	table := string(s.Table("replica_databases"))
 	now := s.dialect.Now()
 	_, err := s.DB().ExecContext(ctx, "INSERT INTO ? (queue, id, first_at, last_at, times) VALUES (?, ?, "+now+", "+now+", 1)"+
@@ -47,7 +47,7 @@ func (s *Store) NoteNeighbour(ctx context.Context, queue, id string) error {
 }
 
 // Neighbours returns the other databases that were found, and the time by the database's clock.
-func (s *Store) Neighbours(ctx context.Context) (all []Neighbour, now time.Time, err error) {
+func (s *Tables) Neighbours(ctx context.Context) (all []Neighbour, now time.Time, err error) {
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
 	}

@@ -1,4 +1,4 @@
-package store
+package applied
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 )
 
 // AppliedRevision returns what a key was last brought to, without a lock; its Revision is NeverApplied where nothing was.
-func (s *Store) AppliedRevision(ctx context.Context, key Key) (Applied, error) {
+func (s *Tables) AppliedRevision(ctx context.Context, key Key) (Applied, error) {
 	a := Applied{Key: key}
 	var updated *int64
 	err := s.DB().QueryRowContext(ctx, s.SQL(`SELECT revision, deleted, `+s.dialect.Micros("updated_at")+
@@ -30,7 +30,7 @@ func (s *Store) AppliedRevision(ctx context.Context, key Key) (Applied, error) {
 }
 
 // NewestApplied returns the newest time of the master in the ledger, per model. It reads the whole ledger.
-func (s *Store) NewestApplied(ctx context.Context) (map[string]time.Time, error) {
+func (s *Tables) NewestApplied(ctx context.Context) (map[string]time.Time, error) {
 	var rows []struct {
 		Model  string
 		Micros *int64
@@ -50,7 +50,7 @@ func (s *Store) NewestApplied(ctx context.Context) (map[string]time.Time, error)
 }
 
 // CollectTombstones deletes up to n tombstones that were written longer than age ago, and says how many there were.
-func (s *Store) CollectTombstones(ctx context.Context, age time.Duration, n int) (int64, error) {
+func (s *Tables) CollectTombstones(ctx context.Context, age time.Duration, n int) (int64, error) {
 	ledger := s.Table("replica_revisions")
 	// MariaDB deletes with a LIMIT but not from a table that a subquery reads; the others the other way round.
 	statement, args := `DELETE FROM ? WHERE deleted_at < `+s.dialect.After(s.dialect.Now(), -age)+` AND deleted LIMIT ?`, []any{ledger, n}
@@ -75,7 +75,7 @@ func (s *Store) CollectTombstones(ctx context.Context, age time.Duration, n int)
 }
 
 // ForgetLive deletes what the replica's ledger has of a model but for the tombstones.
-func (s *Store) ForgetLive(ctx context.Context, tx bun.IDB, model string) error {
+func (s *Tables) ForgetLive(ctx context.Context, tx bun.IDB, model string) error {
 	_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE model = ? AND NOT deleted", s.Table("replica_revisions"), model)
 	if err != nil {
 		return fmt.Errorf("forget the keys of %s in the replica's ledger: %w", model, err)
