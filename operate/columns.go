@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/boxed"
@@ -168,60 +165,6 @@ func isValue(value json.RawMessage, constant any) bool {
 	return err == nil && string(envelope.AppendCanonical(nil, text)) == string(envelope.AppendCanonical(nil, value))
 }
 
-// childrenDiffer compares the rows of a relation, by the fields that both sides have, in whatever
-// order.
-func (c *columns) childrenDiffer(m claim, child mirrored.Child, rows []mirrored.ChildRow) (bool, error) {
-	whole, ok := c.hash(m, child.Field)
-	l, isList := m.more.Lists[child.Field]
-	switch {
-	case !ok:
-		return false, nil
-	case whole == emptyList || whole == nullList:
-		return len(rows) > 0, nil
-	case !isList:
-		return true, nil // no list of objects: no row can stand for it
-	case len(l.Hashes) != len(rows):
-		return true, nil
-	}
-	var names []string
-	var places []int
-	for i, name := range l.Names {
-		if slices.ContainsFunc(child.Columns, func(f *schema.Field) bool { return f.Name == name }) {
-			names, places = append(names, name), append(places, i)
-		}
-	}
-	theirs, ours := map[string]int{}, map[string]int{}
-	for _, hashes := range l.Hashes {
-		theirs[pick(hashes, places)]++
-	}
-	for _, r := range rows {
-		object, err := boxed.Rows.Encode(child.Table, r.Row, r.Nulls)
-		if err != nil {
-			return false, fmt.Errorf("a row of %s: %w", child.Table.Name, err)
-		}
-		var own map[string]json.RawMessage
-		if err := json.Unmarshal(envelope.Quoted(object), &own); err != nil {
-			return false, err
-		}
-		ours[hashesOf(own, names)]++
-	}
-	return !maps.Equal(theirs, ours), nil
-}
-
-var (
-	emptyList = string(appendHash(nil, json.RawMessage("[]")))
-	nullList  = string(appendHash(nil, json.RawMessage("null")))
-)
-
-// pick are the hashes at the given places.
-func pick(hashes string, places []int) string {
-	var b strings.Builder
-	for _, i := range places {
-		b.WriteString(hashes[i*hashLen : (i+1)*hashLen])
-	}
-	return b.String()
-}
-
 // unsent are the fields that the replica keeps and no instance of the master had.
 func (c *columns) unsent(compared int64) (unsent []Unsent) {
 	if compared == 0 {
@@ -278,44 +221,4 @@ func sample(ctx context.Context, box *outbox.Box, model string, shape mirrored.S
 		return c.unsent(1), nil
 	}
 	return nil, nil
-}
-
-// spellings are the hashes of a value: its own, and those of what a master may have whose database
-// has another type for it.
-func (c *columns) spellings(column string, row reflect.Value, value json.RawMessage) string {
-	hashes := appendHash(nil, value)
-	for _, alike := range alikeOf(c.shape.Table.FieldMap[column], row, value) {
-		hashes = appendHash(hashes, alike)
-	}
-	if string(value) == "null" && c.shape.NaNAsNull {
-		for _, token := range []string{"NaN", "Infinity", "-Infinity"} {
-			hashes = appendHash(hashes, json.RawMessage(`"`+token+`"`))
-		}
-	}
-	return string(hashes)
-}
-
-// alikeOf asks the type of a column for the values that are equal to the one that it holds.
-func alikeOf(field *schema.Field, row reflect.Value, value json.RawMessage) []json.RawMessage {
-	if field == nil || string(value) == "null" {
-		return nil
-	}
-	held := reflect.Indirect(field.Value(row))
-	if !held.IsValid() {
-		return nil
-	}
-	if knows, ok := held.Interface().(interface{ Alike() []json.RawMessage }); ok {
-		return knows.Alike()
-	}
-	return nil
-}
-
-// holds says that one of hashes, each hashLen long, is the hash.
-func holds(hashes, hash string) bool {
-	for ; len(hashes) >= hashLen; hashes = hashes[hashLen:] {
-		if hashes[:hashLen] == hash {
-			return true
-		}
-	}
-	return false
 }

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/outgoing"
@@ -197,78 +195,6 @@ func (b *Box) syncBatch(
 	return read.unread, nil
 }
 
-// unlockedRead is what was read without a lock.
-type unlockedRead struct {
-	known   map[string]ledger.Known
-	changes []change
-	states  []json.RawMessage
-	unread  []*mark
-}
-
-// readUnlocked reads the ledger, and then the states: so a state is that of its revision, or the revision moves on.
-func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlockedRead, err error) {
-	keys := make([]string, len(marks))
-	for i, d := range marks {
-		keys[i] = d.key
-	}
-	if u.known, err = b.ledger.Known(ctx, b.db, m.id, keys); err != nil {
-		return u, err
-	}
-	read, cut, err := m.read(ctx, b.db, marks, pageBytes)
-	if err != nil {
-		return u, err
-	}
-	rows, err := m.byKey(read)
-	if err != nil {
-		return u, err
-	}
-	for _, d := range marks {
-		row := rows[d.key]
-		switch _, has := u.known[d.key]; {
-		case cut && !row.IsValid():
-			u.unread = append(u.unread, d)
-		case has && row.IsValid() && (m.filter == nil || m.filter(row.Value)):
-			u.changes = append(u.changes, change{mark: d, row: row, outcome: saved})
-		}
-	}
-	u.states, err = m.states(ctx, b.db, u.changes)
-	return u, err
-}
-
-// syncUnchanged appends the states of those keys that are at the revision that is known of them, and returns which.
-func (b *Box) syncUnchanged(
-	ctx context.Context, tx bun.IDB, m *model, u unlockedRead, o SyncOptions,
-) (map[string]bool, error) {
-	keys := make([]string, len(u.changes))
-	for i, c := range u.changes {
-		keys[i] = c.mark.key
-	}
-	locked, err := b.ledger.LockKnown(ctx, tx, m.id, keys)
-	if err != nil {
-		return nil, err
-	}
-	settled := make(map[string]bool, len(u.changes))
-	var messages []outgoing.Message
-	for i, c := range u.changes {
-		if k, found := locked[c.mark.key]; found && k == u.known[c.mark.key] {
-			settled[c.mark.key] = true
-			message, err := resent(m, c, k, u.states[i], o)
-			if err != nil {
-				return nil, err
-			}
-			messages = append(messages, message)
-		}
-	}
-	if len(messages) == 0 {
-		return settled, nil
-	}
-	keys = slices.DeleteFunc(keys, func(key string) bool { return !settled[key] })
-	if err := b.ledger.NoteResent(ctx, tx, m.id, keys); err != nil {
-		return nil, err
-	}
-	return settled, b.writer.Append(ctx, tx, messages, nil)
-}
-
 // resent is the state of a key as a message.
 func resent(m *model, c change, k ledger.Known, state json.RawMessage, o SyncOptions) (outgoing.Message, error) {
 	message := outgoing.Message{
@@ -285,112 +211,3 @@ func resent(m *model, c change, k ledger.Known, state json.RawMessage, o SyncOpt
 
 // syncPatience is how long Sync tries to lock keys that others hold. Between two tries it holds none.
 const syncPatience = 30 * time.Second
-
-// inTxPatiently runs fn in a transaction that gives way, and starts over, where it would wait for long for one key: writers
-// of all the keys it has locked already would wait for it.
-func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
-	for began := time.Now(); ; {
-		err := b.own.InTx(ctx, fn)
-		if !errors.As(err, new(*db.LockedError)) || time.Since(began) > syncPatience {
-			return err
-		}
-		pause := time.NewTimer(250 * time.Millisecond)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return err
-		}
-	}
-}
-
-// syncLocked reads the states of keys that are locked, and appends them.
-func (b *Box) syncLocked(
-	ctx context.Context, tx bun.IDB, m *model, marks []*mark, o SyncOptions,
-) (sent []string, unread []*mark, err error) {
-	keys, err := m.existing(ctx, tx, marks) // a ledger row is made for no other
-	if err != nil || len(keys) == 0 {
-		return nil, nil, err
-	}
-	known, err := b.lockLedger(ctx, tx, m, keys)
-	if err != nil {
-		return nil, nil, err
-	}
-	read, cut, err := m.read(ctx, tx, marks, pageBytes) // now nobody changes them
-	if err != nil {
-		return nil, nil, err
-	}
-	rows, err := m.byKey(read)
-	if err != nil {
-		return nil, nil, err
-	}
-	if cut {
-		unread = slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return rows[d.key].IsValid() })
-		keys = slices.DeleteFunc(keys, func(key string) bool { return !rows[key].IsValid() })
-	}
-	var changes []change
-	for _, d := range marks {
-		row := rows[d.key]
-		if _, locked := known[d.key]; locked && row.IsValid() && (m.filter == nil || m.filter(row.Value)) {
-			changes = append(changes, change{mark: d, row: row, outcome: saved})
-		}
-	}
-	states, err := m.states(ctx, tx, changes)
-	if err != nil {
-		return nil, nil, err
-	}
-	messages := make([]outgoing.Message, len(changes))
-	for i, c := range changes {
-		if messages[i], err = resent(m, c, known[c.mark.key], states[i], o); err != nil {
-			return nil, nil, err
-		}
-		sent = append(sent, c.mark.key)
-	}
-	if err := b.ledger.NoteResent(ctx, tx, m.id, keys); err != nil {
-		return nil, nil, err
-	}
-	return sent, unread, b.writer.Append(ctx, tx, messages, nil)
-}
-
-// existing are those of the marked keys that have a row.
-func (m *model) existing(ctx context.Context, tx bun.IDB, marks []*mark) ([]string, error) {
-	asked := make([]record, len(marks))
-	for i, d := range marks {
-		asked[i] = record{Value: d.row}
-	}
-	rows, _, err := m.selectRows(ctx, tx, false, func(q *bun.SelectQuery) *bun.SelectQuery {
-		return m.only(q, asked)
-	})
-	if err != nil {
-		return nil, err
-	}
-	found, err := m.byKey(rows)
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	for _, d := range marks {
-		if found[d.key].IsValid() {
-			keys = append(keys, d.key)
-		}
-	}
-	return keys, nil
-}
-
-// lockLedger locks the ledger rows of keys, and makes those that are missing.
-func (b *Box) lockLedger(ctx context.Context, tx bun.IDB, m *model, keys []string) (map[string]ledger.Known, error) {
-	known, err := b.ledger.LockKnown(ctx, tx, m.id, keys)
-	if err != nil || len(known) == len(keys) {
-		return known, err
-	}
-	unknown := slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
-		_, found := known[key]
-		return found
-	})
-	if err := b.ledger.Adopt(ctx, tx, m.id, unknown); err != nil {
-		return nil, err
-	}
-	adopted, err := b.ledger.LockKnown(ctx, tx, m.id, unknown)
-	maps.Copy(known, adopted)
-	return known, err
-}
