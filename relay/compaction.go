@@ -24,20 +24,20 @@ const (
 //
 // What it drops stays in the database's way until that cleans up. Where nothing can appear among it any more, the next
 // window and the claim begin behind it; elsewhere they walk over it.
-func (r *Relay) compact(ctx context.Context, p plan, except store.Except, lanes []store.Lane, got *harvest) error {
+func (r *Relay) compact(ctx context.Context, p plan, except store.Except, owned []store.Lane, got *reading) error {
 	complete, drawn, err := r.complete(ctx, p, except)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	starts := make([]store.Start, len(p.positions))
-	for i, at := range p.starts {
-		starts[i] = store.Start{Lane: at.Lane, After: p.cursors[i]}
+	starts := p.starts()
+	for i := range starts {
+		starts[i].After = p.parts[i].high
 	}
 	for window := p.compact; ; window = maxWindow {
-		done, err := r.queue.Compact(ctx, r.cfg.ID, lanes, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
+		done, err := r.queue.Compact(ctx, r.cfg.ID, owned, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
 		r.stats.compacted.Add(int64(done.Dropped))
-		got.seen, got.dropped, got.compactTook = got.seen+done.Seen, got.dropped+done.Dropped, time.Since(start)
+		got.seen, got.compacted, got.compactTook = got.seen+done.Seen, got.compacted+done.Dropped, time.Since(start)
 		if err != nil {
 			return err
 		}
@@ -50,17 +50,17 @@ func (r *Relay) compact(ctx context.Context, p plan, except store.Except, lanes 
 			break
 		}
 	}
-	got.floors = map[int]int64{}
+	got.dropped = map[int]int64{}
 	for i, at := range starts {
-		if complete[at.Lane] && at.After > p.starts[i].After {
-			p.starts[i].After, got.floors[at.Lane] = at.After, at.After
+		if complete[at.Lane] && at.After > p.parts[i].start.After {
+			p.parts[i].start.After, got.dropped[at.Lane] = at.After, at.After
 		}
 	}
 	return nil
 }
 
-// complete lists the lanes of which all that is unsent up to the cursor is in memory, and says up to where nothing can be
-// committed late. It is a look from the floors when those who were writing have ended, as in position.advance.
+// complete lists the lanes of which all that is unsent up to the high-water mark is in memory, and says up to where nothing can be
+// committed late. It is a look from the low-water marks when those who were writing have ended, as in lane.advance.
 func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lanes map[int]bool, drawn int64, err error) {
 	writers, ok, err := r.ended(ctx)
 	if err != nil || !ok {
@@ -70,7 +70,7 @@ func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lane
 	if err != nil {
 		return nil, 0, err
 	}
-	next, unread, err := r.queue.Claim(ctx, p.starts, 1, 1, except)
+	next, unread, err := r.queue.Claim(ctx, p.starts(), 1, 1, except)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -82,9 +82,10 @@ func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lane
 		first[m.Lane] = m.ID
 	}
 	lanes = map[int]bool{}
-	for i, at := range p.starts {
-		id, more := first[at.Lane]
-		lanes[at.Lane] = !p.crowded[i] && !waiting(at.Lane) && (!more || id > p.cursors[i])
+	for _, part := range p.parts {
+		number := part.start.Lane
+		id, more := first[number]
+		lanes[number] = !part.blocked && !waiting(number) && (!more || id > part.high)
 	}
 	return lanes, writers.Drawn, nil
 }
@@ -111,20 +112,4 @@ func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err e
 		left = now.Left(left)
 	}
 	return listed, true, nil
-}
-
-// noteCompaction repeats what paid at once. What did not pay is tried again later, on more messages: the larger the part
-// of a backlog it looks at, the more of them are of one key.
-func (r *reader) noteCompaction(p plan, got harvest, now time.Time) {
-	if 2*got.dropped >= got.seen && got.seen > 0 {
-		r.compactAt = now
-		return
-	}
-	r.compactAt = now.Add(max(time.Second, share*got.compactTook))
-	switch {
-	case got.seen == 0: // it did not end in time
-		r.window = minWindow
-	case got.seen >= p.compact/2:
-		r.window = min(2*r.window, maxWindow)
-	}
 }

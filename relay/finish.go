@@ -88,7 +88,7 @@ func (r *Relay) finish(
 			}
 			r.flow.written(done.Outcome)
 			for _, f := range done.Failed {
-				r.reader.lookIn(f.Wait)
+				r.reader.dueIn(f.Wait)
 			}
 			if len(done.Dead) > 0 {
 				r.reader.hurry() // for what waits behind them

@@ -80,7 +80,7 @@ func (f *flow) except(starts []store.Start) (e store.Except) {
 }
 
 // add takes in what a claim brought and returns how many messages that were. The rest is known, or there is no room for it.
-func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (added int) {
+func (f *flow) add(claimed []*store.Claimed, owned lanes) (added int) {
 	fresh := make([]*lineup, 0, len(claimed)) // in the order of the claim
 	for _, m := range claimed {
 		if _, known := f.known[m.ID]; known {
@@ -95,9 +95,7 @@ func (f *flow) add(claimed []*store.Claimed, laneOf func(lane int) *position) (a
 		}
 		if q.more == nil && !f.room(q) {
 			q.more = m
-			at := laneOf(m.Lane)
-			at.rewind(m.ID - 1)
-			at.crowded = true
+			owned.of(m.Lane).block(m.ID)
 		}
 		if q.more != nil {
 			continue
@@ -214,24 +212,24 @@ func (f *flow) written(done store.Outcome) {
 }
 
 // letGo ends what has ended. No claim may be running.
-func (f *flow) letGo(laneOf func(lane int) *position) {
+func (f *flow) letGo(owned lanes) {
 	for _, done := range f.leaving {
 		for _, m := range done.messages {
 			delete(f.known, m.ID)
 		}
 		for _, m := range done.failed {
-			f.drop(m.Claimed, laneOf)
+			f.drop(m.Claimed, owned)
 		}
 	}
 	f.leaving = nil
 	for _, key := range f.roomy {
-		f.makeRoom(key, laneOf)
+		f.makeRoom(key, owned)
 	}
 	f.roomy = nil
 }
 
 // makeRoom lets the messages of a key be read that there was no room for.
-func (f *flow) makeRoom(key store.Key, laneOf func(lane int) *position) {
+func (f *flow) makeRoom(key store.Key, owned lanes) {
 	q := f.keys[key]
 	if q == nil || q.more == nil {
 		return
@@ -241,23 +239,23 @@ func (f *flow) makeRoom(key store.Key, laneOf func(lane int) *position) {
 	if q.idle {
 		delete(f.keys, key)
 	}
-	f.uncrowd(lane, laneOf)
+	f.unblock(lane, owned)
 }
 
-// uncrowd lets the floor of a lane move when there is room for all its keys.
-func (f *flow) uncrowd(lane int, laneOf func(lane int) *position) {
+// unblock lets the low-water mark of a lane move when there is room for all its keys.
+func (f *flow) unblock(lane int, owned lanes) {
 	for _, q := range f.keys {
 		if q.more != nil && q.more.Lane == lane {
 			return
 		}
 	}
-	if at := laneOf(lane); at != nil {
-		at.crowded = false
+	if l := owned.of(lane); l != nil {
+		l.unblock()
 	}
 }
 
 // drop forgets a message that failed and all behind it: they are read again when the key's time has come.
-func (f *flow) drop(m *store.Claimed, laneOf func(lane int) *position) {
+func (f *flow) drop(m *store.Claimed, owned lanes) {
 	key := keyOf(m)
 	q := f.keys[key]
 	if q == nil { // the lanes were lost meanwhile
@@ -269,12 +267,12 @@ func (f *flow) drop(m *store.Claimed, laneOf func(lane int) *position) {
 	for _, gone := range append(q.behind, q.failed) {
 		for _, one := range append(gone.replaced, gone.Claimed) {
 			delete(f.known, one.ID)
-			if at := laneOf(one.Lane); at != nil {
-				at.rewind(one.ID - 1)
+			if l := owned.of(one.Lane); l != nil {
+				l.rewind(one.ID)
 			}
 		}
 	}
 	if q.more != nil {
-		f.uncrowd(m.Lane, laneOf)
+		f.unblock(m.Lane, owned)
 	}
 }

@@ -81,7 +81,7 @@ var stoppedIn = map[string]stopped{
 		failed, _ := failures(e.claimAll(t, e.own(t)), 3)
 		require.NoError(t, e.Finish(t.Context(), "frozen", nil, store.Outcome{Failed: failed}))
 		return func(ctx context.Context, s *store.Store) error {
-			return s.Hasten(ctx, []store.Key{{Model: "order", Key: failed[0].Key}, {Model: "order", Key: failed[1].Key}})
+			return s.MakeDue(ctx, []store.Key{{Model: "order", Key: failed[0].Key}, {Model: "order", Key: failed[1].Key}})
 		}
 	}},
 	"retry of a dead letter": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {

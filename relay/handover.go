@@ -13,15 +13,15 @@ type Handover = handover.Handover
 // take takes messages that a transaction in this process has just committed, as if a claim had brought them. What it cannot
 // take, a claim brings.
 func (r *Relay) take(o handover.Offer) {
-	look := r.cfg.Handover.Missed() || o.Rest
+	read := r.cfg.Handover.Missed() || o.Rest
 	for _, m := range o.Messages {
-		if r.reader.lane(m.Lane) == nil { // another relay's
+		if r.reader.lanes.of(m.Lane) == nil { // another relay's
 			continue
 		}
 		taken := r.lease.valid() && r.hasRoom() && r.flow.join(&store.Claimed{Message: m}, o.Before)
-		look = look || !taken
+		read = read || !taken
 	}
-	if look {
+	if read {
 		r.reader.hurry()
 	}
 }

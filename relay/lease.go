@@ -115,7 +115,7 @@ func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership
 		r.stats.lanes.Store(int64(len(lanes)))
 		r.flow = newFlow(r.cfg)
 		r.held = results{} // its messages are read, and sent, once more: they must not end then by what they were before
-		r.reader.restart(lanes)
+		r.reader.restart(r.cfg, lanes)
 		if len(lanes) > 0 {
 			r.owned.Do(func() { close(r.running) })
 		}
@@ -185,7 +185,7 @@ func (r *Relay) lose(cause error) {
 	r.lease = lease{}
 	r.open, r.held = results{}, results{}
 	r.flow = newFlow(r.cfg)
-	r.reader.restart(nil)
+	r.reader.restart(r.cfg, nil)
 }
 
 // wentBack forgets everything, because none of it need be true of the database that answers now. What it says of the lanes

@@ -11,7 +11,7 @@ import (
 // nobody else can implement it; tests run whole relays over one in memory.
 type Queue interface {
 	ownership
-	reading
+	finding
 	removal
 	inspection
 }
@@ -35,8 +35,8 @@ type ownership interface {
 	Leave(ctx context.Context, relay string) error
 }
 
-// reading finds the messages that are to be sent. It takes no lock.
-type reading interface {
+// finding finds the messages that are to be sent. It takes no lock.
+type finding interface {
 	// Claim reads the oldest messages behind each start, and which lanes it did not read that far.
 	Claim(
 		ctx context.Context, starts []store.Start, perLane, connections int, except store.Except,
@@ -50,8 +50,8 @@ type reading interface {
 	Writers(ctx context.Context) (writers store.Writers, ok bool, err error)
 	// WaitingLanes says which lanes have keys that wait for another attempt.
 	WaitingLanes(ctx context.Context) (waiting func(lane int) bool, err error)
-	// Hasten ends the wait of keys.
-	Hasten(ctx context.Context, keys []store.Key) error
+	// MakeDue ends the wait of keys.
+	MakeDue(ctx context.Context, keys []store.Key) error
 }
 
 // removal takes out of the outbox what need not be sent any more. What is not the relay's under

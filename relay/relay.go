@@ -17,9 +17,9 @@
 //
 // What a box in the same process has just committed it may be handed instead of reading it (Config.Handover).
 //
-// Where to read: run.go is the loop, flow.go what is in memory, handover.go what came there unread, position.go how far
-// lanes were read, lease.go the ownership and absence.go when it is left to others, claim.go, supersede.go, publish.go and
-// finish.go the things that are done at the same time.
+// Where to read: run.go is the loop, flow.go what is in memory, handover.go what came there unread, lane.go how far
+// lanes were read, schedule.go when and plan.go what to read next, lease.go the ownership and absence.go when it is left to
+// others; read.go, supersede.go, publish.go and finish.go are the things that are done at the same time.
 //
 // Neighbours: internal/store (the tables), envelope (the wire), transport (the broker). Package outbox writes what
 // this one reads; neither imports the other.

@@ -62,7 +62,7 @@ func (t *tasks) start(task func() (apply func())) {
 func (r *Relay) advance(work context.Context) {
 	now := time.Now()
 	if !r.tasks.claiming {
-		r.flow.letGo(r.reader.lane)
+		r.flow.letGo(r.reader.lanes)
 	}
 	if r.lease.owns() && !r.lease.valid() {
 		r.lose(errLeaseOver)

@@ -24,7 +24,7 @@ type Claimed struct {
 	// Failed says that a message of the key has failed, for whatever reason, and the key is in outbox_retries.
 	Failed bool
 	// Waiting says that the key waits because an older message of it failed, and that this one may replace that: see
-	// Hasten.
+	// MakeDue.
 	Waiting bool
 	// Invalid says why the row is no message, nil if it is one. It is a failure of this row alone (P9).
 	Invalid error

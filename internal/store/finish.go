@@ -243,9 +243,9 @@ func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 	return nil
 }
 
-// Hasten ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
+// MakeDue ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
 // the next claim brings them again.
-func (s *Store) Hasten(ctx context.Context, keys []Key) error {
+func (s *Store) MakeDue(ctx context.Context, keys []Key) error {
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 			rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),

@@ -79,7 +79,7 @@ func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 	}
 	found := map[int]bool{}
 	if len(keys) > 0 { // nearly never, and a relay with a backlog asks all the time
-		lanes, err := s.lanes.Read(ctx, s.DB()) // not as it was: a floor that moves too far loses the order
+		lanes, err := s.lanes.Read(ctx, s.DB()) // not as it was: a low-water mark that moves too far loses the order
 		if err != nil {
 			return nil, err
 		}

@@ -163,7 +163,7 @@ func (p *process) Leave(ctx context.Context, relay string) error {
 	return err
 }
 
-// Glance, Claim, Writers, WaitingLanes and Hasten are those of reading.
+// Glance, Claim, Writers, WaitingLanes and MakeDue are those of reading.
 
 type claimed struct {
 	messages []*store.Claimed
@@ -217,11 +217,11 @@ func (p *process) WaitingLanes(ctx context.Context) (func(lane int) bool, error)
 	return ask(ctx, p, "waiting", func() (func(int) bool, error) { return p.Queue.WaitingLanes(ctx) })
 }
 
-func (p *process) Hasten(ctx context.Context, keys []store.Key) error {
+func (p *process) MakeDue(ctx context.Context, keys []store.Key) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	_, err := ask(ctx, p, "hasten", func() (any, error) { return nil, p.Queue.Hasten(ctx, keys) })
+	_, err := ask(ctx, p, "make due", func() (any, error) { return nil, p.Queue.MakeDue(ctx, keys) })
 	return err
 }
 

@@ -122,8 +122,8 @@ func (d *Database) WaitingLanes(context.Context) (waiting func(lane int) bool, e
 	return func(lane int) bool { return lanes[lane] }, nil
 }
 
-// Hasten is store.Store.Hasten.
-func (d *Database) Hasten(_ context.Context, keys []store.Key) error {
+// MakeDue is store.Store.MakeDue.
+func (d *Database) MakeDue(_ context.Context, keys []store.Key) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()

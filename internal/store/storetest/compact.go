@@ -248,7 +248,7 @@ func endsTheWait(t *testing.T, s *queueSuite) {
 	require.Equal(t, []string{"1/2"}, names(claimed))
 	require.True(t, claimed[0].Waiting)
 
-	require.NoError(t, s.Hasten(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
+	require.NoError(t, s.MakeDue(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
 	claimed = s.claim(t)
 	require.Equal(t, []string{"1/0", "1/1", "1/2"}, names(claimed))
 	require.False(t, claimed[0].Waiting)

@@ -287,7 +287,7 @@ func sparesAttempts(t *testing.T, s *queueSuite) {
 	claimed := s.claim(t)
 	require.Equal(t, []string{"1/1"}, names(claimed))
 	require.True(t, claimed[0].Waiting, "for nothing: it replaces the other")
-	require.NoError(t, s.Hasten(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
+	require.NoError(t, s.MakeDue(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
 	claimed = s.claim(t)
 	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
 	require.Equal(t, int64(1), s.status(t).Retries)

@@ -18,7 +18,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
-func TestAFloorWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
+func TestALowWaterMarkWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 	const everything = 1 << 62
 	who := func(names ...string) store.Writers {
 		w := store.Writers{Open: map[string]bool{}}
@@ -27,23 +27,23 @@ func TestAFloorWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 		}
 		return w
 	}
-	p := &position{cursor: 100}
+	p := &lane{high: 100}
 	p.advance(who("a", "b"), 100, everything)
-	require.Zero(t, p.floor, "two may commit late")
+	require.Zero(t, p.low, "two may commit late")
 	p.advance(who("b", "c"), 150, everything)
-	require.Zero(t, p.floor, "one still may")
+	require.Zero(t, p.low, "one still may")
 	p.advance(who("c", "d"), 200, 99)
-	require.Zero(t, p.floor, "not all was seen")
+	require.Zero(t, p.low, "not all was seen")
 	p.advance(who("c", "d"), 200, everything)
-	require.Equal(t, int64(100), p.floor, "those who came later draw larger identities")
+	require.Equal(t, int64(100), p.low, "those who came later draw larger identities")
 	p.advance(who("e"), 200, everything)
-	require.Equal(t, int64(200), p.floor)
+	require.Equal(t, int64(200), p.low)
 	p.advance(who(), 300, everything)
-	require.Equal(t, int64(300), p.floor, "nobody was there")
-	p.rewind(250)
-	require.Equal(t, int64(250), p.floor)
-	p.rewind(400)
-	require.Equal(t, int64(250), p.floor, "it goes back only")
+	require.Equal(t, int64(300), p.low, "nobody was there")
+	p.rewind(251)
+	require.Equal(t, int64(250), p.low)
+	p.rewind(401)
+	require.Equal(t, int64(250), p.low, "it goes back only")
 
 	drawn := func(id int64, names ...string) store.Writers {
 		w := who(names...)
@@ -51,15 +51,15 @@ func TestAFloorWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 		return w
 	}
 	p.advance(drawn(500), 300, 400)
-	require.Equal(t, int64(400), p.floor, "who draws later draws larger identities, but more was not seen")
+	require.Equal(t, int64(400), p.low, "who draws later draws larger identities, but more was not seen")
 	p.advance(drawn(500), 400, everything)
-	require.Equal(t, int64(500), p.floor, "all that was seen beyond may have had others before it")
+	require.Equal(t, int64(500), p.low, "all that was seen beyond may have had others before it")
 	p.advance(drawn(600, "f"), 500, everything)
-	require.Equal(t, int64(500), p.floor, "one may commit late")
+	require.Equal(t, int64(500), p.low, "one may commit late")
 	p.advance(drawn(700), 500, 599)
-	require.Equal(t, int64(500), p.floor, "not all of it was seen since")
+	require.Equal(t, int64(500), p.low, "not all of it was seen since")
 	p.advance(drawn(700), 500, 600)
-	require.Equal(t, int64(600), p.floor)
+	require.Equal(t, int64(600), p.low)
 }
 
 // everywhere takes all messages.
@@ -67,8 +67,8 @@ type everywhere struct{ message.Publisher }
 
 func (everywhere) Publish(string, ...*message.Message) error { return nil }
 
-// A floor that never moves would be right, and slow; one that passes a waiting key would lose its order.
-func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
+// A low-water mark that never moves would be right, and slow; one that passes a waiting key would lose its order.
+func TestLowWaterMarksFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		r := newRelay(t, db, everywhere{}, Config{})
 		_, told, err := r.queue.Writers(t.Context())
@@ -100,8 +100,8 @@ func TestFloorsFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 				break
 			}
 		}
-		require.Equal(t, told, moved(r, waiting.Lane), "the floors of the others move where the database tells who writes, and nowhere else")
-		require.Less(t, r.reader.lane(waiting.Lane).floor, waiting.ID, "the floor has passed a waiting key")
+		require.Equal(t, told, moved(r, waiting.Lane), "the low-water marks of the others move where the database tells who writes, and nowhere else")
+		require.Less(t, r.reader.lanes.of(waiting.Lane).low, waiting.ID, "the mark has passed a waiting key")
 		for r.finishing(ctx) {
 			r.wait(ctx)
 		}
@@ -125,12 +125,12 @@ func (a *afterQuery) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 }
 
 // A former owner that was stopped may write down a failure at any time.
-func TestAFloorDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testing.T) {
-	db := dbtest.Open(t, dbtest.PostgresURL(t)) // elsewhere nobody tells who writes, and floors stay
+func TestALowWaterMarkDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testing.T) {
+	db := dbtest.Open(t, dbtest.PostgresURL(t)) // elsewhere nobody tells who writes, and the marks stay
 	c := newCompacting(t, db)
 	c.append(t, db, "waits", 2, 0, 1)
 	first := c.unsent(t)[0]
-	at := c.reader.lane(first.Lane)
+	at := c.reader.lanes.of(first.Lane)
 	p := c.reader.plan(time.Now())
 	p.check = true
 	former := storeOf(c.Relay)
@@ -146,7 +146,7 @@ func TestAFloorDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testing.T) {
 	require.NoError(t, err)
 	c.reader.note(p, got, 0)
 	require.Empty(t, got.claimed, "its key waits")
-	require.Less(t, at.floor, first.ID)
+	require.Less(t, at.low, first.ID)
 }
 
 // newRelay makes one, with its tables, that is not running.
@@ -171,11 +171,11 @@ func everyLane() []store.Start {
 	return all
 }
 
-// moved says that most floors but that of one lane have.
+// moved says that most low-water marks but that of one lane have.
 func moved(r *Relay, except int) bool {
 	n := 0
-	for _, at := range r.reader.positions {
-		if at.lane != except && at.floor > 0 {
+	for _, at := range r.reader.lanes {
+		if at.number != except && at.low > 0 {
 			n++
 		}
 	}

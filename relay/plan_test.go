@@ -106,15 +106,15 @@ func backlog(lanes int, message func(n int) store.Message) (claim func(now time.
 	for i := range owned {
 		owned[i].Lane = i
 	}
-	reader.restart(owned)
+	reader.restart(Config{}.withDefaults(), owned)
 	return func(now time.Time) plan {
 		p := reader.plan(now)
-		got := harvest{checked: p.check, waiting: func(int) bool { return false }}
-		for _, start := range p.starts {
+		got := reading{checked: p.check, waiting: func(int) bool { return false }}
+		for _, part := range p.parts {
 			for range p.perLane {
 				n++
 				m := message(n)
-				m.ID, m.Lane = int64(n), start.Lane
+				m.ID, m.Lane = int64(n), part.start.Lane
 				got.claimed = append(got.claimed, &store.Claimed{Message: m})
 			}
 		}
@@ -140,7 +140,7 @@ func TestNoClaimFromABacklogReadsAgainWhatTheOnesBeforeBrought(t *testing.T) {
 	claim(time.Now())
 	for range 5 {
 		p := claim(time.Now())
-		require.Equal(t, p.cursors[0], p.starts[0].After)
+		require.Equal(t, p.parts[0].high, p.parts[0].start.After)
 	}
 }
 
@@ -149,16 +149,16 @@ func TestABacklogIsLookedBackAtLaneByLane(t *testing.T) {
 	const lanes = 4
 	claim := backlog(lanes, func(int) store.Message { return store.Message{} })
 	now := time.Now()
-	claim(now) // that it is a backlog is known after the first, and floors move with the second
+	claim(now) // that it is a backlog is known after the first, and low-water marks move with the second
 	claim(now)
 	looked := map[int]int{}
 	for range 2 * lanes {
 		now = now.Add(time.Minute)
 		p := claim(now)
 		require.Equal(t, 1, p.back)
-		for _, start := range p.starts {
-			if start.After == 0 {
-				looked[start.Lane]++
+		for _, part := range p.parts {
+			if part.start.After == 0 {
+				looked[part.start.Lane]++
 			}
 		}
 	}

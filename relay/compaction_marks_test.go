@@ -30,7 +30,7 @@ func newCompacting(t *testing.T, db *bun.DB) *compacting {
 	owned, err := c.queue.Balance(t.Context(), c.cfg.ID, time.Minute)
 	require.NoError(t, err)
 	c.lanes = owned.Lanes
-	c.reader.restart(c.lanes)
+	c.reader.restart(c.cfg, c.lanes)
 	_, c.told, err = c.queue.Writers(t.Context())
 	require.NoError(t, err)
 	return c
@@ -61,11 +61,11 @@ func (c *compacting) unsent(t *testing.T) []*store.Claimed {
 func (c *compacting) know(messages []*store.Claimed) {
 	for _, m := range messages {
 		c.except.IDs = append(c.except.IDs, m.ID)
-		c.reader.lane(m.Lane).cursor = m.ID
+		c.reader.lanes.of(m.Lane).high = m.ID
 	}
 }
 
-func (c *compacting) claim(t *testing.T) harvest {
+func (c *compacting) claim(t *testing.T) reading {
 	t.Helper()
 	p := c.reader.plan(time.Now())
 	p.compact, p.check = minWindow, true
@@ -112,7 +112,7 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 			c.append(t, c.db, "a", 9)
 			c.know(c.unsent(t)[:4])
 			c.except = store.Except{Keys: []store.Key{{Model: "order", Key: "a"}}}
-			c.reader.lane(c.unsent(t)[0].Lane).crowded = true
+			c.reader.lanes.of(c.unsent(t)[0].Lane).blocked = true
 		}, 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,21 +120,21 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 				c := newCompacting(t, db)
 				test.before(t, c)
 				all := c.unsent(t)
-				at := c.reader.lane(all[0].Lane)
+				at := c.reader.lanes.of(all[0].Lane)
 				got := c.claim(t)
 				var left []int64
 				for _, m := range got.claimed {
 					left = append(left, m.Revision)
 				}
 				require.Equal(t, test.left, left)
-				floor := got.floors[at.lane]
+				past := got.dropped[at.number]
 				if !c.told || test.past == 0 {
-					require.Zero(t, floor)
+					require.Zero(t, past)
 					return
 				}
-				require.GreaterOrEqual(t, floor, all[test.past-1].ID)
-				require.Less(t, floor, all[test.past].ID)
-				require.GreaterOrEqual(t, at.floor, floor)
+				require.GreaterOrEqual(t, past, all[test.past-1].ID)
+				require.Less(t, past, all[test.past].ID)
+				require.GreaterOrEqual(t, at.low, past)
 			})
 		})
 	}
@@ -150,8 +150,8 @@ func TestALaneThatWasNotReadIsNotComplete(t *testing.T) {
 			all[0].Data, all[1].Data = large, large
 			require.NoError(t, storeOf(c.Relay).Append(t.Context(), db, all, nil))
 		}
-		for _, at := range c.reader.positions {
-			at.cursor = 1 << 60
+		for _, at := range c.reader.lanes {
+			at.high = 1 << 60
 		}
 		p := c.reader.plan(time.Now())
 		complete, _, err := c.complete(t.Context(), p, store.Except{})
