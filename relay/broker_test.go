@@ -15,6 +15,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
@@ -161,7 +162,7 @@ func (e *env) append(t *testing.T, messages ...store.Message) {
 	require.NoError(t, e.Append(t.Context(), e.DB(), messages, nil))
 }
 
-func (e *env) status(t *testing.T) store.Status {
+func (e *env) status(t *testing.T) queue.Status {
 	t.Helper()
 	st, err := e.Status(context.WithoutCancel(t.Context()))
 	require.NoError(t, err)

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 const (
@@ -24,7 +24,7 @@ const (
 //
 // What it drops stays in the database's way until that cleans up. Where nothing can appear among it any more, the next
 // window and the claim begin behind it; elsewhere they walk over it.
-func (r *Relay) compact(ctx context.Context, p plan, except store.Except, owned []store.Lane, got *reading) error {
+func (r *Relay) compact(ctx context.Context, p plan, except queue.Except, owned []queue.Lane, got *reading) error {
 	complete, drawn, err := r.complete(ctx, p, except)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (r *Relay) compact(ctx context.Context, p plan, except store.Except, owned 
 
 // complete lists the lanes of which all that is unsent up to the high-water mark is in memory, and says up to where nothing can be
 // committed late. It is a look from the low-water marks when those who were writing have ended, as in lane.advance.
-func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lanes map[int]bool, drawn int64, err error) {
+func (r *Relay) complete(ctx context.Context, p plan, except queue.Except) (lanes map[int]bool, drawn int64, err error) {
 	writers, ok, err := r.ended(ctx)
 	if err != nil || !ok {
 		return nil, 0, err
@@ -92,7 +92,7 @@ func (r *Relay) complete(ctx context.Context, p plan, except store.Except) (lane
 
 // ended lists who is writing and waits until none of them is any more. ok is false if that takes too long, and where the
 // database cannot tell.
-func (r *Relay) ended(ctx context.Context) (listed store.Writers, ok bool, err error) {
+func (r *Relay) ended(ctx context.Context) (listed queue.Writers, ok bool, err error) {
 	listed, ok, err = r.queue.Writers(ctx)
 	if err != nil || !ok {
 		return listed, false, err

@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -20,8 +21,8 @@ type compacting struct {
 	*Relay
 	db     *bun.DB
 	told   bool // the database tells who writes
-	except store.Except
-	lanes  []store.Lane
+	except queue.Except
+	lanes  []queue.Lane
 }
 
 func newCompacting(t *testing.T, db *bun.DB) *compacting {
@@ -49,16 +50,16 @@ func (c *compacting) append(t *testing.T, db bun.IDB, key string, states int, ke
 	require.NoError(t, storeOf(c.Relay).Append(t.Context(), db, all, nil))
 }
 
-func (c *compacting) unsent(t *testing.T) []*store.Claimed {
+func (c *compacting) unsent(t *testing.T) []*queue.Claimed {
 	t.Helper()
-	all, unread, err := c.queue.Claim(t.Context(), everyLane(), 100, 1, store.Except{})
+	all, unread, err := c.queue.Claim(t.Context(), everyLane(), 100, 1, queue.Except{})
 	require.NoError(t, err)
 	require.Empty(t, unread)
 	return all
 }
 
 // know makes messages ones that an earlier claim brought.
-func (c *compacting) know(messages []*store.Claimed) {
+func (c *compacting) know(messages []*queue.Claimed) {
 	for _, m := range messages {
 		c.except.IDs = append(c.except.IDs, m.ID)
 		c.reader.lanes.of(m.Lane).high = m.ID
@@ -95,8 +96,8 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 		}, 0, []int64{8}},
 		"the key waits": {func(t *testing.T, c *compacting) {
 			c.append(t, c.db, "a", 9)
-			require.NoError(t, c.queue.Finish(t.Context(), "other", nil, store.Outcome{
-				Failed: []store.Failure{{Claimed: c.unsent(t)[0], Error: "no", Wait: time.Hour}},
+			require.NoError(t, c.queue.Finish(t.Context(), "other", nil, queue.Outcome{
+				Failed: []queue.Failure{{Claimed: c.unsent(t)[0], Error: "no", Wait: time.Hour}},
 			}))
 		}, 0, nil}, // what ends the wait is read next time
 		"some are in memory": {func(t *testing.T, c *compacting) {
@@ -111,7 +112,7 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 		"there was no room for one": {func(t *testing.T, c *compacting) {
 			c.append(t, c.db, "a", 9)
 			c.know(c.unsent(t)[:4])
-			c.except = store.Except{Keys: []store.Key{{Model: "order", Key: "a"}}}
+			c.except = queue.Except{Keys: []store.Key{{Model: "order", Key: "a"}}}
 			c.reader.lanes.of(c.unsent(t)[0].Lane).blocked = true
 		}, 0, nil},
 	} {
@@ -154,11 +155,11 @@ func TestALaneThatWasNotReadIsNotComplete(t *testing.T) {
 			at.high = 1 << 60
 		}
 		p := c.reader.plan(time.Now())
-		complete, _, err := c.complete(t.Context(), p, store.Except{})
+		complete, _, err := c.complete(t.Context(), p, queue.Except{})
 		require.NoError(t, err)
 		occupied := 0
 		for _, start := range everyLane() {
-			claimed, _, err := c.queue.Claim(t.Context(), []store.Start{start}, 1, 1, store.Except{})
+			claimed, _, err := c.queue.Claim(t.Context(), []queue.Start{start}, 1, 1, queue.Except{})
 			require.NoError(t, err)
 			if len(claimed) > 0 {
 				occupied++

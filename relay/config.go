@@ -59,8 +59,6 @@ type Config struct {
 	// Logger receives one line per change of state: lanes owned, broker or database away and back, messages given
 	// up. Default: slog.Default().
 	Logger *slog.Logger
-
-	jitter func() float64 // 0 to 1, for Run's goroutine; drawn by the ID, so that relays differ
 }
 
 func (c Config) withDefaults() Config {
@@ -81,7 +79,6 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.jitter = jitterOf(c.ID)
 	return c
 }
 
@@ -109,7 +106,8 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// jitterOf draws the same numbers for the same relay, so that a simulation can be repeated.
+// jitterOf draws numbers from 0 to 1 for Run's goroutine: others for another relay, and the same for
+// the same, so that a simulation can be repeated.
 func jitterOf(id string) func() float64 {
 	seed := fnv.New64a()
 	_, _ = seed.Write([]byte(id)) // a hash never fails
@@ -118,7 +116,7 @@ func jitterOf(id string) func() float64 {
 
 // retryWait is how long a key waits whose message had failed attempts times before: doubled each time, and a fifth
 // more or less, so that keys that failed together do not come back together.
-func (c Config) retryWait(attempts int) time.Duration {
+func (c Config) retryWait(attempts int, jitter func() float64) time.Duration {
 	wait := c.RetryMin
 	for range attempts {
 		if wait >= c.RetryMax/2 {
@@ -127,7 +125,7 @@ func (c Config) retryWait(attempts int) time.Duration {
 		}
 		wait *= 2
 	}
-	return time.Duration(float64(wait) * (0.8 + 0.4*c.jitter()))
+	return time.Duration(float64(wait) * (0.8 + 0.4*jitter()))
 }
 
 // heartbeat is how often the lease is renewed, and the longest a relay ever pauses.

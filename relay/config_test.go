@@ -28,12 +28,12 @@ func TestTheZeroConfigIsValid(t *testing.T) {
 }
 
 func TestRetriesWaitTwiceAsLongEachTimeUpToTheMost(t *testing.T) {
-	cfg := Config{RetryMin: time.Second, RetryMax: 5 * time.Minute, jitter: jitterOf("a")}
+	cfg := Config{RetryMin: time.Second, RetryMax: 5 * time.Minute}
 	for attempts, want := range map[int]time.Duration{
 		0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 9: 5 * time.Minute, 1_000_000: 5 * time.Minute,
 	} {
 		for range 100 {
-			require.InEpsilon(t, want.Seconds(), cfg.retryWait(attempts).Seconds(), 0.2001)
+			require.InEpsilon(t, want.Seconds(), cfg.retryWait(attempts, jitterOf("a")).Seconds(), 0.2001)
 		}
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -14,6 +14,7 @@ import (
 type destinations struct {
 	cfg      Config
 	log      *slog.Logger
+	jitter   func() float64
 	troubled map[string]*trouble
 }
 
@@ -23,13 +24,13 @@ type trouble struct {
 	next   time.Time // when the next round begins: until then what fails belongs to this one
 }
 
-func newDestinations(cfg Config, log *slog.Logger) destinations {
-	return destinations{cfg: cfg, log: log, troubled: map[string]*trouble{}}
+func newDestinations(cfg Config, log *slog.Logger, jitter func() float64) destinations {
+	return destinations{cfg: cfg, log: log, jitter: jitter, troubled: map[string]*trouble{}}
 }
 
 // refused notes that the broker did not take a message to the topic, and returns how long its key
 // waits.
-func (d *destinations) refused(topic string, m *store.Claimed, err error) time.Duration {
+func (d *destinations) refused(topic string, m *queue.Claimed, err error) time.Duration {
 	now := time.Now()
 	t := d.troubled[topic]
 	if t == nil {
@@ -38,9 +39,9 @@ func (d *destinations) refused(topic string, m *store.Claimed, err error) time.D
 		d.log.Warn("the broker does not take the messages of a topic, they wait", "topic", topic, "model", m.Model,
 			"key", m.Key, "revision", m.Revision, "error", err)
 	}
-	wait := d.cfg.retryWait(max(t.rounds-1, 0))
+	wait := d.cfg.retryWait(max(t.rounds-1, 0), d.jitter)
 	if !now.Before(t.next) {
-		wait = d.cfg.retryWait(t.rounds)
+		wait = d.cfg.retryWait(t.rounds, d.jitter)
 		t.rounds++
 		t.next = now.Add(wait / 2) // waits differ by a fifth
 	}
@@ -56,7 +57,7 @@ func (d *destinations) taken(topic string) {
 	}
 }
 
-func topicOf(m *store.Claimed) string {
+func topicOf(m *queue.Claimed) string {
 	if m.Queue != "" {
 		return transport.DirectTopic(m.Queue, m.Model)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -20,7 +20,7 @@ type encoder struct {
 
 // encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
 // body here, not when the row is written, so that one statement can draw the revision and write the row.
-func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
+func (c *encoder) encode(m *queue.Claimed) (transport.Outgoing, error) {
 	if m.Invalid != nil {
 		return transport.Outgoing{}, m.Invalid
 	}
@@ -67,7 +67,7 @@ func (c *encoder) encode(m *store.Claimed) (transport.Outgoing, error) {
 
 // afterOf says of a message with a revision of its own that it is the first where it is: a row without an after is that. A
 // SYNC repeats a revision, and says nothing of what was sent before.
-func afterOf(m *store.Claimed) *int64 {
+func afterOf(m *queue.Claimed) *int64 {
 	if m.After == nil && envelope.Signal(m.Signal) != envelope.Sync {
 		return new(envelope.NothingBefore)
 	}

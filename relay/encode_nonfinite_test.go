@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -19,7 +20,7 @@ func TestNaNIsBareOnTheWire(t *testing.T) {
 		require.True(t, json.Valid(stored))
 		return stored
 	}
-	var c store.Claimed
+	var c queue.Claimed
 	c.Message = store.Message{
 		Model: "probe", Key: "1", PK: json.RawMessage("1"), Signal: "SAVE", Revision: 2,
 		Updated: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),

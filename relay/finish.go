@@ -5,13 +5,13 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // results is what became of published messages, and the lanes, with their epochs, under which they were published.
 type results struct {
-	store.Outcome
-	lanes []store.Lane
+	queue.Outcome
+	lanes []queue.Lane
 }
 
 func (r *results) empty() bool { return len(r.Sent)+len(r.Failed)+len(r.Dead) == 0 }
@@ -56,7 +56,7 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 
 // finish is one writing down, by write. What others hold locked is tried again on its own, so that it holds up nothing else.
 func (r *Relay) finish(
-	work context.Context, done results, write func(context.Context, string, []store.Lane, store.Outcome) error,
+	work context.Context, done results, write func(context.Context, string, []queue.Lane, queue.Outcome) error,
 ) {
 	r.tasks.finished = true
 	tenure := r.lease.tenure
@@ -69,7 +69,7 @@ func (r *Relay) finish(
 		return func() {
 			r.tasks.finished = false
 			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took), maxFinishPause))
-			var locked *store.UnfinishedError
+			var locked *queue.UnfinishedError
 			if errors.As(err, &locked) { // it is no outage
 				err = nil
 			}

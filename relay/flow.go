@@ -3,13 +3,13 @@ package relay
 import (
 	"slices"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // outgoing is a claimed message on its way, with the older ones of its key that it replaces and that are still in the outbox.
 type outgoing struct {
-	*store.Claimed
-	replaced []*store.Claimed
+	*queue.Claimed
+	replaced []*queue.Claimed
 	follows  bool // its key's last one was confirmed a moment ago
 }
 
@@ -24,20 +24,20 @@ type flow struct {
 	replacing []outgoing // next of their keys, but what they replace is still in the outbox
 	ready     []outgoing // first of their keys, in the order of the claims
 	followers []outgoing // their key's last one was just confirmed
-	keys      map[store.Key]*lineup
+	keys      map[queue.Key]*lineup
 	known     map[int64]int // lanes of all messages here, by identity
 	newest    *recent       // the newest revision of a key that came in here; nil if nobody asks
 	behind    int           // how many messages stand behind another of their key
 
 	// What ends while a claim is running may have been read by it before, so it ends when that claim has come in.
 	leaving []leaving
-	roomy   []store.Key // keys that have room again
+	roomy   []queue.Key // keys that have room again
 }
 
 // leaving is what ends together: single messages, and keys whose message failed.
 type leaving struct {
-	messages []*store.Claimed
-	failed   []store.Failure
+	messages []*queue.Claimed
+	failed   []queue.Failure
 }
 
 // lineup is a key with a message on its way, and those behind it. When the message has failed they stay behind it until that
@@ -46,21 +46,21 @@ type lineup struct {
 	behind []outgoing
 	failed outgoing
 	idle   bool           // nothing is on its way
-	more   *store.Claimed // the first one there was no room for, nil if there was room
+	more   *queue.Claimed // the first one there was no room for, nil if there was room
 }
 
 func newFlow(cfg Config) flow {
-	f := flow{batch: cfg.BatchSize, keys: map[store.Key]*lineup{}, known: map[int64]int{}}
+	f := flow{batch: cfg.BatchSize, keys: map[queue.Key]*lineup{}, known: map[int64]int{}}
 	if cfg.Handover != nil {
 		f.newest = newRecent()
 	}
 	return f
 }
 
-func keyOf(m *store.Claimed) store.Key { return store.Key{Model: m.Model, Key: m.Key} }
+func keyOf(m *queue.Claimed) queue.Key { return queue.Key{Model: m.Model, Key: m.Key} }
 
 // except is what a claim need not bring, of what is behind its starts.
-func (f *flow) except(starts []store.Start) (e store.Except) {
+func (f *flow) except(starts []queue.Start) (e queue.Except) {
 	after := make(map[int]int64, len(starts))
 	for _, s := range starts {
 		after[s.Lane] = s.After
@@ -80,7 +80,7 @@ func (f *flow) except(starts []store.Start) (e store.Except) {
 }
 
 // add takes in what a claim brought and returns how many messages that were. The rest is known, or there is no room for it.
-func (f *flow) add(claimed []*store.Claimed, owned lanes) (added int) {
+func (f *flow) add(claimed []*queue.Claimed, owned lanes) (added int) {
 	fresh := make([]*lineup, 0, len(claimed)) // in the order of the claim
 	for _, m := range claimed {
 		if _, known := f.known[m.ID]; known {
@@ -110,7 +110,7 @@ func (f *flow) add(claimed []*store.Claimed, owned lanes) (added int) {
 }
 
 // line puts a message behind those of its key.
-func (f *flow) line(key store.Key, q *lineup, m *store.Claimed) {
+func (f *flow) line(key queue.Key, q *lineup, m *queue.Claimed) {
 	f.known[m.ID] = m.Lane
 	f.newest.put(key, m.Revision)
 	length := len(q.behind)
@@ -126,18 +126,18 @@ func (f *flow) room(q *lineup) bool {
 
 // follow puts a message behind the others of its key. If both allow it, the message replaces the one
 // before it and takes over its After: the replaced message never leaves, so nobody may miss it.
-func follow(queue []outgoing, m outgoing) []outgoing {
-	last := len(queue) - 1
-	if last < 0 || !m.Replaceable() || !queue[last].Replaceable() {
-		return append(queue, m)
+func follow(behind []outgoing, m outgoing) []outgoing {
+	last := len(behind) - 1
+	if last < 0 || !m.Replaceable() || !behind[last].Replaceable() {
+		return append(behind, m)
 	}
-	old := queue[last]
+	old := behind[last]
 	m.After = old.After
 	m.Failed = m.Failed || old.Failed // which ends for the key when this one is sent
 	old.Data, old.Meta = nil, nil     // it is only to be removed
-	m.replaced = slices.Concat(old.replaced, []*store.Claimed{old.Claimed})
-	queue[last] = m
-	return queue
+	m.replaced = slices.Concat(old.replaced, []*queue.Claimed{old.Claimed})
+	behind[last] = m
+	return behind
 }
 
 // start puts a message that is the next of its key on its way.
@@ -162,7 +162,7 @@ func (f *flow) superseded(m outgoing) {
 // again has the messages of a key read once more.
 func (f *flow) again(m *outgoing) {
 	f.failed(m)
-	f.leaving = append(f.leaving, leaving{failed: []store.Failure{{Claimed: m.Claimed}}})
+	f.leaving = append(f.leaving, leaving{failed: []queue.Failure{{Claimed: m.Claimed}}})
 }
 
 // waiting is how many messages are the next of their keys.
@@ -207,7 +207,7 @@ func (f *flow) confirmed(m *outgoing) {
 func (f *flow) failed(m *outgoing) { f.keys[keyOf(m.Claimed)].failed = *m }
 
 // written is called when an outcome is.
-func (f *flow) written(done store.Outcome) {
+func (f *flow) written(done queue.Outcome) {
 	f.leaving = append(f.leaving, leaving{messages: done.Sent, failed: slices.Concat(done.Failed, done.Dead)})
 }
 
@@ -229,7 +229,7 @@ func (f *flow) letGo(owned lanes) {
 }
 
 // makeRoom lets the messages of a key be read that there was no room for.
-func (f *flow) makeRoom(key store.Key, owned lanes) {
+func (f *flow) makeRoom(key queue.Key, owned lanes) {
 	q := f.keys[key]
 	if q == nil || q.more == nil {
 		return
@@ -255,7 +255,7 @@ func (f *flow) unblock(lane int, owned lanes) {
 }
 
 // drop forgets a message that failed and all behind it: they are read again when the key's time has come.
-func (f *flow) drop(m *store.Claimed, owned lanes) {
+func (f *flow) drop(m *queue.Claimed, owned lanes) {
 	key := keyOf(m)
 	q := f.keys[key]
 	if q == nil { // the lanes were lost meanwhile

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
@@ -52,7 +53,7 @@ var stoppedIn = map[string]stopped{
 	}},
 	"claim": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
 		return func(ctx context.Context, s *store.Store) error {
-			_, _, err := s.Claim(ctx, lanesFrom(e.own(t)), 100, 1, store.Except{})
+			_, _, err := s.Claim(ctx, lanesFrom(e.own(t)), 100, 1, queue.Except{})
 			return err
 		}
 	}},
@@ -67,19 +68,19 @@ var stoppedIn = map[string]stopped{
 		lanes := e.own(t)
 		claimed := e.claimAll(t, lanes)
 		return func(ctx context.Context, s *store.Store) error {
-			return s.Finish(ctx, "frozen", lanes, store.Outcome{Sent: claimed})
+			return s.Finish(ctx, "frozen", lanes, queue.Outcome{Sent: claimed})
 		}
 	}},
 	"removal with failures": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
 		lanes := e.own(t)
 		failures, sent := failures(e.claimAll(t, lanes), 2)
 		return func(ctx context.Context, s *store.Store) error {
-			return s.Finish(ctx, "frozen", lanes, store.Outcome{Sent: sent, Failed: failures[:1], Dead: failures[1:]})
+			return s.Finish(ctx, "frozen", lanes, queue.Outcome{Sent: sent, Failed: failures[:1], Dead: failures[1:]})
 		}
 	}},
 	"end of a wait": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
 		failed, _ := failures(e.claimAll(t, e.own(t)), 3)
-		require.NoError(t, e.Finish(t.Context(), "frozen", nil, store.Outcome{Failed: failed}))
+		require.NoError(t, e.Finish(t.Context(), "frozen", nil, queue.Outcome{Failed: failed}))
 		return func(ctx context.Context, s *store.Store) error {
 			return s.MakeDue(ctx, []store.Key{{Model: "order", Key: failed[0].Key}, {Model: "order", Key: failed[1].Key}})
 		}
@@ -237,9 +238,9 @@ func (e *env) save(t *testing.T, key string) {
 }
 
 // own makes the relay "frozen" the owner of all lanes.
-func (e *env) own(t *testing.T) []store.Lane {
+func (e *env) own(t *testing.T) []queue.Lane {
 	t.Helper()
-	var owned store.Ownership
+	var owned queue.Ownership
 	eventually(t, func() (all bool) {
 		var err error
 		owned, err = e.Enter(t.Context(), "frozen", frozenLease)
@@ -249,8 +250,8 @@ func (e *env) own(t *testing.T) []store.Lane {
 	return owned.Lanes
 }
 
-func lanesFrom(lanes []store.Lane) []store.Start {
-	starts := make([]store.Start, len(lanes))
+func lanesFrom(lanes []queue.Lane) []queue.Start {
+	starts := make([]queue.Start, len(lanes))
 	for i, l := range lanes {
 		starts[i].Lane = l.Lane
 	}
@@ -258,34 +259,34 @@ func lanesFrom(lanes []store.Lane) []store.Start {
 }
 
 // failures are those of the oldest message of n keys each; others are the messages of other keys.
-func failures(claimed []*store.Claimed, n int) (failed []store.Failure, others []*store.Claimed) {
+func failures(claimed []*queue.Claimed, n int) (failed []queue.Failure, others []*queue.Claimed) {
 	keys := map[string]bool{}
 	for _, m := range claimed {
 		if len(keys) < n && !keys[m.Key] {
 			keys[m.Key] = true
-			failed = append(failed, store.Failure{Claimed: m, Error: "no", Wait: time.Millisecond})
+			failed = append(failed, queue.Failure{Claimed: m, Error: "no", Wait: time.Millisecond})
 		}
 	}
-	return failed, slices.DeleteFunc(claimed, func(m *store.Claimed) bool { return keys[m.Key] })
+	return failed, slices.DeleteFunc(claimed, func(m *queue.Claimed) bool { return keys[m.Key] })
 }
 
 // superseding has the newest message of each key replace all others.
-func superseding(claimed []*store.Claimed) (list []store.Superseding) {
-	of := map[string][]*store.Claimed{}
+func superseding(claimed []*queue.Claimed) (list []queue.Superseding) {
+	of := map[string][]*queue.Claimed{}
 	for _, m := range claimed {
 		of[m.Key] = append(of[m.Key], m)
 	}
 	for _, messages := range of {
 		if last := len(messages) - 1; last > 0 {
-			list = append(list, store.Superseding{Claimed: messages[last], Older: messages[:last]})
+			list = append(list, queue.Superseding{Claimed: messages[last], Older: messages[:last]})
 		}
 	}
 	return list
 }
 
-func (e *env) claimAll(t *testing.T, lanes []store.Lane) []*store.Claimed {
+func (e *env) claimAll(t *testing.T, lanes []queue.Lane) []*queue.Claimed {
 	t.Helper()
-	claimed, _, err := e.Claim(t.Context(), lanesFrom(lanes), 50, 1, store.Except{})
+	claimed, _, err := e.Claim(t.Context(), lanesFrom(lanes), 50, 1, queue.Except{})
 	require.NoError(t, err)
 	require.NotEmpty(t, claimed)
 	return claimed
@@ -299,7 +300,7 @@ func (e *env) buryOne(t *testing.T) (id int64) {
 	e.exec(t, "UPDATE outbox_revisions SET revision = 0, produced = 0 WHERE model = 'order'")
 	for _, m := range e.claimAll(t, lanes) {
 		if m.Key == "dead" {
-			require.NoError(t, e.Finish(t.Context(), "frozen", lanes, store.Outcome{Dead: []store.Failure{{Claimed: m, Error: "no"}}}))
+			require.NoError(t, e.Finish(t.Context(), "frozen", lanes, queue.Outcome{Dead: []queue.Failure{{Claimed: m, Error: "no"}}}))
 			id = m.ID
 		}
 	}
@@ -331,10 +332,10 @@ func TestARowThatOthersHoldLockedHoldsUpItsKeyOnly(t *testing.T) {
 				e.save(t, "locked")
 				e.save(t, "l2")
 				if name == "retry" {
-					claimed, _, err := e.Claim(t.Context(), everyLaneOf(64), 10, 1, store.Except{})
+					claimed, _, err := e.Claim(t.Context(), everyLaneOf(64), 10, 1, queue.Except{})
 					require.NoError(t, err)
-					failed, _ := failures(slices.DeleteFunc(claimed, func(m *store.Claimed) bool { return m.Key != "locked" }), 1)
-					require.NoError(t, e.Finish(t.Context(), "other", nil, store.Outcome{Failed: failed}))
+					failed, _ := failures(slices.DeleteFunc(claimed, func(m *queue.Claimed) bool { return m.Key != "locked" }), 1)
+					require.NoError(t, e.Finish(t.Context(), "other", nil, queue.Outcome{Failed: failed}))
 				}
 				tx, err := e.DB().BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 				require.NoError(t, err)
@@ -362,8 +363,8 @@ func TestARowThatOthersHoldLockedHoldsUpItsKeyOnly(t *testing.T) {
 	}
 }
 
-func everyLaneOf(count int) []store.Start {
-	starts := make([]store.Start, count)
+func everyLaneOf(count int) []queue.Start {
+	starts := make([]queue.Start, count)
 	for lane := range starts {
 		starts[lane].Lane = lane
 	}

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/handover"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // Handover is a channel from an outbox.Box to the relay in the same process.
@@ -18,7 +18,7 @@ func (r *Relay) take(o handover.Offer) {
 		if r.reader.lanes.of(m.Lane) == nil { // another relay's
 			continue
 		}
-		taken := r.lease.valid() && r.hasRoom() && r.flow.join(&store.Claimed{Message: m}, o.Before)
+		taken := r.lease.valid() && r.hasRoom() && r.flow.join(&queue.Claimed{Message: m}, o.Before)
 		read = read || !taken
 	}
 	if read {
@@ -34,7 +34,7 @@ func (r *Relay) take(o handover.Offer) {
 //     the lanes are owned: no other relay has read it, and if it had been read here that would be remembered.
 //   - The writer, who held the key's lock, says that nothing of the key went into the outbox between the message of revision
 //     After and this one (Message.Follows), and that one was here, or there is none.
-func (f *flow) join(m *store.Claimed, before time.Time) bool {
+func (f *flow) join(m *queue.Claimed, before time.Time) bool {
 	key := keyOf(m)
 	newest, known := f.newest.get(key)
 	switch {
@@ -65,7 +65,7 @@ func (f *flow) join(m *store.Claimed, before time.Time) bool {
 type recent struct {
 	since      time.Time
 	turned     time.Time // when young was begun
-	young, old map[store.Key]int64
+	young, old map[queue.Key]int64
 }
 
 // recentKeys is how many keys are remembered at least; twice as many at most.
@@ -76,21 +76,21 @@ const dropped = -1
 
 func newRecent() *recent {
 	now := time.Now()
-	return &recent{since: now, turned: now, young: map[store.Key]int64{}}
+	return &recent{since: now, turned: now, young: map[queue.Key]int64{}}
 }
 
-func (r *recent) put(key store.Key, revision int64) {
+func (r *recent) put(key queue.Key, revision int64) {
 	if r == nil {
 		return
 	}
 	if len(r.young) >= recentKeys {
 		r.since, r.old = r.turned, r.young
-		r.turned, r.young = time.Now(), map[store.Key]int64{}
+		r.turned, r.young = time.Now(), map[queue.Key]int64{}
 	}
 	r.young[key] = revision
 }
 
-func (r *recent) get(key store.Key) (revision int64, known bool) {
+func (r *recent) get(key queue.Key) (revision int64, known bool) {
 	if revision, known = r.young[key]; !known {
 		revision, known = r.old[key]
 	}

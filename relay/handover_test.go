@@ -19,6 +19,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/relay"
@@ -274,13 +275,13 @@ func writeSomething(ctx context.Context, box *outbox.Box, id int64) error {
 
 func (e *env) retryDeadLetters(ctx context.Context) error {
 	var ids []int64
-	err := e.DeadLetters(ctx, store.DeadLetterFilter{}, 0, func(d store.DeadLetter) error {
+	err := e.DeadLetters(ctx, store.DeadLetterFilter{}, 0, func(d queue.DeadLetter) error {
 		ids = append(ids, d.ID)
 		return nil
 	})
 	for _, id := range ids {
 		retried := e.RetryDeadLetter(ctx, id)
-		if !errors.Is(retried, store.ErrSuperseded) && !errors.Is(retried, sql.ErrNoRows) && !store.Conflicted(retried) {
+		if !errors.Is(retried, queue.ErrSuperseded) && !errors.Is(retried, sql.ErrNoRows) && !store.Conflicted(retried) {
 			err = errors.Join(err, retried)
 		}
 	}

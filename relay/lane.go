@@ -4,7 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // lane is how far one lane was read. Nothing else moves its low-water mark.
@@ -42,7 +42,7 @@ type pass struct {
 	seen        int64 // it has seen everything up to here
 	before      int64 // where high was before
 	// writers had the outbox open before it. Nil where that is not known, or a key of the lane waits.
-	writers *store.Writers
+	writers *queue.Writers
 	dropped int64 // compaction has found nothing else up to here
 }
 
@@ -63,7 +63,7 @@ func (l *lane) note(p pass) {
 
 // advance moves low after a look from it that has seen everything up to seen. writers had the outbox
 // open before that; before is where high was before that.
-func (l *lane) advance(writers store.Writers, before, seen int64) {
+func (l *lane) advance(writers queue.Writers, before, seen int64) {
 	if l.mark > 0 && seen >= l.mark {
 		if l.pending = writers.Left(l.pending); len(l.pending) == 0 {
 			l.low, l.mark = l.mark, 0
@@ -92,7 +92,7 @@ func (l *lane) unblock() { l.blocked = false }
 // lanes are those that the relay owns.
 type lanes []*lane
 
-func newLanes(owned []store.Lane) lanes {
+func newLanes(owned []queue.Lane) lanes {
 	all := make(lanes, len(owned))
 	for i, l := range owned {
 		all[i] = &lane{number: l.Lane}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // laneModel is a lane of an outbox of which all is known: every message by its identity.
@@ -23,7 +23,7 @@ type laneModel struct {
 	names    int64
 	sampled  bool // a reading is under way
 	before   int64
-	writers  store.Writers
+	writers  queue.Writers
 	askedFor bool // keys waited when the reading began
 }
 
@@ -55,7 +55,7 @@ func (m *laneModel) end() {
 // begin is what a reading asks before it reads.
 func (m *laneModel) begin(l *lane) {
 	m.sampled, m.before, m.askedFor = true, l.high, len(m.waits) > 0
-	m.writers = store.Writers{Open: map[string]bool{}, Drawn: m.drawn}
+	m.writers = queue.Writers{Open: map[string]bool{}, Drawn: m.drawn}
 	for name := range m.open {
 		m.writers.Open[name] = true
 	}

@@ -15,13 +15,14 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 func TestALowWaterMarkWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 	const everything = 1 << 62
-	who := func(names ...string) store.Writers {
-		w := store.Writers{Open: map[string]bool{}}
+	who := func(names ...string) queue.Writers {
+		w := queue.Writers{Open: map[string]bool{}}
 		for _, name := range names {
 			w.Open[name] = true
 		}
@@ -45,7 +46,7 @@ func TestALowWaterMarkWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
 	p.rewind(401)
 	require.Equal(t, int64(250), p.low, "it goes back only")
 
-	drawn := func(id int64, names ...string) store.Writers {
+	drawn := func(id int64, names ...string) queue.Writers {
 		w := who(names...)
 		w.Drawn = id
 		return w
@@ -79,11 +80,11 @@ func TestLowWaterMarksFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 			}}, nil))
 		}
 		add("waits")
-		claimed, _, err := r.queue.Claim(t.Context(), everyLane(), 10, 1, store.Except{})
+		claimed, _, err := r.queue.Claim(t.Context(), everyLane(), 10, 1, queue.Except{})
 		require.NoError(t, err)
 		waiting := claimed[0]
-		require.NoError(t, r.queue.Finish(t.Context(), "other", nil, store.Outcome{
-			Failed: []store.Failure{{Claimed: waiting, Error: "no", Wait: time.Hour}},
+		require.NoError(t, r.queue.Finish(t.Context(), "other", nil, queue.Outcome{
+			Failed: []queue.Failure{{Claimed: waiting, Error: "no", Wait: time.Hour}},
 		}))
 
 		ctx, cancel := context.WithCancel(t.Context())
@@ -135,14 +136,14 @@ func TestALowWaterMarkDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testi
 	p.check = true
 	former := storeOf(c.Relay)
 	hooked := db.WithQueryHook(&afterQuery{text: "outbox_retries", run: func() {
-		require.NoError(t, former.Finish(t.Context(), "former", nil, store.Outcome{
-			Failed: []store.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
+		require.NoError(t, former.Finish(t.Context(), "former", nil, queue.Outcome{
+			Failed: []queue.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
 		}))
 	}})
 	s, err := store.New(hooked, store.Names{})
 	c.queue = s
 	require.NoError(t, err)
-	got, err := c.read(t.Context(), p, store.Except{}, c.lanes)
+	got, err := c.read(t.Context(), p, queue.Except{}, c.lanes)
 	require.NoError(t, err)
 	c.reader.note(p, got, 0)
 	require.Empty(t, got.claimed, "its key waits")
@@ -160,11 +161,17 @@ func newRelay(t *testing.T, db *bun.DB, publisher message.Publisher, cfg Config)
 	return r
 }
 
-// storeOf is the queue of a relay that New made.
-func storeOf(r *Relay) *store.Store { return r.queue.(*store.Store) }
+// storeOf is the store on the database of a relay that New made.
+func storeOf(r *Relay) *store.Store {
+	s, err := store.New(r.queue.(database).Queue.DB(), store.Names{})
+	if err != nil {
+		panic(err) // New has checked the same
+	}
+	return s
+}
 
-func everyLane() []store.Start {
-	all := make([]store.Start, 64)
+func everyLane() []queue.Start {
+	all := make([]queue.Start, 64)
 	for i := range all {
 		all[i].Lane = i
 	}

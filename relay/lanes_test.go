@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
@@ -114,6 +115,6 @@ func TestAChangeOfLanesThatIsGivenUpLeavesEverythingAsItWas(t *testing.T) {
 		require.NoError(t, e.SetLanes(t.Context(), 1, nil))
 		owners, err := e.LaneOwners(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []store.LaneOwner{{Lane: 64 + 1024, Epoch: 3}}, owners)
+		require.Equal(t, []queue.LaneOwner{{Lane: 64 + 1024, Epoch: 3}}, owners)
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // lease is what this relay owns, and until when at least.
@@ -15,7 +15,7 @@ import (
 // The database's clock decides when it ends for others. Here it is counted on the monotonic clock from before the
 // request, so it ends here first: what this relay still publishes, no other does yet (P4).
 type lease struct {
-	lanes      []store.Lane
+	lanes      []queue.Lane
 	until      time.Time
 	beat       time.Time // when to renew
 	unbalanced bool      // lanes are to be given or taken, as soon as nothing is in flight
@@ -101,7 +101,7 @@ func (r *Relay) balance(work context.Context) {
 }
 
 // own notes what is owned from now on. Everything else starts over.
-func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership) {
+func (r *Relay) own(work context.Context, start time.Time, owned queue.Ownership) {
 	lanes := owned.Lanes
 	if !slices.Equal(lanes, r.lease.lanes) {
 		if len(lanes) != len(r.lease.lanes) {
@@ -130,7 +130,7 @@ func (r *Relay) own(work context.Context, start time.Time, owned store.Ownership
 }
 
 // tellIncarnation notes what is to stand beside each message from now on.
-func (r *Relay) tellIncarnation(now store.Incarnation) {
+func (r *Relay) tellIncarnation(now queue.Incarnation) {
 	if before := r.incarnation; before != "" && before != now.ID {
 		r.log.Warn("the database went back or failed over: replicas are told by another incarnation; compare them with relay diff",
 			"incarnation", now.ID, "before", before, "reason", now.Reason)
@@ -200,7 +200,7 @@ func (r *Relay) wentBack(cause error) {
 
 // answered notes whether the database did. An outage ends with an answer to what it began with.
 func (r *Relay) answered(task string, err error) bool {
-	if errors.Is(err, store.ErrWentBack) {
+	if errors.Is(err, queue.ErrWentBack) {
 		r.wentBack(err)
 		return false
 	}

@@ -25,9 +25,9 @@ type outage struct {
 // repeatAfter is how often an outage that lasts is logged again.
 const repeatAfter = time.Minute
 
-func newOutage(what string, log *slog.Logger, cfg Config) outage {
+func newOutage(what string, log *slog.Logger, cfg Config, jitter func() float64) outage {
 	return outage{
-		what: what, log: log, longest: cfg.heartbeat(), jitter: cfg.jitter, away: &atomic.Bool{},
+		what: what, log: log, longest: cfg.heartbeat(), jitter: jitter, away: &atomic.Bool{},
 		backoff: backoff.ExponentialBackOff{
 			InitialInterval: 100 * time.Millisecond,
 			Multiplier:      2,

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // reader decides what is read next: this file; and when: its schedule.
@@ -33,7 +33,7 @@ func newReader(cfg Config) reader {
 }
 
 // restart forgets how far lanes were read.
-func (r *reader) restart(cfg Config, owned []store.Lane) {
+func (r *reader) restart(cfg Config, owned []queue.Lane) {
 	*r = newReader(cfg)
 	r.lanes = newLanes(owned)
 }
@@ -52,13 +52,13 @@ type plan struct {
 // part is a lane's in a plan, as it was then.
 type part struct {
 	lane    *lane // for the loop only
-	start   store.Start
+	start   queue.Start
 	high    int64
 	blocked bool
 }
 
-func (p *plan) starts() []store.Start {
-	starts := make([]store.Start, len(p.parts))
+func (p *plan) starts() []queue.Start {
+	starts := make([]queue.Start, len(p.parts))
 	for i := range p.parts {
 		starts[i] = p.parts[i].start
 	}
@@ -79,10 +79,10 @@ func (r *reader) plan(now time.Time) plan {
 	read := r.turn(p.back > 0)
 	p.perLane = max(1, r.ask/len(read))
 	if !backlog { // few lanes are no reason to look for many messages where there are none
-		p.perLane = min(p.perLane, store.Short)
+		p.perLane = min(p.perLane, queue.Short)
 	}
 	for _, l := range read {
-		start := store.Start{Lane: l.number, After: l.low}
+		start := queue.Start{Lane: l.number, After: l.low}
 		if p.back == len(r.lanes) || p.back > 0 && l == r.lanes[r.backLane] {
 			start.After = 0
 		}
@@ -107,7 +107,7 @@ func (r *reader) turn(back bool) lanes {
 
 // note learns from a reading; added says how many of its messages came into memory.
 func (r *reader) note(p plan, got reading, added int) {
-	r.droppable = slices.ContainsFunc(got.claimed, func(m *store.Claimed) bool { return m.Replaceable() })
+	r.droppable = slices.ContainsFunc(got.claimed, func(m *queue.Claimed) bool { return m.Replaceable() })
 	r.full = nil
 	for i, pass := range r.passes(p, got) {
 		l := p.parts[i].lane

@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -102,7 +103,7 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 // backlog returns a function that plans a claim and notes what it brings: as many messages as it asks for, made by message.
 func backlog(lanes int, message func(n int) store.Message) (claim func(now time.Time) plan) {
 	reader, n := newReader(Config{}.withDefaults()), 0
-	owned := make([]store.Lane, lanes)
+	owned := make([]queue.Lane, lanes)
 	for i := range owned {
 		owned[i].Lane = i
 	}
@@ -115,7 +116,7 @@ func backlog(lanes int, message func(n int) store.Message) (claim func(now time.
 				n++
 				m := message(n)
 				m.ID, m.Lane = int64(n), part.start.Lane
-				got.claimed = append(got.claimed, &store.Claimed{Message: m})
+				got.claimed = append(got.claimed, &queue.Claimed{Message: m})
 			}
 		}
 		got.writers.Drawn = int64(n)

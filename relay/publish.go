@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -103,7 +103,7 @@ func (r *Relay) deliver(ctx context.Context, incarnation string, batch []outgoin
 
 // settle notes what became of a batch. current says that the lanes were not lost meanwhile: else it is not known any more
 // whether the database still has what was sent, see lose.
-func (r *Relay) settle(batch []outgoing, errs []error, lanes []store.Lane, current bool) {
+func (r *Relay) settle(batch []outgoing, errs []error, lanes []queue.Lane, current bool) {
 	var away error
 	var again []outgoing
 	answered := false
@@ -173,8 +173,8 @@ func (r *Relay) noteTopics(batch []outgoing, errs []error) {
 
 // refuse notes a message that failed, and not because the broker is away: its key waits, or, where it is the message's own
 // fault, it may be given up.
-func (r *Relay) refuse(m *store.Claimed, err error) {
-	f := store.Failure{Claimed: m, Error: err.Error(), Wait: r.cfg.retryWait(m.Attempts)}
+func (r *Relay) refuse(m *queue.Claimed, err error) {
+	f := queue.Failure{Claimed: m, Error: err.Error(), Wait: r.cfg.retryWait(m.Attempts, r.jitter)}
 	if transport.AtDestination(err) {
 		f.Spared, f.Wait = true, r.topics.refused(topicOf(m), m, err)
 	}
@@ -189,8 +189,8 @@ func (r *Relay) refuse(m *store.Claimed, err error) {
 
 // report logs one line for all messages that failed for a reason of their own, because what fails often fails for many at
 // once.
-func (r *Relay) report(failed, dead []store.Failure) {
-	failed = slices.DeleteFunc(slices.Clone(failed), func(f store.Failure) bool { return f.Spared })
+func (r *Relay) report(failed, dead []queue.Failure) {
+	failed = slices.DeleteFunc(slices.Clone(failed), func(f queue.Failure) bool { return f.Spared })
 	if len(failed) > 0 {
 		first := failed[0]
 		r.log.Warn("messages refused, their keys wait", "messages", len(failed), "model", first.Model, "key", first.Key,

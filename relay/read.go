@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // connectionsToRead is how many of them a reading of a backlog takes. One keeps one core of the
@@ -57,13 +57,13 @@ func (r *Relay) hasRoom() bool {
 
 // reading is what came of a plan.
 type reading struct {
-	claimed []*store.Claimed
+	claimed []*queue.Claimed
 	unread  []int // lanes that were not read as far as was asked
 	ended   bool  // keys stopped waiting, because of a newer message
 	took    time.Duration
 
 	checked bool
-	writers store.Writers
+	writers queue.Writers
 	waiting func(lane int) bool
 
 	seen, compacted int // messages, by compaction
@@ -71,7 +71,7 @@ type reading struct {
 	dropped         map[int]int64 // of lanes: compaction has found nothing else up to there
 }
 
-func (r *Relay) read(ctx context.Context, p plan, except store.Except, owned []store.Lane) (got reading, err error) {
+func (r *Relay) read(ctx context.Context, p plan, except queue.Except, owned []queue.Lane) (got reading, err error) {
 	if p.compact > 0 {
 		if err := r.compact(ctx, p, except, owned, &got); err != nil {
 			return got, err
@@ -100,7 +100,7 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, owned []s
 			return got, err
 		}
 	}
-	var ended []store.Key
+	var ended []queue.Key
 	got.claimed = claimed[:0]
 	for _, m := range claimed {
 		if m.Waiting {
@@ -115,8 +115,8 @@ func (r *Relay) read(ctx context.Context, p plan, except store.Except, owned []s
 
 // inOrder returns an error if messages of a lane did not come in their order: the later ones of a
 // key would leave first (P4).
-func inOrder(claimed []*store.Claimed) error {
-	before := &store.Claimed{}
+func inOrder(claimed []*queue.Claimed) error {
+	before := &queue.Claimed{}
 	for _, m := range claimed {
 		if m.Lane == before.Lane && m.ID <= before.ID {
 			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)

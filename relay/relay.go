@@ -21,7 +21,7 @@
 // lanes were read, schedule.go when and plan.go what to read next, lease.go the ownership and absence.go when it is left to
 // others; read.go, supersede.go, publish.go and finish.go are the things that are done at the same time.
 //
-// Neighbours: internal/store (the tables), envelope (the wire), transport (the broker). Package outbox writes what
+// Neighbours: internal/queue (the tables), envelope (the wire), transport (the broker). Package outbox writes what
 // this one reads; neither imports the other.
 package relay
 
@@ -36,12 +36,14 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/tables"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
 // ErrNotMigrated is what Run returns when the outbox tables are missing or older than this version.
-var ErrNotMigrated = store.ErrNotMigrated
+var ErrNotMigrated = tables.ErrNotMigrated
 
 // Relay publishes the messages of one outbox. Several relays, in one process or many, may work on the same outbox.
 type Relay struct {
@@ -49,6 +51,7 @@ type Relay struct {
 	queue     Queue
 	publisher transport.BatchPublisher
 	log       *slog.Logger
+	jitter    func() float64
 
 	started atomic.Bool
 	running chan struct{} // closed once owned lanes
@@ -77,21 +80,31 @@ type Relay struct {
 // New makes a relay that publishes through publisher: one that implements transport.BatchPublisher, or any other, one
 // message at a time. It talks to neither the database nor the broker; Run does. The publisher stays the caller's to
 // close, after Run has returned.
-func New(db *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
+func New(bunDB *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 	cfg = cfg.withDefaults()
-	s, err := store.New(db, store.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix})
-	r, err2 := Over(s, publisher, cfg)
+	d, err := db.New(bunDB, db.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix})
+	var q database
+	if err == nil {
+		q = database{queue.New(d), tables.New(d)}
+	}
+	r, err2 := Over(q, publisher, cfg)
 	if err := errors.Join(err, err2); err != nil {
 		return nil, fmt.Errorf("relay configuration: %w", err)
 	}
-	s.Limit(cfg.LeaseTTL, func(holders string) {
+	d.Limit(cfg.LeaseTTL, func(holders string) {
 		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
 	})
 	return r, nil
 }
 
+// database is the queue of an outbox in a database.
+type database struct {
+	*queue.Queue
+	*tables.Migrator
+}
+
 // Over is New for cqrsync's own tests, which run relays over a queue in memory.
-func Over(queue Queue, publisher message.Publisher, cfg Config) (*Relay, error) {
+func Over(q Queue, publisher message.Publisher, cfg Config) (*Relay, error) {
 	cfg = cfg.withDefaults()
 	err := cfg.validate()
 	if publisher == nil {
@@ -100,17 +113,18 @@ func Over(queue Queue, publisher message.Publisher, cfg Config) (*Relay, error) 
 	if err != nil {
 		return nil, err
 	}
-	log := cfg.Logger.With("relay", cfg.ID)
+	log, jitter := cfg.Logger.With("relay", cfg.ID), jitterOf(cfg.ID)
 	return &Relay{
-		cfg: cfg, queue: queue, publisher: transport.Batch(publisher), log: log,
+		cfg: cfg, queue: q, publisher: transport.Batch(publisher), log: log,
 		running:  make(chan struct{}),
+		jitter:   jitter,
 		tasks:    tasks{done: make(chan func())},
 		reader:   newReader(cfg),
 		flow:     newFlow(cfg),
 		wake:     cfg.Wake,
-		broker:   newOutage("broker", log, cfg),
-		topics:   newDestinations(cfg, log),
-		database: newOutage("database", log, cfg),
+		broker:   newOutage("broker", log, cfg, jitter),
+		topics:   newDestinations(cfg, log, jitter),
+		database: newOutage("database", log, cfg, jitter),
 	}, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
@@ -162,11 +163,11 @@ func TestABacklogInOneLaneDoesNotStarveTheOthers(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
 		e.append(t, saves(64, 1)...)
-		var starts []store.Start
+		var starts []queue.Start
 		for lane := range 16 {
-			starts = append(starts, store.Start{Lane: lane})
+			starts = append(starts, queue.Start{Lane: lane})
 		}
-		claimed, _, err := e.Claim(t.Context(), starts, 1000, 1, store.Except{})
+		claimed, _, err := e.Claim(t.Context(), starts, 1000, 1, queue.Except{})
 		require.NoError(t, err)
 		low, high := claimed[0], claimed[len(claimed)-1]
 		require.Less(t, low.Lane, high.Lane)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Run publishes until ctx ends; then it lets the broker confirm what is in flight, writes that down, hands the lanes
@@ -18,7 +18,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
 		return errors.New("relay: Run was called before: make a new Relay")
 	}
-	if err := r.queue.RequireMigrated(ctx, store.Outbox); err != nil {
+	if err := r.queue.RequireMigrated(ctx, db.Outbox); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // supersedePause is how long it takes at least until what could not be removed is tried again.
@@ -28,9 +28,9 @@ func (r *Relay) supersede(work context.Context, now time.Time) {
 	batch := r.flow.replacing
 	r.flow.replacing = nil
 	lanes, tenure := r.lease.lanes, r.lease.tenure
-	list := make([]store.Superseding, len(batch))
+	list := make([]queue.Superseding, len(batch))
 	for i, m := range batch {
-		list[i] = store.Superseding{Claimed: m.Claimed, Older: m.replaced}
+		list[i] = queue.Superseding{Claimed: m.Claimed, Older: m.replaced}
 	}
 	r.tasks.start(func() func() {
 		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
@@ -39,7 +39,7 @@ func (r *Relay) supersede(work context.Context, now time.Time) {
 		return func() {
 			r.tasks.superseding = false
 			if !r.answered("supersede", err) {
-				fates = slices.Repeat([]store.Superseded{store.Standing}, len(batch))
+				fates = slices.Repeat([]queue.Superseded{queue.Standing}, len(batch))
 			}
 			if tenure == r.lease.tenure { // else they are another relay's
 				r.noteSuperseded(batch, fates)
@@ -48,18 +48,18 @@ func (r *Relay) supersede(work context.Context, now time.Time) {
 	})
 }
 
-func (r *Relay) noteSuperseded(batch []outgoing, fates []store.Superseded) {
+func (r *Relay) noteSuperseded(batch []outgoing, fates []queue.Superseded) {
 	for i, fate := range fates {
 		switch m := &batch[i]; fate {
-		case store.Gone:
+		case queue.Gone:
 			r.stats.compacted.Add(int64(len(m.replaced)))
 			r.flow.superseded(*m)
-		case store.Missing:
+		case queue.Missing:
 			r.flow.again(m)
 		default:
 			r.flow.replacing = append(r.flow.replacing, *m)
 		}
-		if fate != store.Gone {
+		if fate != queue.Gone {
 			r.tasks.supersedeAt = time.Now().Add(supersedePause)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
@@ -48,9 +49,9 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 	}
 	unsent, err := s.Unsent(ctx, 0)
 	require.NoError(t, err)
-	var done store.Outcome
+	var done queue.Outcome
 	for _, m := range unsent {
-		done.Dead = append(done.Dead, store.Failure{Claimed: &store.Claimed{Message: m}, Error: "too\nlarge"})
+		done.Dead = append(done.Dead, queue.Failure{Claimed: &queue.Claimed{Message: m}, Error: "too\nlarge"})
 	}
 	require.NoError(t, s.Finish(ctx, "test", owned.Lanes, done))
 	for _, key := range superseded {

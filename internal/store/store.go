@@ -7,10 +7,7 @@
 package store
 
 import (
-	"context"
-
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/catalog"
@@ -19,6 +16,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/master"
 	"github.com/cqrsync/cqrsync/internal/outgoing"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
@@ -53,6 +51,9 @@ type (
 	Column                = catalog.Column
 	UniqueKey             = catalog.UniqueKey
 	Reference             = catalog.Reference
+	Claimed               = queue.Claimed
+	DeadLetter            = queue.DeadLetter
+	Incarnation           = queue.Incarnation
 )
 
 // The two sides.
@@ -90,10 +91,7 @@ type Store struct {
 	*tables.Migrator
 	*catalog.Catalog
 	*applied.Tables
-	dialect  sqlDialect
-	lanes    *outgoing.Lanes
-	timeline timeline // of the relays that own lanes through this store
-	watch    watch    // over the leases of others
+	*queue.Queue
 }
 
 // New checks the names and the dialect; it does not talk to the database.
@@ -103,60 +101,7 @@ func New(bunDB *bun.DB, names Names) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		Database: d, Revisions: ledger.NewRevisions(d), Writer: master.New(d), lanes: outgoing.NewLanes(d),
+		Database: d, Revisions: ledger.NewRevisions(d), Writer: master.New(d), Queue: queue.New(d),
 		Migrator: tables.New(d), Catalog: catalog.New(d), Tables: applied.New(d),
-		dialect: dialectOf(d.Dialect()),
 	}, nil
-}
-
-// sqlDialect is what differs between databases beyond a whole statement.
-// Times cross the seam as microseconds since 1970 (UTC), the resolution of the wire format.
-type sqlDialect interface {
-	db.Dialect
-	// renumber are the statements around a change of the lanes that keep writers away until it commits, and refuse those
-	// who know the old ones afterwards. The first one waits for all who write.
-	renumber(names Names, first, last int) (before, after []string)
-	// count counts the rows of a table up to the bound at least, and estimates what is beyond. key are the columns of its
-	// primary key.
-	count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error)
-	// oldestPerLane is what follows FROM in a query for the first n messages m behind each start l for which due holds;
-	// l.n counts the starts. It must read no more rows than that, however long a lane is.
-	oldestPerLane(messages, due string, starts []Start, n int) string
-	// orderOfClaim is by l.n and, in a lane, by m.id.
-	orderOfClaim() string
-	// place is an expression for where the row of a table is, for claimedRows.
-	place(table string) string
-	// claimedRows is a condition that finds claimed rows, and no others that have their identities, without a scan.
-	claimedRows(messages string, claimed []*Claimed) schema.QueryWithArgs
-	// identities is a query for the identities of those claimed messages that are there. lock ends the part that reads them.
-	identities(messages string, claimed []*Claimed, lock string) string
-	// waitAtMost stands before a statement that is not in a transaction of inTx, to bound its wait for locks. May be empty.
-	waitAtMost(b db.Bounds) string
-	// movedRows finds rows that another transaction updates while claimedRows looks for them. hold is a
-	// query, to be named l, that locks the rows where they are now; found is the condition that then
-	// finds them. hold is empty where claimedRows waits for the other transaction by itself.
-	movedRows(messages string, claimed []*Claimed) (hold string, found schema.QueryWithArgs)
-	// server is an expression for a text that says which server answers, and since when; empty where there is no server.
-	server() string
-	// serverQuery is a query for that text, empty where the answer may come from any of several servers.
-	serverQuery() string
-	// writers is a query for Writers, or empty: rows of Drawn and one of those in Open, or null. Drawn must be read first.
-	writers(messages string) string
-	// anyOf says that a column has one of the few values that a query returns. It runs once, and it is no way to find rows.
-	anyOf(column, query string) string
-	// inOrder makes the statements of a transaction read lanes by the index, whatever they guess of their length. May be
-	// empty.
-	inOrder() string
-	// notIn says that an expression has none of many numbers.
-	notIn(expression string, numbers []int64) string
-	// oneRelay says that the database has one writer, so that a second relay could only get in the way of the first.
-	oneRelay() bool
-	// compact drops replaced messages of the lanes, as Compact does, looking at up to n messages of each.
-	compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error)
-	// supersede does one part of Supersede, and notes what it did.
-	supersede(ctx context.Context, s *Store, c *supersession) error
-}
-
-func dialectOf(d db.Dialect) sqlDialect {
-	return db.ChooseFor[sqlDialect](d, postgres{}, mysql{}, sqlite{})
 }

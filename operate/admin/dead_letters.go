@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -24,8 +26,8 @@ type LetterFilter struct {
 }
 
 // in is the filter as a database has it.
-func (f LetterFilter) in(ctx context.Context, s *store.Store) (store.DeadLetterFilter, error) {
-	filter := store.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, After: f.After}
+func (f LetterFilter) in(ctx context.Context, s *store.Store) (db.DeadLetterFilter, error) {
+	filter := db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, After: f.After}
 	if f.OlderThan <= 0 {
 		return filter, nil
 	}
@@ -74,7 +76,7 @@ type LetterContent struct {
 	Expires *time.Time `json:"expires,omitempty"`
 }
 
-func deadLetterOf(d store.DeadLetter) DeadLetter {
+func deadLetterOf(d queue.DeadLetter) DeadLetter {
 	content := &LetterContent{
 		After: d.After, PK: d.PK, Data: d.Data, Previous: d.Previous, Meta: d.Meta, Headers: d.Headers,
 		CorrelationID: d.CorrelationID, Updated: d.Updated,
@@ -97,7 +99,7 @@ func (m *Master) DeadLetters(
 	if err != nil {
 		return err
 	}
-	return m.store.DeadLetters(ctx, filter, limit, func(d store.DeadLetter) error {
+	return m.store.DeadLetters(ctx, filter, limit, func(d queue.DeadLetter) error {
 		return fn(deadLetterOf(d))
 	})
 }
@@ -127,7 +129,7 @@ func (m *Master) RetryDeadLetters(
 	}
 	for {
 		var letters []RetriedLetter
-		err := m.store.DeadLetters(ctx, filter, lettersPage, func(d store.DeadLetter) error {
+		err := m.store.DeadLetters(ctx, filter, lettersPage, func(d queue.DeadLetter) error {
 			letters = append(letters, RetriedLetter{
 				ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision,
 			})
@@ -141,7 +143,7 @@ func (m *Master) RetryDeadLetters(
 			switch {
 			case errors.Is(d.Err, sql.ErrNoRows):
 				continue // somebody else retried or purged it just now
-			case d.Err != nil && !errors.Is(d.Err, store.ErrSuperseded):
+			case d.Err != nil && !errors.Is(d.Err, queue.ErrSuperseded):
 				return d.Err
 			}
 			if err := tell(d); err != nil {

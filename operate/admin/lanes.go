@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // MaxLanes is the largest number of lanes.
-const MaxLanes = store.MaxLanes
+const MaxLanes = queue.MaxLanes
 
 // Lane is one of the partitions of the keys, and who publishes from it.
 type Lane struct {

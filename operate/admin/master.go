@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -64,7 +65,7 @@ type Incarnation struct {
 }
 
 // First says that it is the one that was drawn when the tables were made.
-func (i Incarnation) First() bool { return store.Incarnation(i).First() }
+func (i Incarnation) First() bool { return queue.Incarnation(i).First() }
 
 // Incarnation returns the present one.
 func (m *Master) Incarnation(ctx context.Context) (Incarnation, error) {

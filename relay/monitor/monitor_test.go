@@ -21,6 +21,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/relay/monitor"
@@ -157,7 +158,7 @@ func TestAParkedKeyAloneDoesNotMakeItUnready(t *testing.T) {
 		e.says(t, "/readyz", http.StatusOK, "ready\n")
 		p, err := e.Progress(t.Context(), "somebody else")
 		require.NoError(t, err)
-		require.Equal(t, store.Progress{Lanes: 64, Owned: 64}, p)
+		require.Equal(t, queue.Progress{Lanes: 64, Owned: 64}, p)
 	})
 }
 

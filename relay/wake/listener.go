@@ -20,7 +20,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/address"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Config configures a Listener. The zero value is usable.
@@ -36,7 +36,7 @@ type Config struct {
 // need not wait for its next poll. What it does not hear the relay finds by polling.
 type Listener struct {
 	config *pgx.ConnConfig // nil: another database, nothing to hear
-	names  store.Names
+	names  db.Names
 	log    *slog.Logger
 	wake   chan struct{}
 }
@@ -44,7 +44,7 @@ type Listener struct {
 // NewListener reads the URL; it does not connect. A URL of another database gives a Listener that hears nothing.
 func NewListener(rawURL string, cfg Config) (*Listener, error) {
 	l := &Listener{
-		names: store.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix}, log: cfg.Logger, wake: make(chan struct{}, 1),
+		names: db.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix}, log: cfg.Logger, wake: make(chan struct{}, 1),
 	}
 	if l.log == nil {
 		l.log = slog.Default()

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // checker knows what was committed and what arrived, and notes what of it breaks a promise.
@@ -33,7 +33,7 @@ type history struct {
 }
 
 type commit struct {
-	store.Message
+	queue.Message
 	at time.Time
 }
 
@@ -64,7 +64,7 @@ func (c *checker) note(what string) {
 	c.log.Debug(what, "after", time.Since(c.began))
 }
 
-func (c *checker) commits(messages []store.Message) {
+func (c *checker) commits(messages []queue.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, m := range messages {
@@ -76,7 +76,7 @@ func (c *checker) commits(messages []store.Message) {
 
 // leaves judges a message that is handed to the network: were the relay killed now, an older one of
 // the key that never left would do so behind it.
-func (c *checker) leaves(by string, m *envelope.Message, unsent []store.Message) {
+func (c *checker) leaves(by string, m *envelope.Message, unsent []queue.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.note(fmt.Sprintf("send %s/%d by %s", m.Key, m.Revision, by))
@@ -91,7 +91,7 @@ func (c *checker) leaves(by string, m *envelope.Message, unsent []store.Message)
 
 // arrives judges a message that the broker has. excused says that a dead relay handed it to the
 // network, which held it for longer than its lease.
-func (c *checker) arrives(m *envelope.Message, excused bool, dead []store.Message) {
+func (c *checker) arrives(m *envelope.Message, excused bool, dead []queue.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.note(fmt.Sprintf("arrive %s/%d %v", m.Key, m.Revision, excused))
@@ -104,7 +104,7 @@ func (c *checker) arrives(m *envelope.Message, excused bool, dead []store.Messag
 		c.fault("P4: %s/%d comes for the first time after %d", m.Key, m.Revision, h.newest)
 	}
 	if after := m.After; m.Signal != envelope.Sync && after != nil && m.Revision > h.newest && *after > h.newest &&
-		!slices.ContainsFunc(dead, func(d store.Message) bool { return d.Key == m.Key && d.Revision > h.newest }) {
+		!slices.ContainsFunc(dead, func(d queue.Message) bool { return d.Key == m.Key && d.Revision > h.newest }) {
 		c.fault("P8: %s/%d says that it follows %d, and %d was the last that came", m.Key, m.Revision, *after, h.newest)
 	}
 	if !before {
@@ -115,7 +115,7 @@ func (c *checker) arrives(m *envelope.Message, excused bool, dead []store.Messag
 
 // ends judges the whole: what was committed has arrived, or was given up, or a newer message that
 // did replaced it. Nobody waited for others for longer than patient, unless that is 0.
-func (c *checker) ends(dead []store.Message, patient time.Duration, poisoned func(key string) bool) {
+func (c *checker) ends(dead []queue.Message, patient time.Duration, poisoned func(key string) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, h := range c.keys {
@@ -125,7 +125,7 @@ func (c *checker) ends(dead []store.Message, patient time.Duration, poisoned fun
 		for i := len(h.committed) - 1; i >= 0; i-- {
 			m := &h.committed[i]
 			at, arrived := h.arrived[m.Revision]
-			given := slices.ContainsFunc(dead, func(d store.Message) bool { return d.ID == m.ID })
+			given := slices.ContainsFunc(dead, func(d queue.Message) bool { return d.ID == m.ID })
 			replaced := next != nil && m.Replaceable() && next.Replaceable()
 			switch {
 			case arrived || given:

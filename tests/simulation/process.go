@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/queue/memory"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // process is a relay's, from its start to its end. It stands between the relay and the database.
@@ -133,16 +133,16 @@ func (p *process) cutOff() bool {
 
 // Enter, Balance, Renew, Others, Withdraw, SignOff and Leave are requests about the lanes.
 
-func (p *process) Enter(ctx context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
-	return ask(ctx, p, "enter", func() (store.Ownership, error) { return p.Queue.Enter(ctx, relay, ttl) })
+func (p *process) Enter(ctx context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+	return ask(ctx, p, "enter", func() (queue.Ownership, error) { return p.Queue.Enter(ctx, relay, ttl) })
 }
 
-func (p *process) Balance(ctx context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
-	return ask(ctx, p, "balance", func() (store.Ownership, error) { return p.Queue.Balance(ctx, relay, ttl) })
+func (p *process) Balance(ctx context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+	return ask(ctx, p, "balance", func() (queue.Ownership, error) { return p.Queue.Balance(ctx, relay, ttl) })
 }
 
-func (p *process) Renew(ctx context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
-	return ask(ctx, p, "renew", func() (store.Ownership, error) { return p.Queue.Renew(ctx, relay, ttl) })
+func (p *process) Renew(ctx context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+	return ask(ctx, p, "renew", func() (queue.Ownership, error) { return p.Queue.Renew(ctx, relay, ttl) })
 }
 
 func (p *process) Others(ctx context.Context, relay string) (bool, error) {
@@ -166,19 +166,19 @@ func (p *process) Leave(ctx context.Context, relay string) error {
 // Glance, Claim, Writers, WaitingLanes and MakeDue are those of reading.
 
 type claimed struct {
-	messages []*store.Claimed
+	messages []*queue.Claimed
 	unread   []int
 }
 
 func (p *process) Glance(
-	ctx context.Context, starts []store.Start, perLane, connections int, except store.Except,
-) ([]*store.Claimed, []int, error) {
+	ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+) ([]*queue.Claimed, []int, error) {
 	return p.Claim(ctx, starts, perLane, connections, except)
 }
 
 func (p *process) Claim(
-	ctx context.Context, starts []store.Start, perLane, connections int, except store.Except,
-) ([]*store.Claimed, []int, error) {
+	ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+) ([]*queue.Claimed, []int, error) {
 	starts = slices.Clone(starts) // a late request reads them when they have changed
 	got, err := ask(ctx, p, "claim", func() (claimed, error) {
 		messages, unread, err := p.Queue.Claim(ctx, starts, perLane, connections, except)
@@ -189,22 +189,22 @@ func (p *process) Claim(
 }
 
 // disorder is what a database does that reads in another order than it was asked to.
-func (p *process) disorder(messages []*store.Claimed) {
+func (p *process) disorder(messages []*queue.Claimed) {
 	r := p.world.schedule.dice(p.name+"disorder", p.count("disorder"))
 	if p.world.trouble() && !p.well && len(messages) > 1 && happens(r, p.world.schedule.disorder) {
 		slices.Reverse(messages)
-		slices.SortStableFunc(messages, func(a, b *store.Claimed) int { return a.Lane - b.Lane })
+		slices.SortStableFunc(messages, func(a, b *queue.Claimed) int { return a.Lane - b.Lane })
 	}
 }
 
 type writers struct {
-	store.Writers
+	queue.Writers
 	ok bool
 }
 
-func (p *process) Writers(ctx context.Context) (store.Writers, bool, error) {
+func (p *process) Writers(ctx context.Context) (queue.Writers, bool, error) {
 	if p.world.schedule.blind {
-		return store.Writers{}, false, nil
+		return queue.Writers{}, false, nil
 	}
 	got, err := ask(ctx, p, "writers", func() (writers, error) {
 		w, ok, err := p.Queue.Writers(ctx)
@@ -217,7 +217,7 @@ func (p *process) WaitingLanes(ctx context.Context) (func(lane int) bool, error)
 	return ask(ctx, p, "waiting", func() (func(int) bool, error) { return p.Queue.WaitingLanes(ctx) })
 }
 
-func (p *process) MakeDue(ctx context.Context, keys []store.Key) error {
+func (p *process) MakeDue(ctx context.Context, keys []queue.Key) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -227,30 +227,30 @@ func (p *process) MakeDue(ctx context.Context, keys []store.Key) error {
 
 // Finish, FinishFree, Supersede and Compact are those of removal.
 
-func (p *process) Finish(ctx context.Context, relay string, lanes []store.Lane, done store.Outcome) error {
+func (p *process) Finish(ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome) error {
 	_, err := ask(ctx, p, "finish", func() (any, error) { return nil, p.Queue.Finish(ctx, relay, lanes, done) })
 	return err
 }
 
-func (p *process) FinishFree(ctx context.Context, relay string, lanes []store.Lane, done store.Outcome) error {
+func (p *process) FinishFree(ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome) error {
 	_, err := ask(ctx, p, "free", func() (any, error) { return nil, p.Queue.FinishFree(ctx, relay, lanes, done) })
 	return err
 }
 
 func (p *process) Supersede(
-	ctx context.Context, relay string, lanes []store.Lane, list []store.Superseding,
-) ([]store.Superseded, error) {
-	return ask(ctx, p, "supersede", func() ([]store.Superseded, error) {
+	ctx context.Context, relay string, lanes []queue.Lane, list []queue.Superseding,
+) ([]queue.Superseded, error) {
+	return ask(ctx, p, "supersede", func() ([]queue.Superseded, error) {
 		return p.Queue.Supersede(ctx, relay, lanes, list)
 	})
 }
 
 func (p *process) Compact(
-	ctx context.Context, relay string, lanes []store.Lane, starts []store.Start, perLane int,
+	ctx context.Context, relay string, lanes []queue.Lane, starts []queue.Start, perLane int,
 	limit time.Duration,
-) (store.Compacted, error) {
+) (queue.Compacted, error) {
 	starts = slices.Clone(starts)
-	return ask(ctx, p, "compact", func() (store.Compacted, error) {
+	return ask(ctx, p, "compact", func() (queue.Compacted, error) {
 		return p.Queue.Compact(ctx, relay, lanes, starts, perLane, limit)
 	})
 }

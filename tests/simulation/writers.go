@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/handover"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // write runs the transactions of the services, each in its own goroutine at its own time.
@@ -20,14 +20,14 @@ func (w *world) transaction(n int) {
 	s := w.schedule
 	r := s.dice("transaction", n)
 	pause(between(r, 0, troubled))
-	tx, messages := w.database.Begin(), []store.Message{}
+	tx, messages := w.database.Begin(), []queue.Message{}
 	for range 1 + r.IntN(3) {
-		key := store.Key{Model: "order", Key: fmt.Sprint("k", r.IntN(s.keys))}
+		key := queue.Key{Model: "order", Key: fmt.Sprint("k", r.IntN(s.keys))}
 		revision, err := tx.Lock(key)
 		if err != nil { // another one has it, which may be this one
 			continue
 		}
-		m := store.Message{
+		m := queue.Message{
 			Model: key.Model, Key: key.Key, Revision: revision.Revision, After: revision.After, Follows: revision.Follows,
 			Signal: "SAVE", PK: json.RawMessage(`"` + key.Key + `"`), Data: json.RawMessage(`{"a":1}`),
 			Updated: revision.Updated, Keep: happens(r, s.kept),

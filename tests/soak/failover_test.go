@@ -15,6 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
@@ -127,7 +128,7 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 		st, err := outbox.Status(t.Context())
 		return err == nil && st.Unsent == 0
 	}, "the outbox is not empty")
-	var drawn store.Incarnation
+	var drawn queue.Incarnation
 	eventually(func() (is bool) {
 		var err error
 		drawn, err = outbox.Incarnation(t.Context())

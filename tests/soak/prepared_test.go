@@ -16,6 +16,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
@@ -97,9 +98,9 @@ func (o preparedOutbox) exec(t *testing.T, statement string) {
 	require.NoError(t, err)
 }
 
-func (o preparedOutbox) writers(t *testing.T) store.Writers {
+func (o preparedOutbox) writers(t *testing.T) queue.Writers {
 	t.Helper()
-	var w store.Writers
+	var w queue.Writers
 	require.Eventually(t, func() bool { // the pool may have connections from before a restart
 		var ok bool
 		var err error

@@ -5,38 +5,38 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// Compact is store.Store.Compact, as PostgreSQL does it: where others hold a row that it would
+// Compact is queue.Queue.Compact, as PostgreSQL does it: where others hold a row that it would
 // change, it is given up.
 func (d *Database) Compact(
-	_ context.Context, relay string, lanes []store.Lane, starts []store.Start, perLane int,
+	_ context.Context, relay string, lanes []queue.Lane, starts []queue.Start, perLane int,
 	limit time.Duration,
-) (store.Compacted, error) {
+) (queue.Compacted, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all, found := store.Compacted{}, make([]compaction, len(starts))
+	all, found := queue.Compacted{}, make([]compaction, len(starts))
 	for i, start := range starts {
 		if limit <= 0 || !d.owns(relay, lanes, start.Lane) {
 			continue
 		}
 		found[i] = compactionOf(d.seen(start, perLane))
 		if found[i].locked() {
-			return store.Compacted{Left: starts}, nil
+			return queue.Compacted{Left: starts}, nil
 		}
 	}
 	for i, start := range starts {
 		c := found[i]
 		all.Seen += c.seen
 		all.Dropped += d.drop(c)
-		all.Left = append(all.Left, store.Start{Lane: start.Lane, After: max(start.After, c.before)})
+		all.Left = append(all.Left, queue.Start{Lane: start.Lane, After: max(start.After, c.before)})
 	}
 	return all, nil
 }
 
 // seen are the first n rows behind a start.
-func (d *Database) seen(start store.Start, n int) (rows []*row) {
+func (d *Database) seen(start queue.Start, n int) (rows []*row) {
 	for _, r := range d.after(start) {
 		if r.by == nil && len(rows) < n {
 			rows = append(rows, r)
@@ -54,7 +54,7 @@ type compaction struct {
 
 // compactionOf finds the keys of which all rows may be replaced.
 func compactionOf(rows []*row) (c compaction) {
-	keys, order := map[store.Key][]*row{}, []store.Key{}
+	keys, order := map[queue.Key][]*row{}, []queue.Key{}
 	stays := func(r *row) {
 		if c.before == 0 || r.ID-1 < c.before {
 			c.before = r.ID - 1

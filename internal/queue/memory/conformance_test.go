@@ -3,6 +3,7 @@ package memory_test
 import (
 	"testing"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/queue/memory"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/store/storetest"
@@ -24,7 +25,7 @@ func TestQueue(t *testing.T) {
 func begin(d *memory.Database) storetest.Writer {
 	tx := d.Begin()
 	return storetest.Writer{
-		Append: func(_ testing.TB, messages []store.Message) []*store.Claimed {
+		Append: func(_ testing.TB, messages []store.Message) []*queue.Claimed {
 			return tx.Append(messages...)
 		},
 		Commit: func(testing.TB) { tx.Commit() },

@@ -1,7 +1,7 @@
 // Package memory is an outbox in memory: what a relay needs of a database, with the leases, fences
 // and late commits that a real one has. Whole relays run over it in virtual time.
 //
-// What it does is what package store does in SQL; both pass the same suite. It has no clock of its
+// What it does is what package queue does in SQL; both pass the same suite. It has no clock of its
 // own, so leases never end later than they can, and it is one server for ever.
 //
 // Tests only.
@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // Database is what survives relays: the tables. Its methods may be called at the same time.
@@ -29,15 +29,15 @@ type tables struct {
 	lanes     []lane // by number
 	relays    map[string]lease
 	rows      [][]*row // of each lane, by identity
-	retries   map[store.Key]retry
-	dead      map[int64]store.Failure
-	revisions map[store.Key]revision
+	retries   map[queue.Key]retry
+	dead      map[int64]queue.Failure
+	revisions map[queue.Key]revision
 
-	incarnation store.Incarnation
+	incarnation queue.Incarnation
 }
 
 type lane struct {
-	store.Lane
+	queue.Lane
 	owner   string // empty for none
 	expires time.Time
 	beat    int64
@@ -49,7 +49,7 @@ type lease struct {
 
 // row is a message that was appended. Nobody sees it before its transaction commits.
 type row struct {
-	store.Message
+	queue.Message
 	by     *Tx // nil once committed
 	locked bool
 }
@@ -64,9 +64,9 @@ type retry struct {
 func New(lanes int) *Database {
 	d := &Database{first: map[*Tx]struct{}{}, tables: tables{
 		lanes: make([]lane, lanes), rows: make([][]*row, lanes), relays: map[string]lease{},
-		retries: map[store.Key]retry{}, dead: map[int64]store.Failure{},
-		revisions:   map[store.Key]revision{},
-		incarnation: store.Incarnation{ID: "1", Drawn: time.Now(), Reason: "the tables were made"},
+		retries: map[queue.Key]retry{}, dead: map[int64]queue.Failure{},
+		revisions:   map[queue.Key]revision{},
+		incarnation: queue.Incarnation{ID: "1", Drawn: time.Now(), Reason: "the tables were made"},
 	}}
 	for i := range d.lanes {
 		d.lanes[i].Lane.Lane = i
@@ -119,14 +119,14 @@ func (d *Database) Hold(ids ...int64) (release func()) {
 }
 
 // owns says that a relay has a lane under the very tenure that lanes say.
-func (d *Database) owns(relay string, lanes []store.Lane, number int) bool {
+func (d *Database) owns(relay string, lanes []queue.Lane, number int) bool {
 	l := &d.lanes[number]
 	return l.owner == relay && slices.Contains(lanes, l.Lane)
 }
 
 // find returns the row that a message was read from; another one may have its identity after a
 // restore.
-func (d *Database) find(m *store.Claimed) *row {
+func (d *Database) find(m *queue.Claimed) *row {
 	i, found := slices.BinarySearchFunc(d.rows[m.Lane], m.ID, compareID)
 	if !found {
 		return nil
@@ -154,4 +154,4 @@ func (d *Database) remove(gone *row) {
 	d.rows[gone.Lane] = slices.Delete(rows, i, i+1)
 }
 
-func keyOf(m *store.Message) store.Key { return store.Key{Model: m.Model, Key: m.Key} }
+func keyOf(m *queue.Message) queue.Key { return queue.Key{Model: m.Model, Key: m.Key} }

@@ -4,18 +4,20 @@ import (
 	"context"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// RequireMigrated is store.Store.RequireMigrated.
-func (*Database) RequireMigrated(context.Context, store.Side) error { return nil }
+// RequireMigrated is queue.Queue.RequireMigrated.
+func (*Database) RequireMigrated(context.Context, db.Side) error { return nil }
 
-// Status is store.Store.Status.
-func (d *Database) Status(context.Context) (store.Status, error) {
+// Status is queue.Queue.Status.
+func (d *Database) Status(context.Context) (queue.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	s := store.Status{
+	s := queue.Status{
 		Lanes: int64(len(d.lanes)), Retries: int64(len(d.retries)), DeadLetters: int64(len(d.dead)),
 	}
 	for _, l := range d.relays {
@@ -42,12 +44,12 @@ func (d *Database) Status(context.Context) (store.Status, error) {
 	return s, nil
 }
 
-// Progress is store.Store.Progress.
-func (d *Database) Progress(_ context.Context, relay string) (store.Progress, error) {
+// Progress is queue.Queue.Progress.
+func (d *Database) Progress(_ context.Context, relay string) (queue.Progress, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	p := store.Progress{Lanes: int64(len(d.lanes))}
+	p := queue.Progress{Lanes: int64(len(d.lanes))}
 	for i := range d.lanes {
 		l := &d.lanes[i]
 		live := !d.free(l, now)

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // Queue is one relay's view of the database: it remembers what the relay wrote, as its process does.
@@ -21,8 +21,8 @@ type Queue struct {
 // Connect makes one.
 func (d *Database) Connect() *Queue { return &Queue{Database: d, beats: map[string]int64{}} }
 
-// Enter is store.Store.Enter.
-func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
+// Enter is queue.Queue.Enter.
+func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.giveUp(relay)
@@ -31,31 +31,31 @@ func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (store
 	return owned, nil
 }
 
-// Balance is store.Store.Balance.
-func (q *Queue) Balance(_ context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
+// Balance is queue.Queue.Balance.
+func (q *Queue) Balance(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.requireTimeline(relay); err != nil {
-		return store.Ownership{}, fmt.Errorf("balance lanes: %w", err)
+		return queue.Ownership{}, fmt.Errorf("balance lanes: %w", err)
 	}
 	owned := q.balance(relay, ttl)
 	q.wrote(relay)
 	return owned, nil
 }
 
-// Renew is store.Store.Renew.
-func (q *Queue) Renew(_ context.Context, relay string, ttl time.Duration) (store.Ownership, error) {
+// Renew is queue.Queue.Renew.
+func (q *Queue) Renew(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.requireTimeline(relay); err != nil {
-		return store.Ownership{}, fmt.Errorf("renew lanes: %w", err)
+		return queue.Ownership{}, fmt.Errorf("renew lanes: %w", err)
 	}
 	owned := q.renew(relay, ttl)
 	q.wrote(relay)
 	return owned, nil
 }
 
-// Others is store.Store.Others.
+// Others is queue.Queue.Others.
 func (q *Queue) Others(_ context.Context, relay string) (bool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -72,7 +72,7 @@ func (d *Database) others(relay string) bool {
 	return false
 }
 
-// Withdraw is store.Store.Withdraw.
+// Withdraw is queue.Queue.Withdraw.
 func (q *Queue) Withdraw(_ context.Context, relay string) (others bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -82,7 +82,7 @@ func (q *Queue) Withdraw(_ context.Context, relay string) (others bool, err erro
 	return others, nil
 }
 
-// SignOff is store.Store.SignOff.
+// SignOff is queue.Queue.SignOff.
 func (q *Queue) SignOff(_ context.Context, relay string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,7 +90,7 @@ func (q *Queue) SignOff(_ context.Context, relay string) error {
 	return nil
 }
 
-// Leave is store.Store.Leave.
+// Leave is queue.Queue.Leave.
 func (q *Queue) Leave(_ context.Context, relay string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -102,14 +102,14 @@ func (q *Queue) Leave(_ context.Context, relay string) error {
 	return nil
 }
 
-// requireTimeline returns store.ErrWentBack where the lanes are not as the relay left them.
+// requireTimeline returns queue.ErrWentBack where the lanes are not as the relay left them.
 func (q *Queue) requireTimeline(relay string) error {
 	q.remembered.Lock()
 	defer q.remembered.Unlock()
 	beat, known := q.beats[relay]
 	for i := range q.lanes {
 		if l := &q.lanes[i]; known && l.owner == relay && l.beat != beat {
-			return fmt.Errorf("%w: the lease is not as it was renewed last", store.ErrWentBack)
+			return fmt.Errorf("%w: the lease is not as it was renewed last", queue.ErrWentBack)
 		}
 	}
 	return nil
@@ -137,10 +137,10 @@ func (d *Database) giveUp(relay string) {
 }
 
 // renew extends the lease of a relay, forgets those that ran out, and counts its share.
-func (d *Database) renew(relay string, ttl time.Duration) store.Ownership {
+func (d *Database) renew(relay string, ttl time.Duration) queue.Ownership {
 	now := time.Now()
 	d.relays[relay] = lease{now.Add(ttl)}
-	var owned store.Ownership
+	var owned queue.Ownership
 	for i := range d.lanes {
 		if l := &d.lanes[i]; l.owner == relay {
 			l.expires = now.Add(ttl)
@@ -176,7 +176,7 @@ func (d *Database) renew(relay string, ttl time.Duration) store.Ownership {
 func (d *Database) free(l *lane, now time.Time) bool { return l.owner == "" || l.expires.Before(now) }
 
 // balance renews, and gives or takes lanes.
-func (d *Database) balance(relay string, ttl time.Duration) store.Ownership {
+func (d *Database) balance(relay string, ttl time.Duration) queue.Ownership {
 	owned, now := d.renew(relay, ttl), time.Now()
 	if len(owned.Lanes) > owned.Share {
 		for _, l := range owned.Lanes[owned.Share:] {

@@ -7,23 +7,23 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// maxClaimBytes is that of package store.
+// maxClaimBytes is that of package queue.
 const maxClaimBytes = 4 << 20
 
-// Glance is store.Store.Glance.
+// Glance is queue.Queue.Glance.
 func (d *Database) Glance(
-	ctx context.Context, starts []store.Start, perLane, connections int, except store.Except,
-) (claimed []*store.Claimed, unread []int, err error) {
+	ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+) (claimed []*queue.Claimed, unread []int, err error) {
 	return d.Claim(ctx, starts, perLane, connections, except)
 }
 
-// Claim is store.Store.Claim.
+// Claim is queue.Queue.Claim.
 func (d *Database) Claim(
-	_ context.Context, starts []store.Start, perLane, _ int, except store.Except,
-) (claimed []*store.Claimed, unread []int, err error) {
+	_ context.Context, starts []queue.Start, perLane, _ int, except queue.Except,
+) (claimed []*queue.Claimed, unread []int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.newClaim(except)
@@ -47,7 +47,7 @@ func (d *Database) Claim(
 }
 
 // after returns the rows behind a start.
-func (d *Database) after(start store.Start) []*row {
+func (d *Database) after(start queue.Start) []*row {
 	rows := d.rows[start.Lane]
 	i, found := slices.BinarySearchFunc(rows, start.After, compareID)
 	if found {
@@ -62,12 +62,12 @@ type claim struct {
 	d    *Database
 	now  time.Time
 	ids  map[int64]bool
-	keys map[store.Key]bool
+	keys map[queue.Key]bool
 	size int
 }
 
-func (d *Database) newClaim(except store.Except) *claim {
-	c := &claim{d: d, now: time.Now(), ids: map[int64]bool{}, keys: map[store.Key]bool{}}
+func (d *Database) newClaim(except queue.Except) *claim {
+	c := &claim{d: d, now: time.Now(), ids: map[int64]bool{}, keys: map[queue.Key]bool{}}
 	for _, id := range except.IDs {
 		c.ids[id] = true
 	}
@@ -78,12 +78,12 @@ func (d *Database) newClaim(except store.Except) *claim {
 }
 
 // claim returns the message of a row, nil if it is none to be read now.
-func (c *claim) claim(r *row) *store.Claimed {
+func (c *claim) claim(r *row) *queue.Claimed {
 	key := keyOf(&r.Message)
 	if r.by != nil || c.ids[r.ID] || c.keys[key] {
 		return nil
 	}
-	m := &store.Claimed{Message: r.Message}
+	m := &queue.Claimed{Message: r.Message}
 	m.Follows = false // no column holds it
 	wait, failed := c.d.retries[key]
 	if !failed {
@@ -100,18 +100,18 @@ func (c *claim) claim(r *row) *store.Claimed {
 	return m
 }
 
-// Writers is store.Store.Writers.
-func (d *Database) Writers(context.Context) (w store.Writers, ok bool, err error) {
+// Writers is queue.Queue.Writers.
+func (d *Database) Writers(context.Context) (w queue.Writers, ok bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w = store.Writers{Open: map[string]bool{}, Drawn: d.drawn}
+	w = queue.Writers{Open: map[string]bool{}, Drawn: d.drawn}
 	for tx := range d.first {
 		w.Open[strconv.FormatInt(tx.rows[0].ID, 10)] = true
 	}
 	return w, true, nil
 }
 
-// WaitingLanes is store.Store.WaitingLanes.
+// WaitingLanes is queue.Queue.WaitingLanes.
 func (d *Database) WaitingLanes(context.Context) (waiting func(lane int) bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -122,8 +122,8 @@ func (d *Database) WaitingLanes(context.Context) (waiting func(lane int) bool, e
 	return func(lane int) bool { return lanes[lane] }, nil
 }
 
-// MakeDue is store.Store.MakeDue.
-func (d *Database) MakeDue(_ context.Context, keys []store.Key) error {
+// MakeDue is queue.Queue.MakeDue.
+func (d *Database) MakeDue(_ context.Context, keys []queue.Key) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -137,7 +137,7 @@ func (d *Database) MakeDue(_ context.Context, keys []store.Key) error {
 }
 
 // postpone makes a key wait.
-func (d *Database) postpone(f store.Failure) {
+func (d *Database) postpone(f queue.Failure) {
 	r := retry{attempts: f.Attempts, next: time.Now().Add(f.Wait), message: f.ID}
 	if !f.Spared {
 		r.attempts++

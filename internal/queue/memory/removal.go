@@ -4,23 +4,23 @@ import (
 	"context"
 	"slices"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// Finish is store.Store.Finish.
+// Finish is queue.Queue.Finish.
 func (d *Database) Finish(
-	ctx context.Context, relay string, lanes []store.Lane, done store.Outcome,
+	ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
 ) error {
 	return d.FinishFree(ctx, relay, lanes, done) // nobody is waited for
 }
 
-// FinishFree is store.Store.FinishFree.
+// FinishFree is queue.Queue.FinishFree.
 func (d *Database) FinishFree(
-	_ context.Context, relay string, lanes []store.Lane, done store.Outcome,
+	_ context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
 ) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	held := map[store.Key]bool{}
+	held := map[queue.Key]bool{}
 	for _, m := range slices.Concat(done.Sent, claimedOf(done.Dead)) {
 		if r := d.find(m); r != nil && r.locked {
 			held[keyOf(&m.Message)] = true
@@ -45,10 +45,10 @@ func (d *Database) FinishFree(
 	if len(held) == 0 {
 		return nil
 	}
-	return store.NewUnfinishedError(left)
+	return queue.NewUnfinishedError(left)
 }
 
-func claimedOf(failures []store.Failure) (all []*store.Claimed) {
+func claimedOf(failures []queue.Failure) (all []*queue.Claimed) {
 	for _, f := range failures {
 		all = append(all, f.Claimed)
 	}
@@ -56,7 +56,7 @@ func claimedOf(failures []store.Failure) (all []*store.Claimed) {
 }
 
 // divide takes what is of a key that is held out of an outcome.
-func divide(done store.Outcome, held map[store.Key]bool) (free, left store.Outcome) {
+func divide(done queue.Outcome, held map[queue.Key]bool) (free, left queue.Outcome) {
 	for _, m := range done.Sent {
 		if held[keyOf(&m.Message)] {
 			left.Sent = append(left.Sent, m)
@@ -64,7 +64,7 @@ func divide(done store.Outcome, held map[store.Key]bool) (free, left store.Outco
 			free.Sent = append(free.Sent, m)
 		}
 	}
-	failures := func(all []store.Failure, free, left *[]store.Failure) {
+	failures := func(all []queue.Failure, free, left *[]queue.Failure) {
 		for _, f := range all {
 			if held[keyOf(&f.Message)] {
 				*left = append(*left, f)
@@ -79,7 +79,7 @@ func divide(done store.Outcome, held map[store.Key]bool) (free, left store.Outco
 }
 
 // removeOwned removes a row that is what it was, of a lane that is the relay's.
-func (d *Database) removeOwned(relay string, lanes []store.Lane, m *store.Claimed) bool {
+func (d *Database) removeOwned(relay string, lanes []queue.Lane, m *queue.Claimed) bool {
 	r := d.find(m)
 	if r == nil || !d.owns(relay, lanes, m.Lane) {
 		return false
@@ -88,28 +88,28 @@ func (d *Database) removeOwned(relay string, lanes []store.Lane, m *store.Claime
 	return true
 }
 
-// Supersede is store.Store.Supersede.
+// Supersede is queue.Queue.Supersede.
 func (d *Database) Supersede(
-	_ context.Context, relay string, lanes []store.Lane, list []store.Superseding,
-) ([]store.Superseded, error) {
+	_ context.Context, relay string, lanes []queue.Lane, list []queue.Superseding,
+) ([]queue.Superseded, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fates := make([]store.Superseded, len(list))
+	fates := make([]queue.Superseded, len(list))
 	for i, m := range list {
 		fates[i] = d.supersede(relay, lanes, m)
 	}
 	return fates, nil
 }
 
-func (d *Database) supersede(relay string, lanes []store.Lane, m store.Superseding) store.Superseded {
+func (d *Database) supersede(relay string, lanes []queue.Lane, m queue.Superseding) queue.Superseded {
 	newer := d.find(m.Claimed)
 	if newer == nil || newer.locked || !d.owns(relay, lanes, m.Lane) {
-		return store.Missing
+		return queue.Missing
 	}
 	newer.After = m.After
 	for _, old := range m.Older {
 		if r := d.find(old); d.occupied(old) && (r == nil || r.locked) {
-			return store.Standing
+			return queue.Standing
 		}
 	}
 	for _, old := range m.Older {
@@ -117,11 +117,11 @@ func (d *Database) supersede(relay string, lanes []store.Lane, m store.Supersedi
 			d.remove(r)
 		}
 	}
-	return store.Gone
+	return queue.Gone
 }
 
 // occupied says that there is a row with the identity of a message, be it another one.
-func (d *Database) occupied(m *store.Claimed) bool {
+func (d *Database) occupied(m *queue.Claimed) bool {
 	_, found := slices.BinarySearchFunc(d.rows[m.Lane], m.ID, compareID)
 	return found
 }

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
+
+	"github.com/cqrsync/cqrsync/internal/ledger"
 )
 
 // revision is a row of the ledger.
@@ -24,21 +26,21 @@ var ErrLocked = errors.New("another transaction has the key")
 type Tx struct {
 	d    *Database
 	rows []*row
-	keys []store.Key
+	keys []queue.Key
 }
 
 // Begin begins a transaction.
 func (d *Database) Begin() *Tx { return &Tx{d: d} }
 
 // Lock raises the revision of a key, and keeps the key until the transaction ends.
-func (tx *Tx) Lock(key store.Key) (store.Revision, error) {
+func (tx *Tx) Lock(key queue.Key) (ledger.Revision, error) {
 	tx.d.mu.Lock()
 	defer tx.d.mu.Unlock()
 	r, known := tx.d.revisions[key]
 	if r.lockBy != nil {
-		return store.Revision{}, ErrLocked
+		return ledger.Revision{}, ErrLocked
 	}
-	drawn := store.Revision{Key: key, Follows: true, Updated: time.Now()}
+	drawn := ledger.Revision{Key: key, Follows: true, Updated: time.Now()}
 	if known {
 		drawn.After, drawn.Revision = new(r.last), r.last+1
 	}
@@ -48,7 +50,7 @@ func (tx *Tx) Lock(key store.Key) (store.Revision, error) {
 }
 
 // Append writes messages, and returns them as they may be handed over.
-func (tx *Tx) Append(messages ...store.Message) (appended []*store.Claimed) {
+func (tx *Tx) Append(messages ...queue.Message) (appended []*queue.Claimed) {
 	d := tx.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +61,7 @@ func (tx *Tx) Append(messages ...store.Message) (appended []*store.Claimed) {
 		r := &row{Message: m, by: tx}
 		tx.rows = append(tx.rows, r)
 		d.rows[m.Lane] = append(d.rows[m.Lane], r)
-		appended = append(appended, &store.Claimed{Message: m})
+		appended = append(appended, &queue.Claimed{Message: m})
 	}
 	return appended
 }
@@ -95,7 +97,7 @@ func (tx *Tx) end(revised func(last int64) int64) {
 	delete(tx.d.first, tx)
 }
 
-func (d *Database) laneOf(key store.Key) int {
+func (d *Database) laneOf(key queue.Key) int {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key.Model)) // a hash never fails
 	_, _ = h.Write([]byte{0})
@@ -104,7 +106,7 @@ func (d *Database) laneOf(key store.Key) int {
 }
 
 // Unsent lists what was committed and is not removed, lane by lane.
-func (d *Database) Unsent() (all []store.Message) {
+func (d *Database) Unsent() (all []queue.Message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range slices.Concat(d.rows...) {
@@ -116,7 +118,7 @@ func (d *Database) Unsent() (all []store.Message) {
 }
 
 // DeadLetters lists what was given up.
-func (d *Database) DeadLetters() (all []store.Message) {
+func (d *Database) DeadLetters() (all []queue.Message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, f := range d.dead {

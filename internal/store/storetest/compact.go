@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -27,7 +28,7 @@ func chain(key string, first, last int64) (messages []store.Message) {
 	return messages
 }
 
-func (s *queueSuite) compact(t *testing.T, relay string, owned []store.Lane, perLane int) (seen, dropped int) {
+func (s *queueSuite) compact(t *testing.T, relay string, owned []queue.Lane, perLane int) (seen, dropped int) {
 	t.Helper()
 	done, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane, time.Minute)
 	require.NoError(t, err)
@@ -60,7 +61,7 @@ func compacts(t *testing.T, s *queueSuite) {
 	_, dropped = s.compact(t, "a", owned, 100)
 	require.Equal(t, 2, dropped)
 	require.Equal(t, int64(6), *only(s.claim(t), "old", 11)[0].After)
-	s.finish(t, "a", owned, store.Outcome{Sent: s.claim(t)})
+	s.finish(t, "a", owned, queue.Outcome{Sent: s.claim(t)})
 	require.Zero(t, s.status(t).Unsent, "they are found where they are now")
 }
 
@@ -109,7 +110,7 @@ func compactsOnward(t *testing.T, s *queueSuite) {
 func compactsNothingChanged(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, chain("1", 0, 9)...)
-	var done store.Compacted
+	var done queue.Compacted
 	s.whileRevision4Moves(t, func() (err error) {
 		done, err = s.Compact(t.Context(), "a", owned, allLanes(), 100, time.Minute)
 		return err
@@ -128,22 +129,22 @@ func removesWhatMoves(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, chain("1", 0, 9)...)
 	claimed := s.claim(t)
-	handed := make([]*store.Claimed, len(claimed))
+	handed := make([]*queue.Claimed, len(claimed))
 	for i, m := range claimed {
-		handed[i] = &store.Claimed{Message: m.Message}
+		handed[i] = &queue.Claimed{Message: m.Message}
 	}
 	s.whileRevision4Moves(t, func() error {
-		return s.Finish(t.Context(), "a", owned, store.Outcome{Sent: handed[:6]})
+		return s.Finish(t.Context(), "a", owned, queue.Outcome{Sent: handed[:6]})
 	})
 	require.Equal(t, []string{"1/6", "1/7", "1/8", "1/9"}, names(s.claim(t)))
 
 	s.append(t, chain("2", 0, 9)...)
-	read := slices.DeleteFunc(s.claim(t), func(m *store.Claimed) bool { return m.Key != "2" })
+	read := slices.DeleteFunc(s.claim(t), func(m *queue.Claimed) bool { return m.Key != "2" })
 	s.whileRevision4Moves(t, func() error {
-		return s.Finish(t.Context(), "a", owned, store.Outcome{Sent: read})
+		return s.Finish(t.Context(), "a", owned, queue.Outcome{Sent: read})
 	})
 	require.Equal(t, []string{"1/6", "1/7", "1/8", "1/9"}, names(s.claim(t)))
-	s.finish(t, "a", owned, store.Outcome{Sent: read})
+	s.finish(t, "a", owned, queue.Outcome{Sent: read})
 }
 
 // endsTheWaitForAWholeClaim: were a key's wait over for the later rows of a claim only, they would leave before the others.
@@ -158,13 +159,13 @@ func endsTheWaitForAWholeClaim(t *testing.T, s *queueSuite) {
 		messages = append(messages, m)
 	}
 	s.append(t, messages...)
-	first := func(claimed []*store.Claimed, key string) *store.Claimed {
-		return claimed[slices.IndexFunc(claimed, func(m *store.Claimed) bool { return m.Key == key })]
+	first := func(claimed []*queue.Claimed, key string) *queue.Claimed {
+		return claimed[slices.IndexFunc(claimed, func(m *queue.Claimed) bool { return m.Key == key })]
 	}
-	oldest := map[string]*store.Claimed{"1": first(s.claim(t), "1"), "2": first(s.claim(t), "2")}
+	oldest := map[string]*queue.Claimed{"1": first(s.claim(t), "1"), "2": first(s.claim(t), "2")}
 	for range 25 {
 		wait := time.Duration(rand.Int64N(int64(20 * time.Millisecond)))
-		s.finish(t, "a", owned, store.Outcome{Failed: failures([]*store.Claimed{oldest["1"], oldest["2"]}, wait)})
+		s.finish(t, "a", owned, queue.Outcome{Failed: failures([]*queue.Claimed{oldest["1"], oldest["2"]}, wait)})
 		for waiting := true; waiting; {
 			claimed := s.claim(t)
 			waiting = len(claimed) < 1000
@@ -238,7 +239,7 @@ func compactsFenced(t *testing.T, s *queueSuite) {
 func endsTheWait(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), kept("2", 0))
-	s.finish(t, "a", owned, store.Outcome{Failed: failures(s.claim(t), time.Hour)})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failures(s.claim(t), time.Hour)})
 	require.Empty(t, s.claim(t))
 
 	s.append(t, kept("1", 1), message("2", 1))
@@ -256,12 +257,12 @@ func endsTheWait(t *testing.T, s *queueSuite) {
 	require.Zero(t, claimed[2].Attempts, "what replaces the message that failed has not been tried")
 	require.True(t, claimed[2].Failed)
 
-	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+	s.finish(t, "a", owned, queue.Outcome{Sent: claimed})
 	require.Equal(t, int64(1), s.status(t).Retries, "that key waits no longer, the other does")
 }
 
 func listsWriters(t *testing.T, s *queueSuite) {
-	list := func() store.Writers {
+	list := func() queue.Writers {
 		writers, ok, err := s.Writers(t.Context())
 		require.NoError(t, err)
 		if !ok {
@@ -295,7 +296,7 @@ func knowsWaitingLanes(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0))
 	claimed := s.claim(t)
-	s.finish(t, "a", owned, store.Outcome{Failed: failures(claimed, time.Hour)})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failures(claimed, time.Hour)})
 	waiting, err = s.WaitingLanes(t.Context())
 	require.NoError(t, err)
 	for lane := range lanes {

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -29,26 +31,26 @@ func (s *relaySuite) record(t *testing.T, key string) {
 }
 
 // die claims what is there, makes the message of one key and revision a dead letter, and removes the rest as sent.
-func (s *relaySuite) die(t *testing.T, owned []store.Lane, key string, revision int64) store.DeadLetter {
+func (s *relaySuite) die(t *testing.T, owned []queue.Lane, key string, revision int64) queue.DeadLetter {
 	t.Helper()
-	var done store.Outcome
+	var done queue.Outcome
 	for _, m := range s.claim(t) {
 		if m.Key == key && m.Revision == revision {
-			done.Dead = append(done.Dead, store.Failure{Claimed: m, Error: "too large"})
+			done.Dead = append(done.Dead, queue.Failure{Claimed: m, Error: "too large"})
 		} else {
 			done.Sent = append(done.Sent, m)
 		}
 	}
 	require.Len(t, done.Dead, 1)
 	s.finish(t, "a", owned, done)
-	letters := s.letters(t, store.DeadLetterFilter{IDs: []int64{done.Dead[0].ID}})
+	letters := s.letters(t, db.DeadLetterFilter{IDs: []int64{done.Dead[0].ID}})
 	require.Len(t, letters, 1)
 	return letters[0]
 }
 
-func (s *relaySuite) letters(t *testing.T, f store.DeadLetterFilter) (letters []store.DeadLetter) {
+func (s *relaySuite) letters(t *testing.T, f db.DeadLetterFilter) (letters []queue.DeadLetter) {
 	t.Helper()
-	require.NoError(t, s.DeadLetters(t.Context(), f, 0, func(d store.DeadLetter) error {
+	require.NoError(t, s.DeadLetters(t.Context(), f, 0, func(d queue.DeadLetter) error {
 		letters = append(letters, d)
 		return nil
 	}))
@@ -89,7 +91,7 @@ func keepsSuperseded(t *testing.T, s *relaySuite) {
 	superseded := func(reason string) {
 		t.Helper()
 		err := s.RetryDeadLetter(t.Context(), d.ID)
-		require.ErrorIs(t, err, store.ErrSuperseded)
+		require.ErrorIs(t, err, queue.ErrSuperseded)
 		require.ErrorContains(t, err, reason)
 	}
 	superseded("revision 1 of its key has been sent or is on its way")
@@ -107,7 +109,7 @@ func keepsDeleted(t *testing.T, s *relaySuite) {
 	d := s.die(t, owned, "1", 0)
 	s.exec(t, "UPDATE outbox_revisions SET deleted = TRUE, revision = 1")
 	err := s.RetryDeadLetter(t.Context(), d.ID)
-	require.ErrorIs(t, err, store.ErrSuperseded)
+	require.ErrorIs(t, err, queue.ErrSuperseded)
 	require.ErrorContains(t, err, "its key was deleted in revision 1")
 	s.exec(t, `DELETE FROM outbox_revisions`)
 	require.ErrorContains(t, s.RetryDeadLetter(t.Context(), d.ID), "the ledger does not know its key")
@@ -131,7 +133,7 @@ func retryWaitsForWriters(t *testing.T, s *relaySuite) {
 	case <-time.After(50 * time.Millisecond): // a chance to do it wrong; the test does not depend on it
 	}
 	require.NoError(t, tx.Commit())
-	require.ErrorIs(t, <-retried, store.ErrSuperseded)
+	require.ErrorIs(t, <-retried, queue.ErrSuperseded)
 }
 
 func listsAndPurges(t *testing.T, s *relaySuite) {
@@ -141,28 +143,28 @@ func listsAndPurges(t *testing.T, s *relaySuite) {
 		s.record(t, key)
 		ids = append(ids, s.die(t, owned, key, 0).ID)
 	}
-	found := func(f store.DeadLetterFilter, limit int) (keys []string) {
+	found := func(f db.DeadLetterFilter, limit int) (keys []string) {
 		t.Helper()
-		require.NoError(t, s.DeadLetters(t.Context(), f, limit, func(d store.DeadLetter) error {
+		require.NoError(t, s.DeadLetters(t.Context(), f, limit, func(d queue.DeadLetter) error {
 			keys = append(keys, d.Key)
 			return nil
 		}))
 		return keys
 	}
-	require.Equal(t, []string{"1", "2", "3'"}, found(store.DeadLetterFilter{}, 0))
-	require.Equal(t, []string{"2"}, found(store.DeadLetterFilter{After: ids[0]}, 1))
-	require.Equal(t, []string{"1", "3'"}, found(store.DeadLetterFilter{IDs: []int64{ids[0], ids[2], 99999}}, 0))
-	require.Equal(t, []string{"3'"}, found(store.DeadLetterFilter{Model: "order", Key: "3'"}, 0))
-	require.Empty(t, found(store.DeadLetterFilter{Model: "customer"}, 0))
-	require.Empty(t, found(store.DeadLetterFilter{Before: time.Now().Add(-time.Hour)}, 0))
+	require.Equal(t, []string{"1", "2", "3'"}, found(db.DeadLetterFilter{}, 0))
+	require.Equal(t, []string{"2"}, found(db.DeadLetterFilter{After: ids[0]}, 1))
+	require.Equal(t, []string{"1", "3'"}, found(db.DeadLetterFilter{IDs: []int64{ids[0], ids[2], 99999}}, 0))
+	require.Equal(t, []string{"3'"}, found(db.DeadLetterFilter{Model: "order", Key: "3'"}, 0))
+	require.Empty(t, found(db.DeadLetterFilter{Model: "customer"}, 0))
+	require.Empty(t, found(db.DeadLetterFilter{Before: time.Now().Add(-time.Hour)}, 0))
 
-	n, err := s.PurgeDeadLetters(t.Context(), store.DeadLetterFilter{Before: time.Now().Add(-time.Hour)})
+	n, err := s.PurgeDeadLetters(t.Context(), db.DeadLetterFilter{Before: time.Now().Add(-time.Hour)})
 	require.NoError(t, err)
 	require.Zero(t, n)
-	n, err = s.PurgeDeadLetters(t.Context(), store.DeadLetterFilter{Key: "3'"})
+	n, err = s.PurgeDeadLetters(t.Context(), db.DeadLetterFilter{Key: "3'"})
 	require.NoError(t, err)
 	require.Equal(t, int64(1), n)
-	n, err = s.PurgeDeadLetters(t.Context(), store.DeadLetterFilter{Before: time.Now().Add(time.Hour)})
+	n, err = s.PurgeDeadLetters(t.Context(), db.DeadLetterFilter{Before: time.Now().Add(time.Hour)})
 	require.NoError(t, err)
 	require.Equal(t, int64(2), n)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -62,7 +63,7 @@ func (s outboxSuite) write(t *testing.T, done store.Settlement, messages ...stor
 // requireClaimed compares an offer with what a claim of its messages brings.
 func (s outboxSuite) requireClaimed(t *testing.T, o store.Offer) {
 	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, store.Except{})
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, queue.Except{})
 	require.NoError(t, err)
 	byID := map[int64]store.Message{}
 	for _, m := range claimed {
@@ -183,7 +184,7 @@ func handsNothingOverPastARetry(t *testing.T, s outboxSuite) {
 	letter := s.record(t, common, false, "1").Messages[0]
 	owned, err := s.Balance(t.Context(), "relay", ttl)
 	require.NoError(t, err)
-	dead := store.Outcome{Dead: []store.Failure{{Claimed: &store.Claimed{Message: letter}, Error: "too large"}}}
+	dead := queue.Outcome{Dead: []queue.Failure{{Claimed: &queue.Claimed{Message: letter}, Error: "too large"}}}
 	require.NoError(t, s.Finish(t.Context(), "relay", owned.Lanes, dead))
 	require.NoError(t, s.RetryDeadLetter(t.Context(), letter.ID))
 	require.Empty(t, s.record(t, common, false, "1").Messages)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -18,14 +19,14 @@ func ownsEverything(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	require.Len(t, owned, lanes)
 	for i, l := range owned {
-		require.Equal(t, store.Lane{Lane: i, Epoch: 1, Nonce: owned[0].Nonce}, l)
+		require.Equal(t, queue.Lane{Lane: i, Epoch: 1, Nonce: owned[0].Nonce}, l)
 	}
 	require.Equal(t, owned, s.balance(t, "a", ttl), "balancing again changes nothing")
 	renewed, err := s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
 	require.NotEmpty(t, renewed.Incarnation.ID)
-	renewed.Incarnation = store.Incarnation{}
-	require.Equal(t, store.Ownership{Lanes: owned, Share: lanes, Alone: true}, renewed)
+	renewed.Incarnation = queue.Incarnation{}
+	require.Equal(t, queue.Ownership{Lanes: owned, Share: lanes, Alone: true}, renewed)
 	require.False(t, renewed.Unbalanced())
 }
 
@@ -97,7 +98,7 @@ func renewsLate(t *testing.T, s *queueSuite) {
 
 func balancesAtOnce(t *testing.T, s *queueSuite) {
 	const relays = 6
-	var views [relays][]store.Lane // what each relay was told last; nobody's lease runs out here
+	var views [relays][]queue.Lane // what each relay was told last; nobody's lease runs out here
 	var errs [relays]error
 	var wg sync.WaitGroup
 	for i := range relays {
@@ -147,8 +148,8 @@ func tellsWhatIsFree(t *testing.T, s *relaySuite) {
 	s.exec(t, "UPDATE outbox_lanes SET owner = NULL, expires_at = NULL WHERE lane < 10")
 	renewed, err := s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
-	renewed.Incarnation = store.Incarnation{}
-	require.Equal(t, store.Ownership{Lanes: owned[10:], Share: lanes, Free: 10, Alone: true}, renewed)
+	renewed.Incarnation = queue.Incarnation{}
+	require.Equal(t, queue.Ownership{Lanes: owned[10:], Share: lanes, Free: 10, Alone: true}, renewed)
 	require.True(t, renewed.Unbalanced())
 	s.balance(t, "b", ttl)
 	renewed, err = s.Renew(t.Context(), "a", ttl)
@@ -165,7 +166,7 @@ func endsLeasesAhead(t *testing.T, s *relaySuite) {
 	st := s.status(t)
 	require.Equal(t, []int64{0, lanes, 0}, []int64{st.LanesOwned, st.LanesAhead, st.Relays}, "an owner that may be dead")
 
-	var owned []store.Lane
+	var owned []queue.Lane
 	began := time.Now()
 	require.Eventually(t, func() bool {
 		owned = s.balance(t, "next", short)
@@ -204,7 +205,7 @@ func refusesOtherProtocols(t *testing.T, s *relaySuite) {
 	s.balance(t, "old", ttl)
 	s.exec(t, "UPDATE outbox_relays SET protocol = 0")
 	err := s.SetLanes(t.Context(), 32, func(string) {})
-	require.ErrorIs(t, err, store.ErrOtherProtocol)
+	require.ErrorIs(t, err, queue.ErrOtherProtocol)
 	require.ErrorContains(t, err, `relay "old"`)
 	require.Equal(t, int64(lanes), s.status(t).Lanes)
 	require.NoError(t, s.Leave(t.Context(), "old"))

@@ -9,6 +9,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
@@ -30,7 +31,7 @@ type Subject struct {
 // Writer is a transaction that appends messages.
 type Writer struct {
 	// Append returns the messages as they may be handed over.
-	Append func(testing.TB, []store.Message) []*store.Claimed
+	Append func(testing.TB, []store.Message) []*queue.Claimed
 	Commit func(testing.TB)
 }
 
@@ -102,13 +103,13 @@ func beginSQL(t testing.TB, s *store.Store) Writer {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = tx.Rollback() }) // mostly it was committed
 	return Writer{
-		Append: func(t testing.TB, messages []store.Message) []*store.Claimed {
+		Append: func(t testing.TB, messages []store.Message) []*queue.Claimed {
 			t.Helper()
 			to := &store.Appended{}
 			require.NoError(t, s.Append(t.Context(), tx, messages, to))
-			var appended []*store.Claimed
+			var appended []*queue.Claimed
 			for _, m := range to.Offer(time.Time{}).Messages {
-				appended = append(appended, &store.Claimed{Message: m})
+				appended = append(appended, &queue.Claimed{Message: m})
 			}
 			return appended
 		},
@@ -133,7 +134,7 @@ func holdSQL(t testing.TB, db *bun.DB, ids []int64) (release func()) {
 	}
 }
 
-func (s *queueSuite) balance(t *testing.T, relay string, ttl time.Duration) []store.Lane {
+func (s *queueSuite) balance(t *testing.T, relay string, ttl time.Duration) []queue.Lane {
 	t.Helper()
 	owned, err := s.Balance(t.Context(), relay, ttl)
 	require.NoError(t, err)
@@ -147,19 +148,19 @@ func (s *queueSuite) append(t *testing.T, messages ...store.Message) {
 	w.Commit(t)
 }
 
-func (s *queueSuite) claim(t *testing.T) []*store.Claimed {
+func (s *queueSuite) claim(t *testing.T) []*queue.Claimed {
 	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, store.Except{})
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, queue.Except{})
 	require.NoError(t, err)
 	return claimed
 }
 
-func (s *queueSuite) finish(t *testing.T, relay string, owned []store.Lane, done store.Outcome) {
+func (s *queueSuite) finish(t *testing.T, relay string, owned []queue.Lane, done queue.Outcome) {
 	t.Helper()
 	require.NoError(t, s.Finish(t.Context(), relay, owned, done))
 }
 
-func (s *queueSuite) status(t *testing.T) store.Status {
+func (s *queueSuite) status(t *testing.T) queue.Status {
 	t.Helper()
 	st, err := s.Status(t.Context())
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -59,8 +60,8 @@ const (
 	lanes = 64
 )
 
-func allLanes() []store.Start {
-	all := make([]store.Start, lanes)
+func allLanes() []queue.Start {
+	all := make([]queue.Start, lanes)
 	for i := range all {
 		all[i].Lane = i
 	}
@@ -119,10 +120,10 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 		previous := all[i]
 		require.True(t, previous.Lane < m.Lane || previous.Lane == m.Lane && previous.ID < m.ID)
 	}
-	first, unread, err := s.Claim(t.Context(), allLanes(), 2, 2, store.Except{})
+	first, unread, err := s.Claim(t.Context(), allLanes(), 2, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Empty(t, unread)
-	var want []*store.Claimed
+	var want []*queue.Claimed
 	perLane := map[int]int{}
 	for _, m := range all {
 		if perLane[m.Lane]++; perLane[m.Lane] <= 2 {
@@ -131,20 +132,20 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 	}
 	require.Equal(t, want, first)
 
-	one, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1000, 2, store.Except{})
+	one, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1000, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Len(t, one, perLane[all[0].Lane])
 	for _, m := range one {
 		require.Equal(t, all[0].Lane, m.Lane)
 	}
-	rest, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane, After: all[0].ID}}, 1000, 2, store.Except{})
+	rest, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane, After: all[0].ID}}, 1000, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Equal(t, one[1:], rest)
 	last := all[len(all)-1].Lane
-	turned, _, err := s.Claim(t.Context(), []store.Start{{Lane: last}, {Lane: all[0].Lane}}, 1, 2, store.Except{})
+	turned, _, err := s.Claim(t.Context(), []queue.Start{{Lane: last}, {Lane: all[0].Lane}}, 1, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Equal(t, []int{last, all[0].Lane}, []int{turned[0].Lane, turned[1].Lane}, "lanes come as they are listed")
-	some, _, err := s.Claim(t.Context(), []store.Start{{Lane: all[0].Lane}}, 1, 2, store.Except{
+	some, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1, 2, queue.Except{
 		IDs: []int64{one[0].ID, 12345}, Keys: []store.Key{{Model: "order", Key: one[1].Key}, {Model: "other", Key: one[0].Key}},
 	})
 	require.NoError(t, err)
@@ -152,7 +153,7 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 		require.NotEqual(t, one[0].ID, m.ID)
 		require.NotEqual(t, one[1].Key, m.Key)
 	}
-	none, _, err := s.Claim(t.Context(), nil, 10, 2, store.Except{})
+	none, _, err := s.Claim(t.Context(), nil, 10, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Empty(t, none)
 }
@@ -168,8 +169,8 @@ func removesWhatWasHandedOver(t *testing.T, s *queueSuite) {
 	offered := w.Append(t, messages)
 	w.Commit(t)
 	require.Len(t, offered, len(messages))
-	s.finish(t, "a", owned, store.Outcome{Sent: offered[:15]})
-	s.finish(t, "b", owned, store.Outcome{Sent: offered[15:]}) // who does not own the lanes
+	s.finish(t, "a", owned, queue.Outcome{Sent: offered[:15]})
+	s.finish(t, "b", owned, queue.Outcome{Sent: offered[15:]}) // who does not own the lanes
 	var left []string
 	for _, m := range s.claim(t) {
 		left = append(left, m.Key)
@@ -188,7 +189,7 @@ func claimsBoundedBytes(t *testing.T, s *queueSuite) {
 		s.append(t, large)
 		large.Revision++
 	}
-	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, 2, store.Except{})
+	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Len(t, claimed, 3)
 	require.Equal(t, claimed[0].Lane, unread[0])
@@ -197,11 +198,11 @@ func claimsBoundedBytes(t *testing.T, s *queueSuite) {
 		large.Key, large.Revision = fmt.Sprint("k", key), 0
 		s.append(t, large)
 	}
-	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, 2, store.Except{})
+	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, 2, queue.Except{})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(claimed), 3)
 	require.LessOrEqual(t, len(claimed), 4, "one more for a second connection")
-	known := store.Except{}
+	known := queue.Except{}
 	for more := claimed; len(more) > 0; {
 		for _, m := range more {
 			known.IDs = append(known.IDs, m.ID)
@@ -226,7 +227,7 @@ func findsLateCommits(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	claimed := s.claim(t)
 	require.Len(t, claimed, 1)
-	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+	s.finish(t, "a", owned, queue.Outcome{Sent: claimed})
 
 	w.Commit(t)
 	rest := s.claim(t)
@@ -249,7 +250,7 @@ func saysWhatIsInvalid(t *testing.T, s *relaySuite) {
 func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, kept("bad", 0), kept("bad", 1), message("good", 0))
-	s.finish(t, "a", owned, store.Outcome{Failed: failures(only(s.claim(t), "bad", 0), time.Hour)})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failures(only(s.claim(t), "bad", 0), time.Hour)})
 	require.Equal(t, []string{"good/0"}, names(s.claim(t)))
 	require.Equal(t, int64(1), s.status(t).Retries)
 
@@ -259,7 +260,7 @@ func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 	bad := only(claimed, "bad", 0)
 	require.Equal(t, 1, bad[0].Attempts)
 
-	s.finish(t, "a", owned, store.Outcome{Failed: failures(bad, blink)})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failures(bad, blink)})
 	require.Equal(t, 2, only(s.claim(t), "bad", 0)[0].Attempts)
 }
 
@@ -271,7 +272,7 @@ func sparesAttempts(t *testing.T, s *queueSuite) {
 		spared[i].Spared = true
 	}
 	for range 3 {
-		s.finish(t, "a", owned, store.Outcome{Failed: spared})
+		s.finish(t, "a", owned, queue.Outcome{Failed: spared})
 		require.Equal(t, int64(2), s.status(t).Retries)
 		claimed := s.claim(t)
 		require.Len(t, claimed, 2)
@@ -281,7 +282,7 @@ func sparesAttempts(t *testing.T, s *queueSuite) {
 		}
 	}
 	spared[0].Wait, spared[1].Wait = time.Hour, time.Hour
-	s.finish(t, "a", owned, store.Outcome{Failed: spared})
+	s.finish(t, "a", owned, queue.Outcome{Failed: spared})
 	require.Empty(t, s.claim(t), "they wait all the same")
 	s.append(t, message("1", 1))
 	claimed := s.claim(t)
@@ -289,15 +290,15 @@ func sparesAttempts(t *testing.T, s *queueSuite) {
 	require.True(t, claimed[0].Waiting, "for nothing: it replaces the other")
 	require.NoError(t, s.MakeDue(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
 	claimed = s.claim(t)
-	s.finish(t, "a", owned, store.Outcome{Sent: claimed})
+	s.finish(t, "a", owned, queue.Outcome{Sent: claimed})
 	require.Equal(t, int64(1), s.status(t).Retries)
 }
 
 func sentEndsRetries(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), message("1", 1))
-	s.finish(t, "a", owned, store.Outcome{Failed: failures(only(s.claim(t), "1", 0), blink)})
-	s.finish(t, "a", owned, store.Outcome{Sent: only(s.claim(t), "1", 0)})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failures(only(s.claim(t), "1", 0), blink)})
+	s.finish(t, "a", owned, queue.Outcome{Sent: only(s.claim(t), "1", 0)})
 	require.Zero(t, s.status(t).Retries)
 	left := s.claim(t)
 	require.Equal(t, []string{"1/1"}, names(left))
@@ -309,11 +310,11 @@ func fencesRemoval(t *testing.T, s *queueSuite) {
 	s.append(t, message("1", 0), message("2", 0))
 	claimed := s.claim(t)
 	current := s.balance(t, "b", ttl)
-	s.finish(t, "a", old, store.Outcome{Sent: claimed})
+	s.finish(t, "a", old, queue.Outcome{Sent: claimed})
 	require.Len(t, s.claim(t), 2, "the old owner removes nothing")
-	s.finish(t, "b", old, store.Outcome{Sent: claimed})
+	s.finish(t, "b", old, queue.Outcome{Sent: claimed})
 	require.Len(t, s.claim(t), 2, "an old epoch removes nothing")
-	s.finish(t, "b", current, store.Outcome{Sent: claimed})
+	s.finish(t, "b", current, queue.Outcome{Sent: claimed})
 	require.Empty(t, s.claim(t))
 }
 
@@ -322,7 +323,7 @@ func fencesBurial(t *testing.T, s *queueSuite) {
 	s.append(t, message("1", 0))
 	claimed := s.claim(t)
 	s.balance(t, "b", ttl)
-	s.finish(t, "a", old, store.Outcome{Dead: failures(claimed, 0)})
+	s.finish(t, "a", old, queue.Outcome{Dead: failures(claimed, 0)})
 	require.Zero(t, s.status(t).DeadLetters)
 	require.Len(t, s.claim(t), 1)
 }
@@ -333,9 +334,9 @@ func buriesWhole(t *testing.T, s *relaySuite) {
 	dead.Queue, dead.CorrelationID, dead.Meta = "webhooks", "c-1", json.RawMessage(`{"m":1}`)
 	s.append(t, dead, message("1", 4))
 	claimed := only(s.claim(t), "1", 3)
-	s.finish(t, "a", owned, store.Outcome{Failed: failures(claimed, blink)})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failures(claimed, blink)})
 	claimed = only(s.claim(t), "1", 3)
-	s.finish(t, "a", owned, store.Outcome{Dead: failures(claimed, 0)})
+	s.finish(t, "a", owned, queue.Outcome{Dead: failures(claimed, 0)})
 
 	require.Equal(t, []string{"1/4"}, names(s.claim(t)), "the next revision may go")
 	st := s.status(t)
@@ -367,7 +368,7 @@ func storesAnyErrorText(t *testing.T, s *relaySuite) {
 	s.append(t, message("1", 0))
 	failed := failures(s.claim(t), time.Hour)
 	failed[0].Error = "broken \x00 \xff? ' " + strings.Repeat("é", 10_000)
-	s.finish(t, "a", owned, store.Outcome{Failed: failed})
+	s.finish(t, "a", owned, queue.Outcome{Failed: failed})
 	var text string
 	require.NoError(t, s.DB().NewSelect().Table("outbox_retries").Column("last_error").Scan(t.Context(), &text))
 	require.True(t, strings.HasPrefix(text, "broken  ? ' é"))
@@ -375,17 +376,17 @@ func storesAnyErrorText(t *testing.T, s *relaySuite) {
 }
 
 func countsStatus(t *testing.T, s *queueSuite) {
-	require.Equal(t, store.Status{Lanes: lanes}, s.status(t))
+	require.Equal(t, queue.Status{Lanes: lanes}, s.status(t))
 	s.balance(t, "a", ttl)
 	s.append(t, message("1", 0), message("2", 0))
-	var st store.Status
+	var st queue.Status
 	require.Eventually(t, func() bool { // SQLite's clock counts milliseconds
 		st = s.status(t)
 		return st.OldestAge > 0
 	}, 10*time.Second, time.Millisecond)
 	require.Less(t, st.OldestAge, time.Hour)
 	st.OldestAge = 0
-	require.Equal(t, store.Status{Unsent: 2, Relays: 1, Lanes: lanes, LanesOwned: lanes}, st)
+	require.Equal(t, queue.Status{Unsent: 2, Relays: 1, Lanes: lanes, LanesOwned: lanes}, st)
 }
 
 func (s *relaySuite) exec(t *testing.T, statement string, args ...any) {
@@ -394,24 +395,24 @@ func (s *relaySuite) exec(t *testing.T, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-func failures(messages []*store.Claimed, wait time.Duration) []store.Failure {
-	failed := make([]store.Failure, len(messages))
+func failures(messages []*queue.Claimed, wait time.Duration) []queue.Failure {
+	failed := make([]queue.Failure, len(messages))
 	for i, m := range messages {
-		failed[i] = store.Failure{Claimed: m, Error: "no queue", Wait: wait}
+		failed[i] = queue.Failure{Claimed: m, Error: "no queue", Wait: wait}
 	}
 	return failed
 }
 
-func only(messages []*store.Claimed, key string, revision int64) []*store.Claimed {
+func only(messages []*queue.Claimed, key string, revision int64) []*queue.Claimed {
 	for _, m := range messages {
 		if m.Key == key && m.Revision == revision {
-			return []*store.Claimed{m}
+			return []*queue.Claimed{m}
 		}
 	}
 	return nil
 }
 
-func names(messages []*store.Claimed) []string {
+func names(messages []*queue.Claimed) []string {
 	var out []string
 	for _, m := range messages {
 		out = append(out, fmt.Sprintf("%s/%d", m.Key, m.Revision))

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/store"
 )
 
@@ -18,12 +19,12 @@ func removesNothingUnknown(t *testing.T, s *queueSuite) {
 	s.append(t, lost...)
 	sent := s.claim(t)
 	require.Len(t, sent, 5)
-	handed := make([]*store.Claimed, len(sent))
+	handed := make([]*queue.Claimed, len(sent))
 	for i, m := range sent {
-		handed[i] = &store.Claimed{Message: m.Message}
+		handed[i] = &queue.Claimed{Message: m.Message}
 	}
 
-	for name, done := range map[string]store.Outcome{
+	for name, done := range map[string]queue.Outcome{
 		"sent": {Sent: sent}, "handed over": {Sent: handed}, "dead": {Dead: failures(sent, 0)},
 	} {
 		restore()
@@ -45,11 +46,11 @@ func fencesTenures(t *testing.T, s *queueSuite) {
 	require.NotEqual(t, former, current)
 	s.append(t, message("1", 0))
 	claimed := s.claim(t)
-	s.finish(t, "a", former, store.Outcome{Sent: claimed})
-	s.finish(t, "a", former, store.Outcome{Dead: failures(claimed, 0)})
+	s.finish(t, "a", former, queue.Outcome{Sent: claimed})
+	s.finish(t, "a", former, queue.Outcome{Dead: failures(claimed, 0)})
 	require.Equal(t, []string{"1/0"}, names(s.claim(t)))
 	require.Zero(t, s.status(t).DeadLetters)
-	s.finish(t, "a", current, store.Outcome{Sent: claimed})
+	s.finish(t, "a", current, queue.Outcome{Sent: claimed})
 	require.Empty(t, s.claim(t))
 }
 
@@ -63,9 +64,9 @@ func noticesThatItWentBack(t *testing.T, s *queueSuite) {
 	}
 	require.NoError(t, renew())
 	restore()
-	require.ErrorIs(t, renew(), store.ErrWentBack)
+	require.ErrorIs(t, renew(), queue.ErrWentBack)
 	_, err := s.Balance(t.Context(), "a", ttl)
-	require.ErrorIs(t, err, store.ErrWentBack)
+	require.ErrorIs(t, err, queue.ErrWentBack)
 
 	owned, err := s.Enter(t.Context(), "a", ttl)
 	require.NoError(t, err)
@@ -81,8 +82,8 @@ func entersAnew(t *testing.T, s *queueSuite) {
 	require.NoError(t, err)
 	require.Len(t, owned.Lanes, lanes)
 	claimed := s.claim(t)
-	s.finish(t, "a", former, store.Outcome{Sent: claimed})
+	s.finish(t, "a", former, queue.Outcome{Sent: claimed})
 	require.Len(t, s.claim(t), 1)
-	s.finish(t, "a", owned.Lanes, store.Outcome{Sent: claimed})
+	s.finish(t, "a", owned.Lanes, queue.Outcome{Sent: claimed})
 	require.Empty(t, s.claim(t))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
 // supersedes: what was replaced in memory is gone before what replaced it leaves, which then says
@@ -21,20 +21,20 @@ func supersedes(t *testing.T, s *queueSuite) {
 	}
 	s.append(t, chain("old", 5, 7)...)
 	s.append(t, kept("other", 0))
-	var list []store.Superseding
-	older := map[string][]*store.Claimed{}
+	var list []queue.Superseding
+	older := map[string][]*queue.Claimed{}
 	for _, m := range s.claim(t) {
 		switch {
 		case m.Key == "other":
 		case m.Revision == 2 || m.Revision == 7:
 			m.After = older[m.Key][0].After
-			list = append(list, store.Superseding{Claimed: m, Older: older[m.Key]})
+			list = append(list, queue.Superseding{Claimed: m, Older: older[m.Key]})
 		default:
 			older[m.Key] = append(older[m.Key], m)
 		}
 	}
 	fates := s.supersede(t, "a", owned, list)
-	require.Equal(t, slices.Repeat([]store.Superseded{store.Gone}, 301), fates)
+	require.Equal(t, slices.Repeat([]queue.Superseded{queue.Gone}, 301), fates)
 	claimed := s.claim(t)
 	require.Len(t, claimed, 302)
 	require.Nil(t, only(claimed, "k7", 2)[0].After)
@@ -42,15 +42,15 @@ func supersedes(t *testing.T, s *queueSuite) {
 	require.NotEmpty(t, only(claimed, "other", 0))
 
 	require.Equal(t, fates, s.supersede(t, "a", owned, list), "once more, as after an error that says nothing")
-	sent := make([]*store.Claimed, len(list))
+	sent := make([]*queue.Claimed, len(list))
 	for i, m := range list {
 		sent[i] = m.Claimed
 	}
-	s.finish(t, "a", owned, store.Outcome{Sent: sent})
+	s.finish(t, "a", owned, queue.Outcome{Sent: sent})
 	require.Equal(t, []string{"other/0"}, names(s.claim(t)), "they are found where they are now")
 }
 
-func (s *queueSuite) supersede(t *testing.T, relay string, lanes []store.Lane, list []store.Superseding) []store.Superseded {
+func (s *queueSuite) supersede(t *testing.T, relay string, lanes []queue.Lane, list []queue.Superseding) []queue.Superseded {
 	t.Helper()
 	fates, err := s.Supersede(t.Context(), relay, lanes, list)
 	require.NoError(t, err)
@@ -64,12 +64,12 @@ func supersedesFenced(t *testing.T, s *queueSuite) {
 	s.append(t, chain("1", 0, 2)...)
 	claimed := s.claim(t)
 	current := s.balance(t, "b", ttl)
-	list := []store.Superseding{{Claimed: claimed[2], Older: claimed[:2]}}
-	for relay, lanes := range map[string][]store.Lane{"a": old, "b": old, "c": nil} {
-		require.Equal(t, []store.Superseded{store.Missing}, s.supersede(t, relay, lanes, list))
+	list := []queue.Superseding{{Claimed: claimed[2], Older: claimed[:2]}}
+	for relay, lanes := range map[string][]queue.Lane{"a": old, "b": old, "c": nil} {
+		require.Equal(t, []queue.Superseded{queue.Missing}, s.supersede(t, relay, lanes, list))
 	}
 	require.Len(t, s.claim(t), 3)
-	require.Equal(t, []store.Superseded{store.Gone}, s.supersede(t, "b", current, list))
+	require.Equal(t, []queue.Superseded{queue.Gone}, s.supersede(t, "b", current, list))
 	require.Equal(t, []string{"1/2"}, names(s.claim(t)))
 }
 
@@ -83,18 +83,18 @@ func supersedesWhatIsHeld(t *testing.T, s *queueSuite) {
 	s.append(t, chain("2", 0, 2)...)
 	s.append(t, chain("3", 0, 2)...)
 	claimed := s.claim(t)
-	var list []store.Superseding
+	var list []queue.Superseding
 	for _, key := range []string{"1", "2", "3"} {
-		list = append(list, store.Superseding{
+		list = append(list, queue.Superseding{
 			Claimed: only(claimed, key, 2)[0], Older: append(only(claimed, key, 0), only(claimed, key, 1)...),
 		})
 	}
 	release := s.Hold(t, list[1].Older[1].ID, list[2].ID)
-	require.Equal(t, []store.Superseded{store.Gone, store.Standing, store.Missing}, s.supersede(t, "a", owned, list))
+	require.Equal(t, []queue.Superseded{queue.Gone, queue.Standing, queue.Missing}, s.supersede(t, "a", owned, list))
 	require.Len(t, s.claim(t), 7, "what is held says that it follows the one before it")
 	release()
 	require.Len(t, only(s.claim(t), "3", 0), 1, "nothing is removed without its successor")
-	require.Equal(t, slices.Repeat([]store.Superseded{store.Gone}, 3), s.supersede(t, "a", owned, list))
+	require.Equal(t, slices.Repeat([]queue.Superseded{queue.Gone}, 3), s.supersede(t, "a", owned, list))
 	require.ElementsMatch(t, []string{"1/2", "2/2", "3/2"}, names(s.claim(t)))
 }
 
@@ -106,7 +106,7 @@ func supersedesOnlyWhatWasRead(t *testing.T, s *relaySuite) {
 	s.append(t, chain("2", 0, 1)...)
 	claimed := s.claim(t)
 	old, next := only(claimed, "1", 0)[0], only(claimed, "1", 1)[0]
-	list := []store.Superseding{{Claimed: next, Older: []*store.Claimed{old}}}
+	list := []queue.Superseding{{Claimed: next, Older: []*queue.Claimed{old}}}
 	change := func(column, by string, id int64) {
 		_, err := s.DB().ExecContext(t.Context(), `UPDATE outbox_messages SET ?0 = ?0 + ?1 WHERE id = ?2`,
 			bun.Ident(column), bun.Safe(by), id)
@@ -118,12 +118,12 @@ func supersedesOnlyWhatWasRead(t *testing.T, s *relaySuite) {
 	}
 	for column, by := range map[string]string{"revision": "9", "created_at": second} {
 		change(column, by, next.ID)
-		require.Equal(t, []store.Superseded{store.Missing}, s.supersede(t, "a", owned, list), column)
+		require.Equal(t, []queue.Superseded{queue.Missing}, s.supersede(t, "a", owned, list), column)
 		change(column, "-"+by, next.ID)
 		change(column, by, old.ID)
-		require.Equal(t, []store.Superseded{store.Standing}, s.supersede(t, "a", owned, list), column)
+		require.Equal(t, []queue.Superseded{queue.Standing}, s.supersede(t, "a", owned, list), column)
 		change(column, "-"+by, old.ID)
 		require.Len(t, s.claim(t), 4)
 	}
-	require.Equal(t, []store.Superseded{store.Gone}, s.supersede(t, "a", owned, list))
+	require.Equal(t, []queue.Superseded{queue.Gone}, s.supersede(t, "a", owned, list))
 }

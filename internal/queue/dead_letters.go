@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // DeadLetter is a message that the relay gave up.
@@ -24,16 +26,16 @@ type DeadLetter struct {
 
 // DeadLetters calls fn for at most limit dead letters, in the order of their identity; 0 means all of them. Do not use
 // the store inside fn: on SQLite it may wait for itself.
-func (s *Store) DeadLetters(ctx context.Context, f DeadLetterFilter, limit int, fn func(DeadLetter) error) error {
-	condition, args := f.Condition(s.Database)
-	query := s.SQL(`
+func (q *Queue) DeadLetters(ctx context.Context, f db.DeadLetterFilter, limit int, fn func(DeadLetter) error) error {
+	condition, args := f.Condition(q.Database)
+	query := q.SQL(`
 		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, correlation_id, `) +
-		s.dialect.Micros("updated_at") + ", " + s.dialect.Micros("created_at") + ", " + s.dialect.Micros("expires_at") +
-		", attempts, last_error, " + s.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id"
+		q.dialect.Micros("updated_at") + ", " + q.dialect.Micros("created_at") + ", " + q.dialect.Micros("expires_at") +
+		", attempts, last_error, " + q.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id"
 	if limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", limit)
 	}
-	rows, err := s.DB().QueryContext(ctx, query, append([]any{s.Table("outbox_dead_letters")}, args...)...)
+	rows, err := q.DB().QueryContext(ctx, query, append([]any{q.Table("outbox_dead_letters")}, args...)...)
 	if err != nil {
 		return fmt.Errorf("read dead letters: %w", err)
 	}
@@ -84,30 +86,30 @@ var ErrSuperseded = errors.New("it is superseded")
 //
 // The key is locked in the ledger as any writer locks it. So what a writer appends afterwards stands behind the message,
 // and what one appended before has made it superseded.
-func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
-	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+func (q *Queue) RetryDeadLetter(ctx context.Context, id int64) error {
+	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		var d Message
-		err := tx.QueryRowContext(ctx, s.SQL(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
-			s.Table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
+		err := tx.QueryRowContext(ctx, q.SQL(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
+			q.Table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
 		if err != nil {
 			return err
 		}
-		if err := s.requireNewest(ctx, tx, d); err != nil {
+		if err := q.requireNewest(ctx, tx, d); err != nil {
 			return err
 		}
-		lanes, err := s.lanes.Numbering(ctx, tx)
+		lanes, err := q.lanes.Numbering(ctx, tx)
 		if err != nil {
 			return err
 		}
-		put, err := tx.ExecContext(ctx, s.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+s.lanes.Value()+", "+contentColumns+" FROM ? WHERE id = ?"),
-			s.Table("outbox_messages"), lanes.Lane(d.Model, d.Key), s.Table("outbox_dead_letters"), id)
+		put, err := tx.ExecContext(ctx, q.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+q.lanes.Value()+", "+contentColumns+" FROM ? WHERE id = ?"),
+			q.Table("outbox_messages"), lanes.Lane(d.Model, d.Key), q.Table("outbox_dead_letters"), id)
 		if err != nil {
-			return s.lanes.Refused(err)
+			return q.lanes.Refused(err)
 		}
 		if n, err := put.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, sql.ErrNoRows) // another retry was first
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.Table("outbox_dead_letters"), id)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_dead_letters"), id)
 		return err
 	})
 	if err != nil {
@@ -118,15 +120,15 @@ func (s *Store) RetryDeadLetter(ctx context.Context, id int64) error {
 
 // requireNewest locks the key of a message that is to go out again, and returns an error unless it is the newest one of its
 // key.
-func (s *Store) requireNewest(ctx context.Context, tx bun.IDB, m Message) error {
+func (q *Queue) requireNewest(ctx context.Context, tx bun.IDB, m Message) error {
 	// An update locks on every database alike, and what follows the retried message must not pass it.
-	if err := s.NoteResent(ctx, tx, m.Model, []string{m.Key}); err != nil {
+	if err := q.ledger.NoteResent(ctx, tx, m.Model, []string{m.Key}); err != nil {
 		return err
 	}
 	var revision, produced int64
 	var deleted bool
-	err := tx.QueryRowContext(ctx, s.SQL(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
-		s.Table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
+	err := tx.QueryRowContext(ctx, q.SQL(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
+		q.Table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return fmt.Errorf("%w: the ledger does not know its key", ErrSuperseded)
@@ -142,11 +144,11 @@ func (s *Store) requireNewest(ctx context.Context, tx bun.IDB, m Message) error 
 }
 
 // PurgeDeadLetters forgets dead letters for good and returns how many.
-func (s *Store) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
-	condition, args := f.Condition(s.Database)
+func (q *Queue) PurgeDeadLetters(ctx context.Context, f db.DeadLetterFilter) (int64, error) {
+	condition, args := f.Condition(q.Database)
 	var n int64
-	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("outbox_dead_letters")}, args...)...)
+	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{q.Table("outbox_dead_letters")}, args...)...)
 		if err == nil {
 			n, err = done.RowsAffected()
 		}

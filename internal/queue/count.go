@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -28,8 +28,8 @@ type Count struct {
 }
 
 // count counts the rows of a table. key are the columns of its primary key.
-func (s *Store) count(ctx context.Context, table bun.Safe, key string) (Count, error) {
-	c, err := s.dialect.count(ctx, s.DB(), string(table), s.SQL(key), countBound)
+func (q *Queue) count(ctx context.Context, table bun.Safe, key string) (Count, error) {
+	c, err := q.dialect.count(ctx, q.DB(), string(table), q.SQL(key), countBound)
 	if err != nil {
 		return Count{}, fmt.Errorf("count the rows of %s: %w", table, err)
 	}
@@ -80,7 +80,7 @@ func exactly(rows *int64) Count {
 }
 
 // count asks InnoDB, which keeps a number that it corrects now and then.
-func (m mysql) count(ctx context.Context, db bun.IDB, table, _ string, b bound) (Count, error) {
+func (m mariadb) count(ctx context.Context, db bun.IDB, table, _ string, b bound) (Count, error) {
 	var n, estimate int64
 	err := db.QueryRowContext(ctx, upTo(table, "", b.rows+1)).Scan(&n)
 	if err != nil || n <= b.rows {

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -24,13 +24,13 @@ type Incarnation struct {
 func (i Incarnation) First() bool { return i.Reason == "the tables were made" }
 
 // Incarnation returns the present one.
-func (s *Store) Incarnation(ctx context.Context) (Incarnation, error) {
-	return s.incarnation(ctx, s.DB())
+func (q *Queue) Incarnation(ctx context.Context) (Incarnation, error) {
+	return q.incarnation(ctx, q.DB())
 }
 
-func (s *Store) incarnation(ctx context.Context, db bun.IDB) (i Incarnation, err error) {
+func (q *Queue) incarnation(ctx context.Context, db bun.IDB) (i Incarnation, err error) {
 	var drawn int64
-	err = db.QueryRowContext(ctx, "SELECT id, "+s.dialect.Micros("drawn_at")+", reason FROM ?", s.Table("outbox_incarnation")).
+	err = db.QueryRowContext(ctx, "SELECT id, "+q.dialect.Micros("drawn_at")+", reason FROM ?", q.Table("outbox_incarnation")).
 		Scan(&i.ID, &drawn, &i.Reason)
 	if err != nil {
 		return i, fmt.Errorf("read the incarnation of the outbox: %w", err)
@@ -40,26 +40,26 @@ func (s *Store) incarnation(ctx context.Context, db bun.IDB) (i Incarnation, err
 }
 
 // DrawIncarnation draws a new one, because an operator says that the database went back.
-func (s *Store) DrawIncarnation(ctx context.Context, reason string) (Incarnation, error) {
-	before, err := s.Incarnation(ctx)
+func (q *Queue) DrawIncarnation(ctx context.Context, reason string) (Incarnation, error) {
+	before, err := q.Incarnation(ctx)
 	if err == nil {
-		err = s.draw(ctx, s.DB(), before.ID, reason)
+		err = q.draw(ctx, q.DB(), before.ID, reason)
 	}
 	if err != nil {
 		return before, fmt.Errorf("draw an incarnation: %w", err)
 	}
-	return s.Incarnation(ctx)
+	return q.Incarnation(ctx)
 }
 
 // draw draws a new incarnation in place of one, unless somebody else has.
-func (s *Store) draw(ctx context.Context, db bun.IDB, before, reason string) error {
+func (q *Queue) draw(ctx context.Context, db bun.IDB, before, reason string) error {
 	random := make([]byte, 4)
 	if _, err := rand.Read(random); err != nil {
 		return err
 	}
 	database, _, _ := strings.Cut(before, "-")
-	_, err := db.ExecContext(ctx, "UPDATE ? SET id = ?, drawn_at = "+s.dialect.Now()+", reason = ? WHERE id = ?",
-		s.Table("outbox_incarnation"), database+"-"+hex.EncodeToString(random), cut(reason, 400), before)
+	_, err := db.ExecContext(ctx, "UPDATE ? SET id = ?, drawn_at = "+q.dialect.Now()+", reason = ? WHERE id = ?",
+		q.Table("outbox_incarnation"), database+"-"+hex.EncodeToString(random), cut(reason, 400), before)
 	return err
 }
 
@@ -75,23 +75,23 @@ const placeEvery = time.Minute
 
 // settleIn draws a new incarnation where the database is not where it was: a copy that was restored, or another server after
 // a failover, which may have been behind. What cannot be asked is not known, and changes nothing.
-func (s *Store) settleIn(ctx context.Context) error {
-	if !s.timeline.placeDue(time.Now()) {
+func (q *Queue) settleIn(ctx context.Context) error {
+	if !q.timeline.placeDue(time.Now()) {
 		return nil
 	}
-	place, err := s.Place(ctx, "outbox_incarnation", true)
+	place, err := q.Place(ctx, "outbox_incarnation", true)
 	if err != nil || place == "" { // what does not answer now may do so next time
 		return nil //nolint:nilerr // that the database is away is for what follows to say
 	}
-	table := s.Table("outbox_incarnation")
+	table := q.Table("outbox_incarnation")
 	var id, before string
-	if err := s.DB().QueryRowContext(ctx, "SELECT id, place FROM ?", table).Scan(&id, &before); err != nil {
+	if err := q.DB().QueryRowContext(ctx, "SELECT id, place FROM ?", table).Scan(&id, &before); err != nil {
 		return fmt.Errorf("read where the outbox was: %w", err)
 	}
 	if before == place {
 		return nil
 	}
-	return s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+	return q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		result, err := tx.ExecContext(ctx, "UPDATE ? SET place = ? WHERE place = ? AND id = ?", table, place, before, id)
 		if err != nil || before == "" {
 			return err
@@ -99,6 +99,6 @@ func (s *Store) settleIn(ctx context.Context) error {
 		if n, err := result.RowsAffected(); err != nil || n == 0 {
 			return err // somebody else did
 		}
-		return s.draw(ctx, tx, id, "the database is another server or a restored copy: "+before+" before, now "+place)
+		return q.draw(ctx, tx, id, "the database is another server or a restored copy: "+before+" before, now "+place)
 	})
 }

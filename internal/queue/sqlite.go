@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"fmt"
@@ -10,7 +10,6 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// sqlite keeps times as integers: microseconds since 1970 in UTC.
 type sqlite struct{ db.SQLite }
 
 // renumber has nothing to do: a write transaction excludes all others.

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 // FinishFree is Finish for what others hold locked in part: one locked row holds up its own key only, and waits for nobody.
 // What is locked comes back as UnfinishedError.Left, with all else of its key: an older message may not stay behind a newer one
 // that is removed, or it could leave for the first time after that.
-func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
+func (q *Queue) FinishFree(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	began := time.Now()
-	locked, err := s.lockedKeys(ctx, done)
+	locked, err := q.lockedKeys(ctx, done)
 	if all := (*LockedError)(nil); errors.As(err, &all) { // the whole table is
 		return &UnfinishedError{all, done}
 	}
@@ -27,7 +27,7 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	free, left := done.split(func(key Key) bool { return !locked[key] })
 	touched := setOf(free.retried())
 	alone, together := free.split(func(key Key) bool { return touched[key] })
-	switch err := s.finish(ctx, relay, lanes, together); {
+	switch err := q.finish(ctx, relay, lanes, together); {
 	case db.LockTimedOut(err): // somebody was quicker, or the database looks at more rows than those it deletes
 		alone = free
 	case err != nil:
@@ -36,8 +36,8 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	// A row that others are inserting cannot be seen, only waited for. So each key is on its own, for as long as there is time.
 	for _, part := range alone.byKey() {
 		err := errLocked
-		if time.Since(began) < s.Bounds().Idle/2 {
-			err = s.finish(ctx, relay, lanes, part)
+		if time.Since(began) < q.Bounds().Idle/2 {
+			err = q.finish(ctx, relay, lanes, part)
 		}
 		switch {
 		case db.LockTimedOut(err) || errors.Is(err, errLocked):
@@ -55,12 +55,12 @@ func (s *Store) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 var errLocked = errors.New("their rows are locked by another transaction")
 
 // lockedKeys are those of which others hold a message or a retry. Rows that are not there are not locked.
-func (s *Store) lockedKeys(ctx context.Context, done Outcome) (map[Key]bool, error) {
-	skip := " " + s.dialect.LockRows()
+func (q *Queue) lockedKeys(ctx context.Context, done Outcome) (map[Key]bool, error) {
+	skip := " " + q.dialect.LockRows()
 	var free, there map[string]Key
-	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) (err error) {
-		if free, err = s.rowsOf(ctx, tx, done, skip); err == nil {
-			there, err = s.rowsOf(ctx, tx, done, "")
+	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) (err error) {
+		if free, err = q.rowsOf(ctx, tx, done, skip); err == nil {
+			there, err = q.rowsOf(ctx, tx, done, "")
 		}
 		return err
 	})
@@ -77,7 +77,7 @@ func (s *Store) lockedKeys(ctx context.Context, done Outcome) (map[Key]bool, err
 }
 
 // rowsOf names the rows that Finish would change, each with its key.
-func (s *Store) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock string) (map[string]Key, error) {
+func (q *Queue) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock string) (map[string]Key, error) {
 	found := map[string]Key{}
 	for chunk := range slices.Chunk(done.messages(), maxRemoved) {
 		byID := map[int64]Key{}
@@ -85,7 +85,7 @@ func (s *Store) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock strin
 			byID[m.ID] = Key{Model: m.Model, Key: m.Key}
 		}
 		var ids []int64
-		if err := tx.NewRaw(s.dialect.identities(string(s.Table("outbox_messages")), chunk, lock)).Scan(ctx, &ids); err != nil {
+		if err := tx.NewRaw(q.dialect.identities(string(q.Table("outbox_messages")), chunk, lock)).Scan(ctx, &ids); err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
@@ -93,8 +93,8 @@ func (s *Store) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock strin
 		}
 	}
 	for chunk := range slices.Chunk(done.retried(), db.MaxKeys) {
-		rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?)`+lock),
-			s.Table("outbox_retries"), db.Tuples(chunk))
+		rows, err := tx.QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?)`+lock),
+			q.Table("outbox_retries"), db.Tuples(chunk))
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-package store
+package queue_test
 
 import (
 	"strings"
@@ -10,28 +10,30 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 const leaseTTL = time.Minute
 
 // withOutbox calls test with the outbox of an empty database, on every kind.
-func withOutbox(t *testing.T, test func(t *testing.T, s *Store)) {
+func withOutbox(t *testing.T, test func(t *testing.T, s *store.Store)) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		s := newStore(t, db)
-		_, err := s.Migrate(t.Context(), Outbox)
+		_, err := s.Migrate(t.Context(), store.Outbox)
 		require.NoError(t, err)
 		test(t, s)
 	})
 }
 
-func incarnationOf(t *testing.T, s *Store) Incarnation {
+func incarnationOf(t *testing.T, s *store.Store) queue.Incarnation {
 	t.Helper()
 	i, err := s.Incarnation(t.Context())
 	require.NoError(t, err)
 	return i
 }
 
-func enter(t *testing.T, s *Store) Ownership {
+func enter(t *testing.T, s *store.Store) queue.Ownership {
 	t.Helper()
 	owned, err := s.Enter(t.Context(), "a", leaseTTL)
 	require.NoError(t, err)
@@ -41,12 +43,12 @@ func enter(t *testing.T, s *Store) Ownership {
 func TestTheTablesAreMadeWithAnIncarnation(t *testing.T) {
 	seen := make(chan string, 3)
 	t.Run("each", func(t *testing.T) {
-		withOutbox(t, func(t *testing.T, s *Store) {
+		withOutbox(t, func(t *testing.T, s *store.Store) {
 			first := incarnationOf(t, s)
 			require.Regexp(t, `^[0-9a-f]{16}-[0-9a-f]{8}$`, first.ID)
 			require.WithinDuration(t, time.Now(), first.Drawn, time.Hour)
 			require.Equal(t, first, enter(t, s).Incarnation)
-			_, err := s.Migrate(t.Context(), Outbox)
+			_, err := s.Migrate(t.Context(), store.Outbox)
 			require.NoError(t, err)
 			require.Equal(t, first, incarnationOf(t, s))
 			seen <- first.ID
@@ -61,7 +63,7 @@ func TestTheTablesAreMadeWithAnIncarnation(t *testing.T) {
 }
 
 func TestAnOperatorDrawsAnIncarnation(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *Store) {
+	withOutbox(t, func(t *testing.T, s *store.Store) {
 		first := enter(t, s).Incarnation
 		drawn, err := s.DrawIncarnation(t.Context(), strings.Repeat("é", 300))
 		require.NoError(t, err)
@@ -77,7 +79,7 @@ func TestAnOperatorDrawsAnIncarnation(t *testing.T) {
 
 // A relay was at work while a backup was restored. Two relays notice it, and one incarnation is drawn.
 func TestADatabaseThatGoesBackUnderARelayGetsAnotherIncarnation(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *Store) {
+	withOutbox(t, func(t *testing.T, s *store.Store) {
 		first := enter(t, s).Incarnation
 		other := newStore(t, s.DB())
 		_, err := other.Enter(t.Context(), "b", leaseTTL)
@@ -93,12 +95,12 @@ func TestADatabaseThatGoesBackUnderARelayGetsAnotherIncarnation(t *testing.T) {
 		require.NoError(t, err)
 		restore()
 		_, err = s.Renew(t.Context(), "a", leaseTTL)
-		require.ErrorIs(t, err, ErrWentBack)
+		require.ErrorIs(t, err, queue.ErrWentBack)
 		_, err = other.Renew(t.Context(), "b", leaseTTL)
-		if s.dialect.oneRelay() {
+		if s.DB().Dialect().Name() == dialect.SQLite {
 			require.NoError(t, err, "it has no lanes, and so no lease that tells")
 		} else {
-			require.ErrorIs(t, err, ErrWentBack)
+			require.ErrorIs(t, err, queue.ErrWentBack)
 		}
 
 		drawn := enter(t, s).Incarnation
@@ -112,7 +114,7 @@ func TestADatabaseThatGoesBackUnderARelayGetsAnotherIncarnation(t *testing.T) {
 
 // The backup is from before an incarnation was drawn, so its own was used already.
 func TestAnIncarnationFromBeforeIsNotUsedAgain(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *Store) {
+	withOutbox(t, func(t *testing.T, s *store.Store) {
 		first := enter(t, s).Incarnation
 		restore := dbtest.BackUpOutbox(t, s.DB())
 		second, err := s.DrawIncarnation(t.Context(), "restored")
@@ -126,7 +128,7 @@ func TestAnIncarnationFromBeforeIsNotUsedAgain(t *testing.T) {
 	})
 }
 
-func placeOf(t *testing.T, s *Store) string {
+func placeOf(t *testing.T, s *store.Store) string {
 	t.Helper()
 	found, err := s.Place(t.Context(), "outbox_incarnation", true)
 	require.NoError(t, err)
@@ -135,7 +137,7 @@ func placeOf(t *testing.T, s *Store) string {
 
 // A dump that is restored makes other tables, while no relay is at work.
 func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *Store) {
+	withOutbox(t, func(t *testing.T, s *store.Store) {
 		before := placeOf(t, s)
 		if before == "" {
 			t.Skip("a copy of an SQLite file does not tell that it is one: an operator does")
@@ -176,7 +178,7 @@ func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
 	})
 }
 
-func createLike(s *Store) string {
+func createLike(s *store.Store) string {
 	if s.DB().Dialect().Name() == dialect.PG {
 		return "CREATE TABLE outbox_incarnation (LIKE old INCLUDING ALL)"
 	}

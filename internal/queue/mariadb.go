@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"fmt"
@@ -9,11 +9,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// mysql is MariaDB, from 10.6: it needs INSERT … RETURNING, which MySQL has not, and SKIP LOCKED. It keeps times as
-// integers: microseconds since 1970 in UTC.
-type mysql struct{ db.MariaDB }
+type mariadb struct{ db.MariaDB }
 
-func (mysql) renumber(names Names, first, last int) (before, after []string) {
+func (mariadb) renumber(names Names, first, last int) (before, after []string) {
 	numbers := names.Table("`", "outbox_lane_numbers")
 	return []string{ // whose rows writers hold; others wait behind this statement: see db.Exclusive
 			"DELETE FROM " + numbers,
@@ -24,14 +22,14 @@ func (mysql) renumber(names Names, first, last int) (before, after []string) {
 }
 
 // tableRows is a query for about how many rows a table has.
-func (m mysql) tableRows(table string) string {
+func (m mariadb) tableRows(table string) string {
 	return "SELECT coalesce(table_rows, 0) FROM information_schema.tables WHERE " + m.IsTable(table)
 }
 
 // oldestPerLane has no LATERAL here, and MariaDB takes no limit that depends on a lane as the end of a range: it would
 // read the whole lane. So each lane is a query of its own. They find identities only, because what they find goes
 // through a temporary table.
-func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
+func (mariadb) oldestPerLane(messages, due string, starts []Start, n int) string {
 	oldest := make([]string, len(starts))
 	for i, start := range starts {
 		oldest[i] = fmt.Sprintf("(SELECT %d AS n, m.lane, m.id FROM %s AS m WHERE m.lane = %d AND m.id > %d AND %s ORDER BY m.id LIMIT %d)",
@@ -41,40 +39,40 @@ func (mysql) oldestPerLane(messages, due string, starts []Start, n int) string {
 		strings.Join(oldest, " UNION ALL "), messages)
 }
 
-func (mysql) orderOfClaim() string { return "l.n, m.id" }
-func (mysql) place(string) string  { return "''" }
-func (mysql) oneRelay() bool       { return false }
+func (mariadb) orderOfClaim() string { return "l.n, m.id" }
+func (mariadb) place(string) string  { return "''" }
+func (mariadb) oneRelay() bool       { return false }
 
-func (mysql) claimedRows(_ string, claimed []*Claimed) schema.QueryWithArgs {
+func (mariadb) claimedRows(_ string, claimed []*Claimed) schema.QueryWithArgs {
 	return idIn("`key`", "", claimed)
 }
 
-func (mysql) movedRows(string, []*Claimed) (hold string, found schema.QueryWithArgs) {
+func (mariadb) movedRows(string, []*Claimed) (hold string, found schema.QueryWithArgs) {
 	return "", schema.QueryWithArgs{}
 }
 
-func (mysql) identities(messages string, claimed []*Claimed, lock string) string {
+func (mariadb) identities(messages string, claimed []*Claimed, lock string) string {
 	return selectIDs(messages, claimed, lock)
 }
 
-func (mysql) waitAtMost(db.Bounds) string { return "" }
+func (mariadb) waitAtMost(db.Bounds) string { return "" }
 
 // server leaves out since when it runs, which takes long to ask.
-func (mysql) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@server_id)" }
+func (mariadb) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@server_id)" }
 
 // serverQuery: each connection to a Galera cluster may be to another of its servers.
-func (m mysql) serverQuery() string {
+func (m mariadb) serverQuery() string {
 	return "SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
 		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' ELSE " + m.server() + " END"
 }
 
 // writers: what InnoDB knows of open transactions takes a privilege to read.
-func (mysql) writers(string) string { return "" }
+func (mariadb) writers(string) string { return "" }
 
-func (mysql) inOrder() string { return "" }
+func (mariadb) inOrder() string { return "" }
 
-func (mysql) anyOf(column, query string) string { return column + " IN (" + query + ")" }
+func (mariadb) anyOf(column, query string) string { return column + " IN (" + query + ")" }
 
-func (mysql) notIn(expression string, numbers []int64) string {
+func (mariadb) notIn(expression string, numbers []int64) string {
 	return expression + " NOT IN (" + db.JoinInts(numbers) + ")"
 }

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -21,19 +21,19 @@ const clockSlack = time.Second
 const unknownTTL = 10 * time.Minute
 
 // left is an expression for how long a lease runs, in microseconds.
-func (s *Store) left(expires string) string {
-	return "(" + s.dialect.Micros(expires) + " - " + s.dialect.Micros(s.dialect.Now()) + ")"
+func (q *Queue) left(expires string) string {
+	return "(" + q.dialect.Micros(expires) + " - " + q.dialect.Micros(q.dialect.Now()) + ")"
 }
 
 // ahead is a condition on a row of outbox_lanes or outbox_relays, by its alias with a point or without one: its lease ends
 // later than it can.
-func (s *Store) ahead(alias string) string {
-	return fmt.Sprintf("%s > %sttl + %d", s.left(alias+"expires_at"), alias, clockSlack.Microseconds())
+func (q *Queue) ahead(alias string) string {
+	return fmt.Sprintf("%s > %sttl + %d", q.left(alias+"expires_at"), alias, clockSlack.Microseconds())
 }
 
 // leased is a condition that a lease runs.
-func (s *Store) leased(alias string) string {
-	return "(" + alias + "expires_at >= " + s.dialect.Now() + " AND NOT " + s.ahead(alias) + ")"
+func (q *Queue) leased(alias string) string {
+	return "(" + alias + "expires_at >= " + q.dialect.Now() + " AND NOT " + q.ahead(alias) + ")"
 }
 
 // watch remembers leases that end too late, and since when each is as it is.
@@ -73,19 +73,19 @@ type lateLease struct {
 }
 
 // endLeases frees the lanes of owners whose leases end too late and that do not renew them, and forgets those relays.
-func (s *Store) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
+func (q *Queue) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 	asked := time.Now()
-	found, err := s.lateLeases(ctx, tx, relay)
+	found, err := q.lateLeases(ctx, tx, relay)
 	if err != nil {
 		return err
 	}
-	for _, owner := range s.watch.over(asked, found) {
-		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND "+s.ahead(""),
-			s.Table("outbox_lanes"), owner)
+	for _, owner := range q.watch.over(asked, found) {
+		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND "+q.ahead(""),
+			q.Table("outbox_lanes"), owner)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND "+s.ahead(""), s.Table("outbox_relays"), owner)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND "+q.ahead(""), q.Table("outbox_relays"), owner)
 		if err != nil {
 			return err
 		}
@@ -93,13 +93,13 @@ func (s *Store) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 	return nil
 }
 
-func (s *Store) lateLeases(ctx context.Context, tx bun.IDB, relay string) (map[string]lateLease, error) {
-	expires := s.dialect.Micros("expires_at")
+func (q *Queue) lateLeases(ctx context.Context, tx bun.IDB, relay string) (map[string]lateLease, error) {
+	expires := q.dialect.Micros("expires_at")
 	rows, err := tx.QueryContext(ctx, `
-		SELECT id, `+expires+`, ttl FROM ? WHERE id <> ? AND `+s.ahead("")+`
+		SELECT id, `+expires+`, ttl FROM ? WHERE id <> ? AND `+q.ahead("")+`
 		UNION ALL
-		SELECT owner, max(`+expires+`), max(ttl) FROM ? WHERE owner <> ? AND `+s.ahead("")+` GROUP BY owner`,
-		s.Table("outbox_relays"), relay, s.Table("outbox_lanes"), relay)
+		SELECT owner, max(`+expires+`), max(ttl) FROM ? WHERE owner <> ? AND `+q.ahead("")+` GROUP BY owner`,
+		q.Table("outbox_relays"), relay, q.Table("outbox_lanes"), relay)
 	if err != nil {
 		return nil, err
 	}

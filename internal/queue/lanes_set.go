@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -40,9 +40,9 @@ type LaneOwner struct {
 }
 
 // LaneOwners lists the lanes.
-func (s *Store) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) {
-	rows, err := s.DB().QueryContext(ctx, "SELECT lane, coalesce(owner, ''), epoch, coalesce("+
-		s.dialect.Micros("expires_at")+" - "+s.dialect.Micros(s.dialect.Now())+", 0) FROM ? ORDER BY lane", s.Table("outbox_lanes"))
+func (q *Queue) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) {
+	rows, err := q.DB().QueryContext(ctx, "SELECT lane, coalesce(owner, ''), epoch, coalesce("+
+		q.dialect.Micros("expires_at")+" - "+q.dialect.Micros(q.dialect.Now())+", 0) FROM ? ORDER BY lane", q.Table("outbox_lanes"))
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", err)
 	}
@@ -66,19 +66,19 @@ func (s *Store) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) 
 //
 // A writer whose transaction began before counts with the old number. It is refused, with an error that is a conflict
 // (see Conflicted), and counts anew.
-func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err error) {
+func (q *Queue) SetLanes(ctx context.Context, count int, said func(string)) (err error) {
 	if count < 1 || count > MaxLanes {
 		return fmt.Errorf("%d lanes: want 1 to %d", count, MaxLanes)
 	}
-	if now, err := s.lanes.Read(ctx, s.DB()); err != nil || now.Count == count {
+	if now, err := q.lanes.Read(ctx, q.DB()); err != nil || now.Count == count {
 		return err
 	}
 	if said == nil {
 		said = func(string) {}
 	}
-	err = s.requireProtocol(ctx)
+	err = q.requireProtocol(ctx)
 	if err == nil {
-		err = s.drained(ctx, said)
+		err = q.drained(ctx, said)
 	}
 	if err != nil {
 		return fmt.Errorf("set %d lanes: %w", count, err)
@@ -86,17 +86,17 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 	defer func() {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if left := s.Leave(ending, changer); err == nil {
+		if left := q.Leave(ending, changer); err == nil {
 			err = left
 		}
 	}()
 	for pause := db.MinPause; ; pause = min(2*pause, db.MaxPause) {
-		err := s.excluded(ctx)
+		err := q.excluded(ctx)
 		if err == nil {
-			err = s.halted(ctx, said)
+			err = q.halted(ctx, said)
 		}
 		if err == nil {
-			err = s.renumber(ctx, count)
+			err = q.renumber(ctx, count)
 		}
 		switch {
 		case err == nil:
@@ -108,7 +108,7 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 		default:
 			said("waiting for " + db.HoldersOf(err))
 			// The relays must not stand still for as long as that takes.
-			err = s.Leave(ctx, changer)
+			err = q.Leave(ctx, changer)
 		}
 		if pauseErr := db.Rest(ctx, pause); err != nil || pauseErr != nil {
 			return fmt.Errorf("set %d lanes: %w", count, errors.Join(err, pauseErr))
@@ -117,10 +117,10 @@ func (s *Store) SetLanes(ctx context.Context, count int, said func(string)) (err
 }
 
 // excluded finds out, before the relays stop, whether nobody would keep a change of the lanes waiting.
-func (s *Store) excluded(ctx context.Context) error {
+func (q *Queue) excluded(ctx context.Context) error {
 	errFree := errors.New("free")
-	err := s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
-		before, _ := s.dialect.renumber(s.Names(), 0, 0)
+	err := q.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
+		before, _ := q.dialect.renumber(q.Names(), 0, 0)
 		if len(before) > 0 {
 			if err := db.ExecAll(ctx, tx, before[:1]); err != nil {
 				return err
@@ -139,14 +139,13 @@ var errTaken = errors.New("a relay took lanes meanwhile")
 
 // passing says that trying again may help.
 func passing(err error) bool {
-	const idleTooLong = "25P03" // this process was stopped, or its network was away
-	return errors.Is(err, errTaken) || db.Conflicted(err) || db.LockTimedOut(err) || db.SQLState(err) == idleTooLong
+	return errors.Is(err, errTaken) || db.Passing(err)
 }
 
 // drained waits until few messages are left.
-func (s *Store) drained(ctx context.Context, said func(string)) error {
+func (q *Queue) drained(ctx context.Context, said func(string)) error {
 	return poll(ctx, func() (string, error) {
-		st, err := s.Status(ctx)
+		st, err := q.Status(ctx)
 		if err != nil || st.Unsent <= maxRenumbered {
 			return "", err
 		}
@@ -155,10 +154,10 @@ func (s *Store) drained(ctx context.Context, said func(string)) error {
 }
 
 // hold takes, or keeps, all lanes from the relays.
-func (s *Store) hold(ctx context.Context) error {
-	_, err := s.DB().ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+
-		s.dialect.After(s.dialect.Now(), changerTTL)+", ?, ?)"+s.Upsert("id", "expires_at", "ttl", "protocol"),
-		s.Table("outbox_relays"), changer, changerTTL.Microseconds(), protocol)
+func (q *Queue) hold(ctx context.Context) error {
+	_, err := q.DB().ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+
+		q.dialect.After(q.dialect.Now(), changerTTL)+", ?, ?)"+q.Upsert("id", "expires_at", "ttl", "protocol"),
+		q.Table("outbox_relays"), changer, changerTTL.Microseconds(), protocol)
 	if err != nil {
 		return fmt.Errorf("hold the lanes: %w", err)
 	}
@@ -166,15 +165,15 @@ func (s *Store) hold(ctx context.Context) error {
 }
 
 // halted holds the lanes and waits until no relay has one.
-func (s *Store) halted(ctx context.Context, said func(string)) error {
+func (q *Queue) halted(ctx context.Context, said func(string)) error {
 	return poll(ctx, func() (string, error) {
-		if err := s.hold(ctx); err != nil {
+		if err := q.hold(ctx); err != nil {
 			return "", err
 		}
-		if err := s.requireProtocol(ctx); err != nil {
+		if err := q.requireProtocol(ctx); err != nil {
 			return "", err
 		}
-		st, err := s.Status(ctx)
+		st, err := q.Status(ctx)
 		owned := st.LanesOwned + st.LanesAhead
 		if err != nil || owned == 0 {
 			return "", err
@@ -207,9 +206,9 @@ func poll(ctx context.Context, ask func() (string, error), said func(string)) er
 	}
 }
 
-func (s *Store) renumber(ctx context.Context, count int) error {
-	return s.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
-		old, err := s.lanes.Read(ctx, tx)
+func (q *Queue) renumber(ctx context.Context, count int) error {
+	return q.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
+		old, err := q.lanes.Read(ctx, tx)
 		if err != nil || old.Count == count {
 			return err
 		}
@@ -217,14 +216,14 @@ func (s *Store) renumber(ctx context.Context, count int) error {
 		if next.First+next.Count-1 > lastLane {
 			next.First = 0
 		}
-		before, after := s.dialect.renumber(s.Names(), next.First, next.First+next.Count-1)
+		before, after := q.dialect.renumber(q.Names(), next.First, next.First+next.Count-1)
 		if err := db.ExecAll(ctx, tx, before); err != nil {
 			return err
 		}
-		if err := s.replaceLanes(ctx, tx, old, next); err != nil {
+		if err := q.replaceLanes(ctx, tx, old, next); err != nil {
 			return err
 		}
-		if err := s.moveMessages(ctx, tx, next); err != nil {
+		if err := q.moveMessages(ctx, tx, next); err != nil {
 			return err
 		}
 		return db.ExecAll(ctx, tx, after)
@@ -233,14 +232,14 @@ func (s *Store) renumber(ctx context.Context, count int) error {
 
 // replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of them, whatever their
 // numbers.
-func (s *Store) replaceLanes(ctx context.Context, tx bun.IDB, old, next outgoing.Numbering) error {
-	lanes := s.Table("outbox_lanes")
+func (q *Queue) replaceLanes(ctx context.Context, tx bun.IDB, old, next outgoing.Numbering) error {
+	lanes := q.Table("outbox_lanes")
 	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil { // locks them all
 		return err
 	}
 	var owned int
 	var epoch int64
-	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+s.dialect.Now()+" THEN 1 END), max(epoch) FROM ?", lanes).
+	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+q.dialect.Now()+" THEN 1 END), max(epoch) FROM ?", lanes).
 		Scan(&owned, &epoch)
 	if err != nil {
 		return err
@@ -266,10 +265,10 @@ type laneRow struct {
 }
 
 // moveMessages puts what is unsent into the new lanes. The identities stay, so that the order of a key does.
-func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next outgoing.Numbering) error {
+func (q *Queue) moveMessages(ctx context.Context, tx bun.IDB, next outgoing.Numbering) error {
 	type move struct{ from, to int }
 	moves := map[move][]int64{}
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT id, lane, model, "key" FROM ?`), s.Table("outbox_messages"))
+	rows, err := tx.QueryContext(ctx, q.SQL(`SELECT id, lane, model, "key" FROM ?`), q.Table("outbox_messages"))
 	if err != nil {
 		return err
 	}
@@ -282,7 +281,7 @@ func (s *Store) moveMessages(ctx context.Context, tx bun.IDB, next outgoing.Numb
 	for m, ids := range moves {
 		for chunk := range slices.Chunk(ids, db.MaxKeys) {
 			_, err := tx.ExecContext(ctx, "UPDATE ? SET lane = ? WHERE lane = ? AND id IN (?)",
-				s.Table("outbox_messages"), m.to, m.from, bun.List(chunk))
+				q.Table("outbox_messages"), m.to, m.from, bun.List(chunk))
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package store
+package queue_test
 
 import (
 	"context"
@@ -9,22 +9,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Where nothing can be written down because the whole table is locked, all of it is left.
 func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
 	dbtest.OnServers(t, func(t *testing.T, rawURL string) {
 		s := newStore(t, dbtest.Open(t, rawURL))
-		_, err := s.Migrate(t.Context(), Outbox)
+		_, err := s.Migrate(t.Context(), store.Outbox)
 		require.NoError(t, err)
 		s.Limit(time.Second, nil)
 		owned, err := s.Enter(t.Context(), "a", time.Hour)
 		require.NoError(t, err)
-		_, err = s.DB().ExecContext(t.Context(), s.SQL(`INSERT INTO outbox_messages
-			(lane, model, "key", revision, "signal", pk, data, updated_at) VALUES (1, 'order', '1', 0, 'SAVE', '1', '{}', ?)`),
-			s.dialect.Time(time.Now()))
-		require.NoError(t, err)
-		claimed, _, err := s.Claim(t.Context(), []Start{{Lane: 1}}, 10, 1, Except{})
+		insert(t, s)
+		claimed, _, err := s.Claim(t.Context(), []queue.Start{{Lane: 1}}, 10, 1, queue.Except{})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 
@@ -37,17 +36,17 @@ func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
 		}
 		_, err = conn.ExecContext(t.Context(), lock)
 		require.NoError(t, err)
-		for name, finish := range map[string]func(context.Context, string, []Lane, Outcome) error{
+		for name, finish := range map[string]func(context.Context, string, []queue.Lane, queue.Outcome) error{
 			"Finish": s.Finish, "FinishFree": s.FinishFree,
 		} {
-			var locked *UnfinishedError
-			require.ErrorAs(t, finish(t.Context(), "a", owned.Lanes, Outcome{Sent: claimed}), &locked, name)
+			var locked *queue.UnfinishedError
+			require.ErrorAs(t, finish(t.Context(), "a", owned.Lanes, queue.Outcome{Sent: claimed}), &locked, name)
 			require.Equal(t, claimed, locked.Left.Sent, name)
 			require.Contains(t, locked.Holders, holders, name)
 		}
 		_, err = conn.ExecContext(t.Context(), unlock)
 		require.NoError(t, err)
-		require.NoError(t, s.FinishFree(t.Context(), "a", owned.Lanes, Outcome{Sent: claimed}))
+		require.NoError(t, s.FinishFree(t.Context(), "a", owned.Lanes, queue.Outcome{Sent: claimed}))
 		st, err := s.Status(t.Context())
 		require.NoError(t, err)
 		require.Zero(t, st.Unsent)

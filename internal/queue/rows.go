@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"bytes"
@@ -23,18 +23,18 @@ type binaryReader interface {
 }
 
 // binary says that readRows reads PostgreSQL's binary format.
-func (s *Store) binary() (binaryReader, bool) {
-	reader, ok := s.DB().Dialect().(binaryReader)
+func (q *Queue) binary() (binaryReader, bool) {
+	reader, ok := q.DB().Dialect().(binaryReader)
 	return reader, ok
 }
 
 // readRows reads the rows of a query into columns, which are pointers as for sql.Rows.Scan, one after the other, and calls
 // each for each. In binary no hook of bun sees the query.
-func (s *Store) readRows(
+func (q *Queue) readRows(
 	ctx context.Context, conn bun.Conn, columns []any, each func() error, query string, args ...any,
 ) error {
-	if reader, ok := s.binary(); ok {
-		query = s.DB().QueryGen().FormatQuery(query, args...)
+	if reader, ok := q.binary(); ok {
+		query = q.DB().QueryGen().FormatQuery(query, args...)
 		return conn.Raw(func(driverConn any) error {
 			return reader.ReadBinary(ctx, driverConn, query, func(values [][]byte) error {
 				if err := decodeBinary(values, columns); err != nil {

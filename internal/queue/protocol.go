@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -14,13 +14,13 @@ const protocol = 1
 var ErrOtherProtocol = errors.New("a relay of another version is at work")
 
 // requireProtocol returns ErrOtherProtocol unless all live relays speak this one.
-func (s *Store) requireProtocol(ctx context.Context) error {
+func (q *Queue) requireProtocol(ctx context.Context) error {
 	var other []struct {
 		ID       string
 		Protocol int
 	}
-	err := s.DB().NewRaw("SELECT id, protocol FROM ? WHERE expires_at >= "+s.dialect.Now()+" AND protocol <> ? ORDER BY id LIMIT 1",
-		s.Table("outbox_relays"), protocol).Scan(ctx, &other)
+	err := q.DB().NewRaw("SELECT id, protocol FROM ? WHERE expires_at >= "+q.dialect.Now()+" AND protocol <> ? ORDER BY id LIMIT 1",
+		q.Table("outbox_relays"), protocol).Scan(ctx, &other)
 	if err != nil {
 		return fmt.Errorf("ask for the versions of the relays: %w", err)
 	}

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"cmp"
@@ -69,10 +69,10 @@ func (f Failure) attempts() int {
 //
 // Where others hold rows locked for long, it writes down all else (FinishFree), and returns an UnfinishedError that names
 // them and what is left.
-func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
-	err := s.finish(ctx, relay, lanes, done)
+func (q *Queue) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
+	err := q.finish(ctx, relay, lanes, done)
 	if waited := (*LockedError)(nil); errors.As(err, &waited) {
-		err = s.FinishFree(ctx, relay, lanes, done)
+		err = q.FinishFree(ctx, relay, lanes, done)
 		if left := (*UnfinishedError)(nil); errors.As(err, &left) {
 			left.Holders = cmp.Or(waited.Holders, left.Holders)
 		}
@@ -80,36 +80,36 @@ func (s *Store) Finish(ctx context.Context, relay string, lanes []Lane, done Out
 	return err
 }
 
-func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
+func (q *Queue) finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
 	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return !m.Failed }))
 	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
 	// between the rows, in which others are about to insert.
-	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && s.dialect.LanesOptions() == nil {
-		return s.Watched(ctx, s.Bounds(), func() error { return s.remove(ctx, s.DB(), relay, lanes, done.Sent) })
+	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && q.dialect.LanesOptions() == nil {
+		return q.Watched(ctx, q.Bounds(), func() error { return q.remove(ctx, q.DB(), relay, lanes, done.Sent) })
 	}
-	return s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+	return q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		gone := slices.Clone(done.Sent)
 		for _, f := range done.Dead {
-			if err := s.bury(ctx, tx, relay, lanes, f); err != nil {
+			if err := q.bury(ctx, tx, relay, lanes, f); err != nil {
 				return err
 			}
 			gone = append(gone, f.Claimed)
 			settled = append(settled, Key{Model: f.Model, Key: f.Key})
 		}
-		if err := s.remove(ctx, tx, relay, lanes, gone); err != nil {
+		if err := q.remove(ctx, tx, relay, lanes, gone); err != nil {
 			return err
 		}
 		for chunk := range slices.Chunk(settled, db.MaxKeys) {
-			_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?)`), s.Table("outbox_retries"), db.Tuples(chunk))
+			_, err := tx.ExecContext(ctx, q.SQL(`DELETE FROM ? WHERE (model, "key") IN (?)`), q.Table("outbox_retries"), db.Tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("forget retries: %w", err)
 			}
 		}
 		for chunk := range slices.Chunk(done.Failed, db.MaxKeys) {
-			if err := s.postpone(ctx, tx, chunk); err != nil {
+			if err := q.postpone(ctx, tx, chunk); err != nil {
 				return err
 			}
 		}
@@ -119,19 +119,19 @@ func (s *Store) finish(ctx context.Context, relay string, lanes []Lane, done Out
 
 // remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
 // newer messages of its key.
-func (s *Store) remove(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+func (q *Queue) remove(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
 	if len(claimed) == 0 || len(lanes) == 0 {
 		return nil
 	}
-	limit := s.dialect.MaxStatement()
+	limit := q.dialect.MaxStatement()
 	size := func(m *Claimed) int { return max(limit/maxRemoved, 120+2*len(m.Key)+2*len(m.Model)) }
 	for chunk := range db.ChunkBySize(claimed, size, limit) {
-		gone, err := s.removeFound(ctx, tx, relay, lanes, s.dialect.claimedRows(string(s.Table("outbox_messages")), chunk))
+		gone, err := q.removeFound(ctx, tx, relay, lanes, q.dialect.claimedRows(string(q.Table("outbox_messages")), chunk))
 		if err == nil && gone < int64(len(chunk)) {
-			err = s.removeMoved(ctx, tx, relay, lanes, chunk)
+			err = q.removeMoved(ctx, tx, relay, lanes, chunk)
 		}
 		if err == nil && gone < int64(len(chunk)) {
-			err = s.requireServer(ctx, tx)
+			err = q.requireServer(ctx, tx)
 		}
 		if err != nil {
 			return fmt.Errorf("remove %d sent messages: %w", len(claimed), err)
@@ -140,11 +140,11 @@ func (s *Store) remove(ctx context.Context, tx bun.IDB, relay string, lanes []La
 	return nil
 }
 
-func (s *Store) removeFound(
+func (q *Queue) removeFound(
 	ctx context.Context, tx bun.IDB, relay string, lanes []Lane, found schema.QueryWithArgs,
 ) (gone int64, err error) {
-	done, err := tx.ExecContext(ctx, s.dialect.waitAtMost(s.Bounds())+"DELETE FROM ? WHERE ? AND ?",
-		s.Table("outbox_messages"), found, s.fence(relay, lanes))
+	done, err := tx.ExecContext(ctx, q.dialect.waitAtMost(q.Bounds())+"DELETE FROM ? WHERE ? AND ?",
+		q.Table("outbox_messages"), found, q.fence(relay, lanes))
 	if err != nil {
 		return 0, err
 	}
@@ -153,20 +153,20 @@ func (s *Store) removeFound(
 
 // removeMoved removes what a compaction was changing while remove looked for it: messages that were handed over, which
 // compaction has not been told of. Rows are held first, so that they do not move again. Mostly they are gone.
-func (s *Store) removeMoved(ctx context.Context, conn bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
-	hold, found := s.dialect.movedRows(string(s.Table("outbox_messages")), claimed)
+func (q *Queue) removeMoved(ctx context.Context, conn bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+	hold, found := q.dialect.movedRows(string(q.Table("outbox_messages")), claimed)
 	if hold == "" {
 		return nil
 	}
-	return conn.RunInTx(ctx, s.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		held, err := tx.ExecContext(ctx, s.Bounds().SetLocal()+hold+" WHERE l.?", s.fence(relay, lanes))
+	return conn.RunInTx(ctx, q.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+		held, err := tx.ExecContext(ctx, q.Bounds().SetLocal()+hold+" WHERE l.?", q.fence(relay, lanes))
 		if err != nil {
 			return err
 		}
 		if n, err := held.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		_, err = s.removeFound(ctx, tx, relay, lanes, found)
+		_, err = q.removeFound(ctx, tx, relay, lanes, found)
 		return err
 	})
 }
@@ -197,20 +197,20 @@ func selectIDs(messages string, claimed []*Claimed, lock string) string {
 
 // postpone needs no fence: at worst a key waits once more for its next owner, who asks which keys wait before and after
 // it reads.
-func (s *Store) postpone(ctx context.Context, tx bun.IDB, failed []Failure) error {
+func (q *Queue) postpone(ctx context.Context, tx bun.IDB, failed []Failure) error {
 	rows := make([]string, len(failed))
-	args := []any{s.Table("outbox_retries")}
+	args := []any{q.Table("outbox_retries")}
 	for i, f := range failed {
-		rows[i] = "(?, ?, ?, " + s.dialect.After(s.dialect.Now(), f.Wait) + ", ?, ?)"
+		rows[i] = "(?, ?, ?, " + q.dialect.After(q.dialect.Now(), f.Wait) + ", ?, ?)"
 		id := f.ID
 		if !f.Replaceable() {
 			id = math.MaxInt64 // nothing is newer
 		}
 		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
-	_, err := tx.ExecContext(ctx, s.SQL(`
+	_, err := tx.ExecContext(ctx, q.SQL(`
 		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
-		s.Upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
+		q.Upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
 	if err != nil {
 		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
 	}
@@ -225,18 +225,18 @@ const (
 		"correlation_id, updated_at, expires_at, keep"
 )
 
-func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, f Failure) error {
+func (q *Queue) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, f Failure) error {
 	if len(lanes) == 0 {
 		return nil
 	}
 	// The row may be there: written, but not removed, by an owner that lost the lane in between.
-	_, err := tx.ExecContext(ctx, s.SQL(`
+	_, err := tx.ExecContext(ctx, q.SQL(`
 		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
-		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+s.dialect.Micros("created_at")+` = ?
+		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+q.dialect.Micros("created_at")+` = ?
 			AND revision = ? AND model = ? AND "key" = ? AND ?`+
-		s.Upsert("id", "attempts", "last_error")),
-		s.Table("outbox_dead_letters"), f.attempts(), clean(f.Error),
-		s.Table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, s.fence(relay, lanes))
+		q.Upsert("id", "attempts", "last_error")),
+		q.Table("outbox_dead_letters"), f.attempts(), clean(f.Error),
+		q.Table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, q.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
 	}
@@ -245,11 +245,11 @@ func (s *Store) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 
 // MakeDue ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
 // the next claim brings them again.
-func (s *Store) MakeDue(ctx context.Context, keys []Key) error {
+func (q *Queue) MakeDue(ctx context.Context, keys []Key) error {
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
-		err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-			rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
-				s.Table("outbox_retries"), db.Tuples(chunk))
+		err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+			rows, err := tx.QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+q.dialect.LockRows()),
+				q.Table("outbox_retries"), db.Tuples(chunk))
 			if err != nil {
 				return err
 			}
@@ -257,8 +257,8 @@ func (s *Store) MakeDue(ctx context.Context, keys []Key) error {
 			if err := eachKey(rows, func(key Key) { free = append(free, key) }); err != nil || len(free) == 0 {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, s.SQL("UPDATE ? SET next_attempt_at = "+s.dialect.Now()+` WHERE (model, "key") IN (?)`),
-				s.Table("outbox_retries"), db.Tuples(free))
+			_, err = tx.ExecContext(ctx, q.SQL("UPDATE ? SET next_attempt_at = "+q.dialect.Now()+` WHERE (model, "key") IN (?)`),
+				q.Table("outbox_retries"), db.Tuples(free))
 			return err
 		})
 		if err != nil {

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -41,20 +41,20 @@ type compaction struct {
 // up because of another transaction, such as a deadlock of two connections of MariaDB: that is no error.
 //
 // It takes two connections, because one statement keeps one core busy.
-func (s *Store) Compact(
+func (q *Queue) Compact(
 	ctx context.Context, relay string, lanes []Lane, starts []Start, perLane int, limit time.Duration,
 ) (all Compacted, err error) {
 	if len(lanes) == 0 {
 		return all, nil
 	}
 	halves := [][]Start{starts[:len(starts)/2], starts[len(starts)/2:]}
-	if s.dialect.oneRelay() {
+	if q.dialect.oneRelay() {
 		halves = [][]Start{starts}
 	}
 	var running sync.WaitGroup
 	results, errs := make([]Compacted, len(halves)), make([]error, len(halves))
 	for i, half := range halves {
-		running.Go(func() { results[i], errs[i] = s.compact(ctx, compaction{relay, lanes, half, perLane, limit}) })
+		running.Go(func() { results[i], errs[i] = q.compact(ctx, compaction{relay, lanes, half, perLane, limit}) })
 	}
 	running.Wait()
 	for _, r := range results {
@@ -66,17 +66,17 @@ func (s *Store) Compact(
 	return all, err
 }
 
-func (s *Store) compact(ctx context.Context, c compaction) (r Compacted, err error) {
+func (q *Queue) compact(ctx context.Context, c compaction) (r Compacted, err error) {
 	none := Compacted{Left: c.starts}
 	if len(c.starts) == 0 {
 		return none, nil
 	}
 	late := false
-	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) (err error) {
+	err = q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) (err error) {
 		// The commit is not limited: were it cut off, nobody would know what is gone.
 		limited, cancel := context.WithTimeout(ctx, c.limit)
 		defer cancel()
-		r, err = s.dialect.compact(limited, tx, s, c)
+		r, err = q.dialect.compact(limited, tx, q, c)
 		late = limited.Err() != nil && ctx.Err() == nil
 		return err
 	})
@@ -95,16 +95,16 @@ var errMoved = errors.New("a message was changed meanwhile")
 // compact is one statement: rows, keys and places are read once, and no message is read that comes in meanwhile. The
 // after of a key's first message is null, which stands below all others. A row that the lane's former owner changes at the
 // same time is not where it was seen, and would stay, with an after that is gone: so all of it is given up.
-func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (r Compacted, err error) {
+func (p postgres) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (r Compacted, err error) {
 	if _, err := tx.ExecContext(ctx, p.inOrder()); err != nil {
 		return r, err
 	}
-	messages := s.Table("outbox_messages")
+	messages := q.Table("outbox_messages")
 	var left []byte
 	moved := 0
 	err = tx.QueryRowContext(ctx, `
 		WITH seen AS MATERIALIZED (
-			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+s.SQL(replaceable)+` AS replaceable
+			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+q.SQL(replaceable)+` AS replaceable
 			FROM `+p.starts(c.starts)+` CROSS JOIN LATERAL (
 				SELECT ctid, * FROM ? AS m WHERE m.lane = l.lane AND m.id > l.after ORDER BY m.id LIMIT ?) AS m
 			WHERE l.?),
@@ -126,7 +126,7 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 		SELECT (SELECT count(*) FROM seen WHERE replaceable), (SELECT count(*) FROM dropped),
 			(SELECT count(*) FROM places) - (SELECT count(*) FROM dropped) - (SELECT count(*) FROM kept),
 			(SELECT json_object_agg(lane, before) FROM remaining)`,
-		messages, c.perLane, s.fence(c.relay, c.lanes), messages, messages).Scan(&r.Seen, &r.Dropped, &moved, &left)
+		messages, c.perLane, q.fence(c.relay, c.lanes), messages, messages).Scan(&r.Seen, &r.Dropped, &moved, &left)
 	if moved > 0 {
 		return r, errMoved
 	}
@@ -144,14 +144,14 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, s *Store, c compactio
 	return r, nil
 }
 
-func (mysql) compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error) {
-	return s.compactLanes(ctx, tx, c,
+func (mariadb) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (Compacted, error) {
+	return q.compactLanes(ctx, tx, c,
 		"UPDATE ? AS m JOIN ? ON m.id = k.newest SET m.after = k.after",
 		"DELETE m FROM ? AS m JOIN ? ON m.model = k.model AND m.`key` = k.`key` AND m.id < k.newest JOIN ? AS n ON n.id = k.newest WHERE ?")
 }
 
-func (sqlite) compact(ctx context.Context, tx bun.IDB, s *Store, c compaction) (Compacted, error) {
-	return s.compactLanes(ctx, tx, c,
+func (sqlite) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (Compacted, error) {
+	return q.compactLanes(ctx, tx, c,
 		"UPDATE ? AS m SET after = k.after FROM ? WHERE m.id = k.newest",
 		`DELETE FROM ?0 WHERE id IN (SELECT m.id FROM ?1 CROSS JOIN ?0 AS m ON m.model = k.model AND m.key = k.key AND m.id < k.newest
 			JOIN ?0 AS n ON n.id = k.newest WHERE ?3)`)
@@ -162,9 +162,9 @@ const compactTime = 200 * time.Millisecond
 
 // compactLanes goes lane by lane, with one statement that writes the after and one that drops. A message that is
 // committed between the two makes the second one leave its key alone, because then the newest has the after of no other.
-func (s *Store) compactLanes(ctx context.Context, tx bun.IDB, c compaction, update, drop string) (r Compacted, err error) {
+func (q *Queue) compactLanes(ctx context.Context, tx bun.IDB, c compaction, update, drop string) (r Compacted, err error) {
 	r.Left = c.starts
-	messages := s.Table("outbox_messages")
+	messages := q.Table("outbox_messages")
 	began := time.Now()
 	for _, start := range c.starts {
 		if r.Dropped > 0 && time.Since(began) > compactTime {
@@ -182,16 +182,16 @@ func (s *Store) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 		}
 		r.Seen += n
 		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ?", start.Lane, start.After, *last)
-		keys := bun.SafeQuery(s.SQL(`(
+		keys := bun.SafeQuery(q.SQL(`(
 			SELECT m.model, m."key", max(m.id) AS newest, CASE WHEN count(m.after) = count(*) THEN min(m.after) END AS after
 			FROM ? AS m WHERE ? AND m."signal" <> 'SYNC' AND ? GROUP BY m.model, m."key"
 			HAVING count(*) > 1 AND min(CASE WHEN `+replaceable+` THEN 1 ELSE 0 END) = 1) AS k`),
-			messages, part, s.fence(c.relay, c.lanes))
+			messages, part, q.fence(c.relay, c.lanes))
 		if _, err := tx.ExecContext(ctx, update, messages, keys); err != nil {
 			return r, err
 		}
 		result, err := tx.ExecContext(ctx, drop, messages, keys, messages,
-			bun.SafeQuery("? AND "+s.SQL(replaceable)+" AND (n.after IS NULL OR m.revision > n.after)", part))
+			bun.SafeQuery("? AND "+q.SQL(replaceable)+" AND (n.after IS NULL OR m.revision > n.after)", part))
 		if err != nil {
 			return r, err
 		}

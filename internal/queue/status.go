@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -30,8 +30,8 @@ type Status struct {
 }
 
 // Status reads the state of the outbox. It takes about as long whatever the backlog is: see Count.
-func (s *Store) Status(ctx context.Context) (Status, error) {
-	st, err := s.status(ctx)
+func (q *Queue) Status(ctx context.Context) (Status, error) {
+	st, err := q.status(ctx)
 	if err != nil {
 		return Status{}, fmt.Errorf("read the state of the outbox: %w", err)
 	}
@@ -44,7 +44,7 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 		{"outbox_retries", `model, "key"`, &st.Retries, &st.RetriesEstimated},
 		{"outbox_dead_letters", "id", &st.DeadLetters, &st.DeadLettersEstimated},
 	} {
-		count, err := s.count(ctx, s.Table(c.table), c.key)
+		count, err := q.count(ctx, q.Table(c.table), c.key)
 		if err != nil {
 			return Status{}, fmt.Errorf("read the state of the outbox: %w", err)
 		}
@@ -54,20 +54,20 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 }
 
 // status is what stands in the lanes, and at their heads.
-func (s *Store) status(ctx context.Context) (st Status, err error) {
+func (q *Queue) status(ctx context.Context) (st Status, err error) {
 	var oldest int64
-	now := s.dialect.Micros(s.dialect.Now())
-	err = s.DB().QueryRowContext(ctx, `
-		SELECT (SELECT count(*) FROM ? WHERE `+s.leased("")+` AND id <> ?),
+	now := q.dialect.Micros(q.dialect.Now())
+	err = q.DB().QueryRowContext(ctx, `
+		SELECT (SELECT count(*) FROM ? WHERE `+q.leased("")+` AND id <> ?),
 			count(*), count(CASE WHEN h.live THEN 1 END), count(CASE WHEN h.ahead THEN 1 END),
 			coalesce(`+now+` - min(h.created), 0)
 		FROM (
-			SELECT `+s.leased("l.")+` AS live, `+s.ahead("l.")+` AS ahead, (
-				SELECT `+s.dialect.Micros("m.created_at")+` FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1
+			SELECT `+q.leased("l.")+` AS live, `+q.ahead("l.")+` AS ahead, (
+				SELECT `+q.dialect.Micros("m.created_at")+` FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1
 			) AS created
 			FROM ? AS l
 		) AS h`,
-		s.Table("outbox_relays"), changer, s.Table("outbox_messages"), s.Table("outbox_lanes")).
+		q.Table("outbox_relays"), changer, q.Table("outbox_messages"), q.Table("outbox_lanes")).
 		Scan(&st.Relays, &st.Lanes, &st.LanesOwned, &st.LanesAhead, &oldest)
 	st.OldestAge = time.Duration(max(oldest, 0)) * time.Microsecond
 	return st, err

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -55,12 +55,12 @@ func (o Ownership) Unbalanced() bool {
 // from before the call.
 //
 // ErrWentBack says that the database has not, or not any more, what the relay wrote into it.
-func (s *Store) Renew(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
-		if err := s.requireTimeline(ctx, tx, relay, false); err != nil {
+func (q *Queue) Renew(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
+	owned, err := q.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
+		if err := q.requireTimeline(ctx, tx, relay, false); err != nil {
 			return Ownership{}, err
 		}
-		return s.ownership(ctx, tx, r)
+		return q.ownership(ctx, tx, r)
 	})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("renew lanes: %w", err)
@@ -79,34 +79,34 @@ type renewal struct {
 func (r renewal) micros() int64 { return max(r.ttl, 0).Microseconds() }
 
 // renewing runs a transaction that writes a new beat to the relay's lanes.
-func (s *Store) renewing(
+func (q *Queue) renewing(
 	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.IDB, renewal) (Ownership, error),
 ) (owned Ownership, err error) {
-	if err := s.settleIn(ctx); err != nil {
+	if err := q.settleIn(ctx); err != nil {
 		return owned, err
 	}
 	r := renewal{relay, ttl, random()}
-	err = s.InBounds(ctx, db.Within(ttl), func(ctx context.Context, tx bun.IDB) (err error) {
+	err = q.InBounds(ctx, db.Within(ttl), func(ctx context.Context, tx bun.IDB) (err error) {
 		owned, err = do(ctx, tx, r)
-		s.timeline.writes(relay, r.beat) // before the commit, whose answer may be lost
+		q.timeline.writes(relay, r.beat) // before the commit, whose answer may be lost
 		if err == nil {
-			owned.Incarnation, err = s.incarnation(ctx, tx)
+			owned.Incarnation, err = q.incarnation(ctx, tx)
 		}
 		return err
 	})
 	if err == nil {
-		s.timeline.written(relay, r.beat)
-		s.timeline.learns(owned.Incarnation)
+		q.timeline.written(relay, r.beat)
+		q.timeline.learns(owned.Incarnation)
 	}
 	return owned, err
 }
 
-func (s *Store) ownership(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
-	lanes, err := s.renew(ctx, tx, r)
+func (q *Queue) ownership(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
+	lanes, err := q.renew(ctx, tx, r)
 	if err != nil {
 		return Ownership{}, err
 	}
-	owned, err = s.fairShare(ctx, tx, r.relay)
+	owned, err = q.fairShare(ctx, tx, r.relay)
 	owned.Lanes = lanes
 	return owned, err
 }
@@ -118,12 +118,12 @@ func (s *Store) ownership(ctx context.Context, tx bun.IDB, r renewal) (owned Own
 // Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
 // proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
 // which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
-func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
-		if err := s.requireTimeline(ctx, tx, relay, false); err != nil {
+func (q *Queue) Balance(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
+	owned, err := q.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
+		if err := q.requireTimeline(ctx, tx, relay, false); err != nil {
 			return Ownership{}, err
 		}
-		return s.balance(ctx, tx, r)
+		return q.balance(ctx, tx, r)
 	})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("balance lanes: %w", err)
@@ -134,15 +134,15 @@ func (s *Store) Balance(ctx context.Context, relay string, ttl time.Duration) (O
 // Enter is Balance for a relay that knows nothing of lanes that it may own, because it has just started, or because it lost
 // them, or because the database went back. It takes them anew: what was sent under the former ownership is not removed any
 // more.
-func (s *Store) Enter(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := s.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
-		if err := s.requireTimeline(ctx, tx, relay, true); err != nil {
+func (q *Queue) Enter(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
+	owned, err := q.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
+		if err := q.requireTimeline(ctx, tx, relay, true); err != nil {
 			return Ownership{}, err
 		}
-		if err := s.giveUp(ctx, tx, relay); err != nil {
+		if err := q.giveUp(ctx, tx, relay); err != nil {
 			return Ownership{}, err
 		}
-		return s.balance(ctx, tx, r)
+		return q.balance(ctx, tx, r)
 	})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("take lanes: %w", err)
@@ -150,87 +150,87 @@ func (s *Store) Enter(ctx context.Context, relay string, ttl time.Duration) (Own
 	return owned, nil
 }
 
-func (s *Store) balance(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
-	owned, err = s.ownership(ctx, tx, r)
+func (q *Queue) balance(ctx context.Context, tx bun.IDB, r renewal) (owned Ownership, err error) {
+	owned, err = q.ownership(ctx, tx, r)
 	if err != nil {
 		return Ownership{}, err
 	}
 	if len(owned.Lanes) > owned.Share {
-		err = s.giveBack(ctx, tx, r.relay, owned.Lanes[owned.Share:])
+		err = q.giveBack(ctx, tx, r.relay, owned.Lanes[owned.Share:])
 		owned.Lanes = owned.Lanes[:owned.Share]
 		return owned, err
 	}
-	taken, err := s.take(ctx, tx, r, owned.Share-len(owned.Lanes))
+	taken, err := q.take(ctx, tx, r, owned.Share-len(owned.Lanes))
 	if len(taken) > 0 {
-		s.lanes.Forget() // there may be more of them, or fewer, than there were
+		q.lanes.Forget() // there may be more of them, or fewer, than there were
 	}
 	owned.Lanes = sortLanes(append(owned.Lanes, taken...))
 	return owned, err
 }
 
-func (s *Store) giveUp(ctx context.Context, tx bun.IDB, relay string) error {
-	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", s.Table("outbox_lanes"), relay)
+func (q *Queue) giveUp(ctx context.Context, tx bun.IDB, relay string) error {
+	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", q.Table("outbox_lanes"), relay)
 	return err
 }
 
 // Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
-func (s *Store) Leave(ctx context.Context, relay string) error {
-	err := s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		if err := s.giveUp(ctx, tx, relay); err != nil {
+func (q *Queue) Leave(ctx context.Context, relay string) error {
+	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+		if err := q.giveUp(ctx, tx, relay); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", s.Table("outbox_relays"), relay)
+		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_relays"), relay)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("hand back lanes: %w", err)
 	}
-	s.timeline.left(relay)
+	q.timeline.left(relay)
 	return nil
 }
 
-func (s *Store) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error) {
-	until := s.dialect.After(s.dialect.Now(), r.ttl)
+func (q *Queue) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error) {
+	until := q.dialect.After(q.dialect.Now(), r.ttl)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+", ?, ?)"+
-		s.Upsert("id", "expires_at", "ttl", "protocol"), s.Table("outbox_relays"), r.relay, r.micros(), protocol)
+		q.Upsert("id", "expires_at", "ttl", "protocol"), q.Table("outbox_relays"), r.relay, r.micros(), protocol)
 	if err != nil {
 		return nil, err
 	}
 	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+", beat = ?, ttl = ? WHERE owner = ?",
-		s.Table("outbox_lanes"), r.beat, r.micros(), r.relay)
+		q.Table("outbox_lanes"), r.beat, r.micros(), r.relay)
 	if err != nil {
 		return nil, err
 	}
 	// The update holds these rows locked: nobody takes one, and nobody gives this relay another.
-	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", s.Table("outbox_lanes"), r.relay))
+	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", q.Table("outbox_lanes"), r.relay))
 }
 
 // fairShare drops the relays that stopped renewing, and the leases that end too late, and divides the lanes by those left,
 // rounded up. Where there is one writer only, the first relay takes all and the others wait for it to leave. It counts the
 // free lanes, too.
-func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (Ownership, error) {
+func (q *Queue) fairShare(ctx context.Context, tx bun.IDB, relay string) (Ownership, error) {
 	asked := time.Now()
-	p, err := s.parties(ctx, tx, relay)
+	p, err := q.parties(ctx, tx, relay)
 	if err != nil {
 		return Ownership{}, err
 	}
 	if p.late == 0 {
-		s.watch.over(asked, nil)
+		q.watch.over(asked, nil)
 	}
 	if p.late > 0 || p.dead > 0 { // nearly never
-		if err := errors.Join(s.endLeases(ctx, tx, relay), s.forgetDead(ctx, tx)); err != nil {
+		if err := errors.Join(q.endLeases(ctx, tx, relay), q.forgetDead(ctx, tx)); err != nil {
 			return Ownership{}, err
 		}
-		if p, err = s.parties(ctx, tx, relay); err != nil {
+		if p, err = q.parties(ctx, tx, relay); err != nil {
 			return Ownership{}, err
 		}
 	}
 	if p.changing > 0 {
 		return Ownership{Changing: true}, nil
 	}
-	fair := Ownership{Free: p.free, Most: p.most, Alone: p.others == 0 && (p.relays < 2 || s.dialect.oneRelay())}
+	fair := Ownership{Free: p.free, Most: p.most, Alone: p.others == 0 && (p.relays < 2 || q.dialect.oneRelay())}
 	switch {
-	case !s.dialect.oneRelay():
+	case !q.dialect.oneRelay():
 		relays := max(p.relays, 1) // a ttl shorter than this transaction: this relay is live all the same
 		fair.Share = (p.lanes + relays - 1) / relays
 	case p.others == 0:
@@ -243,58 +243,58 @@ func (s *Store) fairShare(ctx context.Context, tx bun.IDB, relay string) (Owners
 // them has; how many relays live, are dead, and have leases that end too late; and whether the lanes are being changed.
 type parties struct{ lanes, free, others, most, relays, dead, late, changing int }
 
-func (s *Store) parties(ctx context.Context, tx bun.IDB, relay string) (p parties, err error) {
-	now := s.dialect.Now()
+func (q *Queue) parties(ctx context.Context, tx bun.IDB, relay string) (p parties, err error) {
+	now := q.dialect.Now()
 	err = tx.QueryRowContext(ctx, `
 		SELECT coalesce(sum(o.n), 0), coalesce(sum(o.free), 0), coalesce(sum(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
 			coalesce(max(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
 			(SELECT count(*) FROM ? WHERE expires_at < `+now+`),
-			(SELECT count(*) FROM ? WHERE id <> ? AND `+s.ahead("")+`) + coalesce(sum(CASE WHEN o.owner <> ? THEN o.late ELSE 0 END), 0),
+			(SELECT count(*) FROM ? WHERE id <> ? AND `+q.ahead("")+`) + coalesce(sum(CASE WHEN o.owner <> ? THEN o.late ELSE 0 END), 0),
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
 		FROM (
 			SELECT owner, count(*) AS n, count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END) AS free,
-				count(CASE WHEN `+s.ahead("")+` THEN 1 END) AS late
+				count(CASE WHEN `+q.ahead("")+` THEN 1 END) AS late
 			FROM ? GROUP BY owner
 		) AS o`,
-		relay, relay, s.Table("outbox_relays"), changer, s.Table("outbox_relays"), s.Table("outbox_relays"), relay, relay,
-		s.Table("outbox_relays"), changer, s.Table("outbox_lanes")).
+		relay, relay, q.Table("outbox_relays"), changer, q.Table("outbox_relays"), q.Table("outbox_relays"), relay, relay,
+		q.Table("outbox_relays"), changer, q.Table("outbox_lanes")).
 		Scan(&p.lanes, &p.free, &p.others, &p.most, &p.relays, &p.dead, &p.late, &p.changing)
 	return p, err
 }
 
 // forgetDead removes the relays that stopped renewing.
-func (s *Store) forgetDead(ctx context.Context, tx bun.IDB) error {
+func (q *Queue) forgetDead(ctx context.Context, tx bun.IDB) error {
 	var dead []string
-	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+s.dialect.Now()+" "+s.dialect.LockRows(),
-		s.Table("outbox_relays")).Scan(ctx, &dead)
+	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+q.dialect.Now()+" "+q.dialect.LockRows(),
+		q.Table("outbox_relays")).Scan(ctx, &dead)
 	if err != nil || len(dead) == 0 {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", s.Table("outbox_relays"), bun.List(dead))
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", q.Table("outbox_relays"), bun.List(dead))
 	return err
 }
 
-func (s *Store) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {
+func (q *Queue) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {
 	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
-		s.Table("outbox_lanes"), relay, bun.List(numbers(lanes)))
+		q.Table("outbox_lanes"), relay, bun.List(numbers(lanes)))
 	return err
 }
 
-func (s *Store) take(ctx context.Context, tx bun.IDB, r renewal, n int) ([]Lane, error) {
+func (q *Queue) take(ctx context.Context, tx bun.IDB, r renewal, n int) ([]Lane, error) {
 	if n == 0 {
 		return nil, nil
 	}
 	free, err := scanLanes(tx.QueryContext(ctx, `
-		SELECT lane, epoch, nonce FROM ? WHERE owner IS NULL OR expires_at < `+s.dialect.Now()+`
-		ORDER BY lane LIMIT ? `+s.dialect.LockRows(), s.Table("outbox_lanes"), n))
+		SELECT lane, epoch, nonce FROM ? WHERE owner IS NULL OR expires_at < `+q.dialect.Now()+`
+		ORDER BY lane LIMIT ? `+q.dialect.LockRows(), q.Table("outbox_lanes"), n))
 	if err != nil || len(free) == 0 {
 		return nil, err
 	}
 	nonce := random()
 	_, err = tx.ExecContext(ctx, `
-		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+s.dialect.After(s.dialect.Now(), r.ttl)+`
-		WHERE lane IN (?)`, s.Table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
+		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+q.dialect.After(q.dialect.Now(), r.ttl)+`
+		WHERE lane IN (?)`, q.Table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
 	for i := range free {
 		free[i].Epoch++
 		free[i].Nonce = nonce

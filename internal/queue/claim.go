@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -63,38 +63,38 @@ const maxClaimBytes = 4 << 20
 //
 // One statement keeps one core busy, so a large claim is spread over that many connections, each with its part of the
 // lanes.
-func (s *Store) Claim(
+func (q *Queue) Claim(
 	ctx context.Context, starts []Start, perLane, connections int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
-	return s.claimOver(ctx, starts, perLane, connections, except, 0)
+	return q.claimOver(ctx, starts, perLane, connections, except, 0)
 }
 
 // Glance is Claim for whoever concludes nothing from finding nothing: whether that is because another server answers is not
 // asked each time.
-func (s *Store) Glance(
+func (q *Queue) Glance(
 	ctx context.Context, starts []Start, perLane, connections int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
-	return s.claimOver(ctx, starts, perLane, connections, except, serverAsked)
+	return q.claimOver(ctx, starts, perLane, connections, except, serverAsked)
 }
 
 // claimOver claims over connections. An answer that is younger than trusted tells which server it is.
-func (s *Store) claimOver(
+func (q *Queue) claimOver(
 	ctx context.Context, starts []Start, perLane, connections int, except Except, trusted time.Duration,
 ) (claimed []*Claimed, unread []int, err error) {
 	if len(starts) == 0 {
 		return nil, nil, nil
 	}
 	large := perLane > Short
-	if !large || s.dialect.oneRelay() {
+	if !large || q.dialect.oneRelay() {
 		connections = 1
 	}
 	var claims []*claim
 	var size atomic.Int64
 	var running sync.WaitGroup
 	for part := range slices.Chunk(starts, (len(starts)+connections-1)/connections) {
-		c := &claim{starts: part, perLane: perLane, inOrder: large && s.dialect.inOrder() != "", except: except, size: &size, trusted: trusted}
+		c := &claim{starts: part, perLane: perLane, inOrder: large && q.dialect.inOrder() != "", except: except, size: &size, trusted: trusted}
 		claims = append(claims, c)
-		running.Go(func() { c.err = s.claim(ctx, c) })
+		running.Go(func() { c.err = q.claim(ctx, c) })
 	}
 	running.Wait()
 	for _, c := range claims {
@@ -124,21 +124,21 @@ type claim struct {
 // one statement. With more it is a transaction of its own, because the database has to be told.
 const Short = 50
 
-func (s *Store) claim(ctx context.Context, c *claim) (err error) {
-	conn, err := s.DB().Conn(ctx)
+func (q *Queue) claim(ctx context.Context, c *claim) (err error) {
+	conn, err := q.DB().Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	if !c.inOrder {
-		return s.readClaim(ctx, conn, c)
+		return q.readClaim(ctx, conn, c)
 	}
-	return conn.RunInTx(ctx, s.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
+	return conn.RunInTx(ctx, q.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
 		// Bounded like any other, for nobody can change the tables while it is open.
-		if _, err := tx.ExecContext(ctx, s.Bounds().SetLocal()+s.dialect.inOrder()); err != nil {
+		if _, err := tx.ExecContext(ctx, q.Bounds().SetLocal()+q.dialect.inOrder()); err != nil {
 			return err
 		}
-		return s.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection
+		return q.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection
 	})
 }
 
@@ -148,14 +148,14 @@ const rowsExpected = 256
 // errLarge ends the reading of a claim that has grown too large.
 var errLarge = errors.New("large")
 
-func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
+func (q *Queue) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 	var args []any
 	if len(c.except.Keys) > 0 {
 		args = []any{db.Tuples(c.except.Keys)}
 	}
 	c.claimed = make([]*Claimed, 0, rowsExpected)
-	row := s.newClaimedRow()
-	err := s.readRows(ctx, conn, row.columns, func() error {
+	row := q.newClaimedRow()
+	err := q.readRows(ctx, conn, row.columns, func() error {
 		m := row.message()
 		c.claimed = append(c.claimed, m)
 		if c.size.Add(int64(len(m.Data)+len(m.Previous)+len(m.Meta))) > maxClaimBytes {
@@ -163,12 +163,12 @@ func (s *Store) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 			return errLarge
 		}
 		return nil
-	}, s.claimQuery(c.starts, c.perLane, c.except), args...)
+	}, q.claimQuery(c.starts, c.perLane, c.except), args...)
 	switch {
 	case errors.Is(err, errLarge):
 		return nil
-	case err == nil && len(c.claimed) == 0 && !s.timeline.answeredWithin(c.trusted):
-		return s.requireServer(ctx, conn)
+	case err == nil && len(c.claimed) == 0 && !q.timeline.answeredWithin(c.trusted):
+		return q.requireServer(ctx, conn)
 	}
 	return err
 }
@@ -188,39 +188,39 @@ func (c *claim) leave(lane int) {
 // claimQuery reads retries in subqueries that cannot be flattened into a join, on purpose: each lane stays a range
 // scan of the index (lane, id) that stops at its limit, however large the backlog is. A hash join would read it whole.
 // Nearly always nothing waits at all; every database finds that out once per claim, not once per row.
-func (s *Store) claimQuery(starts []Start, perLane int, except Except) string {
-	table := string(s.Table("outbox_retries"))
+func (q *Queue) claimQuery(starts []Start, perLane int, except Except) string {
+	table := string(q.Table("outbox_retries"))
 	some := "(SELECT EXISTS (SELECT 1 FROM " + table + "))"
-	ofKey := " FROM " + table + s.SQL(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
+	ofKey := " FROM " + table + q.SQL(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
 	// One time for all: were a key's wait over for the later rows only, they would leave before the others (P4).
-	ready := "r.next_attempt_at <= " + s.dialect.Steady()
+	ready := "r.next_attempt_at <= " + q.dialect.Steady()
 	// The attempts are those of the message that failed and of those before it: message_id is beyond all of the key where
 	// nothing may replace it. A message that waits is -1.
 	attempts := "CASE WHEN NOT " + ready + " THEN -1 WHEN m.id > r.message_id THEN 0 ELSE r.attempts END"
-	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + s.SQL(replaceable) + ")" + ofKey + ", TRUE))"
+	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + q.SQL(replaceable) + ")" + ofKey + ", TRUE))"
 	if len(except.Keys) > 0 {
-		due = s.SQL(`(m.model, m."key") NOT IN (?0) AND `) + due
+		due = q.SQL(`(m.model, m."key") NOT IN (?0) AND `) + due
 	}
 	if len(except.IDs) > 0 {
-		due = s.dialect.notIn("m.id", except.IDs) + " AND " + due
+		due = q.dialect.notIn("m.id", except.IDs) + " AND " + due
 	}
 	return `
-		SELECT ` + s.claimColumns() + `,
+		SELECT ` + q.claimColumns() + `,
 			CASE WHEN ` + some + ` THEN (SELECT ` + attempts + ofKey + ` END
-		FROM ` + s.dialect.oldestPerLane(string(s.Table("outbox_messages")), due, starts, perLane) + `
-		WHERE ` + s.sameServer() + ` ORDER BY ` + s.dialect.orderOfClaim()
+		FROM ` + q.dialect.oldestPerLane(string(q.Table("outbox_messages")), due, starts, perLane) + `
+		WHERE ` + q.sameServer() + ` ORDER BY ` + q.dialect.orderOfClaim()
 }
 
 // replaceable is the condition for a message m that a newer one of its key replaces, and that replaces older ones.
 const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m."signal" IN ('SAVE', 'DELETE')`
 
 // claimColumns are those of a message m, as a claimedRow reads them before the attempts.
-func (s *Store) claimColumns() string {
-	micros := s.dialect.Micros
-	if _, ok := s.binary(); ok {
+func (q *Queue) claimColumns() string {
+	micros := q.dialect.Micros
+	if _, ok := q.binary(); ok {
 		micros = func(column string) string { return column } // is what the format has
 	}
-	return s.dialect.place("m") + s.SQL(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
+	return q.dialect.place("m") + q.SQL(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
 			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) +
 		micros("m.updated_at") + `, ` + micros("m.created_at") + `, ` + micros("m.expires_at")
 }
@@ -238,9 +238,9 @@ type claimedRow struct {
 	headers, correlation            []byte
 }
 
-func (s *Store) newClaimedRow() *claimedRow {
+func (q *Queue) newClaimedRow() *claimedRow {
 	r := &claimedRow{}
-	if _, ok := s.binary(); ok {
+	if _, ok := q.binary(); ok {
 		r.epoch = binaryEpoch
 	}
 	r.columns = []any{

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -41,12 +41,12 @@ func (w Writers) Left(listed []string) []string {
 // up to where the read before the list came.
 //
 // ok is false where the database cannot tell.
-func (s *Store) Writers(ctx context.Context) (w Writers, ok bool, err error) {
-	query := s.dialect.writers(string(s.Table("outbox_messages")))
+func (q *Queue) Writers(ctx context.Context) (w Writers, ok bool, err error) {
+	query := q.dialect.writers(string(q.Table("outbox_messages")))
 	if query == "" {
 		return Writers{}, false, nil
 	}
-	rows, err := s.DB().QueryContext(ctx, query)
+	rows, err := q.DB().QueryContext(ctx, query)
 	if err == nil {
 		w, err = scanWriters(rows)
 	}
@@ -72,14 +72,14 @@ func scanWriters(rows *sql.Rows) (Writers, error) {
 }
 
 // WaitingLanes says which lanes have keys that wait for another attempt. When there are very many of them, it is all.
-func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, err error) {
-	keys, err := s.waitingKeys(ctx)
+func (q *Queue) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, err error) {
+	keys, err := q.waitingKeys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list waiting keys: %w", err)
 	}
 	found := map[int]bool{}
 	if len(keys) > 0 { // nearly never, and a relay with a backlog asks all the time
-		lanes, err := s.lanes.Read(ctx, s.DB()) // not as it was: a low-water mark that moves too far loses the order
+		lanes, err := q.lanes.Read(ctx, q.DB()) // not as it was: a low-water mark that moves too far loses the order
 		if err != nil {
 			return nil, err
 		}
@@ -93,8 +93,8 @@ func (s *Store) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 const maxWaiting = 10_000
 
 // waitingKeys lists them, up to one more than maxWaiting.
-func (s *Store) waitingKeys(ctx context.Context) (keys []Key, err error) {
-	rows, err := s.DB().QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? LIMIT ?`), s.Table("outbox_retries"), maxWaiting+1)
+func (q *Queue) waitingKeys(ctx context.Context) (keys []Key, err error) {
+	rows, err := q.DB().QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? LIMIT ?`), q.Table("outbox_retries"), maxWaiting+1)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -127,49 +127,49 @@ func (t *timeline) answering() string {
 
 // requireTimeline returns ErrWentBack unless the same server answers as before, and the relay's lanes are as it left them.
 // anew begins with whatever is there.
-func (s *Store) requireTimeline(ctx context.Context, tx bun.IDB, relay string, anew bool) error {
-	server, err := s.askServer(ctx, tx)
+func (q *Queue) requireTimeline(ctx context.Context, tx bun.IDB, relay string, anew bool) error {
+	server, err := q.askServer(ctx, tx)
 	if err != nil {
 		return err
 	}
-	if !s.timeline.answers(server, anew) {
-		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, s.timeline.answering())
+	if !q.timeline.answers(server, anew) {
+		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, q.timeline.answering())
 	}
 	var beats []int64
-	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", s.Table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
+	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", q.Table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
 		return err
 	}
-	back := slices.ContainsFunc(beats, func(beat int64) bool { return !s.timeline.wrote(relay, beat) })
+	back := slices.ContainsFunc(beats, func(beat int64) bool { return !q.timeline.wrote(relay, beat) })
 	switch {
 	case back && !anew:
 		return fmt.Errorf("%w: the lease is not as it was renewed last", ErrWentBack)
 	case anew:
-		return s.requireIncarnation(ctx, tx, back)
+		return q.requireIncarnation(ctx, tx, back)
 	}
 	return nil
 }
 
 // requireIncarnation draws a new incarnation if the database went back and nobody has drawn one since: either it was seen to
 // do so, or its incarnation is one from before the one that was known.
-func (s *Store) requireIncarnation(ctx context.Context, tx bun.IDB, back bool) error {
-	known := s.timeline.knows()
+func (q *Queue) requireIncarnation(ctx context.Context, tx bun.IDB, back bool) error {
+	known := q.timeline.knows()
 	if known.ID == "" {
 		return nil
 	}
-	found, err := s.incarnation(ctx, tx)
+	found, err := q.incarnation(ctx, tx)
 	switch {
 	case err != nil:
 		return err
 	case found.ID == known.ID && back:
-		return s.draw(ctx, tx, found.ID, "the database went back to an earlier state: the lease of a relay was not as it had left it")
+		return q.draw(ctx, tx, found.ID, "the database went back to an earlier state: the lease of a relay was not as it had left it")
 	case found.ID != known.ID && found.Drawn.Before(known.Drawn):
-		return s.draw(ctx, tx, found.ID, "the database went back to an earlier state: its incarnation was one from before")
+		return q.draw(ctx, tx, found.ID, "the database went back to an earlier state: its incarnation was one from before")
 	}
 	return nil
 }
 
-func (s *Store) askServer(ctx context.Context, db bun.IDB) (server string, err error) {
-	if query := s.dialect.serverQuery(); query != "" {
+func (q *Queue) askServer(ctx context.Context, db bun.IDB) (server string, err error) {
+	if query := q.dialect.serverQuery(); query != "" {
 		err = db.QueryRowContext(ctx, query).Scan(&server)
 	}
 	return server, err
@@ -177,25 +177,25 @@ func (s *Store) askServer(ctx context.Context, db bun.IDB) (server string, err e
 
 // sameServer is a condition that holds only where the server answers that a relay took lanes from. A pool of connections
 // goes from one server to the next without a word.
-func (s *Store) sameServer() string {
-	server := s.timeline.answering()
+func (q *Queue) sameServer() string {
+	server := q.timeline.answering()
 	if server == "" {
 		return "1 = 1"
 	}
-	return s.DB().QueryGen().FormatQuery(s.dialect.server()+" = ?", server)
+	return q.DB().QueryGen().FormatQuery(q.dialect.server()+" = ?", server)
 }
 
 // requireServer returns ErrWentBack where the condition does not hold: it is asked where nothing was found.
-func (s *Store) requireServer(ctx context.Context, db bun.IDB) error {
-	before := s.timeline.answering()
+func (q *Queue) requireServer(ctx context.Context, db bun.IDB) error {
+	before := q.timeline.answering()
 	if before == "" {
 		return nil
 	}
 	var server string
-	if err := db.QueryRowContext(ctx, "SELECT "+s.dialect.server()).Scan(&server); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT "+q.dialect.server()).Scan(&server); err != nil {
 		return err
 	}
-	if !s.timeline.answers(server, false) {
+	if !q.timeline.answers(server, false) {
 		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, before)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"fmt"
@@ -13,14 +13,14 @@ import (
 // fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch and nonce
 // that lanes says, on the server that it took the lane from. A relay that was stopped for longer than its lease, or survived a
 // restore of the database, changes nothing.
-func (s *Store) fence(relay string, lanes []Lane) schema.QueryWithArgs {
+func (q *Queue) fence(relay string, lanes []Lane) schema.QueryWithArgs {
 	var owned []string
 	for tenure, numbers := range lanesByTenure(lanes) {
 		owned = append(owned, fmt.Sprintf("epoch = %d AND nonce = %d AND lane IN (%s)", tenure.Epoch, tenure.Nonce, db.JoinInts(numbers)))
 	}
 	return bun.SafeQuery(
-		s.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+") AND "+s.sameServer()),
-		s.Table("outbox_lanes"), relay)
+		q.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+") AND "+q.sameServer()),
+		q.Table("outbox_lanes"), relay)
 }
 
 // lanesByTenure: the tenures are few, and a list of numbers is read faster than one of tuples.

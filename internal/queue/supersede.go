@@ -1,4 +1,4 @@
-package store
+package queue
 
 import (
 	"context"
@@ -42,7 +42,7 @@ const (
 //
 // It waits for no lock: what others hold keeps only its own key back. It does no harm to do it
 // again.
-func (s *Store) Supersede(
+func (q *Queue) Supersede(
 	ctx context.Context, relay string, lanes []Lane, list []Superseding,
 ) ([]Superseded, error) {
 	fates := make([]Superseded, 0, len(list))
@@ -50,11 +50,11 @@ func (s *Store) Supersede(
 		return slices.Repeat([]Superseded{Missing}, len(list)), nil
 	}
 	size := func(m Superseding) int { return (80 + 2*len(m.Key) + 2*len(m.Model)) * (1 + len(m.Older)) }
-	for chunk := range db.ChunkBySize(list, size, min(s.dialect.MaxStatement(), maxSuperseded)) {
+	for chunk := range db.ChunkBySize(list, size, min(q.dialect.MaxStatement(), maxSuperseded)) {
 		c := supersession{relay: relay, lanes: lanes, list: chunk, kept: map[int64]place{}, removed: map[int64]bool{}}
-		err := s.dialect.supersede(ctx, s, &c)
+		err := q.dialect.supersede(ctx, q, &c)
 		if err == nil {
-			err = s.findStanding(ctx, &c)
+			err = q.findStanding(ctx, &c)
 		}
 		if err != nil && !db.Conflicted(err) {
 			return nil, fmt.Errorf("remove messages that newer ones replace: %w", err)
@@ -98,7 +98,7 @@ func (c *supersession) fate(m Superseding, committed bool) Superseded {
 }
 
 // findStanding looks for the older ones that were not removed. Mostly there are none.
-func (s *Store) findStanding(ctx context.Context, c *supersession) error {
+func (q *Queue) findStanding(ctx context.Context, c *supersession) error {
 	var ids, lanes []int64
 	for _, m := range c.list {
 		for _, old := range m.Older {
@@ -113,8 +113,8 @@ func (s *Store) findStanding(ctx context.Context, c *supersession) error {
 	}
 	slices.Sort(lanes)
 	var there []int64
-	err := s.DB().NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
-		s.Table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
+	err := q.DB().NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
+		q.Table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
 	for _, id := range there {
 		c.standing[id] = true
 	}
@@ -123,7 +123,7 @@ func (s *Store) findStanding(ctx context.Context, c *supersession) error {
 
 // supersede is one statement, so that a process that is stopped leaves no transaction open. What it
 // gives another after is somewhere else then.
-func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) error {
+func (p postgres) supersede(ctx context.Context, q *Queue, c *supersession) error {
 	var lanes, ids, created, revisions, newer, afters, models, keys db.Array
 	add := func(m *Claimed, by int64, after *int64) {
 		lanes.Add(strconv.Itoa(m.Lane))
@@ -145,9 +145,9 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 			add(old, m.ID, nil)
 		}
 	}
-	messages := s.Table("outbox_messages")
+	messages := q.Table("outbox_messages")
 	var kept, removed []byte
-	err := s.DB().QueryRowContext(ctx, `
+	err := q.DB().QueryRowContext(ctx, `
 		WITH l AS MATERIALIZED (
 			SELECT * FROM unnest(
 				?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
@@ -173,7 +173,7 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 			RETURNING id)
 		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
 		lanes.Literal(), ids.Literal(), created.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
-		models.Literal(), keys.Literal(), messages, s.fence(c.relay, c.lanes), messages, messages, messages).Scan(&kept, &removed)
+		models.Literal(), keys.Literal(), messages, q.fence(c.relay, c.lanes), messages, messages, messages).Scan(&kept, &removed)
 	if err != nil || kept == nil {
 		return err
 	}
@@ -188,28 +188,28 @@ func (p postgres) supersede(ctx context.Context, s *Store, c *supersession) erro
 	return err
 }
 
-func (mysql) supersede(ctx context.Context, s *Store, c *supersession) error {
-	return s.supersedeInSteps(ctx, c)
+func (mariadb) supersede(ctx context.Context, q *Queue, c *supersession) error {
+	return q.supersedeInSteps(ctx, c)
 }
 
-func (sqlite) supersede(ctx context.Context, s *Store, c *supersession) error {
-	return s.supersedeInSteps(ctx, c)
+func (sqlite) supersede(ctx context.Context, q *Queue, c *supersession) error {
+	return q.supersedeInSteps(ctx, c)
 }
 
-func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
-	return s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
+func (q *Queue) supersedeInSteps(ctx context.Context, c *supersession) error {
+	return q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		// Not in the statement that locks the messages: it would lock the lanes, too, on which
 		// other relays wait.
 		var owned []int
-		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", s.Table("outbox_lanes"), s.fence(c.relay, c.lanes)).Scan(ctx, &owned)
+		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", q.Table("outbox_lanes"), q.fence(c.relay, c.lanes)).Scan(ctx, &owned)
 		if err != nil || len(owned) == 0 {
 			return err
 		}
-		found, err := s.holdSuperseded(ctx, tx, c, owned)
+		found, err := q.holdSuperseded(ctx, tx, c, owned)
 		if err != nil {
 			return err
 		}
-		held, err := s.heldByOthers(ctx, tx, c, found)
+		held, err := q.heldByOthers(ctx, tx, c, found)
 		if err != nil {
 			return err
 		}
@@ -226,7 +226,7 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 				}
 			}
 		}
-		messages := s.Table("outbox_messages")
+		messages := q.Table("outbox_messages")
 		for few := range slices.Chunk(kept, maxCases) {
 			var cases strings.Builder
 			ids := make([]int64, len(few))
@@ -255,7 +255,7 @@ func (s *Store) supersedeInSteps(ctx context.Context, c *supersession) error {
 }
 
 // heldByOthers are the older ones that are there and were not to be had. Mostly all were.
-func (s *Store) heldByOthers(
+func (q *Queue) heldByOthers(
 	ctx context.Context, tx bun.IDB, c *supersession, found map[int64]bool,
 ) (map[int64]bool, error) {
 	var missed []int64
@@ -271,7 +271,7 @@ func (s *Store) heldByOthers(
 		return held, nil
 	}
 	var there []int64
-	err := tx.NewRaw("SELECT id FROM ? WHERE id IN (?)", s.Table("outbox_messages"), bun.List(missed)).Scan(ctx, &there)
+	err := tx.NewRaw("SELECT id FROM ? WHERE id IN (?)", q.Table("outbox_messages"), bun.List(missed)).Scan(ctx, &there)
 	for _, id := range there {
 		held[id] = true
 	}
@@ -283,7 +283,7 @@ const maxCases = 200
 
 // holdSuperseded locks the rows of all messages in lanes, and returns the identities of those that
 // are what they were.
-func (s *Store) holdSuperseded(
+func (q *Queue) holdSuperseded(
 	ctx context.Context, tx bun.IDB, c *supersession, lanes []int,
 ) (map[int64]bool, error) {
 	expected := map[int64]*Claimed{}
@@ -299,8 +299,8 @@ func (s *Store) holdSuperseded(
 	}
 	slices.Sort(ids) // the one order of locks
 	rows, err := tx.QueryContext(ctx,
-		s.SQL(`SELECT id, model, "key", revision, `+s.dialect.Micros("created_at")+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+s.dialect.LockRows(),
-		s.Table("outbox_messages"), bun.List(ids), bun.List(lanes))
+		q.SQL(`SELECT id, model, "key", revision, `+q.dialect.Micros("created_at")+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+q.dialect.LockRows(),
+		q.Table("outbox_messages"), bun.List(ids), bun.List(lanes))
 	if err != nil {
 		return nil, err
 	}
