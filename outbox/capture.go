@@ -44,7 +44,7 @@ func (b *Box) waitsForItself(ctx context.Context) bool {
 	return !s.sealed
 }
 
-func (guard) AfterQuery(ctx context.Context, event *bun.QueryEvent) { explain(ctx, event) }
+func (g guard) AfterQuery(ctx context.Context, event *bun.QueryEvent) { g.box.explain(ctx, event) }
 
 // flushKey is in the context of the flush's own statements. Those of the functions that it calls, a Serializer's, run in
 // the same transaction without it: they are judged as any others.

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -24,7 +23,7 @@ import (
 // [Finding] that makes messages wrong. Call it when the service starts. RunInTx repeats the first
 // two by itself, the tables until they are there.
 //
-// Other findings it logs with slog's default logger, as warnings; [Box.Findings] has them all. What
+// Other findings it logs with [Config].Logger, as warnings; [Box.Findings] has them all. What
 // is known and right as it is goes into [Accept].
 func (b *Box) Check(ctx context.Context) error {
 	errs := []error{b.ready(ctx), b.checkTriggers(ctx)}
@@ -35,14 +34,14 @@ func (b *Box) Check(ctx context.Context) error {
 		if b.hasTriggers(m) {
 			how = "triggers"
 		}
-		slog.InfoContext(ctx, "outbox: model "+m.id+" is captured by "+how, "table", m.table.Name)
+		b.log.InfoContext(ctx, "outbox: model "+m.id+" is captured by "+how, "table", m.table.Name)
 	}
 	for _, f := range found {
 		if f.IsWrong() {
 			errs = append(errs, f)
 			continue
 		}
-		slog.WarnContext(ctx, "outbox: "+f.Detail,
+		b.log.WarnContext(ctx, "outbox: "+f.Detail,
 			"kind", string(f.Kind), "model", f.Model, "table", f.Table, "fix", f.Fix)
 	}
 	return errors.Join(errs...)

@@ -39,8 +39,8 @@ type Config struct {
 	// through an older one transactions would fail. Bun's query hooks do not see the statement.
 	// Default: off.
 	Prepare bool
-	// Logger is told what no caller's error can say: who holds a lock for long, and that relays in
-	// other processes are not woken. Default: slog.Default().
+	// Logger is told what no caller's error can say: who holds a lock for long, that relays in other
+	// processes are not woken, and what [Box.Check] finds that is no error. Default: slog.Default().
 	Logger *slog.Logger
 	// NaNAsNull sends NaN and the infinities as null, for all models (see [NaNAsNull]). Default: as
 	// Python has them.

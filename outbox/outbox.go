@@ -21,6 +21,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ type Box struct {
 	ledger         *ledger.Revisions
 	writer         *master.Writer
 	contextHeaders func(ctx context.Context) map[string]string
+	log            *slog.Logger
 	prepare        bool
 	finite         bool
 	wake           chan struct{}
@@ -73,7 +75,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 	}
 	b := &Box{
 		db: db, own: own, migrator: tables.New(own), catalog: catalog.New(own), ledger: ledger.NewRevisions(own), writer: master.New(own),
-		contextHeaders: config.Headers, prepare: config.Prepare, finite: config.NaNAsNull,
+		contextHeaders: config.Headers, log: config.Logger, prepare: config.Prepare, finite: config.NaNAsNull,
 		schema: config.Schema, prefix: config.TablePrefix,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -101,12 +100,12 @@ func refuse(ctx context.Context, event *bun.QueryEvent, err *RefusedError) conte
 }
 
 // explain says why a statement failed, where its error cannot.
-func explain(ctx context.Context, event *bun.QueryEvent) {
+func (b *Box) explain(ctx context.Context, event *bun.QueryEvent) {
 	err, refused := event.Stash[refusal{}].(*RefusedError)
 	if !refused || errors.As(event.Err, new(*RefusedError)) {
 		return
 	}
-	slog.WarnContext(ctx, "outbox: a statement on a bun.Conn was refused", "error", err,
+	b.log.WarnContext(ctx, "outbox: a statement on a bun.Conn was refused", "error", err,
 		"reported", event.Err)
 	event.Err = err // for the hooks that come after
 }
