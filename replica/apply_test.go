@@ -10,8 +10,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -27,14 +28,13 @@ func gateMessage(c replica.GateCase, id int64) *envelope.Message {
 }
 
 // seed writes a gate case's ledger row for note id.
-func (f *fixture) seed(c replica.GateCase, id int64) store.Applied {
+func (f *fixture) seed(c replica.GateCase, id int64) applied.Applied {
 	f.t.Helper()
 	row := c.Ledger
-	row.Key = store.Key{Model: "note", Key: strconv.FormatInt(id, 10)}
-	if row.Revision != store.NeverApplied {
-		s, err := store.New(f.db, store.Names{})
-		require.NoError(f.t, err)
-		require.NoError(f.t, s.SettleApplied(f.t.Context(), f.db, []store.Applied{row}))
+	row.Key = db.Key{Model: "note", Key: strconv.FormatInt(id, 10)}
+	if row.Revision != applied.NeverApplied {
+		s := tablesOf(f.t, f.db)
+		require.NoError(f.t, s.SettleApplied(f.t.Context(), f.db, []applied.Applied{row}))
 	}
 	return row
 }
@@ -65,7 +65,7 @@ func TestGateRowsOnMirror(t *testing.T) {
 		for i, c := range replica.GateCases() {
 			id := int64(i)
 			before, stats := f.seed(c, id), f.Stats()
-			if c.Ledger.Revision != store.NeverApplied && !c.Ledger.Deleted {
+			if c.Ledger.Revision != applied.NeverApplied && !c.Ledger.Deleted {
 				_, err := db.NewInsert().Model(&Note{ID: id, Text: "old"}).Exec(t.Context())
 				require.NoError(t, err)
 			}

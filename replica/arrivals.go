@@ -7,7 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // WaitFor returns when the replica has brought a key to the revision or beyond, deleted or not: read your own writes.
@@ -17,7 +18,7 @@ import (
 // A django-cqrs master starts a key's revisions again when it creates the key again: there a revision of an earlier life
 // is not waited for in the present one.
 func (r *Replica) WaitFor(ctx context.Context, model, key string, revision int64) error {
-	if r.store == nil {
+	if r.tables == nil {
 		return errors.New("wait for a revision: the replica has no database, and so no ledger")
 	}
 	if b := r.models[model]; b != nil {
@@ -25,10 +26,10 @@ func (r *Replica) WaitFor(ctx context.Context, model, key string, revision int64
 			key = spelledText(keys[0], key)
 		}
 	}
-	at := store.Applied{Key: store.Key{Model: model, Key: key}, Revision: store.NeverApplied}
+	at := applied.Applied{Key: db.Key{Model: model, Key: key}, Revision: applied.NeverApplied}
 	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 200*time.Millisecond) {
 		arrived := r.arrived.watch() // before the look, or what comes in between would be missed
-		found, err := r.store.AppliedRevision(ctx, at.Key)
+		found, err := r.tables.AppliedRevision(ctx, at.Key)
 		switch {
 		case err == nil && found.Revision >= revision:
 			return nil
@@ -50,7 +51,7 @@ func (r *Replica) WaitFor(ctx context.Context, model, key string, revision int64
 }
 
 func revisionText(revision int64) string {
-	if revision == store.NeverApplied {
+	if revision == applied.NeverApplied {
 		return "none"
 	}
 	return fmt.Sprint(revision)
@@ -60,7 +61,7 @@ func revisionText(revision int64) string {
 // writes nothing looks like a lag. The first call reads the whole ledger; later ones know from it and from what this
 // process has applied since. Models of which nothing with a time was applied are not in the result.
 func (r *Replica) Lag(ctx context.Context) (map[string]time.Duration, error) {
-	if err := r.arrived.load(ctx, r.store); err != nil {
+	if err := r.arrived.load(ctx, r.tables); err != nil {
 		return nil, err
 	}
 	lags := make(map[string]time.Duration)
@@ -110,7 +111,7 @@ func (a *arrivals) tell(c *chain) {
 	}
 }
 
-func (a *arrivals) load(ctx context.Context, s *store.Store) error {
+func (a *arrivals) load(ctx context.Context, s *ownTables) error {
 	a.mu.Lock()
 	loaded := a.loaded || s == nil
 	a.mu.Unlock()
@@ -135,20 +136,20 @@ func (a *arrivals) load(ctx context.Context, s *store.Store) error {
 // gapLog remembers which keys' gaps are in the log, so that a key is there once.
 type gapLog struct {
 	mu   sync.Mutex
-	seen map[store.Key]struct{}
+	seen map[db.Key]struct{}
 }
 
 // maxGapLog bounds it; then it starts over.
 const maxGapLog = 10000
 
-func (g *gapLog) first(key store.Key) bool {
+func (g *gapLog) first(key db.Key) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if _, seen := g.seen[key]; seen {
 		return false
 	}
 	if g.seen == nil || len(g.seen) >= maxGapLog {
-		g.seen = make(map[store.Key]struct{})
+		g.seen = make(map[db.Key]struct{})
 	}
 	g.seen[key] = struct{}{}
 	return true

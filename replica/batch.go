@@ -9,7 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // batch is what one transaction takes: the chains of messages of some keys, and what becomes of them.
@@ -115,7 +116,7 @@ func newBackOff() *patientBackOff {
 // pause waits until the database may work again, or until nobody waits for the batch's first message.
 func (b *batch) pause(pause *patientBackOff, err error) {
 	d := pause.next()
-	if (!store.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.engine.trouble.worth("apply", err) {
+	if (!db.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.engine.trouble.worth("apply", err) {
 		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
 	}
 	timer := time.NewTimer(d)
@@ -166,7 +167,7 @@ func (b *batch) try() error {
 	if !brief && !b.needsCare() {
 		err := b.transact(ctx, false, false)
 		brief = b.lockedOut(err)
-		if err == nil || !brief && patienceWith(err) == outage && !errors.Is(err, store.ErrOvertaken) {
+		if err == nil || !brief && patienceWith(err) == outage && !errors.Is(err, applied.ErrOvertaken) {
 			return err
 		}
 	}
@@ -185,7 +186,7 @@ func (b *batch) try() error {
 
 // lockedOut says that a transaction failed for want of a lock, and takes note of that.
 func (b *batch) lockedOut(err error) bool {
-	if !store.LockTimedOut(err) {
+	if !db.LockTimedOut(err) {
 		return false
 	}
 	b.engine.locked.met()
@@ -211,7 +212,7 @@ func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
 	b.released, b.violations = false, -1
 	own := len(b.chains)
-	limits := store.BatchLimits{Thinking: b.thinking(), Brief: brief}
+	limits := db.BatchLimits{Thinking: b.thinking(), Brief: brief}
 	err := b.engine.room.transact(ctx, limits, func(ctx context.Context, tx transaction) (err error) {
 		if careful && b.unsaid {
 			if b.violations, err = tx.violations(ctx); err != nil {
@@ -262,7 +263,7 @@ func (b *batch) thinking() time.Duration {
 
 // fold brings every chain to its ledger row and lets the gate decide.
 func (b *batch) fold(ctx context.Context, tx transaction) error {
-	keys := make([]store.Key, 0, len(b.chains))
+	keys := make([]db.Key, 0, len(b.chains))
 	for _, c := range b.chains {
 		if c.binding != nil && c.keyed && !b.knownLocked(c) {
 			keys = append(keys, c.key)
@@ -273,7 +274,7 @@ func (b *batch) fold(ctx context.Context, tx transaction) error {
 			return err
 		}
 	}
-	ledger := map[store.Key]store.Applied{}
+	ledger := map[db.Key]applied.Applied{}
 	if len(keys) > 0 {
 		var err error
 		if ledger, err = b.readLedger(ctx, tx, keys); err != nil {
@@ -295,8 +296,8 @@ var errLocked = errors.New("the key's row in the replica's ledger is locked, or 
 
 // readLedger returns the ledger's rows of keys, without those that are locked where the batch does not wait for locks.
 func (b *batch) readLedger(
-	ctx context.Context, tx transaction, keys []store.Key,
-) (map[store.Key]store.Applied, error) {
+	ctx context.Context, tx transaction, keys []db.Key,
+) (map[db.Key]applied.Applied, error) {
 	switch {
 	case b.brief:
 		return tx.lockFree(ctx, keys)
@@ -317,18 +318,18 @@ func (b *batch) applyAll(ctx context.Context, tx transaction) error {
 
 // settleLedger writes the ledger rows that the chains changed, and removes the placeholders of those that changed nothing.
 func (b *batch) settleLedger(ctx context.Context, tx transaction) error {
-	var rows []store.Applied
-	var unchanged []store.Key
+	var rows []applied.Applied
+	var unchanged []db.Key
 	for _, c := range b.chains {
 		switch {
 		case len(c.passed) > 0:
 			rows = append(rows, c.state)
-		case c.keyed && !c.unread && c.before.Revision == store.NeverApplied:
+		case c.keyed && !c.unread && c.before.Revision == applied.NeverApplied:
 			unchanged = append(unchanged, c.key)
 		}
 	}
 	for _, c := range b.deferred {
-		if c.before.Revision == store.NeverApplied && !c.unread {
+		if c.before.Revision == applied.NeverApplied && !c.unread {
 			unchanged = append(unchanged, c.key)
 		}
 	}
@@ -348,7 +349,7 @@ func (b *batch) finish() {
 	b.engine.tellGaps(b.gaps)
 	b.sayLocked()
 	b.afterFailures()
-	var parents []store.Key
+	var parents []db.Key
 	for _, c := range b.chains {
 		if slices.Contains(b.deferred, c) {
 			continue

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
 // callsOutside says that the batch is one key of a HandleFunc model: the inbox hands those out alone.
@@ -20,7 +20,7 @@ func (b *batch) callAhead(ctx context.Context) error {
 	if b.knownLocked(c) {
 		return nil
 	}
-	state := store.Applied{Key: c.key, Revision: store.NeverApplied}
+	state := applied.Applied{Key: c.key, Revision: applied.NeverApplied}
 	if c.keyed {
 		var err error
 		if state, err = b.engine.room.applied(ctx, c.key); err != nil {
@@ -75,7 +75,7 @@ func (e *engine) call(ctx context.Context, d *delivery) error {
 // wait in memory, without an ack.
 func (b *batch) callWithoutLedger(ctx context.Context) {
 	for _, c := range b.chains {
-		c.begin(store.Applied{})
+		c.begin(applied.Applied{})
 		for i, a := range c.attempts {
 			err := a.err
 			if err == nil {

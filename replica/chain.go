@@ -5,12 +5,13 @@ import (
 	"slices"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // chain is the messages of one key in one batch, in the order in which the gate sees them.
 type chain struct {
-	key        store.Key
+	key        db.Key
 	keyed      bool // the ledger has a place for the key
 	binding    *binding
 	deliveries []*delivery
@@ -20,21 +21,21 @@ type chain struct {
 
 // try is what one transaction makes of a chain.
 type try struct {
-	attempts []*attempt    // one for each delivery
-	before   store.Applied // the ledger's row
-	state    store.Applied // after the passed ones
-	passed   []step        // the gate let them through, and nothing is known against them
-	unread   bool          // nobody asked the ledger: the key is locked
-	again    bool          // it has failed once in this transaction, and gets a second chance
+	attempts []*attempt      // one for each delivery
+	before   applied.Applied // the ledger's row
+	state    applied.Applied // after the passed ones
+	passed   []step          // the gate let them through, and nothing is known against them
+	unread   bool            // nobody asked the ledger: the key is locked
+	again    bool            // it has failed once in this transaction, and gets a second chance
 }
 
 // step is a message that changes the key.
 type step struct {
 	*attempt
-	before store.Applied
+	before applied.Applied
 }
 
-func newChain(key store.Key, deliveries []*delivery) *chain {
+func newChain(key db.Key, deliveries []*delivery) *chain {
 	first := deliveries[0]
 	c := &chain{key: key, keyed: first.keyed, binding: first.binding, deliveries: deliveries}
 	if c.keyed {
@@ -65,7 +66,7 @@ func sortDeliveries(deliveries []*delivery) {
 }
 
 // begin forgets the try before.
-func (c *chain) begin(ledger store.Applied) {
+func (c *chain) begin(ledger applied.Applied) {
 	c.try = try{attempts: make([]*attempt, len(c.deliveries)), before: ledger, state: ledger}
 	all := make([]attempt, len(c.deliveries))
 	for i, d := range c.deliveries {
@@ -76,7 +77,7 @@ func (c *chain) begin(ledger store.Applied) {
 
 // fold lets the gate decide about each message, as if they came one by one, and returns those that
 // it lets through and that cannot be applied.
-func (c *chain) fold(ledger store.Applied) (refused []failure) {
+func (c *chain) fold(ledger applied.Applied) (refused []failure) {
 	c.begin(ledger)
 	if c.keyed {
 		return c.decide()
@@ -134,7 +135,7 @@ func (c *chain) last() *attempt { return c.passed[len(c.passed)-1].attempt }
 
 // created says that the key exists now and did not before, as far as the ledger knows.
 func (c *chain) created() bool {
-	return len(c.passed) > 0 && !c.state.Deleted && (c.before.Deleted || c.before.Revision == store.NeverApplied)
+	return len(c.passed) > 0 && !c.state.Deleted && (c.before.Deleted || c.before.Revision == applied.NeverApplied)
 }
 
 // removes says that the chain ends with the row gone.

@@ -12,7 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -33,7 +34,7 @@ type delivery struct {
 	binding *binding // nil where the model is unknown
 	work    any      // what the applier made of the message
 	err     error    // why it cannot be applied, where that is known before trying
-	key     store.Key
+	key     db.Key
 	keyed   bool // the ledger has a place for key
 	foreign bool // it is meant for another queue
 
@@ -42,10 +43,10 @@ type delivery struct {
 
 // past is what the tries before have left of a message.
 type past struct {
-	attempts int            // failed ones
-	claimed  *store.Applied // what waits as, where it was waiting
-	awaits   *int64         // the revision that it waited for
-	gapIn    time.Duration  // for how long yet
+	attempts int              // failed ones
+	claimed  *applied.Applied // what waits as, where it was waiting
+	awaits   *int64           // the revision that it waited for
+	gapIn    time.Duration    // for how long yet
 	// busySince is when a message of Apply first met a lock.
 	busySince time.Time
 	call      *reply // what its HandleFunc said, where it was called and the ledger could not move on
@@ -106,7 +107,7 @@ func (e *engine) examine(d *delivery) {
 	direct := m.Queue != "" || m.Headers[transport.DirectKey] != ""
 	delete(m.Headers, transport.DirectKey)
 	if d.keyed = d.binding != nil && isKey(m.Key); d.keyed {
-		d.key = store.Key{Model: m.Model, Key: m.Key}
+		d.key = db.Key{Model: m.Model, Key: m.Key}
 	}
 	switch {
 	case m.Queue != "" && m.Queue != e.config.Queue:
@@ -144,7 +145,7 @@ func (d *delivery) contradictsItself() bool {
 		}
 	}
 	if err != nil {
-		d.key, d.keyed, d.err = store.Key{}, false, Permanent(d.about(err))
+		d.key, d.keyed, d.err = db.Key{}, false, Permanent(d.about(err))
 	}
 	return err != nil
 }
@@ -186,8 +187,8 @@ func (d *delivery) about(err error) error {
 func (d *delivery) overdue() bool { return d.past.awaits != nil && d.past.gapIn <= 0 }
 
 // state is what the ledger will hold when the message is applied.
-func (d *delivery) state() store.Applied {
-	return settled(store.Applied{Key: d.key, Revision: store.NeverApplied}, d.message)
+func (d *delivery) state() applied.Applied {
+	return settled(applied.Applied{Key: d.key, Revision: applied.NeverApplied}, d.message)
 }
 
 // attrs are what a log line says about a message: never its data.

@@ -18,6 +18,6 @@
 // chain.go and gate.go decide about a key, applier.go, plan.go and mirror_write.go write, failures.go
 // and waiting.go keep what failed. What becomes of a delivery in one transaction is an attempt.
 //
-// Neighbours: envelope reads the message, internal/store keeps the ledger, a Watermill Subscriber (package transport
+// Neighbours: envelope reads the message, internal/applied keeps the ledger, a Watermill Subscriber (package transport
 // has some) delivers. The master's side is package outbox; this package does not know it.
 package replica

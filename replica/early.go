@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Handlers see every revision that the master sends. With several processes at one queue a message may come before the one
@@ -19,7 +20,7 @@ var errEarly = errors.New("the message before it has not come yet")
 
 // missing is the revision that a message has to wait for, because it was sent before it; nil if there is none.
 func (b *batch) missing(
-	ctx context.Context, known deadLetters, state store.Applied, d *delivery,
+	ctx context.Context, known deadLetters, state applied.Applied, d *delivery,
 ) (*int64, error) {
 	m := d.message
 	switch {
@@ -56,8 +57,8 @@ func (b *batch) await(a *attempt, missing *int64) {
 
 // passedOver notes what was passed over, and what came after all, in the batch's transaction.
 func (b *batch) passedOver(ctx context.Context, tx transaction) error {
-	var passed []store.Passed
-	var late []store.Late
+	var passed []applied.Passed
+	var late []applied.Late
 	b.gaps = nil
 	for _, c := range b.chains {
 		for _, s := range c.passed {
@@ -67,7 +68,7 @@ func (b *batch) passedOver(ctx context.Context, tx transaction) error {
 				b.gaps = append(b.gaps, gapOf(c.key, s))
 			default:
 				g := gapOf(c.key, s)
-				passed = append(passed, store.Passed{Key: c.key, Had: g.Had, Missing: g.Missing, Applied: g.Applied})
+				passed = append(passed, applied.Passed{Key: c.key, Had: g.Had, Missing: g.Missing, Applied: g.Applied})
 			}
 		}
 		for _, a := range c.attempts {
@@ -89,13 +90,13 @@ func (b *batch) passedOver(ctx context.Context, tx transaction) error {
 		return note(tx)
 	}
 	err := tx.savepoint(ctx, note)
-	if store.LockTimedOut(err) {
+	if db.LockTimedOut(err) {
 		return nil // a gap too many in the log is better than a key that waits
 	}
 	return err
 }
 
-func gapOf(key store.Key, s step) Gap {
+func gapOf(key db.Key, s step) Gap {
 	g := Gap{
 		Model: key.Model, Key: key.Key,
 		Had: s.before.Revision, Missing: s.message.Revision - 1, Applied: s.message.Revision,
@@ -106,8 +107,8 @@ func gapOf(key store.Key, s step) Gap {
 	return g
 }
 
-func lateOf(key store.Key, m *envelope.Message) store.Late {
-	l := store.Late{Key: key, Revision: m.Revision, After: m.Revision - 1}
+func lateOf(key db.Key, m *envelope.Message) applied.Late {
+	l := applied.Late{Key: key, Revision: m.Revision, After: m.Revision - 1}
 	if m.After != nil {
 		l.After = *m.After
 	}
@@ -118,7 +119,7 @@ func lateOf(key store.Key, m *envelope.Message) store.Late {
 func (e *engine) tellGaps(gaps []Gap) {
 	for _, g := range gaps {
 		e.counts.gaps.Add(1)
-		if e.gaps.first(store.Key{Model: g.Model, Key: g.Key}) {
+		if e.gaps.first(db.Key{Model: g.Model, Key: g.Key}) {
 			e.log.Warn("a message is missing: applied a later one",
 				"model", g.Model, "key", g.Key, "had", g.Had, "missing", g.Missing, "applied", g.Applied)
 		}

@@ -4,8 +4,6 @@ import (
 	"log/slog"
 
 	"github.com/uptrace/bun"
-
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // engine is what batches, subscriptions and the waiting messages work with: the collaborators that
@@ -14,9 +12,9 @@ type engine struct {
 	config Config
 	log    *slog.Logger
 
-	db    *bun.DB      // nil where there is no database
-	store *store.Store // nil likewise; for what is asked outside of batches
-	room  room         // nil likewise
+	db     *bun.DB    // nil where there is no database
+	tables *ownTables // nil likewise; for what is asked outside of batches
+	room   room       // nil likewise
 
 	models map[string]*binding // complete before the first message
 	order  []*binding          // as registered; parents before children once the tables' shapes are known

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // A handler answers with nil, Retry, Discard, Permanent or any other error, which means: again, by the retry policy.
@@ -84,7 +84,7 @@ func reasonOf(err error) Reason {
 
 // orphanError is a foreign key that points to a row that is not there yet.
 type orphanError struct {
-	parent store.Key // zero where no registered model is mirrored into the parent's table
+	parent db.Key // zero where no registered model is mirrored into the parent's table
 	err    error
 }
 
@@ -136,10 +136,10 @@ func patienceWith(err error) patience {
 	case errors.As(err, &a), errors.As(err, &orphan):
 		return limited
 	}
-	if state := store.SQLState(err); state != "" {
+	if state := db.SQLState(err); state != "" {
 		return patienceWithState(state)
 	}
-	if code := store.SQLiteCode(err); code != 0 {
+	if code := db.SQLiteCode(err); code != 0 {
 		return patienceWithSQLite(code)
 	}
 	return outage
@@ -148,7 +148,7 @@ func patienceWith(err error) patience {
 // patienceWithHandler is patienceWith for an error of the service's own code, after which the transaction still works:
 // what nobody knows is the message's affair.
 func patienceWithHandler(err error) patience {
-	if p := patienceWith(err); p != outage || store.SQLState(err) != "" || store.SQLiteCode(err) != 0 {
+	if p := patienceWith(err); p != outage || db.SQLState(err) != "" || db.SQLiteCode(err) != 0 {
 		return p
 	}
 	return limited
@@ -200,6 +200,6 @@ func patienceWithSQLite(code int) patience {
 // isForeignKey says that the error is a row that another one needs, or a row that needs another one.
 func isForeignKey(err error) bool {
 	const sqliteForeignKey = 787
-	state := store.SQLState(err)
-	return errors.Is(err, errStillMissing) || strings.HasPrefix(state, "23503") || store.SQLiteCode(err) == sqliteForeignKey
+	state := db.SQLState(err)
+	return errors.Is(err, errStillMissing) || strings.HasPrefix(state, "23503") || db.SQLiteCode(err) == sqliteForeignKey
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -26,7 +27,7 @@ func (b *batch) fail(a *attempt, err error) {
 // dead letters. What waited and does no more is removed.
 func (b *batch) keepFailures(ctx context.Context, tx transaction) error {
 	var dead, aside, inOrder []failure
-	wait := map[store.Key]failure{}
+	wait := map[db.Key]failure{}
 	for _, f := range b.failures {
 		switch {
 		case f.strict && f.patience == busy:
@@ -72,7 +73,7 @@ func (f failure) isOrdered() bool {
 }
 
 // standForBoth lets the newer of two messages of a key wait for both.
-func standForBoth(wait map[store.Key]failure, f failure) {
+func standForBoth(wait map[db.Key]failure, f failure) {
 	f.outcome = Waiting
 	if other, ok := wait[f.key]; ok {
 		if !gate(other.state(), f.message).effective() {
@@ -85,13 +86,13 @@ func standForBoth(wait map[store.Key]failure, f failure) {
 }
 
 // waitingRows are failures as they wait; of one message that came twice only one.
-func waitingRows(failures []failure) []store.Waiting {
+func waitingRows(failures []failure) []applied.Waiting {
 	type place struct {
-		key      store.Key
+		key      db.Key
 		revision int64
 	}
 	at := make(map[place]int, len(failures))
-	rows := make([]store.Waiting, 0, len(failures))
+	rows := make([]applied.Waiting, 0, len(failures))
 	for _, f := range failures {
 		w := f.row()
 		p := place{w.Key, w.Revision}
@@ -107,7 +108,7 @@ func waitingRows(failures []failure) []store.Waiting {
 
 // releaseNext makes due what waits for the messages that have been applied, or never will be.
 func (b *batch) releaseNext(ctx context.Context, tx transaction, dead []failure) error {
-	reached := map[store.Key]int64{}
+	reached := map[db.Key]int64{}
 	for _, c := range b.chains {
 		if c.keyed && c.binding != nil && c.binding.manner.inTurn && len(c.passed) > 0 {
 			reached[c.key] = c.state.Revision
@@ -139,7 +140,7 @@ func (b *batch) removeClaimed(ctx context.Context, tx transaction, aside []failu
 	for _, f := range aside {
 		skip[f.attempt] = true
 	}
-	var claimed []store.Applied
+	var claimed []applied.Applied
 	for _, c := range b.chains {
 		for _, a := range c.attempts {
 			if a.past.claimed != nil && !skip[a] && !slices.Contains(b.deferred, c) {
@@ -154,7 +155,7 @@ func (b *batch) removeClaimed(ctx context.Context, tx transaction, aside []failu
 }
 
 // keepWaiting adds to what waits, unless something newer of the key waits already.
-func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[store.Key]failure) error {
+func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[db.Key]failure) error {
 	if len(wait) == 0 {
 		return nil
 	}
@@ -162,8 +163,8 @@ func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[store.
 	if err != nil {
 		return err
 	}
-	rows := make([]store.Waiting, 0, len(wait))
-	var replaced []store.Key
+	rows := make([]applied.Waiting, 0, len(wait))
+	var replaced []db.Key
 	for key, f := range wait {
 		if other, ok := there[key]; ok {
 			if !gate(other, f.message).effective() {
@@ -183,8 +184,8 @@ func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[store.
 	return tx.addWaiting(ctx, rows)
 }
 
-func (f failure) row() store.Waiting {
-	w := store.Waiting{
+func (f failure) row() applied.Waiting {
+	w := applied.Waiting{
 		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.past.attempts, Error: f.err.Error(),
 	}
 	w.Awaits, w.GapIn = f.awaits, f.gapIn
@@ -304,7 +305,7 @@ func (b *batch) afterFailures() {
 			b.engine.log.Warn("message waits for another try", f.attrs("attempts", f.past.attempts+1, "error", f.err)...)
 		}
 		var orphan *orphanError
-		if errors.As(f.err, &orphan) && orphan.parent != (store.Key{}) {
+		if errors.As(f.err, &orphan) && orphan.parent != (db.Key{}) {
 			b.engine.maintenance.orphans.Store(true)
 		}
 	}
@@ -314,8 +315,8 @@ func (b *batch) afterFailures() {
 }
 
 // letter is the message as a dead letter.
-func (f failure) letter(queue string) store.ReplicaDeadLetter {
-	letter := store.ReplicaDeadLetter{
+func (f failure) letter(queue string) applied.ReplicaDeadLetter {
+	letter := applied.ReplicaDeadLetter{
 		Queue: queue, Body: f.body, Metadata: maps.Clone(f.headers), Error: f.err.Error(),
 	}
 	if m := f.message; m != nil {

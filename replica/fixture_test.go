@@ -15,7 +15,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -121,16 +122,23 @@ func notes(t require.TestingT, db *bun.DB) map[int64]string {
 	return texts
 }
 
+// tablesOf are the library's tables.
+func tablesOf(t testing.TB, service *bun.DB) *applied.Tables {
+	t.Helper()
+	d, err := db.New(service, db.Names{})
+	require.NoError(t, err)
+	return applied.New(d)
+}
+
 // ledger is the ledger row of a note.
-func (f *fixture) ledger(id int64) store.Applied {
+func (f *fixture) ledger(id int64) applied.Applied {
 	f.t.Helper()
-	key := store.Key{Model: "note", Key: strconv.FormatInt(id, 10)}
-	row := store.Applied{Key: key, Revision: store.NeverApplied}
-	s, err := store.New(f.db, store.Names{})
-	require.NoError(f.t, err)
+	key := db.Key{Model: "note", Key: strconv.FormatInt(id, 10)}
+	row := applied.Applied{Key: key, Revision: applied.NeverApplied}
+	s := tablesOf(f.t, f.db)
 	rollback := errors.New("rollback")
-	err = f.db.RunInTx(f.t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		rows, err := s.LockApplied(ctx, tx, []store.Key{key})
+	err := f.db.RunInTx(f.t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		rows, err := s.LockApplied(ctx, tx, []db.Key{key})
 		require.NoError(f.t, err)
 		row = rows[key]
 		return rollback

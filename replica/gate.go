@@ -2,7 +2,7 @@ package replica
 
 import (
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
 // gate decides what a message does to its key, from the key's ledger row alone. It is the table "The gate" of the
@@ -11,11 +11,11 @@ import (
 // Masters of this library never restart a revision, and their time grows with it: for them the revision decides. The
 // comparisons of time are for django-cqrs, which starts at 0 again when a key is created again, sends a DELETE with
 // a revision that may be too low, and may send two states under one revision.
-func gate(ledger store.Applied, m *envelope.Message) Outcome {
+func gate(ledger applied.Applied, m *envelope.Message) Outcome {
 	newer, same := m.Revision > ledger.Revision, m.Revision == ledger.Revision
 	later := isLater(m, ledger)
 	switch {
-	case ledger.Revision == store.NeverApplied:
+	case ledger.Revision == applied.NeverApplied:
 		return Applied
 	case forced(m, ledger):
 		return Applied
@@ -43,7 +43,7 @@ func gate(ledger store.Applied, m *envelope.Message) Outcome {
 
 // isGap says that a revision between the ledger's and the message's is missing. The message's full state makes up for
 // it in a mirror; a handler did not see it.
-func isGap(ledger store.Applied, m *envelope.Message) bool {
+func isGap(ledger applied.Applied, m *envelope.Message) bool {
 	if m.After != nil {
 		return *m.After > ledger.Revision
 	}
@@ -51,7 +51,7 @@ func isGap(ledger store.Applied, m *envelope.Message) bool {
 }
 
 // settled is the ledger row after the gate let a message pass.
-func settled(ledger store.Applied, m *envelope.Message) store.Applied {
+func settled(ledger applied.Applied, m *envelope.Message) applied.Applied {
 	next := ledger // with what the store has to know of the row
 	next.Revision, next.Updated, next.Deleted = m.Revision, m.Updated, m.Signal == envelope.Delete
 	if forced(m, ledger) {
@@ -70,7 +70,7 @@ func settled(ledger store.Applied, m *envelope.Message) store.Applied {
 // forced is a SYNC that an operator sent because the master was restored from a backup: it passes whatever the ledger
 // says, tombstones included. That of a comparison passes only what is not later than the comparison began: what the
 // master does not know any more of that time it has lost, and whatever it wrote since is later.
-func forced(m *envelope.Message, ledger store.Applied) bool {
+func forced(m *envelope.Message, ledger applied.Applied) bool {
 	switch {
 	case m.Signal != envelope.Sync:
 		return false
@@ -87,11 +87,11 @@ func mayForce(m *envelope.Message) bool {
 
 // An unknown time is neither later nor the same: it decides nothing.
 
-func isLater(m *envelope.Message, ledger store.Applied) bool {
+func isLater(m *envelope.Message, ledger applied.Applied) bool {
 	return !ledger.Updated.IsZero() && m.Updated.After(ledger.Updated)
 }
 
-func sameTime(m *envelope.Message, ledger store.Applied) bool {
+func sameTime(m *envelope.Message, ledger applied.Applied) bool {
 	return !ledger.Updated.IsZero() && m.Updated.Equal(ledger.Updated)
 }
 

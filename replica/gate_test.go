@@ -7,16 +7,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
 // GateCase is a row of the table "The gate" of the wire format. The tests against databases run them too.
 type GateCase struct {
 	Name    string
-	Ledger  store.Applied
+	Ledger  applied.Applied
 	Message envelope.Message
 	Want    string // outcome
-	Settled store.Applied
+	Settled applied.Applied
 }
 
 // GateCases has E = 5 and T = noon where a ledger row has them.
@@ -24,11 +24,11 @@ func GateCases() []GateCase {
 	noon := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	before, after := noon.Add(-time.Microsecond), noon.Add(time.Microsecond)
 	var unknown time.Time
-	row := func(revision int64, updated time.Time) store.Applied {
-		return store.Applied{Revision: revision, Updated: updated}
+	row := func(revision int64, updated time.Time) applied.Applied {
+		return applied.Applied{Revision: revision, Updated: updated}
 	}
-	tombstone := func(revision int64, updated time.Time) store.Applied {
-		return store.Applied{Revision: revision, Updated: updated, Deleted: true}
+	tombstone := func(revision int64, updated time.Time) applied.Applied {
+		return applied.Applied{Revision: revision, Updated: updated, Deleted: true}
 	}
 	message := func(signal envelope.Signal, revision int64, updated time.Time) envelope.Message {
 		return envelope.Message{Signal: signal, Revision: revision, Updated: updated}
@@ -45,7 +45,7 @@ func GateCases() []GateCase {
 		m.ForceUntil = t
 		return m
 	}
-	none, live, dead := row(store.NeverApplied, unknown), row(5, noon), tombstone(5, noon)
+	none, live, dead := row(applied.NeverApplied, unknown), row(5, noon), tombstone(5, noon)
 	const save, del, sync = envelope.Save, envelope.Delete, envelope.Sync
 	return []GateCase{
 		{"SAVE of an unknown key", none, message(save, 0, noon), "applied", row(0, noon)},

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // codeError is an error of the service's own code, after which the transaction still works.
@@ -125,7 +126,7 @@ func (b *batch) handleChain(ctx context.Context, tx transaction, c *chain) error
 		err = model.apply(ctx, b, tx, a)
 		discarded := discards(err)
 		switch {
-		case store.LockTimedOut(err):
+		case db.LockTimedOut(err):
 			b.setAside(undecided(c.attempts[i:]), err)
 			return nil
 		case err == nil:
@@ -158,7 +159,7 @@ func (*eachOutside) apply(_ context.Context, b *batch, _ transaction, a *attempt
 	switch {
 	case !called:
 		// The ledger said otherwise when the calls were made, and says now that this one is due.
-		return &outageError{fmt.Errorf("model %q key %q: %w", a.message.Model, a.message.Key, store.ErrOvertaken)}
+		return &outageError{fmt.Errorf("model %q key %q: %w", a.message.Model, a.message.Key, applied.ErrOvertaken)}
 	case said.err == nil:
 		return nil
 	default:

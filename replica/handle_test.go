@@ -12,8 +12,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -159,7 +159,7 @@ func TestFailingHandlerLeavesNoTraceAndWaits(t *testing.T) {
 		})
 		f.deliver(save(1, 0, "a"))
 		require.Empty(t, f.notes())
-		require.Equal(t, store.NeverApplied, f.ledger(1).Revision)
+		require.Equal(t, applied.NeverApplied, f.ledger(1).Revision)
 		require.Equal(t, replica.Stats{Waiting: 1}, f.Stats())
 		require.Empty(t, f.deadLetters())
 
@@ -184,7 +184,7 @@ func TestMessageIsADeadLetterAfterItsAttempts(t *testing.T) {
 		require.EqualValues(t, 1, f.DeadLetters()[replica.Exhausted])
 		require.Contains(t, f.deadLetters()[0].Error, "the mail server is down")
 		require.Empty(t, f.waiting())
-		require.Equal(t, store.NeverApplied, f.ledger(1).Revision)
+		require.Equal(t, applied.NeverApplied, f.ledger(1).Revision)
 	})
 }
 
@@ -209,7 +209,7 @@ func TestPermanentErrorParksAtOnce(t *testing.T) {
 		require.Equal(t, 1, calls)
 		f.requireParked(m, "no such customer")
 		require.Empty(t, f.notes())
-		require.Equal(t, store.NeverApplied, f.ledger(1).Revision, "a newer revision supersedes it")
+		require.Equal(t, applied.NeverApplied, f.ledger(1).Revision, "a newer revision supersedes it")
 	})
 	require.NoError(t, replica.Permanent(nil))
 }
@@ -223,7 +223,7 @@ func TestHandlerThatSwallowsAnSQLErrorLosesNothing(t *testing.T) {
 	})
 	f.deliver(save(1, 0, "a"))
 	require.Contains(t, f.waiting()[0].Error, "aborted")
-	require.Equal(t, store.NeverApplied, f.ledger(1).Revision)
+	require.Equal(t, applied.NeverApplied, f.ledger(1).Revision)
 }
 
 func TestStoppingDoesNotCutTheTransaction(t *testing.T) {

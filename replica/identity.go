@@ -14,10 +14,10 @@ func (r *Replica) Queue() string { return r.config.Queue }
 
 // Now is the time by the replica database's clock.
 func (r *Replica) Now(ctx context.Context) (time.Time, error) {
-	if r.store == nil {
+	if r.tables == nil {
 		return time.Time{}, errors.New("replica: no database, and so no clock of it")
 	}
-	now, err := r.store.Now(ctx)
+	now, err := r.tables.Now(ctx)
 	if err != nil {
 		return now, fmt.Errorf("replica: %w", err)
 	}

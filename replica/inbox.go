@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // inbox holds the messages that are to be applied, by key, and the workers that apply them. A worker takes all that waits,
@@ -20,7 +20,7 @@ type inbox struct {
 	engine *engine
 
 	mu      sync.Mutex
-	slots   map[store.Key]*slot
+	slots   map[db.Key]*slot
 	ready   []*slot // with messages, in no worker's hands, longest waiting first
 	slow    int     // how many of ready have a handler that is called for each message
 	workers int
@@ -30,7 +30,7 @@ type inbox struct {
 
 // slot is what waits for one key.
 type slot struct {
-	key        store.Key
+	key        db.Key
 	deliveries []*delivery // in order of arrival
 	taken      bool        // by a worker
 	slow       bool        // Handle or HandleFunc
@@ -43,7 +43,7 @@ const maxBatchBytes = 256 << 10
 
 func (in *inbox) init(e *engine) {
 	in.engine = e
-	in.slots = make(map[store.Key]*slot)
+	in.slots = make(map[db.Key]*slot)
 }
 
 // add hands deliveries over. Each is ended in time.
@@ -54,7 +54,7 @@ func (in *inbox) add(deliveries ...*delivery) {
 		key := d.key
 		if !d.keyed {
 			in.keyless++
-			key = store.Key{Key: strconv.FormatInt(in.keyless, 10)} // of no model, so nobody else's
+			key = db.Key{Key: strconv.FormatInt(in.keyless, 10)} // of no model, so nobody else's
 		}
 		s := in.slots[key]
 		if s == nil {

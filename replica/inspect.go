@@ -11,8 +11,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/mirrored"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 func init() {
@@ -36,10 +37,10 @@ func (r inspected) Lookup(ctx context.Context, model string, pks []json.RawMessa
 		if keys[i], err = envelope.KeyOf(pk); err != nil {
 			return nil, fmt.Errorf("replica: key %s of model %q: %w", pk, model, err)
 		}
-		kept[i] = mirrored.Kept{Key: keys[i], Revision: store.NeverApplied}
+		kept[i] = mirrored.Kept{Key: keys[i], Revision: applied.NeverApplied}
 	}
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
-	err = r.store.InBatch(ctx, store.BatchLimits{Options: snapshot}, func(ctx context.Context, tx bun.Tx) error {
+	err = r.tables.InBatch(ctx, db.BatchLimits{Options: snapshot}, func(ctx context.Context, tx bun.Tx) error {
 		known, err := r.ledger.Known(ctx, tx, model, keys)
 		if err != nil {
 			return err
@@ -172,8 +173,8 @@ func (r inspected) Clear(ctx context.Context, model string) error {
 	if err != nil {
 		return err
 	}
-	err = r.store.InBatch(ctx, store.BatchLimits{}, func(ctx context.Context, tx bun.Tx) error {
-		err := r.store.ForgetLive(ctx, tx, model)
+	err = r.tables.InBatch(ctx, db.BatchLimits{}, func(ctx context.Context, tx bun.Tx) error {
+		err := r.tables.ForgetLive(ctx, tx, model)
 		if m, is := b.mirror(); is && err == nil {
 			err = m.clear(ctx, tx)
 		}

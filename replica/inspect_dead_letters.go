@@ -5,17 +5,18 @@ import (
 	"fmt"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/mirrored"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // RetryDeadLetters takes dead letters through the gate again, after what made them fail was mended. What is applied, known or
 // overtaken is removed, the rest stays. tell is called for each.
 func (r inspected) RetryDeadLetters(ctx context.Context, f mirrored.DeadLetterFilter, tell func(mirrored.RetriedDeadLetter)) error {
 	const page = 500
-	next := store.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before}
+	next := db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before}
 	for {
-		letters, err := r.store.ReplicaDeadLetters(ctx, next, page)
+		letters, err := r.tables.ReplicaDeadLetters(ctx, next, page)
 		if err != nil {
 			return fmt.Errorf("replica: %w", err)
 		}
@@ -34,7 +35,7 @@ func (r inspected) RetryDeadLetters(ctx context.Context, f mirrored.DeadLetterFi
 }
 
 func (r inspected) retryDeadLetter(
-	ctx context.Context, letter store.KeptReplicaDeadLetter,
+	ctx context.Context, letter applied.KeptReplicaDeadLetter,
 ) (mirrored.RetriedDeadLetter, error) {
 	retried := mirrored.RetriedDeadLetter{
 		ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned.String(),
@@ -50,7 +51,7 @@ func (r inspected) retryDeadLetter(
 	if retried.Outcome, retried.Err = results[0].Outcome.String(), results[0].Err; retried.Err != nil {
 		return retried, nil //nolint:nilerr // it is in the result
 	}
-	if _, err = r.store.RemoveReplicaDeadLetters(ctx, store.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
+	if _, err = r.tables.RemoveReplicaDeadLetters(ctx, db.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
 		return retried, fmt.Errorf("replica: dead letter %d was applied: %w", letter.ID, err)
 	}
 	return retried, nil

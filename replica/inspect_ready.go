@@ -7,7 +7,7 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Check fails where the replica's tables are missing or older than this version, and where the table
@@ -26,12 +26,12 @@ var errProbed = errors.New("the database takes writes")
 
 // CheckWrites is Check, and fails as well where the database takes no writes.
 func (r inspected) CheckWrites(ctx context.Context, model string) error {
-	if err := r.Check(ctx, model); err != nil || r.store == nil {
+	if err := r.Check(ctx, model); err != nil || r.tables == nil {
 		return err
 	}
 	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		probe := store.Key{Model: model, Key: "cqrsync: does the ledger take writes?"}
-		if _, err := r.store.LockApplied(ctx, tx, []store.Key{probe}); err != nil {
+		probe := db.Key{Model: model, Key: "cqrsync: does the ledger take writes?"}
+		if _, err := r.tables.LockApplied(ctx, tx, []db.Key{probe}); err != nil {
 			return err
 		}
 		return errProbed
@@ -39,7 +39,7 @@ func (r inspected) CheckWrites(ctx context.Context, model string) error {
 	switch {
 	case errors.Is(err, errProbed):
 		return nil
-	case r.store.TakesNoWrites(ctx, err):
+	case r.tables.TakesNoWrites(ctx, err):
 		return fmt.Errorf("replica: the database takes no writes, as a standby, a demoted primary or one that was set to be "+
 			"read only: name the primary, or make it writable: %w", err)
 	default:

@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // applyIsolated is the careful way: what fails is found and set aside, the rest is applied.
@@ -97,7 +97,7 @@ func (b *batch) split(ctx context.Context, tx transaction, chains []*chain) (map
 	switch {
 	case err == nil:
 		return failed, nil
-	case store.LockTimedOut(err) && b.brief:
+	case db.LockTimedOut(err) && b.brief:
 		for _, c := range chains {
 			failed[c] = err
 		}

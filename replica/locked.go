@@ -13,7 +13,8 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // A row that another transaction has locked stops its own key. Whoever holds it may be a process of this queue that was
@@ -36,7 +37,7 @@ const (
 // lockedKeys is what this process knows of keys that others have locked.
 type lockedKeys struct {
 	mu    sync.Mutex
-	keys  map[store.Key]lockedKey
+	keys  map[db.Key]lockedKey
 	brief time.Time // until then no transaction waits for long
 }
 
@@ -57,18 +58,18 @@ func (l *lockedKeys) beBrief() bool {
 }
 
 // has says that a key was found locked a moment ago.
-func (l *lockedKeys) has(key store.Key) bool {
+func (l *lockedKeys) has(key db.Key) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return time.Now().Before(l.keys[key].until)
 }
 
 // add takes note of a key, and says whether it is time to name it.
-func (l *lockedKeys) add(key store.Key) (say bool) {
+func (l *lockedKeys) add(key db.Key) (say bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.keys == nil || len(l.keys) >= maxLockedKeys {
-		l.keys = make(map[store.Key]lockedKey)
+		l.keys = make(map[db.Key]lockedKey)
 	}
 	now, known := time.Now(), l.keys[key]
 	if say = now.Sub(known.said) > sayLockedEvery; say {
@@ -80,7 +81,7 @@ func (l *lockedKeys) add(key store.Key) (say bool) {
 }
 
 // remove forgets a key that was written.
-func (l *lockedKeys) remove(key store.Key) {
+func (l *lockedKeys) remove(key db.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.keys, key)
@@ -96,7 +97,7 @@ func (b *batch) setAside(attempts []*attempt, cause error) {
 
 // setAsideUnread is setAside for a chain about which the ledger was not asked.
 func (b *batch) setAsideUnread(c *chain, cause error) {
-	c.begin(store.Applied{Key: c.key})
+	c.begin(applied.Applied{Key: c.key})
 	c.unread = true
 	b.setAside(c.attempts, cause)
 }
@@ -137,7 +138,7 @@ func (b *batch) findBriefly(ctx context.Context, tx transaction, chains []*chain
 		err := tx.savepoint(ctx, func(tx transaction) error { return b.write(ctx, tx, part) })
 		switch {
 		case err == nil:
-		case store.LockTimedOut(err):
+		case db.LockTimedOut(err):
 			last = err
 			waits[part[0].binding]++
 			if len(part) == 1 {
@@ -166,7 +167,7 @@ type lockedRowError struct{}
 func (*lockedRowError) Error() string { return "the row is locked" }
 
 // isLocked says that a lock was not to be had.
-func isLocked(err error) bool { return store.LockTimedOut(err) || errors.As(err, new(*lockedRowError)) }
+func isLocked(err error) bool { return db.LockTimedOut(err) || errors.As(err, new(*lockedRowError)) }
 
 // lockedRows finds the chains of mirrors whose rows others have locked, and locks the other rows.
 func (b *batch) lockedRows(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
@@ -228,7 +229,7 @@ func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) 
 	if len(aside) == 0 {
 		return nil
 	}
-	var claimed []store.Applied
+	var claimed []applied.Applied
 	for _, f := range aside {
 		f.outcome = Waiting
 		if f.past.claimed != nil {
@@ -243,7 +244,7 @@ func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) 
 		}
 		return tx.addWaiting(ctx, waitingRows(aside))
 	})
-	if !store.LockTimedOut(err) {
+	if !db.LockTimedOut(err) {
 		return err
 	}
 	for _, f := range aside {

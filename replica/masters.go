@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
 // Master is an incarnation of the master of a model: its database, on one course of its history. A master that went back to
@@ -34,10 +34,10 @@ type Master struct {
 // Masters returns the incarnations of masters that messages came from, for each model oldest first. What this process has
 // seen in the last half minute may be missing.
 func (r *Replica) Masters(ctx context.Context) ([]Master, error) {
-	if r.store == nil {
+	if r.tables == nil {
 		return nil, nil
 	}
-	noted, now, err := r.store.Masters(ctx)
+	noted, now, err := r.tables.Masters(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
@@ -197,12 +197,12 @@ const (
 
 // recallMasters learns what was noted before, so that the first message is judged by it.
 func (e *engine) recallMasters(ctx context.Context) {
-	if e.store == nil {
+	if e.tables == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
-	noted, now, err := e.store.Masters(ctx)
+	noted, now, err := e.tables.Masters(ctx)
 	if err != nil {
 		e.log.Warn("cannot read which masters messages came from", "error", err)
 		return
@@ -250,15 +250,15 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 func (e *engine) noteMasters(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
-	before, now, err := e.store.Masters(ctx)
+	before, now, err := e.tables.Masters(ctx)
 	if err != nil {
 		return err
 	}
 	e.learn(before, now)
 	var heard []*origin
-	var rows []store.Master
+	var rows []applied.Master
 	for _, from := range e.origins.all() {
-		m := store.Master{
+		m := applied.Master{
 			Model: from.model, Incarnation: from.incarnation, Returns: from.returns.Load(), Overtaken: from.overtaken.Load(),
 		}
 		if !from.heard.Swap(false) && m.Returns+m.Overtaken == 0 {
@@ -270,7 +270,7 @@ func (e *engine) noteMasters(ctx context.Context) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := e.store.NoteMasters(ctx, rows); err != nil {
+	if err := e.tables.NoteMasters(ctx, rows); err != nil {
 		for _, from := range heard {
 			from.heard.Store(true)
 		}
@@ -280,7 +280,7 @@ func (e *engine) noteMasters(ctx context.Context) error {
 		from.returns.Add(-rows[i].Returns)
 		from.overtaken.Add(-rows[i].Overtaken)
 	}
-	after, now, err := e.store.Masters(ctx)
+	after, now, err := e.tables.Masters(ctx)
 	if err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ func (e *engine) noteMasters(ctx context.Context) error {
 
 // learn takes over what the database has of the incarnations. All its times are by one clock, so what has passed since then
 // is known, by whatever clock.
-func (e *engine) learn(noted []store.Master, now time.Time) {
+func (e *engine) learn(noted []applied.Master, now time.Time) {
 	here := elapsed()
 	for _, m := range noted {
 		if e.models[m.Model] == nil {
@@ -309,7 +309,7 @@ func (e *engine) learn(noted []store.Master, now time.Time) {
 }
 
 // nextAfter is the incarnation that came after one.
-func (e *engine) nextAfter(noted []store.Master, m store.Master) (next store.Master, found bool) {
+func (e *engine) nextAfter(noted []applied.Master, m applied.Master) (next applied.Master, found bool) {
 	for _, n := range noted {
 		if n.Model == m.Model && n.Incarnation != "" && m.Incarnation != "" && e.cameAfter(n, m) &&
 			(!found || n.First.Before(next.First)) {
@@ -321,7 +321,7 @@ func (e *engine) nextAfter(noted []store.Master, m store.Master) (next store.Mas
 
 // cameAfter says that one incarnation came after another one. Two that were noted at once did so in the order in which they
 // were heard of, or in one that nobody knows.
-func (e *engine) cameAfter(n, m store.Master) bool {
+func (e *engine) cameAfter(n, m applied.Master) bool {
 	const atOnce = time.Second
 	if apart := n.First.Sub(m.First); apart.Abs() > atOnce {
 		return apart > 0
@@ -333,7 +333,7 @@ func (e *engine) cameAfter(n, m store.Master) bool {
 }
 
 // sayMasters logs what is new and wrong, once.
-func (e *engine) sayMasters(before, after []store.Master) {
+func (e *engine) sayMasters(before, after []applied.Master) {
 	returns := make(map[lineage]int64, len(before))
 	for _, m := range before {
 		returns[lineage{m.Model, m.Incarnation}] = m.Returns

@@ -10,18 +10,19 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // memoryRoom is a room in memory. One transaction at a time writes, as in SQLite; one that only reads may be
 // overtaken, as in PostgreSQL.
 type memoryRoom struct {
-	ledger  map[store.Key]memoryRow
+	ledger  map[db.Key]memoryRow
 	waiting map[place]*memoryWaiting
-	dead    []store.ReplicaDeadLetter
+	dead    []applied.ReplicaDeadLetter
 	passed  map[place]memoryPassed
-	rows    map[store.Key]string // what the service's handlers write
-	count   int64                // of what was put into the waiting room
+	rows    map[db.Key]string // what the service's handlers write
+	count   int64             // of what was put into the waiting room
 
 	open []*memoryTransaction // innermost last
 
@@ -31,41 +32,41 @@ type memoryRoom struct {
 
 // place is a revision of a key.
 type place struct {
-	key      store.Key
+	key      db.Key
 	revision int64
 }
 
 type memoryRow struct {
-	store.Applied
+	applied.Applied
 	version int64
 	since   time.Time // when it was deleted
 }
 
 type memoryWaiting struct {
-	store.Waiting
+	applied.Waiting
 	due, gapAt time.Time
 	since      int64
 }
 
 type memoryPassed struct {
-	store.Passed
+	applied.Passed
 	due time.Time
 }
 
 func newMemoryRoom() *memoryRoom {
 	return &memoryRoom{
-		ledger:  map[store.Key]memoryRow{},
+		ledger:  map[db.Key]memoryRow{},
 		waiting: map[place]*memoryWaiting{},
 		passed:  map[place]memoryPassed{},
-		rows:    map[store.Key]string{},
+		rows:    map[db.Key]string{},
 		trouble: func(string) error { return nil },
 	}
 }
 
 func (r *memoryRoom) transact(
-	ctx context.Context, _ store.BatchLimits, use func(context.Context, transaction) error,
+	ctx context.Context, _ db.BatchLimits, use func(context.Context, transaction) error,
 ) error {
-	tx := &memoryTransaction{memoryRoom: r, versions: map[store.Key]int64{}}
+	tx := &memoryTransaction{memoryRoom: r, versions: map[db.Key]int64{}}
 	r.open = append(r.open, tx)
 	err := use(ctx, tx)
 	if err == nil {
@@ -85,19 +86,19 @@ func (r *memoryRoom) briefTries() int  { return 3 }
 func (r *memoryRoom) hidesWhose() bool { return false }
 func (r *memoryRoom) mostText() int    { return 1 << 20 }
 
-func (r *memoryRoom) applied(_ context.Context, key store.Key) (store.Applied, error) {
+func (r *memoryRoom) applied(_ context.Context, key db.Key) (applied.Applied, error) {
 	return r.row(key), r.trouble("applied")
 }
 
 // row is the ledger's row of a key, known or not.
-func (r *memoryRoom) row(key store.Key) store.Applied {
+func (r *memoryRoom) row(key db.Key) applied.Applied {
 	if row, known := r.ledger[key]; known {
 		return row.Applied
 	}
-	return store.Applied{Key: key, Revision: store.NeverApplied}
+	return applied.Applied{Key: key, Revision: applied.NeverApplied}
 }
 
-func (r *memoryRoom) takePassed(_ context.Context, n int) (taken []store.Passed, err error) {
+func (r *memoryRoom) takePassed(_ context.Context, n int) (taken []applied.Passed, err error) {
 	for p, passed := range r.passed {
 		if len(taken) < n && !passed.due.After(time.Now()) {
 			taken = append(taken, passed.Passed)
@@ -109,7 +110,7 @@ func (r *memoryRoom) takePassed(_ context.Context, n int) (taken []store.Passed,
 
 func (r *memoryRoom) collectTombstones(_ context.Context, age time.Duration, n int) (int64, error) {
 	before := len(r.ledger)
-	maps.DeleteFunc(r.ledger, func(_ store.Key, row memoryRow) bool {
+	maps.DeleteFunc(r.ledger, func(_ db.Key, row memoryRow) bool {
 		return row.Deleted && before-len(r.ledger) < n && time.Since(row.since) > age
 	})
 	return int64(before - len(r.ledger)), r.trouble("collectTombstones")
@@ -125,13 +126,13 @@ func (r *memoryRoom) nextWaiting(context.Context) (in time.Duration, some bool, 
 	return max(0, time.Until(next)), len(r.waiting) > 0, r.trouble("nextWaiting")
 }
 
-func (r *memoryRoom) claimWaiting(_ context.Context, n int, lease time.Duration) ([]store.Waiting, error) {
+func (r *memoryRoom) claimWaiting(_ context.Context, n int, lease time.Duration) ([]applied.Waiting, error) {
 	if err := r.trouble("claimWaiting"); err != nil {
 		return nil, err
 	}
 	due := slices.DeleteFunc(r.sorted(), func(w *memoryWaiting) bool { return w.due.After(time.Now()) })
 	slices.SortStableFunc(due, func(a, b *memoryWaiting) int { return a.due.Compare(b.due) })
-	var claimed []store.Waiting
+	var claimed []applied.Waiting
 	for _, w := range due[:min(n, len(due))] {
 		w.due = time.Now().Add(lease)
 		if claimed = append(claimed, w.Waiting); w.Awaits != nil {
@@ -148,10 +149,10 @@ func (r *memoryRoom) sorted() []*memoryWaiting {
 	})
 }
 
-func (r *memoryRoom) releaseWaiting(_ context.Context, parents []store.Key) (n int64, err error) {
+func (r *memoryRoom) releaseWaiting(_ context.Context, parents []db.Key) (n int64, err error) {
 	for _, w := range r.waiting {
 		if slices.Contains(parents, w.Parent) {
-			w.due, w.Parent = time.Now(), store.Key{}
+			w.due, w.Parent = time.Now(), db.Key{}
 			n++
 		}
 	}
@@ -185,7 +186,7 @@ func (r *memoryRoom) deadLetterAfter(
 type memoryTransaction struct {
 	*memoryRoom
 	undos    []func()
-	versions map[store.Key]int64 // as they were read without a lock
+	versions map[db.Key]int64 // as they were read without a lock
 }
 
 func (t *memoryTransaction) undo(down int) {
@@ -225,8 +226,8 @@ func (t *memoryTransaction) service() bun.Tx                         { return bu
 func (t *memoryTransaction) blameAtOnce(context.Context) error       { return nil }
 func (t *memoryTransaction) violations(context.Context) (int, error) { return 0, nil }
 
-func (t *memoryTransaction) readLedger(_ context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	read := map[store.Key]store.Applied{}
+func (t *memoryTransaction) readLedger(_ context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	read := map[db.Key]applied.Applied{}
 	for _, k := range keys {
 		read[k] = t.row(k)
 		t.versions[k] = t.ledger[k].version
@@ -234,8 +235,8 @@ func (t *memoryTransaction) readLedger(_ context.Context, keys []store.Key) (map
 	return read, t.trouble("readLedger")
 }
 
-func (t *memoryTransaction) lockLedger(_ context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	locked := map[store.Key]store.Applied{}
+func (t *memoryTransaction) lockLedger(_ context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	locked := map[db.Key]applied.Applied{}
 	for _, k := range keys {
 		locked[k] = t.row(k)
 		delete(t.versions, k)
@@ -244,14 +245,14 @@ func (t *memoryTransaction) lockLedger(_ context.Context, keys []store.Key) (map
 	return locked, t.trouble("lockLedger")
 }
 
-func (t *memoryTransaction) lockFree(ctx context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
+func (t *memoryTransaction) lockFree(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
 	return t.lockLedger(ctx, keys)
 }
 
-func (t *memoryTransaction) settleRows(_ context.Context, rows []store.Applied) error {
+func (t *memoryTransaction) settleRows(_ context.Context, rows []applied.Applied) error {
 	for _, a := range rows {
 		if read, unlocked := t.versions[a.Key]; unlocked && read != t.ledger[a.Key].version {
-			return store.ErrOvertaken
+			return applied.ErrOvertaken
 		}
 		row := memoryRow{Applied: a, version: t.ledger[a.Key].version + 1}
 		if a.Deleted {
@@ -262,16 +263,16 @@ func (t *memoryTransaction) settleRows(_ context.Context, rows []store.Applied) 
 	return t.trouble("settleRows")
 }
 
-func (t *memoryTransaction) forgetLocked(_ context.Context, keys []store.Key) error {
+func (t *memoryTransaction) forgetLocked(_ context.Context, keys []db.Key) error {
 	for _, k := range keys {
-		if t.row(k).Revision == store.NeverApplied {
+		if t.row(k).Revision == applied.NeverApplied {
 			change(t, t.ledger, k, nil)
 		}
 	}
 	return t.trouble("forgetLocked")
 }
 
-func (t *memoryTransaction) addWaiting(_ context.Context, rows []store.Waiting) error {
+func (t *memoryTransaction) addWaiting(_ context.Context, rows []applied.Waiting) error {
 	for _, w := range rows {
 		t.count++
 		kept := &memoryWaiting{w, time.Now().Add(w.In), time.Now().Add(w.GapIn), t.count}
@@ -280,8 +281,8 @@ func (t *memoryTransaction) addWaiting(_ context.Context, rows []store.Waiting) 
 	return t.trouble("addWaiting")
 }
 
-func (t *memoryTransaction) waitingFor(_ context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	found := map[store.Key]store.Applied{}
+func (t *memoryTransaction) waitingFor(_ context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	found := map[db.Key]applied.Applied{}
 	for _, w := range t.sorted() {
 		other, known := found[w.Key]
 		if slices.Contains(keys, w.Key) && (!known || isNewer(w.Applied, other)) {
@@ -292,14 +293,14 @@ func (t *memoryTransaction) waitingFor(_ context.Context, keys []store.Key) (map
 }
 
 // isNewer says that a is a later state of a key than b, as far as it can be told.
-func isNewer(a, b store.Applied) bool {
+func isNewer(a, b applied.Applied) bool {
 	if !a.Updated.IsZero() && !b.Updated.IsZero() && !a.Updated.Equal(b.Updated) {
 		return a.Updated.After(b.Updated)
 	}
 	return a.Revision > b.Revision
 }
 
-func (t *memoryTransaction) forgetWaiting(_ context.Context, keys []store.Key) error {
+func (t *memoryTransaction) forgetWaiting(_ context.Context, keys []db.Key) error {
 	for _, w := range t.sorted() {
 		if w.Awaits == nil && slices.Contains(keys, w.Key) {
 			change(t, t.waiting, place{w.Key, w.Revision}, nil)
@@ -308,14 +309,14 @@ func (t *memoryTransaction) forgetWaiting(_ context.Context, keys []store.Key) e
 	return t.trouble("forgetWaiting")
 }
 
-func (t *memoryTransaction) removeWaiting(_ context.Context, rows []store.Applied) error {
+func (t *memoryTransaction) removeWaiting(_ context.Context, rows []applied.Applied) error {
 	for _, a := range rows {
 		change(t, t.waiting, place{a.Key, a.Revision}, nil)
 	}
 	return t.trouble("removeWaiting")
 }
 
-func (t *memoryTransaction) releaseNext(_ context.Context, reached map[store.Key]int64) (released int64, err error) {
+func (t *memoryTransaction) releaseNext(_ context.Context, reached map[db.Key]int64) (released int64, err error) {
 	at := maps.Clone(reached)
 	for _, w := range t.sorted() {
 		if now, asked := at[w.Key]; !asked || w.Awaits == nil || *w.Awaits > now {
@@ -331,19 +332,19 @@ func (t *memoryTransaction) releaseNext(_ context.Context, reached map[store.Key
 	return released, t.trouble("releaseNext")
 }
 
-func (t *memoryTransaction) waitingOf(_ context.Context, keys []store.Key) ([]store.Waiting, error) {
+func (t *memoryTransaction) waitingOf(_ context.Context, keys []db.Key) ([]applied.Waiting, error) {
 	return t.newest(len(keys), func(w *memoryWaiting) bool { return slices.Contains(keys, w.Key) }), t.trouble("waitingOf")
 }
 
-func (t *memoryTransaction) waitingIn(_ context.Context, model string, n int) ([]store.Waiting, error) {
+func (t *memoryTransaction) waitingIn(_ context.Context, model string, n int) ([]applied.Waiting, error) {
 	return t.newest(n, func(w *memoryWaiting) bool { return w.Model == model }), t.trouble("waitingIn")
 }
 
 // newest are up to n waiting messages, the last one of each key.
-func (t *memoryTransaction) newest(n int, which func(*memoryWaiting) bool) (found []store.Waiting) {
+func (t *memoryTransaction) newest(n int, which func(*memoryWaiting) bool) (found []applied.Waiting) {
 	all := slices.DeleteFunc(t.sorted(), func(w *memoryWaiting) bool { return !which(w) })
 	slices.SortStableFunc(all, func(a, b *memoryWaiting) int { return cmp.Compare(b.since, a.since) })
-	known := map[store.Key]bool{}
+	known := map[db.Key]bool{}
 	for _, w := range all[:min(n, len(all))] {
 		if !known[w.Key] {
 			known[w.Key] = true
@@ -353,21 +354,21 @@ func (t *memoryTransaction) newest(n int, which func(*memoryWaiting) bool) (foun
 	return found
 }
 
-func (t *memoryTransaction) addDeadLetter(_ context.Context, letter store.ReplicaDeadLetter) error {
+func (t *memoryTransaction) addDeadLetter(_ context.Context, letter applied.ReplicaDeadLetter) error {
 	before := len(t.dead)
 	t.undos = append(t.undos, func() { t.dead = t.dead[:before] })
 	t.dead = append(t.dead, letter)
 	return t.trouble("addDeadLetter")
 }
 
-func (t *memoryTransaction) addPassed(_ context.Context, passed []store.Passed, in time.Duration) error {
+func (t *memoryTransaction) addPassed(_ context.Context, passed []applied.Passed, in time.Duration) error {
 	for _, p := range passed {
 		change(t, t.passed, place{p.Key, p.Applied}, &memoryPassed{p, time.Now().Add(in)})
 	}
 	return t.trouble("addPassed")
 }
 
-func (t *memoryTransaction) closePassed(_ context.Context, late []store.Late) error {
+func (t *memoryTransaction) closePassed(_ context.Context, late []applied.Late) error {
 	for at, p := range maps.Clone(t.passed) {
 		closed := false
 		for _, l := range late {
@@ -383,7 +384,7 @@ func (t *memoryTransaction) closePassed(_ context.Context, late []store.Late) er
 }
 
 // write is what a service's handler writes. An empty text deletes.
-func (r *memoryRoom) write(key store.Key, text string) {
+func (r *memoryRoom) write(key db.Key, text string) {
 	t := r.open[len(r.open)-1]
 	if text == "" {
 		change(t, r.rows, key, nil)

@@ -20,7 +20,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // mirror makes rows of a model's messages and writes them (mirror_write.go). It writes SQL of its own and not bun's model
@@ -84,7 +84,7 @@ func checkTable(ctx context.Context, e *engine, model string, table *schema.Tabl
 	if err != nil {
 		return fmt.Errorf("table %s of model %q: %w", table.Name, model, err)
 	}
-	shape, err := e.store.TableShape(ctx, e.db, string(table.SQLName), table.Name)
+	shape, err := e.tables.TableShape(ctx, e.db, string(table.SQLName), table.Name)
 	if err != nil {
 		return err
 	}
@@ -299,9 +299,9 @@ func fixedCell(f *schema.Field, value any) cell {
 }
 
 // parentKey is the key of the row that a column of the message points to, where a registered model has it.
-func (m *mirror) parentKey(p parent, d *delivery) store.Key {
+func (m *mirror) parentKey(p parent, d *delivery) db.Key {
 	if p.model == "" {
-		return store.Key{}
+		return db.Key{}
 	}
 	value := d.fields[m.fieldName(p.Column)]
 	if f := m.table.FieldMap[p.Column]; f != nil {
@@ -309,7 +309,7 @@ func (m *mirror) parentKey(p parent, d *delivery) store.Key {
 	}
 	key, err := envelope.KeyOf(value)
 	if err != nil {
-		return store.Key{}
+		return db.Key{}
 	}
-	return store.Key{Model: p.model, Key: key}
+	return db.Key{Model: p.model, Key: key}
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // fewRows are written as they are read best, because errors and logs quote them.
@@ -28,7 +28,7 @@ func (m *mirror) saveArrays(ctx context.Context, tx bun.Tx, set *columnSet, rows
 		if typ == "" || strings.HasSuffix(typ, "[]") {
 			return false, nil // unnest would take the inner arrays apart too
 		}
-		var a store.Array
+		var a db.Array
 		for _, r := range rows {
 			if !addLiteral(&a, r.values[i], typ) {
 				return false, nil
@@ -57,7 +57,7 @@ func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "'
 
 // addLiteral adds a value that stands as SQL to an array of a type. It is false where the value is an expression, or a
 // literal of another type: an assignment would convert that, the type's input may not.
-func addLiteral(a *store.Array, value, typ string) bool {
+func addLiteral(a *db.Array, value, typ string) bool {
 	switch {
 	case value == "NULL":
 		a.AddNull()

@@ -348,7 +348,7 @@ func (k *known) shapeFor(ctx context.Context, tx bun.IDB, set *columnSet, rows [
 	if err == nil || time.Since(shape.reread) < rereadAfter {
 		return shape, err
 	}
-	now, readErr := k.store.TableShape(ctx, tx, string(k.of.SQLName), k.of.Name)
+	now, readErr := k.tables.TableShape(ctx, tx, string(k.of.SQLName), k.of.Name)
 	if readErr != nil {
 		return nil, readErr
 	}

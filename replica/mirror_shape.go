@@ -14,7 +14,6 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/internal/catalog"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
@@ -40,14 +39,14 @@ type mirrorShape struct {
 
 // known is a table with what the catalog says about it.
 type known struct {
-	of    *schema.Table
-	store *store.Store
-	shape atomic.Pointer[mirrorShape]
-	stale atomic.Bool // the table may be another one by now: shape is to be read again
+	of     *schema.Table
+	tables *ownTables
+	shape  atomic.Pointer[mirrorShape]
+	stale  atomic.Bool // the table may be another one by now: shape is to be read again
 }
 
 func (k *known) init(e *engine, table *schema.Table) {
-	k.of, k.store = table, e.store
+	k.of, k.tables = table, e.tables
 	k.shape.Store(&mirrorShape{})
 }
 
@@ -140,7 +139,7 @@ func checkShape(
 // keeps unique, columns that cannot be written, a connection to MariaDB that cuts values instead of
 // refusing them. Run begins with it, and so do Apply and cqrsync.yaml.
 func (r *Replica) CheckTables(ctx context.Context) error {
-	if r.store == nil {
+	if r.tables == nil {
 		return nil
 	}
 	var errs []error
@@ -148,7 +147,7 @@ func (r *Replica) CheckTables(ctx context.Context) error {
 		errs = append(errs, m.check(ctx, &r.engine))
 	}
 	if slices.ContainsFunc(r.order, isMirror) {
-		errs = append(errs, r.store.CheckSession(ctx, r.db))
+		errs = append(errs, r.tables.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)
 }

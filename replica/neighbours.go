@@ -25,10 +25,10 @@ type Neighbour struct {
 // Neighbours returns the other databases that were found behind the queue. They are found where the subscriber is a
 // transport.Registrar, as those of package transport/open are.
 func (r *Replica) Neighbours(ctx context.Context) ([]Neighbour, error) {
-	if r.store == nil {
+	if r.tables == nil {
 		return nil, nil
 	}
-	found, now, err := r.store.Neighbours(ctx)
+	found, now, err := r.tables.Neighbours(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
@@ -50,7 +50,7 @@ const registerEvery = 30 * time.Second
 // watchQueue notes the database with the queue, and whose note was there, until ctx ends.
 func (r *Replica) watchQueue(ctx context.Context, subscriber message.Subscriber) {
 	registrar, can := subscriber.(transport.Registrar)
-	if !can || r.store == nil {
+	if !can || r.tables == nil {
 		return
 	}
 	failed, met := false, map[string]int{}
@@ -76,7 +76,7 @@ func (r *Replica) watchQueue(ctx context.Context, subscriber message.Subscriber)
 func (r *Replica) register(ctx context.Context, registrar transport.Registrar) (before, own string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
-	if own, err = r.store.Identity(ctx); err != nil {
+	if own, err = r.tables.Identity(ctx); err != nil {
 		return "", "", err
 	}
 	before, err = registrar.Register(ctx, own)
@@ -94,7 +94,7 @@ func (r *Replica) meet(ctx context.Context, other, own string, times int) {
 		log.Error("two databases behind one queue: each gets a part of the messages, and neither is right; give each replica " +
 			"service a queue of its own, then load or relay diff both")
 	}
-	if err := r.store.NoteNeighbour(ctx, r.config.Queue, other); err != nil && ctx.Err() == nil {
+	if err := r.tables.NoteNeighbour(ctx, r.config.Queue, other); err != nil && ctx.Err() == nil {
 		log.Warn("cannot note another database behind the queue", "error", err)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
 // plan is what the chains of mirrors and batch handlers come to.
@@ -14,7 +14,7 @@ type plan struct {
 }
 
 func (p *plan) addRows(m *mirror, c *chain) {
-	rows, known := c.rows(), c.before.Revision != store.NeverApplied && !c.before.Deleted
+	rows, known := c.rows(), c.before.Revision != applied.NeverApplied && !c.before.Deleted
 	for _, r := range rows {
 		r.known = known
 	}

@@ -186,7 +186,7 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 	if typ.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("want a struct, not a %s", typ.Kind())
 	}
-	tables := r.tables()
+	tables := r.bunTables()
 	b = &binding{
 		model:     model,
 		table:     tables.Get(typ),
@@ -222,8 +222,8 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 	return b, b.retry.validate()
 }
 
-// tables is bun's knowledge about struct types.
-func (r *Replica) tables() *schema.Tables {
+// bunTables is bun's knowledge about struct types.
+func (r *Replica) bunTables() *schema.Tables {
 	if r.db == nil {
 		return schema.NewNopQueryGen().Dialect().Tables()
 	}

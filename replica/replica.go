@@ -9,8 +9,8 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	ledgers "github.com/cqrsync/cqrsync/internal/ledger"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Replica applies messages to one database. Register and Handle first, then Run; from then on it is safe for
@@ -46,10 +46,10 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 	r.db = db
 	if db != nil {
 		var storeErr error
-		r.store, storeErr = store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+		r.tables, storeErr = newOwnTables(db, config)
 		if storeErr == nil {
-			r.ledger = ledgers.NewReplica(r.store.Database)
-			r.room = tableRoom{db, r.store}
+			r.ledger = ledgers.NewReplica(r.tables.Database)
+			r.room = tableRoom{db, r.tables}
 			r.limit(idleLimit)
 		}
 		err = errors.Join(err, storeErr)
@@ -65,7 +65,7 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 
 // limit bounds the replica's transactions.
 func (r *Replica) limit(idle time.Duration) {
-	r.store.Limit(idle, func(holders string) {
+	r.tables.Limit(idle, func(holders string) {
 		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
 	})
 }
@@ -73,10 +73,10 @@ func (r *Replica) limit(idle time.Duration) {
 // Migrate creates or upgrades the replica's tables: its ledger, what waits, and its dead letters. The tables that models
 // are mirrored into are the service's own.
 func (r *Replica) Migrate(ctx context.Context) error {
-	if r.store == nil {
+	if r.tables == nil {
 		return nil
 	}
-	_, err := r.store.Migrate(ctx, store.Replica)
+	_, err := r.tables.Migrate(ctx, db.Replica)
 	return err
 }
 

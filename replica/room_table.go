@@ -11,72 +11,73 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // tableRoom is the room in the service's database.
 type tableRoom struct {
-	db    *bun.DB
-	store *store.Store
+	db     *bun.DB
+	tables *ownTables
 }
 
 func (r tableRoom) transact(
-	ctx context.Context, l store.BatchLimits, use func(context.Context, transaction) error,
+	ctx context.Context, l db.BatchLimits, use func(context.Context, transaction) error,
 ) error {
-	l.Options = r.store.BatchOptions()
-	return r.store.InBatch(ctx, l, func(ctx context.Context, tx bun.Tx) error {
-		return use(ctx, tableTransaction{tx, r.store})
+	l.Options = r.tables.BatchOptions()
+	return r.tables.InBatch(ctx, l, func(ctx context.Context, tx bun.Tx) error {
+		return use(ctx, tableTransaction{tx, r.tables})
 	})
 }
 
-func (r tableRoom) briefTries() int  { return r.store.BriefTries() }
+func (r tableRoom) briefTries() int  { return r.tables.BriefTries() }
 func (r tableRoom) hidesWhose() bool { return r.db.Dialect().Name() == dialect.SQLite }
-func (r tableRoom) mostText() int    { return r.store.MostText() }
+func (r tableRoom) mostText() int    { return r.tables.MostText() }
 
-func (r tableRoom) applied(ctx context.Context, key store.Key) (store.Applied, error) {
-	return r.store.AppliedRevision(ctx, key)
+func (r tableRoom) applied(ctx context.Context, key db.Key) (applied.Applied, error) {
+	return r.tables.AppliedRevision(ctx, key)
 }
 
-func (r tableRoom) takePassed(ctx context.Context, n int) ([]store.Passed, error) {
-	return r.store.TakePassed(ctx, n)
+func (r tableRoom) takePassed(ctx context.Context, n int) ([]applied.Passed, error) {
+	return r.tables.TakePassed(ctx, n)
 }
 
 func (r tableRoom) collectTombstones(ctx context.Context, age time.Duration, n int) (int64, error) {
-	return r.store.CollectTombstones(ctx, age, n)
+	return r.tables.CollectTombstones(ctx, age, n)
 }
 
 func (r tableRoom) nextWaiting(ctx context.Context) (in time.Duration, some bool, err error) {
-	return r.store.NextWaiting(ctx)
+	return r.tables.NextWaiting(ctx)
 }
 
-func (r tableRoom) claimWaiting(ctx context.Context, n int, lease time.Duration) ([]store.Waiting, error) {
-	return r.store.ClaimWaiting(ctx, n, lease)
+func (r tableRoom) claimWaiting(ctx context.Context, n int, lease time.Duration) ([]applied.Waiting, error) {
+	return r.tables.ClaimWaiting(ctx, n, lease)
 }
 
-func (r tableRoom) releaseWaiting(ctx context.Context, parents []store.Key) (int64, error) {
-	return r.store.ReleaseWaiting(ctx, parents)
+func (r tableRoom) releaseWaiting(ctx context.Context, parents []db.Key) (int64, error) {
+	return r.tables.ReleaseWaiting(ctx, parents)
 }
 
 func (r tableRoom) countWaiting(ctx context.Context) (map[string]int64, error) {
-	return r.store.CountWaiting(ctx)
+	return r.tables.CountWaiting(ctx)
 }
 
 func (r tableRoom) deadLetterAfter(
 	ctx context.Context, model, key string, revision int64,
 ) (dead bool, after *int64, err error) {
-	return r.store.DeadLetterAfter(ctx, r.db, model, key, revision)
+	return r.tables.DeadLetterAfter(ctx, r.db, model, key, revision)
 }
 
 // tableTransaction is a transaction of the service's database.
 type tableTransaction struct {
-	tx    bun.Tx
-	store *store.Store
+	tx     bun.Tx
+	tables *ownTables
 }
 
 func (t tableTransaction) service() bun.Tx { return t.tx }
 
 func (t tableTransaction) savepoint(ctx context.Context, use func(transaction) error) error {
-	return inSavepoint(ctx, t.tx, func(tx bun.Tx) error { return use(tableTransaction{tx, t.store}) })
+	return inSavepoint(ctx, t.tx, func(tx bun.Tx) error { return use(tableTransaction{tx, t.tables}) })
 }
 
 func (t tableTransaction) blameAtOnce(ctx context.Context) error {
@@ -92,71 +93,71 @@ func (t tableTransaction) violations(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-func (t tableTransaction) readLedger(ctx context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	return t.store.ReadApplied(ctx, t.tx, keys)
+func (t tableTransaction) readLedger(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	return t.tables.ReadApplied(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) lockLedger(ctx context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	return t.store.LockApplied(ctx, t.tx, keys)
+func (t tableTransaction) lockLedger(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	return t.tables.LockApplied(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) lockFree(ctx context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	locked, _, err := t.store.LockFree(ctx, t.tx, keys)
+func (t tableTransaction) lockFree(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	locked, _, err := t.tables.LockFree(ctx, t.tx, keys)
 	return locked, err
 }
 
-func (t tableTransaction) settleRows(ctx context.Context, rows []store.Applied) error {
-	return t.store.SettleApplied(ctx, t.tx, rows)
+func (t tableTransaction) settleRows(ctx context.Context, rows []applied.Applied) error {
+	return t.tables.SettleApplied(ctx, t.tx, rows)
 }
 
-func (t tableTransaction) forgetLocked(ctx context.Context, keys []store.Key) error {
-	return t.store.ForgetLocked(ctx, t.tx, keys)
+func (t tableTransaction) forgetLocked(ctx context.Context, keys []db.Key) error {
+	return t.tables.ForgetLocked(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) addWaiting(ctx context.Context, rows []store.Waiting) error {
-	return t.store.AddWaiting(ctx, t.tx, rows)
+func (t tableTransaction) addWaiting(ctx context.Context, rows []applied.Waiting) error {
+	return t.tables.AddWaiting(ctx, t.tx, rows)
 }
 
-func (t tableTransaction) waitingFor(ctx context.Context, keys []store.Key) (map[store.Key]store.Applied, error) {
-	return t.store.WaitingFor(ctx, t.tx, keys)
+func (t tableTransaction) waitingFor(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+	return t.tables.WaitingFor(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) forgetWaiting(ctx context.Context, keys []store.Key) error {
-	return t.store.ForgetWaiting(ctx, t.tx, keys)
+func (t tableTransaction) forgetWaiting(ctx context.Context, keys []db.Key) error {
+	return t.tables.ForgetWaiting(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) removeWaiting(ctx context.Context, rows []store.Applied) error {
-	return t.store.RemoveWaiting(ctx, t.tx, rows)
+func (t tableTransaction) removeWaiting(ctx context.Context, rows []applied.Applied) error {
+	return t.tables.RemoveWaiting(ctx, t.tx, rows)
 }
 
-func (t tableTransaction) releaseNext(ctx context.Context, reached map[store.Key]int64) (int64, error) {
-	return t.store.ReleaseNext(ctx, t.tx, reached)
+func (t tableTransaction) releaseNext(ctx context.Context, reached map[db.Key]int64) (int64, error) {
+	return t.tables.ReleaseNext(ctx, t.tx, reached)
 }
 
-func (t tableTransaction) waitingOf(ctx context.Context, keys []store.Key) ([]store.Waiting, error) {
-	return t.store.WaitingOf(ctx, t.tx, keys)
+func (t tableTransaction) waitingOf(ctx context.Context, keys []db.Key) ([]applied.Waiting, error) {
+	return t.tables.WaitingOf(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) waitingIn(ctx context.Context, model string, n int) ([]store.Waiting, error) {
-	return t.store.WaitingIn(ctx, t.tx, model, n)
+func (t tableTransaction) waitingIn(ctx context.Context, model string, n int) ([]applied.Waiting, error) {
+	return t.tables.WaitingIn(ctx, t.tx, model, n)
 }
 
-func (t tableTransaction) addDeadLetter(ctx context.Context, letter store.ReplicaDeadLetter) error {
-	return t.store.AddReplicaDeadLetter(ctx, t.tx, letter)
+func (t tableTransaction) addDeadLetter(ctx context.Context, letter applied.ReplicaDeadLetter) error {
+	return t.tables.AddReplicaDeadLetter(ctx, t.tx, letter)
 }
 
 func (t tableTransaction) deadLetterAfter(
 	ctx context.Context, model, key string, revision int64,
 ) (dead bool, after *int64, err error) {
-	return t.store.DeadLetterAfter(ctx, t.tx, model, key, revision)
+	return t.tables.DeadLetterAfter(ctx, t.tx, model, key, revision)
 }
 
-func (t tableTransaction) addPassed(ctx context.Context, passed []store.Passed, in time.Duration) error {
-	return t.store.AddPassed(ctx, t.tx, passed, in)
+func (t tableTransaction) addPassed(ctx context.Context, passed []applied.Passed, in time.Duration) error {
+	return t.tables.AddPassed(ctx, t.tx, passed, in)
 }
 
-func (t tableTransaction) closePassed(ctx context.Context, late []store.Late) error {
-	return t.store.ClosePassed(ctx, t.tx, late)
+func (t tableTransaction) closePassed(ctx context.Context, late []applied.Late) error {
+	return t.tables.ClosePassed(ctx, t.tx, late)
 }
 
 // inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.

@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -67,13 +67,13 @@ func (r *Replica) Running() <-chan struct{} { return r.running }
 
 // checkTables fails where every message would: better at the start than in the dead letters.
 func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
-	if r.store == nil {
+	if r.tables == nil {
 		return nil
 	}
-	if err := r.store.RequireMigrated(ctx, store.Replica); err != nil {
+	if err := r.tables.RequireMigrated(ctx, db.Replica); err != nil {
 		return fmt.Errorf("check the replica's tables: %w (or call Migrate)", err)
 	}
-	if err := r.store.LearnLimits(ctx); err != nil {
+	if err := r.tables.LearnLimits(ctx); err != nil {
 		return err
 	}
 	var errs []error
@@ -83,7 +83,7 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 		}
 	}
 	if slices.ContainsFunc(models, isMirror) {
-		errs = append(errs, r.store.CheckSession(ctx, r.db))
+		errs = append(errs, r.tables.CheckSession(ctx, r.db))
 	}
 	return errors.Join(errs...)
 }

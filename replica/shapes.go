@@ -10,7 +10,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/catalog"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // tableShapes is what the catalog says about the tables of the mirrors. It is read once, with the first batch.
@@ -69,14 +69,14 @@ func (s *tableShapes) load(ctx context.Context, e *engine) error {
 	complete := true
 	shapes := map[*mirror]catalog.TableShape{}
 	for m := range e.mirrors() {
-		shape, err := e.store.TableShape(ctx, e.db, string(m.table.SQLName), m.table.Name)
+		shape, err := e.tables.TableShape(ctx, e.db, string(m.table.SQLName), m.table.Name)
 		if err != nil {
 			return err
 		}
 		complete = complete && shape.Name != ""
 		shapes[m] = shape
 		for _, child := range m.children {
-			childShape, err := e.store.TableShape(ctx, e.db, string(child.table.SQLName), child.table.Name)
+			childShape, err := e.tables.TableShape(ctx, e.db, string(child.table.SQLName), child.table.Name)
 			if err != nil {
 				return err
 			}
@@ -167,7 +167,7 @@ func orphaned(m *mirror, p parent, d *delivery, value string, cause error) error
 
 // withState is the database's code for an error, as a remark.
 func withState(err error) string {
-	if state := store.SQLState(err); state != "" {
+	if state := db.SQLState(err); state != "" {
 		return " (SQLSTATE " + state + ")"
 	}
 	return ""

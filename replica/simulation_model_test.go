@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // The model is the table "The gate" of the wire format, line by line, and knows nothing of gate.go.
 
 // lets says that a message has an effect on a key in the state of its ledger row.
-func lets(row store.Applied, m *envelope.Message) bool {
+func lets(row applied.Applied, m *envelope.Message) bool {
 	type state int
 	const (
 		none state = iota
@@ -26,7 +27,7 @@ func lets(row store.Applied, m *envelope.Message) bool {
 	)
 	at := live
 	switch {
-	case row.Revision == store.NeverApplied:
+	case row.Revision == applied.NeverApplied:
 		at = none
 	case row.Deleted:
 		at = deleted
@@ -62,8 +63,8 @@ func lets(row store.Applied, m *envelope.Message) bool {
 }
 
 // brings is the ledger row after a message had its effect.
-func brings(row store.Applied, m *envelope.Message) store.Applied {
-	next := store.Applied{Key: row.Key, Revision: m.Revision, Updated: m.Updated, Deleted: m.Signal == envelope.Delete}
+func brings(row applied.Applied, m *envelope.Message) applied.Applied {
+	next := applied.Applied{Key: row.Key, Revision: m.Revision, Updated: m.Updated, Deleted: m.Signal == envelope.Delete}
 	if m.Signal == envelope.Sync && m.Force {
 		return next
 	}
@@ -77,12 +78,12 @@ func brings(row store.Applied, m *envelope.Message) store.Applied {
 }
 
 // covers says that a key in the state of a ledger row has no use for a message any more.
-func covers(row store.Applied, m *envelope.Message) bool {
+func covers(row applied.Applied, m *envelope.Message) bool {
 	return !lets(row, m) || same(brings(row, m), row)
 }
 
 // same compares what is known of two rows.
-func same(a, b store.Applied) bool {
+func same(a, b applied.Applied) bool {
 	return a.Key == b.Key && a.Revision == b.Revision && a.Deleted == b.Deleted && a.Updated.Equal(b.Updated)
 }
 
@@ -130,7 +131,7 @@ func (s *simulation) checkCommit() {
 
 // requireMastersState compares the end with the newest messages that can be applied.
 func (s *simulation) requireMastersState() {
-	last := map[store.Key]*simulated{}
+	last := map[db.Key]*simulated{}
 	for _, m := range s.messages {
 		if before := last[m.key()]; !m.dead && (before == nil || m.Revision >= before.Revision) {
 			last[m.key()] = m
@@ -160,7 +161,7 @@ func textOf(revision int64) string { return "state " + strconv.FormatInt(revisio
 var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // send makes a message, which some handlers do not like.
-func (s *simulation) send(signal envelope.Signal, key store.Key, revision int64, updated time.Time, force bool, after *int64) {
+func (s *simulation) send(signal envelope.Signal, key db.Key, revision int64, updated time.Time, force bool, after *int64) {
 	pk := json.RawMessage(key.Key)
 	m := &envelope.Message{
 		Signal: signal, Model: key.Model, PK: pk, Key: key.Key, Revision: revision, Updated: updated, Force: force, After: after,
@@ -194,9 +195,9 @@ func (s *simulation) send(signal envelope.Signal, key store.Key, revision int64,
 	s.messages = append(s.messages, made)
 }
 
-func (s *simulation) anyKey() store.Key {
+func (s *simulation) anyKey() db.Key {
 	models := []string{turn, newest, outside}
-	return store.Key{Model: models[s.rand.IntN(len(models))], Key: strconv.Itoa(1 + s.rand.IntN(2))}
+	return db.Key{Model: models[s.rand.IntN(len(models))], Key: strconv.Itoa(1 + s.rand.IntN(2))}
 }
 
 // writeAsMaster writes as a master of ours: one more revision with each change, and a later time.
@@ -206,7 +207,7 @@ func (s *simulation) writeAsMaster() {
 		updated  time.Time
 		live     bool
 	}
-	states := map[store.Key]*state{}
+	states := map[db.Key]*state{}
 	for i := range 1 + s.rand.IntN(20) {
 		key := s.anyKey()
 		k, known := states[key]

@@ -17,7 +17,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 var (
@@ -62,8 +63,8 @@ type simulation struct {
 	kill     context.CancelFunc // it
 	neighbor *Replica           // another one, which gets in between
 
-	inHand map[store.Key][]*simulated // of the batch
-	before map[store.Key]store.Applied
+	inHand map[db.Key][]*simulated // of the batch
+	before map[db.Key]applied.Applied
 	failed map[int]bool // messages that the handler refused, in the transaction or in the call before it
 }
 
@@ -93,7 +94,7 @@ type thing struct {
 func newSimulation(t *testing.T, seed uint64) *simulation {
 	s := &simulation{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), room: newMemoryRoom(), failed: map[int]bool{},
-		before: map[store.Key]store.Applied{}, inHand: map[store.Key][]*simulated{},
+		before: map[db.Key]applied.Applied{}, inHand: map[db.Key][]*simulated{},
 	}
 	s.ours = s.rand.IntN(2) == 0
 	if s.ours {
@@ -228,8 +229,8 @@ func (s *simulation) numberIn(body []byte) int {
 // settle has a process take deliveries, by key as its inbox would.
 func (s *simulation) settle(r *Replica, deliveries []*delivery) {
 	var slots []*slot
-	byKey := map[store.Key]*slot{}
-	inHand, calls := map[store.Key][]*simulated{}, map[store.Key]bool{}
+	byKey := map[db.Key]*slot{}
+	inHand, calls := map[db.Key][]*simulated{}, map[db.Key]bool{}
 	for _, d := range deliveries {
 		m := s.messages[d.place]
 		s.say("deliver %s to %p, tried %d times", m, r, d.past.attempts)
@@ -242,7 +243,7 @@ func (s *simulation) settle(r *Replica, deliveries []*delivery) {
 	}
 	outer, failed := s.inHand, s.failed
 	take := func(slots ...*slot) {
-		s.inHand, s.failed = map[store.Key][]*simulated{}, map[int]bool{}
+		s.inHand, s.failed = map[db.Key][]*simulated{}, map[int]bool{}
 		for _, slot := range slots {
 			s.inHand[slot.key] = inHand[slot.key]
 		}
@@ -272,7 +273,7 @@ func (s *simulation) interrupt(point string) {
 	m := s.pending[0]
 	s.pending = s.pending[1:]
 	before := s.before
-	s.before = map[store.Key]store.Applied{}
+	s.before = map[db.Key]applied.Applied{}
 	s.settle(s.neighbor, []*delivery{s.neighbor.read(s.from(context.Background(), m))})
 	s.before, s.calm = before, false
 	s.say("at %s, that was it", point)
@@ -303,7 +304,7 @@ func (s *simulation) handle(e Event[thing]) error {
 	if e.Signal == envelope.Delete {
 		text = ""
 	}
-	s.room.write(store.Key{Model: e.Model, Key: e.Key}, text)
+	s.room.write(db.Key{Model: e.Model, Key: e.Key}, text)
 	return nil
 }
 
@@ -347,7 +348,7 @@ func (s *simulation) ended(attempts []*attempt) {
 // isKept says that a message is where its outcome says it is.
 func (s *simulation) isKept(m *simulated, outcome Outcome) bool {
 	if outcome == Parked {
-		return slices.ContainsFunc(s.room.dead, func(l store.ReplicaDeadLetter) bool { return string(l.Body) == string(m.body) })
+		return slices.ContainsFunc(s.room.dead, func(l applied.ReplicaDeadLetter) bool { return string(l.Body) == string(m.body) })
 	}
 	if covers(s.room.row(m.key()), m.Message) {
 		return true
@@ -360,7 +361,7 @@ func (s *simulation) isKept(m *simulated, outcome Outcome) bool {
 	return false
 }
 
-func (m *simulated) key() store.Key { return store.Key{Model: m.Model, Key: m.Key} }
+func (m *simulated) key() db.Key { return db.Key{Model: m.Model, Key: m.Key} }
 
 func (m *simulated) String() string {
 	return fmt.Sprintf("%d (%s %s %s revision %d at %s)",
@@ -374,7 +375,7 @@ type simulatedRoom struct {
 }
 
 func (r simulatedRoom) transact(
-	ctx context.Context, l store.BatchLimits, use func(context.Context, transaction) error,
+	ctx context.Context, l db.BatchLimits, use func(context.Context, transaction) error,
 ) error {
 	s := r.s
 	committed := false

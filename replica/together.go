@@ -10,7 +10,8 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // Rows may wait for each other: two that point to each other, two that exchange a unique value. Alone
@@ -21,7 +22,7 @@ import (
 // group is rows that wait for each other.
 type group struct {
 	*batch
-	members map[store.Key]*tied
+	members map[db.Key]*tied
 	// waiting are the messages of a model that were looked at already.
 	waiting map[string][]*chain
 }
@@ -31,7 +32,7 @@ type tied struct {
 	mirror *mirror
 	joined bool // it was waiting, and is no part of the batch yet
 	// by are the keys without which it cannot be written, nulls the columns that can be NULL meanwhile.
-	by    []store.Key
+	by    []db.Key
 	nulls []string
 	// hopeless says that something else is in the way, too.
 	hopeless bool
@@ -45,7 +46,7 @@ func (b *batch) together(ctx context.Context, tx transaction, failed map[*chain]
 	if b.apart {
 		return nil
 	}
-	g := &group{batch: b, members: map[store.Key]*tied{}, waiting: map[string][]*chain{}}
+	g := &group{batch: b, members: map[db.Key]*tied{}, waiting: map[string][]*chain{}}
 	for c, err := range failed {
 		if len(c.passed) == 0 || c.removes() || !waitsForOthers(err) {
 			continue
@@ -101,8 +102,8 @@ func waitsForOthers(err error) bool {
 func isUnique(err error) bool {
 	const unique, exclusion = "23505", "23P01"
 	const sqliteUnique = 2067
-	state := store.SQLState(err)
-	return state == unique || state == exclusion || store.SQLiteCode(err) == sqliteUnique
+	state := db.SQLState(err)
+	return state == unique || state == exclusion || db.SQLiteCode(err) == sqliteUnique
 }
 
 // gather finds what the members wait for, and makes members of it, until there is nothing new.
@@ -112,7 +113,7 @@ func (g *group) gather(ctx context.Context, tx transaction) error {
 		next = append(next, m)
 	}
 	for len(next) > 0 && len(g.members) <= maxTogether {
-		var missing []store.Key
+		var missing []db.Key
 		for _, m := range next {
 			if err := errors.Join(g.missesParents(ctx, tx, m), g.meetsHolders(ctx, tx, m)); err != nil {
 				return err
@@ -144,8 +145,8 @@ func (g *group) gather(ctx context.Context, tx transaction) error {
 }
 
 // chainsOf makes chains of messages that wait, of those that the gate lets pass.
-func (g *group) chainsOf(ctx context.Context, tx transaction, found []store.Waiting) (chains []*chain, err error) {
-	var keys []store.Key
+func (g *group) chainsOf(ctx context.Context, tx transaction, found []applied.Waiting) (chains []*chain, err error) {
+	var keys []db.Key
 	for _, w := range found {
 		d := g.engine.read(waited(context.WithoutCancel(ctx), nobody{}, w))
 		if d.err != nil || d.binding == nil || d.foreign {
@@ -185,7 +186,7 @@ func (g *group) missesParents(ctx context.Context, tx transaction, m *tied) erro
 			continue
 		}
 		key := m.mirror.parentKey(p, m.last().delivery)
-		if key == (store.Key{}) {
+		if key == (db.Key{}) {
 			m.hopeless = true
 		}
 		if key != m.key { // a row may point to itself
@@ -251,7 +252,7 @@ func (g *group) holder(ctx context.Context, tx transaction, m *tied, condition s
 		if err != nil {
 			return nil, err
 		}
-		chains, err := g.chainsOf(ctx, tx, slices.DeleteFunc(found, func(w store.Waiting) bool { return g.members[w.Key] != nil }))
+		chains, err := g.chainsOf(ctx, tx, slices.DeleteFunc(found, func(w applied.Waiting) bool { return g.members[w.Key] != nil }))
 		if err != nil {
 			return nil, err
 		}

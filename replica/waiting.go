@@ -7,7 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 )
 
 // maintenance is what this process knows about the messages in the waiting room, and of those that
@@ -33,7 +34,7 @@ func (w *maintenance) nudge() {
 }
 
 // release makes due what waits for rows that are there now. It costs nothing while nothing waits.
-func (e *engine) release(arrived []store.Key) {
+func (e *engine) release(arrived []db.Key) {
 	if len(arrived) == 0 || !e.maintenance.orphans.Load() {
 		return
 	}
@@ -125,7 +126,7 @@ func (e *engine) retryDue(ctx context.Context) (time.Duration, error) {
 }
 
 // again applies claimed messages and returns when each has its new fate.
-func (e *engine) again(ctx context.Context, claimed []store.Waiting) {
+func (e *engine) again(ctx context.Context, claimed []applied.Waiting) {
 	var unfinished countdown
 	unfinished.Add(len(claimed))
 	deliveries := make([]*delivery, len(claimed))
@@ -137,7 +138,7 @@ func (e *engine) again(ctx context.Context, claimed []store.Waiting) {
 }
 
 // waited is a message that was waiting, as it comes again.
-func waited(ctx context.Context, from deliverer, w store.Waiting) delivery {
+func waited(ctx context.Context, from deliverer, w applied.Waiting) delivery {
 	return delivery{
 		ctx: ctx, from: from, body: w.Body, headers: w.Metadata,
 		past: past{attempts: w.Attempts, claimed: &w.Applied, awaits: w.Awaits, gapIn: w.GapIn},

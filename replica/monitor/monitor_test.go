@@ -15,8 +15,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/replica/monitor"
 )
@@ -88,14 +89,15 @@ func TestEverySeriesIsThere(t *testing.T) {
 
 // What is noted of masters and of other databases is in the metrics.
 func TestTwoMastersAndTwoDatabasesAreCounted(t *testing.T) {
-	db := dbtest.Open(t, dbtest.SQLiteURL(t))
-	rep, err := replica.New(db, replica.Config{Queue: "q", Logger: slog.New(slog.DiscardHandler)})
+	service := dbtest.Open(t, dbtest.SQLiteURL(t))
+	rep, err := replica.New(service, replica.Config{Queue: "q", Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	require.NoError(t, rep.Migrate(t.Context()))
-	s, err := store.New(db, store.Names{})
+	d, err := db.New(service, db.Names{})
 	require.NoError(t, err)
-	require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-1"}, {Model: "quiet", Incarnation: "a-1"}}))
-	require.NoError(t, s.NoteMasters(t.Context(), []store.Master{
+	s := applied.New(d)
+	require.NoError(t, s.NoteMasters(t.Context(), []applied.Master{{Model: "order", Incarnation: "a-1"}, {Model: "quiet", Incarnation: "a-1"}}))
+	require.NoError(t, s.NoteMasters(t.Context(), []applied.Master{
 		{Model: "order", Incarnation: "b-1"}, {Model: "order", Incarnation: "a-1", Returns: 1}, {Model: "quiet", Incarnation: "a-2"},
 	}))
 	for range 2 {

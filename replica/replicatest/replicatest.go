@@ -28,7 +28,8 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -40,25 +41,26 @@ type Kit struct {
 
 	t       testing.TB
 	db      *bun.DB
-	store   *store.Store
+	tables  *applied.Tables
 	deliver message.NoPublishHandlerFunc
-	keys    map[store.Key]int64 // the newest revision of each
-	clock   time.Time           // the master's
-	done    map[store.Key]bool  // dead letters and waiting messages that were required
+	keys    map[db.Key]int64 // the newest revision of each
+	clock   time.Time        // the master's
+	done    map[db.Key]bool  // dead letters and waiting messages that were required
 }
 
-// New makes a replica on db, with its tables, and registers what is under test: register calls replica.Register, Handle and
+// New makes a replica on a service's database, with its tables, and registers what is under test: register calls replica.Register, Handle and
 // the like. config is that of the service.
-func New(t testing.TB, db *bun.DB, config replica.Config, register func(*replica.Replica) error) *Kit {
+func New(t testing.TB, service *bun.DB, config replica.Config, register func(*replica.Replica) error) *Kit {
 	t.Helper()
 	k := &Kit{
-		t: t, db: db, keys: map[store.Key]int64{}, done: map[store.Key]bool{}, clock: time.Now().UTC().Truncate(time.Microsecond),
+		t: t, db: service, keys: map[db.Key]int64{}, done: map[db.Key]bool{}, clock: time.Now().UTC().Truncate(time.Microsecond),
 	}
-	var err error
-	if k.store, err = store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix}); err != nil {
+	d, err := db.New(service, db.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+	if err != nil {
 		t.Fatalf("replicatest: %v", err)
 	}
-	if k.Replica, err = replica.New(db, config); err != nil {
+	k.tables = applied.New(d)
+	if k.Replica, err = replica.New(service, config); err != nil {
 		t.Fatalf("replicatest: %v", err)
 	}
 	if err := k.Replica.Migrate(t.Context()); err != nil {
@@ -111,7 +113,7 @@ func (k *Kit) Deliver(m *envelope.Message) {
 func (k *Kit) RequireWaiting(model string, key any) (reason string) {
 	k.t.Helper()
 	at := k.keyOf(model, key)
-	reasons, err := k.store.WaitingErrors(k.context(), at)
+	reasons, err := k.tables.WaitingErrors(k.context(), at)
 	if err != nil {
 		k.t.Fatalf("replicatest: %v", err)
 	}
@@ -126,7 +128,7 @@ func (k *Kit) RequireWaiting(model string, key any) (reason string) {
 func (k *Kit) RequireDeadLetter(model string, key any) (reason string) {
 	k.t.Helper()
 	at := k.keyOf(model, key)
-	letters := k.letters(store.DeadLetterFilter{Model: model, Key: at.Key})
+	letters := k.letters(db.DeadLetterFilter{Model: model, Key: at.Key})
 	if len(letters) == 0 {
 		k.t.Fatalf("replicatest: want a dead letter of %s %s, there is none", model, at.Key)
 	}
@@ -138,15 +140,15 @@ func (k *Kit) RequireDeadLetter(model string, key any) (reason string) {
 func (k *Kit) RequireNothingLeft() {
 	k.t.Helper()
 	var left []string
-	for _, letter := range k.letters(store.DeadLetterFilter{}) {
-		if !k.done[store.Key{Model: letter.Model, Key: letter.Key}] {
+	for _, letter := range k.letters(db.DeadLetterFilter{}) {
+		if !k.done[db.Key{Model: letter.Model, Key: letter.Key}] {
 			left = append(left, "  a dead letter of "+letter.Model+" "+letter.Key+": "+letter.Error)
 		}
 	}
-	for _, at := range slices.SortedFunc(maps.Keys(k.keys), func(a, b store.Key) int {
+	for _, at := range slices.SortedFunc(maps.Keys(k.keys), func(a, b db.Key) int {
 		return strings.Compare(a.Model+"\x00"+a.Key, b.Model+"\x00"+b.Key)
 	}) {
-		reasons, err := k.store.WaitingErrors(k.context(), at)
+		reasons, err := k.tables.WaitingErrors(k.context(), at)
 		if err != nil {
 			k.t.Fatalf("replicatest: %v", err)
 		}
@@ -232,22 +234,22 @@ func (k *Kit) send(signal envelope.Signal, model string, key any, data json.RawM
 	k.Deliver(m)
 }
 
-func (k *Kit) letters(f store.DeadLetterFilter) []store.KeptReplicaDeadLetter {
+func (k *Kit) letters(f db.DeadLetterFilter) []applied.KeptReplicaDeadLetter {
 	k.t.Helper()
-	letters, err := k.store.ReplicaDeadLetters(k.context(), f, 0)
+	letters, err := k.tables.ReplicaDeadLetters(k.context(), f, 0)
 	if err != nil {
 		k.t.Fatalf("replicatest: %v", err)
 	}
 	return letters
 }
 
-func (k *Kit) keyOf(model string, key any) store.Key {
+func (k *Kit) keyOf(model string, key any) db.Key {
 	k.t.Helper()
 	text, err := envelope.KeyOf(k.json(key))
 	if err != nil {
 		k.t.Fatalf("replicatest: %v is no key: %v", key, err)
 	}
-	return store.Key{Model: model, Key: text}
+	return db.Key{Model: model, Key: text}
 }
 
 func (k *Kit) json(value any) json.RawMessage {
