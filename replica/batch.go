@@ -49,14 +49,14 @@ const maxCareful = 500
 // failure is a message that cannot be applied now.
 type failure struct {
 	*attempt
-	err      error
-	patience patience
-	awaits   *int64 // the revision that it waits for, or waited for
-	gapIn    time.Duration
+	err    error
+	class  retryClass
+	awaits *int64 // the revision that it waits for, or waited for
+	gapIn  time.Duration
 }
 
-func newFailure(a *attempt, err error, p patience) failure {
-	return failure{a, err, p, a.past.awaits, a.past.gapIn}
+func newFailure(a *attempt, err error, class retryClass) failure {
+	return failure{a, err, class, a.past.awaits, a.past.gapIn}
 }
 
 // handlerBudget is how long handlers may go on in one transaction: slow ones do not keep the locks of a whole batch.
@@ -89,13 +89,13 @@ func (e *engine) settle(slots []*slot) {
 	}
 }
 
-// patientBackOff counts how often it was asked.
-type patientBackOff struct {
+// countedBackOff counts how often it was asked.
+type countedBackOff struct {
 	*backoff.ExponentialBackOff
 	tries int
 }
 
-func (p *patientBackOff) next() time.Duration {
+func (p *countedBackOff) next() time.Duration {
 	p.tries++
 	return p.NextBackOff()
 }
@@ -104,8 +104,8 @@ func (p *patientBackOff) next() time.Duration {
 const conflictsBeforeWarning = 6
 
 // backOff doubles the pause each time, spread by half to keep many consumers from coming back at once.
-func newBackOff() *patientBackOff {
-	return &patientBackOff{ExponentialBackOff: &backoff.ExponentialBackOff{
+func newBackOff() *countedBackOff {
+	return &countedBackOff{ExponentialBackOff: &backoff.ExponentialBackOff{
 		InitialInterval:     20 * time.Millisecond,
 		RandomizationFactor: backoff.DefaultRandomizationFactor,
 		Multiplier:          2,
@@ -114,7 +114,7 @@ func newBackOff() *patientBackOff {
 }
 
 // pause waits until the database may work again, or until nobody waits for the batch's first message.
-func (b *batch) pause(pause *patientBackOff, err error) {
+func (b *batch) pause(pause *countedBackOff, err error) {
 	d := pause.next()
 	if (!db.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.engine.trouble.worth("apply", err) {
 		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
@@ -167,7 +167,7 @@ func (b *batch) try() error {
 	if !brief && !b.needsCare() {
 		err := b.transact(ctx, false, false)
 		brief = b.lockedOut(err)
-		if err == nil || !brief && patienceWith(err) == outage && !errors.Is(err, applied.ErrOvertaken) {
+		if err == nil || !brief && classOf(err) == outage && !errors.Is(err, applied.ErrOvertaken) {
 			return err
 		}
 	}

@@ -104,8 +104,8 @@ func (b *batch) answerInMemory(ctx context.Context, a *attempt, err error, newes
 		b.endAs(a, Returned, err)
 		return
 	}
-	f.patience = patienceWith(err)
-	if f.patience != none && !f.exhausted() {
+	f.class = classOf(err)
+	if f.class != none && !f.exhausted() {
 		if !newest {
 			b.endAs(a, Stale, nil) // the newer one, which was handed over after it, supersedes it
 			return
@@ -118,7 +118,7 @@ func (b *batch) answerInMemory(ctx context.Context, a *attempt, err error, newes
 		go b.engine.endLater(a)
 		return
 	}
-	a.outcome = Parked
+	a.outcome = DeadLettered
 	b.failures = []failure{f}
 	b.afterFailures()
 	b.failures = nil

@@ -84,7 +84,7 @@ func (c *chain) fold(ledger applied.Applied) (refused []failure) {
 	}
 	for _, a := range c.attempts {
 		a.failed = true
-		refused = append(refused, newFailure(a, a.err, patienceWith(a.err)))
+		refused = append(refused, newFailure(a, a.err, classOf(a.err)))
 	}
 	return refused
 }
@@ -103,7 +103,7 @@ func (c *chain) decide() (refused []failure) {
 			c.reject(a, outcome)
 		case a.err != nil:
 			a.failed = true
-			refused = append(refused, newFailure(a, a.err, patienceWithHandler(a.err)))
+			refused = append(refused, newFailure(a, a.err, classOfHandlers(a.err)))
 		default:
 			c.pass(a, outcome)
 		}

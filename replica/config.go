@@ -11,7 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Config says who a replica is and how patient. Only Queue is required.
+// Config says who a replica is, and how it retries. Only Queue is required.
 type Config struct {
 	// Queue is the name of this replica service. All its processes share it, other services must not: a message that
 	// is meant for another queue is skipped. Required, and the name the transport's subscriber was opened with.

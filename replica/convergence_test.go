@@ -87,7 +87,7 @@ func TestAnyOrderEndsInTheMastersState(t *testing.T) {
 				require.Equal(t, want, text, "key %d", id)
 			}
 		})
-		require.Zero(t, f.Stats().Parked)
+		require.Zero(t, f.Stats().DeadLettered)
 	})
 }
 

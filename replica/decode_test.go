@@ -117,16 +117,16 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-func TestPatienceByErrorCode(t *testing.T) {
-	for state, want := range map[string]patience{
+func TestRetryClassByErrorCode(t *testing.T) {
+	for state, want := range map[string]retryClass{
 		"22001": none, "22P02": none, "23502": none, "23514": none,
 		"23503": limited, "23505": limited, "23P01": limited, "25P02": limited, "57014": limited,
 		"42P01": endless, "42501": endless,
 		"40001": outage, "40P01": outage, "57P01": outage, "08006": outage, "25006": outage, "53100": outage,
 	} {
-		require.Equal(t, want, patienceWithState(state), state)
+		require.Equal(t, want, classOfState(state), state)
 	}
-	require.Equal(t, outage, patienceWith(sql.ErrConnDone))
-	require.Equal(t, limited, patienceWithHandler(sql.ErrNoRows))
-	require.Equal(t, none, patienceWith(Permanent(sql.ErrConnDone)))
+	require.Equal(t, outage, classOf(sql.ErrConnDone))
+	require.Equal(t, limited, classOfHandlers(sql.ErrNoRows))
+	require.Equal(t, none, classOf(Permanent(sql.ErrConnDone)))
 }

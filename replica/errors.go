@@ -97,13 +97,13 @@ type outageError struct{ err error }
 func (e *outageError) Error() string { return e.err.Error() }
 func (e *outageError) Unwrap() error { return e.err }
 
-// patience is how an error is met.
-type patience int
+// retryClass is how an error is met.
+type retryClass int
 
 const (
 	// outage: the database is in trouble, or another transaction was in the way. No message is to blame: everything
 	// waits and is tried again. An error of an unknown kind counts as one, because it must not cost a message.
-	outage patience = iota
+	outage retryClass = iota
 	// endless: the message waits, however long. Its table is not as the struct says, and somebody has to migrate it.
 	endless
 	// limited: the message waits, as often as its policy allows. A unique value that another row still holds, say: that
@@ -117,7 +117,7 @@ const (
 	early
 )
 
-func patienceWith(err error) patience {
+func classOf(err error) retryClass {
 	var a *answerError
 	var unreadable *envelope.DecodeError
 	var orphan *orphanError
@@ -130,32 +130,32 @@ func patienceWith(err error) patience {
 	case errors.As(err, &broken):
 		return outage
 	case errors.As(err, &code):
-		return patienceWithHandler(code.err)
+		return classOfHandlers(code.err)
 	case errors.As(err, &a) && a.kind == answerPermanent, errors.As(err, &unreadable):
 		return none
 	case errors.As(err, &a), errors.As(err, &orphan):
 		return limited
 	}
 	if state := db.SQLState(err); state != "" {
-		return patienceWithState(state)
+		return classOfState(state)
 	}
 	if code := db.SQLiteCode(err); code != 0 {
-		return patienceWithSQLite(code)
+		return classOfSQLite(code)
 	}
 	return outage
 }
 
-// patienceWithHandler is patienceWith for an error of the service's own code, after which the transaction still works:
+// classOfHandlers is classOf for an error of the service's own code, after which the transaction still works:
 // what nobody knows is the message's affair.
-func patienceWithHandler(err error) patience {
-	if p := patienceWith(err); p != outage || db.SQLState(err) != "" || db.SQLiteCode(err) != 0 {
+func classOfHandlers(err error) retryClass {
+	if p := classOf(err); p != outage || db.SQLState(err) != "" || db.SQLiteCode(err) != 0 {
 		return p
 	}
 	return limited
 }
 
-// patienceWithState knows PostgreSQL's classes of errors, and what package store makes of MariaDB's.
-func patienceWithState(state string) patience {
+// classOfState knows PostgreSQL's classes of errors, and what package store makes of MariaDB's.
+func classOfState(state string) retryClass {
 	switch state {
 	case "23503", "23001", "23505", "23P01": // foreign key, unique, exclusion
 		return limited
@@ -176,8 +176,8 @@ func patienceWithState(state string) patience {
 	}
 }
 
-// patienceWithSQLite knows SQLite's extended result codes, as modernc.org/sqlite reports them.
-func patienceWithSQLite(code int) patience {
+// classOfSQLite knows SQLite's extended result codes, as modernc.org/sqlite reports them.
+func classOfSQLite(code int) retryClass {
 	const (
 		tooBig, mismatch          = 18, 20
 		check, notNull, datatype  = 275, 1299, 3091

@@ -17,7 +17,7 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-func TestPoisonIsParkedAndTheNextMessageApplied(t *testing.T) {
+func TestPoisonIsADeadLetterAndTheNextMessageApplied(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f := newFixture(t, db)
 		mirror[Note](f, "note")
@@ -29,7 +29,7 @@ func TestPoisonIsParkedAndTheNextMessageApplied(t *testing.T) {
 		f.deliver(unknown, badKey, save(1, 0, "a"))
 
 		require.Equal(t, map[int64]string{1: "a"}, f.notes())
-		require.Equal(t, replica.Stats{Applied: 1, Parked: 7}, f.Stats())
+		require.Equal(t, replica.Stats{Applied: 1, DeadLettered: 7}, f.Stats())
 		letters := f.deadLetters()
 		require.Len(t, letters, 7)
 		require.Equal(t, `{"signal_type":"SAVE"}`, letters[3].Body)
@@ -39,15 +39,15 @@ func TestPoisonIsParkedAndTheNextMessageApplied(t *testing.T) {
 	})
 }
 
-func TestNewerRevisionSupersedesAParkedOne(t *testing.T) {
+func TestNewerRevisionSupersedesADeadLetter(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	mirror[Note](f, "note")
 	f.deliver(save(1, 0, "a"), msg(envelope.Save, 1, 1, `"text":{}`), save(1, 2, "c"))
 	require.Equal(t, map[int64]string{1: "c"}, f.notes())
-	require.Equal(t, replica.Stats{Applied: 2, Gaps: 1, Parked: 1}, f.Stats())
+	require.Equal(t, replica.Stats{Applied: 2, Gaps: 1, DeadLettered: 1}, f.Stats())
 }
 
-func TestNothingIsAcknowledgedThatCannotBeParked(t *testing.T) {
+func TestNothingIsAcknowledgedThatCannotBeKept(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	mirror[Note](f, "note")
 	_, err := f.db.ExecContext(t.Context(), "ALTER TABLE replica_dead_letters RENAME TO elsewhere")
@@ -61,12 +61,12 @@ func TestNothingIsAcknowledgedThatCannotBeParked(t *testing.T) {
 	f.deliver(save(1, 0, "a")) // after the poison was tried: there is one worker
 	stop()
 	err = await(t, result)
-	require.ErrorContains(t, err, "replica_dead_letters", "why it could not be parked")
+	require.ErrorContains(t, err, "replica_dead_letters", "why it could not be kept")
 	require.ErrorContains(t, err, "unreadable message", "why it had to be")
 	require.Equal(t, replica.Stats{Applied: 1, Returned: 1}, f.Stats())
 }
 
-func TestExpiredMessageIsParkedUnlessItDeletes(t *testing.T) {
+func TestExpiredMessageIsADeadLetterUnlessItDeletes(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f := newFixture(t, db)
 		mirror[Note](f, "note")
@@ -81,7 +81,7 @@ func TestExpiredMessageIsParkedUnlessItDeletes(t *testing.T) {
 		require.Contains(t, f.deadLetters()[0].Error, "expired at ")
 		f.deliver(gone)
 		require.NotContains(t, f.notes(), int64(1))
-		require.Equal(t, replica.Stats{Applied: 4, Parked: 1}, f.Stats())
+		require.Equal(t, replica.Stats{Applied: 4, DeadLettered: 1}, f.Stats())
 	})
 }
 
@@ -133,12 +133,12 @@ func TestMissingParentIsWaitedFor(t *testing.T) {
 	})
 }
 
-func TestUniqueValueOfAnotherRowIsParkedInTheEnd(t *testing.T) {
+func TestUniqueValueOfAnotherRowIsADeadLetterInTheEnd(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		f := family(t, db)
 		f.deliver(of("parent", envelope.Save, "1", 0, `"name":"a"`), of("parent", envelope.Save, "2", 0, `"name":"a"`))
-		f.maintain(func() bool { return f.Stats().Parked == 1 })
-		require.Equal(t, replica.Stats{Applied: 1, Waiting: 2, Parked: 1}, f.Stats())
+		f.maintain(func() bool { return f.Stats().DeadLettered == 1 })
+		require.Equal(t, replica.Stats{Applied: 1, Waiting: 2, DeadLettered: 1}, f.Stats())
 		require.Contains(t, f.deadLetters()[0].Error, "name")
 	})
 }
@@ -165,8 +165,8 @@ func FuzzAnyBodyHasAnEnd(f *testing.F) {
 		require.NoError(t, rep.Handler()(message.NewMessage("fuzz", body)))
 		after := rep.Stats()
 		require.Zero(t, after.Returned)
-		require.Equal(t, before.Applied+before.Duplicates+before.Stale+before.Parked+before.Waiting+1,
-			after.Applied+after.Duplicates+after.Stale+after.Parked+after.Waiting)
+		require.Equal(t, before.Applied+before.Duplicates+before.Stale+before.DeadLettered+before.Waiting+1,
+			after.Applied+after.Duplicates+after.Stale+after.DeadLettered+after.Waiting)
 	})
 }
 

@@ -20,7 +20,7 @@ import (
 // fail notes that a message cannot be applied in this transaction.
 func (b *batch) fail(a *attempt, err error) {
 	a.failed = true
-	b.failures = append(b.failures, newFailure(a, a.about(err), patienceWith(err)))
+	b.failures = append(b.failures, newFailure(a, a.about(err), classOf(err)))
 }
 
 // keepFailures writes what becomes of the messages that failed, in the batch's own transaction: they wait, or they are
@@ -30,16 +30,16 @@ func (b *batch) keepFailures(ctx context.Context, tx transaction) error {
 	wait := map[db.Key]failure{}
 	for _, f := range b.failures {
 		switch {
-		case f.strict && f.patience == busy:
+		case f.strict && f.class == busy:
 			b.holdStrict(f)
 		case f.strict:
 			f.outcome, f.result = Returned, f.err
-		case f.patience == busy:
+		case f.class == busy:
 			aside = append(aside, f)
-		case f.patience != early && (f.patience == none || f.exhausted()):
-			f.outcome = Parked
+		case f.class != early && (f.class == none || f.exhausted()):
+			f.outcome = DeadLettered
 			dead = append(dead, f)
-		case f.patience == early || f.isOrdered():
+		case f.class == early || f.isOrdered():
 			f.outcome = Waiting
 			inOrder = append(inOrder, f)
 		default:
@@ -60,7 +60,7 @@ func (b *batch) keepFailures(ctx context.Context, tx transaction) error {
 	if err := b.keepWaiting(ctx, tx, wait); err != nil {
 		return err
 	}
-	if err := b.bury(ctx, tx, dead); err != nil {
+	if err := b.keepDead(ctx, tx, dead); err != nil {
 		return err
 	}
 	return b.releaseNext(ctx, tx, dead)
@@ -130,7 +130,7 @@ func (b *batch) releaseNext(ctx context.Context, tx transaction, dead []failure)
 // exhausted says that the attempt that just failed was the last.
 func (f failure) exhausted() bool {
 	_, asked := retryAfter(f.err)
-	return f.patience == limited && !asked && f.past.attempts+1 >= f.binding.retry.Attempts
+	return f.class == limited && !asked && f.past.attempts+1 >= f.binding.retry.Attempts
 }
 
 // removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew. Those of
@@ -191,9 +191,9 @@ func (f failure) row() applied.Waiting {
 	w.Awaits, w.GapIn = f.awaits, f.gapIn
 	after, asked := retryAfter(f.err)
 	switch {
-	case f.patience == early:
+	case f.class == early:
 		w.In = f.gapIn
-	case f.patience == busy:
+	case f.class == busy:
 		w.In = spread(lockPause)
 	case asked:
 		w.In = after
@@ -217,12 +217,12 @@ func (p RetryPolicy) pause(failures int) time.Duration {
 	return spread(d)
 }
 
-// bury keeps dead letters. The ledger stays as it is, so that a newer revision of the key supersedes them. One that the
+// keepDead keeps dead letters. The ledger stays as it is, so that a newer revision of the key supersedes them. One that the
 // database does not take goes back to the broker: there it is kept.
-func (b *batch) bury(ctx context.Context, tx transaction, dead []failure) error {
+func (b *batch) keepDead(ctx context.Context, tx transaction, dead []failure) error {
 	for _, f := range dead {
 		keep := func(tx transaction) error {
-			return tx.addDeadLetter(ctx, f.letter(b.engine.config.Queue))
+			return tx.addDeadLetter(ctx, f.deadLetter(b.engine.config.Queue))
 		}
 		var err error
 		switch {
@@ -236,8 +236,8 @@ func (b *batch) bury(ctx context.Context, tx transaction, dead []failure) error 
 		if err == nil {
 			continue
 		}
-		err = fmt.Errorf("park a message: %w; it was not applied because: %w", err, f.err)
-		if !b.careful || patienceWith(err) == outage {
+		err = fmt.Errorf("keep a dead letter: %w; it was not applied because: %w", err, f.err)
+		if !b.careful || classOf(err) == outage {
 			return err
 		}
 		f.outcome, f.result = Returned, err
@@ -290,16 +290,16 @@ func (b *batch) afterFailures() {
 	waits := false
 	for _, f := range b.failures {
 		switch f.outcome {
-		case Parked:
+		case DeadLettered:
 			reason := Exhausted
-			if f.patience == none {
+			if f.class == none {
 				reason = reasonOf(f.err)
 			}
 			b.engine.counts.reasons[reason].Add(1)
-			b.engine.log.Error("message parked in the dead letters", f.attrs("reason", reason.String(), "error", f.err)...)
+			b.engine.log.Error("message is a dead letter", f.attrs("reason", reason.String(), "error", f.err)...)
 		case Waiting:
 			waits = true
-			if f.patience == busy || f.patience == early {
+			if f.class == busy || f.class == early {
 				break // the first is said elsewhere, and the second is nobody's fault
 			}
 			b.engine.log.Warn("message waits for another try", f.attrs("attempts", f.past.attempts+1, "error", f.err)...)
@@ -314,8 +314,8 @@ func (b *batch) afterFailures() {
 	}
 }
 
-// letter is the message as a dead letter.
-func (f failure) letter(queue string) applied.ReplicaDeadLetter {
+// deadLetter is the message as a dead letter.
+func (f failure) deadLetter(queue string) applied.ReplicaDeadLetter {
 	letter := applied.ReplicaDeadLetter{
 		Queue: queue, Body: f.body, Metadata: maps.Clone(f.headers), Error: f.err.Error(),
 	}

@@ -161,8 +161,8 @@ func (f *fixture) deadLetters() []deadLetter {
 	return rows
 }
 
-// requireParked expects one dead letter about the message and nothing applied.
-func (f *fixture) requireParked(m *envelope.Message, reason string) {
+// requireDeadLetter expects one dead letter about the message and nothing applied.
+func (f *fixture) requireDeadLetter(m *envelope.Message, reason string) {
 	f.t.Helper()
 	letters := f.deadLetters()
 	require.Len(f.t, letters, 1)
@@ -171,7 +171,7 @@ func (f *fixture) requireParked(m *envelope.Message, reason string) {
 	require.Equal(f.t, deadLetter{m.Model, m.Key, string(body), letters[0].Error, &m.Revision},
 		letters[0], "the message is kept whole")
 	require.Contains(f.t, letters[0].Error, reason)
-	require.EqualValues(f.t, 1, f.Stats().Parked)
+	require.EqualValues(f.t, 1, f.Stats().DeadLettered)
 	require.Zero(f.t, f.Stats().Applied)
 }
 

@@ -142,11 +142,11 @@ func TestGoldenAuthorsAreMirrored(t *testing.T) {
 		require.Nil(t, jules.PublisherID)
 		require.EqualValues(t, 4, jules.CqrsRevision)
 		require.Equal(t, "bulk1", one[Author](t, db, "id = 3").Name)
-		require.Zero(t, f.Stats().Parked)
+		require.Zero(t, f.Stats().DeadLettered)
 	})
 }
 
-func TestGoldenMessagesWithoutKeyAreParked(t *testing.T) {
+func TestGoldenMessagesWithoutKeyAreDeadLetters(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	mirror[Author](f, "author")
 	f.deliver(golden(t)["dead_letter"], golden(t)["requeue"])

@@ -18,7 +18,7 @@ func (e *codeError) Error() string { return e.err.Error() }
 func (e *codeError) Unwrap() error { return e.err }
 
 func handlerError(err error) error {
-	if patienceWithHandler(err) == outage {
+	if classOfHandlers(err) == outage {
 		return err
 	}
 	return &codeError{err}
@@ -71,7 +71,7 @@ func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTog
 // brokenBy remembers that a handler's statement was cut off by its timeout, and the connection with it: in the next
 // transaction the message fails without being tried.
 func (b *batch) brokenBy(d *delivery, err error) {
-	if patienceWithHandler(err) == outage {
+	if classOfHandlers(err) == outage {
 		b.broken[d] = fmt.Errorf("handler timeout (%s): %w", b.engine.config.HandlerTimeout, err)
 	}
 }
@@ -134,7 +134,7 @@ func (b *batch) handleChain(ctx context.Context, tx transaction, c *chain) error
 		case discarded:
 			b.engine.log.Info("message discarded by its handler", a.attrs("error", err)...)
 			c.pass(a, Discarded)
-		case patienceWith(err) == outage:
+		case classOf(err) == outage:
 			return err
 		default:
 			b.fail(a, err)

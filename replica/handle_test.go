@@ -138,13 +138,13 @@ func TestHandlerSeesFloatsThatJSONHasNoNumberFor(t *testing.T) {
 	require.Equal(t, Reading{}, got, "a type without a key")
 }
 
-func TestMessageThatDoesNotFitTheHandlersTypeIsParked(t *testing.T) {
+func TestMessageThatDoesNotFitTheHandlersTypeIsADeadLetter(t *testing.T) {
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
 	handle(f, insert)
 	m := msg(envelope.Save, 1, 0, `"text":[]`)
 	m.Key = "1"
 	f.deliver(m)
-	f.requireParked(m, `field "text": a list cannot be read as string`)
+	f.requireDeadLetter(m, `field "text": a list cannot be read as string`)
 }
 
 func TestFailingHandlerLeavesNoTraceAndWaits(t *testing.T) {
@@ -178,9 +178,9 @@ func TestMessageIsADeadLetterAfterItsAttempts(t *testing.T) {
 			return errors.New("the mail server is down")
 		})
 		f.deliver(save(1, 0, "a"))
-		f.maintain(func() bool { return f.Stats().Parked == 1 })
+		f.maintain(func() bool { return f.Stats().DeadLettered == 1 })
 		require.Equal(t, 3, calls)
-		require.Equal(t, replica.Stats{Waiting: 2, Parked: 1}, f.Stats())
+		require.Equal(t, replica.Stats{Waiting: 2, DeadLettered: 1}, f.Stats())
 		require.EqualValues(t, 1, f.DeadLetters()[replica.Exhausted])
 		require.Contains(t, f.deadLetters()[0].Error, "the mail server is down")
 		require.Empty(t, f.waiting())
@@ -207,7 +207,7 @@ func TestPermanentErrorParksAtOnce(t *testing.T) {
 		m.Key = "1"
 		f.deliver(m)
 		require.Equal(t, 1, calls)
-		f.requireParked(m, "no such customer")
+		f.requireDeadLetter(m, "no such customer")
 		require.Empty(t, f.notes())
 		require.Equal(t, applied.NeverApplied, f.ledger(1).Revision, "a newer revision supersedes it")
 	})

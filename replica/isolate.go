@@ -102,7 +102,7 @@ func (b *batch) split(ctx context.Context, tx transaction, chains []*chain) (map
 			failed[c] = err
 		}
 		return failed, nil
-	case patienceWith(err) == outage:
+	case classOf(err) == outage:
 		return nil, err
 	}
 	if isForeignKey(err) {

@@ -26,8 +26,8 @@ const (
 	lockPause = 2 * time.Second
 	// briefFor is how long this process waits for no lock after it has met one that it could not have.
 	briefFor = 10 * time.Second
-	// strictPatience is how long a message of Apply is tried for that needs a locked row.
-	strictPatience = 30 * time.Second
+	// strictTime is how long a message of Apply is tried for that needs a locked row.
+	strictTime = 30 * time.Second
 	// sayLockedEvery is how often a key is named in the log.
 	sayLockedEvery = 30 * time.Second
 	// maxLockedKeys bounds what is known of keys; then it is forgotten.
@@ -146,7 +146,7 @@ func (b *batch) findBriefly(ctx context.Context, tx transaction, chains []*chain
 			} else {
 				parts = append(parts, part[:len(part)/2], part[len(part)/2:])
 			}
-		case patienceWith(err) == outage:
+		case classOf(err) == outage:
 			return nil, err
 		default:
 			more, err := b.split(ctx, tx, part)
@@ -261,7 +261,7 @@ func (b *batch) holdStrict(f failure) {
 	if since.IsZero() {
 		since = time.Now()
 	}
-	if time.Since(since) >= strictPatience {
+	if time.Since(since) >= strictTime {
 		f.outcome, f.result = Returned, f.err
 		return
 	}
@@ -281,7 +281,7 @@ func (b *batch) hold(f failure) {
 // sayLocked names the keys that were set aside, after the commit, and forgets those that are free again.
 func (b *batch) sayLocked() {
 	for _, f := range b.failures {
-		if f.patience == busy && b.engine.locked.add(f.key) {
+		if f.class == busy && b.engine.locked.add(f.key) {
 			b.engine.log.Warn("locked by another transaction: the key waits, and others go on", f.attrs("error", f.err)...)
 		}
 	}

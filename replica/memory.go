@@ -110,12 +110,12 @@ func (s *sizes) filled(count int) (shrink bool) {
 	return true
 }
 
-// resizePatience is how long a subscription that ends for another window is kept for the acks of what is in work.
-const resizePatience = 2 * time.Second
+// resizeTime is how long a subscription that ends for another window is kept for the acks of what is in work.
+const resizeTime = 2 * time.Second
 
 // endSoon ends a subscription when its messages are settled, or after a while: what the broker has sent ahead is in memory.
 func endSoon(end context.CancelFunc, unsettled *sync.WaitGroup) {
-	timer := time.AfterFunc(resizePatience, end)
+	timer := time.AfterFunc(resizeTime, end)
 	defer timer.Stop()
 	unsettled.Wait()
 }

@@ -117,7 +117,7 @@ func TestBodyBeyondAStatementStopsNobody(t *testing.T) {
 		require.Equal(t, "c", f.notes()[3])
 		require.Equal(t, "c", f.notes()[6])
 		require.Zero(t, f.Stats().Returned)
-		require.EqualValues(t, 6, f.Stats().Applied+f.Stats().Parked)
+		require.EqualValues(t, 6, f.Stats().Applied+f.Stats().DeadLettered)
 	})
 }
 

@@ -192,7 +192,7 @@ func TestMirrorParksWhatDoesNotFit(t *testing.T) {
 				m := msg(envelope.Save, 1, 0, test.fields)
 				m.Key = "1"
 				f.deliver(m)
-				f.requireParked(m, test.reason)
+				f.requireDeadLetter(m, test.reason)
 				require.EqualValues(t, -1, f.ledger(1).Revision)
 			})
 		})
@@ -208,7 +208,7 @@ func TestMirrorParksAKeyOfAnotherType(t *testing.T) {
 		mirror[Note](f, "note")
 		m.Key = "abc"
 		f.deliver(m)
-		f.requireParked(m, "int64 does not hold the value: invalid syntax")
+		f.requireDeadLetter(m, "int64 does not hold the value: invalid syntax")
 	}
 }
 
@@ -218,7 +218,7 @@ func TestMirrorParksASaveWithoutItsKeyColumn(t *testing.T) {
 	m := of("note", envelope.Save, `"s"`, 0, `"text":"a"`)
 	m.Key = "s"
 	f.deliver(m)
-	f.requireParked(m, `field "slug" with the primary key is missing`)
+	f.requireDeadLetter(m, `field "slug" with the primary key is missing`)
 }
 
 func TestRename(t *testing.T) {

@@ -220,7 +220,7 @@ func TestUnreadableLettersGoToTheTable(t *testing.T) {
 			require.Equal(t, test.want, letters[0], name)
 		}
 		require.Empty(t, box.letters)
-		require.EqualValues(t, len(tests), f.Stats().Parked)
+		require.EqualValues(t, len(tests), f.Stats().DeadLettered)
 	})
 }
 
@@ -232,7 +232,7 @@ func TestTheLogSaysWhoseAnUnreadableLetterIs(t *testing.T) {
 	require.NoError(t, rep.Migrate(t.Context()))
 	mirror[Note](&fixture{rep, t, db}, "note")
 	require.NoError(t, rep.Handler()(message.NewMessage("id", []byte(`{"cqrs_id":"note","instance_pk":7,"cut`))))
-	require.Contains(t, logged.String(), `msg="message parked in the dead letters" queue=webhooks uuid=id model=note key=7 reason=unreadable`)
+	require.Contains(t, logged.String(), `msg="message is a dead letter" queue=webhooks uuid=id model=note key=7 reason=unreadable`)
 }
 
 func TestGapsAreToldAndLoggedOncePerKey(t *testing.T) {

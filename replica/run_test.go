@@ -399,7 +399,7 @@ func TestAcksOfATransactionComeTogether(t *testing.T) {
 	require.Equal(t, f.Transactions(), subscriber.settled.Load())
 }
 
-func TestWhatCannotBeParkedGoesBackToTheBroker(t *testing.T) {
+func TestWhatCannotBeKeptGoesBackToTheBroker(t *testing.T) {
 	broker := memory.New()
 	subscriber := &inBatches{BatchSubscriber: broker.Subscriber(queue)}
 	f := newFixture(t, dbtest.Open(t, dbtest.SQLiteURL(t)))

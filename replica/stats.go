@@ -24,8 +24,8 @@ const (
 	Discarded
 	// Waiting could not be applied yet and is kept in replica_waiting.
 	Waiting
-	// Parked can never be applied and is kept in the dead letters.
-	Parked
+	// DeadLettered can never be applied and is kept in the dead letters.
+	DeadLettered
 	// Returned could not even be kept: the broker delivers it again.
 	Returned
 	outcomes // how many there are
@@ -36,7 +36,7 @@ func (o Outcome) String() string {
 		return fmt.Sprintf("Outcome(%d)", int(o))
 	}
 	return [...]string{
-		"applied", "gap", "duplicate", "stale", "ignored", "discarded", "waiting", "parked", "returned",
+		"applied", "gap", "duplicate", "stale", "ignored", "discarded", "waiting", "dead_letter", "returned",
 	}[o]
 }
 
@@ -90,8 +90,8 @@ type Stats struct {
 	Discarded int64
 	// Waiting is how often a message was put into replica_waiting, or back.
 	Waiting int64
-	// Parked are in the dead letters.
-	Parked int64
+	// DeadLettered are in the dead letters.
+	DeadLettered int64
 	// Returned could not be applied or kept for now; the broker delivers them again.
 	Returned int64
 }
@@ -105,11 +105,11 @@ func (r *Replica) Stats() Stats {
 		Duplicates: n(Duplicate),
 		Stale:      n(Stale),
 		Overtaken:  r.counts.overtaken.Load(), MasterChanges: r.counts.changes.Load(),
-		Ignored:   n(Ignored),
-		Discarded: n(Discarded),
-		Waiting:   n(Waiting),
-		Parked:    n(Parked),
-		Returned:  n(Returned),
+		Ignored:      n(Ignored),
+		Discarded:    n(Discarded),
+		Waiting:      n(Waiting),
+		DeadLettered: n(DeadLettered),
+		Returned:     n(Returned),
 	}
 }
 

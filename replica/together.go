@@ -78,7 +78,7 @@ func (b *batch) together(ctx context.Context, tx transaction, failed map[*chain]
 		return nil
 	case errors.Is(err, errNotTogether):
 		return nil
-	case patienceWith(err) == outage:
+	case classOf(err) == outage:
 		return err
 	}
 	for _, m := range g.members { // each keeps its own error
@@ -327,7 +327,7 @@ func (g *group) write(ctx context.Context, tx transaction) error {
 			_, err = tx.service().ExecContext(ctx, after)
 			return err
 		})
-		if err == nil || patienceWith(err) == outage {
+		if err == nil || classOf(err) == outage {
 			return err
 		}
 		if _, err := tx.service().ExecContext(ctx, after); err != nil { // SQLite does not take it back with the savepoint

@@ -204,7 +204,7 @@ func TestGrantsOfThePageAreEnough(t *testing.T) {
 	for _, err := range broker.Publisher().PublishBatch(t.Context(), []transport.Outgoing{{Topic: "order", Message: message.NewMessage("", body)}}) {
 		require.NoError(t, err)
 	}
-	await("a dead letter", func() bool { return rep.Stats().Parked > 0 })
+	await("a dead letter", func() bool { return rep.Stats().DeadLettered > 0 })
 	waiting, err := rep.Waiting(t.Context())
 	require.NoError(t, err)
 	require.NotEmpty(t, waiting, "the order of an unknown status waits")

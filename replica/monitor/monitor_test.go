@@ -66,7 +66,7 @@ func TestEverySeriesIsThere(t *testing.T) {
 	for name, want := range map[string]float64{
 		"cqrsync_replica_messages_total applied":        1,
 		"cqrsync_replica_messages_total waiting":        1,
-		"cqrsync_replica_messages_total parked":         1,
+		"cqrsync_replica_messages_total dead_letter":    1,
 		"cqrsync_replica_messages_total returned":       0,
 		"cqrsync_replica_dead_letters_total unreadable": 1,
 		"cqrsync_replica_waiting_messages order":        1,

@@ -116,7 +116,7 @@ func TestConnectionsCutInTheMiddleOfAcks(t *testing.T) {
 	require.Positive(t, way.cut)
 	stats := s.rep.Stats()
 	t.Logf("%d times cut: %+v", way.cut, stats)
-	require.Zero(t, stats.Parked)
+	require.Zero(t, stats.DeadLettered)
 	var applied int64
 	require.NoError(t, s.db.NewRaw("SELECT sum(revision + 1) FROM replica_revisions").Scan(t.Context(), &applied))
 	require.EqualValues(t, messages, applied, "every revision counted once")

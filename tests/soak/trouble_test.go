@@ -76,7 +76,7 @@ func TestTroubleWithTheDatabaseOnlyHoldsUp(t *testing.T) {
 				"%+v", f.rep.Stats())
 			require.NoError(t, f.stop())
 			require.Equal(t, f.published, f.rep.Stats().Applied)
-			require.Zero(t, f.rep.Stats().Parked)
+			require.Zero(t, f.rep.Stats().DeadLettered)
 			require.Zero(t, f.rep.Stats().Waiting)
 			var sum int64
 			f.query(t, "SELECT coalesce(sum(total), 0) FROM orders", &sum)

@@ -34,8 +34,8 @@ func (d *demo) reportWritten(done tallies, took time.Duration) {
 func (d *demo) reportApplied(took time.Duration) {
 	for _, name := range slices.Sorted(maps.Keys(d.Stats)) {
 		s := d.Stats[name]()
-		fmt.Fprintf(d.Out, "%s applied %d messages (%.0f/s), %d duplicates, %d stale, %d parked\n",
-			name, s.Applied, float64(s.Applied)/took.Seconds(), s.Duplicates, s.Stale, s.Parked)
+		fmt.Fprintf(d.Out, "%s applied %d messages (%.0f/s), %d duplicates, %d stale, %d dead letters\n",
+			name, s.Applied, float64(s.Applied)/took.Seconds(), s.Duplicates, s.Stale, s.DeadLettered)
 	}
 }
 

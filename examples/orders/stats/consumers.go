@@ -45,7 +45,7 @@ func (s *Service) Stats() (sum replica.Stats) {
 		sum.Ignored += one.Ignored
 		sum.Discarded += one.Discarded
 		sum.Waiting += one.Waiting
-		sum.Parked += one.Parked
+		sum.DeadLettered += one.DeadLettered
 		sum.Returned += one.Returned
 	}
 	return sum
@@ -60,11 +60,11 @@ type Consumers struct {
 
 // Consumer is what one consumer of the queue did with its messages.
 type Consumer struct {
-	Applied    int64 `json:"applied"`
-	Duplicates int64 `json:"duplicates"`
-	Stale      int64 `json:"stale"`
-	Waiting    int64 `json:"waiting"`
-	Parked     int64 `json:"parked"`
+	Applied      int64 `json:"applied"`
+	Duplicates   int64 `json:"duplicates"`
+	Stale        int64 `json:"stale"`
+	Waiting      int64 `json:"waiting"`
+	DeadLettered int64 `json:"dead_lettered"`
 }
 
 func (s *Service) consumerCounts(r *http.Request) (web.Response, error) {
@@ -77,7 +77,7 @@ func (s *Service) consumerCounts(r *http.Request) (web.Response, error) {
 		answer.Applied += one.Applied
 		answer.Consumers = append(answer.Consumers, Consumer{
 			Applied: one.Applied, Duplicates: one.Duplicates, Stale: one.Stale,
-			Waiting: one.Waiting, Parked: one.Parked,
+			Waiting: one.Waiting, DeadLettered: one.DeadLettered,
 		})
 	}
 	return web.Response{Body: answer}, nil

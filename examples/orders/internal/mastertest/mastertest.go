@@ -99,7 +99,7 @@ func (m *Master) await() {
 	for {
 		s := m.service.Stats()
 		switch {
-		case s.Parked > 0:
+		case s.DeadLettered > 0:
 			m.t.Fatal("a message was parked")
 		case s.Applied+s.Duplicates+s.Stale == m.sent:
 			return
