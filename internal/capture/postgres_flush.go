@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/ledger"
 )
 
 // place is where cqrsync's own tables and functions are. All names in functions are qualified: a
@@ -166,30 +169,27 @@ func (p place) flush(m Model, table string, relations []string) string {
 		return p.keep(m)
 	}
 	marked := `FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` GROUP BY key`
-	ledger := p.name("outbox_revisions")
+	revisions := p.name("outbox_revisions")
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush_"+short(m.ID)) + `(
 	_first integer, _count integer, _meta json, _headers json, _correlation text
 ) RETURNS void LANGUAGE plpgsql SET ` + path + ` AS $cqrsync$
 DECLARE
 	_key text; _what text;
 BEGIN
-	INSERT INTO ` + ledger + ` AS l (model, key, revision, produced, updated_at)
+	INSERT INTO ` + revisions + ` AS l (model, key, revision, produced, updated_at)
 	SELECT ` + literal(m.ID) + `, k.key, k.was, k.was, clock_timestamp()
 	FROM (
 		SELECT key, 1 - (` + wasInserted + `)::integer AS was ` + marked + `
 	) AS k ORDER BY k.key COLLATE "C"
 	ON CONFLICT (model, key) DO UPDATE SET
-		after      = l.produced,
-		produced   = l.revision + 1,
-		revision   = l.revision + 1,
-		updated_at = GREATEST(excluded.updated_at, l.updated_at + interval '1 microsecond');
+		` + ledger.Raise(db.Postgres{}, "l.") + `;
 	WITH m AS MATERIALIZED (
 		SELECT key, bool_or(op = 'd') AS gone, bool_and(op = 't') AS touched` + m.oldest() + ` ` + marked + `
 	), j AS MATERIALIZED (
 		SELECT m.*, l.revision, l.after, l.updated_at, l.deleted, ` + m.present() + ` AS here,
 			` + m.kept() + ` AS kept, ` + m.unsendable() + ` AS unsendable,
 			` + object("t", m.Fields, relations) + ` AS data` + m.now() + `
-		FROM m JOIN ` + ledger + ` AS l ON l.model = ` + literal(m.ID) + ` AND l.key = m.key
+		FROM m JOIN ` + revisions + ` AS l ON l.model = ` + literal(m.ID) + ` AND l.key = m.key
 		LEFT JOIN ` + table + ` AS t ON ` + keyOf(m.Key, "m.key") + `
 	), o AS MATERIALIZED (
 		SELECT *, CASE
@@ -207,14 +207,14 @@ BEGIN
 			` + m.previous() + `, _meta, _headers, _correlation, updated_at, ` + fmt.Sprint(m.Everything || len(m.Track) > 0) + `
 		FROM o WHERE outcome IN ('SAVE', 'DELETE') ORDER BY key COLLATE "C"
 	), settled AS (
-		UPDATE ` + ledger + ` AS l SET
+		UPDATE ` + revisions + ` AS l SET
 			deleted  = CASE outcome WHEN 'unchanged' THEN l.deleted ELSE outcome IN ('DELETE', 'hidden') END,
 			produced = CASE WHEN outcome IN ('SAVE', 'DELETE') THEN l.produced ELSE l.after END,
 			revision = CASE outcome WHEN 'unchanged' THEN l.revision - 1 ELSE l.revision END` + m.remember() + `
 		FROM o WHERE l.model = ` + literal(m.ID) + ` AND l.key = o.key
 			AND (outcome <> 'SAVE' OR o.deleted` + m.remembers() + `) AND NOT (outcome = 'unchanged' AND o.revision = 0)
 	), forgotten AS (
-		DELETE FROM ` + ledger + ` AS l USING o
+		DELETE FROM ` + revisions + ` AS l USING o
 		WHERE l.model = ` + literal(m.ID) + ` AND l.key = o.key AND outcome = 'unchanged' AND o.revision = 0
 	)
 	SELECT key, unsendable INTO _key, _what FROM o

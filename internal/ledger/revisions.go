@@ -76,8 +76,8 @@ func (l *Revisions) lock(ctx context.Context, tx bun.IDB, changes []Change, into
 	rows, err := tx.QueryContext(ctx, l.SQL(`
 		INSERT INTO ? (model, "key", revision, produced, updated_at)
 		VALUES `+strings.Join(values, ", ")+`
-		`+l.raise()+`
-		RETURNING model, "key", revision, after, `+follows+`, deleted, tracked, `+l.dialect.Micros("updated_at")), args...)
+		`+l.dialect.OnConflict(`model, "key"`)+" "+Raise(l.dialect, string(l.table)+".")+`
+		RETURNING model, "key", revision, after, `+Follows("")+`, deleted, tracked, `+l.dialect.Micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -97,22 +97,6 @@ func (l *Revisions) lock(ctx context.Context, tx bun.IDB, changes []Change, into
 		into[r.Key] = r
 	}
 	return rows.Err()
-}
-
-// follows is the condition, in the ledger, for Message.Follows. resent is the revision at which something of the key was
-// sent once more, a SYNC or a dead letter. While resent is below after, the last thing sent was the message of after.
-const follows = `(revision = 0 OR after IS NOT NULL AND coalesce(resent, -1) < after)`
-
-// raise is what an INSERT does with a ledger row that is there: the next revision, at the present time, or just after
-// that of the last one where the clock went back.
-func (l *Revisions) raise() string {
-	old := string(l.table) + "."
-	return l.dialect.OnConflict(`model, "key"`) + `
-			after      = ` + old + `produced,
-			produced   = ` + old + `revision + 1,
-			revision   = ` + old + `revision + 1,
-			updated_at = ` + l.dialect.Greatest(l.dialect.Proposed("updated_at"),
-		l.dialect.After(old+"updated_at", time.Microsecond))
 }
 
 // NoteResent notes that something of locked keys of a model goes into the outbox out of turn: the next message of each must

@@ -16,6 +16,7 @@ import (
 	"github.com/uptrace/bun/migrate"
 
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/migrations"
 )
 
@@ -280,6 +281,13 @@ type templateData struct {
 
 // Table returns the quoted name of a table.
 func (t templateData) Table(name string) string { return t.names.Table(t.dialect.Quote(), name) }
+
+// Raise is the rule of the ledger; row stands before its columns. A change of the rule takes a migration that makes
+// the functions anew: what was applied keeps the text of its time.
+func (t templateData) Raise(row string) string { return ledger.Raise(t.dialect, row) }
+
+// Follows is the ledger's condition for a message that follows what was sent last.
+func (t templateData) Follows(row string) string { return ledger.Follows(row) }
 
 // createApplied is the table of marks with the columns that bun reads, and name unique.
 func (t templateData) createApplied(side db.Side) string {

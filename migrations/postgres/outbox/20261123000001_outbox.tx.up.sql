@@ -126,10 +126,10 @@ INSERT INTO {{.Table "outbox_incarnation"}} (single, id, drawn_at, reason)
 VALUES (1, substr(md5(random()::text || clock_timestamp()::text || random()::text), 1, 16) || '-' || substr(md5(random()::text || clock_timestamp()::text || random()::text), 1, 8), clock_timestamp(), 'the tables were made');
 --bun:split
 -- What the outbox does most often, as functions: raise the ledger row of a saved entity and append its message. The
--- statements are those of internal/store/record.go; in a function their plans are kept by the session, also behind a
+-- statements are those of internal/master/record.go; in a function their plans are kept by the session, also behind a
 -- transaction-pooling proxy, and planning them was most of what they cost.
 --
--- It says what it drew: _follows is the condition of internal/store/ledger.go, and by _created whoever removes the message
+-- It says what it drew: _follows is the condition of internal/ledger/rule.go, and by _created whoever removes the message
 -- tells it from one that has its identity after the database went back.
 CREATE FUNCTION {{.Table "outbox_record"}}(
     _lane integer, _model text, _key text, _existed boolean, _pk json, _data json, _meta json, _headers json, _correlation_id text,
@@ -139,12 +139,8 @@ BEGIN
     INSERT INTO {{.Table "outbox_revisions"}} AS l (model, key, revision, produced, updated_at)
     VALUES (_model, _key, _existed::integer, _existed::integer, clock_timestamp())
     ON CONFLICT (model, key) DO UPDATE SET
-        after      = l.produced,
-        produced   = l.revision + 1,
-        revision   = l.revision + 1,
-        updated_at = GREATEST(excluded.updated_at, l.updated_at + interval '1 microsecond'),
-        deleted    = false
-    RETURNING l.revision, l.after, l.updated_at, (l.revision = 0 OR l.after IS NOT NULL AND coalesce(l.resent, -1) < l.after)
+        {{.Raise "l."}}, deleted = false
+    RETURNING l.revision, l.after, l.updated_at, {{.Follows "l."}}
         INTO _revision, _after, _updated, _follows;
     INSERT INTO {{.Table "outbox_messages"}}
         (lane, model, key, revision, after, signal, pk, data, meta, headers, correlation_id, updated_at)
@@ -165,11 +161,7 @@ BEGIN
         INSERT INTO {{.Table "outbox_revisions"}} AS l (model, key, revision, produced, updated_at)
         SELECT _model, v.key, v.existed::integer, v.existed::integer, clock_timestamp() FROM v
         ON CONFLICT (model, key) DO UPDATE SET
-            after      = l.produced,
-            produced   = l.revision + 1,
-            revision   = l.revision + 1,
-            updated_at = GREATEST(excluded.updated_at, l.updated_at + interval '1 microsecond'),
-            deleted    = false
+            {{.Raise "l."}}, deleted = false
         RETURNING l.key, l.revision, l.after, l.updated_at
     )
     INSERT INTO {{.Table "outbox_messages"}}
