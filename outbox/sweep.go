@@ -84,8 +84,12 @@ func (b *Box) RunSweep(ctx context.Context, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		if _, err := b.Sweep(ctx); err != nil && ctx.Err() == nil && !db.Conflicted(err) {
+		n, err := b.sweepWhole(ctx)
+		if err != nil && !db.Conflicted(err) && ctx.Err() == nil {
 			return err
+		}
+		if n > 0 && ctx.Err() == nil {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -93,4 +97,19 @@ func (b *Box) RunSweep(ctx context.Context, every time.Duration) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// finishing is how long a batch may take that has begun when the sweep is to end.
+const finishing = 10 * time.Second
+
+// sweepWhole sweeps one batch to its end, also when ctx ends meanwhile: a transaction that is cut off
+// may hold its marks for a while at the server, where the next sweep does not see them.
+func (b *Box) sweepWhole(ctx context.Context) (int, error) {
+	if err := b.ready(ctx); err != nil {
+		return 0, err
+	}
+	whole, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(finishing, stop) })()
+	return b.sweepOnce(whole)
 }

@@ -32,6 +32,8 @@ type rowSQL interface {
 	concat(parts ...string) string
 	// session is what tells one writer's rows from another's, before they are committed.
 	session() string
+	// insert is the statement of a trigger that inserts values where all conditions hold.
+	insert(into string, values, conditions []string) string
 	// create makes a trigger, or makes it anew.
 	create(name, when, event, table, body string) []string
 	// same is a condition: the row keeps its key.
@@ -121,16 +123,8 @@ func (e *rowsEngine) note(m Model, t target, row, op, where string) string {
 	if where != "" {
 		conditions = append(conditions, where)
 	}
-	condition := ""
-	if conditions != nil {
-		condition = " WHERE " + strings.Join(conditions, " AND ")
-	}
-	from := ""
-	if condition != "" {
-		from = " FROM (SELECT 1 AS one) AS o"
-	}
-	return "INSERT INTO " + e.dirty() + " (session, model, " + e.in.quote("key") + ", op) SELECT " + e.in.session() + ", " +
-		literal(m.ID) + ", " + e.key(columns, row) + ", " + literal(op) + from + condition + "; "
+	return e.in.insert("INSERT INTO "+e.dirty()+" (session, model, "+e.in.quote("key")+", op)",
+		[]string{e.in.session(), literal(m.ID), e.key(columns, row), literal(op)}, conditions)
 }
 
 func (e *rowsEngine) triggers(m Model, t target) []wanted {

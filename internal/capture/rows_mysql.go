@@ -37,6 +37,15 @@ func (mysqlRows) same(a, b string) string {
 	return "CAST(" + a + " AS BINARY) <=> CAST(" + b + " AS BINARY)"
 }
 
+// insert is no INSERT … SELECT: that locks the numbers of the table until the writer's statement ends.
+func (mysqlRows) insert(into string, values, conditions []string) string {
+	text := into + " VALUES (" + strings.Join(values, ", ") + "); "
+	if conditions != nil {
+		text = "IF " + strings.Join(conditions, " AND ") + " THEN " + text + "END IF; "
+	}
+	return text
+}
+
 func (m mysqlRows) create(name, when, event, table, body string) []string {
 	return []string{"CREATE OR REPLACE TRIGGER " + m.quote(name) + " " + when + " " + event + " ON " + table + " FOR EACH ROW " + body}
 }

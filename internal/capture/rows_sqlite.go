@@ -39,6 +39,14 @@ func (sqliteRows) session() string { return "NULL" }
 
 func (sqliteRows) same(a, b string) string { return a + " IS " + b }
 
+func (sqliteRows) insert(into string, values, conditions []string) string {
+	text := into + " SELECT " + strings.Join(values, ", ")
+	if conditions != nil {
+		text += " WHERE " + strings.Join(conditions, " AND ")
+	}
+	return text + "; "
+}
+
 func (sqliteRows) create(name, when, event, table, body string) []string {
 	return []string{
 		"DROP TRIGGER IF EXISTS " + quote(name),
