@@ -29,11 +29,11 @@ const path = "search_path = pg_catalog, pg_temp"
 func (p place) marks() []string {
 	return []string{
 		`CREATE UNLOGGED TABLE IF NOT EXISTS ` + p.name("outbox_marks") + ` (
-	id    bigint GENERATED ALWAYS AS IDENTITY,
+	id    bigint GENERATED ALWAYS AS IDENTITY (CACHE 100),
 	xid   bigint  NOT NULL,
 	first boolean NOT NULL,
-	model text    NOT NULL,
-	key   text    NOT NULL,
+	model text COLLATE "C" NOT NULL,
+	key   text COLLATE "C" NOT NULL,
 	op    "char"  NOT NULL,
 	old   json
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)`,
@@ -59,7 +59,7 @@ func (p place) dispatcher(models []string) string {
 	}
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush") + `() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET ` + path + ` SET row_security = off
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET ` + strings.Join(pinned, " SET ") + ` AS $cqrsync$
 DECLARE
 	_model text; _first integer; _count integer; _meta json; _headers json; _correlation text;
@@ -72,7 +72,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	FOR _model IN
-		SELECT DISTINCT model COLLATE "C" AS m FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() ORDER BY m
+		SELECT DISTINCT model AS m FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() ORDER BY m
 	LOOP
 		IF _count IS NULL THEN
 			SELECT min(lane), count(*) INTO _first, _count FROM ` + p.name("outbox_lanes") + `;
@@ -164,6 +164,10 @@ $cqrsync$`
 // the keys in the ledger, in their order; then read their rows, in a statement of its own, whose
 // snapshot sees what the others committed who had the lock before. The rule of the ledger is that of
 // outbox_record in the migrations, the outcomes are those of outbox/flush.go.
+//
+// The plan of a statement is made once for one row or a hundred thousand, maybe while the tables are
+// empty. OFFSET 0 keeps the planner from joining in another way than row by row through the keys'
+// indexes, and the ledger's rows, which are locked, are found again by their place.
 func (p place) flush(m Model, table string, relations []string) string {
 	if m.Swept {
 		return p.keep(m)
@@ -180,17 +184,20 @@ BEGIN
 	SELECT ` + literal(m.ID) + `, k.key, k.was, k.was, clock_timestamp()
 	FROM (
 		SELECT key, 1 - (` + wasInserted + `)::integer AS was ` + marked + `
-	) AS k ORDER BY k.key COLLATE "C"
+	) AS k ORDER BY k.key
 	ON CONFLICT (model, key) DO UPDATE SET
 		` + ledger.Raise(db.Postgres{}, "l.") + `;
 	WITH m AS MATERIALIZED (
 		SELECT key, bool_or(op = 'd') AS gone, bool_and(op = 't') AS touched` + m.oldest() + ` ` + marked + `
 	), j AS MATERIALIZED (
-		SELECT m.*, l.revision, l.after, l.updated_at, l.deleted, ` + m.present() + ` AS here,
+		SELECT m.*, l.at, l.revision, l.after, l.updated_at, l.deleted, ` + m.present() + ` AS here,
 			` + m.kept() + ` AS kept, ` + m.unsendable() + ` AS unsendable,
 			` + object("t", m.Fields, relations) + ` AS data` + m.now() + `
-		FROM m JOIN ` + revisions + ` AS l ON l.model = ` + literal(m.ID) + ` AND l.key = m.key
-		LEFT JOIN ` + table + ` AS t ON ` + keyOf(m.Key, "m.key") + `
+		FROM m CROSS JOIN LATERAL (
+			SELECT *, ctid AS at FROM ` + revisions + ` AS l WHERE l.model = ` + literal(m.ID) + ` AND l.key = m.key COLLATE "default" OFFSET 0
+		) AS l LEFT JOIN LATERAL (
+			SELECT * FROM ` + table + ` AS t WHERE ` + keyOf(m.Key, "m.key") + ` OFFSET 0
+		) AS t ON true
 	), o AS MATERIALIZED (
 		SELECT *, CASE
 			WHEN NOT here AND (deleted OR revision = 0) THEN 'unchanged'
@@ -205,17 +212,17 @@ BEGIN
 			` + literal(m.ID) + `, key, revision, after, outcome, pk::json,
 			CASE outcome WHEN 'SAVE' THEN data ELSE '{"id":' || pk || '}' END::json,
 			` + m.previous() + `, _meta, _headers, _correlation, updated_at, ` + fmt.Sprint(m.Everything || len(m.Track) > 0) + `
-		FROM o WHERE outcome IN ('SAVE', 'DELETE') ORDER BY key COLLATE "C"
+		FROM o WHERE outcome IN ('SAVE', 'DELETE')
 	), settled AS (
 		UPDATE ` + revisions + ` AS l SET
 			deleted  = CASE outcome WHEN 'unchanged' THEN l.deleted ELSE outcome IN ('DELETE', 'hidden') END,
 			produced = CASE WHEN outcome IN ('SAVE', 'DELETE') THEN l.produced ELSE l.after END,
 			revision = CASE outcome WHEN 'unchanged' THEN l.revision - 1 ELSE l.revision END` + m.remember() + `
-		FROM o WHERE l.model = ` + literal(m.ID) + ` AND l.key = o.key
+		FROM o WHERE l.ctid = o.at
 			AND (outcome <> 'SAVE' OR o.deleted` + m.remembers() + `) AND NOT (outcome = 'unchanged' AND o.revision = 0)
 	), forgotten AS (
 		DELETE FROM ` + revisions + ` AS l USING o
-		WHERE l.model = ` + literal(m.ID) + ` AND l.key = o.key AND outcome = 'unchanged' AND o.revision = 0
+		WHERE l.ctid = o.at AND outcome = 'unchanged' AND o.revision = 0
 	)
 	SELECT key, unsendable INTO _key, _what FROM o
 	WHERE NOT here AND NOT gone AND NOT touched OR outcome = 'SAVE' AND unsendable IS NOT NULL LIMIT 1;

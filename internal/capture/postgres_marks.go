@@ -71,7 +71,7 @@ func (p place) markers(m Model, t target) []string {
 // function makes a trigger's function. Only where it prints values of columns do settings matter to
 // it; each costs a microsecond.
 func (m Model) function(name, body string) []string {
-	settings := []string{path}
+	settings := []string{path, "jit = off"}
 	if len(m.Track) > 0 {
 		settings = append(settings, pinned...)
 	}
@@ -137,12 +137,25 @@ func (p place) markStatement(m Model, t target, e event) string {
 	case "d":
 		from = "SELECT " + m.keyIn(t, "o") + ` AS key, 'd'::"char" AS op, ` + m.oldValues("o") + " AS old FROM cqrsync_old AS o"
 	default: // which old row became which new one is not known, where a key changes
-		from = `SELECT coalesce(n.key, o.key) AS key,
-		(CASE WHEN o.key IS NULL THEN 'i' WHEN n.key IS NULL THEN 'd' ELSE 'u' END)::"char" AS op, o.old
-		FROM (SELECT ` + m.keyIn(t, "n") + ` AS key FROM cqrsync_new AS n) AS n
-		FULL JOIN (SELECT ` + m.keyIn(t, "o") + ` AS key, ` + m.oldValues("o") + ` AS old FROM cqrsync_old AS o) AS o USING (key)`
+		from = `SELECT coalesce(` + m.keyIn(t, "n") + `, ` + m.keyIn(t, "o") + `) AS key,
+		(CASE WHEN o.` + quote(m.Key[0].Name) + ` IS NULL THEN 'i' WHEN n.` + quote(m.Key[0].Name) + ` IS NULL THEN 'd'
+			ELSE 'u' END)::"char" AS op, ` + m.oldValues("o") + ` AS old
+		FROM cqrsync_new AS n FULL JOIN cqrsync_old AS o ON ` + m.sameKey("n", "o")
 	}
 	return p.begin(some) + p.insert(m, from)
+}
+
+// sameKey is a condition: two rows have one key, spelled alike.
+func (m Model) sameKey(a, b string) string {
+	var all []string
+	for _, c := range m.Key {
+		if c.Kind == Integer || c.Kind == UUID {
+			all = append(all, a+"."+quote(c.Name)+" = "+b+"."+quote(c.Name))
+		} else {
+			all = append(all, c.keyPart(a)+` COLLATE "C" = `+c.keyPart(b))
+		}
+	}
+	return strings.Join(all, " AND ")
 }
 
 func (m Model) oldValues(row string) string {

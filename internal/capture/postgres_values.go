@@ -166,7 +166,7 @@ func keyOf(key []Column, text string) string {
 		}
 		on = append(on, fmt.Sprintf("t.%s = %s::%s", quote(c.Name), value, c.castType()))
 	}
-	return strings.Join(append(on, keyText(key, "t")+" = "+text), " AND ")
+	return strings.Join(append(on, keyText(key, "t")+` COLLATE "C" = `+text), " AND ")
 }
 
 func (c Column) castType() string {
@@ -178,7 +178,7 @@ func (c Column) castType() string {
 	case UUID:
 		return "uuid"
 	default:
-		return "text"
+		return `text COLLATE "default"`
 	}
 }
 

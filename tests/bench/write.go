@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -100,6 +101,7 @@ func (w *writeBench) run(ctx context.Context, name string, open opener, report f
 			{"business statement alone", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.business) }},
 			{"hand-written outbox", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.byHand) }},
 			{"cqrsync", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.captured) }},
+			{"cqrsync, triggers", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.triggered) }},
 		},
 	}
 	r, err := g.measure(ctx, w.o)
@@ -130,11 +132,52 @@ func (w *writeBench) prepare(ctx context.Context, db *bun.DB) (err error) {
 		}
 	}
 	rows := make([]plainOrder, updatedRows*w.writers)
+	others := make([]triggeredOrder, len(rows))
 	for i := range rows {
 		rows[i] = newOrder(int64(i))
+		others[i] = triggeredOrder{ID: rows[i].ID, Customer: rows[i].Customer, Status: rows[i].Status, Total: rows[i].Total, Note: rows[i].Note}
 	}
-	_, err = w.db.NewInsert().Model(&rows).Exec(ctx)
-	return err
+	if _, err = w.db.NewInsert().Model(&rows).Exec(ctx); err != nil {
+		return err
+	}
+	if _, err = w.db.NewCreateTable().Model((*triggeredOrder)(nil)).Exec(ctx); err != nil {
+		return err
+	}
+	if _, err = w.db.NewInsert().Model(&others).Exec(ctx); err != nil {
+		return err
+	}
+	return installTriggers(ctx, w.db)
+}
+
+// triggeredOrder is a table of its own with triggers, written as any program would write it.
+type triggeredOrder struct {
+	bun.BaseModel `bun:"table:bench_triggered"`
+
+	ID       int64 `bun:",pk"`
+	Customer string
+	Status   string
+	Total    int64
+	Note     string
+}
+
+func installTriggers(ctx context.Context, db *bun.DB) error {
+	m, err := manifest.Parse([]byte("models: {triggered: {table: bench_triggered}}"))
+	if err != nil {
+		return err
+	}
+	triggers, err := m.Capture(ctx, db, outbox.Config{})
+	if err != nil {
+		return err
+	}
+	return triggers.Install(ctx)
+}
+
+func (w *writeBench) triggered(ctx context.Context, rows []plainOrder) error {
+	triggered := make([]triggeredOrder, len(rows))
+	for i, r := range rows {
+		triggered[i] = triggeredOrder{ID: r.ID, Customer: r.Customer, Status: r.Status, Total: r.Total, Note: r.Note}
+	}
+	return w.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return writeRows(ctx, tx, w.update, triggered) })
 }
 
 func newOrder(id int64) plainOrder {
