@@ -11,7 +11,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/capture"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
@@ -87,7 +87,7 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 		return c, err
 	}
 	var errs []error
-	slices.SortStableFunc(columns, func(a, b store.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
+	slices.SortStableFunc(columns, func(a, b catalog.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	for _, column := range columns {
 		if len(m.Key) > 0 {
 			column.IsKey = slices.Contains(m.Key, column.Name)
@@ -144,7 +144,7 @@ func (m Model) capturedTouches(ctx context.Context, db *bun.DB, c *capture.Model
 		}
 		touch := capture.Touch{Table: table}
 		for i, name := range keys {
-			at := slices.IndexFunc(columns, func(c store.Column) bool { return c.Name == name })
+			at := slices.IndexFunc(columns, func(c catalog.Column) bool { return c.Name == name })
 			if at < 0 {
 				errs = append(errs, fmt.Errorf("touch: table %s has no column %q", table, name))
 				continue
@@ -163,7 +163,7 @@ var kinds = map[family]capture.Kind{
 	binaries: capture.Bytes, paddedTexts: capture.PaddedText, decimals: capture.Decimal, uuids: capture.UUID,
 }
 
-func (m Model) capturedColumn(db *bun.DB, c store.Column) (capture.Column, error) {
+func (m Model) capturedColumn(db *bun.DB, c catalog.Column) (capture.Column, error) {
 	if m.Types[c.Name] != "" {
 		return capture.Column{}, errors.New("types: triggers read columns as the database has them: take it out of types")
 	}

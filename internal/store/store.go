@@ -1,9 +1,5 @@
-// Package store is the SQL of cqrsync: the ledgers, the outbox, the lanes and the dead letters, per dialect.
-//
-// outbox, relay and replica decide what must happen to a key; this package is the only place that knows how a
-// table is written. Every dialect runs the one conformance suite in internal/store/storetest.
-//
-// Neighbours: migrations (the tables), outbox, relay, replica (the callers). It imports none of the three.
+// Package store is all rooms with tables behind one type, for tests that prepare and inspect a whole database. What is
+// no test names the room it needs.
 package store
 
 import (

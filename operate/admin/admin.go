@@ -15,7 +15,10 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
@@ -27,7 +30,7 @@ type Config struct {
 	TablePrefix string
 }
 
-func (c Config) names() store.Names { return store.Names{Schema: c.Schema, Prefix: c.TablePrefix} }
+func (c Config) names() db.Names { return db.Names{Schema: c.Schema, Prefix: c.TablePrefix} }
 
 // Validate checks what can be checked without a database, and returns all that is wrong.
 func (c Config) Validate() error { return c.names().Validate() }
@@ -37,48 +40,52 @@ type Side string
 
 const (
 	// OutboxSide are the master's tables.
-	OutboxSide = Side(store.Outbox)
+	OutboxSide = Side(db.Outbox)
 	// ReplicaSide are the tables that a replica has beside its rows.
-	ReplicaSide = Side(store.Replica)
+	ReplicaSide = Side(db.Replica)
 )
 
+// own finds the tables in a database.
+func (c Config) own(bunDB *bun.DB) (*db.Database, error) { return db.New(bunDB, c.names()) }
+
 // Tables are cqrsync's own tables in one database. They are safe for concurrent use.
-type Tables struct{ store *store.Store }
+type Tables struct{ migrator *tables.Migrator }
 
 // Open checks the configuration against the kind of database. It does not talk to the database, and whoever opened
 // that closes it.
 func Open(db *bun.DB, c Config) (*Tables, error) {
-	s, err := store.New(db, c.names())
+	own, err := c.own(db)
 	if err != nil {
 		return nil, err
 	}
-	return &Tables{s}, nil
+	return &Tables{tables.New(own)}, nil
 }
 
 // Migrate makes or upgrades the tables of one side and returns which migrations it applied. Several may run at the same
 // time, beside services that write.
 func (t *Tables) Migrate(ctx context.Context, side Side) (applied []string, err error) {
-	return t.store.Migrate(ctx, store.Side(side))
+	return t.migrator.Migrate(ctx, db.Side(side))
 }
 
 // Master returns the outbox, or an error that says how to make its tables.
 func (t *Tables) Master(ctx context.Context) (*Master, error) {
-	if err := t.store.RequireMigrated(ctx, store.Outbox); err != nil {
+	if err := t.migrator.RequireMigrated(ctx, db.Outbox); err != nil {
 		return nil, err
 	}
-	return &Master{t.store}, nil
+	own := t.migrator.Database
+	return &Master{queue.New(own), ledger.NewRevisions(own)}, nil
 }
 
 // Replica returns what the replica keeps, or an error that says how to make its tables.
 func (t *Tables) Replica(ctx context.Context) (*Replica, error) {
-	if err := t.store.RequireMigrated(ctx, store.Replica); err != nil {
+	if err := t.migrator.RequireMigrated(ctx, db.Replica); err != nil {
 		return nil, err
 	}
-	return &Replica{t.store}, nil
+	return &Replica{applied.New(t.migrator.Database)}, nil
 }
 
 // MigrationSQL returns the SQL of Migrate, as input for psql, mariadb or sqlite3. It notes that it was applied, so that
 // a later Migrate goes on from there. The dialect is postgres, mysql or sqlite.
 func MigrationSQL(dialect string, side Side, c Config) (string, error) {
-	return tables.Print(dialect, store.Side(side), c.names())
+	return tables.Print(dialect, db.Side(side), c.names())
 }

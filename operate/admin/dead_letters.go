@@ -9,7 +9,6 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // LetterFilter chooses dead letters: those for which everything holds that is set. The zero value
@@ -26,12 +25,12 @@ type LetterFilter struct {
 }
 
 // in is the filter as a database has it.
-func (f LetterFilter) in(ctx context.Context, s *store.Store) (db.DeadLetterFilter, error) {
+func (f LetterFilter) in(ctx context.Context, d *db.Database) (db.DeadLetterFilter, error) {
 	filter := db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, After: f.After}
 	if f.OlderThan <= 0 {
 		return filter, nil
 	}
-	now, err := s.Now(ctx)
+	now, err := d.Now(ctx)
 	filter.Before = now.Add(-f.OlderThan)
 	return filter, err
 }
@@ -95,11 +94,11 @@ func deadLetterOf(d queue.DeadLetter) DeadLetter {
 func (m *Master) DeadLetters(
 	ctx context.Context, f LetterFilter, limit int, fn func(DeadLetter) error,
 ) error {
-	filter, err := f.in(ctx, m.store)
+	filter, err := f.in(ctx, m.queue.Database)
 	if err != nil {
 		return err
 	}
-	return m.store.DeadLetters(ctx, filter, limit, func(d queue.DeadLetter) error {
+	return m.queue.DeadLetters(ctx, filter, limit, func(d queue.DeadLetter) error {
 		return fn(deadLetterOf(d))
 	})
 }
@@ -123,13 +122,13 @@ const lettersPage = 500
 func (m *Master) RetryDeadLetters(
 	ctx context.Context, f LetterFilter, tell func(RetriedLetter) error,
 ) error {
-	filter, err := f.in(ctx, m.store)
+	filter, err := f.in(ctx, m.queue.Database)
 	if err != nil {
 		return err
 	}
 	for {
 		var letters []RetriedLetter
-		err := m.store.DeadLetters(ctx, filter, lettersPage, func(d queue.DeadLetter) error {
+		err := m.queue.DeadLetters(ctx, filter, lettersPage, func(d queue.DeadLetter) error {
 			letters = append(letters, RetriedLetter{
 				ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision,
 			})
@@ -139,7 +138,7 @@ func (m *Master) RetryDeadLetters(
 			return err
 		}
 		for _, d := range letters {
-			d.Err = m.store.RetryDeadLetter(ctx, d.ID)
+			d.Err = m.queue.RetryDeadLetter(ctx, d.ID)
 			switch {
 			case errors.Is(d.Err, sql.ErrNoRows):
 				continue // somebody else retried or purged it just now
@@ -159,9 +158,9 @@ func (m *Master) RetryDeadLetters(
 
 // PurgeDeadLetters forgets dead letters for good and returns how many.
 func (m *Master) PurgeDeadLetters(ctx context.Context, f LetterFilter) (int64, error) {
-	filter, err := f.in(ctx, m.store)
+	filter, err := f.in(ctx, m.queue.Database)
 	if err != nil {
 		return 0, err
 	}
-	return m.store.PurgeDeadLetters(ctx, filter)
+	return m.queue.PurgeDeadLetters(ctx, filter)
 }

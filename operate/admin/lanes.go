@@ -24,7 +24,7 @@ type Lane struct {
 
 // Lanes returns all lanes in their order.
 func (m *Master) Lanes(ctx context.Context) ([]Lane, error) {
-	owners, err := m.store.LaneOwners(ctx)
+	owners, err := m.queue.LaneOwners(ctx)
 	lanes := make([]Lane, len(owners))
 	for i, o := range owners {
 		lanes[i] = Lane{Number: o.Lane, Owner: o.Owner, Epoch: o.Epoch, Left: o.Left}
@@ -37,5 +37,5 @@ func (m *Master) Lanes(ctx context.Context) ([]Lane, error) {
 // in one short transaction. It tries until ctx ends; then all stays as it was. tell is told what it
 // waits for.
 func (m *Master) SetLanes(ctx context.Context, count int, tell func(string)) error {
-	return m.store.SetLanes(ctx, count, tell)
+	return m.queue.SetLanes(ctx, count, tell)
 }

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Master is the outbox of one database. It is safe for concurrent use.
-type Master struct{ store *store.Store }
+type Master struct {
+	queue  *queue.Queue
+	ledger *ledger.Revisions
+}
 
 // MasterStatus is the state of an outbox at one moment, by the database's clock.
 type MasterStatus struct {
@@ -39,7 +42,7 @@ type MasterStatus struct {
 
 // Status reads the state of the outbox. It takes about as long whatever the backlog is.
 func (m *Master) Status(ctx context.Context) (MasterStatus, error) {
-	st, err := m.store.Status(ctx)
+	st, err := m.queue.Status(ctx)
 	if err != nil {
 		return MasterStatus{}, err
 	}
@@ -69,14 +72,14 @@ func (i Incarnation) First() bool { return queue.Incarnation(i).First() }
 
 // Incarnation returns the present one.
 func (m *Master) Incarnation(ctx context.Context) (Incarnation, error) {
-	i, err := m.store.Incarnation(ctx)
+	i, err := m.queue.Incarnation(ctx)
 	return Incarnation(i), err
 }
 
 // DrawIncarnation draws another one, after the database was restored in a way that nobody could
 // notice: a copied SQLite file, a snapshot of disks. It is for before a relay starts on it.
 func (m *Master) DrawIncarnation(ctx context.Context, reason string) (Incarnation, error) {
-	i, err := m.store.DrawIncarnation(ctx, reason)
+	i, err := m.queue.DrawIncarnation(ctx, reason)
 	return Incarnation(i), err
 }
 
@@ -93,5 +96,5 @@ func (m *Master) ForgetDeleted(ctx context.Context, model string, olderThan time
 		return 0, fmt.Errorf("forget keys deleted %s ago: want %s or more",
 			olderThan, LeastForgotten)
 	}
-	return m.store.ForgetDeleted(ctx, model, olderThan)
+	return m.ledger.ForgetDeleted(ctx, model, olderThan)
 }

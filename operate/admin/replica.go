@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
 // Replica is what a replica keeps beside its rows, in one database. It is safe for concurrent use.
-type Replica struct{ store *store.Store }
+type Replica struct{ tables *applied.Tables }
 
 // ReplicaStatus is the state of a replica. Its names in JSON are never changed, only added.
 type ReplicaStatus struct {
@@ -49,15 +49,15 @@ type OtherDatabase struct {
 
 // Status reads what waits, where messages came from, and who else is behind the queue.
 func (r *Replica) Status(ctx context.Context) (st ReplicaStatus, err error) {
-	waiting, err := r.store.CountWaiting(ctx)
+	waiting, err := r.tables.CountWaiting(ctx)
 	if err != nil {
 		return st, err
 	}
-	masters, _, err := r.store.Masters(ctx)
+	masters, _, err := r.tables.Masters(ctx)
 	if err != nil {
 		return st, err
 	}
-	neighbours, _, err := r.store.Neighbours(ctx)
+	neighbours, _, err := r.tables.Neighbours(ctx)
 	if err != nil {
 		return st, err
 	}

@@ -63,11 +63,11 @@ func (l ReplicaLetter) MarshalJSON() ([]byte, error) {
 
 // DeadLetters returns at most limit of the dead letters in the database, oldest first; 0 means all.
 func (r *Replica) DeadLetters(ctx context.Context, f LetterFilter, limit int) ([]ReplicaLetter, error) {
-	filter, err := f.in(ctx, r.store)
+	filter, err := f.in(ctx, r.tables.Database)
 	if err != nil {
 		return nil, err
 	}
-	kept, err := r.store.ReplicaDeadLetters(ctx, filter, limit)
+	kept, err := r.tables.ReplicaDeadLetters(ctx, filter, limit)
 	letters := make([]ReplicaLetter, len(kept))
 	for i, d := range kept {
 		letters[i] = ReplicaLetter{
@@ -80,9 +80,9 @@ func (r *Replica) DeadLetters(ctx context.Context, f LetterFilter, limit int) ([
 
 // PurgeDeadLetters forgets dead letters of the database for good and returns how many.
 func (r *Replica) PurgeDeadLetters(ctx context.Context, f LetterFilter) (int64, error) {
-	filter, err := f.in(ctx, r.store)
+	filter, err := f.in(ctx, r.tables.Database)
 	if err != nil {
 		return 0, err
 	}
-	return r.store.RemoveReplicaDeadLetters(ctx, filter)
+	return r.tables.RemoveReplicaDeadLetters(ctx, filter)
 }

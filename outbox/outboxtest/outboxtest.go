@@ -23,16 +23,18 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
 // Sent is what the outbox received since New, less what was required already.
 type Sent struct {
 	t     testing.TB
-	store *store.Store
+	queue *queue.Queue
 	last  int64 // the newest message seen
-	open  []store.Message
+	open  []outgoing.Message
 }
 
 // Message is one message that the outbox holds.
@@ -47,14 +49,23 @@ type Message struct {
 // what the code under test gives to outbox.New.
 func New(t testing.TB, db *bun.DB, config outbox.Config) *Sent {
 	t.Helper()
-	s, err := store.New(db, store.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+	q, err := queueOf(db, config)
 	if err != nil {
 		t.Fatalf("outboxtest: %v", err)
 	}
-	sent := &Sent{t: t, store: s}
+	sent := &Sent{t: t, queue: q}
 	sent.look()
 	sent.open = nil
 	return sent
+}
+
+// queueOf returns the outbox as a relay reads it.
+func queueOf(bunDB *bun.DB, config outbox.Config) (*queue.Queue, error) {
+	own, err := db.New(bunDB, db.Names{Schema: config.Schema, Prefix: config.TablePrefix})
+	if err != nil {
+		return nil, err
+	}
+	return queue.New(own), nil
 }
 
 // RequireSaved fails the test unless the newest message of each key is a SAVE, and returns those
@@ -110,7 +121,7 @@ func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Messa
 		}
 		m := s.open[newest]
 		messages[i] = Message{m.Revision, s.asSent(m.Data), s.asSent(m.Previous), m.Meta}
-		s.open = slices.DeleteFunc(s.open, func(m store.Message) bool { return m.Model == model && m.Key == text })
+		s.open = slices.DeleteFunc(s.open, func(m outgoing.Message) bool { return m.Model == model && m.Key == text })
 	}
 	return messages
 }
@@ -118,7 +129,7 @@ func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Messa
 // look reads what came since the last time.
 func (s *Sent) look() {
 	s.t.Helper()
-	messages, err := s.store.Unsent(context.WithoutCancel(s.t.Context()), s.last)
+	messages, err := s.queue.Unsent(context.WithoutCancel(s.t.Context()), s.last)
 	if err != nil {
 		s.t.Fatalf("outboxtest: %v", err)
 	}
