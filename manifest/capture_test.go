@@ -32,7 +32,12 @@ func capturedOn(t *testing.T, tables, text string) captured {
 
 func uncapturedOn(t *testing.T, tables, text string) captured {
 	t.Helper()
-	conn := dbtest.Open(t, dbtest.PostgresURL(t))
+	return uncapturedAt(t, dbtest.PostgresURL(t), tables, text)
+}
+
+func uncapturedAt(t *testing.T, url, tables, text string) captured {
+	t.Helper()
+	conn := dbtest.Open(t, url)
 	db{conn.DB}.exec(t, tables)
 	m, err := manifest.Parse([]byte(text))
 	require.NoError(t, err)

@@ -28,12 +28,23 @@ import (
 
 func TestAKilledWriterLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing.T) {
 	t.Parallel()
+	killsWriters(t, "")
+}
+
+// The same where triggers capture, and the flush takes what they marked.
+func TestAKilledWriterUnderTriggersLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing.T) {
+	t.Parallel()
+	killsWriters(t, "yes")
+}
+
+func killsWriters(t *testing.T, triggers string) {
+	t.Helper()
 	for kind, newURL := range dbtest.Kinds() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
 			db := dbtest.Open(t, url)
-			service, err := orders.New(t.Context(), db, orders.Config{})
+			service, err := orders.New(t.Context(), db, orders.Config{Triggers: triggers != ""})
 			require.NoError(t, err)
 			_, err = db.NewCreateTable().Model((*journal)(nil)).Exec(t.Context())
 			require.NoError(t, err)
@@ -44,7 +55,7 @@ func TestAKilledWriterLeavesAMessageForEveryCommittedChangeAndNoOther(t *testing
 					fmt.Sprintf("commit %d hold", 1+rand.IntN(10)),     // committed, and nobody knows it yet
 					fmt.Sprintf("statement %d run", 1+rand.IntN(100)),  // anywhere
 				} {
-					killProcess(t, stop, writerURL+"="+url, writerStop+"="+stop)
+					killProcess(t, stop, writerURL+"="+url, writerStop+"="+stop, writerTriggers+"="+triggers)
 					requireWhole(t, db, stop)
 				}
 			}

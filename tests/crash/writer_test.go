@@ -21,6 +21,8 @@ import (
 const (
 	writerURL  = "CQRSYNC_CRASH_WRITER"
 	writerStop = "CQRSYNC_CRASH_STOP"
+	// Set where the database captures by triggers.
+	writerTriggers = "CQRSYNC_CRASH_TRIGGERS"
 )
 
 // journal is a row that each transaction writes beside its orders. It commits with them, so it says what did.
@@ -43,7 +45,7 @@ func write(url, stop string) {
 		if err != nil {
 			return err
 		}
-		service, err := orders.New(context.Background(), db, orders.Config{})
+		service, err := orders.New(context.Background(), db, orders.Config{Triggers: os.Getenv(writerTriggers) != ""})
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,8 @@ import (
 type Config struct {
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
+	// Triggers has the database capture the orders, whoever writes them. Default: what goes through bun.
+	Triggers bool
 }
 
 // Service is the Orders service on one database.
@@ -36,7 +38,11 @@ func New(ctx context.Context, db *bun.DB, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := outbox.Register[Order](box, "order", outbox.Relations("Lines")); err != nil {
+	options := []outbox.Option{outbox.Relations("Lines")}
+	if config.Triggers {
+		options = append(options, outbox.Triggers())
+	}
+	if err := outbox.Register[Order](box, "order", options...); err != nil {
 		return nil, err
 	}
 	if err := box.Migrate(ctx); err != nil {
