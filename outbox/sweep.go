@@ -34,8 +34,8 @@ func (b *Box) Sweep(ctx context.Context) (swept int, err error) {
 }
 
 func (b *Box) sweepOnce(ctx context.Context) (n int, err error) {
-	models := b.capturedModels()
-	if len(models) == 0 {
+	models := b.models() // also one whose triggers were taken away: its marks are still to be sent
+	if c := b.captures.Load(); len(models) == 0 || c == nil || !c.keeps {
 		return 0, nil
 	}
 	ids := make([]string, len(models))

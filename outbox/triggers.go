@@ -35,6 +35,7 @@ func Triggers() Option {
 // captures is what the catalog says of triggers.
 type captures struct {
 	standing capture.Standing
+	keeps    bool // there is a table of marks that are swept
 	at       time.Time
 }
 
@@ -55,7 +56,11 @@ func (b *Box) askTriggers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	b.captures.Store(&captures{standing, time.Now()})
+	keeps, err := b.capture().Keeps(ctx)
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	b.captures.Store(&captures{standing, keeps, time.Now()})
 	return nil
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
 
+	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/manifest"
@@ -92,6 +94,31 @@ func (o *options) captureRemove(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	return triggers.Remove(ctx)
+}
+
+// manifest writes a first cqrsync.yaml.
+func (o *options) manifest() *cli.Command {
+	return &cli.Command{
+		Name:  "manifest",
+		Usage: "write a first cqrsync.yaml for the tables of --db to standard output",
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			dbErr := errNoDatabase
+			var db *bun.DB
+			if o.db != "" {
+				if db, dbErr = o.openDB(o.db, false); dbErr == nil {
+					dbErr = requireFile(o.db, db)
+				}
+			}
+			if err := exit.Wrong(noArguments(cmd), dbSetting.wrong(dbErr), o.checkNames()); err != nil {
+				return err
+			}
+			text, err := manifest.Generate(ctx, db, o.prefix)
+			if err == nil {
+				_, err = io.WriteString(cmd.Root().Writer, text)
+			}
+			return err
+		},
+	}
 }
 
 // sweep sends, beside the relay, what triggers noted of writes that could not make their messages

@@ -43,7 +43,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		c.Flags = append(c.Flags, o.sourceFlags(c)...)
 		root.Commands = append(root.Commands, c)
 	}
-	root.Commands = append(root.Commands, o.capture(), o.queues(), o.backup(), &cli.Command{
+	root.Commands = append(root.Commands, o.capture(), o.manifest(), o.queues(), o.backup(), &cli.Command{
 		Name:   "replicate",
 		Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",
 		Flags:  o.replicateFlags(),

@@ -60,6 +60,22 @@ func (c *Capture) Standing(ctx context.Context) (Standing, error) {
 	return all, nil
 }
 
+// Keeps says that there is a table of marks for the sweep, also where the triggers are gone since.
+func (c *Capture) Keeps(ctx context.Context) (found bool, err error) {
+	query, args := "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)", []any{c.names.Prefix + "outbox_dirty"}
+	switch c.db.Dialect().Name() { //nolint:exhaustive // those that have triggers
+	case dialect.PG:
+		query, args = "SELECT to_regclass($1) IS NOT NULL", []any{c.qualified("outbox_dirty")}
+	case dialect.MySQL:
+		query = "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ?)"
+		args = []any{c.names.Schema, c.names.Prefix + "outbox_dirty"}
+	}
+	if err := c.db.DB.QueryRowContext(ctx, query, args...).Scan(&found); err != nil {
+		return false, fmt.Errorf("ask the catalog for marks: %w", err)
+	}
+	return found, nil
+}
+
 func (c *Capture) standingPostgres(ctx context.Context) (Standing, error) {
 	rows, err := c.db.DB.QueryContext(ctx, `
 		SELECT substr(d.description, length('cqrsync marks ') + 1), n.nspname || '.' || c.relname

@@ -376,6 +376,9 @@ func (e *postgres) remove(ctx context.Context, ids []string) error {
 			}
 		}
 		if len(left) == 0 {
+			if err := e.requireSwept(ctx, tx); err != nil {
+				return err
+			}
 			return run(ctx, tx, []string{
 				"DROP TABLE IF EXISTS " + e.place.name("outbox_marks") + ", " + e.place.name("outbox_dirty"),
 				"DROP FUNCTION IF EXISTS " + e.place.name("outbox_take") + "(text[])",
@@ -389,6 +392,22 @@ func (e *postgres) remove(ctx context.Context, ids []string) error {
 		}
 		return run(ctx, tx, []string{e.place.dispatcher(others)})
 	})
+}
+
+// requireSwept refuses to drop marks that are not sent.
+func (e *postgres) requireSwept(ctx context.Context, tx bun.Tx) error {
+	var unswept int
+	dirty := e.place.name("outbox_dirty")
+	if err := tx.Tx.QueryRowContext(ctx, "SELECT count(*) FROM "+dirty).Scan(&unswept); err != nil || unswept == 0 {
+		return err
+	}
+	return unsent(unswept, dirty)
+}
+
+// unsent is the error of removing the last triggers while marks wait.
+func unsent(marks int, dirty string) error {
+	return fmt.Errorf("%d changes are noted in %s and not sent yet: the triggers are gone; let the relay (run --config) or "+
+		"the service (Box.RunSweep) send them, then remove again", marks, dirty)
 }
 
 // removeTriggers drops those of a model but some.

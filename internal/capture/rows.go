@@ -299,8 +299,7 @@ func (e *rowsEngine) remove(ctx context.Context, ids []string) error {
 		return nil //nolint:nilerr // it was never made
 	}
 	if unswept > 0 {
-		return fmt.Errorf("%d changes are noted in %s and not sent yet: the triggers are gone; run the relay until it is empty, "+
-			"then remove again", unswept, e.dirty())
+		return unsent(unswept, e.dirty())
 	}
 	_, err = e.db.DB.ExecContext(ctx, "DROP TABLE IF EXISTS "+e.dirty())
 	return err
