@@ -152,7 +152,7 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 			}
 		case m == nil:
 			c, refused = s.captureRelated(ctx, event, w, c)
-		case s.box.hasTriggers(m):
+		case s.box.hasTriggers(m) && w.verb != "COPY": // which would wait for ever for somebody to feed it
 			tracked--
 			if c == nil {
 				c = &captured{verb: w.verb}

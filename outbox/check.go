@@ -34,7 +34,7 @@ func (b *Box) Check(ctx context.Context) error {
 		if b.hasTriggers(m) {
 			how = "triggers"
 		}
-		b.log.InfoContext(ctx, "outbox: model "+m.id+" is captured by "+how, "table", m.table.Name)
+		b.log.DebugContext(ctx, "outbox: model "+m.id+" is captured by "+how, "table", m.table.Name)
 	}
 	for _, f := range found {
 		if f.IsWrong() {

@@ -23,8 +23,8 @@ import (
 
 // Triggers has the database capture the model's table, and the tables of its relations: then no
 // write is missed, whoever makes it, and raw SQL is as good as any other statement. [Box.Migrate]
-// puts the triggers in place; its role needs the right to make them. [Box.Check] says whether they
-// are.
+// puts the triggers in place, on tables that are there; its role needs the right to make them.
+// [Box.Check] says whether they are.
 //
 // A transaction of [Box.RunInTx] sends what it wrote before it commits. What other programs write is
 // noted with their commit, and sent by [Box.RunSweep].
@@ -174,6 +174,9 @@ func (m *model) keyColumns(ctx context.Context) ([]capture.Column, error) {
 	shape, err := catalog.ShapeOf(ctx, m.box.db, string(m.table.SQLName), unquoted(string(m.table.SQLName)))
 	if err != nil {
 		return nil, err
+	}
+	if len(shape.Columns) == 0 {
+		return nil, fmt.Errorf("table %s does not exist: make it before Box.Migrate, which puts triggers on it", m.table.Name)
 	}
 	var columns []capture.Column
 	for _, pk := range m.table.PKs {

@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,6 +79,11 @@ func TestTriggersNoteRowsOfRelations(t *testing.T) {
 			return exec(tx.NewRaw("DELETE FROM ?", bun.Ident("lines")).Exec(ctx))
 		}))
 		require.Equal(f, []string{"order 1 1 SAVE"}, summary(f.take()))
+		require.NoError(f, f.inTx(func(ctx context.Context, tx bun.Tx) error { // the row goes first, then what belongs to it
+			return errors.Join(exec(tx.NewRaw("INSERT INTO ? (id, order_id) VALUES (2, 1)", bun.Ident("lines")).Exec(ctx)),
+				exec(tx.NewRaw("DELETE FROM orders").Exec(ctx)), exec(tx.NewRaw("DELETE FROM ?", bun.Ident("lines")).Exec(ctx)))
+		}))
+		require.Equal(f, []string{"order 1 2 DELETE"}, summary(f.take()))
 	})
 }
 

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +55,9 @@ type simulation struct {
 	rand *rand.Rand
 	room *memoryRoom
 	told []string // what happened, for who looks into a failure
+
+	mu       sync.Mutex
+	returned []*attempt // to the broker, by goroutines that wait a while before
 
 	ours     bool               // the messages are a master's of ours
 	messages []*simulated       // by number
@@ -158,7 +163,7 @@ func (s *simulation) fail(format string, args ...any) {
 func (s *simulation) run() {
 	s.pending = slices.Clone(s.messages)
 	s.rand.Shuffle(len(s.pending), func(i, j int) { s.pending[i], s.pending[j] = s.pending[j], s.pending[i] })
-	for step := 0; len(s.pending)+len(s.room.waiting) > 0; step++ {
+	for step := 0; s.isBusy(); step++ {
 		s.calm = step > 60
 		if step > 500 {
 			s.fail("%d messages are in the broker and %d wait, and it does not end", len(s.pending), len(s.room.waiting))
@@ -181,6 +186,32 @@ func (s *simulation) run() {
 	if s.ours && !s.t.Failed() {
 		s.requireMastersState()
 	}
+}
+
+// isBusy says that a message is in the broker, waits, or is about to be given back.
+func (s *simulation) isBusy() bool {
+	if s.collectReturned(); len(s.pending)+len(s.room.waiting) == 0 {
+		<-time.After(returnPause + time.Second) // of the bubble
+		s.collectReturned()
+	}
+	return len(s.pending)+len(s.room.waiting) > 0
+}
+
+// collectReturned has the broker take back what the process gave back, which it does in goroutines of
+// its own: in the order of their numbers, so that a seed replays.
+func (s *simulation) collectReturned() {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slices.SortFunc(s.returned, func(a, b *attempt) int { return cmp.Compare(a.place, b.place) })
+	for _, a := range s.returned {
+		m := s.messages[a.place]
+		s.say("returned %s", m)
+		if a.past.claimed == nil {
+			s.pending = append(s.pending, m)
+		}
+	}
+	s.returned = nil
 }
 
 // deliver gives the process some of the broker's messages.
@@ -330,14 +361,14 @@ func (s *simulation) meet(e Event[thing]) error {
 // ended checks what an ack stands for, and gives the broker back what has none.
 func (s *simulation) ended(attempts []*attempt) {
 	for _, a := range attempts {
-		m := s.messages[a.place]
-		s.say("ended %s: %s", m, a.outcome)
 		if a.outcome == Returned {
-			if a.past.claimed == nil {
-				s.pending = append(s.pending, m)
-			}
+			s.mu.Lock()
+			s.returned = append(s.returned, a)
+			s.mu.Unlock()
 			continue
 		}
+		m := s.messages[a.place]
+		s.say("ended %s: %s", m, a.outcome)
 		if s.ours && !s.isKept(m, a.outcome) {
 			s.fail("%s ended as %s, and it is neither in the ledger (%+v) nor waits nor is a dead letter",
 				m, a.outcome, s.room.row(m.key()))

@@ -110,7 +110,8 @@ BEGIN
 	RETURN QUERY WITH taken AS (
 		DELETE FROM ` + marks + ` WHERE xid = txid_current() AND (model = ANY (_models) OR op = 'g') RETURNING *
 	)
-	SELECT t.model, t.key, ` + wasInserted + `, (array_agg(t.op ORDER BY t.id DESC))[1] = 'd',
+	SELECT t.model, t.key, ` + wasInserted + `, coalesce((array_agg(t.op ORDER BY t.id DESC)
+			FILTER (WHERE t.op <> 't'))[1] = 'd', false),
 		bool_and(t.op = 't'), (array_agg(t.old ORDER BY t.id) FILTER (WHERE t.old IS NOT NULL))[1]
 	FROM taken AS t WHERE t.op <> 'g' GROUP BY t.model, t.key;
 	UPDATE ` + marks + ` SET first = true WHERE xid = txid_current() AND id = (

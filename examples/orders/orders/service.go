@@ -45,13 +45,16 @@ func New(ctx context.Context, db *bun.DB, config Config) (*Service, error) {
 	if err := outbox.Register[Order](box, "order", options...); err != nil {
 		return nil, err
 	}
-	if err := box.Migrate(ctx); err != nil {
+	if err := createTables(ctx, db); err != nil {
+		return nil, err
+	}
+	if err := box.Migrate(ctx); err != nil { // the triggers, if any, stand on the tables
 		return nil, err
 	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	return &Service{db: db, box: box, now: config.Now}, createTables(ctx, db)
+	return &Service{db: db, box: box, now: config.Now}, nil
 }
 
 // Box is the service's outbox.
