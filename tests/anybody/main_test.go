@@ -30,18 +30,17 @@ func TestMain(m *testing.M) { containers.Main(m) }
 // world is a master whose tables have triggers, and a replica on SQLite.
 type world struct {
 	*testing.T
-	url, file string
-	master    *bun.DB
-	copies    *bun.DB
-	box       *outbox.Box
-	rep       *replica.Replica
-	models    []string
+	master *bun.DB
+	copies *bun.DB
+	box    *outbox.Box
+	rep    *replica.Replica
+	models []string
 }
 
 // newWorld puts triggers on the tables of text that are there. Both sides have the same file.
 func newWorld(t *testing.T, url, text, copies string) *world {
 	t.Helper()
-	w := &world{T: t, url: url, master: dbtest.Open(t, url), copies: dbtest.Open(t, dbtest.SQLiteURL(t))}
+	w := &world{T: t, master: dbtest.Open(t, url), copies: dbtest.Open(t, dbtest.SQLiteURL(t))}
 	m, err := manifest.Parse([]byte(text))
 	require.NoError(t, err)
 	for id := range m.Models {
