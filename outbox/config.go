@@ -21,6 +21,10 @@ type Config struct {
 	// and such relays find messages by polling. Relays in this process are woken by [Box.Wake] in
 	// any case. Default: 5 ms; negative sends none.
 	NotifyEvery time.Duration
+	// NoNotify is a negative NotifyEvery by its old name.
+	//
+	// Deprecated: set NotifyEvery.
+	NoNotify bool
 	// Headers returns what travels beside the messages of a transaction with the given context, as
 	// broker headers: the W3C trace context, say. With OpenTelemetry:
 	//
@@ -49,6 +53,9 @@ type Config struct {
 
 // withDefaults fills in what is not set.
 func (c Config) withDefaults() Config {
+	if c.NoNotify {
+		c.NotifyEvery = -1
+	}
 	c.NotifyEvery = cmp.Or(c.NotifyEvery, announceEvery)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
