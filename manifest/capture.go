@@ -36,8 +36,8 @@ func (m *Manifest) Capture(ctx context.Context, db *bun.DB, config outbox.Config
 	return c, nil
 }
 
-// Install puts the triggers in place, or brings them up to date while others write. Running it again
-// changes nothing. It needs the right to make triggers and functions.
+// Install puts the triggers in place, or brings them up to date while others write. Running it
+// again changes nothing. It needs the right to make triggers and functions.
 func (c *Capture) Install(ctx context.Context) error { return c.capture.Install(ctx, c.models) }
 
 // SQL returns the statements of Install, for a team that runs them itself.

@@ -12,8 +12,9 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// Generate writes a first cqrsync.yaml for the tables of a database: those on the connection's search
-// path. What it leaves out, and why, stands in comments. prefix is that of cqrsync's own tables.
+// Generate writes a first cqrsync.yaml for the tables of a database: those on the connection's
+// search path. What it leaves out, and why, stands in comments. prefix is that of cqrsync's own
+// tables.
 func Generate(ctx context.Context, db *bun.DB, prefix string) (string, error) {
 	tables, err := tablesOf(ctx, db)
 	if err != nil {

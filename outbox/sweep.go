@@ -102,8 +102,8 @@ func (b *Box) RunSweep(ctx context.Context, every time.Duration) error {
 // finishing is how long a batch may take that has begun when the sweep is to end.
 const finishing = 10 * time.Second
 
-// sweepWhole sweeps one batch to its end, also when ctx ends meanwhile: a transaction that is cut off
-// may hold its marks for a while at the server, where the next sweep does not see them.
+// sweepWhole sweeps one batch to its end, also when ctx ends meanwhile: a transaction that is cut
+// off may hold its marks for a while at the server, where the next sweep does not see them.
 func (b *Box) sweepWhole(ctx context.Context) (int, error) {
 	if err := b.ready(ctx); err != nil {
 		return 0, err

@@ -26,8 +26,8 @@ import (
 // puts the triggers in place, on tables that are there; its role needs the right to make them.
 // [Box.Check] says whether they are.
 //
-// A transaction of [Box.RunInTx] sends what it wrote before it commits. What other programs write is
-// noted with their commit, and sent by [Box.RunSweep].
+// A transaction of [Box.RunInTx] sends what it wrote before it commits. What other programs write
+// is noted with their commit, and sent by [Box.RunSweep].
 func Triggers() Option {
 	return func(m *model) error { m.triggers = true; return nil }
 }

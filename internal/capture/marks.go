@@ -31,7 +31,8 @@ func (m Mark) PK(key []Column) json.RawMessage {
 	return text
 }
 
-// Standing says which tables have triggers that see every row, by the id of the model that they mark.
+// Standing says which tables have triggers that see every row, by the id of the model that they
+// mark.
 type Standing map[string][]string
 
 // Standing asks the catalog. It returns nothing, and no error, where nothing was installed.

@@ -10,12 +10,12 @@ import (
 
 // flush turns the marks of one model into messages. Its two steps are those of every flush: lock
 // the keys in the ledger, in their order; then read their rows, in a statement of its own, whose
-// snapshot sees what the others committed who had the lock before. The rule of the ledger is that of
-// outbox_record in the migrations, the outcomes are those of outbox/flush.go.
+// snapshot sees what the others committed who had the lock before. The rule of the ledger is that
+// of outbox_record in the migrations, the outcomes are those of outbox/flush.go.
 //
-// The plan of a statement is made once for one row or a hundred thousand, maybe while the tables are
-// empty. OFFSET 0 keeps the planner from joining in another way than row by row through the keys'
-// indexes, and the ledger's rows, which are locked, are found again by their place.
+// The plan of a statement is made once for one row or a hundred thousand, maybe while the tables
+// are empty. OFFSET 0 keeps the planner from joining in another way than row by row through the
+// keys' indexes, and the ledger's rows, which are locked, are found again by their place.
 func (p place) flush(m Model, table string, relations []string) string {
 	if m.Swept {
 		return p.keep(m)

@@ -57,8 +57,8 @@ func (m Model) trigger(t target, letter string) string {
 //
 // Statements mark all their rows at once, because a function per row makes a large one several
 // times as slow. Two kinds of rows come one by one: those that logical replication applies, which
-// runs no triggers of statements, and those of partitioned tables, whose row triggers alone stand on
-// each partition that will ever be made.
+// runs no triggers of statements, and those of partitioned tables, whose row triggers alone stand
+// on each partition that will ever be made.
 func (p place) markers(m Model, t target) []string {
 	var statements []string
 	for _, e := range events {
@@ -222,8 +222,8 @@ func (p place) markRow(m Model, t target) string {
 END`
 }
 
-// markTruncate marks all rows as deleted, or refuses: whoever empties a table by mistake would empty
-// all its copies.
+// markTruncate marks all rows as deleted, or refuses: whoever empties a table by mistake would
+// empty all its copies.
 func (p place) markTruncate(m Model, t target) string {
 	if !m.Truncates {
 		return fmt.Sprintf(`BEGIN

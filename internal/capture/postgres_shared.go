@@ -16,8 +16,9 @@ func (p place) name(base string) string { return quote(p.schema) + "." + quote(p
 // could put a table of his in front.
 const path = "search_path = pg_catalog, pg_temp"
 
-// marks makes two tables. outbox_dirty keeps the marks of models that are swept. outbox_marks is what the transactions that run have written. Nothing in it outlives its
-// transaction, so it need not survive a crash.
+// marks makes two tables. outbox_dirty keeps the marks of models that are swept. outbox_marks is
+// what the transactions that run have written. Nothing in it outlives its transaction, so it need
+// not survive a crash.
 //
 //	first  the transaction had no other mark: this one's deferred trigger flushes all of them
 //	op     i: the row appeared under the key, u: it was there before and after, d: it went away,
@@ -90,8 +91,8 @@ $cqrsync$`
 }
 
 // taker hands the marks of some models to a session of Go, which makes their messages, and leaves
-// those of others to the flush. Deferred triggers run before, because what they write belongs to the
-// state at the commit. It runs with the rights of its caller, and so do they.
+// those of others to the flush. Deferred triggers run before, because what they write belongs to
+// the state at the commit. It runs with the rights of its caller, and so do they.
 func (p place) taker() string {
 	marks := p.name("outbox_marks")
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_take") + `(_models text[])
