@@ -26,7 +26,7 @@ func (o *options) runFlags() []cli.Flag {
 	return []cli.Flag{
 		o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		&cli.StringFlag{
-			Name: "config", Sources: cli.EnvVars("CQRSYNC_CONFIG"), Destination: &o.config,
+			Name: "config", Destination: &o.config, // not CQRSYNC_CONFIG: that may be the file of a replica
 			Usage: "the `FILE` that describes tables with triggers: what they note of writes is sent, too; none by default",
 		},
 		&cli.BoolFlag{
