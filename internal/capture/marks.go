@@ -84,9 +84,9 @@ func (c *Capture) standingPostgres(ctx context.Context) (Standing, error) {
 		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass AND starts_with(d.description, 'cqrsync marks ')
 		JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE t.tgparentid = 0 AND t.tgenabled = 'A' AND t.tgtype & 32 = 0 AND p.pronamespace = (
-			SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1))
+			SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1)) AND starts_with(p.proname, $2)
 		GROUP BY d.description, n.nspname, c.relname
-		HAVING count(*) = 3 OR bool_or(t.tgtype & 1 <> 0)`, c.qualified("outbox_marks"))
+		HAVING count(*) = 3 OR bool_or(t.tgtype & 1 <> 0)`, c.qualified("outbox_marks"), c.names.Prefix+"outbox_mark_")
 	if err != nil {
 		return nil, fmt.Errorf("ask the catalog for triggers: %w", err)
 	}

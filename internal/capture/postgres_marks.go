@@ -43,9 +43,10 @@ func (t Touch) names() []string {
 	return names
 }
 
-// trigger is the name of a target's trigger.
-func (m Model) trigger(t target, letter string) string {
-	about := []string{m.ID}
+// trigger is the name of a target's trigger. place says whose it is: two outboxes may capture one
+// table under one id.
+func (m Model) trigger(t target, letter, place string) string {
+	about := []string{place, m.ID}
 	if t.touch != nil {
 		about = append(about, t.touch.Table, strings.Join(t.touch.names(), ","))
 	}
@@ -252,7 +253,7 @@ func (p place) triggers(m Model, t target) []wanted {
 	var all []wanted
 	add := func(letter, when, rest, enable, state string) {
 		all = append(all, wanted{
-			table: t.name, name: m.trigger(t, letter), function: p.marker(m, t, letter),
+			table: t.name, name: m.trigger(t, letter, p.name("")), function: p.marker(m, t, letter),
 			create: when + " ON " + t.name + " " + rest, enable: enable, state: state,
 		})
 	}

@@ -68,8 +68,8 @@ func (e *postgres) removeTriggers(ctx context.Context, id string, but []wanted) 
 	rows, err := e.db.QueryContext(ctx, `SELECT n.nspname, c.relname, t.tgname
 		FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
-		WHERE t.tgparentid = 0 AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?) AND d.description = ?`,
-		e.place.schema, markComment(id))
+		WHERE t.tgparentid = 0 AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?) AND d.description = ?
+			AND starts_with(p.proname, ?)`, e.place.schema, markComment(id), e.place.prefix+"outbox_mark_")
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,8 @@ func markComment(id string) string { return "cqrsync marks " + id }
 func (e *postgres) dropFunctions(ctx context.Context, tx bun.Tx, id string) error {
 	rows, err := tx.Tx.QueryContext(ctx, `SELECT p.oid::regprocedure::text FROM pg_proc p
 		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
-		WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND d.description = $2`, e.place.schema, markComment(id))
+		WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND d.description = $2
+			AND starts_with(p.proname, $3)`, e.place.schema, markComment(id), e.place.prefix+"outbox_mark_")
 	if err != nil {
 		return err
 	}

@@ -42,8 +42,9 @@ type rowSQL interface {
 	texts() string
 	// others are triggers beside those of the events: by what they must see (REPLACE).
 	others(ctx context.Context, db *bun.DB, e *rowsEngine, m Model, t target) ([]wanted, error)
-	// refuses says why a table cannot be captured.
-	refuses(ctx context.Context, db *bun.DB, table string) error
+	// refuses says why a table cannot be captured. Rows that go with one of owner, whose trigger
+	// sees that, are no reason.
+	refuses(ctx context.Context, db *bun.DB, table, owner string) error
 	// hasColumn says whether a table has a column.
 	exists(ctx context.Context, db *bun.DB, table string) error
 }
@@ -60,7 +61,7 @@ func (e *rowsEngine) plan(ctx context.Context, m Model) (plan, error) {
 	if err := e.in.exists(ctx, e.db, m.Table); err != nil {
 		return plan{}, err
 	}
-	if err := e.in.refuses(ctx, e.db, m.Table); err != nil {
+	if err := e.in.refuses(ctx, e.db, m.Table, ""); err != nil {
 		return plan{}, err
 	}
 	p := plan{model: m}
@@ -68,6 +69,9 @@ func (e *rowsEngine) plan(ctx context.Context, m Model) (plan, error) {
 	for i := range m.Touch {
 		if err := e.in.exists(ctx, e.db, m.Touch[i].Table); err != nil {
 			return plan{}, err
+		}
+		if err := e.in.refuses(ctx, e.db, m.Touch[i].Table, m.Table); err != nil {
+			return plan{}, fmt.Errorf("touch: %w", err)
 		}
 		targets = append(targets, target{name: e.quoted(m.Touch[i].Table), touch: &m.Touch[i]})
 	}
@@ -144,7 +148,7 @@ func (e *rowsEngine) triggers(m Model, t target) []wanted {
 	var all []wanted
 	for _, event := range events {
 		all = append(all, wanted{
-			table: t.name, name: e.prefix + m.trigger(t, event.letter), when: "AFTER", event: event.verb, create: bodies[event.verb],
+			table: t.name, name: e.prefix + m.trigger(t, event.letter, e.prefix), when: "AFTER", event: event.verb, create: bodies[event.verb],
 		})
 	}
 	return all

@@ -79,13 +79,14 @@ func (mysqlRows) exists(ctx context.Context, db *bun.DB, table string) error {
 }
 
 // refuses a table whose rows a foreign key deletes or changes: MariaDB tells no trigger of those.
-func (mysqlRows) refuses(ctx context.Context, db *bun.DB, table string) error {
+func (mysqlRows) refuses(ctx context.Context, db *bun.DB, table, owner string) error {
 	schema, name := split(table)
+	_, owner = split(owner)
 	var key *string
 	err := db.DB.QueryRowContext(ctx, `SELECT max(constraint_name) FROM information_schema.referential_constraints
 		WHERE constraint_schema = coalesce(nullif(?, ''), database()) AND table_name = ?
-			AND (delete_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT') OR update_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT'))`,
-		schema, name).Scan(&key)
+			AND referenced_table_name <> ? AND (delete_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT') OR update_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT'))`,
+		schema, name, owner).Scan(&key)
 	if err == nil && key != nil {
 		err = fmt.Errorf("foreign key %s of table %s deletes or changes its rows by itself, and MariaDB tells no trigger of it: "+
 			"make it RESTRICT, and let the application delete the rows", *key, table)

@@ -67,7 +67,7 @@ func (sqliteRows) exists(ctx context.Context, db *bun.DB, table string) error {
 	return err
 }
 
-func (sqliteRows) refuses(context.Context, *bun.DB, string) error { return nil }
+func (sqliteRows) refuses(context.Context, *bun.DB, string, string) error { return nil }
 
 // others see the rows that a REPLACE deletes because of another unique index: SQLite tells no
 // trigger of those. Before the write they are noted; noting one that stays does no harm.
@@ -111,7 +111,7 @@ func (s sqliteRows) others(ctx context.Context, db *bun.DB, e *rowsEngine, m Mod
 		e.key(m.Key, "x") + ", 't' FROM " + t.name + " AS x WHERE " + strings.Join(met, " OR ") + "; "
 	var all []wanted
 	for letter, event := range map[string]string{"p": "INSERT", "q": "UPDATE"} {
-		all = append(all, wanted{table: t.name, name: e.prefix + m.trigger(t, letter), when: "BEFORE", event: event, create: body})
+		all = append(all, wanted{table: t.name, name: e.prefix + m.trigger(t, letter, e.prefix), when: "BEFORE", event: event, create: body})
 	}
 	if all[0].event > all[1].event { // maps have no order
 		all[0], all[1] = all[1], all[0]
