@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -122,7 +123,7 @@ func (o *options) manifest() *cli.Command {
 }
 
 // sweep sends, beside the relay, what triggers noted of writes that could not make their messages
-// themselves. It says at the start what the triggers miss.
+// themselves.
 func (o *options) sweep(ctx context.Context, log *slog.Logger) (func(context.Context), error) {
 	if o.config == "" {
 		return func(context.Context) {}, nil
@@ -136,35 +137,67 @@ func (o *options) sweep(ctx context.Context, log *slog.Logger) (func(context.Con
 	if err != nil {
 		return nil, err
 	}
-	found, err := triggers.Check(ctx)
-	if err != nil {
-		return nil, err
-	}
-	installed, err := triggers.Installed(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if !installed {
-		return func(context.Context) {}, nil // its tables are captured by services in Go
-	}
-	for _, line := range found {
-		log.Warn("a table is not captured as the file says: run relay capture install", "finding", line)
+	if installed, err := triggers.Installed(ctx); err != nil || !installed {
+		return func(context.Context) {}, err // its tables are captured by services in Go
 	}
 	box, err := m.Box(ctx, db, config)
 	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) {
-		for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, time.Minute) {
-			err := box.RunSweep(ctx, o.poll)
-			if err == nil || ctx.Err() != nil {
-				return
-			}
-			log.Error("what triggers noted could not be sent; trying again", "error", err, "in", pause)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
+		var both sync.WaitGroup
+		both.Go(func() {
+			watchTriggers(ctx, log, func() (*manifest.Capture, error) { return m.Capture(ctx, db, config) })
+		})
+		both.Go(func() { sweepOn(ctx, log, box, o.poll) })
+		both.Wait()
+	}, nil
+}
+
+// watchEvery is how often a relay looks at the triggers. Migrations of a schema may take them away
+// without a word: some tools make a table anew and rename it.
+const watchEvery = time.Minute
+
+// watchTriggers says at the start, and whenever it changes, what the triggers miss.
+func watchTriggers(ctx context.Context, log *slog.Logger, open func() (*manifest.Capture, error)) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	said := ""
+	for ctx.Err() == nil {
+		var found []string
+		triggers, err := open() // the tables as they are now
+		if err == nil {
+			found, err = triggers.Check(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			found = []string{err.Error()}
+		}
+		if now := strings.Join(found, "; "); now != said {
+			said = now
+			if now == "" {
+				log.Info("all tables are captured again as the file says")
+			} else {
+				log.Warn("a table is not captured as the file says: run relay capture install", "findings", now)
 			}
 		}
-	}, nil
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// sweepOn sweeps until ctx ends, whatever goes wrong meanwhile.
+func sweepOn(ctx context.Context, log *slog.Logger, box *outbox.Box, every time.Duration) {
+	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, time.Minute) {
+		err := box.RunSweep(ctx, every)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		log.Error("what triggers noted could not be sent; trying again", "error", err, "in", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
 }
