@@ -1,4 +1,4 @@
-// Package transport is the seam between cqrsync and a message broker: Watermill's Publisher and Subscriber, and three
+// Package transport is the seam between cqrsync and a message broker: Watermill's Publisher and Subscriber, and
 // optional abilities beside them. One package per broker stands below; package transport/open picks one by URL.
 //
 // A stock Watermill publisher or subscriber works everywhere, only slower.
@@ -102,11 +102,6 @@ type Subscription struct {
 	Settle func(acked, returned []*message.Message)
 }
 
-// QueueFinder is a subscriber that can tell whether its queue is there, without making it.
-type QueueFinder interface {
-	HasQueue(ctx context.Context) (bool, error)
-}
-
 // Ended returns why nothing more may be sent under ctx, nil while something may. A publisher asks before each message. It
 // looks at the clock: in a process that was stopped and continued, a deadline may have passed of which no timer has told
 // yet. The deadline may move, so ask for it each time.
@@ -128,8 +123,10 @@ func DirectTopic(queue, topic string) string { return "cqrs." + queue + "." + to
 // message is for this queue alone, which a django-cqrs master says by the routing key only. It does not travel.
 const DirectKey = "cqrsync_direct"
 
-// ExpirationKey is the metadata key of a publisher's wish: after so many milliseconds the broker may drop the message. It
-// does not travel with the message. Only RabbitMQ heeds it.
+// ExpirationKey is the metadata key of a publisher's wish: when a message has waited in a queue for
+// so many milliseconds, the broker drops it instead of handing it out. The value is a whole number
+// from 0 to 315360000000 (ten years, RabbitMQ's limit); another one makes the publisher refuse the
+// message. It does not travel with the message.
 const ExpirationKey = "cqrsync_expiration"
 
 // Batch makes a BatchPublisher of any publisher. One that has the ability already is returned as it is; for others

@@ -170,6 +170,9 @@ func TestAMQPPermissionsAndLimits(t *testing.T) {
 		require.NoError(t, sub.Close())
 		node.Control(t, "delete_queue", "stats")
 	})
+	t.Run("what the documentation grants for queues and inboxes is enough", func(t *testing.T) {
+		keeperPermissions(t, node)
+	})
 	t.Run("without the exchange a user who may only write publishes nothing", func(t *testing.T) {
 		for _, options := range []string{"", "declare=false"} {
 			batch := outgoing("order", 3)

@@ -23,6 +23,8 @@ func TestAMQP(t *testing.T) {
 		subscriber: func(t testing.TB, queue string) transport.WindowSubscriber {
 			return r.subscriber(t, queue)
 		},
+		required: func(t testing.TB) transport.BatchPublisher { return r.publisher(t, "mandatory=true") },
+		inboxes:  func(t testing.TB) transport.WindowSubscriber { return r.inbox(t, "") },
 		features: tests.Features{
 			ConsumerGroups:                      true,
 			GuaranteedOrder:                     true,
@@ -77,14 +79,24 @@ func (r *rabbit) channel(t testing.TB) *amqp091.Channel {
 // config is that of a service; options are URL parameters.
 func (r *rabbit) config(t testing.TB, queue, options string) amqp.Config {
 	t.Helper()
+	config, err := amqp.NewConfig(r.url(t, options), queue)
+	require.NoError(t, err)
+	return r.noted(config)
+}
+
+func (r *rabbit) url(t testing.TB, options string) string {
+	t.Helper()
 	u, err := url.Parse(r.address)
 	require.NoError(t, err)
 	query, err := url.ParseQuery(options)
 	require.NoError(t, err)
 	query.Set("exchange", r.exchange)
 	u.RawQuery = query.Encode()
-	config, err := amqp.NewConfig(u.String(), queue)
-	require.NoError(t, err)
+	return u.String()
+}
+
+// noted is config, whose queues are deleted with the test.
+func (r *rabbit) noted(config amqp.Config) amqp.Config {
 	name := config.Queue.GenerateName
 	config.Queue.GenerateName = func(topic string) string {
 		r.mu.Lock()
@@ -109,6 +121,16 @@ func (r *rabbit) publisher(t testing.TB, options string) *amqp.Publisher {
 func (r *rabbit) subscriber(t testing.TB, queue string) *amqp.Subscriber {
 	t.Helper()
 	sub, err := amqp.NewSubscriber(r.config(t, queue, ""))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sub.Close()) })
+	return sub
+}
+
+func (r *rabbit) inbox(t testing.TB, options string) *amqp.Subscriber {
+	t.Helper()
+	config, err := amqp.NewInboxConfig(r.url(t, options))
+	require.NoError(t, err)
+	sub, err := amqp.NewSubscriber(r.noted(config))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, sub.Close()) })
 	return sub

@@ -24,8 +24,11 @@ type broker struct {
 	publisher func(t testing.TB) transport.BatchPublisher
 	// subscriber with queue "" has one queue per topic, called like the topic: what Watermill's suite wants.
 	subscriber func(t testing.TB, queue string) transport.WindowSubscriber
-	features   tests.Features
-	topics     int // of one subscription, if not 2,100
+	// required publishes nothing that no queue takes.
+	required func(t testing.TB) transport.BatchPublisher
+	inboxes  func(t testing.TB) transport.WindowSubscriber
+	features tests.Features
+	topics   int // of one subscription, if not 2,100
 }
 
 func (b broker) pub(t testing.TB) transport.BatchPublisher {
@@ -39,6 +42,29 @@ func (b broker) pub(t testing.TB) transport.BatchPublisher {
 func (b broker) sub(t testing.TB, queue string) transport.WindowSubscriber {
 	t.Helper()
 	sub := b.subscriber(t, queue)
+	t.Cleanup(func() { require.NoError(t, sub.Close()) })
+	return sub
+}
+
+// keeper looks after a queue.
+func (b broker) keeper(t testing.TB, queue string) transport.QueueKeeper {
+	t.Helper()
+	keeper, keeps := b.sub(t, queue).(transport.QueueKeeper)
+	require.True(t, keeps, "the transport can look after a queue")
+	return keeper
+}
+
+// strict is required, closed with the test.
+func (b broker) strict(t testing.TB) transport.BatchPublisher {
+	t.Helper()
+	pub := b.required(t)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	return pub
+}
+
+func (b broker) inbox(t testing.TB) transport.WindowSubscriber {
+	t.Helper()
+	sub := b.inboxes(t)
 	t.Cleanup(func() { require.NoError(t, sub.Close()) })
 	return sub
 }

@@ -50,6 +50,16 @@ func conform(t *testing.T, b broker) {
 		"a database is noted with its queue":                      registersDatabase,
 		"two databases behind one queue find each other":          registersAtOnce,
 		"a queue is found from its first subscription on":         findsQueues,
+		"a queue is kept without being consumed":                  keepsQueue,
+		"a queue is kept beside its consumers":                    keepsConsumedQueue,
+		"a queue of many topics is kept":                          keepsManyTopics,
+		"a queue is kept by several at once":                      keepsAtOnce,
+		"what has no queue to keep says so":                       keepsNothing,
+		"a message that has expired is not handed out":            expires,
+		"an expiration that is no number is refused":              refusesExpirations,
+		"an inbox has the messages of its topic alone":            inboxOfATopic,
+		"an inbox has room for so many messages":                  inboxIsBounded,
+		"a publisher may require a queue":                         requiresQueue,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

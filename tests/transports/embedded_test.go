@@ -27,7 +27,13 @@ func memoryBroker(testing.TB) broker {
 	return broker{
 		publisher:  func(testing.TB) transport.BatchPublisher { return b.Publisher() },
 		subscriber: func(_ testing.TB, queue string) transport.WindowSubscriber { return b.Subscriber(queue) },
-		features:   embedded,
+		required: func(testing.TB) transport.BatchPublisher {
+			pub := b.Publisher()
+			pub.RequireQueue = true
+			return pub
+		},
+		inboxes:  func(testing.TB) transport.WindowSubscriber { return b.Inbox() },
+		features: embedded,
 	}
 }
 
@@ -41,6 +47,12 @@ func sqliteBroker(t testing.TB) broker {
 		subscriber: func(t testing.TB, queue string) transport.WindowSubscriber {
 			// Watermill's suite nacks a message hundreds of times in a row.
 			return sqliteSubscriber(t, sqlite.Config{Path: path, Queue: queue, NackDelay: 10 * time.Millisecond})
+		},
+		required: func(t testing.TB) transport.BatchPublisher {
+			return sqlitePublisher(t, sqlite.Config{Path: path})
+		},
+		inboxes: func(t testing.TB) transport.WindowSubscriber {
+			return sqliteSubscriber(t, sqlite.Config{Path: path, Inbox: true})
 		},
 		features: embedded,
 	}

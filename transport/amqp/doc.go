@@ -12,6 +12,9 @@
 // topology, argument for argument, so that services of both kinds share exchange and queues. Publisher and Subscriber
 // declare what they need, again after every reconnect.
 //
+// With NewInboxConfig a subscriber has one queue per topic, called like it and bound to nothing
+// else, that the broker keeps small: the inbox of a master.
+//
 // # URL
 //
 // Scheme amqp or amqps, virtual host as the path ("/" when there is none). Options of this package:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -30,6 +31,8 @@ type Subscriber struct {
 
 	connecting chan struct{} // holds a token while somebody looks at conns
 	conns      []*connection // the next one is made when those before it have no room
+
+	warned atomic.Bool // that a queue which is kept has other properties
 }
 
 var (
@@ -61,20 +64,7 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 		return errSubscriberClosed
 	}
 	defer s.users.Done()
-	err := s.withChannel(s.ended, func(conn *connection, channel *amqp091.Channel) error {
-		if err := s.declare(s.ended, conn, channel, []string{topic}); err != nil {
-			return err
-		}
-		return s.limited(conn, func() error {
-			if s.config.NoDeclare { // is it there?
-				queue := s.Queue(topic)
-				if _, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
-					return err
-				}
-			}
-			return channel.Close()
-		})
-	})
+	err := s.build(s.ended, []string{topic})
 	if err != nil {
 		return fmt.Errorf("create the queue of %s: %w", topic, err)
 	}
@@ -266,50 +256,6 @@ func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amq
 		}
 	}
 	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
-}
-
-// channel opens a channel on the first connection that has room for it.
-func (s *Subscriber) channel(ctx context.Context) (*connection, *amqp091.Channel, error) {
-	for i := 0; ; i++ {
-		conn, err := s.connection(ctx, i)
-		if err != nil {
-			return nil, nil, err
-		}
-		var channel *amqp091.Channel
-		err = s.limited(conn, func() (err error) {
-			channel, err = conn.Channel()
-			return err
-		})
-		switch {
-		case errors.Is(err, amqp091.ErrChannelMax):
-		case err != nil:
-			return nil, nil, fmt.Errorf("open a channel: %w", err)
-		default:
-			return conn, channel, nil
-		}
-	}
-}
-
-// connection returns one of the shared connections, made again when it is lost.
-func (s *Subscriber) connection(ctx context.Context, i int) (*connection, error) {
-	select {
-	case s.connecting <- struct{}{}:
-		defer func() { <-s.connecting }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if i < len(s.conns) && !s.conns[i].IsClosed() {
-		return s.conns[i], nil
-	}
-	conn, err := s.dialer.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if i == len(s.conns) {
-		s.conns = append(s.conns, nil)
-	}
-	s.conns[i] = conn
-	return conn, nil
 }
 
 // closedBecause finds the broker's reason behind "closed"; amqp091 delivers it at about the same time.

@@ -33,24 +33,39 @@ func (b TopologyBuilder) BuildTopology(
 		return err
 	}
 	for _, queue := range []string{params.QueueName, DeadLetterQueue(params.QueueName)} {
-		_, err := channel.QueueDeclare(queue, config.Queue.Durable, config.Queue.AutoDelete,
-			config.Queue.Exclusive, config.Queue.NoWait, config.Queue.Arguments)
-		if err != nil {
-			return fmt.Errorf("declare queue %s: %w", queue, err)
+		if err := declareQueue(channel, queue, config); err != nil {
+			return err
 		}
 	}
 	return bind(channel, params, config, config.QueueBind.NoWait)
 }
 
+func declareQueue(channel *amqp091.Channel, queue string, config wamqp.Config) error {
+	_, err := channel.QueueDeclare(queue, config.Queue.Durable, config.Queue.AutoDelete,
+		config.Queue.Exclusive, config.Queue.NoWait, config.Queue.Arguments)
+	if err != nil {
+		return fmt.Errorf("declare queue %s: %w", queue, err)
+	}
+	return nil
+}
+
 // bind binds the queues of a topic to it.
 func bind(channel *amqp091.Channel, params wamqp.BuildTopologyParams, config wamqp.Config, noWait bool) error {
 	dead := DeadLetterQueue(params.QueueName)
-	for _, b := range []struct{ queue, key string }{
-		{params.QueueName, params.RoutingKey},
-		{params.QueueName, transport.DirectTopic(params.QueueName, params.RoutingKey)},
-		{dead, transport.DirectTopic(dead, params.RoutingKey)},
-	} {
-		if err := channel.QueueBind(b.queue, b.key, params.ExchangeName, noWait, config.QueueBind.Arguments); err != nil {
+	return bindQueues(channel, params.ExchangeName, config, noWait,
+		binding{params.QueueName, params.RoutingKey},
+		binding{params.QueueName, transport.DirectTopic(params.QueueName, params.RoutingKey)},
+		binding{dead, transport.DirectTopic(dead, params.RoutingKey)})
+}
+
+type binding struct{ queue, key string }
+
+func bindQueues(
+	channel *amqp091.Channel, exchange string, config wamqp.Config, noWait bool, bindings ...binding,
+) error {
+	for _, b := range bindings {
+		err := channel.QueueBind(b.queue, b.key, exchange, noWait, config.QueueBind.Arguments)
+		if err != nil {
 			return fmt.Errorf("bind queue %s to %s: %w", b.queue, b.key, err)
 		}
 	}

@@ -15,6 +15,10 @@ var errClosed = fmt.Errorf("%w: the publisher is closed", transport.ErrUnavailab
 
 // Publisher puts messages into the queues bound to their topic. It is safe for concurrent use.
 type Publisher struct {
+	// RequireQueue refuses a message for a topic that no queue is bound to: transport.ErrUnroutable.
+	// Default: it is dropped. Set it before the first message.
+	RequireQueue bool
+
 	broker *Broker
 	closed atomic.Bool
 }
@@ -24,7 +28,7 @@ var _ transport.BatchPublisher = (*Publisher)(nil)
 // Publisher returns a new publisher.
 func (b *Broker) Publisher() *Publisher { return &Publisher{broker: b} }
 
-// Publish publishes the messages to one topic.
+// Publish publishes the messages to one topic, and returns what is wrong with any of them, joined.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	batch := make([]transport.Outgoing, len(messages))
 	for i, msg := range messages {
@@ -33,11 +37,11 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if p.closed.Load() {
 		return errClosed
 	}
-	p.broker.publish(batch)
-	return nil
+	return errors.Join(p.broker.publish(batch, p.RequireQueue)...)
 }
 
-// PublishBatch publishes all messages, in order and at once, unless ctx has ended.
+// PublishBatch publishes all messages, in order and at once, unless ctx has ended. One that is
+// refused for what it says, or has no queue that takes it, stops none of the others.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	errs := make([]error, len(batch))
 	err := transport.Ended(ctx)
@@ -47,7 +51,7 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	case err != nil:
 		err = errors.Join(transport.ErrUnavailable, err)
 	default:
-		p.broker.publish(batch)
+		return p.broker.publish(batch, p.RequireQueue)
 	}
 	for i := range errs {
 		errs[i] = err

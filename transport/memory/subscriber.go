@@ -21,6 +21,7 @@ const nackDelay = 20 * time.Millisecond
 type Subscriber struct {
 	broker        *Broker
 	queue         string
+	inbox         bool // each topic's queue is one
 	subscriptions delivery.Subscriptions
 }
 
@@ -52,7 +53,12 @@ func (s *Subscriber) Queue(topic string) string {
 	return s.queue
 }
 
-func (s *Subscriber) bind(topic string) *queue { return s.broker.bind(s.Queue(topic), topic) }
+func (s *Subscriber) bind(topic string) *queue {
+	if s.inbox {
+		return s.broker.bindInbox(topic)
+	}
+	return s.broker.bind(s.Queue(topic), topic)
+}
 
 // Subscribe delivers one message after the other, each after the ack or nack of the one before.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
@@ -120,7 +126,7 @@ func (c *consumer) Exchange(_ context.Context, acked, returned []int64, room int
 	}
 	c.putBack(returned)
 	var taken []delivery.Taken
-	for _, e := range c.queue.take(room) {
+	for _, e := range c.queue.take(room, time.Now()) {
 		c.held[e.id] = e
 		taken = append(taken, delivery.Taken{ID: e.id, Message: clone(e.message)})
 	}
@@ -134,6 +140,9 @@ func (c *consumer) Leave(_ context.Context, acked []int64) error {
 		delete(c.held, id)
 	}
 	delete(c.queue.consumers, c)
+	if c.queue.inbox {
+		c.broker.inboxes[c.queue] = time.Now()
+	}
 	c.putBack(slices.Collect(maps.Keys(c.held)))
 	return nil
 }

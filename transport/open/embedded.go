@@ -31,9 +31,15 @@ func parseSQLite(rawURL, queue string, o Options) (broker, error) {
 	if err := readOptions(&config, query); err != nil {
 		return broker{}, err
 	}
+	config.DropUnroutable = config.DropUnroutable && !o.RequireQueue
 	return broker{
 		publisher:  func() (transport.BatchPublisher, error) { return sqlite.NewPublisher(config) },
 		subscriber: func() (transport.WindowSubscriber, error) { return sqlite.NewSubscriber(config) },
+		inbox: func() (transport.WindowSubscriber, error) {
+			config := config
+			config.Queue, config.Inbox = "", true
+			return sqlite.NewSubscriber(config)
+		},
 	}, nil
 }
 
@@ -84,7 +90,7 @@ var brokers = struct {
 	named map[string]*memory.Broker
 }{named: map[string]*memory.Broker{}}
 
-func parseMemory(rawURL, queue string) (broker, error) {
+func parseMemory(rawURL, queue string, o Options) (broker, error) {
 	name := strings.TrimPrefix(rawURL, "memory:")
 	if strings.ContainsAny(name, "/?") {
 		return broker{}, errors.New("want memory: or memory:NAME, without slashes and options")
@@ -97,7 +103,12 @@ func parseMemory(rawURL, queue string) (broker, error) {
 		brokers.named[name] = b
 	}
 	return broker{
-		publisher:  func() (transport.BatchPublisher, error) { return b.Publisher(), nil },
+		publisher: func() (transport.BatchPublisher, error) {
+			p := b.Publisher()
+			p.RequireQueue = o.RequireQueue
+			return p, nil
+		},
 		subscriber: func() (transport.WindowSubscriber, error) { return b.Subscriber(queue), nil },
+		inbox:      func() (transport.WindowSubscriber, error) { return b.Inbox(), nil },
 	}, nil
 }

@@ -7,7 +7,8 @@
 // Options of sqlite, after a question mark:
 //
 //	retention   how long a message may wait in a queue, as in 36h; default 0: until it is consumed
-//	mandatory   true (default): a message for a topic without a queue is an error; false: it is dropped, and counted
+//	mandatory   true (default): a message for a topic without a queue is an error; false: it is dropped, and counted.
+//	            Options.RequireQueue overrules it, as it does RabbitMQ's
 //
 // Nothing connects here: errors are about the URL, all at once, and never contain a password.
 //
@@ -30,6 +31,10 @@ import (
 type Options struct {
 	// Logger receives what no caller can be told, such as trouble that is being retried. Default: slog.Default().
 	Logger *slog.Logger
+	// RequireQueue makes a publisher refuse a message for a topic that no queue is bound to, with
+	// transport.ErrUnroutable, whatever the URL's mandatory says. Default: as the URL says, and memory
+	// drops it. Publishers only.
+	RequireQueue bool
 }
 
 // Publisher returns a publisher for the broker that rawURL names.
@@ -62,6 +67,22 @@ func Subscriber(rawURL, queue string, o Options) (transport.WindowSubscriber, er
 	return sub, nil
 }
 
+// Inbox returns a subscriber whose topics have an inbox each: a queue called like the topic, for
+// what replicas send to their master. It is bound to that topic alone and has no dead letters, a
+// message waits there for 10 minutes at most, and at most 10,000 do, of which the oldest make room
+// for further ones. An inbox that has had no consumer for a day is removed.
+func Inbox(rawURL string, o Options) (transport.WindowSubscriber, error) {
+	b, err := parse(rawURL, "", o)
+	if err != nil {
+		return nil, explain(rawURL, err)
+	}
+	sub, err := b.inbox()
+	if err != nil {
+		return nil, explain(rawURL, err)
+	}
+	return sub, nil
+}
+
 func explain(rawURL string, err error) error {
 	return fmt.Errorf("broker URL %q: %w", database.Redact(rawURL), err)
 }
@@ -70,6 +91,7 @@ func explain(rawURL string, err error) error {
 type broker struct {
 	publisher  func() (transport.BatchPublisher, error)
 	subscriber func() (transport.WindowSubscriber, error)
+	inbox      func() (transport.WindowSubscriber, error)
 }
 
 func parse(rawURL, queue string, o Options) (broker, error) {
@@ -83,7 +105,7 @@ func parse(rawURL, queue string, o Options) (broker, error) {
 	case "sqlite":
 		return parseSQLite(rawURL, queue, o)
 	case "memory":
-		return parseMemory(rawURL, queue)
+		return parseMemory(rawURL, queue, o)
 	default:
 		return broker{}, errors.New("unknown scheme: want amqp://…, amqps://…, sqlite://FILE, memory: or memory:NAME")
 	}
@@ -92,8 +114,17 @@ func parse(rawURL, queue string, o Options) (broker, error) {
 func parseAMQP(rawURL, queue string, o Options) (broker, error) {
 	config, err := amqp.NewConfig(rawURL, queue)
 	config.Logger = o.Logger
+	config.Publish.Mandatory = config.Publish.Mandatory || o.RequireQueue
 	return broker{
 		publisher:  func() (transport.BatchPublisher, error) { return amqp.NewPublisher(config) },
 		subscriber: func() (transport.WindowSubscriber, error) { return amqp.NewSubscriber(config) },
+		inbox: func() (transport.WindowSubscriber, error) {
+			config, err := amqp.NewInboxConfig(rawURL)
+			if err != nil {
+				return nil, err
+			}
+			config.Logger = o.Logger
+			return amqp.NewSubscriber(config)
+		},
 	}, err
 }

@@ -22,6 +22,7 @@ type consumer struct {
 	file   *file
 	queue  string
 	topics []string
+	inbox  bool // the queue is one
 	lease  time.Duration
 	logger *slog.Logger
 	ready  chan struct{}
@@ -53,7 +54,8 @@ func (m *member) inside(ids []int64) (own []int64) {
 // newConsumer makes the queue, if it is new, binds it to the topics, and joins its consumers.
 func newConsumer(ctx context.Context, f *file, config Config, queue string, topics []string) (*consumer, error) {
 	c := &consumer{
-		file: f, queue: queue, topics: topics, lease: config.Lease, logger: config.Logger, ready: make(chan struct{}, 1),
+		file: f, queue: queue, topics: topics, inbox: config.Inbox, lease: config.Lease,
+		logger: config.Logger, ready: make(chan struct{}, 1),
 	}
 	if err := c.enter(ctx); err != nil {
 		return nil, err
@@ -70,10 +72,8 @@ func (c *consumer) enter(ctx context.Context) error {
 	m := &member{}
 	err := c.file.write(ctx, made, durable, func(ctx context.Context, tx transaction) error {
 		m.generation = tx.generation
-		for _, topic := range c.topics {
-			if err := bind(ctx, tx, c.queue, topic); err != nil {
-				return err
-			}
+		if err := c.bind(ctx, tx); err != nil {
+			return err
 		}
 		row := tx.QueryRowContext(ctx, "INSERT INTO consumers (leased_until, queue) VALUES (?, ?) RETURNING id",
 			c.leasedUntil(), c.queue)
@@ -86,6 +86,18 @@ func (c *consumer) enter(ctx context.Context) error {
 		c.member.Store(m)
 	}
 	return err
+}
+
+func (c *consumer) bind(ctx context.Context, tx transaction) error {
+	if c.inbox {
+		return bindInbox(ctx, tx, c.topics[0])
+	}
+	for _, topic := range c.topics {
+		if err := bind(ctx, tx, c.queue, topic); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // current returns the consumer as the file knows it that stands at the path now, and enters that if it has to.
@@ -159,8 +171,10 @@ func (c *consumer) Leave(ctx context.Context, acked []int64) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE messages SET consumer = 0 WHERE consumer = ?", m.id); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM consumers WHERE id = ?", m.id)
-		return err
+		if _, err := tx.ExecContext(ctx, "DELETE FROM consumers WHERE id = ?", m.id); err != nil {
+			return err
+		}
+		return c.use(ctx, tx)
 	})
 	c.file.wake()
 	return err
@@ -202,12 +216,19 @@ func (c *consumer) take(
 		return nil, err
 	}
 	defer rows.Close()
+	now := time.Now()
+	var expired []int64
 	for rows.Next() {
 		msg := message.NewMessage("", nil)
 		t := delivery.Taken{Message: msg}
 		var metadata []byte
-		if err := rows.Scan(&t.ID, &msg.UUID, &metadata, &msg.Payload); err != nil {
+		var expires int64
+		if err := rows.Scan(&t.ID, &msg.UUID, &metadata, &msg.Payload, &expires); err != nil {
 			return nil, err
+		}
+		if expires > 0 && expires <= now.UnixMilli() {
+			expired = append(expired, t.ID)
+			continue
 		}
 		if err := json.Unmarshal(metadata, &msg.Metadata); err != nil {
 			return nil, fmt.Errorf("metadata of message %d: %w", t.ID, err)
@@ -217,7 +238,10 @@ func (c *consumer) take(
 	}
 	// RETURNING promises no order.
 	slices.SortFunc(taken, func(a, b delivery.Taken) int { return cmp.Compare(a.ID, b.ID) })
-	return taken, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	return taken, c.passOver(ctx, tx, expired, now)
 }
 
 func list(ids []int64) string {

@@ -26,6 +26,9 @@ func (c *consumer) renew(ctx context.Context) {
 			if err != nil {
 				return err
 			}
+			if err := c.use(ctx, tx); err != nil {
+				return err
+			}
 			return c.bury(ctx, tx)
 		})
 		if err != nil && ctx.Err() == nil {

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -76,7 +75,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 }
 
 // PublishBatch publishes in one transaction: when it returns, all messages are on the disk, or all have the same error.
-// Only transport.ErrUnroutable concerns single messages.
+// Only transport.ErrUnroutable and an expiration that is no number concern single messages.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	if err := transport.Ended(ctx); err != nil {
 		return repeat(p.file.unavailable(err), len(batch))
@@ -126,48 +125,6 @@ func (p *Publisher) Close() error {
 		return nil
 	}
 	return p.file.release()
-}
-
-// call is a PublishBatch on its way. It shares nothing with the caller's messages: the caller may have gone when it is
-// written.
-type call struct {
-	ctx  context.Context
-	rows []row
-	size uint64  // in bytes
-	errs []error // valid when done is closed
-
-	dropped []string // the topics of messages for which there is no queue
-	done    chan struct{}
-}
-
-type row struct {
-	topic, uuid, metadata string
-	payload               []byte
-}
-
-// perRow is what a message costs beside its text, about.
-const perRow = 100
-
-func newCall(ctx context.Context, batch []transport.Outgoing) (*call, error) {
-	c := &call{ctx: ctx, rows: make([]row, len(batch)), errs: make([]error, len(batch)), done: make(chan struct{})}
-	for i, out := range batch {
-		metadata := out.Message.Metadata
-		if metadata == nil {
-			metadata = message.Metadata{} // or the receiver could not set any
-		}
-		text, err := json.Marshal(metadata)
-		if err != nil {
-			return nil, err
-		}
-		c.rows[i] = row{
-			topic:    out.Topic,
-			uuid:     out.Message.UUID,
-			metadata: string(text),
-			payload:  append([]byte{}, out.Message.Payload...), // nil would be NULL
-		}
-		c.size += uint64(len(text) + len(out.Message.Payload) + len(out.Topic) + perRow)
-	}
-	return c, nil
 }
 
 func (p *Publisher) enqueue(c *call) bool {
@@ -224,7 +181,7 @@ func (p *Publisher) write(calls []*call) error {
 	var unread []neglect
 	err = p.file.write(ctx, existing, durable, func(ctx context.Context, tx transaction) (err error) {
 		if dropped, err = p.prune(ctx, tx); err != nil {
-			return fmt.Errorf("drop messages older than %s: %w", p.config.Retention, err)
+			return fmt.Errorf("drop old messages: %w", err)
 		}
 		if unread, err = p.look(ctx, tx); err != nil {
 			return fmt.Errorf("look for queues that nobody reads: %w", err)
@@ -268,32 +225,6 @@ func (p *Publisher) countUnroutable(ctx context.Context, calls []*call) {
 			}
 		}
 	}
-}
-
-func (p *Publisher) insert(ctx context.Context, tx transaction, c *call) error {
-	insert := tx.StmtContext(ctx, tx.insert)
-	defer insert.Close()
-	now := time.Now().UnixMilli()
-	c.dropped = nil // of a transaction that failed
-	for i, r := range c.rows {
-		result, err := insert.ExecContext(ctx, r.topic, r.uuid, r.metadata, r.payload, now)
-		if err != nil {
-			return err
-		}
-		queues, err := result.RowsAffected()
-		if err != nil {
-			return err
-		}
-		switch {
-		case queues > 0:
-		case p.config.DropUnroutable:
-			c.dropped = append(c.dropped, r.topic)
-		default:
-			c.errs[i] = fmt.Errorf("%w: topic %q in SQLite file %s: start the replica once, with this file",
-				transport.ErrUnroutable, r.topic, p.file.path)
-		}
-	}
-	return nil
 }
 
 func repeat(err error, n int) []error {

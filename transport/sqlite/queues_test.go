@@ -60,12 +60,30 @@ func TestQueuesAreListedAndRemoved(t *testing.T) {
 	require.EqualValues(t, 2500, dropped)
 }
 
-func TestAFileOfTheFirstVersionIsTakenOver(t *testing.T) {
-	path := newPath(t)
-	makeQueue(t, path, "webhooks", "order")
-	exec(t, path, "ALTER TABLE consumers DROP COLUMN queue; PRAGMA user_version = 1")
-	messages, err := newSubscriber(t, sqlite.Config{Path: path, Queue: "webhooks"}).Subscribe(t.Context(), "order")
-	require.NoError(t, err)
-	require.NoError(t, newPublisher(t, sqlite.Config{Path: path}).Publish("order", message.NewMessage("1", nil)))
-	receive(t, messages).Ack()
+// Files of every version are taken over, with what is in them.
+func TestAnOlderFileIsTakenOver(t *testing.T) {
+	second := "DROP INDEX messages_by_expiry; ALTER TABLE messages DROP COLUMN expires_at;" +
+		" ALTER TABLE bindings DROP COLUMN inbox_used_at; PRAGMA user_version = 2;"
+	for name, back := range map[string]string{
+		"2": second,
+		"1": second + "ALTER TABLE consumers DROP COLUMN queue; PRAGMA user_version = 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			makeQueue(t, path, "webhooks", "order")
+			pub := newPublisher(t, sqlite.Config{Path: path})
+			require.NoError(t, pub.Publish("order", message.NewMessage("0", nil)))
+			require.NoError(t, pub.Close())
+			exec(t, path, back)
+			messages := subscribed(t, path)
+			require.NoError(t, newPublisher(t, sqlite.Config{Path: path}).Publish("order",
+				expiring("late", 0), message.NewMessage("1", nil)))
+			for _, want := range []string{"0", "1"} {
+				msg := receive(t, messages)
+				require.Equal(t, want, msg.UUID)
+				msg.Ack()
+			}
+			require.Equal(t, 1, count(t, path, "pragma_user_version WHERE user_version = 3"))
+		})
+	}
 }

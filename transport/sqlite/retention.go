@@ -18,19 +18,29 @@ const (
 	neglectAfter = time.Hour
 )
 
-// prune drops the oldest messages of each queue, where they have expired, and counts them by queue. It runs within
-// publishing, because only publishing makes a queue grow; after a full catch the next batch prunes again, so that it keeps
-// up.
+// prune drops what has expired, and the oldest messages of each queue, where they are older than
+// the retention: these it counts by queue. It runs within publishing, because only publishing makes
+// a queue grow; after a full catch the next batch prunes again, so that it keeps up.
 func (p *Publisher) prune(ctx context.Context, tx transaction) (dropped map[string]int64, err error) {
 	now := time.Now()
-	if p.config.Retention == 0 || now.Before(p.nextPrune) {
+	if now.Before(p.nextPrune) {
+		return nil, nil
+	}
+	expired, err := expire(ctx, tx, now)
+	if err != nil {
+		return nil, err
+	}
+	p.nextPrune = now.Add(pruneEvery)
+	if expired == pruneLimit {
+		p.nextPrune = now
+	}
+	if p.config.Retention == 0 {
 		return nil, nil
 	}
 	queues, err := queueNames(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	p.nextPrune = now.Add(pruneEvery)
 	dropped = map[string]int64{}
 	for _, queue := range queues {
 		// The oldest have the lowest ids, so the limit stands inside: nothing is read beyond them.

@@ -16,8 +16,16 @@ var schema string
 // The file says in its header whose it is (application_id, "cqrs" in ASCII) and which tables it has (user_version).
 const (
 	applicationID = 0x63717273
-	schemaVersion = 2
+	schemaVersion = 3
 )
+
+// upgrades make tables of the version that they stand at into those of the next one.
+var upgrades = [schemaVersion]string{
+	1: "ALTER TABLE consumers ADD COLUMN queue text NOT NULL DEFAULT ''",
+	2: "ALTER TABLE bindings ADD COLUMN inbox_used_at integer NOT NULL DEFAULT 0;" +
+		" ALTER TABLE messages ADD COLUMN expires_at integer NOT NULL DEFAULT 0;" +
+		" CREATE INDEX messages_by_expiry ON messages (expires_at) WHERE expires_at > 0",
+}
 
 // prepare makes the tables, if nobody else has. Any number of processes may do so at once.
 func (h *handle) prepare(ctx context.Context) (err error) {
@@ -43,10 +51,8 @@ func createTables(ctx context.Context, tx transaction) error {
 	switch {
 	case application == applicationID && version == schemaVersion:
 		return nil
-	case application == applicationID && version == 1:
-		_, err := tx.ExecContext(ctx, fmt.Sprintf("ALTER TABLE consumers ADD COLUMN queue text NOT NULL DEFAULT ''; "+
-			"PRAGMA user_version = %d", schemaVersion))
-		return err
+	case application == applicationID && version >= 1 && version < schemaVersion:
+		return upgrade(ctx, tx, version)
 	case application == applicationID:
 		return fmt.Errorf("the file's tables have version %d, this program knows %d: use a program as new as the file",
 			version, schemaVersion)
@@ -55,6 +61,16 @@ func createTables(ctx context.Context, tx transaction) error {
 	}
 	_, err := tx.ExecContext(ctx, fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = %d",
 		schema, applicationID, schemaVersion))
+	return err
+}
+
+func upgrade(ctx context.Context, tx transaction, version int) error {
+	for _, step := range upgrades[version:] {
+		if _, err := tx.ExecContext(ctx, step); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
 	return err
 }
 

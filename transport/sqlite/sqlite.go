@@ -2,7 +2,8 @@
 // compete for a queue, in any number of processes on one host. It needs nothing installed and no server.
 //
 // Publishing copies a message into every queue bound to its topic, in one transaction, and returns when it is on the
-// disk. A message for a topic that no queue is bound to is refused (transport.ErrUnroutable), unless
+// disk. A message that has expired (transport.ExpirationKey) is not handed out; publishers drop it from the file within a
+// minute. A message for a topic that no queue is bound to is refused (transport.ErrUnroutable), unless
 // Config.DropUnroutable is set. The file is made by the first consumer: a publisher does not make it, so that none
 // fills a file which nobody reads. Consumers take messages on a lease, so those of a crashed process come back.
 //
@@ -52,6 +53,11 @@ type Config struct {
 	// Queue is the queue to consume; subscribers of one queue, in any process, share its messages. Default: one queue
 	// per topic, called like the topic. Subscribers only.
 	Queue string
+	// Inbox makes the queue of each topic an inbox, for what is worth nothing when it is old: it is
+	// called like the topic and bound to nothing else; a message waits there for 10 minutes at most,
+	// and at most 10,000 do, of which the oldest make room for further ones; and an inbox that has had
+	// no consumer for a day is removed. Queue must be empty. Subscribers only.
+	Inbox bool
 	// Lease is how long after the death of its process a message comes back. It is renewed at a third of that time,
 	// so however long a handler takes, its message stays with it. A process that is suspended for longer may see a
 	// message twice. Default: 15s. Subscribers only.
@@ -91,6 +97,10 @@ func (c Config) validate() error {
 	}
 	if c.Retention < 0 {
 		errs = append(errs, fmt.Errorf("sqlite.Config.Retention is %s: want a positive duration, or 0 to drop nothing", c.Retention))
+	}
+	if c.Inbox && c.Queue != "" {
+		errs = append(errs, fmt.Errorf("sqlite.Config.Queue is %q: leave it empty where Inbox is set, "+
+			"every topic has an inbox of its own", c.Queue))
 	}
 	if c.Lease < minLease {
 		errs = append(errs, fmt.Errorf("sqlite.Config.Lease is %s: want at least %s", c.Lease, minLease))

@@ -7,7 +7,7 @@ import (
 
 // statements are those that every message passes through. SQLite takes longer to parse one than to run it, so the
 // writer keeps them prepared.
-type statements struct{ insert, take, remove, putBack *sql.Stmt }
+type statements struct{ insert, trim, take, remove, putBack *sql.Stmt }
 
 func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error) {
 	prepared := &statements{}
@@ -16,12 +16,22 @@ func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error)
 		text string
 	}{
 		// Routes as it stores: a row for each queue bound to the topic.
-		{&prepared.insert, `INSERT INTO messages (queue, uuid, metadata, payload, published_at)
-			SELECT queue, ?2, ?3, ?4, ?5 FROM bindings WHERE topic = ?1`},
+		// In an inbox it expires at ?7 at the latest.
+		{&prepared.insert, `INSERT INTO messages
+				(queue, uuid, metadata, payload, published_at, expires_at)
+			SELECT queue, ?2, ?3, ?4, ?5,
+				CASE WHEN inbox_used_at = 0 THEN ?6 WHEN ?6 = 0 THEN ?7 ELSE min(?6, ?7) END
+			FROM bindings WHERE topic = ?1`},
+
+		// Drops the oldest messages of the topic's inbox, if it has one, which is called like it.
+		{&prepared.trim, `DELETE FROM messages WHERE id IN
+			(SELECT id FROM messages WHERE consumer = 0 AND queue =
+				(SELECT queue FROM bindings WHERE topic = ?1 AND queue = ?1 AND inbox_used_at > 0)
+			ORDER BY id DESC LIMIT -1 OFFSET ?2)`},
 
 		{&prepared.take, `UPDATE messages SET consumer = ?1
 			WHERE id IN (SELECT id FROM messages WHERE consumer = 0 AND queue = ?2 ORDER BY id LIMIT ?3)
-			RETURNING id, uuid, metadata, payload`},
+			RETURNING id, uuid, metadata, payload, expires_at`},
 
 		// Does not ask who has the message now: whoever acknowledged it has handled it, even if its lease ran out.
 		{&prepared.remove, `DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?1))`},

@@ -37,8 +37,14 @@ func NewSubscriber(config Config) (*Subscriber, error) {
 
 // SubscribeInitialize makes the queue and binds it to the topic, so that messages wait there.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	return s.file.write(context.Background(), made, durable, func(ctx context.Context, tx transaction) error {
-		return bind(ctx, tx, s.Queue(topic), topic)
+	return s.subscriptions.Use(func() error {
+		ctx := context.Background()
+		return s.file.write(ctx, made, durable, func(ctx context.Context, tx transaction) error {
+			if s.config.Inbox {
+				return bindInbox(ctx, tx, topic)
+			}
+			return bind(ctx, tx, s.Queue(topic), topic)
+		})
 	})
 }
 

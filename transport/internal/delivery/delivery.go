@@ -32,7 +32,7 @@ type Taken struct {
 	Message *message.Message
 }
 
-// ErrClosed is returned for a subscription to a subscriber that has been closed.
+// ErrClosed is returned for what is asked of a subscriber that has been closed.
 var ErrClosed = errors.New("the subscriber is closed")
 
 // Subscriptions are those of one subscriber.
@@ -99,6 +99,19 @@ func (s *Subscriptions) remove(sub *subscription) {
 	s.open[sub]()
 	delete(s.open, sub)
 	s.running.Done()
+}
+
+// Use calls do, unless Close was called. Close waits until it returns.
+func (s *Subscriptions) Use(do func() error) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.running.Add(1)
+	s.mu.Unlock()
+	defer s.running.Done()
+	return do()
 }
 
 // Close ends all subscriptions and returns when they have left their queues. It tells whether it was the first call.

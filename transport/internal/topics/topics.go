@@ -27,3 +27,11 @@ func Name(topics []string) string {
 	}
 	return fmt.Sprintf("%s and %d more", topics[0], len(topics)-1)
 }
+
+// RequireName returns an error unless the subscriber was opened for a named queue.
+func RequireName(queue string) error {
+	if queue == "" {
+		return errors.New("the subscriber has one queue per topic: open it for a named queue")
+	}
+	return nil
+}

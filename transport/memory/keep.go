@@ -1,0 +1,70 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cqrsync/cqrsync/transport"
+	names "github.com/cqrsync/cqrsync/transport/internal/topics"
+)
+
+var _ transport.QueueKeeper = (*Subscriber)(nil)
+
+// HasQueue implements transport.QueueFinder.
+func (s *Subscriber) HasQueue(ctx context.Context) (has bool, err error) {
+	err = s.look(ctx, func() error {
+		s.broker.mu.Lock()
+		defer s.broker.mu.Unlock()
+		s.broker.removeIdle(time.Now())
+		has = s.broker.queues[s.queue] != nil
+		return nil
+	})
+	return has, err
+}
+
+// KeepQueue implements transport.QueueKeeper.
+func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
+	return s.look(ctx, func() error {
+		if err := names.RequireOneQueue(s.Queue, topics); err != nil {
+			return err
+		}
+		s.broker.bind(s.queue, topics...)
+		return nil
+	})
+}
+
+// Waiting implements transport.QueueKeeper.
+func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
+	err = s.look(ctx, func() error {
+		s.broker.mu.Lock()
+		defer s.broker.mu.Unlock()
+		now := time.Now()
+		s.broker.removeIdle(now)
+		q := s.broker.queues[s.queue]
+		if q == nil {
+			return fmt.Errorf("%w: %q", transport.ErrNoQueue, s.queue)
+		}
+		for _, entries := range [][]entry{q.returned, q.fresh} {
+			for _, e := range entries {
+				if !e.expired(now) {
+					n++
+				}
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+// look calls do if the subscriber has a named queue and is open, and ctx has not ended.
+func (s *Subscriber) look(ctx context.Context, do func() error) error {
+	if err := names.RequireName(s.queue); err != nil {
+		return err
+	}
+	if err := transport.Ended(ctx); err != nil {
+		return errors.Join(transport.ErrUnavailable, err)
+	}
+	return s.subscriptions.Use(do)
+}
