@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -14,87 +12,20 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/manifest"
+	"github.com/cqrsync/cqrsync/manifest/commands"
 	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/outbox"
 )
 
-func (o *options) capture() *cli.Command {
-	return &cli.Command{
-		Name:  "capture",
-		Usage: "have the database capture the tables of cqrsync.yaml by triggers, whoever writes them",
-		Commands: []*cli.Command{
-			{
-				Name:  "install",
-				Usage: "make the triggers, or bring them up to date while others write",
-				Flags: []cli.Flag{o.configFlag(), &cli.BoolFlag{
-					Name: "print", Usage: "print the SQL instead, for this database as it is now",
-				}},
-				Action: o.captureInstall,
-			},
-			{
-				Name:   "check",
-				Usage:  "list triggers that are missing, disabled or out of date; exit 1 if there are any",
-				Flags:  []cli.Flag{o.configFlag()},
-				Action: o.captureCheck,
-			},
-			{
-				Name:   "remove",
-				Usage:  "take the triggers away; writes by others are not captured from then on",
-				Flags:  []cli.Flag{o.configFlag()},
-				Action: o.captureRemove,
-			},
-		},
-	}
-}
-
-// openCapture opens the triggers of the models in the file.
-func (o *options) openCapture(ctx context.Context, cmd *cli.Command) (*manifest.Capture, error) {
-	if err := exit.Wrong(noArguments(cmd)); err != nil {
-		return nil, err
-	}
-	m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB, masterDBSetting, "")
-	if err != nil {
-		return nil, err
-	}
-	return m.Capture(ctx, db, outbox.Config{Schema: o.schema, TablePrefix: o.prefix})
-}
-
-func (o *options) captureInstall(ctx context.Context, cmd *cli.Command) error {
-	triggers, err := o.openCapture(ctx, cmd)
-	if err != nil {
-		return err
-	}
-	if !cmd.Bool("print") {
-		return triggers.Install(ctx)
-	}
-	statements, err := triggers.SQL(ctx)
-	if err == nil {
-		_, err = fmt.Fprintln(cmd.Root().Writer, strings.Join(statements, ";\n\n")+";")
-	}
-	return err
-}
-
-func (o *options) captureCheck(ctx context.Context, cmd *cli.Command) error {
-	triggers, err := o.openCapture(ctx, cmd)
-	if err != nil {
-		return err
-	}
-	found, err := triggers.Check(ctx)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	for _, line := range found {
-		fmt.Fprintln(cmd.Root().Writer, line)
-	}
-	return exit.Partly(errors.New("run relay capture install"))
-}
-
-func (o *options) captureRemove(ctx context.Context, cmd *cli.Command) error {
-	triggers, err := o.openCapture(ctx, cmd)
-	if err != nil {
-		return err
-	}
-	return triggers.Remove(ctx)
+// capture opens what the commands of manifest/commands work on.
+func (o *options) capture() commands.Source {
+	return commands.Source{Flags: []cli.Flag{o.configFlag()}, Capture: func(ctx context.Context) (*manifest.Capture, error) {
+		m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB, masterDBSetting, "")
+		if err != nil {
+			return nil, err
+		}
+		return m.Capture(ctx, db, outbox.Config{Schema: o.schema, TablePrefix: o.prefix})
+	}}
 }
 
 // manifest writes a first cqrsync.yaml.
@@ -147,7 +78,7 @@ func (o *options) sweep(ctx context.Context, log *slog.Logger) (func(context.Con
 	return func(ctx context.Context) {
 		var both sync.WaitGroup
 		both.Go(func() {
-			watchTriggers(ctx, log, func() (*manifest.Capture, error) { return m.Capture(ctx, db, config) })
+			watchTriggers(ctx, log, o.watch, func() (*manifest.Capture, error) { return m.Capture(ctx, db, config) })
 		})
 		both.Go(func() { sweepOn(ctx, log, box, o.poll) })
 		both.Wait()
@@ -159,8 +90,10 @@ func (o *options) sweep(ctx context.Context, log *slog.Logger) (func(context.Con
 const watchEvery = time.Minute
 
 // watchTriggers says at the start, and whenever it changes, what the triggers miss.
-func watchTriggers(ctx context.Context, log *slog.Logger, open func() (*manifest.Capture, error)) {
-	tick := time.NewTicker(watchEvery)
+func watchTriggers(
+	ctx context.Context, log *slog.Logger, every time.Duration, open func() (*manifest.Capture, error),
+) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	said := ""
 	for ctx.Err() == nil {

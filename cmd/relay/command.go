@@ -17,7 +17,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func root(stdout, stderr io.Writer) *cli.Command {
-	o := &options{stderr: stderr}
+	o := &options{stderr: stderr, watch: watchEvery}
 	root := &cli.Command{
 		Name:  "relay",
 		Usage: "publish the messages of a cqrsync outbox",
@@ -43,7 +43,8 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		c.Flags = append(c.Flags, o.sourceFlags(c)...)
 		root.Commands = append(root.Commands, c)
 	}
-	root.Commands = append(root.Commands, o.capture(), o.manifest(), o.queues(), o.backup(), &cli.Command{
+	root.Commands = append(root.Commands, o.capture().Commands()...)
+	root.Commands = append(root.Commands, o.manifest(), o.queues(), o.backup(), &cli.Command{
 		Name:   "replicate",
 		Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",
 		Flags:  o.replicateFlags(),

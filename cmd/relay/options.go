@@ -33,6 +33,7 @@ type options struct {
 	poll         time.Duration
 	shutdown     time.Duration
 	listenDB     string
+	watch        time.Duration // how often run looks at the triggers
 
 	config, masterDB, replicaDB, queue string // of what works on the tables of a cqrsync.yaml
 	masterConfig, replicaConfig        string
