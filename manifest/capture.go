@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -86,7 +85,30 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 	if err := m.checkNames(columns); err != nil {
 		return c, err
 	}
+	errs := []error{m.capturedColumns(db, columns, &c)}
+	for _, name := range m.Track {
+		at := slices.IndexFunc(c.Fields, func(f capture.Field) bool { return f.Column.Name == name })
+		if at < 0 && db.Dialect().Name() == dialect.PG {
+			errs = append(errs, fmt.Errorf("track: column %q is not sent", name))
+		} else if at >= 0 {
+			c.Track = append(c.Track, c.Fields[at])
+		}
+	}
+	condition, err := m.conditionOf(ctx, db)
+	if db.Dialect().Name() == dialect.PG { // elsewhere the sweep asks it
+		c.Filter = condition
+	}
+	errs = append(errs, err, m.capturedRelations(ctx, db, &c))
+	for _, t := range m.touches() {
+		errs = append(errs, m.capturedTouch(ctx, db, t, &c))
+	}
+	return c, errors.Join(errs...)
+}
+
+// capturedColumns are those of the table that triggers must know.
+func (m Model) capturedColumns(db *bun.DB, columns []catalog.Column, c *capture.Model) error {
 	var errs []error
+	hasKey := false
 	slices.SortStableFunc(columns, func(a, b catalog.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	for _, column := range columns {
 		if len(m.Key) > 0 {
@@ -95,7 +117,8 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 		if !m.takes(column) || !column.IsKey && db.Dialect().Name() != dialect.PG {
 			continue
 		}
-		captured, err := m.capturedColumn(db, column)
+		hasKey = hasKey || column.IsKey
+		captured, err := capturedColumn(db, column, m.Types[column.Name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("column %q of table %s: %w", column.Name, m.Table, err))
 			continue
@@ -105,19 +128,10 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 			c.Key = append(c.Key, captured)
 		}
 	}
-	if len(c.Key) == 0 {
+	if !hasKey {
 		errs = append(errs, fmt.Errorf("table %s has no primary key: name the columns under key", m.Table))
 	}
-	for _, name := range m.Track {
-		at := slices.IndexFunc(c.Fields, func(f capture.Field) bool { return f.Column.Name == name })
-		if at < 0 && db.Dialect().Name() == dialect.PG {
-			errs = append(errs, fmt.Errorf("track: column %q is not sent", name))
-		} else if at >= 0 {
-			c.Track = append(c.Track, c.Fields[at])
-		}
-	}
-	errs = append(errs, m.capturedTouches(ctx, db, &c))
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // nameOf is what messages call a column.
@@ -128,34 +142,6 @@ func (m Model) nameOf(column string) string {
 	return column
 }
 
-// capturedTouches are the tables whose rows belong to the model's.
-func (m Model) capturedTouches(ctx context.Context, db *bun.DB, c *capture.Model) error {
-	var errs []error
-	for _, table := range slices.Sorted(maps.Keys(m.Touch)) {
-		keys := m.Touch[table]
-		columns, err := columnsOf(ctx, db, table)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("touch: %w", err))
-			continue
-		}
-		if len(keys) != len(c.Key) {
-			errs = append(errs, fmt.Errorf("touch: table %s: %d columns, want the %d that hold the key of %s", table, len(keys), len(c.Key), m.Table))
-			continue
-		}
-		touch := capture.Touch{Table: table}
-		for i, name := range keys {
-			at := slices.IndexFunc(columns, func(c catalog.Column) bool { return c.Name == name })
-			if at < 0 {
-				errs = append(errs, fmt.Errorf("touch: table %s has no column %q", table, name))
-				continue
-			}
-			touch.Columns = append(touch.Columns, capture.Column{Name: name, Kind: c.Key[i].Kind})
-		}
-		c.Touch = append(c.Touch, touch)
-	}
-	return errors.Join(errs...)
-}
-
 // kinds are what PostgreSQL's types are to triggers: the same text as the Go types of goType make.
 var kinds = map[family]capture.Kind{
 	texts: capture.Text, integers: capture.Integer, truths: capture.Bool, singles: capture.Float,
@@ -163,19 +149,21 @@ var kinds = map[family]capture.Kind{
 	binaries: capture.Bytes, paddedTexts: capture.PaddedText, decimals: capture.Decimal, uuids: capture.UUID,
 }
 
-func (m Model) capturedColumn(db *bun.DB, c catalog.Column) (capture.Column, error) {
-	if m.Types[c.Name] != "" {
-		return capture.Column{}, errors.New("types: triggers read columns as the database has them: take it out of types")
-	}
+// capturedColumn is a column as triggers know it. said is what the file says that it holds.
+func capturedColumn(db *bun.DB, c catalog.Column, said string) (capture.Column, error) {
 	name := db.Dialect().Name()
-	if _, err := fieldOf(c, 0, name, ""); err != nil {
+	if _, err := fieldOf(c, 0, name, said); err != nil {
 		return capture.Column{}, err
 	}
-	column := capture.Column{Name: c.Name, Array: c.Array, Null: !c.NotNull && !c.IsKey}
+	column := capture.Column{Name: c.Name, Array: c.Array, Null: !c.NotNull && !c.IsKey, Padded: c.Base == "bpchar"}
+	if said != "" && c.Base != "uuid" {
+		column.Kind = uuidKinds[c.UUIDForm()]
+		return column, nil
+	}
 	if name != dialect.PG {
 		kind, known := capture.KeyKind(name, c.Base)
 		if column.Kind = kind; !known {
-			return column, fmt.Errorf("its type %s is not known to triggers as that of a key, want an integer, a text or a uuid", c.Type)
+			return column, fmt.Errorf("its type %s is not known to triggers as that of a key, want one of %s", c.Type, capture.KnownKeys)
 		}
 		return column, nil
 	}
@@ -189,4 +177,9 @@ func (m Model) capturedColumn(db *bun.DB, c catalog.Column) (capture.Column, err
 	}
 	column.Kind = kind
 	return column, nil
+}
+
+// uuidKinds are uuids in columns of another type.
+var uuidKinds = map[catalog.UUIDForm]capture.Kind{
+	catalog.TextUUID: capture.TextUUID, catalog.HexUUID: capture.HexUUID, catalog.BinaryUUID: capture.BinaryUUID,
 }

@@ -43,7 +43,8 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 	// A key of several columns is a list in the order that the file gives them.
 	slices.SortStableFunc(columns, func(a, b catalog.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
 	var errs []error
-	keys, sessionMatters := 0, false
+	var keys []reflect.StructField
+	hasKey, sessionMatters := false, false
 	for i, c := range columns {
 		if len(m.Key) > 0 {
 			c.IsKey = slices.Contains(m.Key, c.Name)
@@ -51,9 +52,7 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		if !m.takes(c) {
 			continue
 		}
-		if c.IsKey {
-			keys++
-		}
+		hasKey = hasKey || c.IsKey
 		field, err := fieldOf(c, i, db.Dialect().Name(), m.Types[c.Name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("column %q of table %s: %w", c.Name, m.Table, err))
@@ -61,17 +60,24 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		}
 		sessionMatters = sessionMatters || printsBySession(db.Dialect().Name(), c)
 		fields = append(fields, field)
+		if c.IsKey {
+			keys = append(keys, field)
+		}
 	}
 	if sessionMatters {
 		errs = append(errs, checkPostgresSession(ctx, db))
 	}
-	if keys == 0 {
+	if !hasKey {
 		errs = append(errs, fmt.Errorf("table %s has no primary key: name the columns under key", m.Table))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return reflect.StructOf(fields), nil
+	relations, err := m.relationFields(ctx, db, keys)
+	if err != nil {
+		return nil, err
+	}
+	return reflect.StructOf(append(fields, relations...)), nil
 }
 
 // takes says that a column is one of the model's. Columns that the database computes can be read, and

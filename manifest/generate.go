@@ -10,6 +10,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
 // Generate writes a first cqrsync.yaml for the tables of a database: those on the connection's
@@ -17,6 +18,10 @@ import (
 // tables.
 func Generate(ctx context.Context, db *bun.DB, prefix string) (string, error) {
 	tables, err := tablesOf(ctx, db)
+	if err != nil {
+		return "", err
+	}
+	nested, err := nestable(ctx, db, tables)
 	if err != nil {
 		return "", err
 	}
@@ -31,13 +36,51 @@ func Generate(ctx context.Context, db *bun.DB, prefix string) (string, error) {
 			fmt.Fprintf(&left, "# table %s is left out: %s\n", table, why)
 			continue
 		}
-		models.WriteString(model)
+		models.WriteString(model + nested[table])
 	}
 	if models.Len() == 0 {
 		models.WriteString("  {}\n")
 	}
 	return "# Written from the catalog. Take out what no other service needs: all of it is sent.\nmodels:\n" +
 		models.String() + left.String(), nil
+}
+
+// nestable are comments, by table, that say which rows of others could travel inside its messages.
+func nestable(ctx context.Context, db *bun.DB, tables []string) (map[string]string, error) {
+	shapes := make([]catalog.TableShape, len(tables))
+	for i, table := range tables {
+		var err error
+		if shapes[i], err = catalog.ShapeOf(ctx, db, string(db.QueryGen().AppendIdent(nil, table)), table); err != nil {
+			return nil, err
+		}
+	}
+	comments := map[string]string{}
+	for i, table := range tables {
+		for n, below := range shapes {
+			for _, r := range below.References {
+				key, is := shapes[i].Column(r.Target)
+				if r.Table != shapes[i].Name || !is || !key.IsKey || keysIn(shapes[i]) != 1 || keysIn(below) == 0 {
+					continue
+				}
+				many := ", many: true"
+				if isUnique(below, []string{r.Column}) {
+					many = ""
+				}
+				comments[table] += fmt.Sprintf("    # to nest rows of %s: relations: {%s: {table: %s, key: %s%s}}\n",
+					tables[n], tables[n], tables[n], r.Column, many)
+			}
+		}
+	}
+	return comments, nil
+}
+
+func keysIn(shape catalog.TableShape) (n int) {
+	for _, c := range shape.Columns {
+		if c.IsKey {
+			n++
+		}
+	}
+	return n
 }
 
 // generated is the part of one table, or why there is none.

@@ -22,14 +22,17 @@ func TestAFirstFileIsMadeFromTheCatalog(t *testing.T) {
 			db{conn.DB}.exec(t, "CREATE TABLE orders (id integer PRIMARY KEY, status varchar(20), place "+strange+")")
 			db{conn.DB}.exec(t, "CREATE TABLE customers (id integer PRIMARY KEY, name varchar(20))")
 			db{conn.DB}.exec(t, "CREATE TABLE logs (text varchar(20))")
+			db{conn.DB}.exec(t, "CREATE TABLE order_lines (id integer PRIMARY KEY, order_id integer, FOREIGN KEY (order_id) REFERENCES orders (id))")
 			box, err := outbox.New(conn, outbox.Config{})
 			require.NoError(t, err)
 			require.NoError(t, box.Migrate(t.Context()))
 
 			text, err := manifest.Generate(t.Context(), conn, "")
 			require.NoError(t, err)
-			require.Contains(t, text, "  customers:\n    table: customers\n  orders:\n    table: orders\n    columns: [id, status]\n"+
+			require.Contains(t, text, "  customers:\n    table: customers\n")
+			require.Contains(t, text, "  orders:\n    table: orders\n    columns: [id, status]\n"+
 				"    # column place is left out: ")
+			require.Contains(t, text, "    # to nest rows of order_lines: relations: {order_lines: {table: order_lines, key: order_id, many: true}}\n")
 			require.Contains(t, text, "# table logs is left out: it has no primary key")
 			require.NotContains(t, text, "outbox_")
 			m, err := manifest.Parse([]byte(text))

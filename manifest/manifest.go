@@ -11,13 +11,16 @@
 //	    map: {state: status}   # column: what messages call it, where that differs
 //	    types: {id: uuid}      # column: what it holds, where its type (char(32), binary(16)) does not say so
 //	    nan_as_null: true      # NaN and infinities of floats: null (default: as Python has them)
+//	    filter: status <> 'draft' # masters: only these rows are sent; one that leaves is a DELETE
+//	    relations:             # masters: rows of other tables, nested in the message
+//	      lines: {table: order_lines, key: order_id, columns: [sku, qty], order: position, many: true}
 //	    track: [status]        # masters with triggers: the values before a change travel along
 //	    touch: {lines: order_id} # masters with triggers: a row of lines belongs to an order
 //	    every_revision: true   # masters: no revision is dropped for a newer one
 //	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies (default: refused)
 //	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
 //
-// What needs code (relations, serializers, filters, handlers) is registered in a binary of one's own.
+// What needs code (serializers, relations of several steps, handlers) is registered in a binary of one's own.
 package manifest
 
 import (
@@ -62,6 +65,14 @@ type Model struct {
 	// Constants are columns of a replica that have one value in every row of the model. They say whose a row is, where several
 	// models are kept in one table, and may be part of its key.
 	Constants map[string]any `yaml:"constants"`
+
+	// Filter is for masters: a condition in SQL on the columns of the row, which may be named t. Rows for which it is not
+	// true are not sent, and one that leaves it is a DELETE. It must depend on the row alone. Default: all rows are sent.
+	Filter string `yaml:"filter"`
+
+	// Relations are for masters: rows of other tables that are nested in the model's messages, by the names that messages
+	// call them. A write of such a row sends the entity, where triggers stand (relay capture install).
+	Relations map[string]Relation `yaml:"relations"`
 
 	// What follows is for masters whose tables have triggers (relay capture install).
 
@@ -165,6 +176,7 @@ func (m Model) check(id string) []error {
 			}
 		}
 	}
+	errs = append(errs, m.checkRelations()...)
 	if m.Truncate != "" && m.Truncate != truncateDeletes {
 		errs = append(errs, fmt.Errorf("truncate: %q, want deletes, or nothing: then it is refused", m.Truncate))
 	}

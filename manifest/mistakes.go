@@ -69,6 +69,10 @@ func wantedIn(typ string) string {
 		return `models by their CQRS ids, for example "{order: {table: orders}}"`
 	case "map[string]string", "map[string]interface {}":
 		return `columns with a value each, for example "{state: status}"`
+	case "map[string]manifest.Relation":
+		return `names with a table each, for example "{lines: {table: order_lines, key: order_id, many: true}}"`
+	case "manifest.Relation":
+		return "the keys " + strings.Join(keysOf(typ), " and ")
 	case "map[string]manifest.Names":
 		return `tables with the columns that hold the key, for example "{lines: order_id}"`
 	case "[]string":
@@ -84,8 +88,11 @@ func wantedIn(typ string) string {
 // keysOf are the keys of a part of the file, by the Go type that has them.
 func keysOf(typ string) (keys []string) {
 	of := reflect.TypeFor[Model]()
-	if typ == "manifest.Manifest" {
+	switch typ {
+	case "manifest.Manifest":
 		of = reflect.TypeFor[Manifest]()
+	case "manifest.Relation":
+		of = reflect.TypeFor[Relation]()
 	}
 	for field := range of.Fields() {
 		keys = append(keys, field.Tag.Get("yaml"))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 )
@@ -35,7 +36,13 @@ func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*
 		if err != nil {
 			return err
 		}
-		var options []outbox.Option
+		options, err := model.filterOption(ctx, db)
+		if err != nil {
+			return err
+		}
+		if len(model.Relations) > 0 {
+			options = append(options, outbox.Relations(model.relationNames()...))
+		}
 		for _, column := range slices.Sorted(maps.Keys(model.Map)) {
 			options = append(options, outbox.Rename(model.Map[column], column))
 		}
@@ -53,6 +60,19 @@ func (m *Manifest) Box(ctx context.Context, db *bun.DB, config outbox.Config) (*
 	return box, err
 }
 
+// filterOption has the outbox send only what the model's filter lets through.
+func (m Model) filterOption(ctx context.Context, db *bun.DB) ([]outbox.Option, error) {
+	condition, err := m.conditionOf(ctx, db)
+	if condition == "" || err != nil {
+		return nil, err
+	}
+	option, is := boxed.Where(condition).(outbox.Option)
+	if !is {
+		return nil, errors.New("filter: the outbox does not know conditions")
+	}
+	return []outbox.Option{option}, nil
+}
+
 // Replica makes a replica on db with the models registered, whose tables it checks. Queue is taken from the manifest where config has none.
 func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Config) (*replica.Replica, error) {
 	if config.Queue == "" {
@@ -63,6 +83,9 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 		return nil, err
 	}
 	err = m.each(func(id string, model Model) error {
+		if err := model.checkReplica(); err != nil {
+			return err
+		}
 		typ, err := typeOf(ctx, db, model)
 		if err != nil {
 			return err
@@ -83,6 +106,20 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 		err = rep.CheckTables(ctx)
 	}
 	return rep, err
+}
+
+// checkReplica refuses what only a master can do, where whoever wrote it may believe that a replica
+// does.
+func (m Model) checkReplica() error {
+	if m.Filter != "" {
+		return errors.New("filter: a replica keeps what its master sends: put the filter into the master's file, " +
+			"and take it out here (diff reads both: --master-config, --replica-config)")
+	}
+	if len(m.Relations) > 0 {
+		return errors.New("relations: a replica keeps one table, and a column of JSON for what is nested: put the " +
+			"relations into the master's file, and take them out here (diff reads both: --master-config, --replica-config)")
+	}
+	return nil
 }
 
 // constantOf is a value of the file as the column has it: 7 in a column of texts is the text.

@@ -14,6 +14,7 @@ import (
 func init() {
 	boxed.Of = func(box any) boxed.Box { return operated{box.(*Box)} } //nolint:forcetypeassert // it says so
 	boxed.Rows = wireRows{}
+	boxed.Where = func(condition string) any { return whose(condition) }
 }
 
 // operated is a box as package operate sees it (internal/boxed).

@@ -108,18 +108,33 @@ func encodeRelation(
 	case !value.IsValid():
 		return json.RawMessage("null"), nil
 	case value.Kind() != reflect.Slice:
-		return encodeRow(table, table.Fields, nil, row.below.of(table, value), nested)
+		return encodeRow(table, nestedFields(table), nil, row.below.of(table, value), nested)
 	}
+	fields := nestedFields(table)
 	parts := make([][]byte, value.Len())
 	for i := range parts {
 		var err error
 		element := row.below.of(table, reflect.Indirect(value.Index(i)))
-		if parts[i], err = encodeRow(table, table.Fields, nil, element, nested); err != nil {
+		if parts[i], err = encodeRow(table, fields, nil, element, nested); err != nil {
 			return nil, err
 		}
 	}
 	return jsonArray(parts), nil
 }
+
+// nestedFields are what is sent of a nested row. Of a manifest's, some columns are read only to know
+// whose the row is.
+func nestedFields(table *schema.Table) []*schema.Field {
+	return keepFields(table.Fields, func(f *schema.Field) bool { return f.StructField.Tag.Get(nestedTag) != unsentColumn })
+}
+
+// The tag of a manifest's structs: unsentColumn on a column of a nested row that is not sent, and
+// "order:" with columns on a list of such rows.
+const (
+	nestedTag    = "outbox"
+	unsentColumn = "-"
+	orderedBy    = "order:"
+)
 
 func jsonArray(parts [][]byte) []byte {
 	return slices.Concat([]byte("["), bytes.Join(parts, []byte(",")), []byte("]"))

@@ -221,7 +221,7 @@ func (m *model) judge(d *mark, r ledger.Revision, row record) change {
 		c.outcome = unchanged
 	case m.silent:
 		c.outcome = unsent
-	case exists && (m.filter == nil || m.filter(row.Value)):
+	case m.sends(row):
 		c.outcome = saved
 	case exists && unknown:
 		c.outcome = hidden

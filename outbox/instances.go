@@ -71,7 +71,7 @@ func (b *Box) instances(
 	changes := make([]change, 0, len(rows))
 	keys := make([]string, 0, len(rows))
 	for _, row := range rows {
-		if m.filter != nil && !m.filter(row.Value) {
+		if !m.sends(row) {
 			continue
 		}
 		pk, key, _, err := m.keyOf(row)

@@ -15,7 +15,7 @@ func (b operated) Listing(
 	ctx context.Context, model string, pageSize int,
 ) (iter.Seq2[boxed.Pairs, error], error) {
 	m, err := b.modelOfID(model)
-	if err != nil || len(m.table.PKs) > 1 || m.filter != nil {
+	if err != nil || len(m.table.PKs) > 1 || m.filters() {
 		return nil, err
 	}
 	speaks, err := b.ledger.SpeaksFor(

@@ -112,7 +112,13 @@ func (b *Box) find(ctx context.Context, m *model, keys []reflect.Value) (rows []
 		for _, instance := range read.instances {
 			sent[instance.Key] = instance
 		}
-		for _, record := range read.rows {
+		all := read.rows
+		if m.condition != "" { // rows that it keeps from replicas are there all the same
+			if all, _, err = m.selectRows(ctx, b.db, false, with(keys)); err != nil {
+				return err
+			}
+		}
+		for _, record := range all {
 			_, key, _, err := m.keyOf(record)
 			if err != nil {
 				return err

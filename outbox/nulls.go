@@ -19,8 +19,9 @@ import (
 type record struct {
 	reflect.Value // invalid if there is no row
 
-	nulls stored.Nulls // nil where nobody has looked: then bun's rule for writing says what is NULL
-	below relatedNulls
+	nulls   stored.Nulls // nil where nobody has looked: then bun's rule for writing says what is NULL
+	below   relatedNulls
+	outside bool // the model's condition does not hold: nothing but its key was read
 }
 
 // relatedNulls are the NULLs of rows of several tables, by the rows' primary keys.

@@ -24,7 +24,7 @@ const (
 // page is what is read in one snapshot.
 type page struct {
 	instances []boxed.Instance
-	rows      []record // those that Filter keeps from replicas too
+	rows      []record // those that Filter, and no condition, keeps from replicas too
 	cut       bool     // rows of the selection were left unread
 }
 
@@ -131,7 +131,7 @@ func (p *pager) adapt(read page) {
 func (p *pager) salvage(
 	ctx context.Context, limited func(*bun.SelectQuery) *bun.SelectQuery,
 ) (whole page, err error) {
-	if whole.rows, _, err = p.m.selectRows(ctx, p.db, false, limited); err != nil {
+	if whole.rows, _, err = p.m.selectRows(ctx, p.db, false, p.m.matching(limited)); err != nil {
 		return page{}, err
 	}
 	err = inHalves(whole.rows, func(keys []record) error {
@@ -195,7 +195,7 @@ func (b *Box) page(
 ) (read page, err error) {
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	err = b.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
-		read.rows, read.cut, err = m.selectRows(ctx, tx, withData || m.filter != nil, narrow)
+		read.rows, read.cut, err = m.selectRows(ctx, tx, withData || m.filter != nil, m.matching(narrow))
 		if err == nil {
 			read.instances, err = b.instances(ctx, tx, m, read.rows, withData)
 		}

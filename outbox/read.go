@@ -19,7 +19,11 @@ func (m *model) rowsByKey(
 	if err != nil {
 		return nil, err
 	}
-	return m.byKey(rows)
+	byKey, err := m.byKey(rows)
+	if err != nil {
+		return nil, err
+	}
+	return byKey, m.addOutside(ctx, tx, marks, byKey)
 }
 
 func (m *model) byKey(rows []record) (map[string]record, error) {
@@ -34,8 +38,8 @@ func (m *model) byKey(rows []record) (map[string]record, error) {
 	return byKey, nil
 }
 
-// read selects the current rows of the dirty keys, with the model's relations; most and cut are as
-// in scanWhole.
+// read selects the current rows of the dirty keys for which the model's condition holds, with its
+// relations; most and cut are as in scanWhole.
 func (m *model) read(
 	ctx context.Context, tx bun.IDB, dirty []*mark, most int,
 ) (rows []record, cut bool, err error) {
@@ -46,7 +50,7 @@ func (m *model) read(
 	marked := func(q *bun.SelectQuery) *bun.SelectQuery {
 		return q.Where("(?) IN (?)", keyColumns(m.table), bun.List(keys))
 	}
-	rows, cut, err = m.scanWhole(ctx, tx, marked, current, most)
+	rows, cut, err = m.scanWhole(ctx, tx, m.matching(marked), current, most)
 	if err != nil {
 		return nil, false, fmt.Errorf("read %d rows of %s: %w", len(dirty), m.table.Name, err)
 	}
@@ -100,6 +104,12 @@ func inOrder(
 		return nil
 	}
 	return []func(*bun.SelectQuery) *bun.SelectQuery{func(q *bun.SelectQuery) *bun.SelectQuery {
+		if columns, said := strings.CutPrefix(last.Field.StructField.Tag.Get(nestedTag), orderedBy); said {
+			for column := range strings.SplitSeq(columns, ",") {
+				q = q.OrderExpr("?.?", table.SQLAlias, bun.Ident(column))
+			}
+			return lock(q)
+		}
 		for _, pk := range table.PKs {
 			q = q.OrderExpr("?.?", table.SQLAlias, pk.SQLName)
 		}

@@ -33,6 +33,7 @@ type model struct {
 	relations     []string
 	serialize     func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error)
 	filter        func(row reflect.Value) bool
+	condition     string // a filter in SQL
 	keepsCopies   bool
 	tracked       []*schema.Field
 	meta          func(ctx context.Context) map[string]any

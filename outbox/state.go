@@ -96,8 +96,8 @@ func (b *Box) canonical(event *bun.QueryEvent) *model {
 // savesRead says that a message is made of nothing but the row, on a database that can tell whether a row is what was
 // written (PlainColumns). A row with a time of its deletion is not one of those that a SELECT finds.
 func (m *model) savesRead(db *bun.DB) bool {
-	return m.table.SoftDeleteField == nil && m.serialize == nil && m.filter == nil && m.ttl == 0 && !m.silent && !m.everyRevision && len(m.relations)+len(m.tracked) == 0 &&
-		db.Dialect().Name() == dialect.PG
+	return m.table.SoftDeleteField == nil && m.serialize == nil && !m.filters() && m.ttl == 0 && !m.silent &&
+		!m.everyRevision && len(m.relations)+len(m.tracked) == 0 && db.Dialect().Name() == dialect.PG
 }
 
 // plainFor is how long the catalog's word is taken on whether it is worth while to try: the recording statement itself

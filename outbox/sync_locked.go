@@ -59,7 +59,7 @@ func (b *Box) syncLocked(
 	var changes []change
 	for _, d := range marks {
 		row := rows[d.key]
-		if _, locked := known[d.key]; locked && row.IsValid() && (m.filter == nil || m.filter(row.Value)) {
+		if _, locked := known[d.key]; locked && m.sends(row) {
 			changes = append(changes, change{mark: d, row: row, outcome: saved})
 		}
 	}

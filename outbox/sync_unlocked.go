@@ -41,7 +41,7 @@ func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlo
 		switch _, has := u.known[d.key]; {
 		case cut && !row.IsValid():
 			u.unread = append(u.unread, d)
-		case has && row.IsValid() && (m.filter == nil || m.filter(row.Value)):
+		case has && m.sends(row):
 			u.changes = append(u.changes, change{mark: d, row: row, outcome: saved})
 		}
 	}

@@ -186,8 +186,8 @@ func (m *model) keyColumns(ctx context.Context) ([]capture.Column, error) {
 		}
 		kind, known := capture.KeyKind(m.box.db.Dialect().Name(), shape.Columns[at].Base)
 		if !known || shape.Columns[at].Array {
-			return nil, fmt.Errorf("key column %s has the type %s, and triggers know keys of integers, texts and uuids only: "+
-				"leave outbox.Triggers out", pk.Name, shape.Columns[at].Type)
+			return nil, fmt.Errorf("key column %s has the type %s, and triggers know keys of %s only: "+
+				"leave outbox.Triggers out", pk.Name, shape.Columns[at].Type, capture.KnownKeys)
 		}
 		columns = append(columns, capture.Column{Name: pk.Name, Kind: kind})
 	}

@@ -33,6 +33,7 @@ var configured = []struct{ title, folder, name string }{
 	{"transport/sqlite.Config", "transport/sqlite", "Config"},
 	{"cqrsync.yaml", "manifest", "Manifest"},
 	{"cqrsync.yaml: models", "manifest", "Model"},
+	{"cqrsync.yaml: relations", "manifest", "Relation"},
 }
 
 // The page in docs is what the code has, not what somebody remembers of it.

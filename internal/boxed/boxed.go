@@ -22,6 +22,10 @@ import (
 // Of returns what can be asked of a box, which is an *outbox.Box.
 var Of func(box any) Box
 
+// Where returns an outbox.Option by which only the rows are sent for which a condition in SQL is
+// true. Whoever calls it has checked the condition.
+var Where func(condition string) any
+
 // Rows write rows of any bun table, a replica's too, as a master sends them.
 var Rows interface {
 	// Encode writes a row, as it was read, as instance_data has it: its columns under their SQL names. nulls names those

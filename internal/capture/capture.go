@@ -32,7 +32,7 @@ type Model struct {
 	Key []Column
 	// Fields are what a SAVE holds, in this order.
 	Fields []Field
-	// Relations are nested lists, behind the fields.
+	// Relations are nested rows, behind the fields.
 	Relations []Relation
 	// Filter is a condition in SQL on the row, whose columns stand under t. Empty is all rows.
 	Filter string
@@ -58,6 +58,8 @@ type Column struct {
 	Array bool
 	// Null says that it may be NULL.
 	Null bool
+	// Padded says that it is PostgreSQL's char(n), which fills texts up with spaces.
+	Padded bool
 }
 
 // Field is a column and what the message calls it.
@@ -68,16 +70,20 @@ type Field struct {
 	Finite bool
 }
 
-// Relation is a list of rows of another table that a message holds.
+// Relation are rows of another table that a message holds.
 type Relation struct {
-	// Name is what the message calls the list.
+	// Name is what the message calls them.
 	Name string
+	// Many makes a list; else it is one object, or null.
+	Many bool
 	// Table is a name, or schema.name; Columns are those of it that hold the key.
 	Table   string
 	Columns []string
 	Fields  []Field
 	// Order are the columns by which the list is ordered.
 	Order []string
+
+	quoted string // the table as SQL has it
 }
 
 // Touch is a table whose rows belong to the model's rows.
@@ -105,6 +111,10 @@ const (
 	JSON
 	Bytes
 	UUID
+	// A uuid in a column of another type: with hyphens, as 32 digits, as 16 bytes.
+	TextUUID
+	HexUUID
+	BinaryUUID
 )
 
 // short is a name for what belongs to a model, or to a model and a table: part of the names of
@@ -125,14 +135,17 @@ func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "'
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
+// KnownKeys says which types a column of a key may have.
+const KnownKeys = "integers, texts, uuids, dates and decimals (of the last two none on SQLite)"
+
 // isKey says that a column's text is one and the same for a value, in Go and in SQL.
 func (c Column) isKey() error {
 	switch c.Kind {
-	case Integer, Text, PaddedText, UUID:
+	case Integer, Text, PaddedText, UUID, TextUUID, HexUUID, BinaryUUID, Date, Decimal:
 		if !c.Array {
 			return nil
 		}
 	}
-	return fmt.Errorf("column %s is part of the key, and triggers know keys of integers, texts and "+
-		"uuids only: leave the table to the capture of a Go service", c.Name)
+	return fmt.Errorf("column %s is part of the key, and triggers know keys of %s only: leave the table "+
+		"to the capture of a Go service", c.Name, KnownKeys)
 }

@@ -255,6 +255,10 @@ func KeyKind(name dialect.Name, base string) (Kind, bool) {
 		return Text, name != dialect.PG
 	case "uuid":
 		return UUID, true
+	case "date":
+		return Date, name != dialect.SQLite // where a date is whatever text the writer made of it
+	case "numeric", "decimal":
+		return Decimal, name != dialect.SQLite // where it is a float
 	}
 	return 0, false
 }

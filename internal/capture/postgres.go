@@ -47,11 +47,11 @@ func (e *postgres) plan(ctx context.Context, m Model) (plan, error) {
 		errs = append(errs, err)
 		all = append(all, touched...)
 	}
-	var lists []string
-	for _, r := range m.Relations {
+	m.Relations = slices.Clone(m.Relations)
+	for i, r := range m.Relations {
 		table, err := e.targets(ctx, r.Table, nil)
 		if errs = append(errs, err); err == nil {
-			lists = append(lists, r.list(m.Key, table[0].name))
+			m.Relations[i].quoted = table[0].name
 		}
 	}
 	for _, f := range m.Track {
@@ -71,7 +71,7 @@ func (e *postgres) plan(ctx context.Context, m Model) (plan, error) {
 		}
 		p.triggers = append(p.triggers, e.place.triggers(m, t)...)
 	}
-	p.functions = append(p.functions, e.place.flush(m, own[0].name, lists))
+	p.functions = append(p.functions, e.place.flush(m, own[0].name))
 	text := append(e.base(), p.functions...)
 	for _, t := range p.triggers {
 		text = append(text, t.create, t.enable)

@@ -16,7 +16,7 @@ import (
 // The plan of a statement is made once for one row or a hundred thousand, maybe while the tables
 // are empty. OFFSET 0 keeps the planner from joining in another way than row by row through the
 // keys' indexes, and the ledger's rows, which are locked, are found again by their place.
-func (p place) flush(m Model, table string, relations []string) string {
+func (p place) flush(m Model, table string) string {
 	if m.Swept {
 		return p.keep(m)
 	}
@@ -40,7 +40,7 @@ BEGIN
 	), j AS MATERIALIZED (
 		SELECT m.*, l.at, l.revision, l.after, l.updated_at, l.deleted, ` + m.present() + ` AS here,
 			` + m.kept() + ` AS kept, ` + m.unsendable() + ` AS unsendable,
-			` + object("t", m.Fields, relations) + ` AS data` + m.now() + `
+			` + m.data() + ` AS data` + m.now() + `
 		FROM m CROSS JOIN LATERAL (
 			SELECT *, ctid AS at FROM ` + revisions + ` AS l WHERE l.model = ` + literal(m.ID) + ` AND l.key = m.key COLLATE "default" OFFSET 0
 		) AS l LEFT JOIN LATERAL (
@@ -123,6 +123,11 @@ func (m Model) unsendable() string {
 			cases = append(cases, "WHEN "+condition+" THEN "+literal(f.Column.Name))
 		}
 	}
+	for _, r := range m.Relations {
+		if condition := r.unsendable(m.Key); condition != "" {
+			cases = append(cases, "WHEN "+condition+" THEN "+literal(r.Name))
+		}
+	}
 	if cases == nil {
 		return "NULL::text"
 	}
@@ -146,7 +151,7 @@ func (m Model) trackedObject(row string) string {
 		f.Name = f.Column.Name
 		fields[i] = f
 	}
-	return object(row, fields, nil)
+	return object(row, fields, nil, nil)
 }
 
 func (m Model) now() string {

@@ -38,7 +38,7 @@ func (c Column) plain(row string) string {
 		return `'"' || to_char(` + column + `, 'YYYY-MM-DD HH24:MI:SS') || CASE WHEN to_char(` + column +
 			`, 'US') = '000000' THEN '' ELSE '.' || to_char(` + column + `, 'US') END || '+00:00"'`
 	case Date:
-		return `'"' || to_char(` + column + `, 'YYYY-MM-DD') || '"'`
+		return `'"' || ` + c.text(column) + ` || '"'`
 	case JSON:
 		return column + "::text"
 	case Bytes:
@@ -51,10 +51,18 @@ func (c Column) plain(row string) string {
 // text is what PostgreSQL prints for a value. A cast to text is another function for some types: it
 // takes the spaces from a char(8), and puts a mask behind an inet.
 func (c Column) text(column string) string {
-	if c.Kind == PaddedText || c.Kind == Printed {
+	switch c.Kind {
+	case PaddedText, Printed:
 		return "format('%s', " + column + ")"
+	case Date:
+		return "to_char(" + column + ", 'YYYY-MM-DD')"
+	case TextUUID, HexUUID:
+		return "rtrim(" + column + "::text)::uuid::text"
+	case BinaryUUID:
+		return "encode(" + column + ", 'hex')::uuid::text"
+	default:
+		return column + "::text"
 	}
-	return column + "::text"
 }
 
 // list is that of an array. One that does not begin at 1 says so in its text, which a list cannot.
@@ -87,10 +95,17 @@ func (f Field) value(row string) string {
 		}
 		plain = "CASE WHEN " + f.Column.odd(row) + " THEN " + none + " ELSE " + plain + " END"
 	}
-	if f.Column.Null {
-		plain = "CASE WHEN " + row + "." + quote(f.Column.Name) + " IS NULL THEN 'null' ELSE " + plain + " END"
+	return f.orNull(row, plain)
+}
+
+// bare is a field's value with NaN and the infinities as Python has them, which is no JSON.
+func (f Field) bare(row string) string { return f.orNull(row, f.Column.plain(row)) }
+
+func (f Field) orNull(row, value string) string {
+	if !f.Column.Null {
+		return value
 	}
-	return plain
+	return "CASE WHEN " + row + "." + quote(f.Column.Name) + " IS NULL THEN 'null' ELSE " + value + " END"
 }
 
 // unsendable is a condition: no replica could read the value. Empty where there is no such value.
@@ -102,9 +117,10 @@ func (f Field) unsendable(row string) string {
 	return "(" + column + " < '0001-01-01' OR " + column + " >= '10000-01-01')"
 }
 
-// object is a row as a JSON object: the fields, then members that are written already.
-func object(row string, fields []Field, more []string) string {
-	var odd, members []string
+// object is a row as a JSON object: the fields, then members that are written already. odd are
+// those of them that have what JSON cannot say, or NULL.
+func object(row string, fields []Field, more, odd []string) string {
+	var members []string
 	for _, f := range fields {
 		name := jsonName(f.Name)
 		members = append(members, literal(name+":")+" || "+f.value(row))
@@ -125,20 +141,6 @@ func object(row string, fields []Field, more []string) string {
 
 func jsonName(name string) string { return `"` + name + `"` } // names are letters, digits and _
 
-// list of a relation's rows, for the row t.
-func (r Relation) list(key []Column, table string) string {
-	var on, order []string
-	for i, column := range r.Columns {
-		on = append(on, fmt.Sprintf("x.%s = t.%s", quote(column), quote(key[i].Name)))
-	}
-	for _, column := range r.Order {
-		order = append(order, "x."+quote(column))
-	}
-	return literal(jsonName(r.Name)+":[") + " || coalesce((SELECT string_agg(" + object("x", r.Fields, nil) +
-		", ',' ORDER BY " + strings.Join(order, ", ") + ") FROM " + table + " x WHERE " + strings.Join(on, " AND ") +
-		"), '') || ']'"
-}
-
 // keyText is the key of a row as text, as Go writes it.
 func keyText(key []Column, row string) string {
 	if len(key) == 1 {
@@ -146,13 +148,41 @@ func keyText(key []Column, row string) string {
 	}
 	parts := make([]string, len(key))
 	for i, c := range key {
-		parts[i] = c.plain(row)
+		parts[i] = c.keyJSON(row)
 	}
 	return "'[' || " + strings.Join(parts, " || ',' || ") + " || ']'"
 }
 
+// keyPart is the text of one column. A uuid that its column spells in another way than cqrsync
+// would is refused when it is written: nobody who has the uuid would find the row by its index.
 func (c Column) keyPart(row string) string {
-	return c.text(row + "." + quote(c.Name))
+	column := row + "." + quote(c.Name)
+	text := c.text(column)
+	if c.Kind != TextUUID && c.Kind != HexUUID {
+		return text
+	}
+	return "CASE WHEN rtrim(" + column + "::text) = " + c.spelled(text) + " THEN " + text + " ELSE (" +
+		literal("column "+c.Name+", want a uuid in lower case as its column spells them, not ") + " || " + column +
+		"::text)::uuid::text END"
+}
+
+// keyJSON is a part of a key of several columns.
+func (c Column) keyJSON(row string) string {
+	if c.Kind == TextUUID || c.Kind == HexUUID {
+		return jsonText(c.keyPart(row))
+	}
+	return c.plain(row)
+}
+
+// spelled is the text of a key as the column keeps it.
+func (c Column) spelled(text string) string {
+	switch c.Kind {
+	case HexUUID:
+		return "replace(" + text + ", '-', '')"
+	case BinaryUUID:
+		return "decode(replace(" + text + ", '-', ''), 'hex')"
+	}
+	return text
 }
 
 // keyOf is a condition: row t has the key in a text. The first part of it finds the row by its
@@ -164,13 +194,24 @@ func keyOf(key []Column, text string) string {
 		if len(key) > 1 {
 			value = fmt.Sprintf("(%s::json ->> %d)", text, i)
 		}
-		on = append(on, fmt.Sprintf("t.%s = %s::%s", quote(c.Name), value, c.castType()))
+		on = append(on, fmt.Sprintf("t.%s = %s::%s", quote(c.Name), c.spelled(value), c.castType()))
 	}
 	return strings.Join(append(on, keyText(key, "t")+` COLLATE "C" = `+text), " AND ")
 }
 
 func (c Column) castType() string {
 	switch c.Kind {
+	case TextUUID, HexUUID:
+		if c.Padded {
+			return "bpchar"
+		}
+		return `text COLLATE "default"`
+	case BinaryUUID:
+		return "bytea"
+	case Date:
+		return "date"
+	case Decimal:
+		return "numeric"
 	case Integer:
 		return "bigint"
 	case PaddedText:

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/operate/exit"
+)
+
+// What the file says of rows and of what is nested holds in every command.
+func TestCommandsKnowFilterAndRelations(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			masterURL, replicaURL, folder := newURL(t), newURL(t), t.TempDir()
+			write := func(name, text string) string {
+				path := filepath.Join(folder, name)
+				require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+				return path
+			}
+			const filter = "filter: \"status <> 'draft'\""
+			masterYAML := write("master.yaml", "models: {order: {table: orders, "+filter+
+				", relations: {rows: {table: order_rows, key: order_id, columns: sku, many: true}}}}")
+			replicaYAML := write("replica.yaml", "queue: q\nmodels: {order: {table: copies}}")
+			master, copies := dbtest.Open(t, masterURL), dbtest.Open(t, replicaURL)
+			for _, statement := range []string{
+				"CREATE TABLE orders (id bigint PRIMARY KEY, status varchar(20))",
+				"CREATE TABLE order_rows (id bigint PRIMARY KEY, order_id bigint, sku varchar(20))",
+				"INSERT INTO orders VALUES (1, 'open'), (2, 'draft'), (3, NULL), (4, 'paid')",
+				"INSERT INTO order_rows VALUES (2, 1, 'b'), (1, 1, 'a')",
+			} {
+				_, err := master.DB.ExecContext(t.Context(), statement)
+				require.NoError(t, err)
+			}
+			_, err := copies.DB.ExecContext(t.Context(), "CREATE TABLE copies (id bigint PRIMARY KEY, status varchar(20), "+
+				quotedRows(name)+" json)")
+			require.NoError(t, err)
+			require.Zero(t, invoke(t.Context(), "migrate", "--side", "outbox", "--db", masterURL).code)
+			require.Zero(t, invoke(t.Context(), "migrate", "--side", "replica", "--db", replicaURL).code)
+
+			dump := filepath.Join(folder, "dump")
+			r := invoke(t.Context(), "dump", "--db", masterURL, "--config", masterYAML, "--model", "order", "-o", dump)
+			require.Zero(t, r.code, r.stderr)
+			text, err := os.ReadFile(dump)
+			require.NoError(t, err)
+			require.Equal(t, 2, strings.Count(string(text), `"status"`), string(text))
+			require.Contains(t, string(text), `"rows":[{"sku":"a"},{"sku":"b"}]`)
+			r = invoke(t.Context(), "load", "--db", replicaURL, "--config", replicaYAML, "-i", dump)
+			require.Zero(t, r.code, r.stderr)
+
+			diff := []string{
+				"diff", "--model", "order", "--content", "--master-db", masterURL, "--replica-db", replicaURL,
+				"--master-config", masterYAML, "--replica-config", replicaYAML, "--filter", "{}", "--grace", "0s",
+			}
+			r = invoke(t.Context(), diff...)
+			require.Zero(t, r.code, r.stderr)
+
+			// A copy of a row that is outside of the filter is one too many, one of a nested row's change differs.
+			_, err = copies.DB.ExecContext(t.Context(), "INSERT INTO copies (id, status) VALUES (2, 'draft')")
+			require.NoError(t, err)
+			_, err = master.DB.ExecContext(t.Context(), "UPDATE order_rows SET sku = 'c' WHERE id = 2")
+			require.NoError(t, err)
+			r = invoke(t.Context(), diff...)
+			require.Equal(t, exit.Differ, r.code, r.stderr)
+			require.Contains(t, r.stderr, "1 of 2 instances differ, 1 are on the replica only")
+			require.Contains(t, r.stderr, "1 are in the outbox, 1 were deleted")
+			r = invoke(t.Context(), "sync", "--db", masterURL, "--config", masterYAML, "--model", "order", "--filter", "{}")
+			require.Zero(t, r.code, r.stderr)
+			require.Contains(t, r.stderr, "2 instances of order")
+
+			for _, line := range []string{"dump --model order", "sync --model order --filter {}", "diff-master --model order --filter {}", "capture install"} {
+				wrong := write("wrong.yaml", "models: {order: {table: orders, filter: 'id IN (SELECT 1)'}}")
+				r := invoke(t.Context(), append(strings.Fields(line), "--db", masterURL, "--config", wrong)...)
+				require.NotZero(t, r.code, line)
+				require.Contains(t, r.stderr, "model order: filter: ", line)
+			}
+			r = invoke(t.Context(), "load", "--db", replicaURL, "--config", masterYAML, "--queue", "q", "-i", dump)
+			require.NotZero(t, r.code)
+			require.Contains(t, r.stderr, "filter: a replica keeps what its master sends")
+		})
+	}
+}
+
+func quotedRows(name string) string {
+	if name == "mariadb" {
+		return "`rows`"
+	}
+	return `"rows"`
+}
