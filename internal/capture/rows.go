@@ -30,6 +30,10 @@ type rowSQL interface {
 	text(column string) string
 	json(c Column, column string) string
 	concat(parts ...string) string
+	// isUUID is a condition: a uuid is spelled as its column is to. Empty where there is one spelling.
+	isUUID(c Column, column string) string
+	// refuse is the statement of a trigger that fails unless a condition holds.
+	refuse(unless, message string) string
 	// session is what tells one writer's rows from another's, before they are committed.
 	session() string
 	// insert is the statement of a trigger that inserts values where all conditions hold.
@@ -102,16 +106,36 @@ func (e *rowsEngine) quoted(table string) string {
 // key is the key of a row as text.
 func (e *rowsEngine) key(columns []Column, row string) string {
 	if len(columns) == 1 {
-		return e.in.text(row + "." + e.in.quote(columns[0].Name))
+		return e.in.text(e.column(columns[0], row))
 	}
 	parts := []string{"'['"}
 	for i, c := range columns {
 		if i > 0 {
 			parts = append(parts, "','")
 		}
-		parts = append(parts, e.in.json(c, row+"."+e.in.quote(c.Name)))
+		parts = append(parts, e.in.json(c, e.column(c, row)))
 	}
 	return e.in.concat(append(parts, "']'")...)
+}
+
+// column is one of the key, as a text says it.
+func (e *rowsEngine) column(c Column, row string) string {
+	column := row + "." + e.in.quote(c.Name)
+	if c.Kind == BinaryUUID {
+		return "lower(hex(" + column + "))"
+	}
+	return column
+}
+
+// misspelled refuses a uuid that its column does not spell as cqrsync would: whoever has the uuid
+// would not find the row.
+func (e *rowsEngine) misspelled(columns []Column) (statements string) {
+	for _, c := range columns {
+		if unless := e.in.isUUID(c, "NEW."+e.in.quote(c.Name)); unless != "" {
+			statements += e.in.refuse(unless, "cqrsync: column "+c.Name+": want a uuid in lower case, as its column spells them")
+		}
+	}
+	return statements
 }
 
 // note is the statement that notes a key. Nothing is noted for a row that belongs to nobody.
@@ -145,6 +169,8 @@ func (e *rowsEngine) triggers(m Model, t target) []wanted {
 	if t.touch != nil {
 		bodies["UPDATE"] = e.note(m, t, "OLD", "t", "") + e.note(m, t, "NEW", "t", "")
 	}
+	bodies["INSERT"] = e.misspelled(columns) + bodies["INSERT"]
+	bodies["UPDATE"] = e.misspelled(columns) + bodies["UPDATE"]
 	var all []wanted
 	for _, event := range events {
 		all = append(all, wanted{

@@ -31,6 +31,22 @@ func (m mysqlRows) json(c Column, column string) string {
 
 func (mysqlRows) concat(parts ...string) string { return "CONCAT(" + strings.Join(parts, ", ") + ")" }
 
+func (mysqlRows) isUUID(c Column, column string) string {
+	switch c.Kind {
+	case TextUUID:
+		return "CAST(" + column + " AS BINARY) RLIKE '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
+	case HexUUID:
+		return "CAST(" + column + " AS BINARY) RLIKE '^[0-9a-f]{32}$'"
+	case BinaryUUID:
+		return "length(" + column + ") = 16"
+	}
+	return ""
+}
+
+func (mysqlRows) refuse(unless, message string) string {
+	return "IF NOT (" + unless + ") THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = " + literal(message) + "; END IF; "
+}
+
 func (mysqlRows) session() string { return "CONNECTION_ID()" }
 
 func (mysqlRows) same(a, b string) string {

@@ -34,6 +34,25 @@ func (s sqliteRows) json(c Column, column string) string {
 
 func (sqliteRows) concat(parts ...string) string { return strings.Join(parts, " || ") }
 
+func (sqliteRows) isUUID(c Column, column string) string {
+	none := column + " IS NULL OR "
+	digits := none + "typeof(" + column + ") = 'text' AND length(replace(" + column + ", '-', '')) = 32 AND " +
+		column + " NOT GLOB '*[^0-9a-f-]*'"
+	switch c.Kind {
+	case TextUUID:
+		return digits + " AND " + column + " GLOB '????????-????-????-????-????????????'"
+	case HexUUID:
+		return digits + " AND length(" + column + ") = 32"
+	case BinaryUUID:
+		return none + "typeof(" + column + ") = 'blob' AND length(" + column + ") = 16"
+	}
+	return ""
+}
+
+func (sqliteRows) refuse(unless, message string) string {
+	return "SELECT RAISE(ABORT, " + literal(message) + ") WHERE NOT (" + unless + "); "
+}
+
 // session: there is one writer at a time, and what others have committed is of no session.
 func (sqliteRows) session() string { return "NULL" }
 
