@@ -13,6 +13,8 @@ import (
 // message waits there for 10 minutes at most, and at most 10,000 do, of which the oldest make room
 // for further ones; a queue that has had no consumer for a day is deleted.
 //
+// Where the exchange is not called cqrs, the exchange's name and a dot stand before the queue's.
+//
 // It is a classic queue whatever queue_type says, because all that read it have to declare the
 // same.
 func NewInboxConfig(rawURL string) (Config, error) {
@@ -21,6 +23,10 @@ func NewInboxConfig(rawURL string) (Config, error) {
 		return Config{}, err
 	}
 	config.TopologyBuilder = inboxTopology{}
+	if exchange := config.Exchange.GenerateName(""); exchange != defaultExchange {
+		// Two masters on one virtual host, each with an exchange of its own, share no inbox.
+		config.Queue.GenerateName = func(topic string) string { return exchange + "." + topic }
+	}
 	config.Queue.Arguments = amqp091.Table{
 		"x-message-ttl": inbox.TTL.Milliseconds(),
 		"x-max-length":  int64(inbox.Most),
