@@ -72,3 +72,16 @@ func (q *Queue) status(ctx context.Context) (st Status, err error) {
 	st.OldestAge = time.Duration(max(oldest, 0)) * time.Microsecond
 	return st, err
 }
+
+// Through returns a time by the database's clock up to which all that was committed has left the
+// outbox, and the time now. What waits for a broker, or to be tried again, holds it back.
+func (q *Queue) Through(ctx context.Context) (now, through time.Time, err error) {
+	if now, err = q.Now(ctx); err != nil { // before the outbox is read: what comes meanwhile is later
+		return now, now, err
+	}
+	st, err := q.status(ctx)
+	if err != nil {
+		return now, now, fmt.Errorf("read how far the outbox is empty: %w", err)
+	}
+	return now, now.Add(-st.OldestAge), nil
+}

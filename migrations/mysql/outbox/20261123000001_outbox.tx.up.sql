@@ -138,3 +138,34 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_incarnation"}} (
 --bun:split
 INSERT IGNORE INTO {{.Table "outbox_incarnation"}} (single, id, drawn_at, reason)
 VALUES (1, CONCAT(LOWER(SUBSTR(SHA2(CONCAT(UUID(), RAND()), 256), 1, 16)), '-', LOWER(SUBSTR(SHA2(CONCAT(UUID(), RAND()), 256), 1, 8))), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), 'the tables were made');
+--bun:split
+-- The replicas that have reported, by the names of their queues, and what is known of each.
+--   models      a JSON list: what the queue is bound to
+--   reported_at when the last report came
+--   beat_at     when the last heartbeat went to the queue
+--   echoed_at   when the newest heartbeat went out that the replica has worked off, with all before it
+--   through_at  all that was committed before then, the replica has worked off
+--   lag         how late that was, in microseconds: from the commit to the replica
+--   vanished_at when the broker was found without the queue last, and with all that was in it
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_replicas"}} (
+    queue       varchar(200) NOT NULL PRIMARY KEY,
+    models      longtext NOT NULL,
+    first_at    bigint NOT NULL,
+    reported_at bigint NOT NULL,
+    beat_at     bigint,
+    echoed_at   bigint,
+    through_at  bigint,
+    lag         bigint,
+    vanished_at bigint
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- The processes of each replica, with the last report of each.
+--   pace    how often it reports, in microseconds
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_replica_instances"}} (
+    queue       varchar(200) NOT NULL,
+    instance    varchar(200) NOT NULL,
+    pace        bigint NOT NULL,
+    reported_at bigint NOT NULL,
+    report      longtext NOT NULL,
+    PRIMARY KEY (queue, instance)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

@@ -171,3 +171,34 @@ BEGIN
     FROM v JOIN r USING (key);
 END
 $$;
+--bun:split
+-- The replicas that have reported, by the names of their queues, and what is known of each.
+--   models      a JSON list: what the queue is bound to
+--   reported_at when the last report came
+--   beat_at     when the last heartbeat went to the queue
+--   echoed_at   when the newest heartbeat went out that the replica has worked off, with all before it
+--   through_at  all that was committed before then, the replica has worked off
+--   lag         how late that was, in microseconds: from the commit to the replica
+--   vanished_at when the broker was found without the queue last, and with all that was in it
+CREATE TABLE {{.Table "outbox_replicas"}} (
+    queue       text NOT NULL PRIMARY KEY,
+    models      text NOT NULL,
+    first_at    timestamptz NOT NULL,
+    reported_at timestamptz NOT NULL,
+    beat_at     timestamptz,
+    echoed_at   timestamptz,
+    through_at  timestamptz,
+    lag         bigint,
+    vanished_at timestamptz
+);
+--bun:split
+-- The processes of each replica, with the last report of each.
+--   pace    how often it reports, in microseconds
+CREATE TABLE {{.Table "outbox_replica_instances"}} (
+    queue       text NOT NULL,
+    instance    text NOT NULL,
+    pace        bigint NOT NULL,
+    reported_at timestamptz NOT NULL,
+    report      text NOT NULL,
+    PRIMARY KEY (queue, instance)
+);

@@ -125,3 +125,34 @@ CREATE TABLE {{.Table "outbox_incarnation"}} (
 --bun:split
 INSERT INTO {{.Table "outbox_incarnation"}} (single, id, drawn_at, reason)
 VALUES (1, lower(hex(randomblob(8))) || '-' || lower(hex(randomblob(4))), CAST(unixepoch('now', 'subsec') * 1000000 AS integer), 'the tables were made');
+--bun:split
+-- The replicas that have reported, by the names of their queues, and what is known of each.
+--   models      a JSON list: what the queue is bound to
+--   reported_at when the last report came
+--   beat_at     when the last heartbeat went to the queue
+--   echoed_at   when the newest heartbeat went out that the replica has worked off, with all before it
+--   through_at  all that was committed before then, the replica has worked off
+--   lag         how late that was, in microseconds: from the commit to the replica
+--   vanished_at when the broker was found without the queue last, and with all that was in it
+CREATE TABLE {{.Table "outbox_replicas"}} (
+    queue       text NOT NULL PRIMARY KEY,
+    models      text NOT NULL,
+    first_at    integer NOT NULL,
+    reported_at integer NOT NULL,
+    beat_at     integer,
+    echoed_at   integer,
+    through_at  integer,
+    lag         integer,
+    vanished_at integer
+);
+--bun:split
+-- The processes of each replica, with the last report of each.
+--   pace    how often it reports, in microseconds
+CREATE TABLE {{.Table "outbox_replica_instances"}} (
+    queue       text NOT NULL,
+    instance    text NOT NULL,
+    pace        integer NOT NULL,
+    reported_at integer NOT NULL,
+    report      text NOT NULL,
+    PRIMARY KEY (queue, instance)
+);
