@@ -15,6 +15,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
@@ -60,6 +61,13 @@ type Box interface {
 	// A key may be spelled as a replica stores it: the database decides which row it is, by the type of the column, and PK is
 	// how the master spells it.
 	Lookup(ctx context.Context, model string, pks []json.RawMessage) ([]Instance, error)
+	// Own returns the database with the outbox's tables.
+	Own() *db.Database
+	// Models returns the CQRS ids of the registered models, in any order.
+	Models() []string
+	// States returns what replicas are to know of the given keys, as ledgers spell them, one for each
+	// in their order: with Data where the row is sent.
+	States(ctx context.Context, model string, keys []string) ([]State, error)
 	// Adopt takes over the revisions of a table that a Django master wrote: from its columns cqrs_revision and cqrs_updated
 	// into the ledger. So the first write that is captured continues them, and replicas take it. It is for when the Django
 	// master writes no more, while this service does or before it does; again does no harm, and goes on where it was
@@ -80,6 +88,14 @@ type Instance struct {
 	Updated  time.Time
 	// Data is instance_data without revision and time (see envelope.Stamp); nil where it was not asked for.
 	Data json.RawMessage
+}
+
+// State is what replicas are to know of a key.
+type State struct {
+	// Instance has no Data where no row is sent under the key.
+	Instance
+	// Deleted says that the ledger holds a tombstone, under Revision and Updated.
+	Deleted bool
 }
 
 // Selection says which instances of a model to read.
