@@ -73,6 +73,9 @@ func (e *engine) endAll(attempts []*attempt) {
 	byDeliverer := make(map[deliverer][]*attempt, 1)
 	for _, a := range attempts {
 		e.count(a.outcome)
+		if a.outcome.effective() && a.binding != nil {
+			a.binding.moved(a.message.Updated)
+		}
 		byDeliverer[a.from] = append(byDeliverer[a.from], a)
 	}
 	for from, attempts := range byDeliverer {

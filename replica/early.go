@@ -8,6 +8,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // Handlers see every revision that the master sends. With several processes at one queue a message may come before the one
@@ -119,6 +120,7 @@ func lateOf(key db.Key, m *envelope.Message) applied.Late {
 func (e *engine) tellGaps(gaps []Gap) {
 	for _, g := range gaps {
 		e.counts.gaps.Add(1)
+		e.lacks(mirrored.Lack{Model: g.Model, Key: g.Key, Above: applied.NeverApplied, Cause: mirrored.Gap})
 		if e.gaps.first(db.Key{Model: g.Model, Key: g.Key}) {
 			e.log.Warn("a message is missing: applied a later one",
 				"model", g.Model, "key", g.Key, "had", g.Had, "missing", g.Missing, "applied", g.Applied)

@@ -2,8 +2,11 @@ package replica
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // engine is what batches, subscriptions and the waiting messages work with: the collaborators that
@@ -29,6 +32,8 @@ type engine struct {
 	locked      lockedKeys
 	memory      memory
 	trouble     repeated
+	listener    mirrored.Listener // to what the master says; nil where nobody is
+	controls    atomic.Int64      // that wait for what came before them
 	counts      counters
 
 	crash func(point string) error // nil but in tests: an error there is a crash there

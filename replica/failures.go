@@ -14,6 +14,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -297,6 +298,7 @@ func (b *batch) afterFailures() {
 			}
 			b.engine.counts.reasons[reason].Add(1)
 			b.engine.log.Error("message is a dead letter", f.attrs("reason", reason.String(), "error", f.err)...)
+			b.engine.lacksNewer(f, reason)
 		case Waiting:
 			waits = true
 			if f.class == busy || f.class == early {
@@ -307,6 +309,10 @@ func (b *batch) afterFailures() {
 		var orphan *orphanError
 		if errors.As(f.err, &orphan) && orphan.parent != (db.Key{}) {
 			b.engine.maintenance.orphans.Store(true)
+			b.engine.lacks(mirrored.Lack{
+				Model: orphan.parent.Model, Key: orphan.parent.Key, Above: applied.NeverApplied,
+				Cause: mirrored.MissingParent,
+			})
 		}
 	}
 	if waits || b.released {

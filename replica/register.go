@@ -136,6 +136,9 @@ type binding struct {
 	direct     bool // only what is for this queue alone
 	finite     bool // NaN and the infinities are NULL
 
+	applied atomic.Int64 // messages that changed the ledger
+	newest  atomic.Int64 // the latest time of the master's clock among them, in microseconds
+
 	applier applier
 	manner  manner // of applier
 }

@@ -21,6 +21,12 @@ func (r *Replica) Handler() message.NoPublishHandlerFunc {
 		return func(*message.Message) error { return err }
 	}
 	return func(m *message.Message) error {
+		if isControl(m) {
+			if r.listener != nil {
+				r.tell(m.Context(), m)
+			}
+			return nil
+		}
 		ended := newResults(1)
 		d := r.read(delivery{
 			ctx: m.Context(), from: ended, uuid: m.UUID, body: m.Payload, headers: m.Metadata,

@@ -233,7 +233,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	connecting := context.AfterFunc(ctx, end)
-	in := &intake{engine: s.engine}
+	in := newIntake(s.engine)
 	in.Subscription, err = s.subscribe(subscribed, s)
 	s.sizes.seen = 0
 	connecting()
@@ -267,13 +267,18 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 			continue
 		}
 		some = true
+		if isControl(carrier) {
+			in.control(ctx, carrier)
+			continue
+		}
 		in.unsettled.Add(1)
+		in.stage.pending.Add(1)
 		s.engine.memory.take(len(carrier.Payload))
 		if s.sizes.saw(len(carrier.Payload), s.engine.memory.limit) {
 			err = errResized
 		}
 		d := s.engine.read(delivery{
-			ctx: withValues(ctx, carrier.Context()), from: in, carrier: carrier,
+			ctx: withValues(ctx, carrier.Context()), from: in.stage, carrier: carrier,
 			uuid: carrier.UUID, body: carrier.Payload, headers: carrier.Metadata,
 		})
 		s.engine.hears(d.message)
@@ -298,6 +303,15 @@ type intake struct {
 	engine *engine
 	transport.Subscription
 	unsettled sync.WaitGroup
+	stage     *stage // of the next message
+}
+
+func newIntake(e *engine) *intake {
+	nothing := make(chan struct{})
+	close(nothing)
+	in := &intake{engine: e}
+	in.stage = &stage{intake: in, before: nothing}
+	return in
 }
 
 func (in *intake) ended(attempts []*attempt) {

@@ -161,3 +161,26 @@ func (s *Tables) RemoveReplicaDeadLetters(ctx context.Context, f db.DeadLetterFi
 	}
 	return result.RowsAffected()
 }
+
+// CountDeadLetters returns how many dead letters of a queue there are, per model; those of which
+// nobody knows the model are under "".
+func (s *Tables) CountDeadLetters(ctx context.Context, queue string) (map[string]int64, error) {
+	var rows []struct {
+		Model *string
+		N     int64
+	}
+	err := s.DB().NewRaw("SELECT model, count(*) AS n FROM ? WHERE queue = ? GROUP BY model",
+		s.Table("replica_dead_letters"), queue).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("count dead letters: %w", err)
+	}
+	counts := make(map[string]int64, len(rows))
+	for _, r := range rows {
+		model := ""
+		if r.Model != nil {
+			model = *r.Model
+		}
+		counts[model] += r.N
+	}
+	return counts, nil
+}

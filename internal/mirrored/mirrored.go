@@ -65,6 +65,56 @@ type Replica interface {
 	// RetryDeadLetters takes dead letters through the gate again, after what made them fail was
 	// mended. What is applied, known or overtaken is removed, the rest stays. tell is called for each.
 	RetryDeadLetters(ctx context.Context, f DeadLetterFilter, tell func(RetriedDeadLetter)) error
+
+	// HasLedger says that there is a database, so that Lookup works.
+	HasLedger() bool
+	// Listen has a listener told of what the master says and of what is missing here. It is for
+	// before the first message.
+	Listen(l Listener) error
+	// Conditions returns how things stand with each model, in the order of registration.
+	Conditions(ctx context.Context) ([]Condition, error)
+}
+
+// Listener is told what only a conversation with the master can mend. Neither call may wait long.
+type Listener interface {
+	// Control is told what the master said in the replica's queue, when all is settled that came
+	// before it there.
+	Control(ctx context.Context, body []byte)
+	// Lacks is told of a key that is not as its master has it.
+	Lacks(l Lack)
+}
+
+// Lack is a key that is not as its master has it.
+type Lack struct {
+	Model, Key string
+	// Above says that a state helps only if its revision is higher.
+	Above int64
+	Cause Cause
+}
+
+// Cause is why a key is not as its master has it.
+type Cause string
+
+// The causes.
+const (
+	// Gap is a message that was lost on the way.
+	Gap Cause = "gap"
+	// MissingParent is a row that another one points to.
+	MissingParent Cause = "missing_parent"
+	// DeadLetter is a state that could not be applied.
+	DeadLetter Cause = "dead_letter"
+)
+
+// Condition is how things stand with a model.
+type Condition struct {
+	Model string
+	// Newest is the latest time of the master's clock among what this process has applied; zero
+	// before the first.
+	Newest time.Time
+	// Applied counts what this process has applied.
+	Applied int64
+	// Waiting and DeadLetters are what the database has of them.
+	Waiting, DeadLetters int64
 }
 
 // Shape is how a model is kept.
