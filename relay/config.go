@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -38,6 +39,11 @@ type Config struct {
 	// LeaseTTL is how long a lane stays with a relay that stopped answering, at least 50 ms. Shorter takes over
 	// sooner; longer survives longer pauses of the database. It is renewed three times in that time. Default: 10 s.
 	LeaseTTL time.Duration
+
+	// Before is called before the relay publishes anything, and again after a pause, until it returns
+	// nil. It makes the queues that messages are to reach (converge.Answerer.KeepQueues). Default:
+	// nothing.
+	Before func(ctx context.Context) error
 
 	// MaxAttempts is how often one message is tried before it moves to outbox_dead_letters and the next message of
 	// its key goes. What is not the message's fault costs no attempt: a broker that cannot be reached, and one that takes

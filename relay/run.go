@@ -24,6 +24,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("relay: %w", err)
 	}
+	r.before(ctx)
 	work, cancel := linger(ctx, r.cfg.ShutdownTimeout)
 	defer cancel()
 	for ctx.Err() == nil {

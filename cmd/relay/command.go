@@ -44,7 +44,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		root.Commands = append(root.Commands, c)
 	}
 	root.Commands = append(root.Commands, o.capture().Commands()...)
-	root.Commands = append(root.Commands, o.manifest(), o.queues(), o.backup(), &cli.Command{
+	root.Commands = append(root.Commands, o.manifest(), o.queuesCommand(), o.backup(), o.answer(), &cli.Command{
 		Name:   "replicate",
 		Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",
 		Flags:  o.replicateFlags(),

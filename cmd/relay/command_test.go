@@ -160,7 +160,7 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			delete(object, "incarnation")
 			require.Equal(t, map[string]any{
 				"incarnation_reason": "the tables were made", "unsent": 0.0, "oldest_seconds": 0.0, "retrying_keys": 0.0, "dead_letters": 0.0,
-				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0, "lanes_ahead": 0.0,
+				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0, "lanes_ahead": 0.0, "replicas": []any{},
 			}, object)
 		})
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/cqrsync/cqrsync/transport/sqlite"
 )
 
-func (o *options) queues() *cli.Command {
+func (o *options) queuesCommand() *cli.Command {
 	broker := o.brokerFlag("the broker's file: sqlite://FILE")
 	return &cli.Command{
 		Name: "queues",

@@ -19,6 +19,7 @@ func (o *options) replicateFlags() []cli.Flag {
 		o.configFlag(),
 		o.brokerFlag("where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		o.queueFlag(),
+		o.silentFlag("do not talk to the master: neither report to it, nor ask it for what is lacking"),
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the replica's ledger first",
@@ -54,7 +55,11 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	}
 	log.Info("replica started", "queue", rep.Queue(), "config", o.config,
 		"database", database.Redact(o.db), "broker", database.Redact(o.broker))
-	err = rep.Run(ctx, subscriber)
+	if o.silent {
+		err = rep.Run(ctx, subscriber)
+	} else {
+		err = o.replicateReporting(ctx, rep, subscriber, log)
+	}
 	log.Info("replica stopped", "counts", fmt.Sprintf("%+v", rep.Stats()))
 	return err
 }

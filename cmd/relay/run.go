@@ -23,12 +23,13 @@ import (
 )
 
 func (o *options) runFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		&cli.StringFlag{
 			Name: "config", Destination: &o.config, // not CQRSYNC_CONFIG: that may be the file of a replica
 			Usage: "the `FILE` that describes tables with triggers: what they note of writes is sent, too; none by default",
 		},
+		o.silentFlag("do not answer replicas: neither list them, nor make their queues, nor send what they ask for"),
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the outbox tables first",
@@ -49,7 +50,7 @@ func (o *options) runFlags() []cli.Flag {
 			Name: "health", Sources: cli.EnvVars("CQRSYNC_HEALTH"), Destination: &o.health,
 			Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback interface; nothing by default",
 		},
-	}
+	}, o.answerFlags()...)
 }
 
 func (o *options) run(ctx context.Context, cmd *cli.Command) error {
@@ -65,14 +66,6 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	rel, err := relay.New(db, mon.Publisher(publisher), relay.Config{
-		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, ShutdownTimeout: o.shutdown,
-		Wake: listener.Wake(),
-	})
-	if err != nil {
-		return err
-	}
-	mon.Watch(rel)
 	if o.migrateFirst {
 		applied, err := tables.Migrate(ctx, admin.OutboxSide)
 		if err != nil {
@@ -84,6 +77,18 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	before, answer, err := o.answers(ctx, log, publisher, tables, mon)
+	if err != nil {
+		return err
+	}
+	rel, err := relay.New(db, mon.Publisher(publisher), relay.Config{
+		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, ShutdownTimeout: o.shutdown,
+		Wake: listener.Wake(), Before: before,
+	})
+	if err != nil {
+		return err
+	}
+	mon.Watch(rel)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
@@ -91,7 +96,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping when what is in flight is finished; a second signal ends the process at once")
 	})()
-	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep)
+	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep, answer)
 	stats := rel.Stats()
 	log.Info("relay stopped", "published", stats.Published, "dead_letters", stats.DeadLetters)
 	return err

@@ -19,6 +19,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/registry"
 	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
@@ -73,7 +74,7 @@ func (t *Tables) Master(ctx context.Context) (*Master, error) {
 		return nil, err
 	}
 	own := t.migrator.Database
-	return &Master{queue.New(own), ledger.NewRevisions(own)}, nil
+	return &Master{queue.New(own), ledger.NewRevisions(own), registry.New(own)}, nil
 }
 
 // Replica returns what the replica keeps, or an error that says how to make its tables.

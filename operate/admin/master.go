@@ -7,12 +7,14 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/registry"
 )
 
 // Master is the outbox of one database. It is safe for concurrent use.
 type Master struct {
-	queue  *queue.Queue
-	ledger *ledger.Revisions
+	queue    *queue.Queue
+	ledger   *ledger.Revisions
+	registry *registry.Registry
 }
 
 // MasterStatus is the state of an outbox at one moment, by the database's clock.

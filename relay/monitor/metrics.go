@@ -77,6 +77,7 @@ func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
 		unsent, oldest, parked, deadLetters, relays, allLanes, ownedLanes, readable,
 		published, compacted, batches, retries, buried, lanes, leasesLost, breaker,
 		confirmed, returned, nacked, refused, unknown, unroutable, ready,
+		replicaLag, replicaSilent, replicaVanished, replicaWaiting, replicaDeadLetters,
 	} {
 		out <- s.desc
 	}
@@ -92,6 +93,7 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	}
 	m.collectOutbox(ctx, send)
 	m.collectRelay(send)
+	m.collectReplicas(ctx, send)
 	p := &m.published
 	send(confirmed, float64(p.confirmed.Load()))
 	send(returned, float64(p.returned.Load()))

@@ -59,6 +59,8 @@ type Monitor struct {
 	config  Config
 	watched atomic.Pointer[watched]
 
+	replicas atomic.Pointer[watchedReplicas]
+
 	published publications
 	contact   contact
 	started   time.Time

@@ -19,6 +19,9 @@ func (m *Monitor) Ready(ctx context.Context) error {
 		return fmt.Errorf("%d of %d lanes have no live owner, and their oldest message has waited for %s",
 			p.Lanes-p.Owned, p.Lanes, p.OrphanAge.Round(time.Second))
 	}
+	if err := m.queuesMissing(); err != nil {
+		return err
+	}
 	out := m.published.outage.Load()
 	if p.Own == 0 && out != nil {
 		return fmt.Errorf("it owns no lane: the broker has been away for %s: %w", time.Since(out.since).Round(time.Second), out.err)

@@ -34,6 +34,8 @@ type masterStatusObject struct {
 	LanesAhead    int64   `json:"lanes_ahead"`
 	Incarnation   string  `json:"incarnation"`
 	Reason        string  `json:"incarnation_reason"`
+	// Replicas are those that have reported.
+	Replicas []admin.KnownReplica `json:"replicas"`
 	// Present where there are more than 100,000, which are not counted.
 	UnsentEstimated       bool `json:"unsent_estimated,omitempty"`
 	RetryingKeysEstimated bool `json:"retrying_keys_estimated,omitempty"`
@@ -49,6 +51,10 @@ func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	replicas, err := m.Replicas(ctx)
+	if err != nil {
+		return err
+	}
 	if cmd.Bool("json") {
 		return printJSON(cmd, masterStatusObject{
 			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
@@ -56,9 +62,14 @@ func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
 			LanesAhead: st.LanesAhead, UnsentEstimated: st.UnsentEstimated,
 			RetryingKeysEstimated: st.RetriesEstimated, DeadLettersEstimated: st.DeadLettersEstimated,
 			Incarnation: st.Incarnation.ID, Reason: st.Incarnation.Reason,
+			Replicas: replicas,
 		})
 	}
-	return printMasterStatus(cmd, st)
+	if err := printMasterStatus(cmd, st); err != nil || len(replicas) == 0 {
+		return err
+	}
+	fmt.Fprintln(cmd.Root().Writer)
+	return printReplicas(cmd, replicas)
 }
 
 func printMasterStatus(cmd *cli.Command, st admin.MasterStatus) error {
