@@ -89,8 +89,11 @@ type Answerer struct {
 	started   atomic.Bool
 	limit     limit
 	said      sync.Map // what is in the log already, until it is over
-	counts    answered
-	missing   atomic.Pointer[error] // why a queue was not there when somebody looked last
+
+	saidIgnored atomic.Int64 // when it was logged last that something was ignored, in seconds
+
+	counts  answered
+	missing atomic.Pointer[error] // why a queue was not there when somebody looked last
 }
 
 // NewAnswerer makes the master's side for the models of an outbox. It talks to nobody; Run does.

@@ -125,5 +125,11 @@ func (a *Answerer) keepQueue(ctx context.Context, name string, models []string, 
 			return err
 		}
 	}
-	return q.KeepQueue(ctx, models)
+	err = q.KeepQueue(ctx, models)
+	if err != nil && there && !errors.Is(err, transport.ErrUnavailable) {
+		// Its replica made it, and this user may not bind it. Nothing is lost by going on.
+		a.say(ctx, "the queue of the replica "+name, err)
+		return nil
+	}
+	return err
 }

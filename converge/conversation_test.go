@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -296,4 +298,34 @@ func TestAStuckMessageKeepsTheHeartbeatAndNothingElse(t *testing.T) {
 	s.eventually("it is over", func() bool {
 		return handled.Load() == 2 && *s.known("stats").LagSeconds < 0.5
 	})
+}
+
+// What has expired on its way is asked for: the state is what it was, and the master vouches for it.
+func TestAnExpiredStateIsAskedFor(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t, dbtest.Open(t, newURL(t)), dbtest.Open(t, newURL(t)), outbox.ExpireAfter(time.Second))
+			answerer := s.answerer(converge.AnswererConfig{Queues: map[string][]string{"stats": nil}})
+			s.runs(answerer.Run)
+			s.runs(s.relay(answerer.KeepQueues).Run)
+			s.save(&Customer{ID: 1, Name: "a"})
+			s.eventually("it waits in the queue", func() bool {
+				st, err := s.admin.Status(s.Context())
+				require.NoError(s, err)
+				return st.Unsent == 0
+			})
+			// By the master's clock the replica knows how late it is: from a later message.
+			expired := time.Now().Add(1100 * time.Millisecond)
+			s.eventually("it has expired", func() bool { return time.Now().After(expired) })
+			s.save(&Customer{ID: 2, Name: "b"})
+			rep, reporter := s.runReplica("stats")
+			s.eventually("both are there", func() bool {
+				return s.has(&Customer{ID: 1}) && s.has(&Customer{ID: 2})
+			})
+			if rep.DeadLetters()[replica.Expired] > 0 {
+				require.Equal(s, map[string]int64{"dead_letter": 1}, reporter.Reported().Asked)
+			}
+		})
+	}
 }

@@ -75,7 +75,8 @@ func each(t *testing.T, test func(s *system)) {
 	}
 }
 
-func newSystem(t *testing.T, master, copies *bun.DB) *system {
+// newSystem makes one. options are those of the customers.
+func newSystem(t *testing.T, master, copies *bun.DB, options ...outbox.Option) *system {
 	s := &system{T: t, master: master, copies: copies, broker: memory.New()}
 	for _, table := range []any{(*Customer)(nil), (*Order)(nil)} {
 		_, err := master.NewCreateTable().Model(table).Exec(t.Context())
@@ -88,7 +89,7 @@ func newSystem(t *testing.T, master, copies *bun.DB) *system {
 	s.box, err = outbox.New(master, outbox.Config{Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.box.Close()) })
-	require.NoError(t, outbox.Register[Customer](s.box, "customer"))
+	require.NoError(t, outbox.Register[Customer](s.box, "customer", options...))
 	require.NoError(t, outbox.Register[Order](s.box, "order"))
 	require.NoError(t, s.box.Migrate(t.Context()))
 	tables, err := admin.Open(master, admin.Config{})

@@ -70,7 +70,8 @@ func (a *Answerer) hear(ctx context.Context, body []byte) {
 	}
 	if err != nil && ctx.Err() == nil {
 		a.counts.ignored.Add(1)
-		if _, was := a.said.Swap("ignored "+h.Queue, true); !was {
+		if now := time.Now().Unix(); now-a.saidIgnored.Load() >= 60 { // whoever says it may say it often
+			a.saidIgnored.Store(now)
 			a.log.Warn("something that a replica said was ignored", "queue", h.Queue, "error", err)
 		}
 	}

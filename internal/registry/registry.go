@@ -88,7 +88,9 @@ func (e *FullError) Error() string {
 // Note writes a report down. isNew says that the queue was not known, or not with all of its models.
 // A replica of several processes takes the models of all of them.
 func (r *Registry) Note(ctx context.Context, report Report) (isNew bool, err error) {
-	err = r.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
+	// Each statement must see what was committed before it (READ COMMITTED): under the snapshot of its
+	// first one, MariaDB would read the models that were there before another report.
+	err = r.InBounds(ctx, db.Within(db.DefaultLease), func(ctx context.Context, tx bun.IDB) error {
 		isNew, err = r.note(ctx, tx, report)
 		return err
 	})
