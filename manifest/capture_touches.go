@@ -56,12 +56,15 @@ func (m Model) capturedTouch(ctx context.Context, db *bun.DB, t touching, c *cap
 			errs = append(errs, fmt.Errorf("%s: table %s has no column %q", t.setting, t.table, name))
 			continue
 		}
-		column := capture.Column{Name: name, Kind: c.Key[i].Kind}
-		if said := m.Types[c.Key[i].Name]; said != "" { // in its own form
-			columns[at].IsKey = true
-			if column, err = capturedColumn(db, columns[at], said); err != nil {
-				errs = append(errs, fmt.Errorf("%s: column %q of table %s: %w", t.setting, name, t.table, err))
-			}
+		columns[at].IsKey = true
+		said := m.Types[c.Key[i].Name]
+		column, err := capturedColumn(db, columns[at], said)
+		if err == nil && said == "" && column.Kind != c.Key[i].Kind {
+			err = fmt.Errorf("its type %s cannot hold column %s of %s: make them alike",
+				columns[at].Type, c.Key[i].Name, m.Table)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: column %q of table %s: %w", t.setting, name, t.table, err))
 		}
 		touch.Columns = append(touch.Columns, column)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -25,7 +26,10 @@ func (m Model) conditionOf(ctx context.Context, db *bun.DB) (condition string, e
 	switch {
 	case err != nil:
 	case name == dialect.PG:
-		condition, err = postgresCondition(ctx, db, string(db.QueryGen().AppendIdent(nil, m.Table)), m.Filter)
+		table := string(db.QueryGen().AppendIdent(nil, m.Table))
+		if condition, err = postgresCondition(ctx, db, table, m.Filter); err == nil {
+			err = checkMoments(words, condition)
+		}
 	default:
 		condition, err = m.rowCondition(ctx, db, words)
 	}
@@ -46,7 +50,10 @@ func postgresCondition(ctx context.Context, db *bun.DB, table, text string) (con
 	}
 	defer func() { err = errors.Join(err, tx.Rollback()) }() // nothing of it stays
 	for _, statement := range []string{
-		`SET LOCAL "TimeZone" = 'UTC'`, `SET LOCAL "DateStyle" = 'ISO'`, `SET LOCAL "IntervalStyle" = 'postgres'`,
+		`SET TRANSACTION READ WRITE`,
+		`SET LOCAL "TimeZone" = 'UTC'`, `SET LOCAL "DateStyle" = 'ISO'`,
+		`SET LOCAL "IntervalStyle" = 'postgres'`, `SET LOCAL extra_float_digits = 1`,
+		`SET LOCAL bytea_output = 'hex'`, `SET LOCAL quote_all_identifiers = off`,
 		`SET LOCAL standard_conforming_strings = on`, `SET LOCAL client_min_messages = warning`,
 		`CREATE TEMPORARY TABLE t (LIKE ` + table + `)`,
 	} {
@@ -72,6 +79,20 @@ func postgresCondition(ctx context.Context, db *bun.DB, table, text string) (con
 		err = fmt.Errorf("PostgreSQL prints it as %s", printed)
 	}
 	return strings.TrimSpace(condition), err
+}
+
+var relative = regexp.MustCompile(`(?i)\b(now|today|tomorrow|yesterday)\b`)
+
+// checkMoments refuses a text that PostgreSQL reads as the present time: it is another one whenever
+// somebody reads the file. What it takes for a text it prints as that.
+func checkMoments(words []word, printed string) error {
+	for _, w := range words {
+		if w.kind == quotedText && relative.MatchString(w.text) &&
+			!strings.Contains(printed, "'"+strings.ReplaceAll(w.text, "'", "''")+"'::") {
+			return fmt.Errorf("'%s' is another time whenever it is read: write the time that is meant", w.text)
+		}
+	}
+	return nil
 }
 
 // whyNot explains the database's words where they do not explain themselves.

@@ -273,6 +273,15 @@ var wrongConditions = []struct {
 	{condition: `status <> "draft"`, want: "texts stand in single quotes", only: dialect.SQLite},
 	{condition: `status = E'\'' ; DROP TABLE posts; --'`, want: "escapes", only: dialect.PG},
 	{condition: "date() > status", want: "depend", only: dialect.SQLite},
+	{condition: "CAST(hits AS text) || '2026-01-01' > 'now'::timestamptz::text", want: "depend", only: dialect.PG},
+	{condition: "to_date(status, 'YYYY') > 'now'", want: "depend", only: dialect.PG},
+	{condition: "'epoch'::date + hits::int < 'today'", want: "is another time whenever it is read", only: dialect.PG},
+	{condition: "xmin IS NOT NULL", want: "xmin"},
+	{condition: "hits = 1 FOR UPDATE", want: "want one condition"},
+	{condition: "hits = 1 ORDER BY 1", want: "want one condition"},
+	{condition: "hits > 1 AND sleep(1)", want: "sleep"},
+	{condition: "row_number() OVER () = 1", want: "row"},
+	{condition: "@x := 1", want: "", only: dialect.MySQL},
 }
 
 // What is no condition on the row alone is refused before anything is written, by whoever opens the
@@ -313,6 +322,7 @@ var rightConditions = []struct {
 	{condition: `status ~ '^a.*;$' AND "hits" > 0`, only: dialect.PG},
 	{condition: "status::text || 'x' <> 'ax'", only: dialect.PG},
 	{condition: "t IS NOT NULL", only: dialect.PG},
+	{condition: "status = 'now'", only: dialect.PG},
 	{condition: `status <> "draft" AND status <> 'it\'s'`, only: dialect.MySQL},
 	{condition: "`hits` % 2 = 0", only: dialect.MySQL},
 	{condition: `"hits" > 0 AND [status] <> 'x'`, only: dialect.SQLite},

@@ -40,6 +40,10 @@ func mistake(text string) string {
 			part[1], part[2], strings.Join(keysOf(part[3]), ", "))
 	}
 	if part := wrongValue.FindStringSubmatch(text); part != nil {
+		if part[2] == "map" && part[4] == "[]string" { // of touch, as it seems
+			return fmt.Sprintf("%s: keys with values, want %s. The rows of a table two steps away do not say "+
+				"whose they are: give them a column with the key", part[1], wantedIn(part[4]))
+		}
 		return fmt.Sprintf("%s: %s, want %s", part[1], foundIn(part[2], part[3]), wantedIn(part[4]))
 	}
 	return text

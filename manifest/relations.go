@@ -35,8 +35,8 @@ func (m Model) checkRelations() (errs []error) {
 		add := func(format string, args ...any) {
 			errs = append(errs, fmt.Errorf("relations: %s: "+format, append([]any{name}, args...)...))
 		}
-		if !columnName.MatchString(name) {
-			add("want a name of letters, digits and _")
+		if !columnName.MatchString(name) || name == "t" { // which is the model's table in a filter
+			add("want a name of letters, digits and _, but for t")
 		}
 		if !tableName.MatchString(r.Table) {
 			add("table: %q, want a name of letters, digits and _, or schema.name", r.Table)

@@ -219,6 +219,75 @@ func shelvedNumbers(t *testing.T, text string) map[string]any {
 	return v
 }
 
+// A table may be nested in itself, be a model of its own, and stand in two relations.
+func TestRelationsOfOneTable(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := uncapturedWith(t, newURL(t), []string{
+				"CREATE TABLE nodes (id bigint PRIMARY KEY, parent_id bigint, other_id bigint)",
+			}, `models: {node: {table: nodes, columns: id, relations: {
+				below: {table: nodes, key: parent_id, columns: id, many: true},
+				others: {table: nodes, key: other_id, many: true}}}}`)
+			c.install()
+			c.run("INSERT INTO nodes VALUES (1, NULL, NULL)", "INSERT INTO nodes VALUES (2, 1, 1), (3, 1, NULL)")
+			_, err := c.box.Sweep(t.Context())
+			require.NoError(t, err)
+			all := messagesOf(t, c.db)
+			require.ElementsMatch(t, []string{"1 0 SAVE", "2 0 SAVE", "3 0 SAVE"}, lines(all))
+			require.Contains(t, fmt.Sprint(all), `{"below":[{"id":2},{"id":3}],"id":1,"others":[{"id":2,"other_id":1,"parent_id":1}]}`)
+			c.run("DELETE FROM nodes WHERE id = 3")
+			_, err = c.box.Sweep(t.Context())
+			require.NoError(t, err)
+			require.ElementsMatch(t, []string{"1 1 SAVE", "3 1 DELETE"}, lines(messagesOf(t, c.db)[3:]))
+		})
+	}
+}
+
+// A REPLACE takes rows away because of any unique index: the entities that they belonged to change.
+func TestReplaceOfANestedRowSendsWhoLostIt(t *testing.T) {
+	const text = "models: {cart: {table: carts, relations: {items: {table: cart_items, key: cart_id, many: true}}}}"
+	for name, newURL := range map[string]func(testing.TB) string{"sqlite": dbtest.SQLiteURL, "mariadb": dbtest.MariaDBURL} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := uncapturedWith(t, newURL(t), append([]string{}, cartTables...), text)
+			db{c.db.DB}.exec(t, "CREATE UNIQUE INDEX skus ON cart_items (sku)")
+			c.install()
+			sweep := func() []string {
+				_, err := c.box.Sweep(t.Context())
+				require.NoError(t, err)
+				all := lines(messagesOf(t, c.db))
+				db{c.db.DB}.exec(t, "DELETE FROM outbox_messages")
+				return all
+			}
+			c.run("INSERT INTO carts VALUES (1, 'a'), (2, 'b'), (3, 'c')", "INSERT INTO cart_items VALUES (1, 1, 'x', 0), (2, 2, 'y', 0)")
+			sweep()
+			c.run("REPLACE INTO cart_items VALUES (1, 3, 'z', 0)")
+			require.ElementsMatch(t, []string{"1 1 SAVE", "3 1 SAVE"}, sweep(), "by its key")
+			c.run("REPLACE INTO cart_items VALUES (9, 1, 'y', 0)")
+			require.ElementsMatch(t, []string{"1 2 SAVE", "2 1 SAVE"}, sweep(), "by another index")
+			c.run("REPLACE INTO cart_items VALUES (9, NULL, 'z', 0)")
+			require.ElementsMatch(t, []string{"1 3 SAVE", "3 2 SAVE"}, sweep(), "by both")
+		})
+	}
+}
+
+// A column of another type would name keys that nobody has.
+func TestTouchByAColumnOfAnotherTypeIsRefused(t *testing.T) {
+	for name, newURL := range dbtest.Kinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := uncapturedWith(t, newURL(t), cartTables, "models: {cart: {table: carts}}")
+			m, err := manifest.Parse([]byte("models: {cart: {table: carts, touch: {cart_items: sku}}}"))
+			require.NoError(t, err)
+			_, err = m.Capture(t.Context(), c.db, outbox.Config{})
+			require.ErrorContains(t, err, "cannot hold column id of carts")
+			_, err = manifest.Parse([]byte("models: {cart: {table: carts, touch: {parts: {via: cart_items}}}}"))
+			require.ErrorContains(t, err, "two steps away")
+		})
+	}
+}
+
 var wrongRelations = map[string]string{
 	"{items: {table: cart_items, many: true}}":                                   "key: not set, want the columns of table cart_items",
 	"{items: {table: cart_items, key: cart_id}}":                                 "say many: true for a list, or make a unique index on (cart_id)",
@@ -232,6 +301,7 @@ var wrongRelations = map[string]string{
 	"{'a b': {table: cart_items, key: cart_id, many: true}}":                     "want a name of letters",
 	"{items: {table: cart_items, key: cart_id, many: true, order: ['1; DROP']}}": "want a name of letters",
 	"{items: {table: cart_items, key: cart_id, many: true, relations: {}}}":      `unknown key "relations"`,
+	"{t: {table: cart_items, key: cart_id, many: true}}":                         "but for t",
 	"{items: cart_items}": "want the keys table and key",
 }
 

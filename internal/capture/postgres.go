@@ -62,6 +62,9 @@ func (e *postgres) plan(ctx context.Context, m Model) (plan, error) {
 	if err := errors.Join(errs...); err != nil {
 		return plan{}, err
 	}
+	if err := e.tryData(ctx, m, own[0].name); err != nil {
+		return plan{}, err
+	}
 	p := plan{model: m}
 	for _, t := range all {
 		for _, statement := range e.place.markers(m, t) {
@@ -78,6 +81,21 @@ func (e *postgres) plan(ctx context.Context, m Model) (plan, error) {
 	}
 	p.digest = digest(text)
 	return p, nil
+}
+
+// tryData has PostgreSQL plan what makes a message of a row. The function that has it is not looked
+// into before the first writer's commit.
+func (e *postgres) tryData(ctx context.Context, m Model, table string) error {
+	if m.Swept {
+		return nil
+	}
+	rows, err := e.db.DB.QueryContext(ctx, "SELECT "+m.data()+", "+m.kept()+", "+m.unsendable()+
+		" FROM "+table+" AS t WHERE false")
+	if err != nil {
+		return fmt.Errorf("what is to be sent of table %s cannot be read: %w", m.Table, err)
+	}
+	defer func() { _ = rows.Close() }() // there are none
+	return rows.Err()
 }
 
 // targets are a table and those that hold rows of it: its children by inheritance and its
