@@ -17,10 +17,11 @@ type Postgres struct {
 	Port      int
 	bin, data string
 	as        *account
+	settings  []string
 }
 
-// StartPostgres makes a cluster and starts it.
-func StartPostgres(t testing.TB) *Postgres {
+// StartPostgres makes a cluster and starts it. Settings are of the form name=value.
+func StartPostgres(t testing.TB, settings ...string) *Postgres {
 	t.Helper()
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	require.NoError(t, err)
@@ -28,7 +29,9 @@ func StartPostgres(t testing.TB) *Postgres {
 		dbtest.Missing(t, dbtest.Postgres, "install Debian's package postgresql")
 	}
 	data, as := directory(t, "postgres")
-	p := &Postgres{Port: FreePort(t), bin: filepath.Dir(found[len(found)-1]), data: data, as: as}
+	p := &Postgres{
+		Port: FreePort(t), bin: filepath.Dir(found[len(found)-1]), data: data, as: as, settings: settings,
+	}
 	require.NoError(t, p.run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
 		"--locale=C.UTF-8", "--no-sync"))
 	require.NoError(t, p.Start())
@@ -48,7 +51,9 @@ func (p *Postgres) end() error {
 func (p *Postgres) Standby(t testing.TB) *Postgres {
 	t.Helper()
 	dir, as := directory(t, "postgres")
-	copied := &Postgres{Port: p.Port, bin: p.bin, data: filepath.Join(dir, "data"), as: as}
+	copied := &Postgres{
+		Port: p.Port, bin: p.bin, data: filepath.Join(dir, "data"), as: as, settings: p.settings,
+	}
 	require.NoError(t, p.run("pg_basebackup", "-h", "127.0.0.1", "-p", strconv.Itoa(p.Port), "-U", "postgres",
 		"-D", copied.data, "-X", "stream", "-c", "fast"))
 	locks, err := filepath.Glob(filepath.Join(copied.data, ".s.PGSQL.*")) // of the sockets of the one that was copied
@@ -81,6 +86,9 @@ func (p *Postgres) run(program string, args ...string) error {
 func (p *Postgres) Start() error {
 	options := "-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off " +
 		"-c max_connections=300 -c max_prepared_transactions=10"
+	for _, setting := range p.settings {
+		options += " -c " + setting
+	}
 	return p.run("pg_ctl", "-D", p.data, "-w", "-l", filepath.Join(p.data, "log"),
 		"-o", fmt.Sprintf(options, p.Port, p.data), "start")
 }
