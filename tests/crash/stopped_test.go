@@ -91,14 +91,17 @@ type arrival struct {
 	revision int64
 }
 
-func (a *arrivals) count() int {
+func (a *arrivals) count() int { return len(a.all()) }
+
+// all are the messages, each once.
+func (a *arrivals) all() map[arrival]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	seen := map[arrival]bool{}
 	for _, m := range a.got {
 		seen[m] = true
 	}
-	return len(seen)
+	return seen
 }
 
 // inversions counts messages that arrived for the first time after a newer one of their key.
