@@ -188,7 +188,7 @@ func (e *postgres) shared(plans []plan, others ...string) []string {
 }
 
 func (e *postgres) flusher(id string) string {
-	return e.place.name("outbox_flush_"+short(id)) + "(integer, integer, json, json, text)"
+	return e.place.name("outbox_flush_"+short(id)) + "(boolean, integer, integer, json, json, text)"
 }
 
 // comment is what the catalog keeps about a model: the generation, the digest and the id.

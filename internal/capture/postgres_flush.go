@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/cqrsync/cqrsync/internal/db"
@@ -20,21 +19,15 @@ func (p place) flush(m Model, table string) string {
 	if m.Swept {
 		return p.keep(m)
 	}
-	marked := `FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` GROUP BY key`
+	marked := p.marked(m)
 	revisions := p.name("outbox_revisions")
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush_"+short(m.ID)) + `(
-	_first integer, _count integer, _meta json, _headers json, _correlation text
+	_plain boolean, _first integer, _count integer, _meta json, _headers json, _correlation text
 ) RETURNS void LANGUAGE plpgsql SET ` + path + ` AS $cqrsync$
 DECLARE
-	_key text; _what text;
+	_key text; _what text; _missing bigint;
 BEGIN
-	INSERT INTO ` + revisions + ` AS l (model, key, revision, produced, updated_at)
-	SELECT ` + literal(m.ID) + `, k.key, k.was, k.was, clock_timestamp()
-	FROM (
-		SELECT key, 1 - (` + wasInserted + `)::integer AS was ` + marked + `
-	) AS k ORDER BY k.key
-	ON CONFLICT (model, key) DO UPDATE SET
-		` + ledger.Raise(db.Postgres{}, "l.") + `;
+` + p.flushPlain(m, table) + `	` + p.raise(m, "") + `;
 	WITH m AS MATERIALIZED (
 		SELECT key, bool_or(op = 'd') AS gone, bool_and(op = 't') AS touched` + m.oldest() + ` ` + marked + `
 	), j AS MATERIALIZED (
@@ -42,7 +35,7 @@ BEGIN
 			` + m.kept() + ` AS kept, ` + m.unsendable() + ` AS unsendable,
 			` + m.data() + ` AS data` + m.now() + `
 		FROM m CROSS JOIN LATERAL (
-			SELECT *, ctid AS at FROM ` + revisions + ` AS l WHERE l.model = ` + literal(m.ID) + ` AND l.key = m.key COLLATE "default" OFFSET 0
+			SELECT *, ctid AS at FROM ` + revisions + ` AS l WHERE l.model = ` + literal(m.ID) + ` AND l.key = m.key OFFSET 0
 		) AS l LEFT JOIN LATERAL (
 			SELECT * FROM ` + table + ` AS t WHERE ` + keyOf(m.Key, "m.key") + ` OFFSET 0
 		) AS t ON true
@@ -56,10 +49,10 @@ BEGIN
 	), appended AS (
 		INSERT INTO ` + p.name("outbox_messages") + ` (lane, model, key, revision, after, signal, pk, data,
 			previous, meta, headers, correlation_id, updated_at, keep)
-		SELECT _first + ('x' || lpad(left(md5(` + literal(m.ID+":") + ` || key), 8), 16, '0'))::bit(64)::bigint % _count,
+		SELECT ` + m.lane("key") + `,
 			` + literal(m.ID) + `, key, revision, after, outcome, pk::json,
 			CASE outcome WHEN 'SAVE' THEN data ELSE '{"id":' || pk || '}' END::json,
-			` + m.previous() + `, _meta, _headers, _correlation, updated_at, ` + fmt.Sprint(m.Everything || len(m.Track) > 0) + `
+			` + m.previous() + `, _meta, _headers, _correlation, updated_at, ` + boolean(m.Everything || len(m.Track) > 0) + `
 		FROM o WHERE outcome IN ('SAVE', 'DELETE')
 	), settled AS (
 		UPDATE ` + revisions + ` AS l SET
@@ -74,7 +67,13 @@ BEGIN
 	)
 	SELECT key, unsendable INTO _key, _what FROM o
 	WHERE NOT here AND NOT gone AND NOT touched OR outcome = 'SAVE' AND unsendable IS NOT NULL LIMIT 1;
-	IF _what IS NOT NULL THEN
+` + m.complain() + `END
+$cqrsync$`
+}
+
+// complain raises an exception about a row that cannot be sent.
+func (m Model) complain() string {
+	return `	IF _what IS NOT NULL THEN
 		RAISE EXCEPTION 'cqrsync: column % of table % holds what replicas cannot read, in the row %', _what, ` +
 		literal(m.Table) + `, _key
 			USING HINT = 'Times lie between the years 1 and 9999.';
@@ -83,17 +82,37 @@ BEGIN
 		literal(m.Table) + `
 			USING HINT = 'Row level security may hide it from the owner of the triggers, or a trigger was disabled meanwhile.';
 	END IF;
-END
-$cqrsync$`
+`
+}
+
+// marked are the keys that the transaction marked of a model.
+func (p place) marked(m Model) string {
+	return `FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` GROUP BY key`
+}
+
+// raise locks the keys in the ledger, in their order, and draws their revisions.
+func (p place) raise(m Model, also string) string {
+	return `INSERT INTO ` + p.name("outbox_revisions") + ` AS l (model, key, revision, produced, updated_at)
+	SELECT ` + literal(m.ID) + `, k.key, k.was, k.was, clock_timestamp()
+	FROM (
+		SELECT key, 1 - (` + wasInserted + `)::integer AS was ` + p.marked(m) + `
+	) AS k ORDER BY k.key
+	ON CONFLICT (model, key) DO UPDATE SET
+		` + ledger.Raise(db.Postgres{}, "l.") + also
+}
+
+// lane is that of a key: a number that every database makes of it.
+func (m Model) lane(key string) string {
+	return `_first + ('x' || lpad(left(md5(` + literal(m.ID+":") + ` || ` + key + `), 8), 16, '0'))::bit(64)::bigint % _count`
 }
 
 // keep is the flush of a model whose messages only Go can write: it keeps the marks for the sweep.
 func (p place) keep(m Model) string {
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush_"+short(m.ID)) + `(
-	_first integer, _count integer, _meta json, _headers json, _correlation text
+	_plain boolean, _first integer, _count integer, _meta json, _headers json, _correlation text
 ) RETURNS void LANGUAGE sql SET ` + path + ` AS $cqrsync$
-	INSERT INTO ` + p.name("outbox_dirty") + ` (model, key, op, old)
-	SELECT model, key, op, old FROM ` + p.name("outbox_marks") + `
+	INSERT INTO ` + p.name("outbox_dirty") + ` (model, key, op, old, meta, headers, correlation_id)
+	SELECT model, key, op, old, _meta, _headers, _correlation FROM ` + p.name("outbox_marks") + `
 	WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` ORDER BY id
 $cqrsync$`
 }

@@ -38,10 +38,14 @@ func (p place) marks() []string {
 		`CREATE INDEX IF NOT EXISTS ` + quote(p.prefix+"outbox_marks_xid") + ` ON ` + p.name("outbox_marks") + ` (xid)`,
 		`CREATE TABLE IF NOT EXISTS ` + p.name("outbox_dirty") + ` (
 	id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	model text   NOT NULL,
-	key   text   NOT NULL,
+	model text COLLATE "C" NOT NULL,
+	key   text COLLATE "C" NOT NULL,
 	op    "char" NOT NULL,
-	old   json
+	old   json,
+	meta  json,
+	headers json,
+	correlation_id text,
+	noted_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)`,
 	}
 }
@@ -52,7 +56,7 @@ func (p place) marks() []string {
 func (p place) dispatcher(models []string) string {
 	var cases []string
 	for _, id := range slices.Sorted(slices.Values(models)) {
-		cases = append(cases, fmt.Sprintf("WHEN %s THEN\n\t\t\t\tPERFORM %s(_first, _count, _meta, _headers, _correlation);",
+		cases = append(cases, fmt.Sprintf("WHEN %s THEN\n\t\t\t\tPERFORM %s(_plain, _first, _count, _meta, _headers, _correlation);",
 			literal(id), p.name("outbox_flush_"+short(id))))
 	}
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush") + `() RETURNS trigger
@@ -60,19 +64,19 @@ LANGUAGE plpgsql SECURITY DEFINER SET ` + path + ` SET row_security = off
 SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET ` + strings.Join(pinned, " SET ") + ` AS $cqrsync$
 DECLARE
-	_model text; _first integer; _count integer; _meta json; _headers json; _correlation text;
+	_model text; _plain boolean; _first integer; _count integer; _meta json; _headers json; _correlation text;
 BEGIN
 	IF TG_OP = 'INSERT' THEN -- stand in line once more, behind the deferred triggers of others
-		UPDATE ` + p.name("outbox_marks") + ` SET first = true WHERE xid = txid_current() AND id = (
-			SELECT min(id) FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current());
-		RETURN NULL;
-	ELSIF EXISTS (SELECT FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND op = 'g') THEN
+		UPDATE ` + p.name("outbox_marks") + ` SET first = true WHERE xid = txid_current() AND id = NEW.id;
 		RETURN NULL;
 	END IF;
-	FOR _model IN
-		SELECT DISTINCT model AS m FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() ORDER BY m
+	FOR _model, _plain IN
+		SELECT model AS m, bool_and(op IN ('i', 'u')) FROM ` + p.name("outbox_marks") + `
+		WHERE xid = txid_current() GROUP BY model ORDER BY model
 	LOOP
-		IF _count IS NULL THEN
+		IF _model = '' THEN -- the mark of a session of Go, which comes first
+			RETURN NULL;
+		ELSIF _count IS NULL THEN
 			SELECT min(lane), count(*) INTO _first, _count FROM ` + p.name("outbox_lanes") + `;
 			SELECT s.meta, s.headers, s.correlation INTO _meta, _headers, _correlation
 				FROM ` + p.name("outbox_settings") + `() AS s;

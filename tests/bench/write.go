@@ -74,7 +74,7 @@ func benchWrite(ctx context.Context, o options, report func(result)) error {
 			}
 		}
 	}
-	return nil
+	return benchWriteBulk(ctx, o, report)
 }
 
 type writeBench struct {

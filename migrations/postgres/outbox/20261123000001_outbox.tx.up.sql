@@ -6,8 +6,8 @@
 --   resent    the revision at which something of the key was sent once more, out of turn: a SYNC or a dead letter.
 --             The next message must not be handed to a relay past it
 CREATE TABLE {{.Table "outbox_revisions"}} (
-    model      text        NOT NULL,
-    key        text        NOT NULL,
+    model      text COLLATE "C" NOT NULL,
+    key        text COLLATE "C" NOT NULL,
     revision   bigint      NOT NULL,
     produced   bigint,
     after      bigint,
@@ -28,8 +28,8 @@ CREATE TABLE {{.Table "outbox_revisions"}} (
 CREATE TABLE {{.Table "outbox_messages"}} (
     id             bigint GENERATED ALWAYS AS IDENTITY,
     lane           smallint    NOT NULL,
-    model          text        NOT NULL,
-    key            text        NOT NULL,
+    model          text COLLATE "C" NOT NULL,
+    key            text COLLATE "C" NOT NULL,
     revision       bigint      NOT NULL,
     after          bigint,
     signal         text        NOT NULL,
@@ -77,8 +77,8 @@ CREATE TABLE {{.Table "outbox_relays"}} (
 -- Keys whose oldest message could not be published; they wait here so that the hot table is never updated.
 -- message_id is the message for which the key waits: a newer one that replaces it ends the wait (P9).
 CREATE TABLE {{.Table "outbox_retries"}} (
-    model           text        NOT NULL,
-    key             text        NOT NULL,
+    model           text COLLATE "C" NOT NULL,
+    key             text COLLATE "C" NOT NULL,
     attempts        integer     NOT NULL,
     next_attempt_at timestamptz NOT NULL,
     last_error      text        NOT NULL,
@@ -89,8 +89,8 @@ CREATE TABLE {{.Table "outbox_retries"}} (
 CREATE TABLE {{.Table "outbox_dead_letters"}} (
     id             bigint      PRIMARY KEY,
     lane           smallint    NOT NULL,
-    model          text        NOT NULL,
-    key            text        NOT NULL,
+    model          text COLLATE "C" NOT NULL,
+    key            text COLLATE "C" NOT NULL,
     revision       bigint      NOT NULL,
     after          bigint,
     signal         text        NOT NULL,
