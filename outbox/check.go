@@ -24,18 +24,14 @@ import (
 // two by itself, the tables until they are there.
 //
 // Other findings it logs with [Config].Logger, as warnings; [Box.Findings] has them all. What
-// is known and right as it is goes into [Accept].
+// is known and right as it is goes into [Accept]. As information it logs which models triggers
+// capture, and which ones bun does.
 func (b *Box) Check(ctx context.Context) error {
 	errs := []error{b.ready(ctx), b.checkTriggers(ctx)}
 	found, err := b.Findings(ctx)
 	errs = append(errs, err)
-	for _, m := range b.models() {
-		how := "bun: what others write is not seen"
-		if b.hasTriggers(m) {
-			how = "triggers"
-		}
-		b.log.DebugContext(ctx, "outbox: model "+m.id+" is captured by "+how, "table", m.table.Name)
-	}
+	b.warnOfObserver(ctx)
+	b.sayWhoCaptures(ctx)
 	for _, f := range found {
 		if f.IsWrong() {
 			errs = append(errs, f)
@@ -45,6 +41,16 @@ func (b *Box) Check(ctx context.Context) error {
 			"kind", string(f.Kind), "model", f.Model, "table", f.Table, "fix", f.Fix)
 	}
 	return errors.Join(errs...)
+}
+
+// sayWhoCaptures logs which of the two captures each model has.
+func (b *Box) sayWhoCaptures(ctx context.Context) {
+	by := map[bool][]string{}
+	for _, m := range b.models() {
+		by[b.hasTriggers(m)] = append(by[b.hasTriggers(m)], m.id)
+	}
+	b.log.InfoContext(ctx, "outbox: triggers capture what anybody writes, bun what goes through this box",
+		"triggers", list(by[true]), "bun", list(by[false]))
 }
 
 // Findings returns what about the database may surprise later, but for what was accepted. The error
@@ -60,6 +66,9 @@ func (b *Box) Findings(ctx context.Context) ([]*Finding, error) {
 			"ALTER SEQUENCE " + sequence + " CACHE 1",
 		})
 	}
+	unswept, err := b.unswept(ctx)
+	errs = append(errs, err)
+	found = append(found, unswept...)
 	b.mu.RLock()
 	byID := func(a, b *model) int { return strings.Compare(a.id, b.id) }
 	models := slices.SortedFunc(maps.Values(b.byID), byID)

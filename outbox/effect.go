@@ -114,7 +114,7 @@ func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
 		}
 		doubt = errors.Join(doubt, err)
 	}
-	if doubt != nil && s.doubt == nil {
+	if doubt != nil && s.doubt == nil && !s.box.observer.allows(ctx, doubt) {
 		s.doubt = doubt // a hook cannot return it: the commit does
 	}
 }

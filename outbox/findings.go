@@ -36,6 +36,9 @@ const (
 	// FoundRelation is a relation that is sent and whose type does not embed Tracked: a write of it
 	// through another bun.DB is not refused.
 	FoundRelation FindingKind = "relation"
+	// FoundUnswept are notes of triggers that nobody has swept for a minute: what other programs
+	// wrote is not sent until somebody does. It cannot be accepted.
+	FoundUnswept FindingKind = "unswept"
 )
 
 // Finding is something about a database that may surprise later. It is an error, so that errors.As

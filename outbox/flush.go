@@ -25,7 +25,7 @@ const flushBatch = 1000
 // The order is the guarantee. The ledger lock is held until commit, so the reads see everything that earlier
 // revisions of these keys committed, and nobody can commit a later one in between.
 func (s *session) flush(ctx context.Context, tx bun.IDB) error {
-	if err := s.seal(); err != nil {
+	if err := s.seal(ctx); err != nil {
 		return err
 	}
 	if err := s.takeMarks(ctx, tx); err != nil || len(s.dirty) == 0 {
@@ -120,7 +120,7 @@ func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mar
 }
 
 // seal ends capture: nothing else touches the dirty set. It returns what forbids the commit.
-func (s *session) seal() error {
+func (s *session) seal(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sealed = true
@@ -134,10 +134,12 @@ func (s *session) seal() error {
 		return s.doubt
 	}
 	for _, err := range s.owed {
-		return err
+		if !s.box.observer.allows(ctx, err) {
+			return err
+		}
 	}
 	for m, err := range s.untouched {
-		if !s.named[m] {
+		if !s.named[m] && !s.box.observer.allows(ctx, err) {
 			return err
 		}
 	}
@@ -166,6 +168,9 @@ func (s *session) flushBatch(
 	for i, d := range marks {
 		changes[i] = m.judge(d, revisions[db.Key{Model: m.id, Key: d.key}], rows[d.key])
 		if (spelled[d] || d.moved && !rows[d.key].IsValid()) && !wasSent(changes[i].revision) {
+			changes[i].outcome = unchanged
+		}
+		if d.vanished {
 			changes[i].outcome = unchanged
 		}
 	}

@@ -82,12 +82,14 @@ func each(t *testing.T, test func(f fixture)) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) { test(newFixture(t, db)) })
 }
 
-func newFixture(t *testing.T, db *bun.DB) fixture {
+func newFixture(t *testing.T, db *bun.DB) fixture { return newFixtureWith(t, db, outbox.Config{}) }
+
+func newFixtureWith(t *testing.T, db *bun.DB, config outbox.Config) fixture {
 	for _, table := range []any{(*Order)(nil), (*Line)(nil), (*Seat)(nil), (*Note)(nil), (*File)(nil), (*Log)(nil)} {
 		_, err := db.NewCreateTable().Model(table).Exec(t.Context())
 		require.NoError(t, err)
 	}
-	box, err := outbox.New(db, outbox.Config{})
+	box, err := outbox.New(db, config)
 	require.NoError(t, err)
 	require.NoError(t, outbox.Register[Order](box, "order", outbox.Relations("Lines")))
 	require.NoError(t, outbox.Register[Seat](box, "seat"))

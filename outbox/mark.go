@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/cqrsync/cqrsync/internal/capture"
 )
 
 // mark is one key that the transaction touched.
@@ -12,12 +14,14 @@ type mark struct {
 	key      string
 	pk       []byte // as instance_pk
 	row      reflect.Value
-	inserted bool        // the first thing that happened to it was an INSERT, so it was not there before
-	present  bool        // a statement left the row there: a flush that does not find it must not call it deleted
-	guessed  bool        // only statements that reported no row named it
-	stored   bool        // the key was read from the database, or has one spelling only
-	moved    bool        // the database had its row under another spelling, which is marked, too
-	state    *knownState // the whole row as last written, nil if only a read can tell
+	inserted bool         // the first thing that happened to it was an INSERT, so it was not there before
+	present  bool         // a statement left the row there: a flush that does not find it must not call it deleted
+	guessed  bool         // only statements that reported no row named it
+	stored   bool         // the key was read from the database, or has one spelling only
+	vanished bool         // its row is not where a statement left it, and the box observes: nothing is known
+	moved    bool         // the database had its row under another spelling, which is marked, too
+	said     capture.Said // by the transaction that wrote it, where it is swept
+	state    *knownState  // the whole row as last written, nil if only a read can tell
 }
 
 // deed is what is known of what a statement did to a row.

@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun/schema"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/capture"
 	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
@@ -32,6 +33,7 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]o
 		message.Key, message.PK = c.mark.key, c.mark.pk
 		message.Revision, message.After, message.Follows = c.revision.Revision, c.revision.After, c.revision.Follows
 		message.Updated = c.revision.Updated
+		say(&message, c.mark.said)
 		switch c.outcome {
 		case saved:
 			message.Signal = string(envelope.Save)
@@ -47,12 +49,38 @@ func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]o
 		default:
 			continue
 		}
+		if m.overlooks(ctx, &changes[i], err) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("key %s: %w", c.mark.key, err)
 		}
 		messages = append(messages, message)
 	}
 	return messages, nil
+}
+
+// say has a message carry what the transaction said that wrote its row, in place of what the sweep
+// would.
+func say(message *outgoing.Message, said capture.Said) {
+	if said.Meta != nil {
+		message.Meta = said.Meta
+	}
+	if said.Headers != nil {
+		message.Headers = said.Headers
+	}
+	if said.CorrelationID != "" {
+		message.CorrelationID = said.CorrelationID
+	}
+}
+
+// overlooks drops a change whose row holds what cannot travel, where the box observes only.
+func (m *model) overlooks(ctx context.Context, c *change, err error) bool {
+	if !errors.As(err, new(*ValueError)) || !m.box.observer.allows(ctx, fmt.Errorf("key %s: %w", c.mark.key, err)) {
+		return false
+	}
+	c.outcome = unchanged
+	return true
 }
 
 // common is what the messages of one model and transaction share.
@@ -77,7 +105,8 @@ func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]jso
 	if m.serialize == nil || len(rows) == 0 {
 		for _, i := range at {
 			var err error
-			if states[i], err = m.encode(changes[i].row, m.relations); err != nil {
+			states[i], err = m.encode(changes[i].row, m.relations)
+			if err != nil && !m.overlooks(ctx, &changes[i], err) {
 				return nil, fmt.Errorf("key %s: %w", changes[i].mark.key, err)
 			}
 		}

@@ -48,6 +48,7 @@ type Box struct {
 	log            *slog.Logger
 	prepare        bool
 	finite         bool
+	observer       *observer // nil where what cannot be captured is refused
 	wake           chan struct{}
 	handover       atomic.Pointer[handover.Handover] // nil while nobody asked for it
 	away           *announcer                        // wakes relays in other processes; nil where nothing does
@@ -82,6 +83,9 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		byName:  map[string][]*model{},
 		related: map[string][]related{},
 		byID:    map[string]*model{},
+	}
+	if config.Observe {
+		b.observer = newObserver(b)
 	}
 	own.SayWaits(func(holders string) {
 		config.Logger.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)

@@ -64,6 +64,7 @@ func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error 
 	defer b.mu.Unlock()
 	if err == nil {
 		err = b.add(m)
+		b.observeType(typ)
 	}
 	if err != nil {
 		what := fmt.Sprintf("register %s as %q", typ, id)

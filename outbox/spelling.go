@@ -36,7 +36,11 @@ func (s *session) spellings(
 		}
 		switch {
 		case len(found) == 0 && d.present:
-			return nil, m.vanished(d)
+			refused := m.vanished(d)
+			if d.vanished = s.box.observer.allows(ctx, refused); !d.vanished {
+				return nil, refused
+			}
+			continue
 		case len(found) == 0:
 			continue
 		}
@@ -49,7 +53,7 @@ func (s *session) spellings(
 		}
 		spelled[d] = true
 		if s.dirty[m][key] == nil {
-			respelled[key] = &mark{key: key, pk: pk, row: found[0], inserted: d.inserted, present: d.present, stored: true}
+			respelled[key] = &mark{key: key, pk: pk, row: found[0], inserted: d.inserted, present: d.present, stored: true, said: d.said}
 		}
 	}
 	return spelled, nil

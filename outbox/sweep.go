@@ -113,3 +113,23 @@ func (b *Box) sweepWhole(ctx context.Context) (int, error) {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(finishing, stop) })()
 	return b.sweepOnce(whole)
 }
+
+// unsweptFor is how long a note may wait before Check asks who sweeps.
+const unsweptFor = time.Minute
+
+// unswept says that notes wait for a sweep, and nobody seems to make one.
+func (b *Box) unswept(ctx context.Context) ([]*Finding, error) {
+	keeps, err := b.capture().Keeps(ctx)
+	if err != nil || !keeps {
+		return nil, err
+	}
+	id, waits, err := b.capture().Unswept(ctx)
+	if err != nil || waits < unsweptFor {
+		return nil, err
+	}
+	return []*Finding{{
+		FoundUnswept, id, b.prefix + "outbox_dirty",
+		fmt.Sprintf("what triggers noted has waited for %s, so nobody seems to sweep", waits.Round(time.Second)),
+		"call Box.RunSweep in a service, or relay run --config beside it",
+	}}, nil
+}

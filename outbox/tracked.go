@@ -28,30 +28,43 @@ var (
 
 // BeforeInsert implements bun.BeforeInsertHook.
 func (Tracked) BeforeInsert(ctx context.Context, q *bun.InsertQuery) error {
-	return requireSession(ctx, q.DB(), "INSERT", q.GetTableName(), q.GetModel())
+	return requireSession(ctx, q, "INSERT", q.GetTableName())
 }
 
 // BeforeUpdate implements bun.BeforeUpdateHook.
 func (Tracked) BeforeUpdate(ctx context.Context, q *bun.UpdateQuery) error {
-	return requireSession(ctx, q.DB(), "UPDATE", q.GetTableName(), q.GetModel())
+	return requireSession(ctx, q, "UPDATE", q.GetTableName())
 }
 
 // BeforeDelete implements bun.BeforeDeleteHook.
 func (Tracked) BeforeDelete(ctx context.Context, q *bun.DeleteQuery) error {
-	return requireSession(ctx, q.DB(), "DELETE", q.GetTableName(), q.GetModel())
+	return requireSession(ctx, q, "DELETE", q.GetTableName())
 }
 
-func requireSession(ctx context.Context, db *bun.DB, verb, table string, model bun.Model) error {
+// trackedQuery is one that writes rows of a tracked model.
+type trackedQuery interface {
+	bun.Query
+	DB() *bun.DB
+}
+
+func requireSession(ctx context.Context, q trackedQuery, verb, table string) error {
 	if isExplicit(ctx) {
 		return nil
 	}
-	s := sessionOf(db)
+	s := sessionOf(q.DB())
 	if s == nil {
-		return outsideTx(verb, table)
+		refused := outsideTx(verb, table)
+		if observerOf(q.DB(), q.GetModel()).allowsQuery(ctx, q, refused) {
+			return nil
+		}
+		return refused
 	}
-	if given, isModel := model.(bun.TableModel); isModel && !s.box.knows(given.Table()) {
-		return &RefusedError{verb, table, given.Table().TypeName + " embeds outbox.Tracked and is not registered with the Box of " +
+	if given, isModel := q.GetModel().(bun.TableModel); isModel && !s.box.knows(given.Table()) {
+		refused := &RefusedError{verb, table, given.Table().TypeName + " embeds outbox.Tracked and is not registered with the Box of " +
 			"this transaction", "register it, and all models that one transaction writes, with one Box, or take outbox.Tracked out of it"}
+		if !s.box.observer.allows(ctx, refused) {
+			return refused
+		}
 	}
 	return nil
 }

@@ -260,7 +260,7 @@ func (s *session) addMarks(ctx context.Context, tx bun.IDB, marks []capture.Mark
 				s.mu.Unlock()
 				return err
 			}
-			d := &mark{key: key, pk: pk, row: row, stored: true}
+			d := &mark{key: key, pk: pk, row: row, stored: true, said: marks[i].Said}
 			how := written
 			switch {
 			case marks[i].Touched:
@@ -274,7 +274,7 @@ func (s *session) addMarks(ctx context.Context, tx bun.IDB, marks []capture.Mark
 				s.markKey(m, d, created)
 			}
 			s.markKey(m, d, how)
-			s.dirty[m][d.key].state = nil
+			s.dirty[m][d.key].state, s.dirty[m][d.key].said = nil, d.said
 		}
 		s.mu.Unlock()
 	}

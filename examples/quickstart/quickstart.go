@@ -38,7 +38,7 @@ func Master(ctx context.Context, db *bun.DB) error {
 	if err != nil {
 		return err
 	}
-	_ = outbox.Register[Order](box, "order") // RunInTx repeats its error
+	_ = outbox.Register[Order](box, "order", outbox.Triggers()) // RunInTx repeats its error
 	return box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewInsert().Model(&Order{Status: "new", Total: 4200}).Exec(ctx)
 		return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 
@@ -34,14 +35,12 @@ func TestMasterReachesReplica(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	box, err := outbox.New(masterDB, outbox.Config{})
+	_, err = masterDB.NewCreateTable().Model((*quickstart.Order)(nil)).Exec(ctx)
 	require.NoError(t, err)
-	require.NoError(t, box.Migrate(ctx))
+	box := migrated(t, masterDB)
 	rep, err := replica.New(replicaDB, replica.Config{Queue: "stats"})
 	require.NoError(t, err)
 	require.NoError(t, rep.Migrate(ctx))
-	_, err = masterDB.NewCreateTable().Model((*quickstart.Order)(nil)).Exec(ctx)
-	require.NoError(t, err)
 	_, err = replicaDB.NewCreateTable().Model((*quickstart.OrderCopy)(nil)).Exec(ctx)
 	require.NoError(t, err)
 
@@ -61,9 +60,45 @@ func TestMasterReachesReplica(t *testing.T) {
 		return replicaDB.NewSelect().Model(&copies).Scan(ctx) == nil && len(copies) == 1
 	}, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, quickstart.OrderCopy{ID: 1, Status: "new"}, copies[0])
+
+	group.Go(func() error { return box.RunSweep(running, 0) })
+	_, err = masterDB.DB.ExecContext(ctx, "UPDATE orders SET status = 'paid'") // as anybody would
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		copies = nil
+		return replicaDB.NewSelect().Model(&copies).Scan(ctx) == nil && len(copies) == 1 && copies[0].Status == "paid"
+	}, 30*time.Second, 10*time.Millisecond)
 	stop()
 	require.NoError(t, group.Wait())
 	require.NoError(t, publisher.Close())
+}
+
+// migrated is what a deployment does before the service starts.
+func migrated(t *testing.T, db *bun.DB) *outbox.Box {
+	t.Helper()
+	box, err := outbox.New(db, outbox.Config{})
+	require.NoError(t, err)
+	require.NoError(t, outbox.Register[quickstart.Order](box, "order", outbox.Triggers()))
+	require.NoError(t, box.Migrate(t.Context()))
+	return box
+}
+
+// Without triggers in place the same code is captured by bun, and refuses what it would miss.
+func TestMasterWithoutTriggers(t *testing.T) {
+	db, err := database.Open("sqlite://" + t.TempDir() + "/orders.db")
+	require.NoError(t, err)
+	defer db.Close()
+	box, err := outbox.New(db, outbox.Config{})
+	require.NoError(t, err)
+	require.NoError(t, box.Migrate(t.Context()))
+	_, err = db.NewCreateTable().Model((*quickstart.Order)(nil)).Exec(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, quickstart.Master(t.Context(), db))
+	messages, err := db.NewSelect().Table("outbox_messages").Count(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, messages)
+	_, err = db.NewRaw("UPDATE orders SET status = 'paid'").Exec(t.Context())
+	require.ErrorAs(t, err, new(*outbox.RefusedError))
 }
 
 // The README shows this package's code, line by line, and not more than ten lines of it.

@@ -3,6 +3,7 @@ package capture
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -20,6 +21,15 @@ type Mark struct {
 	Inserted, Gone bool
 	// Touched says that only rows that belong to it were written.
 	Touched bool
+	// Said is what the newest transaction said of itself that wrote the key. Of swept marks only.
+	Said Said
+}
+
+// Said is what a transaction says of itself by settings (SET LOCAL cqrsync.meta = …).
+type Said struct {
+	Meta          json.RawMessage
+	Headers       map[string]string
+	CorrelationID string
 }
 
 // PK is the key as JSON, as a message has it.
@@ -200,21 +210,43 @@ func (c *Capture) takeRows(ctx context.Context, tx bun.IDB, where string, args .
 	if c.db.Dialect().Name() == dialect.MySQL {
 		key = "`key`"
 	}
-	rows, err := tx.QueryContext(ctx, "DELETE FROM "+c.qualified("outbox_dirty")+" WHERE "+where+" RETURNING id, model, "+key+", op", args...)
+	said := "NULL, NULL, NULL"
+	if c.db.Dialect().Name() == dialect.PG {
+		said = "meta::text, headers::text, correlation_id"
+	}
+	rows, err := tx.QueryContext(ctx, "DELETE FROM "+c.qualified("outbox_dirty")+" WHERE "+where+
+		" RETURNING id, model, "+key+", op, "+said, args...)
 	if err != nil {
 		return nil, fmt.Errorf("take what triggers marked: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	var all []noted
 	for rows.Next() {
-		var n noted
-		if err := rows.Scan(&n.id, &n.Model, &n.Key, &n.op); err != nil {
+		n, err := scanNoted(rows)
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, n)
 	}
 	slices.SortFunc(all, func(a, b noted) int { return cmp.Compare(a.id, b.id) })
 	return fold(all), rows.Err()
+}
+
+func scanNoted(rows *sql.Rows) (n noted, err error) {
+	var meta, headers, correlation *string
+	if err := rows.Scan(&n.id, &n.Model, &n.Key, &n.op, &meta, &headers, &correlation); err != nil {
+		return n, err
+	}
+	if meta != nil {
+		n.Said.Meta = json.RawMessage(*meta)
+	}
+	if correlation != nil {
+		n.Said.CorrelationID = *correlation
+	}
+	if headers != nil {
+		err = json.Unmarshal([]byte(*headers), &n.Said.Headers)
+	}
+	return n, err
 }
 
 // fold makes one mark of all those of a key, which come in their order.
@@ -231,6 +263,7 @@ func fold(all []noted) []Mark {
 			marks = append(marks, n.Mark)
 		}
 		m := &marks[i]
+		m.Said = n.Said
 		if n.op == "t" {
 			continue
 		}

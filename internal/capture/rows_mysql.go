@@ -15,6 +15,7 @@ func (mysqlRows) quote(name string) string { return "`" + strings.ReplaceAll(nam
 func (mysqlRows) table(name string) []string {
 	return []string{`CREATE TABLE IF NOT EXISTS ` + name + " (\n\tid bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,\n" +
 		"\tsession bigint NOT NULL,\n\tmodel varchar(200) NOT NULL,\n\t`key` varchar(512) NOT NULL,\n\top char(1) NOT NULL,\n" +
+		"\tnoted_at timestamp(6) NOT NULL DEFAULT current_timestamp(6),\n" +
 		"\tKEY session (session)\n) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"}
 }
 

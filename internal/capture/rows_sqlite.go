@@ -18,7 +18,8 @@ func (sqliteRows) table(name string) []string {
 	session integer,
 	model   text NOT NULL,
 	key     text NOT NULL,
-	op      text NOT NULL
+	op      text NOT NULL,
+	noted_at integer NOT NULL DEFAULT (strftime('%s', 'now'))
 )`}
 }
 
