@@ -155,7 +155,9 @@ func capturedColumn(db *bun.DB, c catalog.Column, said string) (capture.Column, 
 	if _, err := fieldOf(c, 0, name, said); err != nil {
 		return capture.Column{}, err
 	}
-	column := capture.Column{Name: c.Name, Array: c.Array, Null: !c.NotNull && !c.IsKey, Padded: c.Base == "bpchar"}
+	column := capture.Column{
+		Name: c.Name, Array: c.Array, Null: !c.NotNull && !c.IsKey, Padded: c.Base == "bpchar",
+	}
 	if said != "" && c.Base != "uuid" {
 		column.Kind = uuidKinds[c.UUIDForm()]
 		return column, nil
@@ -163,7 +165,8 @@ func capturedColumn(db *bun.DB, c catalog.Column, said string) (capture.Column, 
 	if name != dialect.PG {
 		kind, known := capture.KeyKind(name, c.Base)
 		if column.Kind = kind; !known {
-			return column, fmt.Errorf("its type %s is not known to triggers as that of a key, want one of %s", c.Type, capture.KnownKeys)
+			return column, fmt.Errorf("its type %s is not known to triggers as that of a key, want one of %s",
+				c.Type, capture.KnownKeys)
 		}
 		return column, nil
 	}
@@ -181,5 +184,7 @@ func capturedColumn(db *bun.DB, c catalog.Column, said string) (capture.Column, 
 
 // uuidKinds are uuids in columns of another type.
 var uuidKinds = map[catalog.UUIDForm]capture.Kind{
-	catalog.TextUUID: capture.TextUUID, catalog.HexUUID: capture.HexUUID, catalog.BinaryUUID: capture.BinaryUUID,
+	catalog.TextUUID:   capture.TextUUID,
+	catalog.HexUUID:    capture.HexUUID,
+	catalog.BinaryUUID: capture.BinaryUUID,
 }

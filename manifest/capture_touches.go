@@ -25,7 +25,8 @@ type touching struct {
 // nested changes the entity.
 func (m Model) touches() (all []touching) {
 	add := func(t touching) {
-		if !slices.ContainsFunc(all, func(o touching) bool { return o.table == t.table && slices.Equal(o.keys, t.keys) }) {
+		same := func(o touching) bool { return o.table == t.table && slices.Equal(o.keys, t.keys) }
+		if !slices.ContainsFunc(all, same) {
 			all = append(all, t)
 		}
 	}
@@ -64,7 +65,8 @@ func (m Model) capturedTouch(ctx context.Context, db *bun.DB, t touching, c *cap
 				columns[at].Type, c.Key[i].Name, m.Table)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: column %q of table %s: %w", t.setting, name, t.table, err))
+			err = fmt.Errorf("%s: column %q of table %s: %w", t.setting, name, t.table, err)
+			errs = append(errs, err)
 		}
 		touch.Columns = append(touch.Columns, column)
 	}
@@ -83,7 +85,9 @@ func (m Model) capturedRelations(ctx context.Context, db *bun.DB, c *capture.Mod
 	}
 	var errs []error
 	for _, n := range all {
-		r := capture.Relation{Name: n.name, Table: n.Table, Many: n.Many, Columns: n.Key, Order: n.order}
+		r := capture.Relation{
+			Name: n.name, Table: n.Table, Many: n.Many, Columns: n.Key, Order: n.order,
+		}
 		for _, column := range n.read {
 			if !n.sends(column) {
 				continue
@@ -91,10 +95,13 @@ func (m Model) capturedRelations(ctx context.Context, db *bun.DB, c *capture.Mod
 			column.IsKey = column.IsKey || slices.Contains(n.Key, column.Name)
 			captured, err := capturedColumn(db, column, m.saidOfKey(n.Key, column.Name, c.Key))
 			if err != nil {
-				errs = append(errs, fmt.Errorf("relations: %s: column %q of table %s: %w", n.name, column.Name, n.Table, err))
+				errs = append(errs, fmt.Errorf("relations: %s: column %q of table %s: %w",
+					n.name, column.Name, n.Table, err))
 				continue
 			}
-			r.Fields = append(r.Fields, capture.Field{Name: column.Name, Column: captured, Finite: m.NaNAsNull})
+			r.Fields = append(r.Fields, capture.Field{
+				Name: column.Name, Column: captured, Finite: m.NaNAsNull,
+			})
 		}
 		c.Relations = append(c.Relations, r)
 	}

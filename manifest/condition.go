@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -43,7 +44,9 @@ func (m Model) conditionOf(ctx context.Context, db *bun.DB) (condition string, e
 // condition, which are the same for the same reason, and returns how PostgreSQL prints what it
 // understood: every column with its table, every type and function with its schema. So the function
 // of a trigger, which has another search path, means the same.
-func postgresCondition(ctx context.Context, db *bun.DB, table, text string) (condition string, err error) {
+func postgresCondition(
+	ctx context.Context, db *bun.DB, table, text string,
+) (condition string, err error) {
 	tx, err := db.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return "", err
@@ -58,14 +61,14 @@ func postgresCondition(ctx context.Context, db *bun.DB, table, text string) (con
 		`CREATE TEMPORARY TABLE t (LIKE ` + table + `)`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return "", fmt.Errorf("it is checked by means of a temporary table, which this role or this server "+
-				"does not allow: %w", err)
+			return "", fmt.Errorf("it is checked by means of a temporary table, which this role or this "+
+				"server does not allow: %w", err)
 		}
 	}
 	for _, statement := range []string{
 		`CREATE INDEX ON pg_temp.t ((1)) WHERE (` + text + `)`,
-		`CREATE TEMPORARY VIEW cqrsync_condition AS SELECT 1 FROM pg_temp.t, (SELECT 1) AS cqrsync_other ` +
-			`WHERE (` + text + `)`,
+		`CREATE TEMPORARY VIEW cqrsync_condition AS ` +
+			`SELECT 1 FROM pg_temp.t, (SELECT 1) AS cqrsync_other WHERE (` + text + `)`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return "", fmt.Errorf("%w, %s%s", err, whatIsOneOf, whyNot(err))
@@ -165,9 +168,10 @@ func (w word) check(name dialect.Name, columns []catalog.Column) error {
 		return nil
 	case changing[lower], w.call && !beforeParenthesis[lower] && !ofTheRow[lower],
 		w.call && ofMariaDB[lower] && name != dialect.MySQL:
-		return fmt.Errorf("%s is not known to depend on nothing but the row, as it must: the filter is asked only when "+
-			"its own row is written. Known are comparisons, AND, OR, NOT, IN, LIKE, BETWEEN, IS NULL, CASE, arithmetic, "+
-			"and functions such as lower, coalesce, length, abs and json_extract", w.text)
+		return fmt.Errorf("%s is not known to depend on nothing but the row, as it must: the filter is "+
+			"asked only when its own row is written. Known are comparisons, AND, OR, NOT, IN, LIKE, "+
+			"BETWEEN, IS NULL, CASE, arithmetic, and functions such as lower, coalesce, length, abs and "+
+			"json_extract", w.text)
 	}
 	return nil
 }
@@ -189,13 +193,12 @@ func isCondition(name dialect.Name, words []word, columns []catalog.Column) bool
 			return true
 		}
 	}
+	const most = 3 // t, a point and the column
 	last := words[len(words)-1].text
-	for _, c := range columns {
-		if f, _ := familyOf(name, c); len(words) <= 3 && strings.EqualFold(c.Name, last) && (f == truths || f == flags) {
-			return true
-		}
-	}
-	return false
+	return len(words) <= most && slices.ContainsFunc(columns, func(c catalog.Column) bool {
+		f, _ := familyOf(name, c)
+		return strings.EqualFold(c.Name, last) && (f == truths || f == flags)
+	})
 }
 
 func setOf(words string) map[string]bool {
@@ -209,16 +212,16 @@ func setOf(words string) map[string]bool {
 var (
 	comparing = setOf("and or not in is like between regexp rlike glob isnull notnull xor true false")
 	// changing stand without parentheses, and are not the row's.
-	changing = setOf("current_timestamp current_date current_time localtime localtimestamp current_user " +
-		"current_role session_user sysdate rowid oid _rowid_ utc_date utc_time utc_timestamp")
-	beforeParenthesis = setOf("and or not in is like between regexp rlike glob xor div mod case when then else " +
-		"cast decimal char varchar numeric binary escape collate")
+	changing = setOf("current_timestamp current_date current_time localtime localtimestamp " +
+		"current_user current_role session_user sysdate rowid oid _rowid_ utc_date utc_time utc_timestamp")
+	beforeParenthesis = setOf("and or not in is like between regexp rlike glob xor div mod case when " +
+		"then else cast decimal char varchar numeric binary escape collate")
 	ofTheRow = setOf("lower upper trim ltrim rtrim length octet_length coalesce ifnull nullif abs round " +
 		"floor ceil ceiling mod sign substr substring instr replace concat hex json_extract json_valid " +
-		"json_type json_array_length if iif char_length character_length lcase ucase mid left right locate " +
-		"position concat_ws reverse lpad rpad ascii field find_in_set least greatest truncate date year month " +
-		"day dayofmonth dayofweek weekday quarter hour minute second datediff json_value json_unquote " +
-		"json_length json_contains json_exists isnull nvl md5 sha1 sha2 crc32")
+		"json_type json_array_length if iif char_length character_length lcase ucase mid left right " +
+		"locate position concat_ws reverse lpad rpad ascii field find_in_set least greatest truncate " +
+		"date year month day dayofmonth dayofweek weekday quarter hour minute second datediff json_value " +
+		"json_unquote json_length json_contains json_exists isnull nvl md5 sha1 sha2 crc32")
 	// ofMariaDB have another meaning on SQLite, or none: date() is the time there.
 	ofMariaDB = setOf("date year month day hour minute second left right")
 )

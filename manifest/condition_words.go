@@ -65,7 +65,8 @@ func (s *wordScanner) add(n int, text string, kind wordKind) {
 func (s *wordScanner) next() error {
 	c := s.rest[0]
 	switch {
-	case strings.HasPrefix(s.rest, "--"), strings.HasPrefix(s.rest, "/*"), c == '#' && s.name == dialect.MySQL:
+	case strings.HasPrefix(s.rest, "--"), strings.HasPrefix(s.rest, "/*"),
+		c == '#' && s.name == dialect.MySQL:
 		return fmt.Errorf("%.2q begins a comment", s.rest)
 	case c == ';':
 		return errors.New(`";" ends a statement`)

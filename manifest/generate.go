@@ -49,8 +49,9 @@ func Generate(ctx context.Context, db *bun.DB, prefix string) (string, error) {
 func nestable(ctx context.Context, db *bun.DB, tables []string) (map[string]string, error) {
 	shapes := make([]catalog.TableShape, len(tables))
 	for i, table := range tables {
+		quoted := string(db.QueryGen().AppendIdent(nil, table))
 		var err error
-		if shapes[i], err = catalog.ShapeOf(ctx, db, string(db.QueryGen().AppendIdent(nil, table)), table); err != nil {
+		if shapes[i], err = catalog.ShapeOf(ctx, db, quoted, table); err != nil {
 			return nil, err
 		}
 	}
@@ -59,15 +60,16 @@ func nestable(ctx context.Context, db *bun.DB, tables []string) (map[string]stri
 		for n, below := range shapes {
 			for _, r := range below.References {
 				key, is := shapes[i].Column(r.Target)
-				if r.Table != shapes[i].Name || !is || !key.IsKey || keysIn(shapes[i]) != 1 || keysIn(below) == 0 {
+				if r.Table != shapes[i].Name || !is || !key.IsKey ||
+					keysIn(shapes[i]) != 1 || keysIn(below) == 0 {
 					continue
 				}
 				many := ", many: true"
 				if isUnique(below, []string{r.Column}) {
 					many = ""
 				}
-				comments[table] += fmt.Sprintf("    # to nest rows of %s: relations: {%s: {table: %s, key: %s%s}}\n",
-					tables[n], tables[n], tables[n], r.Column, many)
+				comments[table] += fmt.Sprintf("    # to nest rows of %s: "+
+					"relations: {%s: {table: %s, key: %s%s}}\n", tables[n], tables[n], tables[n], r.Column, many)
 			}
 		}
 	}

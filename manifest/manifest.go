@@ -20,7 +20,8 @@
 //	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies (default: refused)
 //	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
 //
-// What needs code (serializers, relations of several steps, handlers) is registered in a binary of one's own.
+// What needs code (serializers, relations of several steps, handlers) is registered in a binary of
+// one's own.
 package manifest
 
 import (
@@ -66,12 +67,14 @@ type Model struct {
 	// models are kept in one table, and may be part of its key.
 	Constants map[string]any `yaml:"constants"`
 
-	// Filter is for masters: a condition in SQL on the columns of the row, which may be named t. Rows for which it is not
-	// true are not sent, and one that leaves it is a DELETE. It must depend on the row alone. Default: all rows are sent.
+	// Filter is for masters: a condition in SQL on the columns of the row, which may be named t. Rows
+	// for which it is not true are not sent, and one that leaves it is a DELETE. It must depend on the
+	// row alone. Default: all rows are sent.
 	Filter string `yaml:"filter"`
 
-	// Relations are for masters: rows of other tables that are nested in the model's messages, by the names that messages
-	// call them. A write of such a row sends the entity, where triggers stand (relay capture install).
+	// Relations are for masters: rows of other tables that are nested in the model's messages, by the
+	// names that messages call them. A write of such a row sends the entity, where triggers stand
+	// (relay capture install).
 	Relations map[string]Relation `yaml:"relations"`
 
 	// What follows is for masters whose tables have triggers (relay capture install).
@@ -120,7 +123,7 @@ func Parse(text []byte) (*Manifest, error) {
 	d.KnownFields(true)
 	var m Manifest
 	if err := d.Decode(&m); err != nil && !errors.Is(err, io.EOF) {
-		return nil, inYAML(err)
+		return nil, errors.Join(inYAML(err), twoSteps(text))
 	}
 	var errs []error
 	if len(m.Models) == 0 {

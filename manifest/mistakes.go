@@ -3,8 +3,10 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -28,6 +30,27 @@ func inYAML(err error) error {
 	return errors.Join(errs...)
 }
 
+// twoSteps tells whoever describes a way under touch why there is none.
+func twoSteps(text []byte) error {
+	var file struct {
+		Models map[string]struct {
+			Touch map[string]yaml.Node `yaml:"touch"`
+		} `yaml:"models"`
+	}
+	_ = yaml.Unmarshal(text, &file) // what is wrong with it was said
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(file.Models)) {
+		touch := file.Models[id].Touch
+		for _, table := range slices.Sorted(maps.Keys(touch)) {
+			if node := touch[table]; node.Kind == yaml.MappingNode {
+				errs = append(errs, fmt.Errorf("line %d: touch: %s: rows of a table two steps away do not say "+
+					"whose they are: give them a column with the key", node.Line, table))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 var (
 	unknownKey = regexp.MustCompile(`^(line \d+): field (.*) not found in type (\S+)$`)
 	wrongValue = regexp.MustCompile("(?s)^(line \\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
@@ -40,10 +63,6 @@ func mistake(text string) string {
 			part[1], part[2], strings.Join(keysOf(part[3]), ", "))
 	}
 	if part := wrongValue.FindStringSubmatch(text); part != nil {
-		if part[2] == "map" && part[4] == "[]string" { // of touch, as it seems
-			return fmt.Sprintf("%s: keys with values, want %s. The rows of a table two steps away do not say "+
-				"whose they are: give them a column with the key", part[1], wantedIn(part[4]))
-		}
 		return fmt.Sprintf("%s: %s, want %s", part[1], foundIn(part[2], part[3]), wantedIn(part[4]))
 	}
 	return text
@@ -74,7 +93,8 @@ func wantedIn(typ string) string {
 	case "map[string]string", "map[string]interface {}":
 		return `columns with a value each, for example "{state: status}"`
 	case "map[string]manifest.Relation":
-		return `names with a table each, for example "{lines: {table: order_lines, key: order_id, many: true}}"`
+		return `names with a table each, for example ` +
+			`"{lines: {table: order_lines, key: order_id, many: true}}"`
 	case "manifest.Relation":
 		return "the keys " + strings.Join(keysOf(typ), " and ")
 	case "map[string]manifest.Names":

@@ -112,12 +112,13 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 // does.
 func (m Model) checkReplica() error {
 	if m.Filter != "" {
-		return errors.New("filter: a replica keeps what its master sends: put the filter into the master's file, " +
-			"and take it out here (diff reads both: --master-config, --replica-config)")
+		return errors.New("filter: a replica keeps what its master sends: put the filter into the " +
+			"master's file, and take it out here (diff reads both: --master-config, --replica-config)")
 	}
 	if len(m.Relations) > 0 {
-		return errors.New("relations: a replica keeps one table, and a column of JSON for what is nested: put the " +
-			"relations into the master's file, and take them out here (diff reads both: --master-config, --replica-config)")
+		return errors.New("relations: a replica keeps one table, and a column of JSON for what is nested: " +
+			"put the relations into the master's file, and take them out here (diff reads both: " +
+			"--master-config, --replica-config)")
 	}
 	return nil
 }

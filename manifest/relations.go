@@ -16,13 +16,15 @@ import (
 
 // Relation are rows of another table that travel inside the messages of a model.
 type Relation struct {
-	// Table is its name, with its schema where that is not on the search path. It needs a primary key.
+	// Table is its name, with its schema where that is not on the search path. It needs a primary
+	// key.
 	Table string `yaml:"table"`
 	// Key are its columns that hold the key of the model, in the order of that key.
 	Key Names `yaml:"key"`
 	// Columns are those that are nested. Default: all.
 	Columns Names `yaml:"columns"`
-	// Order are the columns by which a list is ordered; among equals, and by default, it is the primary key.
+	// Order are the columns by which a list is ordered; among equals, and by default, it is the
+	// primary key.
 	Order Names `yaml:"order"`
 	// Many makes a list. Default: one object, or null, of a table with a unique index on key.
 	Many bool `yaml:"many"`
@@ -45,7 +47,9 @@ func (m Model) checkRelations() (errs []error) {
 			add("key: not set, want the columns of table %s that hold the key of %s; a table two steps away "+
 				"holds none: give it one, or nest it in a service in Go", r.Table, m.Table)
 		}
-		for field, names := range map[string]Names{"key": r.Key, "columns": r.Columns, "order": r.Order} {
+		for field, names := range map[string]Names{
+			"key": r.Key, "columns": r.Columns, "order": r.Order,
+		} {
 			for i, column := range names {
 				if !columnName.MatchString(column) {
 					add("%s: %q, want a name of letters, digits and _", field, column)
@@ -112,8 +116,10 @@ func (m Model) nestedTable(ctx context.Context, db *bun.DB, name string) (nested
 	if err != nil {
 		return n, err
 	}
-	if slices.ContainsFunc(own, func(c catalog.Column) bool { return m.takes(c) && m.nameOf(c.Name) == name }) {
-		errs = append(errs, fmt.Errorf("column %s of table %s is sent under the same name", name, m.Table))
+	if slices.ContainsFunc(own, func(c catalog.Column) bool {
+		return m.takes(c) && m.nameOf(c.Name) == name
+	}) {
+		errs = append(errs, fmt.Errorf("a column of table %s is sent under the same name", m.Table))
 	}
 	for _, column := range slices.Concat(n.Key, n.Columns, n.Order) {
 		if !isColumn(shape.Columns, column) {
@@ -129,11 +135,12 @@ func (m Model) nestedTable(ctx context.Context, db *bun.DB, name string) (nested
 		}
 	}
 	if len(n.ownKeys) == 0 {
-		errs = append(errs, fmt.Errorf("table %s has no primary key, by which the rows are told apart: give it one", n.Table))
+		errs = append(errs, fmt.Errorf("table %s has no primary key, by which the rows are told apart: "+
+			"give it one", n.Table))
 	}
 	if !n.Many && !isUnique(shape, n.Key) {
-		errs = append(errs, fmt.Errorf("several rows of table %s may belong to one of %s: say many: true for a list, "+
-			"or make a unique index on (%s)", n.Table, m.Table, strings.Join(n.Key, ", ")))
+		errs = append(errs, fmt.Errorf("several rows of table %s may belong to one of %s: say many: true "+
+			"for a list, or make a unique index on (%s)", n.Table, m.Table, strings.Join(n.Key, ", ")))
 	}
 	n.order = slices.Clone(n.Order)
 	for _, key := range n.ownKeys {
@@ -144,9 +151,11 @@ func (m Model) nestedTable(ctx context.Context, db *bun.DB, name string) (nested
 	return n, errors.Join(errs...)
 }
 
-// fields makes the fields of the relations for the struct of the model, whose key has the given
-// fields.
-func (m Model) relationFields(ctx context.Context, db *bun.DB, key []reflect.StructField) ([]reflect.StructField, error) {
+// relationFields makes the fields of the relations for the struct of the model, whose key has the
+// given fields.
+func (m Model) relationFields(
+	ctx context.Context, db *bun.DB, key []reflect.StructField,
+) ([]reflect.StructField, error) {
 	all, err := m.nestedTables(ctx, db)
 	if err != nil {
 		return nil, err
@@ -163,53 +172,68 @@ func (m Model) relationFields(ctx context.Context, db *bun.DB, key []reflect.Str
 	return fields, errors.Join(errs...)
 }
 
-func (m Model) relationField(db *bun.DB, n nested, key []reflect.StructField) (field reflect.StructField, err error) {
+// relationField makes the struct of the nested rows, and the field that holds them.
+func (m Model) relationField(
+	db *bun.DB, n nested, key []reflect.StructField,
+) (field reflect.StructField, err error) {
 	if len(key) != len(n.Key) {
-		return field, fmt.Errorf("key: %d columns, want the %d that hold the key of %s", len(n.Key), len(key), m.Table)
+		return field, fmt.Errorf("key: %d columns, want the %d that hold the key of %s",
+			len(n.Key), len(key), m.Table)
 	}
 	row := []reflect.StructField{{
 		Name: "BaseModel", Type: reflect.TypeFor[bun.BaseModel](), Anonymous: true,
-		Tag: reflect.StructTag(fmt.Sprintf(`bun:"table:%s,alias:%s"`, n.Table, "x_"+n.name)),
+		Tag: reflect.StructTag(fmt.Sprintf(`bun:"table:%s,alias:x_%s"`, n.Table, n.name)),
 	}}
 	var errs []error
-	var joins strings.Builder
 	for i, c := range n.read {
-		at := slices.Index(n.Key, c.Name)
-		isOwn, said := c.IsKey, ""
-		if at >= 0 { // it is read as the same type as the key, to which it is compared
-			c.IsKey, said = true, m.Types[columnOf(key[at])]
-		}
-		f, err := fieldOf(c, i, db.Dialect().Name(), said)
+		f, err := m.nestedField(db, n, c, i, key)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("column %q of table %s: %w", c.Name, n.Table, err))
 			continue
 		}
-		if at >= 0 && !isOwn {
-			f.Tag = reflect.StructTag(strings.Replace(string(f.Tag), ",pk", "", 1))
-		}
-		if !n.sends(c) {
-			f.Tag += ` outbox:"-"`
-		}
-		if at >= 0 && f.Type != key[at].Type {
-			errs = append(errs, fmt.Errorf("column %q of table %s has the type %s, and cannot hold column %s of %s",
-				c.Name, n.Table, c.Type, columnOf(key[at]), m.Table))
-		}
 		row = append(row, f)
-	}
-	for i, name := range n.Key {
-		fmt.Fprintf(&joins, ",join:%s=%s", columnOf(key[i]), name)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return field, err
 	}
-	kind, typ := "has-one", reflect.PointerTo(reflect.StructOf(row))
+	tag := `bun:"` + n.name + ",rel:has-one"
+	typ := reflect.PointerTo(reflect.StructOf(row))
 	if n.Many {
-		kind, typ = "has-many", reflect.SliceOf(reflect.StructOf(row))
+		tag, typ = `bun:"`+n.name+",rel:has-many", reflect.SliceOf(reflect.StructOf(row))
 	}
+	for i, name := range n.Key {
+		tag += fmt.Sprintf(",join:%s=%s", columnOf(key[i]), name)
+	}
+	tag += fmt.Sprintf(`" outbox:"order:%s"`, strings.Join(n.order, ","))
 	return reflect.StructField{
-		Name: relationPrefix + n.name, Type: typ,
-		Tag: reflect.StructTag(fmt.Sprintf(`bun:"%s,rel:%s%s" outbox:"order:%s"`, n.name, kind, joins.String(), strings.Join(n.order, ","))),
+		Name: relationPrefix + n.name, Type: typ, Tag: reflect.StructTag(tag),
 	}, nil
+}
+
+// nestedField is the field of one column of the nested rows. What holds the key is read as the same
+// type as the key, to which it is compared.
+func (m Model) nestedField(
+	db *bun.DB, n nested, c catalog.Column, i int, key []reflect.StructField,
+) (reflect.StructField, error) {
+	at, isOwn, said := slices.Index(n.Key, c.Name), c.IsKey, ""
+	if at >= 0 {
+		c.IsKey, said = true, m.Types[columnOf(key[at])]
+	}
+	f, err := fieldOf(c, i, db.Dialect().Name(), said)
+	if err != nil {
+		return f, err
+	}
+	if at >= 0 && f.Type != key[at].Type {
+		return f, fmt.Errorf("its type %s cannot hold column %s of %s: make them alike",
+			c.Type, columnOf(key[at]), m.Table)
+	}
+	if at >= 0 && !isOwn {
+		f.Tag = reflect.StructTag(strings.Replace(string(f.Tag), ",pk", "", 1))
+	}
+	if !n.sends(c) {
+		f.Tag += ` outbox:"-"`
+	}
+	return f, nil
 }
 
 // relationPrefix begins the Go names of the relations' fields, which have to begin with a capital.
@@ -228,7 +252,8 @@ func (m Model) relationNames() []string {
 
 // isUnique says that columns tell all rows apart.
 func isUnique(shape catalog.TableShape, columns []string) bool {
+	isOther := func(c string) bool { return !slices.Contains(columns, c) }
 	return slices.ContainsFunc(shape.Unique, func(u catalog.UniqueKey) bool {
-		return !u.Partial && !slices.ContainsFunc(u.Columns, func(c string) bool { return !slices.Contains(columns, c) })
+		return !u.Partial && !slices.ContainsFunc(u.Columns, isOther)
 	})
 }

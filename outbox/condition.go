@@ -25,7 +25,9 @@ func (m *model) sends(row record) bool {
 }
 
 // matching narrows a query to the rows for which the model's condition holds.
-func (m *model) matching(narrow func(*bun.SelectQuery) *bun.SelectQuery) func(*bun.SelectQuery) *bun.SelectQuery {
+func (m *model) matching(
+	narrow func(*bun.SelectQuery) *bun.SelectQuery,
+) func(*bun.SelectQuery) *bun.SelectQuery {
 	if m.condition == "" {
 		return narrow
 	}
@@ -37,7 +39,9 @@ func (m *model) matching(narrow func(*bun.SelectQuery) *bun.SelectQuery) func(*b
 // addOutside adds the marked rows that are there, and that the condition keeps from replicas. They
 // are looked for after those that match: one that comes to match in between is written by somebody
 // whose own message is still to come.
-func (m *model) addOutside(ctx context.Context, tx bun.IDB, marks []*mark, rows map[string]record) error {
+func (m *model) addOutside(
+	ctx context.Context, tx bun.IDB, marks []*mark, rows map[string]record,
+) error {
 	if m.condition == "" {
 		return nil
 	}

@@ -125,7 +125,9 @@ func encodeRelation(
 // nestedFields are what is sent of a nested row. Of a manifest's, some columns are read only to know
 // whose the row is.
 func nestedFields(table *schema.Table) []*schema.Field {
-	return keepFields(table.Fields, func(f *schema.Field) bool { return f.StructField.Tag.Get(nestedTag) != unsentColumn })
+	return keepFields(table.Fields, func(f *schema.Field) bool {
+		return f.StructField.Tag.Get(nestedTag) != unsentColumn
+	})
 }
 
 // The tag of a manifest's structs: unsentColumn on a column of a nested row that is not sent, and

@@ -19,13 +19,15 @@ import (
 
 // capture opens what the commands of manifest/commands work on.
 func (o *options) capture() commands.Source {
-	return commands.Source{Flags: []cli.Flag{o.configFlag()}, Capture: func(ctx context.Context) (*manifest.Capture, error) {
-		m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB, masterDBSetting, "")
+	open := func(ctx context.Context) (*manifest.Capture, error) {
+		from := o.configOf(o.masterConfig, masterSetting)
+		m, db, err := o.openTables(from, o.masterDB, masterDBSetting, "")
 		if err != nil {
 			return nil, err
 		}
 		return m.Capture(ctx, db, outbox.Config{Schema: o.schema, TablePrefix: o.prefix})
-	}}
+	}
+	return commands.Source{Flags: []cli.Flag{o.configFlag()}, Capture: open}
 }
 
 // manifest writes a first cqrsync.yaml.
@@ -78,7 +80,9 @@ func (o *options) sweep(ctx context.Context, log *slog.Logger) (func(context.Con
 	return func(ctx context.Context) {
 		var both sync.WaitGroup
 		both.Go(func() {
-			watchTriggers(ctx, log, o.watch, func() (*manifest.Capture, error) { return m.Capture(ctx, db, config) })
+			watchTriggers(ctx, log, o.watch, func() (*manifest.Capture, error) {
+				return m.Capture(ctx, db, config)
+			})
 		})
 		both.Go(func() { sweepOn(ctx, log, box, o.poll) })
 		both.Wait()

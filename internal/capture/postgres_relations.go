@@ -14,7 +14,8 @@ func (m Model) data() string {
 		name := literal(jsonName(r.Name) + ":")
 		members = append(members, name+" || "+r.value(m.Key, Field.value))
 		if condition := r.some(m.Key, Field.oddValue); condition != "" {
-			odd = append(odd, "CASE WHEN "+condition+" THEN "+name+" || to_json("+r.value(m.Key, Field.bare)+")::text END")
+			odd = append(odd, "CASE WHEN "+condition+" THEN "+name+" || to_json("+
+				r.value(m.Key, Field.bare)+")::text END")
 		}
 	}
 	return object("t", m.Fields, members, odd)
@@ -33,8 +34,8 @@ func (r Relation) value(key []Column, value func(f Field, row string) string) st
 	if !r.Many {
 		return "coalesce((SELECT " + one + " FROM " + r.of(key) + "), 'null')"
 	}
-	return "'[' || coalesce((SELECT string_agg(" + one + ", ',' ORDER BY " + strings.Join(order, ", ") + ") FROM " +
-		r.of(key) + "), '') || ']'"
+	return "'[' || coalesce((SELECT string_agg(" + one + ", ',' ORDER BY " + strings.Join(order, ", ") +
+		") FROM " + r.of(key) + "), '') || ']'"
 }
 
 // of are the relation's rows, x, for the row t.

@@ -105,7 +105,8 @@ func (f Field) orNull(row, value string) string {
 	if !f.Column.Null {
 		return value
 	}
-	return "CASE WHEN " + row + "." + quote(f.Column.Name) + " IS NULL THEN 'null' ELSE " + value + " END"
+	column := row + "." + quote(f.Column.Name)
+	return "CASE WHEN " + column + " IS NULL THEN 'null' ELSE " + value + " END"
 }
 
 // unsendable is a condition: no replica could read the value. Empty where there is no such value.
@@ -161,9 +162,9 @@ func (c Column) keyPart(row string) string {
 	if c.Kind != TextUUID && c.Kind != HexUUID {
 		return text
 	}
-	return "CASE WHEN rtrim(" + column + "::text) = " + c.spelled(text) + " THEN " + text + " ELSE (" +
-		literal("column "+c.Name+", want a uuid in lower case as its column spells them, not ") + " || " + column +
-		"::text)::uuid::text END"
+	wrong := literal("column " + c.Name + ", want a uuid in lower case as its column spells them, not ")
+	return "CASE WHEN rtrim(" + column + "::text) = " + c.spelled(text) + " THEN " + text +
+		" ELSE (" + wrong + " || " + column + "::text)::uuid::text END"
 }
 
 // keyJSON is a part of a key of several columns.

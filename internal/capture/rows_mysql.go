@@ -45,7 +45,8 @@ func (mysqlRows) isUUID(c Column, column string) string {
 }
 
 func (mysqlRows) refuse(unless, message string) string {
-	return "IF NOT (" + unless + ") THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = " + literal(message) + "; END IF; "
+	return "IF NOT (" + unless + ") THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = " +
+		literal(message) + "; END IF; "
 }
 
 func (mysqlRows) session() string { return "CONNECTION_ID()" }

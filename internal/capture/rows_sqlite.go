@@ -37,8 +37,8 @@ func (sqliteRows) concat(parts ...string) string { return strings.Join(parts, " 
 
 func (sqliteRows) isUUID(c Column, column string) string {
 	none := column + " IS NULL OR "
-	digits := none + "typeof(" + column + ") = 'text' AND length(replace(" + column + ", '-', '')) = 32 AND " +
-		column + " NOT GLOB '*[^0-9a-f-]*'"
+	digits := none + "typeof(" + column + ") = 'text' AND length(replace(" + column +
+		", '-', '')) = 32 AND " + column + " NOT GLOB '*[^0-9a-f-]*'"
 	switch c.Kind {
 	case TextUUID:
 		return digits + " AND " + column + " GLOB '????????-????-????-????-????????????'"

@@ -27,19 +27,26 @@ type Source struct {
 
 // Commands returns the commands.
 func (s Source) Commands() []*cli.Command {
-	printFlag := &cli.BoolFlag{Name: "print", Usage: "print the SQL instead, for this database as it is now"}
+	printFlag := &cli.BoolFlag{
+		Name: "print", Usage: "print the SQL instead, for this database as it is now",
+	}
 	capture := &cli.Command{
 		Name:  "capture",
 		Usage: "have the database capture the tables of cqrsync.yaml by triggers, whoever writes them",
 		Commands: []*cli.Command{
-			s.command("install", "make the triggers, or bring them up to date while others write", install, printFlag),
-			s.command("check", "list triggers that are missing, disabled or out of date; exit 1 if there are any", check),
-			s.command("remove", "take the triggers away; writes by others are not captured from then on", remove),
+			s.command("install", "make the triggers, or bring them up to date while others write",
+				install, printFlag),
+			s.command("check", "list triggers that are missing, disabled or out of date; exit 1 if there "+
+				"are any", check),
+			s.command("remove", "take the triggers away; writes by others are not captured from then on",
+				remove),
 		},
 	}
 	for _, c := range capture.Commands {
 		run := c.Action
-		c.Action = func(ctx context.Context, cmd *cli.Command) error { return exit.With(run(ctx, cmd)) }
+		c.Action = func(ctx context.Context, cmd *cli.Command) error {
+			return exit.With(run(ctx, cmd))
+		}
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
 			return exit.With(exit.Wrong(exit.Flags(err)))
 		}
@@ -48,7 +55,8 @@ func (s Source) Commands() []*cli.Command {
 }
 
 func (s Source) command(
-	name, usage string, run func(ctx context.Context, cmd *cli.Command, c *manifest.Capture) error, flags ...cli.Flag,
+	name, usage string, run func(ctx context.Context, cmd *cli.Command, c *manifest.Capture) error,
+	flags ...cli.Flag,
 ) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, Flags: append(append([]cli.Flag{}, s.Flags...), flags...),
