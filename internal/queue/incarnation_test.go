@@ -178,6 +178,24 @@ func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
 	})
 }
 
+// A relay that was at work before, and has no lanes now, sends nothing of the restored dump under
+// the name of what was.
+func TestARelayThatComesBackToAnotherServerDrawsAnIncarnationAtOnce(t *testing.T) {
+	withOutbox(t, func(t *testing.T, s *store.Store) {
+		if placeOf(t, s) == "" {
+			t.Skip("a copy of an SQLite file does not tell that it is one: an operator does")
+		}
+		first := enter(t, s).Incarnation
+		_, err := s.DB().ExecContext(t.Context(), "UPDATE outbox_incarnation SET place = 'elsewhere'")
+		require.NoError(t, err)
+		require.Equal(t, first, enter(t, s).Incarnation, "it is not asked each time")
+		s.PretendServer("another")
+		drawn := enter(t, s).Incarnation
+		require.NotEqual(t, first.ID, drawn.ID)
+		require.Equal(t, drawn, enter(t, newStore(t, s.DB())).Incarnation)
+	})
+}
+
 func createLike(s *store.Store) string {
 	if s.DB().Dialect().Name() == dialect.PG {
 		return "CREATE TABLE outbox_incarnation (LIKE old INCLUDING ALL)"

@@ -98,6 +98,13 @@ func (q *Queue) renewing(
 		q.timeline.written(relay, r.beat)
 		q.timeline.learns(owned.Incarnation)
 	}
+	if err == nil && q.timeline.moved() {
+		// Nothing of the course that the database is on now may leave under the name of the last one.
+		if err = q.settleIn(ctx); err == nil {
+			owned.Incarnation, err = q.incarnation(ctx, q.DB())
+			q.timeline.learns(owned.Incarnation)
+		}
+	}
 	return owned, err
 }
 

@@ -43,6 +43,13 @@ func (t *timeline) placeDue(now time.Time) bool {
 	return true
 }
 
+// moved says that another server answers, and nobody has asked yet where the database is.
+func (t *timeline) moved() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.placed.IsZero()
+}
+
 // knows returns the incarnation as it was known last.
 func (t *timeline) knows() Incarnation {
 	t.mu.Lock()
