@@ -23,13 +23,28 @@ type checker struct {
 	trace  uint64 // of all that happened, to tell two courses apart
 	wait   time.Duration
 	events int
+
+	restores int
+	stale    map[string]bool // incarnations that were drawn before the database went back
+	untold   bool            // it did, and nobody tells relays
 }
 
 // history is that of a key.
 type history struct {
-	committed []commit // in the order of revisions
-	arrived   map[int64]time.Time
-	newest    int64 // revision that arrived, -1 before
+	committed []commit // in the order of revisions; what the database lost is not among them
+	ever      map[version]bool
+	arrived   map[version]time.Time
+	since     map[version]bool // arrived since the database went back
+	newest    int64            // revision that arrived, -1 before
+	left      bool             // a relay has handed a message to the network
+	last      map[string]int64 // newest revision that arrived, by incarnation
+}
+
+// version is a state of a key. The timeline is how often the database had gone back before it was
+// written, for then it draws the same revisions once more.
+type version struct {
+	revision int64
+	timeline string
 }
 
 type commit struct {
@@ -38,13 +53,16 @@ type commit struct {
 }
 
 func newChecker(log *slog.Logger) *checker {
-	return &checker{began: time.Now(), log: log, keys: map[string]*history{}}
+	return &checker{began: time.Now(), log: log, keys: map[string]*history{}, stale: map[string]bool{}}
 }
 
 func (c *checker) of(key string) *history {
 	h := c.keys[key]
 	if h == nil {
-		h = &history{newest: -1, arrived: map[int64]time.Time{}}
+		h = &history{
+			newest: -1, ever: map[version]bool{}, arrived: map[version]time.Time{}, since: map[version]bool{},
+			last: map[string]int64{},
+		}
 		c.keys[key] = h
 	}
 	return h
@@ -71,6 +89,7 @@ func (c *checker) commits(messages []queue.Message) {
 		c.note(fmt.Sprintf("commit %s/%d", m.Key, m.Revision))
 		h := c.of(m.Key)
 		h.committed = append(h.committed, commit{m, time.Now()})
+		h.ever[version{m.Revision, m.CorrelationID}] = true
 	}
 }
 
@@ -81,12 +100,23 @@ func (c *checker) leaves(by string, m *envelope.Message, unsent []queue.Message)
 	defer c.mu.Unlock()
 	c.note(fmt.Sprintf("send %s/%d by %s", m.Key, m.Revision, by))
 	h := c.of(m.Key)
+	h.left = true
+	if !c.orderly(m.Incarnation) {
+		return
+	}
 	for _, older := range unsent {
-		_, arrived := h.arrived[older.Revision]
+		arrived := h.since[version{older.Revision, older.CorrelationID}]
 		if older.Key == m.Key && older.Revision < m.Revision && !arrived && older.Signal != "SYNC" {
 			c.fault("P4: %s/%d leaves while %d, which never left, stays in the outbox", m.Key, m.Revision, older.Revision)
 		}
 	}
+}
+
+// hasLeft says that a relay knows of a key.
+func (c *checker) hasLeft(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.of(key).left
 }
 
 // arrives judges a message that the broker has. excused says that a dead relay handed it to the
@@ -95,22 +125,31 @@ func (c *checker) arrives(m *envelope.Message, excused bool, dead []queue.Messag
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.note(fmt.Sprintf("arrive %s/%d %v", m.Key, m.Revision, excused))
-	h := c.of(m.Key)
-	if !slices.ContainsFunc(h.committed, func(m2 commit) bool { return m2.Revision == m.Revision }) {
+	h, v := c.of(m.Key), version{m.Revision, m.CorrelationID}
+	if !h.ever[v] {
 		c.fault("P1: %s/%d was never committed", m.Key, m.Revision)
 	}
-	_, before := h.arrived[m.Revision]
-	if !before && m.Revision < h.newest && !excused && m.Signal != envelope.Sync {
-		c.fault("P4: %s/%d comes for the first time after %d", m.Key, m.Revision, h.newest)
+	if c.orderly(m.Incarnation) && m.Signal != envelope.Sync {
+		c.inOrder(h, m, excused, dead)
 	}
-	if after := m.After; m.Signal != envelope.Sync && after != nil && m.Revision > h.newest && *after > h.newest &&
+	if _, before := h.arrived[v]; !before {
+		h.arrived[v] = time.Now()
+	}
+	h.since[v] = true
+	h.last[m.Incarnation] = max(h.last[m.Incarnation], m.Revision)
+	h.newest = max(h.newest, m.Revision)
+}
+
+// inOrder judges whether a message comes in the order of its key.
+func (c *checker) inOrder(h *history, m *envelope.Message, excused bool, dead []queue.Message) {
+	last := h.last[m.Incarnation]
+	if !h.since[version{m.Revision, m.CorrelationID}] && m.Revision < last && !excused {
+		c.fault("P4: %s/%d comes for the first time after %d", m.Key, m.Revision, last)
+	}
+	if after := m.After; after != nil && m.Revision > h.newest && *after > h.newest &&
 		!slices.ContainsFunc(dead, func(d queue.Message) bool { return d.Key == m.Key && d.Revision > h.newest }) {
 		c.fault("P8: %s/%d says that it follows %d, and %d was the last that came", m.Key, m.Revision, *after, h.newest)
 	}
-	if !before {
-		h.arrived[m.Revision] = time.Now()
-	}
-	h.newest = max(h.newest, m.Revision)
 }
 
 // ends judges the whole: what was committed has arrived, or was given up, or a newer message that
@@ -124,7 +163,7 @@ func (c *checker) ends(dead []queue.Message, patient time.Duration, poisoned fun
 		var served time.Time // when next was
 		for i := len(h.committed) - 1; i >= 0; i-- {
 			m := &h.committed[i]
-			at, arrived := h.arrived[m.Revision]
+			at, arrived := h.arrived[version{m.Revision, m.CorrelationID}]
 			given := slices.ContainsFunc(dead, func(d queue.Message) bool { return d.ID == m.ID })
 			replaced := next != nil && m.Replaceable() && next.Replaceable()
 			switch {

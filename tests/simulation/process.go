@@ -92,14 +92,21 @@ func ask[T any](ctx context.Context, p *process, what string, request func() (T,
 	there, back := between(r, 1, 3*time.Millisecond), between(r, 1, 3*time.Millisecond)
 	own := between(r, 1, time.Millisecond)
 	trouble := p.world.trouble() && !p.well
-	if trouble && happens(r, s.slow) {
+	slow := s.slow
+	if what == "renew" || what == "balance" || what == "enter" {
+		slow = max(slow, s.slowLease)
+	}
+	if trouble && happens(r, slow) {
 		there = between(r, 0, ttl)
 	}
-	if trouble && happens(r, s.slow) {
+	if trouble && happens(r, slow) {
 		back = between(r, 0, ttl)
 	}
 	if trouble && happens(r, s.pause) {
 		p.stand(between(r, 0, 3*ttl))
+	}
+	if trouble && what == "finish" && happens(r, s.stopInFinish) { // until others have its lanes, and read
+		p.stand(between(r, ttl, 2*ttl))
 	}
 	lost, late := trouble && happens(r, s.requestLost), trouble && happens(r, s.lateRequest)
 	later, mute := between(r, 1, ttl), trouble && happens(r, s.answerLost)

@@ -10,7 +10,9 @@ const (
 	ttl = time.Second // of leases
 	// troubled is how long faults happen; after it everything is well, and all must come to an end.
 	troubled = 3 * time.Second
-	patience = 30 * time.Second
+	// patience is how long all may take then. A look back that took a whole lease, because the answer
+	// was slow, puts off the next one for fifty times as long.
+	patience = 60 * ttl
 	// confirmTimeout is how long a relay's publisher waits for an answer that never comes.
 	confirmTimeout = ttl
 	// longestWait is what a message may wait for a neighbour: the lease of a process that stopped,
@@ -24,12 +26,16 @@ type schedule struct {
 
 	lanes, keys, relays, transactions, batch, attempts int
 	handover                                           bool
+	// uneven relays read in batches of several sizes.
+	uneven bool
 	// neighbourly schedules have a relay that is well, and others that stop; what becomes of its
 	// requests is not drawn. Then nobody may wait for longer than longestWait.
 	neighbourly bool
 
 	// blind is a database that cannot tell who writes.
 	requestLost, answerLost, slow, lateRequest, pause, disorder int // on the way to the database
+	slowLease                                                   int // of requests about lanes
+	stopInFinish                                                int // of processes, while they write down what they sent
 	outages, partition                                          int // of the database, for all and for one process
 	blind                                                       bool
 
@@ -38,6 +44,11 @@ type schedule struct {
 	lateCommit, rollback, kept, deleted, resync, held int // of writers
 
 	crash, stop, sameName int // of relays
+
+	restores int  // how often the database goes back
+	failover bool // another server answers then
+	alike    bool // what is written once more cannot be told from what was lost, but by who owns its lane
+	byHand   int  // rows that are put below all others
 }
 
 func newSchedule(seed uint64) *schedule {
@@ -59,17 +70,60 @@ func newSchedule(seed uint64) *schedule {
 		{&s.lateArrival, 150}, {&s.twice, 150}, {&s.never, 80},
 		{&s.lateCommit, 400}, {&s.rollback, 200}, {&s.kept, 600}, {&s.deleted, 300}, {&s.resync, 150},
 		{&s.held, 300},
-		{&s.crash, 700}, {&s.stop, 500}, {&s.sameName, 1000},
+		{&s.crash, 700}, {&s.stop, 500}, {&s.sameName, 1000}, {&s.byHand, 300},
 	} {
 		if r.IntN(2) == 0 { // few kinds of faults at a time find more than all at once
 			*chance.of = r.IntN(chance.most)
 		}
 	}
-	if s.neighbourly {
+	switch {
+	case s.neighbourly:
 		s.relays = 2
 		s.crash, s.stop = 0, 0 // of the relay that is well
+		s.byHand = 0           // what stands there waits for the next look back
+	case r.IntN(8) == 0:
+		s.goBack(r)
+	case r.IntN(6) == 0:
+		s.meet(r)
 	}
 	return s
+}
+
+// goBack makes it one of a database that is taken back while keys move fast.
+func (s *schedule) goBack(r *rand.Rand) {
+	s.keys, s.transactions = 1+r.IntN(3), 40+r.IntN(80)
+	s.restores, s.failover = 1+r.IntN(2), r.IntN(2) == 0
+	if s.slow > 0 {
+		s.slow = 300 // so that it goes back while requests are on their way
+	}
+	if s.alike = r.IntN(3) == 0; s.alike { // one key, of which the same is written once more, soon
+		s.keys, s.restores, s.rollback, s.lateCommit, s.byHand = 1, 1, 0, 0, 0
+		s.transactions, s.kept, s.slow = 120, 600, 500
+	}
+}
+
+// meet makes it one in which things come together that hardly ever do by chance.
+func (s *schedule) meet(r *rand.Rand) {
+	*s = schedule{
+		seed: s.seed, lanes: 1 + r.IntN(2), keys: 1 + r.IntN(2), relays: 2 + r.IntN(2),
+		transactions: 80 + r.IntN(60), batch: s.batch, attempts: 7, deleted: s.deleted,
+	}
+	switch r.IntN(3) {
+	case 0: // a lease ends while its relay waits for the broker, and is not told
+		s.slowLease, s.lateArrival = 600, 500
+	case 1: // a relay stops while the network holds what it sent
+		s.stop, s.cutOff, s.lateArrival = 1000, 300, 800
+	default: // a former owner makes a key wait while the next one reads
+		s.lanes, s.relays, s.keys, s.transactions, s.batch, s.uneven = 1, 2, 12, 120, 12, true
+		s.kept, s.rejected, s.stopInFinish, s.lateRequest, s.slow = 1000, 500, 300, 1000, 100
+	}
+}
+
+func (s *schedule) batchOf(slot int) int {
+	if s.uneven && slot > 0 {
+		return 1
+	}
+	return s.batch
 }
 
 // dice draws for one purpose. It does not matter who draws first.

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/queue/memory"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -19,9 +19,10 @@ type world struct {
 	schedule *schedule
 	database *memory.Database
 	checker  *checker
-	handover *store.Handover
+	handover *handover.Handover
 	began    time.Time
 	running  sync.WaitGroup
+	mending  atomic.Int64 // who puts rows by hand, and writes then
 	log      *slog.Logger
 }
 
@@ -43,6 +44,8 @@ func run(s *schedule, log *slog.Logger) course {
 	}
 	w.write()
 	w.hold()
+	w.putByHand()
+	w.goBack()
 	ctx, cancel := context.WithCancel(context.Background())
 	for slot := range s.relays {
 		w.running.Go(func() { w.keep(ctx, slot) })
@@ -67,7 +70,8 @@ func run(s *schedule, log *slog.Logger) course {
 // drained says that nothing is left to be sent, and nobody writes.
 func (w *world) drained() bool {
 	writers, _, _ := w.database.Writers(context.Background())
-	return time.Since(w.began) > troubled*3/2 && len(writers.Open) == 0 && len(w.database.Unsent()) == 0
+	return time.Since(w.began) > troubled*3/2 && w.mending.Load() == 0 && len(writers.Open) == 0 &&
+		len(w.database.Unsent()) == 0
 }
 
 // trouble says that faults happen.
@@ -121,7 +125,7 @@ func (w *world) live(ctx context.Context, p *process, slot int) {
 	s := w.schedule
 	r := s.dice("end of "+p.name, 0)
 	rel, err := relay.Over(p, publisher{p}, relay.Config{
-		ID: p.id, BatchSize: s.batch, PollInterval: 100 * time.Millisecond, LeaseTTL: ttl, MaxAttempts: s.attempts,
+		ID: p.id, BatchSize: s.batchOf(slot), PollInterval: 100 * time.Millisecond, LeaseTTL: ttl, MaxAttempts: s.attempts,
 		RetryMin: 20 * time.Millisecond, RetryMax: 200 * time.Millisecond, ShutdownTimeout: ttl,
 		Handover: w.handoverOf(slot), Logger: w.log,
 	})
@@ -175,7 +179,7 @@ func (w *world) endOf(p *process, r interface{ IntN(int) int }, slot int) func()
 	return nil
 }
 
-func (w *world) handoverOf(slot int) *store.Handover {
+func (w *world) handoverOf(slot int) *handover.Handover {
 	if slot == 0 {
 		return w.handover
 	}

@@ -10,18 +10,18 @@ import (
 
 // Compact is queue.Queue.Compact, as PostgreSQL does it: where others hold a row that it would
 // change, it is given up.
-func (d *Database) Compact(
+func (q *Queue) Compact(
 	_ context.Context, relay string, lanes []queue.Lane, starts []queue.Start, perLane int,
 	limit time.Duration,
 ) (queue.Compacted, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	all, found := queue.Compacted{}, make([]compaction, len(starts))
 	for i, start := range starts {
-		if limit <= 0 || !d.owns(relay, lanes, start.Lane) {
+		if limit <= 0 || !q.owns(relay, lanes, start.Lane) {
 			continue
 		}
-		found[i] = compactionOf(d.seen(start, perLane))
+		found[i] = compactionOf(q.seen(start, perLane))
 		if found[i].locked() {
 			return queue.Compacted{Left: starts}, nil
 		}
@@ -29,7 +29,7 @@ func (d *Database) Compact(
 	for i, start := range starts {
 		c := found[i]
 		all.Seen += c.seen
-		all.Dropped += d.drop(c)
+		all.Dropped += q.drop(c)
 		all.Left = append(all.Left, queue.Start{Lane: start.Lane, After: max(start.After, c.before)})
 	}
 	return all, nil

@@ -3,6 +3,8 @@ package memory_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/queue/memory"
 	"github.com/cqrsync/cqrsync/internal/store"
@@ -28,6 +30,9 @@ func begin(d *memory.Database) storetest.Writer {
 		Append: func(_ testing.TB, messages []store.Message) []*queue.Claimed {
 			return tx.Append(messages...)
 		},
-		Commit: func(testing.TB) { tx.Commit() },
+		Commit: func(t testing.TB) {
+			t.Helper()
+			require.NoError(t, tx.Commit())
+		},
 	}
 }

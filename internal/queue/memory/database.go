@@ -2,13 +2,12 @@
 // and late commits that a real one has. Whole relays run over it in virtual time.
 //
 // What it does is what package queue does in SQL; both pass the same suite. It has no clock of its
-// own, so leases never end later than they can, and it is one server for ever.
+// own, so leases never end later than they can. It goes back and fails over when it is told to.
 //
 // Tests only.
 package memory
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +21,10 @@ type Database struct {
 	drawn int64 // the last identity
 	first map[*Tx]struct{}
 	tables
+
+	server       int      // which one answers, by number
+	incarnations []string // all that were drawn
+	history
 }
 
 // tables are what a backup has.
@@ -34,6 +37,8 @@ type tables struct {
 	revisions map[queue.Key]revision
 
 	incarnation queue.Incarnation
+	place       int   // the server on which it was drawn
+	byHand      int64 // the last identity that was put by hand
 }
 
 type lane struct {
@@ -60,45 +65,21 @@ type retry struct {
 	message  int64 // the identity of the one that failed; a newer one may replace it
 }
 
+// forHand are the identities below all that are drawn.
+const forHand = 1000
+
 // New makes one with so many lanes.
 func New(lanes int) *Database {
-	d := &Database{first: map[*Tx]struct{}{}, tables: tables{
+	d := &Database{drawn: forHand, first: map[*Tx]struct{}{}, history: newHistory(), tables: tables{
 		lanes: make([]lane, lanes), rows: make([][]*row, lanes), relays: map[string]lease{},
 		retries: map[queue.Key]retry{}, dead: map[int64]queue.Failure{},
-		revisions:   map[queue.Key]revision{},
-		incarnation: queue.Incarnation{ID: "1", Drawn: time.Now(), Reason: "the tables were made"},
+		revisions: map[queue.Key]revision{},
 	}}
+	d.draw("the tables were made")
 	for i := range d.lanes {
 		d.lanes[i].Lane.Lane = i
 	}
 	return d
-}
-
-// BackUp copies the tables and returns a function that makes the database go back to them. No
-// transaction may be open.
-func (d *Database) BackUp() (restore func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	saved, drawn := d.clone(), d.drawn
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.tables, d.drawn = saved.clone(), drawn
-	}
-}
-
-func (t *tables) clone() tables {
-	rows := make([][]*row, len(t.rows))
-	for i := range rows {
-		for _, r := range t.rows[i] {
-			copied := *r
-			rows[i] = append(rows[i], &copied)
-		}
-	}
-	return tables{
-		lanes: slices.Clone(t.lanes), relays: maps.Clone(t.relays), rows: rows, retries: maps.Clone(t.retries),
-		dead: maps.Clone(t.dead), revisions: maps.Clone(t.revisions), incarnation: t.incarnation,
-	}
 }
 
 // Hold locks rows, as somebody does who changes them, and returns a function that lets them go.
@@ -116,12 +97,6 @@ func (d *Database) Hold(ids ...int64) (release func()) {
 	}
 	set(true)
 	return func() { set(false) }
-}
-
-// owns says that a relay has a lane under the very tenure that lanes say.
-func (d *Database) owns(relay string, lanes []queue.Lane, number int) bool {
-	l := &d.lanes[number]
-	return l.owner == relay && slices.Contains(lanes, l.Lane)
 }
 
 // find returns the row that a message was read from; another one may have its identity after a

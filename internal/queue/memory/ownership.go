@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,10 @@ type Queue struct {
 
 	remembered sync.Mutex
 	beats      map[string]int64 // of the last renewal of a relay
+	known      queue.Incarnation
+	server     int  // that lanes were taken from
+	entered    bool // server is known
+	placed     bool // it was asked where the database is
 }
 
 // Connect makes one.
@@ -25,6 +30,9 @@ func (d *Database) Connect() *Queue { return &Queue{Database: d, beats: map[stri
 func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.settleIn()
+	q.begins(relay)
+	q.settleIn()
 	q.giveUp(relay)
 	owned := q.balance(relay, ttl)
 	q.wrote(relay)
@@ -35,6 +43,7 @@ func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (queue
 func (q *Queue) Balance(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.settleIn()
 	if err := q.requireTimeline(relay); err != nil {
 		return queue.Ownership{}, fmt.Errorf("balance lanes: %w", err)
 	}
@@ -47,6 +56,7 @@ func (q *Queue) Balance(_ context.Context, relay string, ttl time.Duration) (que
 func (q *Queue) Renew(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.settleIn()
 	if err := q.requireTimeline(relay); err != nil {
 		return queue.Ownership{}, fmt.Errorf("renew lanes: %w", err)
 	}
@@ -102,30 +112,11 @@ func (q *Queue) Leave(_ context.Context, relay string) error {
 	return nil
 }
 
-// requireTimeline returns queue.ErrWentBack where the lanes are not as the relay left them.
-func (q *Queue) requireTimeline(relay string) error {
-	q.remembered.Lock()
-	defer q.remembered.Unlock()
-	beat, known := q.beats[relay]
-	for i := range q.lanes {
-		if l := &q.lanes[i]; known && l.owner == relay && l.beat != beat {
-			return fmt.Errorf("%w: the lease is not as it was renewed last", queue.ErrWentBack)
-		}
-	}
-	return nil
-}
-
-// wrote draws a beat for the relay's lanes.
-func (q *Queue) wrote(relay string) {
-	q.remembered.Lock()
-	defer q.remembered.Unlock()
-	beat := rand.Int64()
-	for i := range q.lanes {
-		if q.lanes[i].owner == relay {
-			q.lanes[i].beat = beat
-		}
-	}
-	q.beats[relay] = beat
+// owns says that a relay has a lane under the very tenure that lanes say, on the server that it took
+// it from.
+func (q *Queue) owns(relay string, lanes []queue.Lane, number int) bool {
+	l := &q.lanes[number]
+	return l.owner == relay && slices.Contains(lanes, l.Lane) && !q.elsewhere()
 }
 
 func (d *Database) giveUp(relay string) {

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -14,18 +15,34 @@ import (
 const maxClaimBytes = 4 << 20
 
 // Glance is queue.Queue.Glance.
-func (d *Database) Glance(
-	ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+func (q *Queue) Glance(
+	_ context.Context, starts []queue.Start, perLane, _ int, except queue.Except,
 ) (claimed []*queue.Claimed, unread []int, err error) {
-	return d.Claim(ctx, starts, perLane, connections, except)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.elsewhere() {
+		return nil, nil, nil
+	}
+	claimed, unread = q.read(starts, perLane, except)
+	return claimed, unread, nil
 }
 
 // Claim is queue.Queue.Claim.
-func (d *Database) Claim(
+func (q *Queue) Claim(
 	_ context.Context, starts []queue.Start, perLane, _ int, except queue.Except,
 ) (claimed []*queue.Claimed, unread []int, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.requireServer(); err != nil {
+		return nil, nil, fmt.Errorf("claim messages: %w", err)
+	}
+	claimed, unread = q.read(starts, perLane, except)
+	return claimed, unread, nil
+}
+
+func (d *Database) read(
+	starts []queue.Start, perLane int, except queue.Except,
+) (claimed []*queue.Claimed, unread []int) {
 	c := d.newClaim(except)
 	for i, start := range starts {
 		for left, rows := perLane, d.after(start); left > 0 && len(rows) > 0; rows = rows[1:] {
@@ -39,11 +56,11 @@ func (d *Database) Claim(
 				for _, rest := range starts[i:] {
 					unread = append(unread, rest.Lane)
 				}
-				return claimed, unread, nil
+				return claimed, unread
 			}
 		}
 	}
-	return claimed, nil, nil
+	return claimed, nil
 }
 
 // after returns the rows behind a start.
@@ -104,7 +121,10 @@ func (c *claim) claim(r *row) *queue.Claimed {
 func (d *Database) Writers(context.Context) (w queue.Writers, ok bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w = queue.Writers{Open: map[string]bool{}, Drawn: d.drawn}
+	w = queue.Writers{Open: map[string]bool{}}
+	if d.drawn > forHand {
+		w.Drawn = d.drawn
+	}
 	for tx := range d.first {
 		w.Open[strconv.FormatInt(tx.rows[0].ID, 10)] = true
 	}

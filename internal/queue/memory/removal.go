@@ -8,39 +8,44 @@ import (
 )
 
 // Finish is queue.Queue.Finish.
-func (d *Database) Finish(
+func (q *Queue) Finish(
 	ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
 ) error {
-	return d.FinishFree(ctx, relay, lanes, done) // nobody is waited for
+	return q.FinishFree(ctx, relay, lanes, done) // nobody is waited for
 }
 
 // FinishFree is queue.Queue.FinishFree.
-func (d *Database) FinishFree(
+func (q *Queue) FinishFree(
 	_ context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
 ) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	removed := slices.Concat(done.Sent, claimedOf(done.Dead))
+	stays := func(m *queue.Claimed) bool { return !q.removable(relay, lanes, m) }
+	if err := q.requireServer(); err != nil && slices.ContainsFunc(removed, stays) {
+		return err
+	}
 	held := map[queue.Key]bool{}
-	for _, m := range slices.Concat(done.Sent, claimedOf(done.Dead)) {
-		if r := d.find(m); r != nil && r.locked {
+	for _, m := range removed {
+		if r := q.find(m); r != nil && r.locked {
 			held[keyOf(&m.Message)] = true
 		}
 	}
 	free, left := divide(done, held)
 	for _, m := range free.Sent {
-		d.removeOwned(relay, lanes, m)
+		q.removeOwned(relay, lanes, m)
 		if m.Failed {
-			delete(d.retries, keyOf(&m.Message))
+			delete(q.retries, keyOf(&m.Message))
 		}
 	}
 	for _, f := range free.Dead {
-		if d.removeOwned(relay, lanes, f.Claimed) {
-			d.dead[f.ID] = f
+		if q.removeOwned(relay, lanes, f.Claimed) {
+			q.dead[f.ID] = f
 		}
-		delete(d.retries, keyOf(&f.Message))
+		delete(q.retries, keyOf(&f.Message))
 	}
 	for _, f := range free.Failed {
-		d.postpone(f)
+		q.postpone(f)
 	}
 	if len(held) == 0 {
 		return nil
@@ -79,42 +84,45 @@ func divide(done queue.Outcome, held map[queue.Key]bool) (free, left queue.Outco
 }
 
 // removeOwned removes a row that is what it was, of a lane that is the relay's.
-func (d *Database) removeOwned(relay string, lanes []queue.Lane, m *queue.Claimed) bool {
-	r := d.find(m)
-	if r == nil || !d.owns(relay, lanes, m.Lane) {
+func (q *Queue) removeOwned(relay string, lanes []queue.Lane, m *queue.Claimed) bool {
+	if !q.removable(relay, lanes, m) {
 		return false
 	}
-	d.remove(r)
+	q.remove(q.find(m))
 	return true
 }
 
+func (q *Queue) removable(relay string, lanes []queue.Lane, m *queue.Claimed) bool {
+	return q.find(m) != nil && q.owns(relay, lanes, m.Lane)
+}
+
 // Supersede is queue.Queue.Supersede.
-func (d *Database) Supersede(
+func (q *Queue) Supersede(
 	_ context.Context, relay string, lanes []queue.Lane, list []queue.Superseding,
 ) ([]queue.Superseded, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	fates := make([]queue.Superseded, len(list))
 	for i, m := range list {
-		fates[i] = d.supersede(relay, lanes, m)
+		fates[i] = q.supersede(relay, lanes, m)
 	}
 	return fates, nil
 }
 
-func (d *Database) supersede(relay string, lanes []queue.Lane, m queue.Superseding) queue.Superseded {
-	newer := d.find(m.Claimed)
-	if newer == nil || newer.locked || !d.owns(relay, lanes, m.Lane) {
+func (q *Queue) supersede(relay string, lanes []queue.Lane, m queue.Superseding) queue.Superseded {
+	newer := q.find(m.Claimed)
+	if newer == nil || newer.locked || !q.owns(relay, lanes, m.Lane) {
 		return queue.Missing
 	}
 	newer.After = m.After
 	for _, old := range m.Older {
-		if r := d.find(old); d.occupied(old) && (r == nil || r.locked) {
+		if r := q.find(old); q.occupied(old) && (r == nil || r.locked) {
 			return queue.Standing
 		}
 	}
 	for _, old := range m.Older {
-		if r := d.find(old); r != nil {
-			d.remove(r)
+		if r := q.find(old); r != nil {
+			q.remove(r)
 		}
 	}
 	return queue.Gone
