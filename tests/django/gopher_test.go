@@ -114,6 +114,7 @@ func (d deployment) gopher() *replica.Replica {
 	require.NoError(d, rep.Migrate(d.Context()))
 	subscriber, err := open.Subscriber(d.brokerURL(), d.queue(gopher), open.Options{})
 	require.NoError(d, err)
+	d.reports(rep)
 	d.background(func(ctx context.Context) error { return rep.Run(ctx, subscriber) }, subscriber.Close)
 	return rep
 }

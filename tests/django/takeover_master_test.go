@@ -108,6 +108,8 @@ func pointer[T any](v T) *T { return &v }
 // goIsMaster writes in every way there is, to rows of its own and of Django's.
 func goIsMaster(t *testing.T, d deployment, w watcher) {
 	box := goService(t, d)
+	check := d.answered(t, box)
+	defer check()
 	do := func(write func(ctx context.Context, tx bun.Tx) error) {
 		t.Helper()
 		require.NoError(t, box.RunInTx(t.Context(), nil, write))
