@@ -66,7 +66,7 @@ func (p *Publisher) insert(ctx context.Context, tx transaction, c *call) error {
 	insert := tx.StmtContext(ctx, tx.insert)
 	defer insert.Close()
 	now := time.Now()
-	published, last := now.UnixMilli(), now.Add(inbox.TTL).UnixMilli()
+	published := now.UnixMilli()
 	c.dropped = nil // of a transaction that failed
 	topics := map[string]bool{}
 	for i, r := range c.rows {
@@ -78,7 +78,7 @@ func (p *Publisher) insert(ctx context.Context, tx transaction, c *call) error {
 			expires = now.Add(r.ttl).UnixMilli()
 		}
 		result, err := insert.ExecContext(ctx,
-			r.topic, r.uuid, r.metadata, r.payload, published, expires, last)
+			r.topic, r.uuid, r.metadata, r.payload, published, expires)
 		if err != nil {
 			return err
 		}

@@ -217,16 +217,17 @@ func (c *consumer) take(
 	}
 	defer rows.Close()
 	now := time.Now()
+	millis := now.UnixMilli()
+	var expires int64
 	var expired []int64
 	for rows.Next() {
 		msg := message.NewMessage("", nil)
 		t := delivery.Taken{Message: msg}
 		var metadata []byte
-		var expires int64
 		if err := rows.Scan(&t.ID, &msg.UUID, &metadata, &msg.Payload, &expires); err != nil {
 			return nil, err
 		}
-		if expires > 0 && expires <= now.UnixMilli() {
+		if expires > 0 && expires <= millis {
 			expired = append(expired, t.ID)
 			continue
 		}

@@ -3,6 +3,9 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"fmt"
+
+	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 )
 
 // statements are those that every message passes through. SQLite takes longer to parse one than to run it, so the
@@ -16,12 +19,11 @@ func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error)
 		text string
 	}{
 		// Routes as it stores: a row for each queue bound to the topic.
-		// In an inbox it expires at ?7 at the latest.
-		{&prepared.insert, `INSERT INTO messages
+		{&prepared.insert, fmt.Sprintf(`INSERT INTO messages
 				(queue, uuid, metadata, payload, published_at, expires_at)
-			SELECT queue, ?2, ?3, ?4, ?5,
-				CASE WHEN inbox_used_at = 0 THEN ?6 WHEN ?6 = 0 THEN ?7 ELSE min(?6, ?7) END
-			FROM bindings WHERE topic = ?1`},
+			SELECT queue, ?2, ?3, ?4, ?5, CASE WHEN inbox_used_at = 0 THEN ?6
+				WHEN ?6 = 0 THEN ?5 + %[1]d ELSE min(?6, ?5 + %[1]d) END
+			FROM bindings WHERE topic = ?1`, inbox.TTL.Milliseconds())},
 
 		// Drops the oldest messages of the topic's inbox, if it has one, which is called like it.
 		{&prepared.trim, `DELETE FROM messages WHERE id IN
