@@ -9,6 +9,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/amqp"
+	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 // inboxOfATopic: consumers of one topic compete for its inbox, which nothing else reaches.
@@ -131,6 +132,33 @@ func TestAMQPInboxHasLimitsAndNoDeadLetters(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, registered)
 	require.False(t, hasQueue(t, r.subscriber(t, amqp.RegistryQueue(topic))))
+}
+
+// A replica's URL need not say mandatory for it to know that nobody answers.
+func TestAMQPInboxByURL(t *testing.T) {
+	t.Parallel()
+	r, topic := newRabbit(t), unique("cqrsync.master.order")
+	for _, options := range []string{"", "mandatory=false"} {
+		rawURL := r.url(t, options)
+		topic := topic + options
+		r.queues[topic] = true
+		inbox, err := open.Inbox(rawURL, open.Options{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, inbox.Close()) }()
+		asks, err := open.Publisher(rawURL, open.Options{RequireQueue: true})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, asks.Close()) }()
+		tells, err := open.Publisher(rawURL, open.Options{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, tells.Close()) }()
+		require.ErrorIs(t, asks.PublishBatch(t.Context(), outgoing(topic, 1))[0], transport.ErrUnroutable)
+		accepted(t, tells.PublishBatch(t.Context(), outgoing(topic, 1)), 1)
+		messages, err := inbox.SubscribeWindow(t.Context(), topic, 1)
+		require.NoError(t, err)
+		batch := outgoing(topic, 1)
+		accepted(t, asks.PublishBatch(t.Context(), batch), 1)
+		require.Equal(t, ids(batch), acked(t, messages, 1))
+	}
 }
 
 // An inbox that was deleted under its consumer is there again soon.
