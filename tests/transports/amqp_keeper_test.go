@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +45,19 @@ func TestAMQPKeptQueueIsDjangos(t *testing.T) {
 func TestAMQPKeepingLeavesNoChannels(t *testing.T) {
 	t.Parallel()
 	r, topic, queue := newRabbit(t), unique("topic"), unique("queue")
-	keeper := r.limitedChannels(t, queue, 2)
-	missing := r.limitedChannels(t, unique("queue"), 2)
+	var dials atomic.Int64
+	few := func(queue string) *amqp.Subscriber {
+		config := r.config(t, queue, "channel_max=2")
+		config.Connection.AmqpConfig = &amqp091.Config{
+			ChannelMax: 2,
+			Dial: func(network, address string) (net.Conn, error) {
+				dials.Add(1)
+				return net.Dial(network, address)
+			},
+		}
+		return subscribe(t, config)
+	}
+	keeper, missing := few(queue), few(unique("queue"))
 	for range 30 {
 		require.NoError(t, keeper.KeepQueue(t.Context(), []string{topic}))
 		require.True(t, hasQueue(t, keeper))
@@ -52,6 +65,7 @@ func TestAMQPKeepingLeavesNoChannels(t *testing.T) {
 		_, err := missing.Waiting(t.Context())
 		noQueue(t, err)
 	}
+	require.EqualValues(t, 2, dials.Load(), "each has had room on its first connection")
 }
 
 // Replicas may have made their queues by another URL, and Django services know nothing of ours.
@@ -95,9 +109,11 @@ func TestAMQPKeepsAQueueWithOtherProperties(t *testing.T) {
 		require.NoError(t, channel.ExchangeDeclare(r.exchange, "fanout", true, false, false, false, nil))
 		_, err := channel.QueueDeclare(queue, true, false, false, false, quorum)
 		require.NoError(t, err)
-		err = r.subscriber(t, queue).KeepQueue(t.Context(), []string{"order"})
-		require.ErrorContains(t, err, "declare exchange")
-		require.NotErrorIs(t, err, transport.ErrUnavailable, "trying again does not help")
+		for _, name := range []string{queue, unique("queue")} {
+			err = r.subscriber(t, name).KeepQueue(t.Context(), []string{"order"})
+			require.ErrorContains(t, err, "declare exchange")
+			require.NotErrorIs(t, err, transport.ErrUnavailable, "trying again does not help")
+		}
 	})
 }
 

@@ -73,8 +73,8 @@ func (s *Subscriber) keep(ctx context.Context, queue string, topics []string) er
 		return refused
 	}
 	err := s.bindAsItIs(ctx, queue, topics)
-	if code := serverCode(err); code == amqp091.NotFound || code == amqp091.PreconditionFailed {
-		return refused // it is the exchange, or the dead letter queue of a queue that is not there
+	if serverCode(err) == amqp091.NotFound {
+		return refused // the queue is not there: it was the exchange
 	}
 	if err == nil && !s.warned.Swap(true) {
 		s.config.Logger.WarnContext(ctx, "a queue that is kept for a replica has other properties than "+
