@@ -197,7 +197,7 @@ func keeperPermissions(t *testing.T, node ownRabbit) {
 	require.ErrorContains(t, err, "the user needs the permissions")
 	require.NotErrorIs(t, err, transport.ErrUnavailable, "trying again does not help")
 
-	inboxes := "^(kept|cqrsync\\.master\\..*)$"
+	inboxes := "^(kept|kept\\.cqrsync\\.master\\..*)$"
 	node.user(t, "master", inboxes, inboxes, inboxes)
 	node.user(t, "asks", "^$", "^kept$", "^$")
 	u, err := url.Parse(node.URL())

@@ -23,7 +23,7 @@ func inboxOfATopic(t *testing.T, b broker) {
 	require.NoError(t, first.(message.SubscribeInitializer).SubscribeInitialize(orders))
 	waiting := outgoing(orders, 2)
 	accepted(t, strict.PublishBatch(t.Context(), waiting), 2)
-	require.True(t, hasQueue(t, b.keeper(t, orders)))
+	require.True(t, hasQueue(t, b.keeper(t, first.(transport.BatchSubscriber).Queue(orders))))
 	toOrders, err := first.SubscribeWindow(t.Context(), orders, 10)
 	require.NoError(t, err)
 	toCustomers, err := first.SubscribeWindow(t.Context(), customers, 10)
@@ -62,7 +62,7 @@ func inboxIsBounded(t *testing.T, b broker) {
 		sent = append(sent, ids(batch)...)
 		accepted(t, strict.PublishBatch(t.Context(), batch), size)
 	}
-	keeper := b.keeper(t, topic)
+	keeper := b.keeper(t, inbox.(transport.BatchSubscriber).Queue(topic))
 	inQueue(t, keeper, most)
 	messages, err := inbox.SubscribeWindow(t.Context(), topic, 10)
 	require.NoError(t, err)

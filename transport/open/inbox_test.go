@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
@@ -16,7 +17,7 @@ import (
 func TestAnInboxAndWhoWritesToIt(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "broker.db")
 	file = "sqlite://" + file
-	for _, rawURL := range []string{"memory:inbox", file, file + "?mandatory=false"} {
+	for _, rawURL := range []string{"memory:" + watermill.NewShortUUID(), file, file + "?mandatory=false"} {
 		t.Run(rawURL, func(t *testing.T) {
 			topic := "cqrsync.master." + filepath.Base(rawURL)
 			inbox, err := open.Inbox(rawURL, open.Options{})
