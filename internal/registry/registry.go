@@ -213,10 +213,16 @@ func (r *Registry) Beat(ctx context.Context, queue string, pace time.Duration) (
 	return n > 0, err
 }
 
-// NoteVanished notes that the broker had no queue for a replica just now.
+// NoteVanished notes that the broker had no queue for a replica just now. Backfills begin anew.
 func (r *Registry) NoteVanished(ctx context.Context, queue string) error {
-	_, err := r.DB().ExecContext(ctx, "UPDATE ? SET vanished_at = "+r.Dialect().Now()+" WHERE queue = ?",
-		r.Table("outbox_replicas"), queue)
+	err := r.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
+		_, err := tx.ExecContext(ctx, "UPDATE ? SET vanished_at = "+r.Dialect().Now()+" WHERE queue = ?",
+			r.Table("outbox_replicas"), queue)
+		if err != nil {
+			return err
+		}
+		return r.restartBackfills(ctx, tx, queue)
+	})
 	if err != nil {
 		return fmt.Errorf("note that the queue %q has vanished: %w", queue, err)
 	}
@@ -236,8 +242,12 @@ func (r *Registry) Forget(ctx context.Context, queue string) (known bool, err er
 			return err
 		}
 		known = n > 0
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?", r.Table("outbox_replica_instances"), queue)
-		return err
+		for _, table := range []string{"outbox_replica_instances", "outbox_backfills"} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?", r.Table(table), queue); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("forget the replica %q: %w", queue, err)

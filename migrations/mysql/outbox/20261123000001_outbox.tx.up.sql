@@ -169,3 +169,31 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_replica_instances"}} (
     report      longtext NOT NULL,
     PRIMARY KEY (queue, instance)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- What is sent to the queue of one replica alone, so that it has all of a model: who does it, and how far it is.
+--   id         which backfill of the model it is; a replica that asks again means the same one
+--   filter     which rows, as JSON; {} is all of them
+--   rate       rows a second at most, 0 for as many as the replica takes without delaying what changes
+--   after_pk   the last primary key that was sent, as JSON, and that the broker has; null at the beginning
+--   total      how many rows there are about; null where nobody has counted them
+--   bad        rows that cannot be sent, error says why of the last; else why it does not go on
+--   owner      who does it until expires_at, when another may
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_backfills"}} (
+    queue       varchar(200) NOT NULL,
+    model       varchar(200) NOT NULL,
+    id          varchar(64) NOT NULL,
+    filter      longtext NOT NULL,
+    rate        bigint NOT NULL,
+    after_pk    longtext,
+    sent        bigint NOT NULL,
+    bad         bigint NOT NULL,
+    total       bigint,
+    error       longtext NOT NULL,
+    asked_at    bigint NOT NULL,
+    started_at  bigint,
+    updated_at  bigint NOT NULL,
+    finished_at bigint,
+    owner       varchar(200),
+    expires_at  bigint,
+    PRIMARY KEY (queue, model)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

@@ -108,3 +108,15 @@ CREATE TABLE IF NOT EXISTS {{.Table "replica_masters"}} (
     overtaken   bigint       NOT NULL DEFAULT 0,
     PRIMARY KEY (model, incarnation)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- The models that the replica asks its master to send it whole, because it had none of them at its first start.
+--   id      the same in all processes and at each time it is asked, so that the master sends it once
+--   done_at when all of it had come; null before that
+CREATE TABLE IF NOT EXISTS {{.Table "replica_backfills"}} (
+    queue    varchar(255) NOT NULL,
+    model    varchar(200) NOT NULL,
+    id       varchar(64) NOT NULL,
+    asked_at bigint NOT NULL,
+    done_at  bigint,
+    PRIMARY KEY (queue, model)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

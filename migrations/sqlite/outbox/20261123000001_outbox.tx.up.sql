@@ -156,3 +156,31 @@ CREATE TABLE {{.Table "outbox_replica_instances"}} (
     report      text NOT NULL,
     PRIMARY KEY (queue, instance)
 );
+--bun:split
+-- What is sent to the queue of one replica alone, so that it has all of a model: who does it, and how far it is.
+--   id         which backfill of the model it is; a replica that asks again means the same one
+--   filter     which rows, as JSON; {} is all of them
+--   rate       rows a second at most, 0 for as many as the replica takes without delaying what changes
+--   after_pk   the last primary key that was sent, as JSON, and that the broker has; null at the beginning
+--   total      how many rows there are about; null where nobody has counted them
+--   bad        rows that cannot be sent, error says why of the last; else why it does not go on
+--   owner      who does it until expires_at, when another may
+CREATE TABLE {{.Table "outbox_backfills"}} (
+    queue       text NOT NULL,
+    model       text NOT NULL,
+    id          text NOT NULL,
+    filter      text NOT NULL,
+    rate        integer NOT NULL,
+    after_pk    text,
+    sent        integer NOT NULL,
+    bad         integer NOT NULL,
+    total       integer,
+    error       text NOT NULL,
+    asked_at    integer NOT NULL,
+    started_at  integer,
+    updated_at  integer NOT NULL,
+    finished_at integer,
+    owner       text,
+    expires_at  integer,
+    PRIMARY KEY (queue, model)
+);

@@ -108,3 +108,15 @@ CREATE TABLE {{.Table "replica_masters"}} (
     overtaken   integer NOT NULL DEFAULT 0,
     PRIMARY KEY (model, incarnation)
 );
+--bun:split
+-- The models that the replica asks its master to send it whole, because it had none of them at its first start.
+--   id      the same in all processes and at each time it is asked, so that the master sends it once
+--   done_at when all of it had come; null before that
+CREATE TABLE {{.Table "replica_backfills"}} (
+    queue    text NOT NULL,
+    model    text NOT NULL,
+    id       text NOT NULL,
+    asked_at integer NOT NULL,
+    done_at  integer,
+    PRIMARY KEY (queue, model)
+);
