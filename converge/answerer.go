@@ -30,6 +30,9 @@ type AnswererConfig struct {
 	// KeysPerMinute is how many states each replica may ask for. What is beyond is not answered, and
 	// asked for again later. Default: 60,000.
 	KeysPerMinute int
+	// BackfillWaiting is how many messages a backfill lets wait in a replica's queue, at least 100. It
+	// sends far fewer at a time while the replica takes them. Default: 20,000.
+	BackfillWaiting int
 	// Logger receives replicas that are new, and queues that vanished. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -38,11 +41,14 @@ const (
 	defaultPace          = 10 * time.Second
 	maxPace              = time.Hour
 	defaultKeysPerMinute = 60_000
+	defaultFillWaiting   = 20_000
+	leastFillWaiting     = 100
 )
 
 func (c AnswererConfig) withDefaults() AnswererConfig {
 	c.Pace = cmp.Or(c.Pace, defaultPace)
 	c.KeysPerMinute = cmp.Or(c.KeysPerMinute, defaultKeysPerMinute)
+	c.BackfillWaiting = cmp.Or(c.BackfillWaiting, defaultFillWaiting)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
 }
@@ -53,6 +59,10 @@ func (c AnswererConfig) validate(models []string) error {
 	if c.KeysPerMinute < 1 {
 		errs = append(errs, fmt.Errorf("KeysPerMinute is %d: want at least 1, or 0 for %d",
 			c.KeysPerMinute, defaultKeysPerMinute))
+	}
+	if c.BackfillWaiting < leastFillWaiting {
+		errs = append(errs, fmt.Errorf("field BackfillWaiting is %d: want at least %d, or 0 for %d",
+			c.BackfillWaiting, leastFillWaiting, defaultFillWaiting))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
 		if !names.MatchString(name) {
@@ -81,8 +91,9 @@ type Answerer struct {
 	config    AnswererConfig
 	broker    Broker
 	publisher transport.BatchPublisher
-	box       boxed.Box
-	models    []string // of the box, in order
+	of        *outbox.Box
+	box       boxed.Box // what can be asked of it
+	models    []string  // of the box, in order
 	registry  *registry.Registry
 	outbox    *queue.Queue
 	log       *slog.Logger
@@ -92,6 +103,7 @@ type Answerer struct {
 
 	saidIgnored atomic.Int64 // when it was logged last that something was ignored, in seconds
 
+	asked   chan struct{} // a backfill may be there to be done
 	counts  answered
 	missing atomic.Pointer[error] // why a queue was not there when somebody looked last
 }
@@ -110,10 +122,11 @@ func NewAnswerer(box *outbox.Box, broker Broker, config AnswererConfig) (*Answer
 	}
 	return &Answerer{
 		config: config, broker: broker, publisher: transport.Batch(broker.Publisher),
-		box: b, models: models,
+		of: box, box: b, models: models,
 		registry: registry.New(b.Own()), outbox: queue.New(b.Own()),
 		log:   config.Logger,
 		limit: limit{most: config.KeysPerMinute},
+		asked: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -132,6 +145,7 @@ func (a *Answerer) Run(ctx context.Context) error {
 	}
 	running.Go(func() { a.every(ctx, "the heartbeat", a.beat) })
 	running.Go(func() { a.every(ctx, "the queues of replicas", a.KeepQueues) })
+	running.Go(func() { a.backfills(ctx) })
 	running.Wait()
 	if err := inbox.Close(); err != nil {
 		return fmt.Errorf("converge: close what replicas send: %w", err)

@@ -64,6 +64,8 @@ func (a *Answerer) hear(ctx context.Context, body []byte) {
 			err = a.hearReport(ctx, body)
 		case kindResync:
 			err = a.hearResync(ctx, body)
+		case kindBackfill:
+			err = a.hearBackfill(ctx, body)
 		default:
 			err = fmt.Errorf("%w: kind %.40q", errForeign, h.Kind)
 		}

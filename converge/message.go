@@ -24,6 +24,9 @@ const (
 	kindReport    kind = "report"
 	kindResync    kind = "resync"
 	kindHeartbeat kind = "heartbeat"
+	// A replica asks for all of a model, and hears when all of it has come.
+	kindBackfill   kind = "backfill"
+	kindBackfilled kind = "backfilled"
 )
 
 // head is how every message begins.

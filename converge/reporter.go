@@ -29,12 +29,15 @@ type ReporterConfig struct {
 	Instance string
 	// NoRequests makes the replica report, and ask for nothing. Default: it asks for what it lacks.
 	NoRequests bool
+	// Backfill says which models the replica asks its master for as a whole. Default: NoFill.
+	Backfill Fill
 	// Logger receives that a master answers, or does not. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 func (c ReporterConfig) withDefaults() ReporterConfig {
 	c.Pace = cmp.Or(c.Pace, defaultPace)
+	c.Backfill = cmp.Or(c.Backfill, NoFill)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Instance == "" {
 		host, err := os.Hostname()
@@ -52,6 +55,12 @@ func (c ReporterConfig) validate() error {
 	if !names.MatchString(c.Instance) {
 		err = errors.Join(err, fmt.Errorf("field Instance is %.40q: want a name of at most 200 characters", c.Instance))
 	}
+	if c.Backfill != NoFill && c.Backfill != IfEmpty {
+		err = errors.Join(err, fmt.Errorf("field Backfill is %q: want %q or %q", c.Backfill, NoFill, IfEmpty))
+	}
+	if c.Backfill == IfEmpty && c.NoRequests {
+		err = errors.Join(err, fmt.Errorf("field Backfill is %q and NoRequests is set: leave out one of them", c.Backfill))
+	}
 	return err
 }
 
@@ -61,6 +70,8 @@ type Reporter struct {
 	publisher transport.BatchPublisher
 	queue     string
 	replica   mirrored.Replica
+	running   <-chan struct{} // closed once the replica has its queue
+	reported  chan struct{}   // closed after the first report
 	log       *slog.Logger
 	started   atomic.Bool
 	masters   masters
@@ -89,11 +100,15 @@ func NewReporter(
 	}
 	r := &Reporter{
 		config: config, publisher: transport.Batch(publisher), queue: rep.Queue(),
-		replica: mirrored.Of(rep), log: config.Logger.With("queue", rep.Queue()),
+		replica: mirrored.Of(rep), running: rep.Running(), reported: make(chan struct{}), log: config.Logger.With("queue", rep.Queue()),
 		before: map[string]counted{},
 	}
 	if !r.replica.HasLedger() { // then nobody knows what is there, and what is lacking
 		r.config.NoRequests = true
+		if r.config.Backfill == IfEmpty {
+			return nil, errors.New("converge: configuration: Backfill: the replica has no database, so nobody knows " +
+				"whether it is empty: leave it out")
+		}
 	}
 	if err := r.replica.Listen(r); err != nil {
 		return nil, fmt.Errorf("converge: %w", err)
@@ -108,12 +123,20 @@ func (r *Reporter) Run(ctx context.Context) error {
 	}
 	var running sync.WaitGroup
 	running.Go(func() { r.ask(ctx) })
+	running.Go(func() { r.askBackfills(ctx) })
 	tick := time.NewTicker(r.config.Pace)
 	defer tick.Stop()
+	select { // a master that knows of the replica expects its queue to be there
+	case <-r.running:
+	case <-time.After(defaultPace): // who uses Handler is not told
+	case <-ctx.Done():
+	}
+	first := sync.OnceFunc(func() { close(r.reported) })
 	for ctx.Err() == nil {
 		if err := r.report(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("cannot report to the master", "error", err)
 		}
+		first()
 		select {
 		case <-tick.C:
 		case <-r.masters.news():
@@ -132,14 +155,14 @@ func (r *Reporter) Lacks(l mirrored.Lack) {
 }
 
 // Control implements mirrored.Listener.
-func (r *Reporter) Control(_ context.Context, body []byte) {
-	if err := r.hear(body); err != nil {
+func (r *Reporter) Control(ctx context.Context, body []byte) {
+	if err := r.hear(ctx, body); err != nil {
 		r.counts.ignored.Add(1)
 		r.log.Debug("something that a master said was ignored", "error", err)
 	}
 }
 
-func (r *Reporter) hear(body []byte) error {
+func (r *Reporter) hear(ctx context.Context, body []byte) error {
 	h, err := readHead(body)
 	if err != nil {
 		return err
@@ -152,6 +175,8 @@ func (r *Reporter) hear(body []byte) error {
 		}
 		r.masters.hear(beat, time.Now())
 		return nil
+	case kindBackfilled:
+		return r.hearBackfilled(ctx, body)
 	default:
 		return fmt.Errorf("%w: kind %.40q", errForeign, h.Kind)
 	}
@@ -187,36 +212,46 @@ const expiration = "600000"
 
 // silent are the topics of masters that nobody takes anything from. It is safe for concurrent use.
 type silent struct {
-	mu    sync.Mutex
-	since map[string]time.Time // when it was tried last
+	mu     sync.Mutex
+	topics map[string]silence
 }
 
-// retrySilent is how often it is tried whether somebody answers by now.
-const retrySilent = time.Minute
+// silence is when a topic was tried last, and how long it is not tried again.
+type silence struct {
+	tried time.Time
+	pause time.Duration
+}
+
+// A master that does not answer may be starting, or does not know how. It is tried again after
+// retrySilent, and each time after twice as long.
+const (
+	retrySilent     = time.Second
+	retrySilentMost = time.Minute
+)
 
 func (s *silent) still(topic string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tried, is := s.since[topic]
-	return is && now.Sub(tried) < retrySilent
+	last, is := s.topics[topic]
+	return is && now.Sub(last.tried) < last.pause
 }
 
 func (s *silent) add(topic string, now time.Time) (isNew bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.since == nil {
-		s.since = map[string]time.Time{}
+	if s.topics == nil {
+		s.topics = map[string]silence{}
 	}
-	_, was := s.since[topic]
-	s.since[topic] = now
+	last, was := s.topics[topic]
+	s.topics[topic] = silence{now, min(max(2*last.pause, retrySilent), retrySilentMost)}
 	return !was
 }
 
 func (s *silent) end(topic string) (was bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, was = s.since[topic]
-	delete(s.since, topic)
+	_, was = s.topics[topic]
+	delete(s.topics, topic)
 	return was
 }
 

@@ -53,7 +53,7 @@ func Diff(
 	ctx context.Context, box *outbox.Box, rep *replica.Replica, model string, w io.Writer, o DiffOptions,
 ) (Result, error) {
 	result := Result{Difference: Difference{Model: model}}
-	if _, err := whereOn(box, model, o.Filter); err != nil {
+	if _, err := o.Filter.OnMaster(box, model); err != nil {
 		return result, err
 	}
 	shape, err := mirrored.Of(rep).Model(model)

@@ -26,7 +26,7 @@ type DiffMasterOptions struct {
 // DiffMaster writes what the master has: model and time in the first line, then lines of [key,
 // revision] pairs, and a mark that it came to the end. It returns how many instances there were.
 func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DiffMasterOptions) (int64, error) {
-	where, err := whereOn(box, model, o.Filter)
+	where, err := o.Filter.OnMaster(box, model)
 	if err != nil {
 		return 0, err
 	}

@@ -8,8 +8,6 @@ import (
 	"iter"
 	"strconv"
 
-	"github.com/uptrace/bun"
-
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -30,7 +28,7 @@ const dumpMark = "{}"
 // Dump writes the instances of a model: the CQRS id in the first line, then one instance_data
 // object per line, in the order of the primary key. It returns how many instances there were.
 func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions) (int64, error) {
-	where, err := whereOn(box, model, o.Filter)
+	where, err := o.Filter.OnMaster(box, model)
 	if err != nil {
 		return 0, err
 	}
@@ -86,16 +84,4 @@ func appendInstance(line []byte, i boxed.Instance) []byte {
 		line = append(line, ',')
 	}
 	return append(line, i.Data[1:]...)
-}
-
-func whereOn(box *outbox.Box, model string, f Filter) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
-	table, err := boxed.Of(box).Model(model)
-	if err != nil {
-		return nil, err
-	}
-	fields, err := boxed.Of(box).Fields(model)
-	if err != nil {
-		return nil, err
-	}
-	return f.named(fields).On(table)
 }

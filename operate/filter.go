@@ -11,7 +11,9 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/mirrored"
+	"github.com/cqrsync/cqrsync/outbox"
 )
 
 // Filter selects instances. The zero value selects all.
@@ -97,6 +99,22 @@ func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery
 		}
 		return q
 	}, nil
+}
+
+// OnMaster checks the filter against a model of a master, all of it at once, and returns what narrows
+// a query on its table: nil where every row is meant.
+func (f Filter) OnMaster(
+	box *outbox.Box, model string,
+) (func(*bun.SelectQuery) *bun.SelectQuery, error) {
+	table, err := boxed.Of(box).Model(model)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := boxed.Of(box).Fields(model)
+	if err != nil {
+		return nil, err
+	}
+	return f.named(fields).On(table)
 }
 
 // named is the filter with the names of columns in place of those that messages have for them. A

@@ -21,7 +21,7 @@ type SyncOptions struct {
 // Sync sends the present state of instances to one replica, or to all, as SYNC messages through the
 // outbox. It returns how many were appended.
 func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (sent int64, err error) {
-	where, err := whereOn(box, model, o.Filter)
+	where, err := o.Filter.OnMaster(box, model)
 	if err != nil {
 		return 0, err
 	}

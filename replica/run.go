@@ -29,6 +29,11 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	if err := r.checkTables(ctx, r.order...); err != nil && ctx.Err() == nil {
 		return err
 	}
+	if r.listener != nil && ctx.Err() == nil {
+		if err := r.listener.Starts(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
 	r.recallMasters(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

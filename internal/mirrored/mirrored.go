@@ -73,10 +73,28 @@ type Replica interface {
 	Listen(l Listener) error
 	// Conditions returns how things stand with each model, in the order of registration.
 	Conditions(ctx context.Context) ([]Condition, error)
+
+	// WantBackfills notes which models the replica asks its master for: those that it has nothing of,
+	// and never asked for. It is for the time before the first message.
+	WantBackfills(ctx context.Context) error
+	// WantedBackfills returns those that have not come yet, rows before those that point to them.
+	WantedBackfills(ctx context.Context) ([]Backfill, error)
+	// Backfilled notes that all of a model has come, by the backfill with this id.
+	Backfilled(ctx context.Context, model, id string) error
 }
 
-// Listener is told what only a conversation with the master can mend. Neither call may wait long.
+// Backfill is a model that the replica asks its master for.
+type Backfill struct {
+	// ID is the same in all processes of the replica.
+	Model, ID string
+	// Parents are the models that its rows point to.
+	Parents []string
+}
+
+// Listener is told what only a conversation with the master can mend. No call may wait long.
 type Listener interface {
+	// Starts is told before the first message is taken. Its error ends the start.
+	Starts(ctx context.Context) error
 	// Control is told what the master said in the replica's queue, when all is settled that came
 	// before it there.
 	Control(ctx context.Context, body []byte)
