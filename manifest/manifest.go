@@ -43,6 +43,9 @@ import (
 type Manifest struct {
 	// Queue is the name of the replica service. Masters need none.
 	Queue string `yaml:"queue"`
+	// Backfill is if_empty where a replica asks its master, at its first start, for the models that it
+	// has nothing of. Default: none.
+	Backfill string `yaml:"backfill"`
 	// Models are the tables by CQRS id.
 	Models map[string]Model `yaml:"models"`
 }
@@ -92,6 +95,9 @@ type Model struct {
 
 const truncateDeletes = "deletes"
 
+// IfEmpty has a replica ask its master for the models that it has nothing of (Manifest.Backfill).
+const IfEmpty = "if_empty"
+
 // Names is a list that may be written as a single name.
 type Names []string
 
@@ -126,6 +132,9 @@ func Parse(text []byte) (*Manifest, error) {
 		return nil, errors.Join(inYAML(err), twoSteps(text))
 	}
 	var errs []error
+	if m.Backfill != "" && m.Backfill != IfEmpty && m.Backfill != "none" {
+		errs = append(errs, fmt.Errorf("backfill: %q, want %s or none", m.Backfill, IfEmpty))
+	}
 	if len(m.Models) == 0 {
 		errs = append(errs, errors.New(`models: none, want for example "models: {order: {table: orders}}"`))
 	}

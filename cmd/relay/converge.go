@@ -62,6 +62,16 @@ func (o *options) runAnswerer(ctx context.Context, cmd *cli.Command) error {
 	return answerer.Run(ctx)
 }
 
+// commandAnswerer is for commands that say something to a replica.
+func (o *options) commandAnswerer(ctx context.Context) (*converge.Answerer, error) {
+	log, logErr := o.logger()
+	publisher, brokerErr := o.openPublisher(log)
+	if err := exit.Wrong(brokerErr, logErr); err != nil {
+		return nil, err
+	}
+	return o.openAnswerer(ctx, log, publisher)
+}
+
 // silentFlag ends the conversation between a master and its replicas.
 func (o *options) silentFlag(usage string) cli.Flag {
 	return &cli.BoolFlag{
@@ -154,7 +164,9 @@ func (o *options) replicateReporting(
 		return exit.Wrong(brokerSetting.wrong(err))
 	}
 	o.closers = append(o.closers, publisher)
-	reporter, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{Logger: log})
+	reporter, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{
+		Logger: log, Backfill: converge.Fill(o.backfill),
+	})
 	if err != nil {
 		return err
 	}

@@ -35,8 +35,9 @@ type options struct {
 	listenDB     string
 	watch        time.Duration // how often run looks at the triggers
 
-	queues []string // of run and answer
-	silent bool     // of run and replicate: no conversation
+	queues   []string // of run and answer
+	backfill string   // of replicate
+	silent   bool     // of run and replicate: no conversation
 
 	config, masterDB, replicaDB, queue string // of what works on the tables of a cqrsync.yaml
 	masterConfig, replicaConfig        string

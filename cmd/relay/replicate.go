@@ -8,7 +8,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/transport/open"
@@ -20,6 +22,11 @@ func (o *options) replicateFlags() []cli.Flag {
 		o.brokerFlag("where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		o.queueFlag(),
 		o.silentFlag("do not talk to the master: neither report to it, nor ask it for what is lacking"),
+		&cli.StringFlag{
+			Name: "backfill", Sources: cli.EnvVars("CQRSYNC_BACKFILL"), Destination: &o.backfill,
+			Usage: "if-empty asks the master, at the first start, for the models that the replica has nothing of; " +
+				"none asks for nothing (default: what the file says as backfill, else none)",
+		},
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the replica's ledger first",
@@ -40,7 +47,7 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or " +
 			"sqlite://FILE"))
 	}
-	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr); err != nil {
+	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr, o.checkBackfill()); err != nil {
 		return err
 	}
 	subscriber, err := open.Subscriber(o.broker, rep.Queue(), open.Options{Logger: log})
@@ -62,4 +69,26 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	}
 	log.Info("replica stopped", "counts", fmt.Sprintf("%+v", rep.Stats()))
 	return err
+}
+
+var backfillSetting = setting{"--backfill", "CQRSYNC_BACKFILL"}
+
+// checkBackfill checks what the replica asks its master for, and takes it from the file where no flag
+// says so.
+func (o *options) checkBackfill() error {
+	switch o.backfill {
+	case "":
+		m, err := manifest.Read(o.config)
+		if err == nil && m.Backfill == manifest.IfEmpty {
+			o.backfill = string(converge.IfEmpty)
+		}
+		// A file that cannot be read was said to be so.
+	case string(converge.IfEmpty), string(converge.NoFill):
+	default:
+		return backfillSetting.wrong(fmt.Errorf("%q, want if-empty or none", o.backfill))
+	}
+	if o.silent && o.backfill == string(converge.IfEmpty) {
+		return backfillSetting.wrong(errors.New("if-empty asks the master, and --silent does not: leave out one of them"))
+	}
+	return nil
 }

@@ -63,6 +63,7 @@ func (o *options) source() command.Source {
 		Models:   o.diffModels,
 		Pair:     o.openPair,
 		HasQueue: o.hasQueue,
+		Answerer: o.commandAnswerer,
 		Admin: commands.Source{
 			Open: func(_ context.Context, create bool) (*admin.Tables, error) {
 				_, tables, err := o.openAdmin(create)
@@ -90,6 +91,8 @@ func (o *options) sourceFlags(c *cli.Command) (flags []cli.Flag) {
 		flags = append(flags, o.queueFlag())
 	}
 	switch c.Name {
+	case "backfill":
+		flags = append(flags, o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"))
 	case "sync":
 		flags = append(flags, o.brokerFlag("with --queue: the broker that is asked for the queue"))
 	case "diff":

@@ -48,6 +48,8 @@ type ReplicaModel struct {
 	DeadLetters int64 `json:"dead_letters"`
 	// Asked counts the keys that its processes asked the master for since they started, by cause.
 	Asked map[string]int64 `json:"asked"`
+	// Backfill is the last one of the model, nil where there was none.
+	Backfill *ReplicaBackfill `json:"backfill"`
 }
 
 // Replicas returns the replicas that are known, by name.
@@ -56,10 +58,17 @@ func (m *Master) Replicas(ctx context.Context) ([]KnownReplica, error) {
 	if err != nil {
 		return nil, err
 	}
+	backfills, _, err := m.registry.Backfills(ctx)
+	if err != nil {
+		return nil, err
+	}
 	all := make([]KnownReplica, len(known)) // never nil: in JSON it is a list
 	for i, r := range known {
 		if all[i], err = knownReplica(r, now); err != nil {
 			return nil, err
+		}
+		for k := range all[i].Models {
+			all[i].Models[k].Backfill = backfillOf(backfills, r.Queue, all[i].Models[k].Model, now)
 		}
 	}
 	return all, nil

@@ -20,6 +20,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/operate"
 	"github.com/cqrsync/cqrsync/operate/admin/commands"
 	"github.com/cqrsync/cqrsync/operate/exit"
@@ -44,6 +45,8 @@ type Source struct {
 	Pair func(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error)
 	// HasQueue, if set, says whether the broker has the queue of a replica. sync --queue asks it.
 	HasQueue func(ctx context.Context, queue string) (bool, error)
+	// Answerer, if set, opens the master's side of the conversation with its replicas, for backfill.
+	Answerer func(ctx context.Context) (*converge.Answerer, error)
 }
 
 // Commands returns the commands. They read and write the root command's Reader, Writer and
@@ -52,6 +55,9 @@ func Commands(s Source) []*cli.Command {
 	var made []*cli.Command
 	if s.Box != nil {
 		made = append(made, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster(), s.adopt())
+	}
+	if s.Answerer != nil {
+		made = append(made, s.backfill())
 	}
 	if s.Replica != nil {
 		made = append(made, s.load(), s.diffReplica(), s.deletedDiffReplica(), s.deletedSyncReplica())

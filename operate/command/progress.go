@@ -44,6 +44,13 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// of says how many there are; a negative number means that nobody knows.
+func (p *progress) of(total int64) {
+	if p.bar != nil && total > 0 && p.bar.GetMax64() != total {
+		p.bar.ChangeMax64(total)
+	}
+}
+
 // between is how often a line is printed.
 const between = time.Second
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -86,6 +87,7 @@ func stateOf(r admin.KnownReplica, m admin.ReplicaModel) string {
 	if r.Vanished != nil && time.Since(*r.Vanished) < vanishedFor {
 		states = append(states, "its queue vanished "+r.Vanished.Format(time.RFC3339))
 	}
+	states = append(states, backfillState(m.Backfill)...)
 	for _, cause := range slices.Sorted(maps.Keys(m.Asked)) {
 		states = append(states, fmt.Sprintf("asked for %d (%s)", m.Asked[cause], cause))
 	}
@@ -93,6 +95,42 @@ func stateOf(r admin.KnownReplica, m admin.ReplicaModel) string {
 		return "reports"
 	}
 	return strings.Join(states, ", ")
+}
+
+// backfillState says how far a backfill is, and at its end only what is wrong.
+func backfillState(b *admin.ReplicaBackfill) (states []string) {
+	if b == nil {
+		return nil
+	}
+	if b.State != admin.BackfillDone {
+		state := "backfill "
+		if b.State == admin.BackfillWaiting {
+			state += "waits at "
+		}
+		if b.Total != nil {
+			percent := min(100*float64(b.Sent)/float64(max(*b.Total, 1)), 100)
+			state += fmt.Sprintf("%.0f %% (%s of ~%s)", percent, grouped(b.Sent), grouped(*b.Total))
+		} else {
+			state += "of " + grouped(b.Sent) + " so far"
+		}
+		if b.Error != "" && b.Bad == 0 {
+			state += ": " + oneLine(b.Error)
+		}
+		states = append(states, state)
+	}
+	if b.Bad > 0 {
+		states = append(states, fmt.Sprintf("%s rows cannot be sent: %s", grouped(b.Bad), oneLine(b.Error)))
+	}
+	return states
+}
+
+// grouped writes a number as people read it.
+func grouped(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }
 
 func (s Source) forgetReplica(ctx context.Context, cmd *cli.Command) error {
