@@ -122,7 +122,7 @@ func (m Model) nestedTable(ctx context.Context, db *bun.DB, name string) (nested
 		errs = append(errs, fmt.Errorf("a column of table %s is sent under the same name", m.Table))
 	}
 	for _, column := range slices.Concat(n.Key, n.Columns, n.Order) {
-		if !isColumn(shape.Columns, column) {
+		if _, is := shape.Column(column); !is { // in the same case: a struct is made of it
 			errs = append(errs, fmt.Errorf("table %s has no column %q", n.Table, column))
 		}
 	}

@@ -293,6 +293,8 @@ var wrongRelations = map[string]string{
 	"{items: {table: cart_items, key: cart_id}}":                                 "say many: true for a list, or make a unique index on (cart_id)",
 	"{items: {table: cart_items, key: nothing, many: true}}":                     `table cart_items has no column "nothing"`,
 	"{items: {table: cart_items, key: cart_id, columns: [none], many: true}}":    `table cart_items has no column "none"`,
+	"{items: {table: cart_items, key: CART_ID, many: true}}":                     `no column "CART_ID"`,
+	"{items: {table: cart_items, key: cart_id, columns: SKU, many: true}}":       `no column "SKU"`,
 	"{items: {table: cart_items, key: sku, many: true}}":                         "cannot hold column id of carts",
 	"{items: {table: cart_items, key: [cart_id, qty], many: true}}":              "2 columns, want the 1",
 	"{items: {table: nowhere, key: cart_id, many: true}}":                        "table nowhere does not exist",
