@@ -114,8 +114,8 @@ func (s *schedule) meet(r *rand.Rand) {
 	case 1: // a relay stops while the network holds what it sent
 		s.stop, s.cutOff, s.lateArrival = 1000, 300, 800
 	default: // a former owner makes a key wait while the next one reads
-		s.lanes, s.relays, s.keys, s.transactions, s.batch, s.uneven = 1, 2, 12, 120, 12, true
-		s.kept, s.rejected, s.stopInFinish, s.lateRequest, s.slow = 1000, 500, 300, 1000, 100
+		s.lanes, s.relays, s.keys, s.transactions, s.batch, s.uneven = 1, 2, 12, 180, 12, true
+		s.kept, s.rejected, s.stopInFinish, s.lateRequest, s.slow = 1000, 500, 300, 1000, 50
 	}
 }
 
