@@ -1,7 +1,7 @@
 // Package migrations holds the tables of cqrsync as SQL, one folder per dialect and side, and nothing else.
 //
 // The files are text/template templates over one method, Table(name), which returns the quoted name with the
-// configured schema and prefix. bun/migrate runs them (see internal/store), "relay migrate --print" renders them,
+// configured schema and prefix. bun/migrate runs them (see internal/tables), "relay migrate --print" renders them,
 // and a team with its own migration tool copies the printed SQL.
 //
 // Layout: <dialect>/<side>/<number>_<name>.tx.up.sql, where dialect is mysql, postgres or sqlite and side is outbox

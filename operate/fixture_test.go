@@ -15,7 +15,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/operate"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
@@ -178,9 +177,8 @@ func (s *service) wanted() map[int64]string {
 }
 
 // ledger writes rows into a ledger, as a Django master's history would have left them.
-func (s *service) ledger(db *bun.DB, side store.Side, dump string) {
+func (s *service) ledger(db *bun.DB, table, dump string) {
 	s.Helper()
-	table := map[store.Side]string{store.Outbox: "outbox_revisions", store.Replica: "replica_revisions"}[side]
 	for _, line := range strings.Split(strings.TrimSpace(dump), "\n")[1:] {
 		var row struct {
 			ID       json.Number `json:"id"`

@@ -15,7 +15,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/operate"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/replica"
@@ -34,7 +34,7 @@ func carry(ctx context.Context, t require.TestingT, master *bun.DB, rep *replica
 	}
 	for {
 		_, err = master.NewDelete().Table("outbox_messages").Where("id IN (?)", bun.List(ids)).Exec(ctx)
-		if !store.Conflicted(err) { // with who writes meanwhile
+		if !db.Conflicted(err) { // with who writes meanwhile
 			break
 		}
 	}
@@ -94,7 +94,7 @@ func (s *service) seed() {
 		require.NoError(s, json.Unmarshal([]byte(line), &row))
 		s.exec(s.master, "INSERT INTO accounts (id, name) VALUES ("+strconv.FormatInt(row.ID, 10)+", '"+row.Name+"')")
 	}
-	s.ledger(s.master, store.Outbox, dump)
+	s.ledger(s.master, "outbox_revisions", dump)
 }
 
 func TestDumpWritesWhatDjangoWrites(t *testing.T) {
@@ -127,7 +127,7 @@ func TestDiffMasterWritesWhatDjangoWrites(t *testing.T) {
 		want := golden(s.T, "diff_master.txt")
 		for _, pair := range regexp.MustCompile(`\[(\d+),(\d+)\]`).FindAllStringSubmatch(want, -1) {
 			s.exec(s.master, "INSERT INTO accounts (id, name) VALUES ("+pair[1]+", 'x')")
-			s.ledger(s.master, store.Outbox, "account\n"+
+			s.ledger(s.master, "outbox_revisions", "account\n"+
 				`{"id":`+pair[1]+`,"cqrs_revision":`+pair[2]+`,"cqrs_updated":"2026-11-22 22:18:24.286729+00:00"}`)
 		}
 		var b bytes.Buffer
@@ -170,7 +170,7 @@ func TestDiffReplicaReadsAndWritesWhatDjangoDoes(t *testing.T) {
 				revision = "0"
 			}
 			s.exec(s.copies, "INSERT INTO account_copies (id, title) VALUES ("+pair[1]+", 'x')")
-			s.ledger(s.copies, store.Replica, "account\n"+
+			s.ledger(s.copies, "replica_revisions", "account\n"+
 				`{"id":`+pair[1]+`,"cqrs_revision":`+revision+`,"cqrs_updated":"2026-11-22 22:18:24.286729+00:00"}`)
 		}
 		var b bytes.Buffer

@@ -15,8 +15,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -119,17 +119,14 @@ func (b *broker) requireOrder(t *testing.T) {
 
 // env is an outbox with its tables, and the relays that the test runs on it.
 type env struct {
-	*store.Store
+	*mastertest.Outbox
 	broker *broker
 	logs   *logs
 }
 
 func newEnv(t *testing.T, db *bun.DB) *env {
 	t.Helper()
-	s, err := store.New(db, store.Names{})
-	require.NoError(t, err)
-	_, err = s.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
+	s := mastertest.Open(t, db)
 	return &env{s, &broker{}, &logs{}}
 }
 
@@ -157,7 +154,7 @@ func (e *env) start(t *testing.T, publisher message.Publisher, cfg relay.Config)
 	return rel, stop
 }
 
-func (e *env) append(t *testing.T, messages ...store.Message) {
+func (e *env) append(t *testing.T, messages ...queue.Message) {
 	t.Helper()
 	require.NoError(t, e.Append(t.Context(), e.DB(), messages, nil))
 }
@@ -195,12 +192,12 @@ func wait(t *testing.T, signal <-chan struct{}, what string) {
 	}
 }
 
-func save(key string, revision int64) store.Message {
+func save(key string, revision int64) queue.Message {
 	pk, err := json.Marshal(key)
 	if err != nil {
 		panic(err)
 	}
-	m := store.Message{
+	m := queue.Message{
 		Model: "order", Key: key, Revision: revision, Signal: "SAVE",
 		PK: pk, Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(), Keep: true,
 	}
@@ -212,8 +209,8 @@ func save(key string, revision int64) store.Message {
 }
 
 // saves makes revisions 0 to revisions-1 of many keys, interleaved.
-func saves(keys, revisions int) []store.Message {
-	var messages []store.Message
+func saves(keys, revisions int) []queue.Message {
+	var messages []queue.Message
 	for revision := range revisions {
 		for key := range keys {
 			messages = append(messages, save(fmt.Sprint("k", key), int64(revision)))

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // compacting is a relay that owns every lane and compacts with its next claim.
@@ -112,7 +111,7 @@ func TestAClaimDoesNotWalkOverWhatCompactionDropped(t *testing.T) {
 		"there was no room for one": {func(t *testing.T, c *compacting) {
 			c.append(t, c.db, "a", 9)
 			c.know(c.unsent(t)[:4])
-			c.except = queue.Except{Keys: []store.Key{{Model: "order", Key: "a"}}}
+			c.except = queue.Except{Keys: []queue.Key{{Model: "order", Key: "a"}}}
 			c.reader.lanes.of(c.unsent(t)[0].Lane).blocked = true
 		}, 0, nil},
 	} {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -22,7 +22,7 @@ func TestOfWhatPiledUpOnlyTheNewestStateOfEachKeyLeaves(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
 		const keys, revisions = 30, 40
-		var all []store.Message
+		var all []queue.Message
 		for revision := range int64(revisions) {
 			for key := range keys {
 				all = append(all, state(fmt.Sprint("k", key), revision))
@@ -107,7 +107,7 @@ func TestWhatNoNewerMessageReplacesLeavesWhole(t *testing.T) {
 func TestAVeryBusyKeyHoldsUpNoOther(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		e := newEnv(t, db)
-		var all []store.Message
+		var all []queue.Message
 		const revisions = 400
 		for revision := range int64(revisions) {
 			all = append(all, save("busy", revision))

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // The database has JSON, and the wire what Python writes.
@@ -21,7 +20,7 @@ func TestNaNIsBareOnTheWire(t *testing.T) {
 		return stored
 	}
 	var c queue.Claimed
-	c.Message = store.Message{
+	c.Message = queue.Message{
 		Model: "probe", Key: "1", PK: json.RawMessage("1"), Signal: "SAVE", Revision: 2,
 		Updated: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),
 		Data:    shelve(`{"id":1,"value":NaN,"list":[1,-Infinity],"text":"NaN"}`), Previous: shelve(`{"value":Infinity}`),

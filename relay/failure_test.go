@@ -15,7 +15,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -128,7 +128,7 @@ func TestANewRevisionDoesNotInheritTheAttemptsOfTheOneItReplaces(t *testing.T) {
 			}
 			return nil
 		}
-		message := func(revision int64) store.Message {
+		message := func(revision int64) queue.Message {
 			m := save("1", revision)
 			m.Keep = false
 			return m

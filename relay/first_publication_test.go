@@ -18,7 +18,8 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/handover"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -141,21 +142,21 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 func (e *env) write(t *testing.T, source *rand.Rand, to *handover.Handover, keys, revisions int) {
 	next := make([]int, keys)
 	for left := keys * revisions; left > 0; {
-		var changes []store.Change
+		var changes []ledger.Change
 		for _, key := range source.Perm(keys)[:1+source.IntN(keys)] {
 			if next[key] < revisions {
 				next[key]++
 				left--
-				changes = append(changes, store.Change{Key: store.Key{Model: "order", Key: fmt.Sprint("k", key)}})
+				changes = append(changes, ledger.Change{Key: queue.Key{Model: "order", Key: fmt.Sprint("k", key)}})
 			}
 		}
-		appended, before := &store.Appended{}, time.Time{}
+		appended, before := &handover.Appended{}, time.Time{}
 		err := e.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
 			drawn, err := e.Lock(ctx, tx, changes)
 			if err != nil {
 				return err
 			}
-			var messages []store.Message
+			var messages []queue.Message
 			for _, c := range changes {
 				r := drawn[c.Key]
 				m := state(c.Key.Key, r.Revision)

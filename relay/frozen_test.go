@@ -16,9 +16,11 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -27,7 +29,7 @@ const frozenLease = time.Second
 
 // stopped is what a process does when it is stopped. before makes it possible, on behalf of the relay "frozen".
 type stopped struct {
-	before func(t *testing.T, e *env, round int) func(ctx context.Context, s *store.Store) error
+	before func(t *testing.T, e *env, round int) func(ctx context.Context, s *mastertest.Outbox) error
 	// waits is for how long the relays know of a change of the lanes.
 	waits time.Duration
 	// split says into how many tests its statements are divided, which wait at the same time; 0 is 1.
@@ -35,84 +37,84 @@ type stopped struct {
 }
 
 var stoppedIn = map[string]stopped{
-	"renewal": {before: func(*testing.T, *env, int) func(context.Context, *store.Store) error {
-		return func(ctx context.Context, s *store.Store) error {
+	"renewal": {before: func(*testing.T, *env, int) func(context.Context, *mastertest.Outbox) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			_, err := s.Renew(ctx, "frozen", frozenLease)
 			return err
 		}
 	}},
-	"balance": {before: func(*testing.T, *env, int) func(context.Context, *store.Store) error {
-		return func(ctx context.Context, s *store.Store) error {
+	"balance": {before: func(*testing.T, *env, int) func(context.Context, *mastertest.Outbox) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			_, err := s.Balance(ctx, "frozen", frozenLease)
 			return err
 		}
 	}},
-	"handing back": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"handing back": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		e.own(t)
-		return func(ctx context.Context, s *store.Store) error { return s.Leave(ctx, "frozen") }
+		return func(ctx context.Context, s *mastertest.Outbox) error { return s.Leave(ctx, "frozen") }
 	}},
-	"claim": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
-		return func(ctx context.Context, s *store.Store) error {
+	"claim": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			_, _, err := s.Claim(ctx, lanesFrom(e.own(t)), 100, 1, queue.Except{})
 			return err
 		}
 	}},
-	"compaction": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"compaction": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		lanes := e.own(t)
-		return func(ctx context.Context, s *store.Store) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			_, err := s.Compact(ctx, "frozen", lanes, lanesFrom(lanes), 100, time.Hour)
 			return err
 		}
 	}},
-	"removal": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"removal": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		lanes := e.own(t)
 		claimed := e.claimAll(t, lanes)
-		return func(ctx context.Context, s *store.Store) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			return s.Finish(ctx, "frozen", lanes, queue.Outcome{Sent: claimed})
 		}
 	}},
-	"removal with failures": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"removal with failures": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		lanes := e.own(t)
 		failures, sent := failures(e.claimAll(t, lanes), 2)
-		return func(ctx context.Context, s *store.Store) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			return s.Finish(ctx, "frozen", lanes, queue.Outcome{Sent: sent, Failed: failures[:1], Dead: failures[1:]})
 		}
 	}},
-	"end of a wait": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"end of a wait": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		failed, _ := failures(e.claimAll(t, e.own(t)), 3)
 		require.NoError(t, e.Finish(t.Context(), "frozen", nil, queue.Outcome{Failed: failed}))
-		return func(ctx context.Context, s *store.Store) error {
-			return s.MakeDue(ctx, []store.Key{{Model: "order", Key: failed[0].Key}, {Model: "order", Key: failed[1].Key}})
+		return func(ctx context.Context, s *mastertest.Outbox) error {
+			return s.MakeDue(ctx, []queue.Key{{Model: "order", Key: failed[0].Key}, {Model: "order", Key: failed[1].Key}})
 		}
 	}},
-	"retry of a dead letter": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"retry of a dead letter": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		dead := e.buryOne(t)
-		return func(ctx context.Context, s *store.Store) error { return s.RetryDeadLetter(ctx, dead) }
+		return func(ctx context.Context, s *mastertest.Outbox) error { return s.RetryDeadLetter(ctx, dead) }
 	}},
-	"purge of dead letters": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"purge of dead letters": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		e.buryOne(t)
-		return func(ctx context.Context, s *store.Store) error {
-			_, err := s.PurgeDeadLetters(ctx, store.DeadLetterFilter{})
+		return func(ctx context.Context, s *mastertest.Outbox) error {
+			_, err := s.PurgeDeadLetters(ctx, db.DeadLetterFilter{})
 			return err
 		}
 	}},
-	"entry": {before: func(*testing.T, *env, int) func(context.Context, *store.Store) error {
-		return func(ctx context.Context, s *store.Store) error {
+	"entry": {before: func(*testing.T, *env, int) func(context.Context, *mastertest.Outbox) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			_, err := s.Enter(ctx, "frozen", frozenLease)
 			return err
 		}
 	}},
-	"superseding": {before: func(t *testing.T, e *env, _ int) func(context.Context, *store.Store) error {
+	"superseding": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		lanes := e.own(t)
 		list := superseding(e.claimAll(t, lanes))
 		require.NotEmpty(t, list)
-		return func(ctx context.Context, s *store.Store) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error {
 			_, err := s.Supersede(ctx, "frozen", lanes, list)
 			return err
 		}
 	}},
-	"change of the lanes": {waits: 4 * time.Second, split: 4, before: func(_ *testing.T, _ *env, round int) func(context.Context, *store.Store) error {
-		return func(ctx context.Context, s *store.Store) error { return s.SetLanes(ctx, 3+round/4%2, nil) }
+	"change of the lanes": {waits: 4 * time.Second, split: 4, before: func(_ *testing.T, _ *env, round int) func(context.Context, *mastertest.Outbox) error {
+		return func(ctx context.Context, s *mastertest.Outbox) error { return s.SetLanes(ctx, 3+round/4%2, nil) }
 	}},
 }
 
@@ -203,14 +205,14 @@ func (e *env) stopAt(t *testing.T, rawURL string, what stopped, statement int) b
 }
 
 // behind is a store on connections of its own, whose statements all pass the hook.
-func (e *env) behind(t *testing.T, rawURL string, hook bun.QueryHook) *store.Store {
+func (e *env) behind(t *testing.T, rawURL string, hook bun.QueryHook) *mastertest.Outbox {
 	t.Helper()
 	db := dbtest.Open(t, rawURL)
 	plain := bun.NewDB(db.DB, pgdialect.New())
 	if _, ok := e.DB().Dialect().(interface{ ReadBinary() }); !ok && e.DB().Dialect().Name() != plain.Dialect().Name() {
 		plain = bun.NewDB(db.DB, mysqldialect.New())
 	}
-	s, err := store.New(plain.WithQueryHook(hook), store.Names{})
+	s, err := mastertest.New(plain.WithQueryHook(hook))
 	require.NoError(t, err)
 	s.Limit(frozenLease, nil)
 	return s
@@ -219,18 +221,18 @@ func (e *env) behind(t *testing.T, rawURL string, hook bun.QueryHook) *store.Sto
 // save writes the next state of a key, as a service does: again when it is told that there was a conflict.
 func (e *env) save(t *testing.T, key string) {
 	t.Helper()
-	change := store.Change{Key: store.Key{Model: "order", Key: key}}
+	change := ledger.Change{Key: queue.Key{Model: "order", Key: key}}
 	for {
 		err := e.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-			revisions, err := e.Lock(ctx, tx, []store.Change{change})
+			revisions, err := e.Lock(ctx, tx, []ledger.Change{change})
 			if err != nil {
 				return err
 			}
 			m := state(key, revisions[change.Key].Revision)
 			m.After, m.Follows = revisions[change.Key].After, revisions[change.Key].Follows
-			return e.Append(ctx, tx, []store.Message{m}, nil)
+			return e.Append(ctx, tx, []queue.Message{m}, nil)
 		})
-		if !store.Conflicted(err) {
+		if !db.Conflicted(err) {
 			require.NoError(t, err)
 			return
 		}

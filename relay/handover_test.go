@@ -17,10 +17,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/handover"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
@@ -34,7 +34,7 @@ type phantoms struct {
 
 func newPhantoms() *phantoms { return &phantoms{handover.New(), 1 << 40} }
 
-func (p *phantoms) offer(before time.Time, messages ...store.Message) {
+func (p *phantoms) offer(before time.Time, messages ...queue.Message) {
 	o := handover.Offer{Before: before}
 	for _, m := range messages {
 		p.id++
@@ -83,7 +83,7 @@ func TestAnOfferIsTakenOnlyIfNothingCanBeLeftBehindIt(t *testing.T) {
 		first := save("without a first", 1)
 		first.After = nil
 		p.offer(time.Now(), first)
-		p.Offer(handover.Offer{Before: time.Now(), Messages: []store.Message{save("something is between", 0)}})
+		p.Offer(handover.Offer{Before: time.Now(), Messages: []queue.Message{save("something is between", 0)}})
 		p.offer(time.Now(), save("read", 2), save("last", 0))
 		e.broker.requireReceived(t, "read/0", "read/1", "read/2", "last/0")
 	})
@@ -242,7 +242,7 @@ func writeSomething(ctx context.Context, box *outbox.Box, id int64) error {
 	row := &article{ID: id, Text: fmt.Sprint(rand.IntN(1000))}
 	if rand.IntN(6) == 0 {
 		_, err := box.Sync(ctx, "article", []json.RawMessage{json.RawMessage(fmt.Sprint(id))}, outbox.SyncOptions{})
-		if store.Conflicted(err) {
+		if db.Conflicted(err) {
 			return nil
 		}
 		return err
@@ -267,7 +267,7 @@ func writeSomething(ctx context.Context, box *outbox.Box, id int64) error {
 		}
 		return err
 	})
-	if store.SQLState(err) == "23505" || store.SQLiteCode(err)&0xff == 19 { // another one inserted it
+	if db.SQLState(err) == "23505" || db.SQLiteCode(err)&0xff == 19 { // another one inserted it
 		return nil
 	}
 	return err
@@ -275,13 +275,13 @@ func writeSomething(ctx context.Context, box *outbox.Box, id int64) error {
 
 func (e *env) retryDeadLetters(ctx context.Context) error {
 	var ids []int64
-	err := e.DeadLetters(ctx, store.DeadLetterFilter{}, 0, func(d queue.DeadLetter) error {
+	err := e.DeadLetters(ctx, db.DeadLetterFilter{}, 0, func(d queue.DeadLetter) error {
 		ids = append(ids, d.ID)
 		return nil
 	})
 	for _, id := range ids {
 		retried := e.RetryDeadLetter(ctx, id)
-		if !errors.Is(retried, queue.ErrSuperseded) && !errors.Is(retried, sql.ErrNoRows) && !store.Conflicted(retried) {
+		if !errors.Is(retried, queue.ErrSuperseded) && !errors.Is(retried, sql.ErrNoRows) && !db.Conflicted(retried) {
 			err = errors.Join(err, retried)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -76,7 +76,7 @@ func TestAnIdleRelayAsksSeldom(t *testing.T) {
 					}
 					a := &statements{}
 					all = append(all, a)
-					s, err := store.New(db.WithQueryHook(a), store.Names{})
+					s, err := mastertest.New(db.WithQueryHook(a))
 					require.NoError(t, err)
 					on := env{s, e.broker, e.logs}
 					rel, _ := on.start(t, e.broker, relay.Config{LeaseTTL: ttl, PollInterval: 250 * time.Millisecond})

@@ -15,8 +15,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 func TestALowWaterMarkWaitsForThoseWhoMayStillCommitBelowIt(t *testing.T) {
@@ -75,7 +75,7 @@ func TestLowWaterMarksFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 		_, told, err := r.queue.Writers(t.Context())
 		require.NoError(t, err)
 		add := func(key string) {
-			require.NoError(t, storeOf(r).Append(t.Context(), db, []store.Message{{
+			require.NoError(t, storeOf(r).Append(t.Context(), db, []queue.Message{{
 				Model: "order", Key: key, Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(), Keep: true,
 			}}, nil))
 		}
@@ -140,7 +140,7 @@ func TestALowWaterMarkDoesNotPassAKeyThatBeginsToWaitWhileTheLaneIsRead(t *testi
 			Failed: []queue.Failure{{Claimed: first, Error: "no", Wait: time.Hour}},
 		}))
 	}})
-	s, err := store.New(hooked, store.Names{})
+	s, err := mastertest.New(hooked)
 	c.queue = s
 	require.NoError(t, err)
 	got, err := c.read(t.Context(), p, queue.Except{}, c.lanes)
@@ -156,14 +156,13 @@ func newRelay(t *testing.T, db *bun.DB, publisher message.Publisher, cfg Config)
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	r, err := New(db, publisher, cfg)
 	require.NoError(t, err)
-	_, err = storeOf(r).Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
+	require.NoError(t, storeOf(r).Make(t.Context()))
 	return r
 }
 
 // storeOf is the store on the database of a relay that New made.
-func storeOf(r *Relay) *store.Store {
-	s, err := store.New(r.queue.(database).Queue.DB(), store.Names{})
+func storeOf(r *Relay) *mastertest.Outbox {
+	s, err := mastertest.New(r.queue.(database).Queue.DB())
 	if err != nil {
 		panic(err) // New has checked the same
 	}

@@ -12,15 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
 func TestTheNumberOfLanesChangesWhileWritersWriteAndRelaysRun(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		e := newEnv(t, db)
+	dbtest.Each(t, func(t *testing.T, bunDB *bun.DB) {
+		e := newEnv(t, bunDB)
 		e.start(t, e.broker, relay.Config{LeaseTTL: 600 * time.Millisecond})
 		e.start(t, e.broker, relay.Config{LeaseTTL: 600 * time.Millisecond})
 
@@ -28,7 +30,7 @@ func TestTheNumberOfLanesChangesWhileWritersWriteAndRelaysRun(t *testing.T) {
 		stopWriting := make(chan struct{})
 		var written, conflicts atomic.Int64
 		for w := range 3 {
-			s, err := store.New(db, store.Names{}) // which counts lanes by itself
+			s, err := mastertest.New(bunDB) // which counts lanes by itself
 			require.NoError(t, err)
 			writing.Go(func() {
 				for n := 0; ; n++ {
@@ -39,7 +41,7 @@ func TestTheNumberOfLanesChangesWhileWritersWriteAndRelaysRun(t *testing.T) {
 					}
 					err := record(s, fmt.Sprintf("w%d-%d", w, n%10))
 					switch {
-					case store.Conflicted(err):
+					case db.Conflicted(err):
 						conflicts.Add(1)
 					case err != nil:
 						t.Errorf("write: %v", err)
@@ -73,16 +75,16 @@ func TestTheNumberOfLanesChangesWhileWritersWriteAndRelaysRun(t *testing.T) {
 }
 
 // record writes the next revision of a key.
-func record(s *store.Store, key string) error {
+func record(s *mastertest.Outbox, key string) error {
 	return s.DB().RunInTx(context.Background(), nil, func(ctx context.Context, tx bun.Tx) error {
-		k := store.Key{Model: "order", Key: key}
-		drawn, err := s.Lock(ctx, tx, []store.Change{{Key: k}})
+		k := queue.Key{Model: "order", Key: key}
+		drawn, err := s.Lock(ctx, tx, []ledger.Change{{Key: k}})
 		if err != nil {
 			return err
 		}
 		m := save(key, drawn[k].Revision)
 		m.After = drawn[k].After
-		return s.Append(ctx, tx, []store.Message{m}, nil)
+		return s.Append(ctx, tx, []queue.Message{m}, nil)
 	})
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
@@ -25,10 +24,10 @@ func (slow) PublishBatch(ctx context.Context, batch []transport.Outgoing) []erro
 }
 
 // revisions makes that many messages of each key, none of which replaces another: the first of each, the second of each.
-func revisions(n int, keys ...string) (all []store.Message) {
+func revisions(n int, keys ...string) (all []queue.Message) {
 	for revision := range int64(n) {
 		for _, key := range keys {
-			all = append(all, store.Message{
+			all = append(all, queue.Message{
 				Model: "order", Key: key, Revision: revision, Signal: "SAVE", Keep: true,
 				PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
 			})
@@ -92,7 +91,7 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 		}
 		until("the three keys are not read", func() bool { return r.flow.behind > 20 })
 		require.NoError(t, storeOf(r).Append(t.Context(), db, revisions(1, "other"), nil))
-		until("the other key is not read", func() bool { return r.flow.keys[store.Key{Model: "order", Key: "other"}] != nil })
+		until("the other key is not read", func() bool { return r.flow.keys[queue.Key{Model: "order", Key: "other"}] != nil })
 		cancel()
 		for r.finishing(ctx) {
 			r.wait(context.Background())
@@ -101,7 +100,7 @@ func TestFewKeysThatMoveSlowlyHoldUpNoOther(t *testing.T) {
 }
 
 // backlog returns a function that plans a claim and notes what it brings: as many messages as it asks for, made by message.
-func backlog(lanes int, message func(n int) store.Message) (claim func(now time.Time) plan) {
+func backlog(lanes int, message func(n int) queue.Message) (claim func(now time.Time) plan) {
 	reader, n := newReader(Config{}.withDefaults()), 0
 	owned := make([]queue.Lane, lanes)
 	for i := range owned {
@@ -128,7 +127,7 @@ func backlog(lanes int, message func(n int) store.Message) (claim func(now time.
 // To look at a backlog in vain takes as long as to send some thousand messages of it.
 func TestABacklogIsCompactedWhereItsMessagesMayBeDropped(t *testing.T) {
 	keep := true
-	claim := backlog(1, func(n int) store.Message { return store.Message{Signal: "SAVE", Keep: keep || n%2 == 0} })
+	claim := backlog(1, func(n int) queue.Message { return queue.Message{Signal: "SAVE", Keep: keep || n%2 == 0} })
 	require.Zero(t, claim(time.Now()).compact, "nothing is known of it")
 	keep = false
 	require.Zero(t, claim(time.Now()).compact, "of what was seen all is kept")
@@ -136,7 +135,7 @@ func TestABacklogIsCompactedWhereItsMessagesMayBeDropped(t *testing.T) {
 }
 
 func TestNoClaimFromABacklogReadsAgainWhatTheOnesBeforeBrought(t *testing.T) {
-	claim := backlog(1, func(int) store.Message { return store.Message{} })
+	claim := backlog(1, func(int) queue.Message { return queue.Message{} })
 	claim(time.Now()) // that it is a backlog is known after the first
 	claim(time.Now())
 	for range 5 {
@@ -148,7 +147,7 @@ func TestNoClaimFromABacklogReadsAgainWhatTheOnesBeforeBrought(t *testing.T) {
 // It takes a second where half a million messages were removed, and nothing leaves meanwhile.
 func TestABacklogIsLookedBackAtLaneByLane(t *testing.T) {
 	const lanes = 4
-	claim := backlog(lanes, func(int) store.Message { return store.Message{} })
+	claim := backlog(lanes, func(int) queue.Message { return queue.Message{} })
 	now := time.Now()
 	claim(now) // that it is a backlog is known after the first, and low-water marks move with the second
 	claim(now)

@@ -15,7 +15,6 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -55,7 +54,7 @@ func TestRunPublishesTheWholeMessage(t *testing.T) {
 		e := newEnv(t, db)
 		after := int64(5)
 		updated := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
-		row := store.Message{
+		row := queue.Message{
 			Model: "order", Key: "[1,\"a\"]", Revision: 7, After: &after, Signal: "SYNC", Queue: "webhooks",
 			PK: json.RawMessage(`[1,"a"]`), Data: json.RawMessage(`{"total":12345678901234567890.10}`),
 			Previous: json.RawMessage(`{"total":1}`), Meta: json.RawMessage(`{"m":1}`),
@@ -173,7 +172,7 @@ func TestABacklogInOneLaneDoesNotStarveTheOthers(t *testing.T) {
 		require.Less(t, low.Lane, high.Lane)
 		e.exec(t, "DELETE FROM outbox_messages")
 
-		var backlog []store.Message
+		var backlog []queue.Message
 		for revision := range int64(100) {
 			backlog = append(backlog, save(low.Key, revision))
 		}

@@ -12,13 +12,13 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
 // of marks messages as those of a timeline.
-func of(timeline string, messages ...store.Message) []store.Message {
+func of(timeline string, messages ...queue.Message) []queue.Message {
 	for i := range messages {
 		messages[i].Data = json.RawMessage(fmt.Sprintf(`{"status":%q}`, timeline))
 	}
@@ -26,7 +26,7 @@ func of(timeline string, messages ...store.Message) []store.Message {
 }
 
 // requirePublished waits until every message of a timeline was published, or one that replaces it.
-func (e *env) requirePublished(t *testing.T, timeline string, want []store.Message) {
+func (e *env) requirePublished(t *testing.T, timeline string, want []queue.Message) {
 	t.Helper()
 	e.requireSent(t)
 	e.broker.mu.Lock()
@@ -51,7 +51,7 @@ func TestADatabaseThatGoesBackWhileMessagesAreInFlightLosesNothing(t *testing.T)
 		t.Run(name, func(t *testing.T) {
 			dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 				e := newEnv(t, db)
-				timeline := func(name string, messages ...store.Message) []store.Message {
+				timeline := func(name string, messages ...queue.Message) []queue.Message {
 					for i := range messages {
 						messages[i].Keep = keep
 					}
@@ -65,7 +65,7 @@ func TestADatabaseThatGoesBackWhileMessagesAreInFlightLosesNothing(t *testing.T)
 						<-goOn
 					})
 				}
-				more := func() []store.Message { return append(saves(5, 4)[10:], saves(25, 1)[5:]...) }
+				more := func() []queue.Message { return append(saves(5, 4)[10:], saves(25, 1)[5:]...) }
 				both := timeline("both", saves(5, 2)...)
 				e.append(t, both...)
 				restore := dbtest.BackUpOutbox(t, db)

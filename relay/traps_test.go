@@ -13,7 +13,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -78,7 +78,7 @@ func TestANewerStateReplacesTheOneInBackoff(t *testing.T) {
 }
 
 // state is a message that a newer one of the key may replace.
-func state(key string, revision int64) store.Message {
+func state(key string, revision int64) queue.Message {
 	m := save(key, revision)
 	m.Keep = false
 	return m
@@ -165,13 +165,13 @@ func TestTheOrderIsThatOfCommitsNotOfIdentities(t *testing.T) {
 			// A transaction draws an identity and stays open, while the relay gets far beyond it.
 			tx, err := db.BeginTx(t.Context(), nil)
 			require.NoError(t, err)
-			require.NoError(t, e.Append(t.Context(), tx, []store.Message{save("late", 2*round)}, nil))
+			require.NoError(t, e.Append(t.Context(), tx, []queue.Message{save("late", 2*round)}, nil))
 			for i := range int64(20) {
 				e.append(t, save(fmt.Sprint("k", i), round))
 				e.requireSent(t)
 			}
 			// It draws another one for the same key, behind all others, and commits both at once.
-			require.NoError(t, e.Append(t.Context(), tx, []store.Message{save("late", 2*round+1)}, nil))
+			require.NoError(t, e.Append(t.Context(), tx, []queue.Message{save("late", 2*round+1)}, nil))
 			require.NoError(t, tx.Commit())
 			e.requireSent(t)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -92,7 +92,7 @@ func (*connection) Close() error { return nil }
 
 func nameOf(key string, revision int64) string { return fmt.Sprintf("%s/%d", key, revision) }
 
-func (w *witness) arrive(m *envelope.Message, unsent []store.Message) {
+func (w *witness) arrive(m *envelope.Message, unsent []queue.Message) {
 	name := nameOf(m.Key, m.Revision)
 	newest, known := w.newest[m.Key]
 	if !known {

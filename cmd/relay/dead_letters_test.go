@@ -13,8 +13,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
@@ -24,18 +25,15 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 	t.Helper()
 	ctx := t.Context()
 	db := dbtest.Open(t, url)
-	s, err := store.New(db, store.Names{})
-	require.NoError(t, err)
-	_, err = s.Migrate(ctx, store.Outbox)
-	require.NoError(t, err)
+	s := mastertest.Open(t, db)
 	write := func(key string) {
 		require.NoError(t, db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-			k := store.Key{Model: "order", Key: key}
-			drawn, err := s.Lock(ctx, tx, []store.Change{{Key: k}})
+			k := queue.Key{Model: "order", Key: key}
+			drawn, err := s.Lock(ctx, tx, []ledger.Change{{Key: k}})
 			if err != nil {
 				return err
 			}
-			return s.Append(ctx, tx, []store.Message{{
+			return s.Append(ctx, tx, []queue.Message{{
 				Model: "order", Key: key, Revision: drawn[k].Revision, After: drawn[k].After, Signal: "SAVE",
 				PK: json.RawMessage(`"` + key + `"`), Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
 				Headers: map[string]string{"traceparent": "00-ab"},

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
@@ -16,15 +16,12 @@ func TestForgetDeleted(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
 			db := dbtest.Open(t, url)
-			s, err := store.New(db, store.Names{})
-			require.NoError(t, err)
-			_, err = s.Migrate(t.Context(), store.Outbox)
-			require.NoError(t, err)
+			s := mastertest.Open(t, db)
 			require.NoError(t, s.Adopt(t.Context(), db, "order", []string{"1", "2"}))
 			old := map[string]string{
 				"postgres": "now() - interval '100 days'", "mariadb": "1", "sqlite": "1",
 			}[name]
-			_, err = db.ExecContext(t.Context(), "UPDATE outbox_revisions SET deleted = TRUE, updated_at = "+old)
+			_, err := db.ExecContext(t.Context(), "UPDATE outbox_revisions SET deleted = TRUE, updated_at = "+old)
 			require.NoError(t, err)
 
 			r := invoke(t.Context(), "forget-deleted", "--db", url)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
@@ -54,16 +54,16 @@ func TestStatusOfAReplica(t *testing.T) {
 			require.Equal(t, "waiting messages  0\n", status().stdout)
 			require.JSONEq(t, `{"waiting":{},"masters":[],"other_databases":[]}`, status("--json").stdout)
 
-			s, err := store.New(dbtest.Open(t, url), store.Names{})
+			s, err := replicaTables(dbtest.Open(t, url))
 			require.NoError(t, err)
-			require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-1"}, {Model: "user"}}))
+			require.NoError(t, s.NoteMasters(t.Context(), []applied.Master{{Model: "order", Incarnation: "a-1"}, {Model: "user"}}))
 			require.Eventually(t, func() bool { // SQLite counts in milliseconds
 				now, err := s.Now(t.Context())
 				masters, _, mastersErr := s.Masters(t.Context())
 				return err == nil && mastersErr == nil && now.After(masters[0].First)
 			}, time.Minute, time.Millisecond)
-			require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-2", Overtaken: 7}}))
-			require.NoError(t, s.NoteMasters(t.Context(), []store.Master{{Model: "order", Incarnation: "a-1", Returns: 3}}))
+			require.NoError(t, s.NoteMasters(t.Context(), []applied.Master{{Model: "order", Incarnation: "a-2", Overtaken: 7}}))
+			require.NoError(t, s.NoteMasters(t.Context(), []applied.Master{{Model: "order", Incarnation: "a-1", Returns: 3}}))
 			require.NoError(t, s.NoteNeighbour(t.Context(), "q", "other"))
 			text := status().stdout
 			require.Regexp(t, `master of order +a-1 \(before\), last \S+\n +two masters write it: 3 of its messages`, text)

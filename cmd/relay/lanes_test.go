@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
@@ -18,11 +18,8 @@ func TestLanes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
-			s, err := store.New(dbtest.Open(t, url), store.Names{})
-			require.NoError(t, err)
-			_, err = s.Migrate(t.Context(), store.Outbox)
-			require.NoError(t, err)
-			_, err = s.Balance(t.Context(), "relay-1", time.Minute)
+			s := mastertest.Open(t, dbtest.Open(t, url))
+			_, err := s.Balance(t.Context(), "relay-1", time.Minute)
 			require.NoError(t, err)
 
 			r := invoke(t.Context(), "lanes", "--db", url)

@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/applied"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
@@ -26,14 +28,14 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 			require.NoError(t, err)
 			require.Zero(t, invoke(t.Context(), "migrate", "--side", "replica", "--db", url).code)
 
-			s, err := store.New(db, store.Names{})
+			s, err := replicaTables(db)
 			require.NoError(t, err)
 			m := envelope.Message{Signal: envelope.Save, Model: "order", PK: json.RawMessage("7"), Revision: 3}
 			m.Data = envelope.Stamp(json.RawMessage(`{"id":7,"status":"open"}`), 3, m.Updated)
 			body, err := m.Encode()
 			require.NoError(t, err)
 			revision := int64(3)
-			for _, letter := range []store.ReplicaDeadLetter{
+			for _, letter := range []applied.ReplicaDeadLetter{
 				{Queue: "webhooks", Model: "order", Key: "7", Revision: &revision, Body: body, Error: "no such column"},
 				{Queue: "webhooks", Body: []byte("\xff\x00"), Error: "unreadable"},
 			} {
@@ -69,4 +71,13 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 			require.Equal(t, exit.Usage, invoke(t.Context(), "dead-letters", "list", "--side", "both", "--db", url).code)
 		})
 	}
+}
+
+// replicaTables are cqrsync's own in a replica's database.
+func replicaTables(bunDB *bun.DB) (*applied.Tables, error) {
+	d, err := db.New(bunDB, db.Names{})
+	if err != nil {
+		return nil, err
+	}
+	return applied.New(d), nil
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
@@ -111,9 +112,9 @@ func fetch(t *testing.T, log, path string) (body string) {
 
 func appendOrder(t *testing.T, url string) {
 	t.Helper()
-	s, err := store.New(dbtest.Open(t, url), store.Names{})
+	s, err := mastertest.New(dbtest.Open(t, url))
 	require.NoError(t, err)
-	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{{
+	require.NoError(t, s.Append(t.Context(), s.DB(), []queue.Message{{
 		Model: "order", Key: "1", Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
 	}}, nil))
 }

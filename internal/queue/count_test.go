@@ -6,13 +6,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // letters buries so many dead letters, with identities from first on.
-func letters(t *testing.T, s *store.Store, first, n int) {
+func letters(t *testing.T, s *mastertest.Outbox, first, n int) {
 	t.Helper()
 	_, err := s.DB().ExecContext(t.Context(), s.SQL(`
 		INSERT INTO ? (id, lane, model, "key", revision, "signal", pk, data, updated_at, created_at, attempts, last_error, dead_at)
@@ -26,10 +27,9 @@ func letters(t *testing.T, s *store.Store, first, n int) {
 }
 
 func TestManyRowsAreEstimated(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		s := newStore(t, db)
-		_, err := s.Migrate(t.Context(), store.Outbox)
-		require.NoError(t, err)
+	dbtest.Each(t, func(t *testing.T, bunDB *bun.DB) {
+		s := newStore(t, bunDB)
+		require.NoError(t, s.Make(t.Context()))
 		count := func(b queue.Bound) queue.Count {
 			t.Helper()
 			c, err := s.CountUpTo(t.Context(), s.Table("outbox_dead_letters"), b)
@@ -50,7 +50,7 @@ func TestManyRowsAreEstimated(t *testing.T) {
 			require.InEpsilon(t, 10_000, c.Rows, 0.5)
 		}
 
-		_, err = s.PurgeDeadLetters(t.Context(), store.DeadLetterFilter{After: 7})
+		_, err := s.PurgeDeadLetters(t.Context(), db.DeadLetterFilter{After: 7})
 		require.NoError(t, err)
 		require.Equal(t, queue.Count{Rows: 7}, count(few), "few are counted, whatever the table was before")
 	})
@@ -61,10 +61,9 @@ func TestStatusSaysWhatIsEstimated(t *testing.T) {
 	before := *queue.CountBound
 	t.Cleanup(func() { *queue.CountBound = before })
 	*queue.CountBound = queue.BoundOf(100, 1)
-	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		s := newStore(t, db)
-		_, err := s.Migrate(t.Context(), store.Outbox)
-		require.NoError(t, err)
+	dbtest.Each(t, func(t *testing.T, bunDB *bun.DB) {
+		s := newStore(t, bunDB)
+		require.NoError(t, s.Make(t.Context()))
 		letters(t, s, 1, 1_000)
 		st, err := s.Status(t.Context())
 		require.NoError(t, err)

@@ -10,15 +10,13 @@ import (
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // Where nothing can be written down because the whole table is locked, all of it is left.
 func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
 	dbtest.OnServers(t, func(t *testing.T, rawURL string) {
 		s := newStore(t, dbtest.Open(t, rawURL))
-		_, err := s.Migrate(t.Context(), store.Outbox)
-		require.NoError(t, err)
+		require.NoError(t, s.Make(t.Context()))
 		s.Limit(time.Second, nil)
 		owned, err := s.Enter(t.Context(), "a", time.Hour)
 		require.NoError(t, err)

@@ -10,30 +10,29 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 const leaseTTL = time.Minute
 
 // withOutbox calls test with the outbox of an empty database, on every kind.
-func withOutbox(t *testing.T, test func(t *testing.T, s *store.Store)) {
+func withOutbox(t *testing.T, test func(t *testing.T, s *mastertest.Outbox)) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
 		s := newStore(t, db)
-		_, err := s.Migrate(t.Context(), store.Outbox)
-		require.NoError(t, err)
+		require.NoError(t, s.Make(t.Context()))
 		test(t, s)
 	})
 }
 
-func incarnationOf(t *testing.T, s *store.Store) queue.Incarnation {
+func incarnationOf(t *testing.T, s *mastertest.Outbox) queue.Incarnation {
 	t.Helper()
 	i, err := s.Incarnation(t.Context())
 	require.NoError(t, err)
 	return i
 }
 
-func enter(t *testing.T, s *store.Store) queue.Ownership {
+func enter(t *testing.T, s *mastertest.Outbox) queue.Ownership {
 	t.Helper()
 	owned, err := s.Enter(t.Context(), "a", leaseTTL)
 	require.NoError(t, err)
@@ -43,13 +42,12 @@ func enter(t *testing.T, s *store.Store) queue.Ownership {
 func TestTheTablesAreMadeWithAnIncarnation(t *testing.T) {
 	seen := make(chan string, 3)
 	t.Run("each", func(t *testing.T) {
-		withOutbox(t, func(t *testing.T, s *store.Store) {
+		withOutbox(t, func(t *testing.T, s *mastertest.Outbox) {
 			first := incarnationOf(t, s)
 			require.Regexp(t, `^[0-9a-f]{16}-[0-9a-f]{8}$`, first.ID)
 			require.WithinDuration(t, time.Now(), first.Drawn, time.Hour)
 			require.Equal(t, first, enter(t, s).Incarnation)
-			_, err := s.Migrate(t.Context(), store.Outbox)
-			require.NoError(t, err)
+			require.NoError(t, s.Make(t.Context()))
 			require.Equal(t, first, incarnationOf(t, s))
 			seen <- first.ID
 		})
@@ -63,7 +61,7 @@ func TestTheTablesAreMadeWithAnIncarnation(t *testing.T) {
 }
 
 func TestAnOperatorDrawsAnIncarnation(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *store.Store) {
+	withOutbox(t, func(t *testing.T, s *mastertest.Outbox) {
 		first := enter(t, s).Incarnation
 		drawn, err := s.DrawIncarnation(t.Context(), strings.Repeat("é", 300))
 		require.NoError(t, err)
@@ -79,7 +77,7 @@ func TestAnOperatorDrawsAnIncarnation(t *testing.T) {
 
 // A relay was at work while a backup was restored. Two relays notice it, and one incarnation is drawn.
 func TestADatabaseThatGoesBackUnderARelayGetsAnotherIncarnation(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *store.Store) {
+	withOutbox(t, func(t *testing.T, s *mastertest.Outbox) {
 		first := enter(t, s).Incarnation
 		other := newStore(t, s.DB())
 		_, err := other.Enter(t.Context(), "b", leaseTTL)
@@ -114,7 +112,7 @@ func TestADatabaseThatGoesBackUnderARelayGetsAnotherIncarnation(t *testing.T) {
 
 // The backup is from before an incarnation was drawn, so its own was used already.
 func TestAnIncarnationFromBeforeIsNotUsedAgain(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *store.Store) {
+	withOutbox(t, func(t *testing.T, s *mastertest.Outbox) {
 		first := enter(t, s).Incarnation
 		restore := dbtest.BackUpOutbox(t, s.DB())
 		second, err := s.DrawIncarnation(t.Context(), "restored")
@@ -128,7 +126,7 @@ func TestAnIncarnationFromBeforeIsNotUsedAgain(t *testing.T) {
 	})
 }
 
-func placeOf(t *testing.T, s *store.Store) string {
+func placeOf(t *testing.T, s *mastertest.Outbox) string {
 	t.Helper()
 	found, err := s.Place(t.Context(), "outbox_incarnation", true)
 	require.NoError(t, err)
@@ -137,7 +135,7 @@ func placeOf(t *testing.T, s *store.Store) string {
 
 // A dump that is restored makes other tables, while no relay is at work.
 func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *store.Store) {
+	withOutbox(t, func(t *testing.T, s *mastertest.Outbox) {
 		before := placeOf(t, s)
 		if before == "" {
 			t.Skip("a copy of an SQLite file does not tell that it is one: an operator does")
@@ -181,7 +179,7 @@ func TestARestoredDumpGetsAnotherIncarnation(t *testing.T) {
 // A relay that was at work before, and has no lanes now, sends nothing of the restored dump under
 // the name of what was.
 func TestARelayThatComesBackToAnotherServerDrawsAnIncarnationAtOnce(t *testing.T) {
-	withOutbox(t, func(t *testing.T, s *store.Store) {
+	withOutbox(t, func(t *testing.T, s *mastertest.Outbox) {
 		if placeOf(t, s) == "" {
 			t.Skip("a copy of an SQLite file does not tell that it is one: an operator does")
 		}
@@ -196,7 +194,7 @@ func TestARelayThatComesBackToAnotherServerDrawsAnIncarnationAtOnce(t *testing.T
 	})
 }
 
-func createLike(s *store.Store) string {
+func createLike(s *mastertest.Outbox) string {
 	if s.DB().Dialect().Name() == dialect.PG {
 		return "CREATE TABLE outbox_incarnation (LIKE old INCLUDING ALL)"
 	}

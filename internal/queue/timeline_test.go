@@ -10,26 +10,25 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // TestAnotherServerIsNoticed: the pool of connections leads to another server than the one that the lanes were taken from.
 func TestAnotherServerIsNoticed(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
-		s, err := store.New(db, store.Names{})
+		s, err := mastertest.New(db)
 		require.NoError(t, err)
 		if s.DB().Dialect().Name() == dialect.SQLite {
 			t.Skip("SQLite has no server that another could take the place of")
 		}
-		_, err = s.Migrate(t.Context(), store.Outbox)
-		require.NoError(t, err)
+		require.NoError(t, s.Make(t.Context()))
 		owned, err := s.Enter(t.Context(), "a", time.Minute)
 		require.NoError(t, err)
-		m := store.Message{
+		m := queue.Message{
 			Model: "order", Key: "1", Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage("{}"), Updated: time.Now(),
 		}
-		require.NoError(t, s.Append(t.Context(), db, []store.Message{m}, nil))
+		require.NoError(t, s.Append(t.Context(), db, []queue.Message{m}, nil))
 		starts := make([]queue.Start, len(owned.Lanes))
 		for i, l := range owned.Lanes {
 			starts[i].Lane = l.Lane

@@ -7,7 +7,7 @@
 // No function here knows a model's Go type: what needs one is in package operate, and
 // [github.com/cqrsync/cqrsync/replica.Replica.RetryLetters] applies a replica's dead letters again.
 //
-// Neighbours: operate/command makes command lines of it, internal/store runs the statements.
+// Neighbours: operate/command makes command lines of it, internal/queue and internal/applied run the statements.
 package admin
 
 import (

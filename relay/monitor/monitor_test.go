@@ -21,8 +21,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/relay/monitor"
 	"github.com/cqrsync/cqrsync/transport"
@@ -50,7 +50,7 @@ func (*broker) Close() error                                { return nil }
 func (*broker) Unroutable() map[string]int64                { return map[string]int64{"lonely": 3} }
 
 type env struct {
-	*store.Store
+	*mastertest.Outbox
 	broker  *broker
 	monitor *monitor.Monitor
 	handler http.Handler
@@ -59,13 +59,10 @@ type env struct {
 // start runs a relay on an empty outbox, watched.
 func start(t *testing.T, db *bun.DB, stuckAfter time.Duration) *env {
 	t.Helper()
-	s, err := store.New(db, store.Names{})
+	s := mastertest.Open(t, db)
+	watching, err := monitor.New(monitor.Config{StuckAfter: stuckAfter})
 	require.NoError(t, err)
-	_, err = s.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
-	e := &env{Store: s, broker: &broker{}}
-	e.monitor, err = monitor.New(monitor.Config{StuckAfter: stuckAfter})
-	require.NoError(t, err)
+	e := &env{Outbox: s, broker: &broker{}, monitor: watching}
 	rel, err := relay.New(db, e.monitor.Publisher(e.broker), relay.Config{
 		PollInterval: 20 * time.Millisecond, RetryMin: time.Hour, RetryMax: time.Hour, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -104,7 +101,7 @@ func (e *env) says(t *testing.T, path string, status int, part string) {
 
 func (e *env) append(t *testing.T, key string) {
 	t.Helper()
-	require.NoError(t, e.Append(t.Context(), e.DB(), []store.Message{{
+	require.NoError(t, e.Append(t.Context(), e.DB(), []queue.Message{{
 		Model: "order", Key: key, Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
 	}}, nil))
 }

@@ -17,14 +17,15 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/envelope"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
 // backlog is an outbox on PostgreSQL that can be filled with the same messages again and again.
 type backlog struct {
-	*store.Store
+	*mastertest.Outbox
 	rows int
 	drop func() error
 }
@@ -46,13 +47,13 @@ func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err
 			err = errors.Join(err, b.drop())
 		}
 	}()
-	if b.Store, err = store.New(db, store.Names{}); err != nil {
+	if b.Outbox, err = mastertest.New(db); err != nil {
 		return nil, err
 	}
-	if _, err = b.Migrate(ctx, store.Outbox); err != nil {
+	if err = b.Make(ctx); err != nil {
 		return nil, err
 	}
-	messages := make([]store.Message, rows)
+	messages := make([]queue.Message, rows)
 	for i := range messages {
 		messages[i] = backlogMessage(i%keys, int64(i/keys), keep)
 	}
@@ -68,9 +69,9 @@ func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err
 // note makes messages about as large as they are in performance studies: 500 bytes on the wire.
 var note = strings.Repeat("a note of some length, ", 11)
 
-func backlogMessage(key int, revision int64, keep bool) store.Message {
+func backlogMessage(key int, revision int64, keep bool) queue.Message {
 	id := strconv.Itoa(key)
-	m := store.Message{
+	m := queue.Message{
 		Model: "order", Key: id, Revision: revision, Signal: "SAVE", Updated: time.Now(), Keep: keep, PK: json.RawMessage(id),
 		Data: json.RawMessage(fmt.Sprintf(`{"id":%s,"customer":"customer %s","status":"status %d","total":%d,"note":%q}`,
 			id, id, revision, key*100, note)),
@@ -83,7 +84,7 @@ func backlogMessage(key int, revision int64, keep bool) store.Message {
 }
 
 // wire is what a relay makes of it.
-func wire(m store.Message) ([]byte, error) {
+func wire(m queue.Message) ([]byte, error) {
 	e := envelope.Message{
 		Signal: envelope.Signal(m.Signal), Model: m.Model, PK: m.PK, Data: envelope.AppendStamp(nil, m.Data, m.Revision, m.Updated),
 		Revision: m.Revision, Updated: m.Updated,

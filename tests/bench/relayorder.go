@@ -21,7 +21,9 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport/open"
@@ -73,11 +75,11 @@ func orderRound(ctx context.Context, p publishBench) (got map[string]float64, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, drop()) }()
-	s, err := store.New(db, store.Names{})
+	s, err := mastertest.New(db)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Migrate(ctx, store.Outbox); err != nil {
+	if err := s.Make(ctx); err != nil {
 		return nil, err
 	}
 	var schema string
@@ -99,7 +101,7 @@ func orderRound(ctx context.Context, p publishBench) (got map[string]float64, er
 }
 
 // orderTrial writes while the relays come and go, and counts what the queue received.
-func orderTrial(ctx context.Context, s *store.Store, url, broker, address string, at publishPlace) (map[string]float64, error) {
+func orderTrial(ctx context.Context, s *mastertest.Outbox, url, broker, address string, at publishPlace) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	received := make(chan *orderLog, 1)
@@ -204,7 +206,7 @@ func orderRelay(url, broker string) error {
 }
 
 // writeZipf writes every key's revisions, the hot keys' first, in transactions of 50 from four writers.
-func writeZipf(ctx context.Context, s *store.Store) (int, error) {
+func writeZipf(ctx context.Context, s *mastertest.Outbox) (int, error) {
 	const writers, perTransaction = 4, 50
 	work, ctx := errgroup.WithContext(ctx)
 	for writer := range writers {
@@ -245,19 +247,19 @@ func writeZipf(ctx context.Context, s *store.Store) (int, error) {
 	return orderKeys * orderRevisions, work.Wait()
 }
 
-func writeOrderKeys(ctx context.Context, s *store.Store, chosen map[int]bool, writers, writer int) error {
+func writeOrderKeys(ctx context.Context, s *mastertest.Outbox, chosen map[int]bool, writers, writer int) error {
 	return s.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		var changes []store.Change
+		var changes []ledger.Change
 		for key := range chosen {
-			changes = append(changes, store.Change{Key: store.Key{Model: "order", Key: strconv.Itoa(key*writers + writer)}})
+			changes = append(changes, ledger.Change{Key: queue.Key{Model: "order", Key: strconv.Itoa(key*writers + writer)}})
 		}
 		revisions, err := s.Lock(ctx, tx, changes)
 		if err != nil {
 			return err
 		}
-		var messages []store.Message
+		var messages []queue.Message
 		for key, r := range revisions {
-			messages = append(messages, store.Message{
+			messages = append(messages, queue.Message{
 				Model: key.Model, Key: key.Key, Revision: r.Revision, After: r.After, Signal: "SAVE", Updated: r.Updated, Keep: kept(key.Key),
 				PK: json.RawMessage(key.Key), Data: json.RawMessage(`{"id":` + key.Key + `}`),
 			})

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 )
 
 // finish stops the writers, waits until everything that they committed has arrived, and again what
@@ -98,7 +98,7 @@ func (r *round) readReplicas(h *history) (unsent int64) {
 		}
 	}
 	require.NoError(t, r.replicas[effectsRole].NewSelect().Model(&h.effects).Scan(ctx))
-	s, err := store.New(r.master, store.Names{})
+	s, err := mastertest.New(r.master)
 	require.NoError(t, err)
 	status, err := s.Status(ctx)
 	require.NoError(t, err)

@@ -14,8 +14,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
@@ -38,7 +39,7 @@ func setLanes(url, count, stop string) {
 		if err != nil {
 			return err
 		}
-		s, err := store.New(db, store.Names{})
+		s, err := mastertest.New(db)
 		if err != nil {
 			return err
 		}
@@ -69,10 +70,7 @@ func TestAChangeOfTheNumberOfLanesThatIsKilledStopsNobodyForLong(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			url := newURL(t)
-			s, err := store.New(dbtest.Open(t, url), store.Names{})
-			require.NoError(t, err)
-			_, err = s.Migrate(t.Context(), store.Outbox)
-			require.NoError(t, err)
+			s := mastertest.Open(t, dbtest.Open(t, url))
 			broker := "memory:lanes-" + kind
 			arrived := receive(t, broker, "crash")
 			publisher, err := open.Publisher(broker, open.Options{})
@@ -128,7 +126,7 @@ func TestAChangeOfTheNumberOfLanesThatIsKilledStopsNobodyForLong(t *testing.T) {
 }
 
 // keepWriting writes messages of a few keys, none replaceable, until stop is called, and counts those that it committed.
-func keepWriting(t *testing.T, s *store.Store) (written *atomic.Int64, stop func()) {
+func keepWriting(t *testing.T, s *mastertest.Outbox) (written *atomic.Int64, stop func()) {
 	const keys = 10
 	written = &atomic.Int64{}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -142,7 +140,7 @@ func keepWriting(t *testing.T, s *store.Store) (written *atomic.Int64, stop func
 			switch err := appendRound(t.Context(), s, keys); {
 			case err == nil:
 				written.Add(keys)
-			case !store.Conflicted(err): // as an application does it
+			case !db.Conflicted(err): // as an application does it
 				t.Error(err)
 				return
 			}

@@ -21,7 +21,9 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/ledger"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport/amqp"
@@ -172,19 +174,19 @@ func receive(t *testing.T, broker, queue string) *arrivals {
 }
 
 // appendRound locks and appends a message per key as the outbox does, none of them replaceable.
-func appendRound(ctx context.Context, s *store.Store, keys int) error {
+func appendRound(ctx context.Context, s *mastertest.Outbox, keys int) error {
 	return s.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		changes := make([]store.Change, keys)
+		changes := make([]ledger.Change, keys)
 		for i := range changes {
-			changes[i].Key = store.Key{Model: "order", Key: strconv.Itoa(i)}
+			changes[i].Key = queue.Key{Model: "order", Key: strconv.Itoa(i)}
 		}
 		revisions, err := s.Lock(ctx, tx, changes)
 		if err != nil {
 			return err
 		}
-		var messages []store.Message
+		var messages []queue.Message
 		for key, r := range revisions {
-			messages = append(messages, store.Message{
+			messages = append(messages, queue.Message{
 				Model: key.Model, Key: key.Key, Revision: r.Revision, After: r.After, Signal: "SAVE", Updated: r.Updated, Keep: true,
 				PK: json.RawMessage(key.Key), Data: json.RawMessage(`{"id":` + key.Key + `}`),
 			})
@@ -199,10 +201,7 @@ func TestARelayThatWasStoppedPastItsLeaseAndContinuedDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	url := dbtest.PostgresURL(t)
 	broker, queue := newExchange(t)
-	s, err := store.New(dbtest.Open(t, url), store.Names{})
-	require.NoError(t, err)
-	_, err = s.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
+	s := mastertest.Open(t, dbtest.Open(t, url))
 	arrived := receive(t, broker, queue)
 	const keys = 40
 	total := 0

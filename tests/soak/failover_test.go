@@ -15,8 +15,8 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/transport"
 )
@@ -61,11 +61,11 @@ func note(data json.RawMessage) string {
 	return row.Note
 }
 
-func noted(keys int, of string) []store.Message {
-	messages := make([]store.Message, keys)
+func noted(keys int, of string) []queue.Message {
+	messages := make([]queue.Message, keys)
 	for i := range messages {
 		key := fmt.Sprint(i)
-		messages[i] = store.Message{
+		messages[i] = queue.Message{
 			Model: "order", Key: key, Signal: "SAVE", Updated: time.Now(), PK: json.RawMessage(key),
 			Data: json.RawMessage(fmt.Sprintf(`{"note":%q}`, of)), Revision: 0, Keep: true,
 		}
@@ -80,10 +80,7 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 	db, err := database.Open(primary.url())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	outbox, err := store.New(db, store.Names{})
-	require.NoError(t, err)
-	_, err = outbox.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
+	outbox := mastertest.Open(t, db)
 	eventually := func(condition func() bool, message string) {
 		t.Helper()
 		require.Eventually(t, condition, 2*time.Minute, 20*time.Millisecond, message)

@@ -16,8 +16,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/database"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -49,7 +49,7 @@ func (r *received) of(key string) []string {
 
 // preparedOutbox is an outbox on a server of the test's own.
 type preparedOutbox struct {
-	*store.Store
+	*mastertest.Outbox
 	server *postgres
 }
 
@@ -59,15 +59,12 @@ func newPreparedOutbox(t *testing.T) preparedOutbox {
 	db, err := database.Open(server.url())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	s, err := store.New(db, store.Names{})
-	require.NoError(t, err)
-	_, err = s.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
+	s := mastertest.Open(t, db)
 	return preparedOutbox{s, server}
 }
 
-func revisionOf(key string, revision int64) store.Message {
-	return store.Message{
+func revisionOf(key string, revision int64) queue.Message {
+	return queue.Message{
 		Model: "order", Key: key, Revision: revision, Signal: "SAVE", Keep: true,
 		PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
 	}
@@ -75,7 +72,7 @@ func revisionOf(key string, revision int64) store.Message {
 
 func (o preparedOutbox) append(t *testing.T, key string, revision int64) {
 	t.Helper()
-	require.NoError(t, o.Append(t.Context(), o.DB(), []store.Message{revisionOf(key, revision)}, nil))
+	require.NoError(t, o.Append(t.Context(), o.DB(), []queue.Message{revisionOf(key, revision)}, nil))
 }
 
 // prepare writes a message and prepares the transaction.
@@ -86,7 +83,7 @@ func (o preparedOutbox) prepare(t *testing.T, id, key string, revision int64) {
 	defer func() { require.NoError(t, conn.Close()) }()
 	tx, err := conn.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	require.NoError(t, o.Append(t.Context(), tx, []store.Message{revisionOf(key, revision)}, nil))
+	require.NoError(t, o.Append(t.Context(), tx, []queue.Message{revisionOf(key, revision)}, nil))
 	_, err = tx.ExecContext(t.Context(), fmt.Sprintf("PREPARE TRANSACTION '%s'", id))
 	require.NoError(t, err)
 	_ = tx.Rollback() // the connection's transaction is over, only database/sql does not know
@@ -174,7 +171,7 @@ func TestWhatIsPreparedLeavesBeforeWhatFollowsIt(t *testing.T) {
 		}
 		o.exec(t, fmt.Sprintf("COMMIT PREPARED '%s'", key))
 		require.NoError(t, o.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-			return o.Append(ctx, tx, []store.Message{revisionOf(key, 2), revisionOf(key, 3)}, nil)
+			return o.Append(ctx, tx, []queue.Message{revisionOf(key, 2), revisionOf(key, 3)}, nil)
 		}))
 		left(key, 4)
 		require.Equal(t, []string{"0", "1", "2", "3"}, broker.of(key), "round %d", round)

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
+	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport"
@@ -44,11 +45,8 @@ func TestAMQPABrokerUnderAlarmIsUnavailableAndCostsNoAttempt(t *testing.T) {
 		require.ErrorContains(t, errs[1], "RabbitMQ has blocked publishers for 300ms: low on disk")
 	}
 
-	s, err := store.New(dbtest.Open(t, dbtest.SQLiteURL(t)), store.Names{})
-	require.NoError(t, err)
-	_, err = s.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
-	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{{
+	s := mastertest.Open(t, dbtest.Open(t, dbtest.SQLiteURL(t)))
+	require.NoError(t, s.Append(t.Context(), s.DB(), []queue.Message{{
 		Model: "order", Key: "1", Signal: "SAVE", PK: json.RawMessage("1"), Data: json.RawMessage(`{"id":1}`), Updated: time.Now(),
 	}}, nil))
 	var log lockedBuffer

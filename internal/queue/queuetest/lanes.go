@@ -1,4 +1,4 @@
-package storetest
+package queuetest
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 func ownsEverything(t *testing.T, s *queueSuite) {
@@ -105,7 +105,7 @@ func balancesAtOnce(t *testing.T, s *queueSuite) {
 		wg.Go(func() {
 			for range 20 {
 				owned, err := s.Balance(context.WithoutCancel(t.Context()), fmt.Sprint("relay-", i), ttl)
-				if store.Conflicted(err) {
+				if db.Conflicted(err) {
 					continue // as the relay does, until its next heartbeat
 				}
 				views[i], errs[i] = owned.Lanes, errors.Join(errs[i], err)

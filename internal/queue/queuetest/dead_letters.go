@@ -1,4 +1,4 @@
-package storetest
+package queuetest
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/ledger"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // record writes the next revision of a key as a writer does.
@@ -19,13 +19,13 @@ func (s *relaySuite) record(t *testing.T, key string) {
 	t.Helper()
 	m := message(key, 0)
 	err := s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		k := store.Key{Model: m.Model, Key: key}
-		drawn, err := s.Lock(ctx, tx, []store.Change{{Key: k}})
+		k := queue.Key{Model: m.Model, Key: key}
+		drawn, err := s.Lock(ctx, tx, []ledger.Change{{Key: k}})
 		if err != nil {
 			return err
 		}
 		m.Revision, m.After = drawn[k].Revision, drawn[k].After
-		return s.Append(ctx, tx, []store.Message{m}, nil)
+		return s.Append(ctx, tx, []queue.Message{m}, nil)
 	})
 	require.NoError(t, err)
 }
@@ -122,8 +122,8 @@ func retryWaitsForWriters(t *testing.T, s *relaySuite) {
 	d := s.die(t, owned, "1", 0)
 	tx, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	k := store.Key{Model: "order", Key: "1"}
-	_, err = s.Lock(t.Context(), tx, []store.Change{{Key: k}})
+	k := queue.Key{Model: "order", Key: "1"}
+	_, err = s.Lock(t.Context(), tx, []ledger.Change{{Key: k}})
 	require.NoError(t, err)
 	retried := make(chan error, 1)
 	go func() { retried <- s.RetryDeadLetter(context.WithoutCancel(t.Context()), d.ID) }()

@@ -1,9 +1,8 @@
-package storetest
+package queuetest
 
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -12,11 +11,10 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // chain makes revisions first to last of a key, each naming the one before it.
-func chain(key string, first, last int64) (messages []store.Message) {
+func chain(key string, first, last int64) (messages []queue.Message) {
 	for revision := first; revision <= last; revision++ {
 		m := message(key, revision)
 		if revision > 0 {
@@ -147,39 +145,6 @@ func removesWhatMoves(t *testing.T, s *relaySuite) {
 	s.finish(t, "a", owned, queue.Outcome{Sent: read})
 }
 
-// endsTheWaitForAWholeClaim: were a key's wait over for the later rows of a claim only, they would leave before the others.
-func endsTheWaitForAWholeClaim(t *testing.T, s *queueSuite) {
-	owned := s.balance(t, "a", ttl)
-	var messages []store.Message
-	for revision := range int64(1000) {
-		m := kept("1", revision)
-		if revision%2 > 0 {
-			m = message("2", revision)
-		}
-		messages = append(messages, m)
-	}
-	s.append(t, messages...)
-	first := func(claimed []*queue.Claimed, key string) *queue.Claimed {
-		return claimed[slices.IndexFunc(claimed, func(m *queue.Claimed) bool { return m.Key == key })]
-	}
-	oldest := map[string]*queue.Claimed{"1": first(s.claim(t), "1"), "2": first(s.claim(t), "2")}
-	for range 25 {
-		wait := time.Duration(rand.Int64N(int64(20 * time.Millisecond)))
-		s.finish(t, "a", owned, queue.Outcome{Failed: failures([]*queue.Claimed{oldest["1"], oldest["2"]}, wait)})
-		for waiting := true; waiting; {
-			claimed := s.claim(t)
-			waiting = len(claimed) < 1000
-			seen := map[string]bool{}
-			for _, m := range claimed {
-				if !seen[m.Key] && !m.Waiting {
-					require.Equal(t, oldest[m.Key].Revision, m.Revision, m.Key)
-				}
-				seen[m.Key] = true
-			}
-		}
-	}
-}
-
 // whileRevision4Moves runs something that begins while a message is being changed and meets that.
 func (s *relaySuite) whileRevision4Moves(t *testing.T, run func() error) {
 	t.Helper()
@@ -234,88 +199,4 @@ func compactsFenced(t *testing.T, s *queueSuite) {
 	require.Equal(t, 4, seen)
 	require.Equal(t, 3, dropped)
 	require.Equal(t, "1/3", names(s.claim(t))[0])
-}
-
-func endsTheWait(t *testing.T, s *queueSuite) {
-	owned := s.balance(t, "a", ttl)
-	s.append(t, message("1", 0), kept("2", 0))
-	s.finish(t, "a", owned, queue.Outcome{Failed: failures(s.claim(t), time.Hour)})
-	require.Empty(t, s.claim(t))
-
-	s.append(t, kept("1", 1), message("2", 1))
-	require.Empty(t, s.claim(t), "what replaces nothing waits, and what cannot be replaced is waited for")
-	s.append(t, message("1", 2))
-	claimed := s.claim(t)
-	require.Equal(t, []string{"1/2"}, names(claimed))
-	require.True(t, claimed[0].Waiting)
-
-	require.NoError(t, s.MakeDue(t.Context(), []store.Key{{Model: "order", Key: "1"}}))
-	claimed = s.claim(t)
-	require.Equal(t, []string{"1/0", "1/1", "1/2"}, names(claimed))
-	require.False(t, claimed[0].Waiting)
-	require.Equal(t, 1, claimed[0].Attempts)
-	require.Zero(t, claimed[2].Attempts, "what replaces the message that failed has not been tried")
-	require.True(t, claimed[2].Failed)
-
-	s.finish(t, "a", owned, queue.Outcome{Sent: claimed})
-	require.Equal(t, int64(1), s.status(t).Retries, "that key waits no longer, the other does")
-}
-
-func listsWriters(t *testing.T, s *queueSuite) {
-	list := func() queue.Writers {
-		writers, ok, err := s.Writers(t.Context())
-		require.NoError(t, err)
-		if !ok {
-			t.Skip("the database cannot tell")
-		}
-		return writers
-	}
-	require.Empty(t, list().Open)
-	require.Zero(t, list().Drawn)
-	w := s.Begin(t)
-	require.Empty(t, list().Open, "a transaction that has not appended anything")
-	w.Append(t, []store.Message{message("1", 0)})
-	first := list()
-	require.Len(t, first.Open, 1)
-	require.Equal(t, first, list())
-	w.Commit(t)
-	s.append(t, message("1", 1))
-	require.Empty(t, list().Open)
-	last := s.claim(t)[1].ID
-	require.Equal(t, last, list().Drawn)
-	require.Less(t, first.Drawn, last)
-	require.NotZero(t, first.Drawn)
-}
-
-func knowsWaitingLanes(t *testing.T, s *queueSuite) {
-	waiting, err := s.WaitingLanes(t.Context())
-	require.NoError(t, err)
-	for lane := range lanes {
-		require.False(t, waiting(lane))
-	}
-	owned := s.balance(t, "a", ttl)
-	s.append(t, message("1", 0))
-	claimed := s.claim(t)
-	s.finish(t, "a", owned, queue.Outcome{Failed: failures(claimed, time.Hour)})
-	waiting, err = s.WaitingLanes(t.Context())
-	require.NoError(t, err)
-	for lane := range lanes {
-		require.Equal(t, lane == claimed[0].Lane, waiting(lane))
-	}
-}
-
-// listsNoOtherWriters: a transaction that writes to other tables may stay open for as long as it
-// likes.
-func listsNoOtherWriters(t *testing.T, s *relaySuite) {
-	elsewhere, err := s.DB().BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	defer func() { _ = elsewhere.Rollback() }() // it is to be open until the end
-	_, err = s.Lock(t.Context(), elsewhere, []store.Change{{Key: store.Key{Model: "order", Key: "2"}}})
-	require.NoError(t, err)
-	writers, ok, err := s.Writers(t.Context())
-	require.NoError(t, err)
-	if !ok {
-		t.Skip("the database cannot tell")
-	}
-	require.Empty(t, writers.Open)
 }

@@ -1,4 +1,4 @@
-package storetest
+package queuetest
 
 import (
 	"testing"
@@ -9,8 +9,9 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/handover"
+	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 	"github.com/cqrsync/cqrsync/relay"
 )
 
@@ -31,7 +32,7 @@ type Subject struct {
 // Writer is a transaction that appends messages.
 type Writer struct {
 	// Append returns the messages as they may be handed over.
-	Append func(testing.TB, []store.Message) []*queue.Claimed
+	Append func(testing.TB, []queue.Message) []*queue.Claimed
 	Commit func(testing.TB)
 }
 
@@ -82,30 +83,27 @@ func Queue(t *testing.T, open func(testing.TB) Subject) {
 type queueSuite struct{ Subject }
 
 // inSQL is the outbox of a database.
-func inSQL(t testing.TB, db *bun.DB) Subject {
+func inSQL(t testing.TB, db *bun.DB) (Subject, *mastertest.Outbox) {
 	t.Helper()
-	s, err := store.New(db, store.Names{})
-	require.NoError(t, err)
-	_, err = s.Migrate(t.Context(), store.Outbox)
-	require.NoError(t, err)
+	o := mastertest.Open(t, db)
 	return Subject{
-		Queue:     s,
-		Begin:     func(t testing.TB) Writer { return beginSQL(t, s) },
+		Queue:     o,
+		Begin:     func(t testing.TB) Writer { return beginSQL(t, o) },
 		BackUp:    func(t testing.TB) func() { return dbtest.BackUpOutbox(t, db) },
 		Hold:      func(t testing.TB, ids ...int64) func() { return holdSQL(t, db, ids) },
 		OneWriter: db.Dialect().Name() == dialect.SQLite,
-	}
+	}, o
 }
 
-func beginSQL(t testing.TB, s *store.Store) Writer {
+func beginSQL(t testing.TB, s *mastertest.Outbox) Writer {
 	t.Helper()
 	tx, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = tx.Rollback() }) // mostly it was committed
 	return Writer{
-		Append: func(t testing.TB, messages []store.Message) []*queue.Claimed {
+		Append: func(t testing.TB, messages []queue.Message) []*queue.Claimed {
 			t.Helper()
-			to := &store.Appended{}
+			to := &handover.Appended{}
 			require.NoError(t, s.Append(t.Context(), tx, messages, to))
 			var appended []*queue.Claimed
 			for _, m := range to.Offer(time.Time{}).Messages {
@@ -141,7 +139,7 @@ func (s *queueSuite) balance(t *testing.T, relay string, ttl time.Duration) []qu
 	return owned.Lanes
 }
 
-func (s *queueSuite) append(t *testing.T, messages ...store.Message) {
+func (s *queueSuite) append(t *testing.T, messages ...queue.Message) {
 	t.Helper()
 	w := s.Begin(t)
 	w.Append(t, messages)

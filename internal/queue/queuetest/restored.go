@@ -1,4 +1,4 @@
-package storetest
+package queuetest
 
 import (
 	"testing"
@@ -6,7 +6,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/queue"
-	"github.com/cqrsync/cqrsync/internal/store"
 )
 
 // removesNothingUnknown: a relay sent messages, and before it removes them the database goes back. What has their identities
@@ -15,7 +14,7 @@ func removesNothingUnknown(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, kept("before", 0))
 	restore := s.BackUp(t)
-	lost := []store.Message{kept("same", 0), kept("1", 0), kept("2", 0), kept("3", 0)}
+	lost := []queue.Message{kept("same", 0), kept("1", 0), kept("2", 0), kept("3", 0)}
 	s.append(t, lost...)
 	sent := s.claim(t)
 	require.Len(t, sent, 5)

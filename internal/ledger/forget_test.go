@@ -1,4 +1,4 @@
-package storetest
+package ledger_test
 
 import (
 	"context"
@@ -10,18 +10,20 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/ledger"
-	"github.com/cqrsync/cqrsync/internal/store"
+	"github.com/cqrsync/cqrsync/internal/master"
+	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
-func forgetsDeletedKeys(t *testing.T, s *relaySuite) {
-	write := func(keys ...string) map[store.Key]store.Revision {
+func forgetsDeletedKeys(t *testing.T, s suite) {
+	write := func(keys ...string) map[db.Key]ledger.Revision {
 		t.Helper()
-		var changes []store.Change
+		var changes []ledger.Change
 		for _, key := range keys {
-			changes = append(changes, store.Change{Key: store.Key{Model: "order", Key: key}})
+			changes = append(changes, ledger.Change{Key: db.Key{Model: "order", Key: key}})
 		}
-		var revisions map[store.Key]store.Revision
+		var revisions map[db.Key]ledger.Revision
 		require.NoError(t, s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) (err error) {
 			revisions, err = s.Lock(ctx, tx, changes)
 			return err
@@ -34,11 +36,11 @@ func forgetsDeletedKeys(t *testing.T, s *relaySuite) {
 	}
 	write(append(many, "live", "again")...)
 	write(append(many, "again")...)
-	_, err := s.DB().ExecContext(t.Context(), "UPDATE outbox_revisions SET deleted = (revision = 1)")
+	_, err := s.DB().ExecContext(t.Context(), "UPDATE ? SET deleted = (revision = 1)", s.Table("outbox_revisions"))
 	require.NoError(t, err)
 	write("again")
 	require.NoError(t, s.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-		return s.Settle(ctx, tx, store.Settlement{Restored: []store.Key{{Model: "order", Key: "again"}}})
+		return s.Settle(ctx, tx, ledger.Settlement{Restored: []db.Key{{Model: "order", Key: "again"}}})
 	}))
 
 	n, err := s.ForgetDeleted(t.Context(), "order", time.Hour)
@@ -48,19 +50,19 @@ func forgetsDeletedKeys(t *testing.T, s *relaySuite) {
 	require.NoError(t, err)
 	require.Zero(t, n, "another model")
 
-	m := store.Message{
+	m := outgoing.Message{
 		Model: "order", Key: "k1", Signal: "DELETE", PK: json.RawMessage("1"), Data: json.RawMessage("{}"), Updated: time.Now(),
 	}
-	require.NoError(t, s.Append(t.Context(), s.DB(), []store.Message{m}, nil))
+	require.NoError(t, master.New(s.Database).Append(t.Context(), s.DB(), []outgoing.Message{m}, nil))
 	_, err = s.ForgetDeleted(t.Context(), "order", 0)
 	require.ErrorIs(t, err, ledger.ErrUnsent)
-	_, err = s.DB().ExecContext(t.Context(), "DELETE FROM outbox_messages")
+	_, err = s.DB().ExecContext(t.Context(), "DELETE FROM ?", s.Table("outbox_messages"))
 	require.NoError(t, err)
 
 	n, err = s.ForgetDeleted(t.Context(), "order", 0)
 	require.NoError(t, err)
 	require.EqualValues(t, len(many), n)
-	key := func(key string) store.Key { return store.Key{Model: "order", Key: key} }
+	key := func(key string) db.Key { return db.Key{Model: "order", Key: key} }
 	revisions := write("k1", "live", "again")
 	require.Zero(t, revisions[key("k1")].Revision, "it begins again")
 	require.EqualValues(t, 1, revisions[key("live")].Revision)
