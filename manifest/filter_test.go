@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
+	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/outbox"
@@ -238,6 +239,11 @@ func TestFilterHoldsForSync(t *testing.T) {
 		require.NoError(f, err)
 		require.Equal(f, 1, sent)
 		require.Equal(f, []string{"1 0 SYNC"}, lines(messagesOf(f.T, f.db)))
+		states, err := boxed.Of(f.box).States(f.Context(), "post", []string{"1", "2", "3", "4"})
+		require.NoError(f, err)
+		for i, state := range states {
+			require.Equal(f, i == 0, state.Data != nil, "what a replica that asks is told of key %s", state.Key)
+		}
 	})
 }
 
