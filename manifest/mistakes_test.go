@@ -14,7 +14,7 @@ func TestMistakesInTheFileAreToldInItsWords(t *testing.T) {
 	const keys = "table, key, columns, map, types" // and further ones
 	for text, want := range map[string]string{
 		"models:\n  order:\n    tabel: orders":    `line 3: unknown key "tabel", want one of ` + keys,
-		"modles: {}":                              `line 1: unknown key "modles", want one of queue, models`,
+		"modles: {}":                              `line 1: unknown key "modles", want one of queue, backfill, models`,
 		"models:\n  order: orders":                `line 2: "orders", want what the model is, for example "table: orders", below it`,
 		"models: [order]":                         `line 1: a list, want models by their CQRS ids, for example "{order: {table: orders}}"`,
 		"models: order":                           `line 1: "order", want models by their CQRS ids, for example "{order: {table: orders}}"`,
