@@ -44,7 +44,7 @@ func (b *bulkBench) run(ctx context.Context, name string, o options, report func
 		return err
 	}
 	defer func() { err = errors.Join(err, drop()) }()
-	b.db = db
+	b.db = bun.NewDB(db.DB, db.Dialect()) // with nothing attached
 	if err := b.prepare(ctx); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
@@ -76,7 +76,7 @@ func (b *bulkBench) prepare(ctx context.Context) error {
 	if _, err := b.db.DB.ExecContext(ctx, script); err != nil {
 		return err
 	}
-	box, err := m.Box(ctx, b.db, outbox.Config{})
+	box, err := m.Box(ctx, bun.NewDB(b.db.DB, b.db.Dialect()), outbox.Config{})
 	if err != nil {
 		return err
 	}
