@@ -103,7 +103,7 @@ func (p place) raise(m Model, also string) string {
 
 // lane is that of a key: a number that every database makes of it.
 func (m Model) lane(key string) string {
-	return `_first + ('x' || lpad(left(md5(` + literal(m.ID+":") + ` || ` + key + `), 8), 16, '0'))::bit(64)::bigint % _count`
+	return `_first + ('x' || left(md5(` + literal(m.ID+":") + ` || ` + key + `), 8))::bit(32)::bigint % _count`
 }
 
 // keep is the flush of a model whose messages only Go can write: it keeps the marks for the sweep.
