@@ -105,12 +105,21 @@ func TestBothCapturesMakeEqualOutboxes(t *testing.T) {
 	db{conn.DB}.exec(t, "CREATE TABLE outbox_marks (id int)")
 	bunned, triggered := want.all(), c.all()
 	require.Equal(t, len(bunned), len(triggered))
+	require.Equal(t, want.lanes(), c.lanes())
 	for i, m := range bunned {
 		require.Equal(t, [4]any{m.Model, m.Key, m.Revision, m.Signal},
 			[4]any{triggered[i].Model, triggered[i].Key, triggered[i].Revision, triggered[i].Signal})
 		require.Equal(t, m.After, triggered[i].After)
 		require.JSONEq(t, m.Data, triggered[i].Data)
 	}
+}
+
+// lanes are those of the messages, by their keys.
+func (c captured) lanes() []string {
+	c.Helper()
+	var lanes []string
+	require.NoError(c, c.db.NewRaw("SELECT DISTINCT key || ': ' || lane FROM outbox_messages ORDER BY 1").Scan(c.Context(), &lanes))
+	return lanes
 }
 
 // Writers whose connections are killed at any moment leave one message for each committed
