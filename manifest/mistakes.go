@@ -85,7 +85,7 @@ func foundIn(tag, value string) string {
 func wantedIn(typ string) string {
 	switch typ {
 	case "manifest.Manifest":
-		return "the keys " + strings.Join(keysOf(typ), " and ")
+		return "the keys " + strings.Join(keysOf(typ), ", ")
 	case "manifest.Model":
 		return `what the model is, for example "table: orders", below it`
 	case "map[string]manifest.Model":
@@ -96,7 +96,7 @@ func wantedIn(typ string) string {
 		return `names with a table each, for example ` +
 			`"{lines: {table: order_lines, key: order_id, many: true}}"`
 	case "manifest.Relation":
-		return "the keys " + strings.Join(keysOf(typ), " and ")
+		return "the keys " + strings.Join(keysOf(typ), ", ")
 	case "map[string]manifest.Names":
 		return `tables with the columns that hold the key, for example "{lines: order_id}"`
 	case "[]string":

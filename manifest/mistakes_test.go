@@ -19,7 +19,7 @@ func TestMistakesInTheFileAreToldInItsWords(t *testing.T) {
 		"models: [order]":                         `line 1: a list, want models by their CQRS ids, for example "{order: {table: orders}}"`,
 		"models: order":                           `line 1: "order", want models by their CQRS ids, for example "{order: {table: orders}}"`,
 		"models: {o: {table: t, touch: [lines]}}": `line 1: a list, want tables with the columns that hold the key, for example "{lines: order_id}"`,
-		"- order":                                 "line 1: a list, want the keys queue and models",
+		"- order":                                 "line 1: a list, want the keys queue, backfill, models",
 		"models:\n  o:\n    table: t\n    nan_as_null: maybe":            `line 4: "maybe", want true or false`,
 		"models:\n  o:\n    table: t\n    map: [a]":                      `line 4: a list, want columns with a value each, for example "{state: status}"`,
 		"models:\n  o:\n    table: t\n    constants: uk":                 `line 4: "uk", want columns with a value each, for example "{state: status}"`,

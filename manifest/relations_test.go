@@ -304,7 +304,7 @@ var wrongRelations = map[string]string{
 	"{items: {table: cart_items, key: cart_id, many: true, order: ['1; DROP']}}": "want a name of letters",
 	"{items: {table: cart_items, key: cart_id, many: true, relations: {}}}":      `unknown key "relations"`,
 	"{t: {table: cart_items, key: cart_id, many: true}}":                         "but for t",
-	"{items: cart_items}": "want the keys table and key",
+	"{items: cart_items}": "want the keys table, key",
 }
 
 func TestRelationsThatCannotBeReadAreRefused(t *testing.T) {
