@@ -34,7 +34,7 @@ type Config struct {
 	// Handover, which is outbox.Box.Handover of one box in the same process, hands over what that commits: it leaves at once,
 	// without being read from the outbox first, and is removed from there when the broker has confirmed it. It wakes the relay,
 	// too. What other processes write, and what is owned by other relays, goes the usual way. Default: none.
-	Handover *Handover
+	Handover Handover
 
 	// LeaseTTL is how long a lane stays with a relay that stopped answering, at least 50 ms. Shorter takes over
 	// sooner; longer survives longer pauses of the database. It is renewed three times in that time. Default: 10 s.

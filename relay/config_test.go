@@ -1,23 +1,30 @@
 package relay
 
 import (
+	"context"
 	"log/slog"
 	"reflect"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/internal/handover"
 )
 
 func TestDefaultsKeepEveryFieldThatIsSet(t *testing.T) {
 	cfg := Config{
-		ID: "a", BatchSize: 1, PollInterval: 2, Wake: make(chan struct{}), Handover: &Handover{}, LeaseTTL: 3, MaxAttempts: 4,
+		ID: "a", BatchSize: 1, PollInterval: 2, Wake: make(chan struct{}), Handover: handover.New(), LeaseTTL: 3, MaxAttempts: 4,
 		RetryMin: 5, RetryMax: 6, ShutdownTimeout: 7, Schema: "s", TablePrefix: "p", Logger: slog.Default(),
+		Before: func(context.Context) error { return nil },
 	}
 	for i := range reflect.TypeFor[Config]().NumField() {
 		require.False(t, reflect.ValueOf(cfg).Field(i).IsZero(), "this test knows every field")
 	}
-	require.Equal(t, cfg, cfg.withDefaults())
+	got := cfg.withDefaults()
+	require.NotNil(t, got.Before)
+	cfg.Before, got.Before = nil, nil // functions cannot be compared
+	require.Equal(t, cfg, got)
 }
 
 func TestTheZeroConfigIsValid(t *testing.T) {

@@ -116,7 +116,7 @@ func TestFirstPublicationsAreInOrderWhateverFails(t *testing.T) {
 			c := &connection{witness: w, plan: troubled}
 			rel, stop := e.start(t, c, relay.Config{
 				BatchSize: 1 + lifetimes.IntN(40), RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond, MaxAttempts: 1000,
-				Handover: []*handover.Handover{nil, handed}[lifetimes.IntN(2)],
+				Handover: []relay.Handover{nil, handed}[lifetimes.IntN(2)],
 			})
 			wait(t, rel.Running(), "lanes")
 			want := len(w.firsts()) + 1 + lifetimes.IntN(30)

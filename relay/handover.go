@@ -7,8 +7,22 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// Handover is a channel from an outbox.Box to the relay in the same process.
-type Handover = handover.Handover
+// Handover brings what an outbox.Box of the same process has just committed: outbox.Box.Handover
+// makes it. What it brings is cqrsync's own, so nobody else can.
+type Handover interface {
+	// Offers is what one transaction after the other appended. It never ends; nil brings nothing.
+	Offers() <-chan handover.Offer
+	// Missed says, once, that there was no room for an offer: then the outbox must be read.
+	Missed() bool
+}
+
+// offers is what the relay takes from, nil without a handover.
+func (c Config) offers() <-chan handover.Offer {
+	if c.Handover == nil {
+		return nil
+	}
+	return c.Handover.Offers()
+}
 
 // take takes messages that a transaction in this process has just committed, as if a claim had brought them. What it cannot
 // take, a claim brings.

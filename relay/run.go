@@ -97,7 +97,7 @@ func (r *Relay) finishing(work context.Context) bool {
 func (r *Relay) wait(ctx context.Context) {
 	timer := time.NewTimer(time.Until(r.due()))
 	defer timer.Stop()
-	wake, offers := r.wake, r.cfg.Handover.Offers()
+	wake, offers := r.wake, r.cfg.offers()
 	if r.broker.on() || r.database.on() {
 		wake, offers = nil, nil // an outage has its own pace
 	}

@@ -96,7 +96,7 @@ func (p part) run(ctx context.Context) (err error) {
 	}
 }
 
-func (p part) relay(ctx context.Context, db *bun.DB, handover *relay.Handover) (err error) {
+func (p part) relay(ctx context.Context, db *bun.DB, handover relay.Handover) (err error) {
 	publisher, err := open.Publisher(p.Broker, open.Options{})
 	if err != nil {
 		return err

@@ -179,8 +179,8 @@ func (w *world) endOf(p *process, r interface{ IntN(int) int }, slot int) func()
 	return nil
 }
 
-func (w *world) handoverOf(slot int) *handover.Handover {
-	if slot == 0 {
+func (w *world) handoverOf(slot int) relay.Handover {
+	if slot == 0 && w.handover != nil {
 		return w.handover
 	}
 	return nil
