@@ -3,11 +3,8 @@ package replica
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
-
-	"github.com/cenkalti/backoff/v5"
 
 	"github.com/cqrsync/cqrsync/internal/applied"
 	"github.com/cqrsync/cqrsync/internal/db"
@@ -87,64 +84,6 @@ func (e *engine) settle(slots []*slot) {
 		pause.Reset()
 		pause.tries = 0
 	}
-}
-
-// countedBackOff counts how often it was asked.
-type countedBackOff struct {
-	*backoff.ExponentialBackOff
-	tries int
-}
-
-func (p *countedBackOff) next() time.Duration {
-	p.tries++
-	return p.NextBackOff()
-}
-
-// conflictsBeforeWarning: other transactions are in the way now and then, and not for seconds.
-const conflictsBeforeWarning = 6
-
-// backOff doubles the pause each time, spread by half to keep many consumers from coming back at once.
-func newBackOff() *countedBackOff {
-	return &countedBackOff{ExponentialBackOff: &backoff.ExponentialBackOff{
-		InitialInterval:     20 * time.Millisecond,
-		RandomizationFactor: backoff.DefaultRandomizationFactor,
-		Multiplier:          2,
-		MaxInterval:         5 * time.Second,
-	}}
-}
-
-// pause waits until the database may work again, or until nobody waits for the batch's first message.
-func (b *batch) pause(pause *countedBackOff, err error) {
-	d := pause.next()
-	if (!db.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.engine.trouble.worth("apply", err) {
-		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-b.chains[0].deliveries[0].ctx.Done():
-	}
-}
-
-// dropStopped ends the messages whose deliverer waits no more: the broker has them again.
-func (b *batch) dropStopped() {
-	kept := b.chains[:0]
-	for _, c := range b.chains {
-		c.deliveries = slices.DeleteFunc(c.deliveries, func(d *delivery) bool {
-			if d.ctx.Err() == nil {
-				return false
-			}
-			b.engine.end(&attempt{
-				delivery: d, outcome: Returned, result: fmt.Errorf("%w: %w", errStopped, context.Cause(d.ctx)),
-			})
-			return true
-		})
-		if len(c.deliveries) > 0 {
-			kept = append(kept, c)
-		}
-	}
-	b.chains = kept
 }
 
 // try applies the batch, or reports trouble that is none of its messages' fault.
@@ -290,58 +229,6 @@ func (b *batch) fold(ctx context.Context, tx transaction) error {
 		b.failures = append(b.failures, c.fold(row)...)
 	}
 	return nil
-}
-
-var errLocked = errors.New("the key's row in the replica's ledger is locked, or was a moment ago")
-
-// readLedger returns the ledger's rows of keys, without those that are locked where the batch does not wait for locks.
-func (b *batch) readLedger(
-	ctx context.Context, tx transaction, keys []db.Key,
-) (map[db.Key]applied.Applied, error) {
-	switch {
-	case b.brief:
-		return tx.lockFree(ctx, keys)
-	case b.careful:
-		return tx.lockLedger(ctx, keys)
-	default:
-		return tx.readLedger(ctx, keys)
-	}
-}
-
-// applyAll is the cheap way. The ledger comes first: its locks keep competing consumers of the same keys out.
-func (b *batch) applyAll(ctx context.Context, tx transaction) error {
-	if err := b.settleLedger(ctx, tx); err != nil {
-		return err
-	}
-	return b.write(ctx, tx, b.chains)
-}
-
-// settleLedger writes the ledger rows that the chains changed, and removes the placeholders of those that changed nothing.
-func (b *batch) settleLedger(ctx context.Context, tx transaction) error {
-	var rows []applied.Applied
-	var unchanged []db.Key
-	for _, c := range b.chains {
-		switch {
-		case len(c.passed) > 0:
-			rows = append(rows, c.state)
-		case c.keyed && !c.unread && c.before.Revision == applied.NeverApplied:
-			unchanged = append(unchanged, c.key)
-		}
-	}
-	for _, c := range b.deferred {
-		if c.before.Revision == applied.NeverApplied && !c.unread {
-			unchanged = append(unchanged, c.key)
-		}
-	}
-	if len(unchanged) > 0 {
-		if err := tx.forgetLocked(ctx, unchanged); err != nil {
-			return err
-		}
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	return tx.settleRows(ctx, rows)
 }
 
 // finish tells what became of the messages, after the commit. The acks come last: who sees one finds everything told.

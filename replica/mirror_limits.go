@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/big"
@@ -9,10 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
-	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/internal/catalog"
@@ -279,84 +276,3 @@ func drawn(c catalog.Column) limit {
 		return nil
 	}
 }
-
-// sqliteLimit knows how SQLite takes texts that look like numbers for such, in columns whose declared
-// type does not say text or blob.
-func sqliteLimit(c catalog.Column) limit {
-	for _, part := range []string{"char", "clob", "text", "blob"} {
-		if strings.Contains(c.Base, part) && !strings.Contains(c.Base, "int") {
-			return nil
-		}
-	}
-	if c.Base == "" {
-		return nil
-	}
-	isNumber := slices.ContainsFunc([]string{"int", "real", "float", "double", "dec", "num", "bool"}, func(part string) bool {
-		return strings.Contains(c.Base, part)
-	})
-	return func(value string) error {
-		text, quoted, ok := plain(value)
-		if !ok || !numeric.MatchString(text) {
-			return nil
-		}
-		kept := sqliteNumber(strings.TrimSpace(text))
-		given, givenOK := new(big.Rat).SetString(strings.TrimSpace(text))
-		same, sameOK := new(big.Rat).SetString(kept)
-		if givenOK && sameOK && given.Cmp(same) != 0 {
-			return fmt.Errorf("SQLite would keep it in a column declared %q as a number of 15 digits; declare it text", c.Type)
-		}
-		if quoted && !isNumber && kept != text {
-			return fmt.Errorf("SQLite would keep it in a column declared %q as the number %s; declare it text", c.Type, kept)
-		}
-		return nil
-	}
-}
-
-// sqliteNumber is a number as SQLite would print it again.
-func sqliteNumber(text string) string {
-	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-		return strconv.FormatInt(n, 10)
-	}
-	f, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		return text
-	}
-	return strconv.FormatFloat(f, 'g', -1, 64)
-}
-
-// fits returns an error for the first value that a column would change.
-func (shape *mirrorShape) fits(set *columnSet, rows []*row) error {
-	for i, f := range set.fields {
-		within := shape.limits[f.Name]
-		if within == nil {
-			continue
-		}
-		for _, r := range rows {
-			if err := within(r.values[i]); err != nil {
-				return &codeError{Permanent(fmt.Errorf("column %q does not keep the value as it is: %w", f.Name, err))}
-			}
-		}
-	}
-	return nil
-}
-
-// shapeFor is what the catalog says about the table. Where it seems not to take the rows it is asked
-// again: somebody may have mended it since.
-func (k *known) shapeFor(ctx context.Context, tx bun.IDB, set *columnSet, rows []*row) (*mirrorShape, error) {
-	shape := k.shape.Load()
-	err := shape.fits(set, rows)
-	if err == nil || time.Since(shape.reread) < rereadAfter {
-		return shape, err
-	}
-	now, readErr := k.tables.TableShape(ctx, tx, string(k.of.SQLName), k.of.Name)
-	if readErr != nil {
-		return nil, readErr
-	}
-	again := newMirrorShape(tx, k.of, now)
-	again.parents, again.reread = shape.parents, time.Now()
-	k.shape.Store(again)
-	return again, again.fits(set, rows)
-}
-
-// rereadAfter bounds how often values that do not fit make the catalog be read.
-const rereadAfter = 100 * time.Millisecond

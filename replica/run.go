@@ -7,10 +7,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/cenkalti/backoff/v5"
 
 	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/transport"
@@ -93,15 +91,6 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	return errors.Join(errs...)
 }
 
-// subscription follows topics. Any model may arrive on any topic; what counts is the message.
-type subscription struct {
-	engine     *engine
-	topics     []string
-	sizes      sizes // of the window, of which Config.Window is shared out
-	subscribe  func(context.Context, *subscription) (transport.Subscription, error)
-	subscribed func()
-}
-
 // subscriptions are one per queue where the subscriber takes all topics of a queue at once, and else one per model: the
 // window is shared out among them. A stock subscriber waits for every ack; it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
@@ -177,140 +166,6 @@ func (r *Replica) share(subscriber message.Subscriber, subscriptions int) sizes 
 // window is a subscription's share of Config.Window.
 func (r *Replica) window(subscriptions int) int { return max(r.config.Window/subscriptions, 1) }
 
-// follow consumes until ctx ends, and subscribes again where the subscription ends before.
-func (s *subscription) follow(ctx context.Context) error {
-	pause := subscribePause()
-	for ctx.Err() == nil {
-		some, err := s.consume(ctx)
-		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
-			return fmt.Errorf("subscribe to %s: %w", s.named(), err)
-		}
-		if some {
-			pause.Reset()
-		}
-		if errors.Is(err, errResized) {
-			continue
-		}
-		if err == nil {
-			err = errors.New("the subscription ended")
-		}
-		s.wait(ctx, pause.NextBackOff(), err)
-	}
-	return nil
-}
-
-// named is how an error or a log line calls the topics.
-func (s *subscription) named() string {
-	if len(s.topics) == 1 {
-		return s.topics[0]
-	}
-	return fmt.Sprintf("%s and %d more", s.topics[0], len(s.topics)-1)
-}
-
-func subscribePause() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{
-		InitialInterval:     100 * time.Millisecond,
-		RandomizationFactor: backoff.DefaultRandomizationFactor,
-		Multiplier:          2,
-		MaxInterval:         5 * time.Second,
-	}
-}
-
-// wait logs why a topic has no subscription and returns after d, or at once when ctx has ended.
-func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) {
-	if ctx.Err() != nil {
-		return
-	}
-	if s.engine.trouble.worth("subscription "+s.named(), reason) {
-		s.engine.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d, "error", reason)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// consume subscribes and hands over messages until the channel closes or ctx ends, and says whether there were any. The
-// subscription outlives ctx until the messages in flight are acknowledged: an ack that comes after it is worth nothing.
-func (s *subscription) consume(ctx context.Context) (some bool, err error) {
-	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	connecting := context.AfterFunc(ctx, end)
-	in := newIntake(s.engine)
-	in.Subscription, err = s.subscribe(subscribed, s)
-	s.sizes.seen = 0
-	connecting()
-	if err != nil {
-		return false, err
-	}
-	if since, was := s.engine.trouble.over("subscription " + s.named()); was {
-		s.engine.log.Info("subscribed again", "topic", s.named(), "after", time.Since(since).Round(time.Second))
-	}
-	s.subscribed()
-	for open := true; open && err == nil; {
-		var carrier *message.Message
-		if full, count, freed := s.engine.memory.full(); full {
-			if s.sizes.filled(count) {
-				err = errResized
-				continue
-			}
-			select {
-			case <-ctx.Done():
-				open = false
-			case <-freed:
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			open = false
-		case carrier, open = <-in.Messages:
-		}
-		if carrier == nil {
-			continue
-		}
-		some = true
-		if isControl(carrier) {
-			in.control(ctx, carrier)
-			continue
-		}
-		in.unsettled.Add(1)
-		in.stage.pending.Add(1)
-		s.engine.memory.take(len(carrier.Payload))
-		if s.sizes.saw(len(carrier.Payload), s.engine.memory.limit) {
-			err = errResized
-		}
-		d := s.engine.read(delivery{
-			ctx: withValues(ctx, carrier.Context()), from: in.stage, carrier: carrier,
-			uuid: carrier.UUID, body: carrier.Payload, headers: carrier.Metadata,
-		})
-		s.engine.hears(d.message)
-		s.engine.submit(d)
-	}
-	if full, _, _ := s.engine.memory.full(); err != nil && full {
-		endSoon(end, &in.unsettled)
-	}
-	in.unsettled.Wait()
-	end()
-	for carrier := range in.Messages { // on its way when the reading stopped
-		in.Settle(nil, []*message.Message{carrier})
-	}
-	return some, err
-}
-
-// errResized ends a subscription whose messages have another size than its window was made for.
-var errResized = errors.New("the window does not fit the size of the messages")
-
-// intake is what one subscription delivers, until it is acknowledged or returned.
-type intake struct {
-	engine *engine
-	transport.Subscription
-	unsettled sync.WaitGroup
-	stage     *stage // of the next message
-}
-
 func newIntake(e *engine) *intake {
 	nothing := make(chan struct{})
 	close(nothing)
@@ -318,38 +173,3 @@ func newIntake(e *engine) *intake {
 	in.stage = &stage{intake: in, before: nothing}
 	return in
 }
-
-func (in *intake) ended(attempts []*attempt) {
-	var acked, returned []*message.Message
-	size := 0
-	for _, a := range attempts {
-		size += len(a.carrier.Payload)
-		if a.outcome == Returned {
-			if in.engine.trouble.worth("returned", a.result) {
-				in.engine.log.Warn("message returned to the broker", a.attrs("error", a.result)...)
-			}
-			returned = append(returned, a.carrier)
-		} else {
-			acked = append(acked, a.carrier)
-		}
-	}
-	in.Settle(acked, returned)
-	in.engine.memory.give(size, len(attempts))
-	in.unsettled.Add(-len(attempts))
-}
-
-// valued is a context with the values of another one.
-type valued struct {
-	context.Context
-	values context.Context
-}
-
-func (v valued) Value(key any) any {
-	if value := v.values.Value(key); value != nil {
-		return value
-	}
-	return v.Context.Value(key)
-}
-
-// withValues is ctx with the values of another context, such as a trace, and without its end.
-func withValues(ctx, values context.Context) context.Context { return valued{ctx, values} }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -21,21 +20,10 @@ import (
 
 // group is rows that wait for each other.
 type group struct {
-	*batch
+	batch   *batch
 	members map[db.Key]*tied
 	// waiting are the messages of a model that were looked at already.
 	waiting map[string][]*chain
-}
-
-type tied struct {
-	*chain
-	mirror *mirror
-	joined bool // it was waiting, and is no part of the batch yet
-	// by are the keys without which it cannot be written, nulls the columns that can be NULL meanwhile.
-	by    []db.Key
-	nulls []string
-	// hopeless says that something else is in the way, too.
-	hopeless bool
 }
 
 // maxTogether bounds a group.
@@ -148,7 +136,7 @@ func (g *group) gather(ctx context.Context, tx transaction) error {
 func (g *group) chainsOf(ctx context.Context, tx transaction, found []applied.Waiting) (chains []*chain, err error) {
 	var keys []db.Key
 	for _, w := range found {
-		d := g.engine.read(waited(context.WithoutCancel(ctx), nobody{}, w))
+		d := g.batch.engine.read(waited(context.WithoutCancel(ctx), nobody{}, w))
 		if d.err != nil || d.binding == nil || d.foreign {
 			continue
 		}
@@ -168,110 +156,6 @@ func (g *group) chainsOf(ctx context.Context, tx transaction, found []applied.Wa
 		c.fold(ledger[c.key])
 		return len(c.passed) == 0 || c.removes()
 	}), nil
-}
-
-// missesParents notes the rows that a member points to and that are not there.
-func (g *group) missesParents(ctx context.Context, tx transaction, m *tied) error {
-	shape, row := m.mirror.shape.Load(), m.last().work.(*row)
-	for _, p := range shape.parents {
-		text := row.text(p.Column)
-		if text == "" || text == "NULL" {
-			continue
-		}
-		there, err := g.present(ctx, tx, p, []string{text})
-		if err != nil {
-			return err
-		}
-		if there[text] {
-			continue
-		}
-		key := m.mirror.parentKey(p, m.last().delivery)
-		if key == (db.Key{}) {
-			m.hopeless = true
-		}
-		if key != m.key { // a row may point to itself
-			m.by = append(m.by, key)
-		}
-		m.mayLeave(shape, p.Column)
-	}
-	return nil
-}
-
-func (m *tied) mayLeave(shape *mirrorShape, column string) {
-	if shape.nullable[column] {
-		m.nulls = append(m.nulls, column)
-	}
-}
-
-// meetsHolders notes the rows that hold a unique value of a member, and whose messages are here or wait.
-func (g *group) meetsHolders(ctx context.Context, tx transaction, m *tied) error {
-	mirror, row := m.mirror, m.last().work.(*row)
-	for _, unique := range mirror.shape.Load().unique {
-		var conditions []string
-		for _, column := range unique {
-			if text := row.text(column); text != "" && text != "NULL" {
-				conditions = append(conditions, string(mirror.gen.AppendIdent(nil, column))+" = "+text)
-			}
-		}
-		if len(conditions) != len(unique) {
-			continue
-		}
-		condition := strings.Join(conditions, " AND ")
-		var held bool
-		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND NOT (?))", mirror.table.SQLName,
-			bun.Safe(condition), bun.Safe(mirror.where(row, mirror.shape.Load()))).Scan(ctx, &held)
-		if err != nil || !held {
-			return err
-		}
-		holder, err := g.holder(ctx, tx, m, condition)
-		if err != nil {
-			return err
-		}
-		if holder == nil {
-			m.hopeless = true
-			return nil
-		}
-		m.by = append(m.by, holder.key)
-		for _, column := range unique {
-			m.mayLeave(mirror.shape.Load(), column)
-		}
-	}
-	return nil
-}
-
-// holder is the chain, among those that failed and those that wait, whose row the condition finds.
-func (g *group) holder(ctx context.Context, tx transaction, m *tied, condition string) (*chain, error) {
-	candidates, known := g.waiting[m.key.Model]
-	if !known {
-		for _, other := range g.members {
-			if other.binding == m.binding {
-				candidates = append(candidates, other.chain)
-			}
-		}
-		found, err := tx.waitingIn(ctx, m.key.Model, maxTogether)
-		if err != nil {
-			return nil, err
-		}
-		chains, err := g.chainsOf(ctx, tx, slices.DeleteFunc(found, func(w applied.Waiting) bool { return g.members[w.Key] != nil }))
-		if err != nil {
-			return nil, err
-		}
-		candidates = append(candidates, chains...)
-		g.waiting[m.key.Model] = candidates
-	}
-	mirror := m.mirror
-	for _, c := range candidates {
-		var holds bool
-		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND ?)", mirror.table.SQLName, bun.Safe(condition),
-			bun.Safe(mirror.where(c.last().work.(*row), mirror.shape.Load()))).Scan(ctx, &holds)
-		if err != nil {
-			return nil, err
-		}
-		if holds {
-			return c, nil
-		}
-	}
-	return nil, nil
 }
 
 // prune takes out who waits for somebody that is no member, until nobody does.
@@ -307,7 +191,7 @@ func (g *group) write(ctx context.Context, tx transaction) error {
 	for _, m := range g.members {
 		chains = append(chains, m.chain)
 	}
-	g.sortByModel(chains)
+	g.batch.sortByModel(chains)
 	var err error
 	if before, after := deferring(tx.service()); before != "" {
 		err = tx.savepoint(ctx, func(tx transaction) error {
@@ -317,7 +201,7 @@ func (g *group) write(ctx context.Context, tx transaction) error {
 			if err := g.batch.write(ctx, tx, chains); err != nil {
 				return err
 			}
-			missing, err := g.orphans(ctx, tx, chains, errStillMissing)
+			missing, err := g.batch.orphans(ctx, tx, chains, errStillMissing)
 			if err == nil && len(missing) > 0 {
 				err = errStillMissing
 			}
