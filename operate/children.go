@@ -11,6 +11,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/content"
 	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
@@ -55,15 +56,15 @@ func (c *columns) childrenDiffer(m claim, child mirrored.Child, rows []mirrored.
 }
 
 var (
-	emptyList = string(appendHash(nil, json.RawMessage("[]")))
-	nullList  = string(appendHash(nil, json.RawMessage("null")))
+	emptyList = string(content.AppendHash(nil, json.RawMessage("[]")))
+	nullList  = string(content.AppendHash(nil, json.RawMessage("null")))
 )
 
 // pick are the hashes at the given places.
 func pick(hashes string, places []int) string {
 	var b strings.Builder
 	for _, i := range places {
-		b.WriteString(hashes[i*hashLen : (i+1)*hashLen])
+		b.WriteString(hashes[i*content.HashLen : (i+1)*content.HashLen])
 	}
 	return b.String()
 }

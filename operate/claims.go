@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/content"
 )
 
 // claim is what a line of DiffMaster says of one key.
@@ -116,12 +117,12 @@ var errHashes = errors.New("the hashes do not fit the fields that line 1 names")
 // checkHashes makes sure that a claim has a hash per field.
 func checkHashes(claims []claim, names []string) error {
 	for _, c := range claims {
-		if len(c.hashes) != len(names)*hashLen {
+		if len(c.hashes) != len(names)*content.HashLen {
 			return fmt.Errorf("key %s: %w", c.key, errHashes)
 		}
 		for _, l := range c.more.Lists {
 			for _, hashes := range l.Hashes {
-				if len(hashes) != len(l.Names)*hashLen {
+				if len(hashes) != len(l.Names)*content.HashLen {
 					return fmt.Errorf("key %s: %w", c.key, errHashes)
 				}
 			}

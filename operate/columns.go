@@ -10,6 +10,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/content"
 	"github.com/cqrsync/cqrsync/internal/mirrored"
 	"github.com/cqrsync/cqrsync/outbox"
 )
@@ -62,8 +63,8 @@ func newColumns(shape mirrored.Shape, names []string) *columns {
 // hash is what the master said of a field; ok is false where the instance has no such field.
 func (c *columns) hash(m claim, field string) (hash string, ok bool) {
 	if i, named := c.names[field]; named {
-		hash = m.hashes[i*hashLen : (i+1)*hashLen]
-		return hash, hash != noHash
+		hash = m.hashes[i*content.HashLen : (i+1)*content.HashLen]
+		return hash, hash != content.NoHash
 	}
 	hash, ok = m.more.Fields[field]
 	return hash, ok
@@ -106,7 +107,7 @@ func (c *columns) sameKey(m claim) error {
 		fields[i] = c.shape.Fields[f.Name]
 		if same && c.shape.Mirrored {
 			hash, ok := c.hash(m, fields[i])
-			same = ok && hash == string(appendHash(nil, parts[i]))
+			same = ok && hash == string(content.AppendHash(nil, parts[i]))
 		}
 	}
 	if !same {
@@ -135,7 +136,7 @@ func (c *columns) differ(m claim, kept mirrored.Kept) (bool, error) {
 	for column, value := range own {
 		if field, is := c.kept[column]; is {
 			hash, ok := c.hash(m, field)
-			if ok && !holds(c.spellings(column, kept.Row, value), hash) {
+			if ok && !content.Holds(content.Spellings(c.shape.Table.FieldMap[column], kept.Row, value, c.shape.NaNAsNull), hash) {
 				return true, nil
 			}
 		}

@@ -2,27 +2,21 @@ package operate
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/content"
 )
 
 // With content, a line of DiffMaster has a third value per key: for each field that line 1 names,
 // in that order, six characters that stand for its value. So a replica compares what it keeps,
 // whatever it keeps and whatever it calls it. A fourth value is there where an instance has more
 // than that: see contents.
-const (
-	announcesContent = "content="
-	hashLen          = 6
-	noHash           = "------" // the instance has no such field
-)
+const announcesContent = "content="
 
 // contents are hashes of an instance's fields that line 1 has no place for.
 type contents struct {
@@ -77,10 +71,10 @@ func appendContents(line []byte, object json.RawMessage, names []string) ([]byte
 	for _, name := range names {
 		value, found := fields[name]
 		if !found {
-			line = append(line, noHash...)
+			line = append(line, content.NoHash...)
 			continue
 		}
-		line = appendHash(line, value)
+		line = content.AppendHash(line, value)
 		more.addList(name, value)
 		delete(fields, name)
 	}
@@ -92,7 +86,7 @@ func appendContents(line []byte, object json.RawMessage, names []string) ([]byte
 		if more.Fields == nil {
 			more.Fields = map[string]string{}
 		}
-		more.Fields[name] = string(appendHash(nil, value))
+		more.Fields[name] = string(content.AppendHash(nil, value))
 		more.addList(name, value)
 	}
 	if more.Fields == nil && more.Lists == nil {
@@ -132,27 +126,10 @@ func hashesOf(object map[string]json.RawMessage, names []string) string {
 	var text []byte
 	for _, name := range names {
 		if value, found := object[name]; found {
-			text = appendHash(text, value)
+			text = content.AppendHash(text, value)
 		} else {
-			text = append(text, noHash...)
+			text = append(text, content.NoHash...)
 		}
 	}
 	return string(text)
-}
-
-// appendHash writes 36 bits of a hash of the value, in which NaN is the string "NaN", as a decimal
-// of Django's is. Two values that a replica's column may not tell apart have the same.
-func appendHash(line []byte, value json.RawMessage) []byte {
-	h := fnv.New64a()
-	_, _ = h.Write(envelope.AppendCanonical(nil, value)) // a hash never fails
-	sum := binary.BigEndian.AppendUint64(nil, mix(h.Sum64()))
-	return append(line, base64.RawURLEncoding.EncodeToString(sum)[:hashLen]...)
-}
-
-// mix spreads what the last bytes changed over all bits: of FNV-1a they reach the upper ones
-// hardly.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
