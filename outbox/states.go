@@ -33,7 +33,7 @@ func (b operated) States(ctx context.Context, model string, keys []string) ([]bo
 		return nil, err
 	}
 	found := make(map[string]boxed.Instance, len(keys))
-	if err := b.sentOf(ctx, m, m.rowsOfKeys(keys), found); err != nil {
+	if err := b.sentOf(ctx, m, m.rowsOfKeys(keys), true, found); err != nil {
 		return nil, fmt.Errorf("outbox: read %s: %w", m.id, err)
 	}
 	var absent []string
@@ -75,10 +75,10 @@ func (m *model) rowsOfKeys(keys []string) []reflect.Value {
 
 // sentOf reads the states of rows that are there and are sent, as many at a time as can be held.
 func (b operated) sentOf(
-	ctx context.Context, m *model, rows []reflect.Value, found map[string]boxed.Instance,
+	ctx context.Context, m *model, rows []reflect.Value, withData bool, found map[string]boxed.Instance,
 ) error {
 	for len(rows) > 0 {
-		read, err := b.page(ctx, m, true, func(q *bun.SelectQuery) *bun.SelectQuery {
+		read, err := b.page(ctx, m, withData, func(q *bun.SelectQuery) *bun.SelectQuery {
 			return q.Where("(?) IN (?)", keyColumns(m.table), m.keysOf(rows))
 		})
 		if err != nil {

@@ -28,8 +28,9 @@ func (s *stage) ended(attempts []*attempt) {
 }
 
 // maxControls is how many messages of control wait at once for what came before them. Where a
-// message is stuck they would fill the window; those beyond are let go, because later ones say more.
-const maxControls = 16
+// message is stuck they would fill the window; those beyond are let go: later ones say more, or the
+// same once more.
+const maxControls = 256
 
 // isControl says that a message is not one of those that are applied.
 func isControl(carrier *message.Message) bool {

@@ -68,6 +68,16 @@ type Box interface {
 	// States returns what replicas are to know of the given keys, as ledgers spell them, one for each
 	// in their order: with Data where the row is sent.
 	States(ctx context.Context, model string, keys []string) ([]State, error)
+	// Speaks says that the ledger of a model has what its table has, and that all of it is sent: then
+	// Digest and Claims read the ledger alone. false may mean that there is no cheap way to tell.
+	Speaks(ctx context.Context, model string) (bool, error)
+	// AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row, and
+	// returns how many there were.
+	AdoptUnknown(ctx context.Context, model string) (int, error)
+	// Digest returns the digest of what is sent in a part of the ledger.
+	Digest(ctx context.Context, model string, p Portion) (ledger.Digest, error)
+	// Claims returns what is sent in a part of the ledger. more says that its limit ended it.
+	Claims(ctx context.Context, model string, p Portion) (claims []Claim, more bool, err error)
 	// Adopt takes over the revisions of a table that a Django master wrote: from its columns cqrs_revision and cqrs_updated
 	// into the ledger. So the first write that is captured continues them, and replicas take it. It is for when the Django
 	// master writes no more, while this service does or before it does; again does no harm, and goes on where it was
@@ -96,6 +106,28 @@ type State struct {
 	Instance
 	// Deleted says that the ledger holds a tombstone, under Revision and Updated.
 	Deleted bool
+}
+
+// Portion is a part of the ledger in the order of the bytes of its keys: those after After up to To,
+// where an empty end is open, and no more than Limit, where that is not zero, counting those that are
+// not sent.
+type Portion struct {
+	After, To string
+	Limit     int
+	// Speaks says that Speaks said so.
+	Speaks bool
+	// Content, if set, makes a text of the data of an instance, which is compared, too.
+	Content func(Instance) (string, error)
+}
+
+// Unreadable is the content of a row that cannot be read.
+const Unreadable = "?"
+
+// Claim is what the master says of a key that it sends.
+type Claim struct {
+	Key      string
+	Revision int64
+	Content  string
 }
 
 // Selection says which instances of a model to read.

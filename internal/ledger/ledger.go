@@ -47,6 +47,8 @@ type dialect interface {
 	joinPairs() string
 	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as texts; or empty.
 	digest() string
+	// hashBlock is an aggregate that hashes rows in their order as Sum hashes a block, in hex; or empty.
+	hashBlock() string
 }
 
 type (
@@ -75,3 +77,13 @@ func (sqlite) digest() string { return "" }
 
 // joinPairs: a row costs no round trip here.
 func (sqlite) joinPairs() string { return "" }
+
+func (postgres) hashBlock() string {
+	return `coalesce(encode(sha256(convert_to(string_agg(
+		revision || ' ' || length("key") || ' ' || "key", ''), 'UTF8')), 'hex'), '')`
+}
+
+// hashBlock: GROUP_CONCAT cuts off at group_concat_max_len.
+func (mariadb) hashBlock() string { return "" }
+
+func (sqlite) hashBlock() string { return "" }

@@ -36,6 +36,8 @@ type Replica interface {
 	// one snapshot. withRows reads whole rows of a mirrored model. It fails for a key that no row of
 	// the table can have: such a key is never taken for a row that is not there.
 	Lookup(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]Kept, error)
+	// LookupRows is Lookup, and looks on where a row cannot be read: that one has no Row.
+	LookupRows(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]Kept, error)
 	// Count returns how many rows there are of a model, or most where there are more; of a model with
 	// a handler, how many keys the ledger has as live. It reads no more than most.
 	Count(ctx context.Context, model string, most int64) (int64, error)
@@ -57,6 +59,12 @@ type Replica interface {
 	Pairs(ctx context.Context, model string, s Span, limit int) (Pairs, error)
 	// Known says which keys the ledger has as live.
 	Known(ctx context.Context, model string, keys []string) (map[string]bool, error)
+
+	// Digest returns the digest of what is held in a part of the ledger: its live keys whose rows are
+	// there.
+	Digest(ctx context.Context, model string, p Portion) (ledger.Digest, error)
+	// Holdings returns what is held in a part of the ledger. more says that its limit ended it.
+	Holdings(ctx context.Context, model string, p Portion) (held []Holding, more bool, err error)
 
 	// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live, in
 	// one transaction. Tombstones stay, so that what was deleted stays so. It is for a load that
@@ -91,6 +99,25 @@ type Backfill struct {
 	Parents []string
 }
 
+// Portion is a part of the ledger in the order of the bytes of its keys: those after After up to To,
+// where an empty end is open, and no more than Limit, where that is not zero, counting those whose
+// rows are not there.
+type Portion struct {
+	After, To string
+	Limit     int
+	// Speaks says that LedgerSpeaks said so: then the ledger alone is read.
+	Speaks bool
+	// Content, if set, makes a text of a row, which is compared, too.
+	Content func(Kept) (string, error)
+}
+
+// Holding is what the replica has of a key.
+type Holding struct {
+	Key      string
+	Revision int64
+	Content  string
+}
+
 // Listener is told what only a conversation with the master can mend. No call may wait long.
 type Listener interface {
 	// Starts is told before the first message is taken. Its error ends the start.
@@ -121,6 +148,11 @@ const (
 	MissingParent Cause = "missing_parent"
 	// DeadLetter is a state that could not be applied.
 	DeadLetter Cause = "dead_letter"
+	// Missing, Behind and Content are what a comparison with the master found: a row that is not
+	// there, one that is older, and one that holds something else at the same revision.
+	Missing Cause = "missing"
+	Behind  Cause = "behind"
+	Content Cause = "content"
 )
 
 // Condition is how things stand with a model.

@@ -6,8 +6,8 @@
 -- The last two are by this database's clock, and by no clock of somebody else.
 -- Room in each page (fillfactor) takes the next version of a row, which then needs no new entries in the indexes (HOT).
 CREATE TABLE {{.Table "replica_revisions"}} (
-    model      text    NOT NULL,
-    key        text    NOT NULL,
+    model      text COLLATE "C" NOT NULL,
+    key        text COLLATE "C" NOT NULL,
     revision   bigint  NOT NULL,
     deleted    boolean NOT NULL DEFAULT false,
     updated_at timestamptz,
@@ -23,8 +23,8 @@ CREATE INDEX ON {{.Table "replica_revisions"}} (deleted_at) WHERE deleted_at IS 
 CREATE TABLE {{.Table "replica_dead_letters"}} (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     queue    text        NOT NULL,
-    model    text,
-    key      text,
+    model    text COLLATE "C",
+    key      text COLLATE "C",
     revision bigint,
     body     text        NOT NULL,
     metadata json        NOT NULL,
@@ -40,8 +40,8 @@ CREATE INDEX ON {{.Table "replica_dead_letters"}} USING hash (key);
 -- Handlers see every revision of a key, so several of one key may wait at a time. awaits is the revision of the key that a
 -- message waits for, and gap_at when it does so no longer.
 CREATE TABLE {{.Table "replica_waiting"}} (
-    model           text        NOT NULL,
-    key             text        NOT NULL,
+    model           text COLLATE "C" NOT NULL,
+    key             text COLLATE "C" NOT NULL,
     revision        bigint      NOT NULL,
     deleted         boolean     NOT NULL,
     updated_at      timestamptz,
@@ -51,8 +51,8 @@ CREATE TABLE {{.Table "replica_waiting"}} (
     next_attempt_at timestamptz NOT NULL,
     since           timestamptz NOT NULL DEFAULT clock_timestamp(),
     error           text        NOT NULL,
-    parent_model    text,
-    parent_key      text,
+    parent_model    text COLLATE "C",
+    parent_key      text COLLATE "C",
     awaits          bigint,
     gap_at          timestamptz,
     PRIMARY KEY (model, key, revision)
@@ -65,8 +65,8 @@ CREATE INDEX ON {{.Table "replica_waiting"}} (parent_model, parent_key) WHERE pa
 -- Revisions that were passed over, until they are known to be missing: another process of the queue may have them.
 -- late is what came after all, as a JSON object: revision to the one before it.
 CREATE TABLE {{.Table "replica_gaps"}} (
-    model   text        NOT NULL,
-    key     text        NOT NULL,
+    model   text COLLATE "C" NOT NULL,
+    key     text COLLATE "C" NOT NULL,
     applied bigint      NOT NULL,
     had     bigint      NOT NULL,
     missing bigint      NOT NULL,
@@ -101,7 +101,7 @@ CREATE TABLE {{.Table "replica_databases"}} (
 --   returns            how often it came back, with news, after a later one had come: two masters write the model
 --   overtaken          messages that were refused as stale though they are later: the master went back
 CREATE TABLE {{.Table "replica_masters"}} (
-    model       text        NOT NULL,
+    model       text COLLATE "C" NOT NULL,
     incarnation text        NOT NULL,
     first_at    timestamptz NOT NULL,
     last_at     timestamptz NOT NULL,
