@@ -27,6 +27,10 @@ type AnswererConfig struct {
 	// Queues names replicas whose queues are made before they have reported, each with its models;
 	// none means all of the outbox. Default: those that have reported.
 	Queues map[string][]string
+	// VerifyEvery is how often each replica is compared with the master, key by key, where it takes
+	// part; that needs 5 % of a core at most. A negative one compares only when somebody asks.
+	// Default: 1 h.
+	VerifyEvery time.Duration
 	// KeysPerMinute is how many states each replica may ask for. What is beyond is not answered, and
 	// asked for again later. Default: 60,000.
 	KeysPerMinute int
@@ -47,6 +51,7 @@ const (
 
 func (c AnswererConfig) withDefaults() AnswererConfig {
 	c.Pace = cmp.Or(c.Pace, defaultPace)
+	c.VerifyEvery = cmp.Or(c.VerifyEvery, time.Hour)
 	c.KeysPerMinute = cmp.Or(c.KeysPerMinute, defaultKeysPerMinute)
 	c.BackfillWaiting = cmp.Or(c.BackfillWaiting, defaultFillWaiting)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
@@ -103,9 +108,10 @@ type Answerer struct {
 
 	saidIgnored atomic.Int64 // when it was logged last that something was ignored, in seconds
 
-	asked   chan struct{} // a backfill may be there to be done
-	counts  answered
-	missing atomic.Pointer[error] // why a queue was not there when somebody looked last
+	asked    chan struct{} // a backfill may be there to be done
+	counts   answered
+	verified sync.Map              // targets that were asked, by queue and model
+	missing  atomic.Pointer[error] // why a queue was not there when somebody looked last
 }
 
 // NewAnswerer makes the master's side for the models of an outbox. It talks to nobody; Run does.
@@ -143,8 +149,9 @@ func (a *Answerer) Run(ctx context.Context) error {
 	for _, model := range a.models {
 		running.Go(func() { a.listen(ctx, inbox, model) })
 	}
-	running.Go(func() { a.every(ctx, "the heartbeat", a.beat) })
-	running.Go(func() { a.every(ctx, "the queues of replicas", a.KeepQueues) })
+	running.Go(func() { a.every(ctx, "the heartbeat", a.config.Pace, a.beat) })
+	running.Go(func() { a.every(ctx, "the queues of replicas", a.config.Pace, a.KeepQueues) })
+	running.Go(func() { a.every(ctx, "the verification", min(a.config.Pace, verifyLook), a.verifyAll) })
 	running.Go(func() { a.backfills(ctx) })
 	running.Wait()
 	if err := inbox.Close(); err != nil {
@@ -153,9 +160,11 @@ func (a *Answerer) Run(ctx context.Context) error {
 	return nil
 }
 
-// every does something at the pace of the heartbeat, and says when it begins to fail.
-func (a *Answerer) every(ctx context.Context, what string, do func(context.Context) error) {
-	tick := time.NewTicker(a.config.Pace)
+// every does something at a pace, and says when it begins to fail.
+func (a *Answerer) every(
+	ctx context.Context, what string, pace time.Duration, do func(context.Context) error,
+) {
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		a.say(ctx, what, do(ctx))

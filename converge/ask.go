@@ -15,8 +15,9 @@ import (
 const (
 	// askEvery is how often it is looked what is to be asked for.
 	askEvery = time.Second
-	// askAgain is how soon a key is asked for again; each further time it is twice as long.
-	askAgain = time.Minute
+	// askAgain is how soon a key is asked for again, in paces: after a minute by default. Each further
+	// time it is twice as long. A master that does not answer is tried as often.
+	askAgain = 6
 	// askTries is how often one is asked for. The verification finds what is wrong then.
 	askTries = 6
 	// parentGrace is how long a missing parent may be on its way by itself.
@@ -27,6 +28,8 @@ const (
 
 // lacks are the keys that are not as the master has them. It is safe for concurrent use.
 type lacks struct {
+	again time.Duration // how soon a key is asked for again
+
 	mu      sync.Mutex
 	all     map[lackedKey]*lacked
 	counts  map[string]map[mirrored.Cause]int64 // asked for, by model and cause
@@ -88,25 +91,20 @@ func (l *lacks) take(now time.Time) map[mirrored.Lack][]mirrored.Lack {
 			continue
 		}
 		due[about] = append(due[about], k.Lack)
-		k.due = now.Add(askAgain << k.tries)
+		k.due = now.Add(l.again << k.tries)
 		k.tries++
 	}
 	return due
 }
 
-// answered notes that keys were asked for. That a gap is mended cannot be seen here: it is asked for
-// once, and remembered for as long as the key may not be asked for again.
+// answered notes that keys were asked for. Of what a gap or a verification found nobody sees here
+// whether it is mended: it is asked for once, and remembered for as long as the key may not be asked
+// for again. The next verification sees it.
 func (l *lacks) answered(about mirrored.Lack, keys []mirrored.Lack) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.counts == nil {
-		l.counts = map[string]map[mirrored.Cause]int64{}
-	}
-	if l.counts[about.Model] == nil {
-		l.counts[about.Model] = map[mirrored.Cause]int64{}
-	}
-	l.counts[about.Model][about.Cause] += int64(len(keys))
-	if about.Cause != mirrored.Gap {
+	l.countLocked(about.Model, about.Cause, len(keys))
+	if about.Cause == mirrored.MissingParent || about.Cause == mirrored.DeadLetter {
 		return
 	}
 	for _, k := range keys {
@@ -134,6 +132,23 @@ func (l *lacks) askedOf(model string) map[string]int64 {
 		asked[string(cause)] = n
 	}
 	return asked
+}
+
+// count counts keys that were asked for otherwise.
+func (l *lacks) count(model string, cause mirrored.Cause, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.countLocked(model, cause, n)
+}
+
+func (l *lacks) countLocked(model string, cause mirrored.Cause, n int) {
+	if l.counts == nil {
+		l.counts = map[string]map[mirrored.Cause]int64{}
+	}
+	if l.counts[model] == nil {
+		l.counts[model] = map[mirrored.Cause]int64{}
+	}
+	l.counts[model][cause] += int64(n)
 }
 
 func (l *lacks) asked() (asked map[string]int64, dropped int64) {

@@ -123,7 +123,7 @@ func (l lossy) PublishBatch(ctx context.Context, batch []transport.Outgoing) []e
 func (s *system) answerer(config converge.AnswererConfig) *converge.Answerer {
 	config.Pace, config.Logger = pace, quiet
 	a, err := converge.NewAnswerer(s.box, converge.Broker{
-		Publisher: s.broker.Publisher(),
+		Publisher: lossy{s.broker.Publisher(), s},
 		Inbox:     func() (message.Subscriber, error) { return s.broker.Subscriber(""), nil },
 		Queue:     func(name string) (converge.Queue, error) { return s.broker.Subscriber(name), nil },
 	}, config)
@@ -153,7 +153,9 @@ func (s *system) replica(queue string) *replica.Replica {
 func (s *system) reporter(rep *replica.Replica) *converge.Reporter {
 	publisher := s.broker.Publisher()
 	publisher.RequireQueue = true
-	r, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{Pace: pace, Logger: quiet})
+	r, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{
+		Pace: pace, Verify: converge.NoVerify, Logger: quiet,
+	})
 	require.NoError(s, err)
 	return r
 }

@@ -64,6 +64,8 @@ type modelReport struct {
 	DeadLetters int64 `json:"dead_letters"`
 	// Asked counts the keys that the process has asked for, by cause.
 	Asked map[string]int64 `json:"asked,omitempty"`
+	// Verify is how the model is to be verified, nil for not at all.
+	Verify *verifySetting `json:"verify,omitempty"`
 }
 
 // echo is a heartbeat that comes back.

@@ -56,7 +56,7 @@ func (r *Reporter) report(ctx context.Context) error {
 func (r *Reporter) describe(c mirrored.Condition, now time.Time) modelReport {
 	m := modelReport{
 		ID: c.Model, Applied: c.Applied, Waiting: c.Waiting, DeadLetters: c.DeadLetters,
-		Asked: r.lacks.askedOf(c.Model),
+		Asked: r.lacks.askedOf(c.Model), Verify: r.verifySetting(c.Model),
 	}
 	if !c.Newest.IsZero() {
 		m.Newest = &c.Newest
@@ -102,18 +102,21 @@ type Reported struct {
 	Reports int64
 	// Asked keys were asked for, by cause.
 	Asked map[string]int64
+	// Deleted rows were only here, and the master neither had nor remembered them.
+	Deleted int64
 	// Dropped keys were not asked for, because too many were lacking.
 	Dropped int64
 	// Ignored messages are of a version or a kind that this one does not know.
 	Ignored int64
 }
 
-type reported struct{ reports, ignored atomic.Int64 }
+type reported struct{ reports, ignored, deleted atomic.Int64 }
 
 // Reported returns the counts so far.
 func (r *Reporter) Reported() Reported {
 	asked, dropped := r.lacks.asked()
 	return Reported{
 		Reports: r.counts.reports.Load(), Asked: asked, Dropped: dropped, Ignored: r.counts.ignored.Load(),
+		Deleted: r.counts.deleted.Load(),
 	}
 }

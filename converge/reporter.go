@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,15 @@ type ReporterConfig struct {
 	NoRequests bool
 	// Backfill says which models the replica asks its master for as a whole. Default: NoFill.
 	Backfill Fill
+	// Verify says what is done about rows that are not as the master has them, when it compares.
+	// Default: Repair.
+	Verify Verify
+	// Grace is how long a difference has to last to be one. Default: 30 s.
+	Grace time.Duration
+	// Content names the models of which what the rows hold is compared, too, in the columns that the
+	// master fills. So changes behind the replica's back are found. It costs both sides as much as
+	// reading all rows. Default: none.
+	Content []string
 	// Logger receives that a master answers, or does not. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -39,6 +47,8 @@ func (c ReporterConfig) withDefaults() ReporterConfig {
 	c.Pace = cmp.Or(c.Pace, defaultPace)
 	c.Backfill = cmp.Or(c.Backfill, NoFill)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
+	c.Verify = cmp.Or(c.Verify, Repair)
+	c.Grace = cmp.Or(c.Grace, defaultGrace)
 	if c.Instance == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -61,6 +71,13 @@ func (c ReporterConfig) validate() error {
 	if c.Backfill == IfEmpty && c.NoRequests {
 		err = errors.Join(err, fmt.Errorf("field Backfill is %q and NoRequests is set: leave out one of them", c.Backfill))
 	}
+	if c.Verify != Repair && c.Verify != ReportOnly && c.Verify != NoVerify {
+		err = errors.Join(err, fmt.Errorf("Verify is %q: want %q, %q or %q", c.Verify, Repair, ReportOnly, NoVerify))
+	}
+	if c.Grace < 0 || c.Grace > maxPace {
+		err = errors.Join(err, fmt.Errorf("the Grace is %s: want a positive time, at most %s, or 0 for %s",
+			c.Grace, maxPace, defaultGrace))
+	}
 	return err
 }
 
@@ -79,6 +96,8 @@ type Reporter struct {
 	silent    silent
 	before    map[string]counted // of each model, at the last report
 	counts    reported
+	verifier  *verifier
+	kept      kept
 }
 
 // NewReporter makes the replica's side. publisher sends to the master, and should return
@@ -101,17 +120,21 @@ func NewReporter(
 	r := &Reporter{
 		config: config, publisher: transport.Batch(publisher), queue: rep.Queue(),
 		replica: mirrored.Of(rep), running: rep.Running(), reported: make(chan struct{}), log: config.Logger.With("queue", rep.Queue()),
-		before: map[string]counted{},
+		before: map[string]counted{}, lacks: lacks{again: askAgain * config.Pace},
 	}
 	if !r.replica.HasLedger() { // then nobody knows what is there, and what is lacking
-		r.config.NoRequests = true
+		r.config.NoRequests, r.config.Verify = true, NoVerify
 		if r.config.Backfill == IfEmpty {
 			return nil, errors.New("converge: configuration: Backfill: the replica has no database, so nobody knows " +
 				"whether it is empty: leave it out")
 		}
 	}
+	r.verifier = newVerifier(r, rep)
 	if err := r.replica.Listen(r); err != nil {
 		return nil, fmt.Errorf("converge: %w", err)
+	}
+	if err := r.keep(config.Content); err != nil {
+		return nil, fmt.Errorf("converge: configuration: %w", err)
 	}
 	return r, nil
 }
@@ -124,6 +147,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { r.ask(ctx) })
 	running.Go(func() { r.askBackfills(ctx) })
+	running.Go(func() { r.verifier.run(ctx) })
 	tick := time.NewTicker(r.config.Pace)
 	defer tick.Stop()
 	select { // a master that knows of the replica expects its queue to be there
@@ -177,8 +201,21 @@ func (r *Reporter) hear(ctx context.Context, body []byte) error {
 		return nil
 	case kindBackfilled:
 		return r.hearBackfilled(ctx, body)
+	case kindRanges, kindListing, kindWalk, kindAbsent:
+		return r.verifier.hear(h.Kind, body)
 	default:
 		return fmt.Errorf("%w: kind %.40q", errForeign, h.Kind)
+	}
+}
+
+// verifySetting is what the reports say of the verification.
+func (r *Reporter) verifySetting(model string) *verifySetting {
+	if r.config.Verify == NoVerify {
+		return nil
+	}
+	return &verifySetting{
+		Grace: r.config.Grace.Seconds(), NoRepair: r.config.Verify == ReportOnly || r.config.NoRequests,
+		Fields: r.kept.fieldsOf(model),
 	}
 }
 
@@ -253,91 +290,4 @@ func (s *silent) end(topic string) (was bool) {
 	_, was = s.topics[topic]
 	delete(s.topics, topic)
 	return was
-}
-
-// masters are those that have been heard. It is safe for concurrent use.
-type masters struct {
-	mu    sync.Mutex
-	heard []heard
-	fresh chan struct{}
-}
-
-// heard is the newest heartbeat of a master.
-type heard struct {
-	heartbeat
-
-	at time.Time
-}
-
-// believed is how long a master counts as there that sends no heartbeats.
-const believed = 5 * time.Minute
-
-func (m *masters) hear(beat heartbeat, now time.Time) {
-	slices.Sort(beat.Models)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i := slices.IndexFunc(m.heard, func(h heard) bool { return slices.Equal(h.Models, beat.Models) })
-	if i < 0 {
-		// Another list of models: of a new master, or of one that has changed.
-		m.heard = slices.DeleteFunc(m.heard, func(h heard) bool {
-			return slices.ContainsFunc(h.Models, func(id string) bool { return slices.Contains(beat.Models, id) })
-		})
-		m.heard = append(m.heard, heard{beat, now})
-		m.signal()
-		return
-	}
-	if beat.Sent.After(m.heard[i].Sent) {
-		m.heard[i] = heard{beat, now}
-	}
-}
-
-func (m *masters) signal() {
-	if m.fresh == nil {
-		m.fresh = make(chan struct{}, 1)
-	}
-	select {
-	case m.fresh <- struct{}{}:
-	default:
-	}
-}
-
-// news receives when a master was heard for the first time.
-func (m *masters) news() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fresh == nil {
-		m.fresh = make(chan struct{}, 1)
-	}
-	return m.fresh
-}
-
-// groups puts models together that one master answers for; each of the others stands alone.
-func (m *masters) groups(models []string, now time.Time) (groups []group) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.heard = slices.DeleteFunc(m.heard, func(h heard) bool { return now.Sub(h.at) > believed })
-	rest := slices.Clone(models)
-	for _, h := range m.heard {
-		g := group{echo: &echo{Sent: h.Sent, Through: h.Through, Held: now.Sub(h.at).Seconds()}}
-		rest = slices.DeleteFunc(rest, func(id string) bool {
-			is := slices.Contains(h.Models, id)
-			if is {
-				g.models = append(g.models, id)
-			}
-			return is
-		})
-		if len(g.models) > 0 {
-			groups = append(groups, g)
-		}
-	}
-	for _, id := range rest {
-		groups = append(groups, group{models: []string{id}})
-	}
-	return groups
-}
-
-// group are models that one master answers for.
-type group struct {
-	models []string
-	echo   *echo
 }

@@ -242,7 +242,7 @@ func (r *Registry) Forget(ctx context.Context, queue string) (known bool, err er
 			return err
 		}
 		known = n > 0
-		for _, table := range []string{"outbox_replica_instances", "outbox_backfills"} {
+		for _, table := range []string{"outbox_replica_instances", "outbox_backfills", "outbox_verifications"} {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?", r.Table(table), queue); err != nil {
 				return err
 			}

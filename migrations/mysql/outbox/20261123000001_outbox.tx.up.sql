@@ -197,3 +197,13 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_backfills"}} (
     expires_at  bigint,
     PRIMARY KEY (queue, model)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- How far the comparison of each replica's models with the master's has come.
+--   state  JSON: the pass that runs, the last one, when the next is due, and through when all was equal
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_verifications"}} (
+    queue      varchar(200) NOT NULL,
+    model      varchar(200) NOT NULL,
+    state      longtext NOT NULL,
+    changed_at bigint NOT NULL,
+    PRIMARY KEY (queue, model)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

@@ -230,3 +230,13 @@ CREATE TABLE {{.Table "outbox_backfills"}} (
     expires_at  timestamptz,
     PRIMARY KEY (queue, model)
 );
+--bun:split
+-- How far the comparison of each replica's models with the master's has come.
+--   state  JSON: the pass that runs, the last one, when the next is due, and through when all was equal
+CREATE TABLE {{.Table "outbox_verifications"}} (
+    queue      text NOT NULL,
+    model      text NOT NULL,
+    state      text NOT NULL,
+    changed_at timestamptz NOT NULL,
+    PRIMARY KEY (queue, model)
+);

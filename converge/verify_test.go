@@ -1,0 +1,197 @@
+package converge_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+
+	"github.com/cqrsync/cqrsync/converge"
+	"github.com/cqrsync/cqrsync/internal/boxed"
+	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/registry"
+)
+
+func TestAReplicaIsProvenEqual(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 300)...)
+		v := verify(s, converge.ReporterConfig{})
+		s.save(&Order{ID: 1, CustomerID: 1, Status: "new"})
+		v.equal("customer", "order")
+		last := v.of("customer").Last
+		require.Equal(s, registry.Equal, last.Outcome)
+		require.Equal(s, int64(300), last.Keys)
+		require.Empty(s, v.reporter.Reported().Asked)
+	})
+}
+
+func TestWhatIsDoneBehindAReplicaHeals(t *testing.T) {
+	ledger := "replica_revisions"
+	cases := map[string]struct {
+		how   string
+		spoil func(v *verified)
+	}{
+		"a row is removed": {"missing", func(v *verified) { v.exec(v.copies, "DELETE FROM customers WHERE id = 7") }},
+		"a row of the ledger, too": {"missing", func(v *verified) {
+			v.exec(v.copies, "DELETE FROM customers WHERE id = 7")
+			v.exec(v.copies, "DELETE FROM ? WHERE model = 'customer' AND ? = '7'", bun.Ident(ledger), bun.Ident("key"))
+		}},
+		"a row is added": {"extra", func(v *verified) { v.exec(v.copies, "INSERT INTO customers (id, name) VALUES (9007, 'x')") }},
+		"a row of the ledger is removed": {"missing extra", func(v *verified) {
+			v.exec(v.copies, "DELETE FROM ? WHERE model = 'customer' AND ? = '7'", bun.Ident(ledger), bun.Ident("key"))
+		}},
+		"a ledger says less": {"behind", func(v *verified) {
+			v.exec(v.copies, "UPDATE ? SET revision = 0 WHERE model = 'customer' AND ? = '7'", bun.Ident(ledger), bun.Ident("key"))
+		}},
+		"a row of the ledger is added": {"extra", func(v *verified) {
+			v.exec(v.copies, "INSERT INTO customers (id, name) VALUES (9007, 'x')")
+			v.exec(v.copies, "INSERT INTO ? (model, ?, revision) VALUES ('customer', '9007', 3)", bun.Ident(ledger), bun.Ident("key"))
+		}},
+		"a tombstone has a row": {"extra", func(v *verified) {
+			v.exec(v.copies, "INSERT INTO customers (id, name) VALUES (8, 'customer 8')")
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(s *system) {
+				s.save(customers(1, 300)...)
+				s.save(&Customer{ID: 7, Name: "changed"})
+				require.NoError(s, s.box.RunInTx(s.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+					_, err := tx.NewDelete().Model(&Customer{ID: 8}).WherePK().Exec(ctx)
+					return err
+				}))
+				v := verify(s, converge.ReporterConfig{})
+				v.equal("customer")
+				require.Empty(s, v.reporter.Reported().Asked)
+				c.spoil(v)
+				v.equal("customer")
+				asked := int64(0)
+				for _, how := range strings.Fields(c.how) { // which one is found first is open
+					asked += v.reporter.Reported().Asked[how]
+				}
+				require.Positive(s, asked, "%v", v.reporter.Reported())
+				require.Equal(s, v.names(s.master), v.names(s.copies))
+			})
+		})
+	}
+}
+
+func TestAReplicaThatOnlyReportsChangesNothing(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 200)...)
+		v := verify(s, converge.ReporterConfig{Verify: converge.ReportOnly})
+		v.equal("customer")
+		v.exec(s.copies, "DELETE FROM customers WHERE id = 7")
+		v.exec(s.copies, "INSERT INTO customers (id, name) VALUES (9007, 'x')")
+		s.eventuallyIn(time.Minute, "it is reported", func() bool {
+			last := v.of("customer").Last
+			return last != nil && last.Found["missing"] == 1 && last.Found["extra"] == 1
+		})
+		require.Equal(s, registry.Differs, v.of("customer").Last.Outcome)
+		require.Empty(s, v.reporter.Reported().Asked)
+		require.NotEqual(s, v.names(s.master), v.names(s.copies))
+	})
+}
+
+// What a diff would not delete unasked, nothing deletes.
+func TestMuchIsNotDeleted(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 200)...)
+		v := verify(s, converge.ReporterConfig{})
+		v.equal("customer")
+		v.exec(s.copies, "INSERT INTO customers (id, name) SELECT id + 5000, name FROM customers WHERE id <= 150")
+		s.eventuallyIn(time.Minute, "they are found", func() bool {
+			last := v.of("customer").Last
+			return last != nil && last.Found["extra"] == 150 && last.Outcome == registry.Differs
+		})
+		s.eventuallyIn(time.Minute, "and once more", func() bool { return v.of("customer").Last.Found["extra"] == 150 })
+		require.Len(s, v.names(s.copies), 350)
+		require.Zero(s, v.reporter.Reported().Deleted)
+	})
+}
+
+// A replica that was ahead is not thrown back by itself.
+func TestAReplicaAheadIsReported(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 200)...)
+		v := verify(s, converge.ReporterConfig{})
+		v.equal("customer")
+		old := db.Choose[any](boxed.Of(s.box).Own(), "2026-01-01 00:00:00+00", 1, 1)
+		v.exec(s.copies, "UPDATE ? SET revision = 9, updated_at = ? WHERE model = 'customer' AND ? = '7'",
+			bun.Ident("replica_revisions"), old, bun.Ident("key"))
+		s.eventuallyIn(time.Minute, "it is found", func() bool { return v.of("customer").Last.Found["ahead"] == 1 })
+		require.Equal(s, registry.Differs, v.of("customer").Last.Outcome)
+		require.Empty(s, v.reporter.Reported().Asked)
+	})
+}
+
+func TestContentHeals(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 300)...)
+		s.save(&Order{ID: 1, CustomerID: 1, Status: "new"})
+		v := verify(s, converge.ReporterConfig{Content: []string{"customer", "order"}})
+		v.equal("customer", "order")
+		require.Empty(s, v.reporter.Reported().Asked)
+		v.exec(s.copies, "UPDATE customers SET name = 'spoilt' WHERE id IN (7, 200)")
+		v.exec(s.copies, "UPDATE order_copies SET status = 'spoilt'")
+		v.equal("customer", "order")
+		require.Equal(s, map[string]int64{"content": 3}, v.reporter.Reported().Asked)
+		require.Equal(s, v.names(s.master), v.names(s.copies))
+	})
+}
+
+// An untouched system is not repaired, however much is written.
+func TestNothingIsRepairedWhereNothingIsWrong(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 2000)...)
+		v := verify(s, converge.ReporterConfig{})
+		writing, stop := context.WithCancel(s.Context())
+		var written atomic.Int64
+		done := s.runs(func(context.Context) error {
+			r := rand.New(rand.NewPCG(1, 2))
+			for pause := time.NewTimer(0); ; pause.Reset(20 * time.Millisecond) {
+				select {
+				case <-writing.Done():
+					pause.Stop()
+					return nil
+				case <-pause.C:
+				}
+				changed := map[int64]any{} // 500 a second, where the machine is idle
+				for len(changed) < 10 {
+					id := r.Int64N(2500) + 1
+					changed[id] = &Customer{ID: id, Name: fmt.Sprint(r.Int64())}
+				}
+				s.save(slices.Collect(maps.Values(changed))...)
+				written.Add(10)
+			}
+		})
+		s.eventuallyIn(time.Minute, "the replica is known", func() bool { return v.of("customer").Last != nil })
+		for range 10 {
+			before := written.Load()
+			results := s.verifyNow("customer")
+			require.Equal(s, string(registry.Equal), results[0].Outcome, "%+v", results)
+			s.Logf("%s beside %d writes", results[0].Ended.Sub(results[0].Started), written.Load()-before)
+		}
+		stop()
+		done()
+		require.Empty(s, v.reporter.Reported().Asked)
+		s.Logf("%d writes", written.Load())
+		v.equal("customer")
+		require.Equal(s, v.names(s.master), v.names(s.copies))
+	})
+}
+
+func (s *system) eventuallyIn(most time.Duration, what string, is func() bool) {
+	s.Helper()
+	if !pollUntil(s, most, is) {
+		s.Fatalf("%s: did not happen in %s", what, most)
+	}
+}
