@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,10 @@ func (o *options) answerFlags() []cli.Flag {
 			Name: "queue", Sources: cli.EnvVars("CQRSYNC_QUEUES"), Destination: &o.queues,
 			Usage: "with --config: replicas whose queues are made before anything is published, as NAME for all " +
 				"models or NAME:MODEL+MODEL; those that have reported need not be named",
+		},
+		&cli.DurationFlag{
+			Name: "verify-every", Sources: cli.EnvVars("CQRSYNC_VERIFY_EVERY"), Value: time.Hour, Destination: &o.verifyEvery,
+			Usage: "with --config: how often all keys are compared with each replica; 0 only when somebody asks (relay verify)",
 		},
 	}
 }
@@ -70,6 +75,21 @@ func (o *options) commandAnswerer(ctx context.Context) (*converge.Answerer, erro
 		return nil, err
 	}
 	return o.openAnswerer(ctx, log, publisher)
+}
+
+// verifyFlags are those of the replica's side of the verification.
+func (o *options) verifyFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "verify", Sources: cli.EnvVars("CQRSYNC_VERIFY"), Value: string(converge.Repair), Destination: &o.verify,
+			Usage: "what to do about rows that are not as the master has them: repair, report, or off to compare nothing",
+		},
+		&cli.StringSliceFlag{
+			Name: "verify-content", Sources: cli.EnvVars("CQRSYNC_VERIFY_CONTENT"), Destination: &o.verifyContent,
+			Usage: "CQRS ids of models of which the columns are compared, too, and not the revisions alone: costs " +
+				"as much as reading all rows",
+		},
+	}
 }
 
 // silentFlag ends the conversation between a master and its replicas.
@@ -134,7 +154,7 @@ func (o *options) openAnswerer(
 			}
 			return queue, nil
 		},
-	}, converge.AnswererConfig{Queues: queues, Logger: log})
+	}, converge.AnswererConfig{Queues: queues, VerifyEvery: cmp.Or(o.verifyEvery, -1), Logger: log})
 }
 
 // namedQueues reads NAME and NAME:MODEL+MODEL.
@@ -166,6 +186,7 @@ func (o *options) replicateReporting(
 	o.closers = append(o.closers, publisher)
 	reporter, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{
 		Logger: log, Backfill: converge.Fill(o.backfill),
+		Verify: converge.Verify(o.verify), Content: o.verifyContent,
 	})
 	if err != nil {
 		return err

@@ -39,6 +39,10 @@ type options struct {
 	backfill string   // of replicate
 	silent   bool     // of run and replicate: no conversation
 
+	verifyEvery   time.Duration // of run and answer
+	verify        string        // of replicate: what to do about differences
+	verifyContent []string      // of replicate: models whose columns are compared
+
 	config, masterDB, replicaDB, queue string // of what works on the tables of a cqrsync.yaml
 	masterConfig, replicaConfig        string
 

@@ -17,7 +17,7 @@ import (
 )
 
 func (o *options) replicateFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		o.configFlag(),
 		o.brokerFlag("where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		o.queueFlag(),
@@ -31,7 +31,7 @@ func (o *options) replicateFlags() []cli.Flag {
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the replica's ledger first",
 		},
-	}
+	}, o.verifyFlags()...)
 }
 
 // replicate keeps the tables of cqrsync.yaml equal to their master's, in any service that has a

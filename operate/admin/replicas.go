@@ -46,6 +46,11 @@ type ReplicaModel struct {
 	// Waiting messages cannot be applied yet, DeadLetters were given up.
 	Waiting     int64 `json:"waiting"`
 	DeadLetters int64 `json:"dead_letters"`
+	// EqualThrough says that what was committed at the master before then is with the replica, or
+	// something newer of the same key; nil where that is not known. Verified is how the last
+	// comparison ended: equal, repaired, differs or unproven.
+	EqualThrough *time.Time `json:"equal_through"`
+	Verified     string     `json:"verified"`
 	// Asked counts the keys that its processes asked the master for since they started, by cause.
 	Asked map[string]int64 `json:"asked"`
 	// Backfill is the last one of the model, nil where there was none.
@@ -62,6 +67,10 @@ func (m *Master) Replicas(ctx context.Context) ([]KnownReplica, error) {
 	if err != nil {
 		return nil, err
 	}
+	verified, err := m.Verifications(ctx)
+	if err != nil {
+		return nil, err
+	}
 	all := make([]KnownReplica, len(known)) // never nil: in JSON it is a list
 	for i, r := range known {
 		if all[i], err = knownReplica(r, now); err != nil {
@@ -70,6 +79,7 @@ func (m *Master) Replicas(ctx context.Context) ([]KnownReplica, error) {
 		for k := range all[i].Models {
 			all[i].Models[k].Backfill = backfillOf(backfills, r.Queue, all[i].Models[k].Model, now)
 		}
+		addVerified(&all[i], verified)
 	}
 	return all, nil
 }
@@ -78,6 +88,16 @@ func (m *Master) Replicas(ctx context.Context) ([]KnownReplica, error) {
 // stays on the broker, for whoever removes that. A replica that goes on is known again soon.
 func (m *Master) ForgetReplica(ctx context.Context, queue string) (known bool, err error) {
 	return m.registry.Forget(ctx, queue)
+}
+
+func addVerified(k *KnownReplica, all []Verification) {
+	for _, v := range all {
+		for i := range k.Models {
+			if m := &k.Models[i]; v.Queue == k.Queue && v.Model == m.Model {
+				m.EqualThrough, m.Verified = v.EqualThrough, v.Outcome
+			}
+		}
+	}
 }
 
 func knownReplica(r registry.Replica, now time.Time) (k KnownReplica, err error) {

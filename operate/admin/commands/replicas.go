@@ -55,14 +55,21 @@ func (s Source) listReplicas(ctx context.Context, cmd *cli.Command) error {
 // printReplicas prints a line for each model of each replica.
 func printReplicas(cmd *cli.Command, all []admin.KnownReplica) error {
 	table := newTable(cmd)
-	fmt.Fprintln(table, "QUEUE\tMODEL\tPROCESSES\tLAG\tWAITING\tDEAD LETTERS\tAPPLIED/S\tSTATE")
+	fmt.Fprintln(table, "QUEUE\tMODEL\tPROCESSES\tLAG\tWAITING\tDEAD LETTERS\tAPPLIED/S\tEQUAL THROUGH\tSTATE")
 	for _, r := range all {
 		for _, m := range r.Models {
-			fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%d\t%.1f\t%s\n", oneLine(r.Queue), m.Model, r.Instances,
-				lagOf(r), m.Waiting, m.DeadLetters, m.AppliedPerSecond, stateOf(r, m))
+			fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%d\t%.1f\t%s\t%s\n", oneLine(r.Queue), m.Model, r.Instances,
+				lagOf(r), m.Waiting, m.DeadLetters, m.AppliedPerSecond, throughOf(m), stateOf(r, m))
 		}
 	}
 	return table.Flush()
+}
+
+func throughOf(m admin.ReplicaModel) string {
+	if m.EqualThrough == nil {
+		return "?"
+	}
+	return m.EqualThrough.Format(time.RFC3339)
 }
 
 func lagOf(r admin.KnownReplica) string {
@@ -90,6 +97,9 @@ func stateOf(r admin.KnownReplica, m admin.ReplicaModel) string {
 	states = append(states, backfillState(m.Backfill)...)
 	for _, cause := range slices.Sorted(maps.Keys(m.Asked)) {
 		states = append(states, fmt.Sprintf("asked for %d (%s)", m.Asked[cause], cause))
+	}
+	if m.Verified != "" && m.Verified != admin.VerifiedEqual {
+		states = append(states, m.Verified)
 	}
 	if len(states) == 0 {
 		return "reports"
