@@ -119,12 +119,14 @@ func (f *filling) prepare(ctx context.Context) (err error) {
 		f.known, err = f.a.knows(ctx, f.Queue, f.Model)
 	}
 	if err == nil {
-		if f.known {
-			// If it has vanished, so has what was sent: then the backfill is nobody's, and begins anew.
-			err = f.a.keepQueue(ctx, f.Queue, []string{f.Model}, f.After != nil)
-		} else {
+		if !f.known {
 			err = f.a.requireQueue(ctx, f.Queue)
 		}
+	}
+	if err == nil {
+		// What is sent to a queue that is not bound to it is lost. If it has vanished, so has what was
+		// sent: then the backfill is nobody's, and begins anew.
+		err = f.a.keepQueue(ctx, f.Queue, []string{f.Model}, f.After != nil)
 	}
 	if err == nil && f.Total < 0 {
 		f.Total = f.a.count(ctx, f.Model, f.where)

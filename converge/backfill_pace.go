@@ -10,23 +10,29 @@ import (
 // What changes at the master stands behind a backfill in the replica's queue. So a backfill sends a
 // little at a time, and finds out how fast the replica is. A replica takes what is there, writes it,
 // and comes again: that something waits in its queue now and then says nothing. Where something
-// always does, the backfill was too fast: it waits until that is gone, and goes on a little slower.
+// always does, the backfill was too fast: it waits until that is gone, which shows what the replica
+// can, and goes on with a part of that. It tries again later whether that was all.
 const (
 	firstPace = 1000.0      // messages a second
 	leastPace = 100.0       // also where the queue never is empty
 	mostPace  = 1_000_000.0 // so that nothing overflows
-	burstTime = 0.02        // seconds of it that go at once,
-	fewAtOnce = 100         // but no fewer: each time costs something, here and there
-	standing  = 0.03        // seconds of it that may stand in the queue
-	standMost = 0.5         // and that may do so for a moment
+	burstTime = 0.01        // seconds of it that go at once,
+	fewAtOnce = 50          // but no fewer: each time costs something, here and there
+	standing  = 0.03        // seconds of it that may stand in the queue,
+	fewStand  = 100         // and always so many
+	standMost = 0.5         // seconds of it that may do so for a moment
 
 	paceWindow = 250 * time.Millisecond // in which the queue has to be empty once
 	paceLook   = 40 * time.Millisecond
 	paceHeld   = time.Second // then some go all the same, up to the bound
 
-	slower     = 0.7 // once for each time that it was too fast
-	growFast   = 2.0 // in each window, until it was too fast for the first time
-	growSlowly = 1.05
+	ofReplica   = 0.6                    // of what a replica can goes at first,
+	ofItAtMost  = 0.7                    // and never more, until it is tried out again
+	tryAfter    = time.Minute            // since that was seen
+	takenByThen = 200 * time.Millisecond // the replica has in its hands what is not in the queue
+	growFast    = 2.0                    // in each window, until it was too fast for the first time
+	growSlowly  = 1.02
+	restAfter   = 0.5 // of the time that it took to send some
 )
 
 // pace decides how much goes when.
@@ -36,8 +42,10 @@ type pace struct {
 	limit   int // messages a second at most; 0 for none
 
 	perSecond float64
-	known     bool      // it was too fast before
+	replica   float64   // what it can, 0 before that was seen
+	seen      time.Time // when
 	due       time.Time // when the next ones go
+	began     time.Time // when the last ones went
 	window    paceOfWindow
 }
 
@@ -54,23 +62,17 @@ func (p *pace) next(ctx context.Context, alive func(context.Context) error) (int
 		p.perSecond = firstPace
 	}
 	sleep(ctx, time.Until(p.due))
-	began, draining := time.Now(), false
-	for {
+	for began := time.Now(); ; {
 		waiting, err := p.waiting(ctx)
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return 0, err
 		}
 		now := time.Now()
-		if p.look(now, waiting) && !draining {
-			draining, p.known = true, true
-			p.perSecond = math.Max(p.perSecond*slower, leastPace)
+		if p.look(now, waiting) {
+			return p.drain(ctx, alive, waiting)
 		}
-		// Where it was too fast, what stands there goes first.
-		few := p.few()
-		if draining && float64(waiting) <= few || !draining && float64(waiting) <= few+p.perSecond*standMost {
-			return p.burst(), nil
-		}
-		if waiting < int64(p.most) && now.Sub(began) > paceHeld {
+		room := math.Min(p.few()+p.perSecond*standMost, float64(p.most-fewAtOnce))
+		if float64(waiting) <= room || p.held(began, waiting) {
 			return p.burst(), nil
 		}
 		if err := alive(ctx); err != nil {
@@ -78,6 +80,36 @@ func (p *pace) next(ctx context.Context, alive func(context.Context) error) (int
 		}
 		sleep(ctx, paceLook)
 	}
+}
+
+// drain waits until what stands in the queue is gone, and learns from that how fast the replica is.
+func (p *pace) drain(ctx context.Context, alive func(context.Context) error, first int64) (int, error) {
+	began, waiting := time.Now(), first
+	for float64(waiting) > p.few() {
+		if p.held(began, waiting) {
+			break
+		}
+		if err := alive(ctx); err != nil {
+			return 0, err
+		}
+		sleep(ctx, paceLook)
+		now, err := p.waiting(ctx)
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return 0, err
+		}
+		waiting = now
+	}
+	p.seen = time.Now()
+	p.replica = math.Max(float64(first-waiting)/p.seen.Sub(began).Seconds(), p.perSecond/2)
+	p.perSecond = math.Min(math.Max(p.replica*ofReplica, leastPace), p.perSecond)
+	sleep(ctx, takenByThen)
+	p.due, p.window = time.Time{}, paceOfWindow{}
+	return p.burst(), ctx.Err()
+}
+
+// held says that some go although too many wait.
+func (p *pace) held(since time.Time, waiting int64) bool {
+	return waiting <= int64(p.most-fewAtOnce) && time.Since(since) > paceHeld
 }
 
 // look takes note of how many wait, and says whether it was too fast.
@@ -94,14 +126,16 @@ func (p *pace) look(now time.Time, waiting int64) (tooFast bool) {
 	}
 	idle := float64(w.sent) < p.rate()*took.Seconds()/2
 	tooFast = float64(w.least) > p.few()
+	*w = paceOfWindow{began: now, least: waiting}
 	switch {
 	case tooFast || idle:
-	case !p.known:
+	case p.replica == 0:
 		p.perSecond = math.Min(p.perSecond*growFast, mostPace)
-	default:
+	case now.Sub(p.seen) > tryAfter:
 		p.perSecond = math.Min(p.perSecond*growSlowly, mostPace)
+	default:
+		p.perSecond = math.Max(math.Min(p.perSecond*growSlowly, p.replica*ofItAtMost), p.perSecond)
 	}
-	*w = paceOfWindow{began: now, least: waiting}
 	return tooFast
 }
 
@@ -113,10 +147,14 @@ func (p *pace) rate() float64 {
 	return p.perSecond
 }
 
-func (p *pace) burst() int { return max(int(p.rate()*burstTime), fewAtOnce) }
+// burst begins to send as many.
+func (p *pace) burst() int {
+	p.began = time.Now()
+	return max(int(p.rate()*burstTime), fewAtOnce)
+}
 
 // few is how many messages may stand in the queue.
-func (p *pace) few() float64 { return math.Max(p.perSecond*standing, fewAtOnce) }
+func (p *pace) few() float64 { return math.Max(p.perSecond*standing, fewStand) }
 
 // sent notes that messages went.
 func (p *pace) sent(n int) {
@@ -126,4 +164,8 @@ func (p *pace) sent(n int) {
 		p.due = late
 	}
 	p.due = p.due.Add(time.Duration(float64(n) / p.rate() * float64(time.Second)))
+	// Where sending takes all the time there is, some is left to others: to relays, to the broker.
+	if rest := now.Add(time.Duration(float64(now.Sub(p.began)) * restAfter)); p.due.Before(rest) {
+		p.due = rest
+	}
 }

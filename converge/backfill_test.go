@@ -310,3 +310,30 @@ func TestRowsThatCannotBeSentAreNamedAndTheOthersGoOn(t *testing.T) {
 	require.Equal(t, []int64{498, 2}, []int64{row.Sent, row.Bad}, row.Error)
 	require.Contains(t, row.Error, "key 444")
 }
+
+// A queue that nobody reads from takes so many messages and no more. What it is not bound to it would
+// lose.
+func TestAQueueThatNobodyReadsIsBoundAndNotFlooded(t *testing.T) {
+	const most = 300
+	s := newSystem(t, dbtest.Open(t, dbtest.SQLiteURL(t)), dbtest.Open(t, dbtest.SQLiteURL(t)))
+	s.before(1, 1500)
+	queue := s.broker.Subscriber("stats")
+	t.Cleanup(func() { require.NoError(t, queue.Close()) })
+	require.NoError(t, queue.KeepQueue(t.Context(), []string{"customer"}))
+	answerer := s.answerer(converge.AnswererConfig{BackfillWaiting: most})
+	s.runs(answerer.Run)
+	for _, model := range []string{"customer", "order"} {
+		require.NoError(t, answerer.OrderBackfill(t.Context(), converge.Backfill{Queue: "stats", Model: model}))
+	}
+	waiting := func() int64 {
+		n, err := queue.Waiting(t.Context())
+		require.NoError(t, err)
+		require.LessOrEqual(t, n, int64(most))
+		return n
+	}
+	s.patiently("it is nearly full", func() bool { return waiting() > most-100 })
+	deadline := time.Now().Add(3 * time.Second)
+	require.Eventually(t, func() bool { waiting(); return time.Now().After(deadline) }, time.Minute, 50*time.Millisecond)
+	s.runReplica("stats")
+	s.patiently("all is there", s.equal)
+}
