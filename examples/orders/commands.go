@@ -70,6 +70,9 @@ func (p *process) all(ctx context.Context) error {
 	if err := p.addRelay(shop.databases.Orders, relay.Config{Handover: shop.orders.Box().Handover()}, nil); err != nil {
 		return err
 	}
+	if err := p.addAnswerer(shop.orders); err != nil {
+		return err
+	}
 	ordersURL, err := p.listen(ctx, "orders", p.ordersAddr, shop.orders.Serve)
 	if err != nil {
 		return err
@@ -114,6 +117,11 @@ func (p *process) ordersAlone(ctx context.Context) error {
 	service, _, err := p.addOrders(ctx)
 	if err != nil {
 		return err
+	}
+	if p.broker != "" {
+		if err := p.addAnswerer(service); err != nil {
+			return err
+		}
 	}
 	if _, err := p.listen(ctx, "orders", p.ordersAddr, service.Serve); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 
@@ -182,20 +181,6 @@ func (p *process) addStats(ctx context.Context) (*stats.Service, *bun.DB, error)
 		return nil, nil, fmt.Errorf("stats: %w", err)
 	}
 	return service, db, p.addReplica(p.queuePrefix+"stats", service)
-}
-
-func (p *process) addReplica(queue string, service interface {
-	Replicate(context.Context, message.Subscriber) error
-	Running() <-chan struct{}
-}) error {
-	subscriber, err := open.Subscriber(p.broker, queue, open.Options{})
-	if err != nil {
-		return fmt.Errorf("--broker: %w", err)
-	}
-	p.closes = append(p.closes, subscriber.Close)
-	p.replicas = append(p.replicas, service.Running())
-	p.runs = append(p.runs, func(ctx context.Context) error { return service.Replicate(ctx, subscriber) })
-	return nil
 }
 
 // listen adds a service's HTTP interface, prints its URL and returns it.

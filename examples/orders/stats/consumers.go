@@ -31,6 +31,9 @@ func (s *Service) Replicate(ctx context.Context, subscriber message.Subscriber) 
 	return group.Wait()
 }
 
+// Replicas are what talks to the master.
+func (s *Service) Replicas() []*replica.Replica { return s.consumers }
+
 // Running is closed once all consumers have subscribed.
 func (s *Service) Running() <-chan struct{} { return s.running }
 

@@ -58,6 +58,9 @@ func (s *Service) Replicate(ctx context.Context, subscriber message.Subscriber) 
 	return s.rep.Run(ctx, subscriber)
 }
 
+// Replicas are what talks to the master.
+func (s *Service) Replicas() []*replica.Replica { return []*replica.Replica{s.rep} }
+
 // Running is closed once nothing that is published from now on will be missed.
 func (s *Service) Running() <-chan struct{} { return s.rep.Running() }
 
