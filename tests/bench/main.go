@@ -46,6 +46,7 @@ func benches() []bench {
 		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
 		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},
 		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a hand-written ideal; and the delay", benchReplica},
+		{"backfill", "rows per second of a backfill PostgreSQL → RabbitMQ → PostgreSQL / the ideal of replica; and what it costs live changes", benchBackfill},
 		{"relay", "a backlog from PostgreSQL to RabbitMQ: raw publisher alone / 1, 2 and 4 relays / Watermill forwarder", benchRelay},
 		{"relay-held", "a large backlog, with and without a snapshot held open by another session", benchRelayHeld},
 		{"relay-order", "what a queue receives while relays join, are killed, stopped and continued", benchRelayOrder},

@@ -135,7 +135,9 @@ func fillingMaster(ctx context.Context, db *bun.DB, broker string, stop *countdo
 // killedStatements are counted where they write what was applied.
 type killedStatements struct{ stop *countdown }
 
-func (killedStatements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+func (killedStatements) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
+	return ctx
+}
 
 func (k killedStatements) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 	if strings.Contains(event.Query, "replica_revisions") && !strings.HasPrefix(event.Query, "SELECT") {
