@@ -69,7 +69,7 @@ func (o *options) runAnswerer(ctx context.Context, cmd *cli.Command) error {
 
 // commandAnswerer is for commands that say something to a replica.
 func (o *options) commandAnswerer(ctx context.Context) (*converge.Answerer, error) {
-	log, logErr := o.logger()
+	log, logErr := o.loggerAt(slog.LevelWarn) // the command itself says how far it is
 	publisher, brokerErr := o.openPublisher(log)
 	if err := exit.Wrong(brokerErr, logErr); err != nil {
 		return nil, err

@@ -203,8 +203,11 @@ func (o *options) close() error {
 	return errors.Join(errs...)
 }
 
-func (o *options) logger() (*slog.Logger, error) {
-	level := &slog.HandlerOptions{Level: slog.LevelInfo}
+func (o *options) logger() (*slog.Logger, error) { return o.loggerAt(slog.LevelInfo) }
+
+// loggerAt has less to say than logger, unless --verbose is given.
+func (o *options) loggerAt(least slog.Level) (*slog.Logger, error) {
+	level := &slog.HandlerOptions{Level: least}
 	if o.verbose {
 		level.Level = slog.LevelDebug
 	}

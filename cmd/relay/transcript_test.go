@@ -20,11 +20,12 @@ func TestTranscriptsAreWhatHappens(t *testing.T) {
 		dbtest.Missing(t, dbtest.Postgres, "install Debian's package postgresql-client: the transcripts use psql")
 	}
 	master, replica := dbtest.PsqlURL(t), dbtest.PsqlURL(t)
+	shop, stats := dbtest.PsqlURL(t), dbtest.PsqlURL(t)
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "bin", "relay"), ".")
 	output, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", output)
-	s := transcript.Shell{TB: t, Folder: dir, Env: append(os.Environ(), "MASTER="+master, "REPLICA="+replica,
+	s := transcript.Shell{TB: t, Folder: dir, Env: append(os.Environ(), "MASTER="+master, "REPLICA="+replica, "SHOP="+shop, "STATS="+stats,
 		"PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))}
 
 	text, err := os.ReadFile("../../docs/operations.md")

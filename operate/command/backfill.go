@@ -22,7 +22,7 @@ func (s Source) backfill() *cli.Command {
 				"delaying what changes meanwhile"},
 			&cli.BoolFlag{Name: "detach", Usage: "do not wait: whoever answers replicas does it"},
 			&cli.BoolFlag{Name: "cancel", Usage: "end the one that is under way; what was sent stays"},
-			&cli.BoolFlag{Name: "json", Usage: "a JSON line each second, and at the end"},
+			&cli.BoolFlag{Name: "json", Usage: "a JSON line each second, and at the end; with --quiet at the end only"},
 			&cli.BoolFlag{Name: "progress", Usage: "show how far it is: a bar on a terminal, else JSON lines"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but results and errors"},
 		},
@@ -72,7 +72,7 @@ func (j *job) followBackfill(ctx context.Context, a *converge.Answerer, queue, m
 	now, err := a.FollowBackfill(ctx, queue, model, func(now converge.BackfillProgress) {
 		j.progress.of(now.Total)
 		j.progress.report(now.Sent)
-		if j.Bool("json") && !now.Done {
+		if j.Bool("json") && !j.Bool("quiet") && !now.Done {
 			j.printBackfill(queue, model, now)
 		}
 	})
