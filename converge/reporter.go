@@ -88,7 +88,7 @@ type Reporter struct {
 	queue     string
 	replica   mirrored.Replica
 	running   <-chan struct{} // closed once the replica has its queue
-	reported  chan struct{}   // closed after the first report
+	reported  chan struct{}   // closed when a master has taken a report
 	log       *slog.Logger
 	started   atomic.Bool
 	masters   masters
@@ -139,6 +139,9 @@ func NewReporter(
 	return r, nil
 }
 
+// startTime is how long a master that does not answer may just be starting.
+const startTime = 2 * time.Minute
+
 // Run reports and asks until ctx ends, and returns nil then. It goes beside the replica's Run.
 func (r *Reporter) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
@@ -156,13 +159,20 @@ func (r *Reporter) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	first := sync.OnceFunc(func() { close(r.reported) })
+	var again <-chan time.Time
+	began := time.Now()
 	for ctx.Err() == nil {
 		if err := r.report(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("cannot report to the master", "error", err)
 		}
-		first()
+		if r.counts.reports.Load() > 0 {
+			first()
+		} else if time.Since(began) < startTime {
+			again = time.After(askEvery)
+		}
 		select {
 		case <-tick.C:
+		case <-again:
 		case <-r.masters.news():
 		case <-ctx.Done():
 		}
