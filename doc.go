@@ -4,11 +4,12 @@
 // # The pattern
 //
 // A service that owns a table is its master. In the transaction that changes a row, package outbox
-// raises the row's revision in a ledger and appends a message to an outbox table, so a message exists
-// if and only if the change was committed. A relay reads the outbox, publishes to a broker and deletes
-// what the broker confirmed. A service that wants a copy is a replica: package replica applies each
-// message and moves the revision of its key in one transaction, so duplicates and late messages have
-// no effect. When writes stop, every copy equals the original, and package operate proves it.
+// raises the row's revision in a ledger and appends a message to an outbox table, so a message
+// exists if and only if the change was committed. A relay reads the outbox, publishes to a broker
+// and deletes what the broker confirmed. A service that wants a copy is a replica: package replica
+// applies each message and moves the revision of its key in one transaction, so duplicates and late
+// messages have no effect. When writes stop, every copy equals the original, and package operate
+// proves it.
 //
 // # Three roles
 //
@@ -34,6 +35,6 @@
 //
 // # Where to go on
 //
-// README.md has the promises and a demo, ARCHITECTURE.md the rooms and the paths of the data, docs/ a
-// page for each question of operators. The wire format is that of django-cqrs (docs/wire.md).
+// README.md has the promises and a demo, ARCHITECTURE.md the rooms and the paths of the data, docs/
+// a page for each question of operators. The wire format is that of django-cqrs (docs/wire.md).
 package cqrsync

@@ -1,14 +1,15 @@
-// Package column has Go types for columns that keep a value otherwise than messages do: UUIDs that Django keeps as
-// char(32) without hyphens where the database has no type for them (SQLite, older MariaDB), and UUIDs in binary(16).
+// Package column has Go types for columns that keep a value otherwise than messages do: UUIDs that
+// Django keeps as char(32) without hyphens where the database has no type for them (SQLite, older
+// MariaDB), and UUIDs in binary(16).
 //
 //	type Book struct {
 //		bun.BaseModel `bun:"table:books"`
 //		ID            column.HexUUID `bun:",pk,type:char(32)"`
 //	}
 //
-// In Go they are the 16 bytes of a uuid.UUID and convert to it (uuid.UUID(book.ID)); in messages, ledgers and JSON they are
-// its lower-case text with hyphens, however the column spells them. They are for masters and for replicas. A cqrsync.yaml
-// says types: {id: uuid}.
+// In Go they are the 16 bytes of a uuid.UUID and convert to it (uuid.UUID(book.ID)); in messages,
+// ledgers and JSON they are its lower-case text with hyphens, however the column spells them. They
+// are for masters and for replicas. A cqrsync.yaml says types: {id: uuid}.
 package column
 
 import (
@@ -28,8 +29,8 @@ type (
 	HexUUID uuid.UUID
 	// BinaryUUID is a uuid in a binary(16) column (bytea, blob), in the order of its text.
 	BinaryUUID uuid.UUID
-	// TextUUID is a uuid in a column of the type uuid, or in a text of 36 characters: with hyphens, in lower case, whatever
-	// it was read from.
+	// TextUUID is a uuid in a column of the type uuid, or in a text of 36 characters: with hyphens,
+	// in lower case, whatever it was read from.
 	TextUUID uuid.UUID
 )
 
@@ -78,7 +79,8 @@ func (u *BinaryUUID) UnmarshalText(text []byte) error { return read((*uuid.UUID)
 // UnmarshalText reads any spelling.
 func (u *TextUUID) UnmarshalText(text []byte) error { return read((*uuid.UUID)(u), string(text)) }
 
-// Alike are the spellings that a master may have whose column is a text or bytes to it: a comparison takes them for equal.
+// Alike are the spellings that a master may have whose column is a text or bytes to it: a
+// comparison takes them for equal.
 func (u HexUUID) Alike() []json.RawMessage { return alike(uuid.UUID(u)) }
 
 // Alike is as HexUUID's.

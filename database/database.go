@@ -1,8 +1,8 @@
-// Package database opens a bun.DB the way cqrsync's own binaries and examples do: by URL, with the driver settings
-// that the library's promises rest on.
+// Package database opens a bun.DB the way cqrsync's own binaries and examples do: by URL, with the
+// driver settings that the library's promises rest on.
 //
-// The library takes any *bun.DB; this package is for those who have none yet. It is the only place that links
-// database drivers: outbox, relay and replica do not.
+// The library takes any *bun.DB; this package is for those who have none yet. It is the only place
+// that links database drivers: outbox, relay and replica do not.
 package database
 
 import (
@@ -34,8 +34,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/address"
 )
 
-// Open opens the database that rawURL names. It does not connect, except to MariaDB: the first statement does. Errors
-// never contain the password.
+// Open opens the database that rawURL names. It does not connect, except to MariaDB: the first
+// statement does. Errors never contain the password.
 //
 //	postgres://user:password@host:5432/name?sslmode=require&search_path=orders
 //	mysql://user:password@host:3306/name?tls=true
@@ -43,29 +43,35 @@ import (
 //	sqlite:///var/lib/x.db  a file, absolute
 //	sqlite://x.db?mode=rw   a file that must be there (see OpenExisting); mode=ro: only to be read
 //
-// PostgreSQL runs on pgx, because pgx reports a COMMIT that the server turned into a ROLLBACK, which bun's own driver
-// does not; in exec mode, because bun's statements are all different and preparing each would cost a round trip, and
-// because a transaction-pooling proxy keeps no prepared statements. A relay on it reads what it publishes from pgx itself,
-// which is a tenth faster than through database/sql; hooks of bun do not see that. It connects to servers that take writes
-// only, unless the URL has another target_session_attrs; after an error that says that the server is read-only the
-// connection is closed, so that after a failover nobody stays with the old primary.
+// PostgreSQL runs on pgx, because pgx reports a COMMIT that the server turned into a ROLLBACK,
+// which bun's own driver does not; in exec mode, because bun's statements are all different and
+// preparing each would cost a round trip, and because a transaction-pooling proxy keeps no prepared
+// statements. A relay on it reads what it publishes from pgx itself, which is a tenth faster than
+// through database/sql; hooks of bun do not see that. It connects to servers that take writes only,
+// unless the URL has another target_session_attrs; after an error that says that the server is
+// read-only the connection is closed, so that after a failover nobody stays with the old primary.
 //
-// MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds, not those it changes:
-// that is how a write to a row that exists is told from one to a row that is gone. Tables that bun creates keep the
-// microseconds of times. Each connection is strict about values (unless the URL has another sql_mode), and in UTC. After an error that says that the server is read-only the connection is closed, unless the URL says
-// rejectReadOnly=false: what was in a transaction then fails with "driver: bad connection". Further options are those of the
-// driver.
-// The server is asked for its version once, here: without the answer bun would take it for an old MySQL.
+// MariaDB runs on go-sql-driver/mysql, with times in UTC, and an UPDATE counts the rows it finds,
+// not those it changes: that is how a write to a row that exists is told from one to a row that is
+// gone. Tables that bun creates keep the microseconds of times. Each connection is strict about
+// values (unless the URL has another sql_mode), and in UTC. After an error that says that the
+// server is read-only the connection is closed, unless the URL says rejectReadOnly=false: what was
+// in a transaction then fails with "driver: bad connection". Further options are those of the
+// driver. The server is asked for its version once, here: without the answer bun would take it for
+// an old MySQL.
 //
-// SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation. Transactions take the write
-// lock when they begin, except those with sql.TxOptions.ReadOnly, and within the process in the order in which they came. Reads
-// do not wait for them. A write through the database by a goroutine that has a transaction open waits for itself: it is refused
-// with a [NestedWriteError]. A file that others keep locked is a [BusyError] after ten seconds, one that was deleted or replaced
-// while it was open a [MovedError]. A # or % in the name is taken as it is; a ? begins the options.
+// SQLite runs on modernc.org/sqlite (no C compiler needed) in WAL mode with full synchronisation.
+// Transactions take the write lock when they begin, except those with sql.TxOptions.ReadOnly, and
+// within the process in the order in which they came. Reads do not wait for them. A write through
+// the database by a goroutine that has a transaction open waits for itself: it is refused with a
+// [NestedWriteError]. A file that others keep locked is a [BusyError] after ten seconds, one that
+// was deleted or replaced while it was open a [MovedError]. A # or % in the name is taken as it is;
+// a ? begins the options.
 func Open(rawURL string) (*bun.DB, error) {
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	if !found || Redact(rawURL) == "(not a URL)" {
-		return nil, fmt.Errorf("database URL %q: want postgres://…, mysql://… or sqlite://FILE", Redact(rawURL))
+		return nil, fmt.Errorf("database URL %q: want postgres://…, mysql://… or sqlite://FILE",
+			Redact(rawURL))
 	}
 	if err := address.RequireEscaped(rawURL); err != nil {
 		return nil, fmt.Errorf("database URL %q: %w", Redact(rawURL), err)
@@ -78,19 +84,21 @@ func Open(rawURL string) (*bun.DB, error) {
 	case "sqlite":
 		return openSQLite(rest, "")
 	default:
-		return nil, fmt.Errorf("database URL %q: unknown scheme %q, want postgres, mysql or sqlite", Redact(rawURL), scheme)
+		return nil, fmt.Errorf("database URL %q: unknown scheme %q, want postgres, mysql or sqlite",
+			Redact(rawURL), scheme)
 	}
 }
 
-// readBuffer is how much is read from PostgreSQL at a time. pgx reads 8 kB, and system calls were a fifth of what it costs to
-// read rows.
+// readBuffer is how much is read from PostgreSQL at a time. pgx reads 8 kB, and system calls were a
+// fifth of what it costs to read rows.
 const readBuffer = 64 << 10
 
 func openPostgres(rawURL string) (*bun.DB, error) {
 	config, err := pgx.ParseConfig(rawURL)
 	if err != nil {
 		// pgx redacts passwords in most of its messages, not in all: name the URL, not the cause.
-		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)", Redact(rawURL))
+		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)",
+			Redact(rawURL))
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	leaveReadOnly(config, rawURL)
@@ -102,34 +110,38 @@ func openPostgres(rawURL string) (*bun.DB, error) {
 	return bun.NewDB(db, pgxDialect{pgdialect.New()}), nil
 }
 
-// leaveReadOnly makes the pool leave a server that has become read-only, as a primary does that was demoted by a failover:
-// without an error of the connection nobody else would. Unless the URL says what servers will do, it connects to one only
-// that takes writes.
+// leaveReadOnly makes the pool leave a server that has become read-only, as a primary does that was
+// demoted by a failover: without an error of the connection nobody else would. Unless the URL says
+// what servers will do, it connects to one only that takes writes.
 func leaveReadOnly(config *pgx.ConnConfig, rawURL string) {
 	otherwise := config.OnPgError
 	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
 		const readOnly = "25006"
-		return err.Code != readOnly && (otherwise == nil || otherwise(conn, err)) // false closes the connection
+		// false closes the connection
+		return err.Code != readOnly && (otherwise == nil || otherwise(conn, err))
 	}
-	if strings.Contains(rawURL, "target_session_attrs=") || os.Getenv("PGTARGETSESSIONATTRS") != "" {
+	if strings.Contains(rawURL, "target_session_attrs=") ||
+		os.Getenv("PGTARGETSESSIONATTRS") != "" {
 		return
 	}
 	config.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn)
 		if err != nil {
-			err = fmt.Errorf("%w: the server takes no writes, as a standby or a demoted primary; name the primary, or all "+
-				"servers, or to read only add target_session_attrs=any to the URL", err)
+			err = fmt.Errorf("%w: the server takes no writes, as a standby or a demoted primary; "+
+				"name the primary, or all servers, or to read only add target_session_attrs=any "+
+				"to the URL", err)
 		}
 		return err
 	}
 }
 
-// pgxDialect lets the relay read rows without database/sql, which costs more than pgx and the network do: whoever finds this
-// method on the dialect of a bun.DB knows the driver.
+// pgxDialect lets the relay read rows without database/sql, which costs more than pgx and the
+// network do: whoever finds this method on the dialect of a bun.DB knows the driver.
 type pgxDialect struct{ *pgdialect.Dialect }
 
-// ReadBinary runs a query on a connection of pgx's driver for database/sql, and calls read with the values of each row: in
-// PostgreSQL's binary format, nil for null, valid until read returns. An error of read ends the reading and is returned.
+// ReadBinary runs a query on a connection of pgx's driver for database/sql, and calls read with the
+// values of each row: in PostgreSQL's binary format, nil for null, valid until read returns. An
+// error of read ends the reading and is returned.
 func (pgxDialect) ReadBinary(
 	ctx context.Context, driverConn any, query string, read func(values [][]byte) error,
 ) (err error) {
@@ -137,7 +149,8 @@ func (pgxDialect) ReadBinary(
 	if !ok {
 		return fmt.Errorf("read rows in binary: a connection of type %T, want pgx's", driverConn)
 	}
-	rows := conn.Conn().PgConn().ExecParams(ctx, query, nil, nil, nil, []int16{pgx.BinaryFormatCode})
+	rows := conn.Conn().PgConn().ExecParams(ctx, query, nil, nil, nil,
+		[]int16{pgx.BinaryFormatCode})
 	defer func() {
 		_, closeErr := rows.Close()
 		err = errors.Join(err, closeErr)
@@ -153,7 +166,8 @@ func (pgxDialect) ReadBinary(
 func openMySQL(rawURL string) (*bun.DB, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Host == "" || u.User == nil || strings.Trim(u.Path, "/") == "" {
-		return nil, fmt.Errorf("database URL %q: not a MariaDB URL, want mysql://user:password@host:3306/name", Redact(rawURL))
+		return nil, fmt.Errorf("database URL %q: not a MariaDB URL, want "+
+			"mysql://user:password@host:3306/name", Redact(rawURL))
 	}
 	options := u.Query()
 	// These hold whatever the URL says: capture and the tables rest on them.
@@ -166,7 +180,8 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 		options.Set("sql_mode", "'"+mysqlModes+"'")
 	}
 	if !options.Has("rejectReadOnly") {
-		options.Set("rejectReadOnly", "true") // leaves a server that has become read-only: see leaveReadOnly
+		// leaves a server that has become read-only: see leaveReadOnly
+		options.Set("rejectReadOnly", "true")
 	}
 	config, err := mysql.ParseDSN("/?" + options.Encode())
 	if err != nil { // which quotes what it does not understand
@@ -204,8 +219,8 @@ func badOptions(options url.Values) string {
 		" (see https://github.com/go-sql-driver/mysql#parameters)"
 }
 
-// preciseMySQL makes time columns with microseconds, which bun's CREATE TABLE leaves out there: a revision's time must
-// not be rounded to the second.
+// preciseMySQL makes time columns with microseconds, which bun's CREATE TABLE leaves out there: a
+// revision's time must not be rounded to the second.
 type preciseMySQL struct {
 	*mysqldialect.Dialect
 	tables *schema.Tables
@@ -213,7 +228,8 @@ type preciseMySQL struct {
 
 func newPreciseMySQL() *preciseMySQL {
 	d := &preciseMySQL{Dialect: mysqldialect.New(mysqldialect.WithTimeLocation("UTC"))}
-	d.tables = schema.NewTables(d) // asks d about each table, where the embedded dialect's would ask that one
+	// asks d about each table, where the embedded dialect's would ask that one
+	d.tables = schema.NewTables(d)
 	return d
 }
 
@@ -228,15 +244,16 @@ func (d *preciseMySQL) OnTable(table *schema.Table) {
 	}
 }
 
-// mysqlModes have MariaDB refuse what it would cut. A server without them, as some installations are, would change what a
-// replica writes. NO_AUTO_VALUE_ON_ZERO is not among them: bun inserts 0 to have a key drawn.
+// mysqlModes have MariaDB refuse what it would cut. A server without them, as some installations
+// are, would change what a replica writes. NO_AUTO_VALUE_ON_ZERO is not among them: bun inserts 0
+// to have a key drawn.
 const mysqlModes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
 // mysqlTimeout is how long Open waits for a MariaDB server.
 const mysqlTimeout = 10 * time.Second
 
-// connLifetime is for how long a connection may stay with a server after its name means another one. To connect costs some
-// milliseconds.
+// connLifetime is for how long a connection may stay with a server after its name means another
+// one. To connect costs some milliseconds.
 const connLifetime = 5 * time.Minute
 
 func limitConns(db *sql.DB) {
@@ -246,5 +263,6 @@ func limitConns(db *sql.DB) {
 	db.SetConnMaxLifetime(connLifetime)
 }
 
-// Redact returns the URL without its passwords, for logs and errors, and of one that cannot be read its scheme only.
+// Redact returns the URL without its passwords, for logs and errors, and of one that cannot be read
+// its scheme only.
 func Redact(rawURL string) string { return address.Redact(rawURL) }

@@ -10,8 +10,8 @@ import (
 
 // pgxConnector makes connections that return the error of a context that is over. pgx's own say
 // "bad connection" then, where database/sql does not look at the context first, which is on a
-// *sql.Conn: the caller would not learn why, and lose the connection with all that hangs on it, such
-// as advisory locks. The outbox refuses statements by their context.
+// *sql.Conn: the caller would not learn why, and lose the connection with all that hangs on it,
+// such as advisory locks. The outbox refuses statements by their context.
 type pgxConnector struct{ driver.Connector }
 
 // Connect implements driver.Connector.
@@ -23,7 +23,8 @@ func (c pgxConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, err
 }
 
-// pgxConn is what (*sql.Conn).Raw hands out. Its Conn is the connection of pgx, as with *stdlib.Conn.
+// pgxConn is what (*sql.Conn).Raw hands out. Its Conn is the connection of pgx, as with
+// *stdlib.Conn.
 type pgxConn struct{ *stdlibConn }
 
 // stdlibConn is embedded under this name, because a field Conn would hide the method.
@@ -41,7 +42,9 @@ var (
 )
 
 // ExecContext implements driver.ExecerContext.
-func (c *pgxConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *pgxConn) ExecContext(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (driver.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -49,7 +52,9 @@ func (c *pgxConn) ExecContext(ctx context.Context, query string, args []driver.N
 }
 
 // QueryContext implements driver.QueryerContext.
-func (c *pgxConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *pgxConn) QueryContext(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (driver.Rows, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/sqlitefile"
 )
 
-// fileConn is a connection of the pool. Its handle is opened with the first statement. What writes waits for
-// its turn first.
+// fileConn is a connection of the pool. Its handle is opened with the first statement. What writes
+// waits for its turn first.
 type fileConn struct {
 	connector *fileConnector
 	conn      sqliteConn // nil until it is opened
@@ -92,8 +92,8 @@ func (c *fileConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 	return nil, err
 }
 
-// beginRead begins a transaction that waits for nobody, and may not write: a write could not take its turn
-// any more.
+// beginRead begins a transaction that waits for nobody, and may not write: a write could not take
+// its turn any more.
 func (c *fileConn) beginRead(ctx context.Context) (driver.Tx, error) {
 	if err := c.ensure(ctx); err != nil {
 		return nil, err
@@ -122,7 +122,8 @@ type fileTx struct {
 	tx   driver.Tx
 }
 
-// Commit implements driver.Tx. A commit to a file that is gone is an error: nobody will find what it wrote.
+// Commit implements driver.Tx. A commit to a file that is gone is an error: nobody will find what
+// it wrote.
 func (t fileTx) Commit() error {
 	if t.conn.turn != nil {
 		t.conn.turn.begin()
@@ -148,7 +149,9 @@ func (t fileTx) end(err error) error {
 }
 
 // ExecContext implements driver.ExecerContext.
-func (c *fileConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *fileConn) ExecContext(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (driver.Result, error) {
 	kind := kindOf(query)
 	if kind == begins && c.turn == nil && !c.reading && c.connector.mode != modeRead {
 		return c.beginRaw(ctx, query, args)
@@ -168,7 +171,9 @@ func (c *fileConn) ExecContext(ctx context.Context, query string, args []driver.
 }
 
 // beginRaw runs BEGIN as a statement, on a sql.Conn that somebody holds.
-func (c *fileConn) beginRaw(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *fileConn) beginRaw(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (driver.Result, error) {
 	t, err := c.connector.turns.take(ctx, "a transaction")
 	if err != nil {
 		return nil, err
@@ -189,9 +194,11 @@ func (c *fileConn) beginRaw(ctx context.Context, query string, args []driver.Nam
 	return result, nil
 }
 
-// QueryContext implements driver.QueryerContext. A write that returns rows keeps its turn until they are closed: so
-// long SQLite keeps its lock.
-func (c *fileConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+// QueryContext implements driver.QueryerContext. A write that returns rows keeps its turn until
+// they are closed: so long SQLite keeps its lock.
+func (c *fileConn) QueryContext(
+	ctx context.Context, query string, args []driver.NamedValue,
+) (driver.Rows, error) {
 	p, err := c.permit(ctx, kindOf(query) == writes)
 	if err != nil {
 		return nil, err
@@ -251,7 +258,8 @@ func (c *fileConn) ResetSession(ctx context.Context) error {
 	return c.conn.ResetSession(ctx)
 }
 
-// IsValid implements driver.Validator. A transaction that nobody ended is rolled back by closing the handle.
+// IsValid implements driver.Validator. A transaction that nobody ended is rolled back by closing
+// the handle.
 func (c *fileConn) IsValid() bool {
 	return !c.broken && !c.raw && (c.conn == nil || c.conn.IsValid())
 }

@@ -20,8 +20,10 @@ type fileConnector struct {
 	connect    func(mode string) (sqliteConn, error)
 	turns      *turns
 
-	mu     sync.Mutex // one handle is opened at a time: two that switch a new file to WAL meet a lock that nobody waits for
-	opened bool       // before, so that a file which is not there has been deleted
+	// one handle is opened at a time: two that switch a new file to WAL meet a lock that nobody
+	// waits for
+	mu     sync.Mutex
+	opened bool // before, so that a file which is not there has been deleted
 }
 
 // sqliteConn is what the driver's connections can do.
@@ -56,7 +58,8 @@ func openConn(base driver.Connector) (sqliteConn, error) {
 	}
 	full, ok := conn.(sqliteConn)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("SQLite's driver has connections of type %T", conn), conn.Close())
+		return nil, errors.Join(fmt.Errorf("SQLite's driver has connections of type %T", conn),
+			conn.Close())
 	}
 	if _, err := full.ExecContext(context.Background(), sqlitefile.Touch, nil); err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -76,8 +79,8 @@ func (c *fileConnector) open(ctx context.Context) (sqliteConn, sqlitefile.Identi
 		case c.opened:
 			return nil, sqlitefile.Identity{}, &MovedError{File: c.path, Gone: true}
 		case mode != modeCreate:
-			return nil, sqlitefile.Identity{}, fmt.Errorf("SQLite file %s does not exist: check the path, or make "+
-				"the file first, as relay migrate does: %w", c.path, err)
+			return nil, sqlitefile.Identity{}, fmt.Errorf("SQLite file %s does not exist: check "+
+				"the path, or make the file first, as relay migrate does: %w", c.path, err)
 		}
 		conn, err := c.connect(mode)
 		if err == nil {
@@ -88,13 +91,15 @@ func (c *fileConnector) open(ctx context.Context) (sqliteConn, sqlitefile.Identi
 			c.opened = true
 			return conn, identity, nil
 		}
-		// Another process that makes the file, or mends it after a crash, does not let SQLite's own wait begin.
+		// Another process that makes the file, or mends it after a crash, does not let SQLite's own
+		// wait begin.
 		if !sqlitefile.IsBusy(err) || time.Now().After(deadline) {
 			return nil, sqlitefile.Identity{}, sqlitefile.Explain(c.path, err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, sqlitefile.Identity{}, fmt.Errorf("open SQLite file %s: %w", c.path, ctx.Err())
+			return nil, sqlitefile.Identity{}, fmt.Errorf("open SQLite file %s: %w", c.path,
+				ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -12,8 +12,9 @@ const (
 	ends        // one
 )
 
-// kindOf judges a statement by its words. Where several statements, or a WITH, may hide a write, it takes them for one:
-// a read that waits for its turn is slow, a write that does not is unfair. SQLite's own lock keeps both right.
+// kindOf judges a statement by its words. Where several statements, or a WITH, may hide a write, it
+// takes them for one: a read that waits for its turn is slow, a write that does not is unfair.
+// SQLite's own lock keeps both right.
 func kindOf(query string) kind {
 	rest := skipBlank(query)
 	word, tail := firstWord(rest)
@@ -46,7 +47,8 @@ func kindOf(query string) kind {
 }
 
 func hidesWrite(text string) bool {
-	for _, word := range []string{"INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"} {
+	for _, word := range []string{"INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP",
+		"ALTER"} {
 		if containsWord(text, word) {
 			return true
 		}
@@ -80,7 +82,8 @@ func firstWord(text string) (word, tail string) {
 func containsWord(text, word string) bool {
 	for i := 0; i+len(word) <= len(text); i++ {
 		if strings.EqualFold(text[i:i+len(word)], word) &&
-			(i == 0 || !isLetter(text[i-1])) && (i+len(word) == len(text) || !isLetter(text[i+len(word)])) {
+			(i == 0 || !isLetter(text[i-1])) && (i+len(word) == len(text) ||
+			!isLetter(text[i+len(word)])) {
 			return true
 		}
 	}
@@ -88,5 +91,6 @@ func containsWord(text, word string) bool {
 }
 
 func isLetter(c byte) bool {
-	return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c >= 0x80
+	return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		c >= 0x80
 }

@@ -44,7 +44,9 @@ var (
 )
 
 // ExecContext implements driver.StmtExecContext.
-func (s *fileStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+func (s *fileStmt) ExecContext(
+	ctx context.Context, args []driver.NamedValue,
+) (driver.Result, error) {
 	p, err := s.conn.permit(ctx, s.writes)
 	if err != nil {
 		return nil, err
@@ -54,7 +56,9 @@ func (s *fileStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (d
 }
 
 // QueryContext implements driver.StmtQueryContext.
-func (s *fileStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+func (s *fileStmt) QueryContext(
+	ctx context.Context, args []driver.NamedValue,
+) (driver.Rows, error) {
 	p, err := s.conn.permit(ctx, s.writes)
 	if err != nil {
 		return nil, err

@@ -16,8 +16,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/sqlitefile"
 )
 
-// turns are the order in which this process writes to a SQLite file. SQLite has one writer at a time, and lets those who
-// wait try again and again, in no order; a process in which many write would starve some.
+// turns are the order in which this process writes to a SQLite file. SQLite has one writer at a
+// time, and lets those who wait try again and again, in no order; a process in which many write
+// would starve some.
 type turns struct {
 	path string
 	key  string
@@ -35,8 +36,8 @@ type waiter struct {
 	turn    *turn // that it will have
 }
 
-// turn is the right to write. Its holder says when it is at work, so that one that stands still does not stop the others
-// for ever.
+// turn is the right to write. Its holder says when it is at work, so that one that stands still
+// does not stop the others for ever.
 type turn struct {
 	of    *turns
 	what  string
@@ -47,8 +48,9 @@ type turn struct {
 	used      atomic.Int64 // when, in nanoseconds of the process
 }
 
-// NestedWriteError says that a goroutine, which has a write transaction of a SQLite file open, writes to the file through
-// the database, beside the transaction: it would wait for itself for ever. Nothing was written.
+// NestedWriteError says that a goroutine, which has a write transaction of a SQLite file open,
+// writes to the file through the database, beside the transaction: it would wait for itself for
+// ever. Nothing was written.
 type NestedWriteError struct {
 	File string
 	// Open is what the goroutine has open: a transaction, or a statement whose rows are not closed.
@@ -58,8 +60,9 @@ type NestedWriteError struct {
 }
 
 func (e *NestedWriteError) Error() string {
-	return fmt.Sprintf("SQLite file %s: this goroutine has %s open, begun at %s, and writes through the database "+
-		"beside it, which would wait for that for ever: write with the transaction (tx in place of db), or end it first",
+	return fmt.Sprintf("SQLite file %s: this goroutine has %s open, begun at %s, and writes "+
+		"through the database beside it, which would wait for that for ever: write with the "+
+		"transaction (tx in place of db), or end it first",
 		e.File, e.Open, e.Begun)
 }
 
@@ -96,8 +99,8 @@ func (q *turns) leave() {
 	}
 }
 
-// take waits for the turn. It fails at once where the goroutine has it already, and after a while where its holder does
-// nothing.
+// take waits for the turn. It fails at once where the goroutine has it already, and after a while
+// where its holder does nothing.
 func (q *turns) take(ctx context.Context, what string) (*turn, error) {
 	t := &turn{of: q, what: what, begun: callers()}
 	me := goroutine()
@@ -139,7 +142,8 @@ func (q *turns) stand(t *turn) (*waiter, error) {
 	if me := t.goroutine.Load(); me != 0 && me == h.goroutine.Load() {
 		return nil, &NestedWriteError{File: q.path, Open: h.what, Begun: h.place()}
 	}
-	w := &waiter{granted: make(chan struct{}), failed: make(chan error, 1), since: time.Now(), turn: t}
+	w := &waiter{granted: make(chan struct{}), failed: make(chan error, 1), since: time.Now(),
+		turn: t}
 	q.waiting = append(q.waiting, w)
 	return w, nil
 }
@@ -160,7 +164,8 @@ func (q *turns) stuck(w *waiter) error {
 	if idle := sinceStart() - time.Duration(h.used.Load()); idle < sqlitefile.LockTimeout {
 		return nil
 	}
-	return &BusyError{File: q.path, Holder: h.what + " of this process that does nothing, begun at " + h.place()}
+	return &BusyError{File: q.path, Holder: h.what +
+		" of this process that does nothing, begun at " + h.place()}
 }
 
 // withdraw takes a waiter out, unless it has been served meanwhile.
@@ -194,8 +199,8 @@ func (t *turn) linger(as string) {
 	t.end()
 }
 
-// giveBack passes the turn on. If its holder found the file locked by others, those who have waited for as long need not
-// find out each for itself.
+// giveBack passes the turn on. If its holder found the file locked by others, those who have waited
+// for as long need not find out each for itself.
 func (t *turn) giveBack(err error) {
 	q := t.of
 	q.mu.Lock()
@@ -222,7 +227,8 @@ var processStart = time.Now()
 
 func sinceStart() time.Duration { return time.Since(processStart) }
 
-// goroutine returns the number of the running goroutine. Nothing but this package's refusal rests on it.
+// goroutine returns the number of the running goroutine. Nothing but this package's refusal rests
+// on it.
 func goroutine() uint64 {
 	var buffer [40]byte
 	text := bytes.TrimPrefix(buffer[:runtime.Stack(buffer[:], false)], []byte("goroutine "))
@@ -241,8 +247,10 @@ func (t *turn) place() string {
 	frames := runtime.CallersFrames(t.begun)
 	for {
 		frame, more := frames.Next()
-		isOurs := strings.HasPrefix(frame.Function, "github.com/cqrsync/cqrsync/") && !strings.HasSuffix(frame.File, "_test.go") &&
-			!strings.Contains(frame.Function, "/examples/") && !strings.Contains(frame.Function, "/tests/")
+		isOurs := strings.HasPrefix(frame.Function, "github.com/cqrsync/cqrsync/") &&
+			!strings.HasSuffix(frame.File, "_test.go") &&
+			!strings.Contains(frame.Function, "/examples/") &&
+			!strings.Contains(frame.Function, "/tests/")
 		isLibrary := isOurs || strings.HasPrefix(frame.Function, "database/sql.") ||
 			strings.HasPrefix(frame.Function, "github.com/uptrace/bun")
 		if frame.Function != "" && !isLibrary {

@@ -9,8 +9,8 @@ import (
 )
 
 // AppendCanonical writes a JSON value in one spelling: members sorted, times in UTC, days as their
-// midnight, and numbers, also those in strings, without what changes nothing. One side may keep 1.50
-// as a decimal and the other as text, or a day as a date and the other as a time.
+// midnight, and numbers, also those in strings, without what changes nothing. One side may keep
+// 1.50 as a decimal and the other as text, or a day as a date and the other as a time.
 func AppendCanonical(b []byte, value json.RawMessage) []byte {
 	d := json.NewDecoder(bytes.NewReader(value))
 	d.UseNumber()

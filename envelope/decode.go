@@ -8,22 +8,24 @@ import (
 
 // DecodeError says why a message cannot be read. Reading it again will not help: park it whole.
 type DecodeError struct {
-	// Key is the key at fault: "instance_pk", "instance_data.cqrs_revision", a metadata key such as "cqrs_after", or
-	// "body" when there is no object to look into.
+	// Key is the key at fault: "instance_pk", "instance_data.cqrs_revision", a metadata key such as
+	// "cqrs_after", or "body" when there is no object to look into.
 	Key string
 	Err error
 }
 
-func (e *DecodeError) Error() string { return "unreadable message: " + e.Key + ": " + e.Err.Error() }
+func (e *DecodeError) Error() string {
+	return "unreadable message: " + e.Key + ": " + e.Err.Error()
+}
 
 // Unwrap returns the reason without the key.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
 // Decode reads a message. The error is always a *DecodeError.
 //
-// Key order is free, unknown keys are ignored, of a key that stands twice the last one counts. signal_type, cqrs_id,
-// instance_data, its cqrs_revision and instance_pk are required; everything else may be missing or null, and
-// instance_pk may be null (see Message.Key).
+// Key order is free, unknown keys are ignored, of a key that stands twice the last one counts.
+// signal_type, cqrs_id, instance_data, its cqrs_revision and instance_pk are required; everything
+// else may be missing or null, and instance_pk may be null (see Message.Key).
 //
 // The message keeps parts of body: do not change body afterwards.
 func Decode(body []byte, metadata map[string]string) (*Message, error) {
@@ -151,7 +153,8 @@ func note(odd *NonFinite, name, tokens []byte) {
 }
 
 func (p *parts) readData() (err error) {
-	p.revision, p.updated, p.odd = nil, nil, nil // of an earlier instance_data, which counts no longer
+	// of an earlier instance_data, which counts no longer
+	p.revision, p.updated, p.odd = nil, nil, nil
 	start := p.pos
 	if p.peek() == '{' {
 		err = p.object(p.visitData)

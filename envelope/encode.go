@@ -9,11 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// Encode returns the body: compact JSON, all nine keys, in the order of the wire. It refuses what a reader could
-// stumble over, and names the keys: a message that is wrong is found here, in the service that made it, and not in
-// every service that reads it.
+// Encode returns the body: compact JSON, all nine keys, in the order of the wire. It refuses what a
+// reader could stumble over, and names the keys: a message that is wrong is found here, in the
+// service that made it, and not in every service that reads it.
 //
-// The primary key may be null, for a message of django-cqrs that is passed on (see Message.Key), but not empty.
+// The primary key may be null, for a message of django-cqrs that is passed on (see Message.Key),
+// but not empty.
 func (m *Message) Encode() ([]byte, error) {
 	data, dataErr := m.encodeData()
 	previous, previousErr := m.encodePrevious()
@@ -34,7 +35,8 @@ func (m *Message) Encode() ([]byte, error) {
 	}
 
 	const rest = 250 // the names, and what has no length below
-	b := make([]byte, 0, rest+len(m.Model)+len(data)+len(previous)+len(pk)+len(m.CorrelationID)+len(meta))
+	b := make([]byte, 0, rest+len(m.Model)+len(data)+len(previous)+len(pk)+len(m.CorrelationID)+
+		len(meta))
 	b = append(append(b, `{"signal_type":"`...), m.Signal...)
 	b = append(append(b, `","cqrs_id":"`...), m.Model...)
 	b = append(append(b, `","instance_data":`...), data...)
@@ -65,8 +67,8 @@ func about(key string, err error) error {
 	return fmt.Errorf("%s: %w", key, err)
 }
 
-// encodeData also holds the message to its word: revision gates compare the revision in the body with ledgers that
-// were written from Message.Revision.
+// encodeData also holds the message to its word: revision gates compare the revision in the body
+// with ledgers that were written from Message.Revision.
 func (m *Message) encodeData() ([]byte, error) {
 	p := parts{scanner: scanner{src: m.Data}}
 	if err := p.checked(p.readData); err != nil {
@@ -156,7 +158,8 @@ func (s *scanner) checked(read func() error) error {
 		return fmt.Errorf("not JSON: %w", err)
 	}
 	if s.nonFinite {
-		return errors.New("not JSON: it has a bare NaN or Infinity, whose place is Message.NonFinite")
+		return errors.New("not JSON: it has a bare NaN or Infinity, whose place is " +
+			"Message.NonFinite")
 	}
 	return nil
 }

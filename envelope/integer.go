@@ -14,7 +14,8 @@ func parseInt(number string) (int64, error) {
 	mantissa, exponent := number, 0
 	if i := strings.IndexAny(number, "eE"); i >= 0 {
 		mantissa = number[:i]
-		exponent, _ = strconv.Atoi(number[i+1:]) // out of range it is the largest int, and so is refused below
+		// out of range it is the largest int, and so is refused below
+		exponent, _ = strconv.Atoi(number[i+1:])
 	}
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	digits := strings.TrimRight(whole+fraction, "0")

@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// KeyOf returns the text of a primary key by which ledgers, lanes and diffs know it: a string itself, the digits of a
-// number as they stand, true or false, and for a composite key the JSON array of its parts, compact and with strings
-// in one spelling. Null, the empty string, objects and nested arrays are no keys.
+// KeyOf returns the text of a primary key by which ledgers, lanes and diffs know it: a string
+// itself, the digits of a number as they stand, true or false, and for a composite key the JSON
+// array of its parts, compact and with strings in one spelling. Null, the empty string, objects and
+// nested arrays are no keys.
 func KeyOf(pk json.RawMessage) (string, error) {
 	s := scanner{src: pk}
 	value, err := s.whole()
@@ -66,13 +67,14 @@ func keyPart(value []byte) (string, error) {
 	}
 	text := unquote(value)
 	if strings.IndexByte(text, 0) >= 0 {
-		return "", errors.New("want a key, got a string with a NUL character, which databases do not store")
+		return "", errors.New("want a key, got a string with a NUL character, which databases do " +
+			"not store")
 	}
 	return text, nil
 }
 
-// CheckModel says what is wrong with a CQRS id, or nil. It is a routing key, where a dot separates words, and part of
-// cqrs.<queue>.<id>.
+// CheckModel says what is wrong with a CQRS id, or nil. It is a routing key, where a dot separates
+// words, and part of cqrs.<queue>.<id>.
 func CheckModel(id string) error {
 	const maxLen = 200 // a routing key has 255 bytes, the queue name needs some
 	if id == "" {

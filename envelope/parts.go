@@ -133,7 +133,8 @@ func (p *parts) timeOf(key string, value []byte) time.Time {
 	return t
 }
 
-// keyOf is empty for a primary key that is null: django-cqrs dead-letters and sends again what had none.
+// keyOf is empty for a primary key that is null: django-cqrs dead-letters and sends again what had
+// none.
 func (p *parts) keyOf(key string, value []byte) string {
 	switch {
 	case value == nil:

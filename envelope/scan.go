@@ -6,9 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// scanner validates JSON in one pass and hands out the text of its values, uncopied. It exists because encoding/json
-// has no way to take a message apart without validating and copying the parts again, and refuses the bare NaN,
-// Infinity and -Infinity that Python writes. Those apart it accepts exactly what json.Valid accepts (FuzzScanner).
+// scanner validates JSON in one pass and hands out the text of its values, uncopied. It exists
+// because encoding/json has no way to take a message apart without validating and copying the parts
+// again, and refuses the bare NaN, Infinity and -Infinity that Python writes. Those apart it
+// accepts exactly what json.Valid accepts (FuzzScanner).
 type scanner struct {
 	src   []byte
 	pos   int
@@ -18,7 +19,8 @@ type scanner struct {
 	nonFinite bool // there was a bare NaN, Infinity or -Infinity
 }
 
-// maxDepth is encoding/json's own limit: deeper nesting could be accepted here and then not be unmarshalled.
+// maxDepth is encoding/json's own limit: deeper nesting could be accepted here and then not be
+// unmarshalled.
 const maxDepth = 10000
 
 // peek returns the byte at the current position, or 0, which no token starts with, at the end.
@@ -98,8 +100,8 @@ func (s *scanner) skipValue() error {
 	}
 }
 
-// object reads an object. It calls visit for every member, with the name as written (quotes included) and the
-// position at the value, which visit must read. A nil visit skips.
+// object reads an object. It calls visit for every member, with the name as written (quotes
+// included) and the position at the value, which visit must read. A nil visit skips.
 func (s *scanner) object(visit func(name []byte) error) error {
 	if err := s.open('{'); err != nil {
 		return err
@@ -168,7 +170,8 @@ func (s *scanner) open(bracket byte) error {
 	return nil
 }
 
-// next moves behind the comma after a member or element, or behind the bracket that closes the last one.
+// next moves behind the comma after a member or element, or behind the bracket that closes the last
+// one.
 func (s *scanner) next(bracket byte, want string) (more bool, err error) {
 	s.skipSpace()
 	switch {
@@ -191,15 +194,17 @@ func (s *scanner) literal(text string) error {
 	return nil
 }
 
-// maxNumber is how many characters a number may have: more than any database's (PostgreSQL's numeric has 131,072 digits
-// before the point and 16,383 behind it). Whoever converts one takes time that grows with the square of its length.
+// maxNumber is how many characters a number may have: more than any database's (PostgreSQL's
+// numeric has 131,072 digits before the point and 16,383 behind it). Whoever converts one takes
+// time that grows with the square of its length.
 const maxNumber = 150_000
 
 func (s *scanner) number() error {
 	start := s.pos
 	err := s.anyNumber()
 	if n := s.pos - start; err == nil && n > maxNumber {
-		return fmt.Errorf("byte %d: a number of %d characters: want at most %d", start, n, maxNumber)
+		return fmt.Errorf("byte %d: a number of %d characters: want at most %d", start, n,
+			maxNumber)
 	}
 	return err
 }

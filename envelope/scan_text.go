@@ -33,14 +33,15 @@ func (s *scanner) skipString() error {
 	return s.unexpected("the end of a string")
 }
 
-// plainLen is how many bytes there are before a quote, a backslash or a control character. It looks at eight at a time, and
-// may stop before the last eight.
+// plainLen is how many bytes there are before a quote, a backslash or a control character. It looks
+// at eight at a time, and may stop before the last eight.
 func plainLen(s []byte) (n int) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; len(s)-n >= 8; n += 8 {
 		word := binary.LittleEndian.Uint64(s[n:])
 		quote, backslash := word^ones*'"', word^ones*'\\'
-		// A byte's highest bit is set if it is below what is taken from it. A borrow makes that wrong only behind one that is.
+		// A byte's highest bit is set if it is below what is taken from it. A borrow makes that
+		// wrong only behind one that is.
 		found := ((quote-ones)&^quote | (backslash-ones)&^backslash | (word-ones*' ')&^word) & highs
 		if found != 0 {
 			return n + bits.TrailingZeros64(found)/8

@@ -6,14 +6,14 @@ import (
 	"fmt"
 )
 
-// Databases refuse NaN and the infinities in their JSON columns as JSON does. An object that is kept in one until it is
-// sent has null in their place, and a first member that says what they are.
+// Databases refuse NaN and the infinities in their JSON columns as JSON does. An object that is
+// kept in one until it is sent has null in their place, and a first member that says what they are.
 
 // shelved begins an object that was shelved. No column can have the name: it is the wire's prefix.
 var shelved = []byte(`{"cqrs_nonfinite":`)
 
-// Shelve returns an object, of which members may have bare NaN and infinities, as JSON that Unshelve takes apart again. An
-// object without them comes back as it is.
+// Shelve returns an object, of which members may have bare NaN and infinities, as JSON that
+// Unshelve takes apart again. An object without them comes back as it is.
 func Shelve(object json.RawMessage) (json.RawMessage, error) {
 	if !mayHaveTokens(object) {
 		return object, nil
@@ -51,7 +51,8 @@ func Shelve(object json.RawMessage) (json.RawMessage, error) {
 	return append(out, s.clean(object)[1:]...), nil
 }
 
-// Unshelve returns the object that Shelve was given, with null in place of the tokens, and the members that have some.
+// Unshelve returns the object that Shelve was given, with null in place of the tokens, and the
+// members that have some.
 func Unshelve(stored json.RawMessage) (object json.RawMessage, odd NonFinite, err error) {
 	if !bytes.HasPrefix(stored, shelved) {
 		return stored, nil, nil

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// FormatTime writes a time as Python's str does, in UTC: "2026-11-22 22:16:33.237828+00:00", without the fraction
-// when it is zero. Microseconds are the wire's resolution; what is finer is cut off.
+// FormatTime writes a time as Python's str does, in UTC: "2026-11-22 22:16:33.237828+00:00",
+// without the fraction when it is zero. Microseconds are the wire's resolution; what is finer is
+// cut off.
 func FormatTime(t time.Time) string { return string(appendTime(make([]byte, 0, 32), t, ' ')) }
 
 // appendTime takes a fifth of the time of Time.AppendFormat, which reads its layout each time.
@@ -38,9 +39,9 @@ func appendDigits(dst []byte, n, digits int) []byte {
 	return append(dst, byte('0'+n%10))
 }
 
-// ParseTime reads what FormatTime and other Python and Django code writes: a space or T in the middle, any offset, Z
-// or none (which is UTC), a fraction of any length (cut to microseconds), seconds or not, or only a date. The result is
-// in UTC.
+// ParseTime reads what FormatTime and other Python and Django code writes: a space or T in the
+// middle, any offset, Z or none (which is UTC), a fraction of any length (cut to microseconds),
+// seconds or not, or only a date. The result is in UTC.
 func ParseTime(s string) (time.Time, error) {
 	p := timeText{rest: s}
 	var hour, minute, second, micros int
@@ -146,7 +147,8 @@ func (p *timeText) offset() time.Duration {
 		second = p.number(2)
 	}
 	p.malformed = p.malformed || hour > 23 || minute > 59 || second > 59
-	offset := time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second)*time.Second
+	offset := time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute +
+		time.Duration(second)*time.Second
 	if negative {
 		return -offset
 	}

@@ -7,7 +7,9 @@ import (
 )
 
 // ahead reads the next page while the one before is dealt with.
-func ahead[T any](ctx context.Context, pages func(ctx context.Context) iter.Seq2[T, error]) iter.Seq2[T, error] {
+func ahead[T any](
+	ctx context.Context, pages func(ctx context.Context) iter.Seq2[T, error],
+) iter.Seq2[T, error] {
 	type read struct {
 		page T
 		err  error

@@ -44,7 +44,9 @@ func (d Difference) Equal() bool { return d.Differing == 0 && len(d.Unsent) == 0
 // A key that differs is looked at again after Options.Grace, and reported if it still does. A key
 // that the replica has in a later revision differs only if that revision is older than the diff:
 // else the master went on meanwhile.
-func DiffReplica(ctx context.Context, rep *replica.Replica, r io.Reader, w io.Writer, o Options) (Difference, error) {
+func DiffReplica(
+	ctx context.Context, rep *replica.Replica, r io.Reader, w io.Writer, o Options,
+) (Difference, error) {
 	in := newLines(r)
 	h, ok, err := in.header(stageDiffMaster, o)
 	if err != nil || !ok {
@@ -86,7 +88,9 @@ type comparer struct {
 	ahead     int64
 }
 
-func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options) (*comparer, error) {
+func newComparer(
+	ctx context.Context, rep *replica.Replica, h header, w io.Writer, o Options,
+) (*comparer, error) {
 	c := &comparer{
 		rep: rep, model: h.model, began: h.at().Add(-o.Grace), options: o, looked: o.SkipLines,
 		out: newOut(w, h.by(o.stage(stageDiffReplica), rep.Queue())), pace: o.pace(),
@@ -115,7 +119,9 @@ func newComparer(ctx context.Context, rep *replica.Replica, h header, w io.Write
 
 func (c *comparer) run(ctx context.Context, in *lines) error {
 	reached := c.looked
-	looked := ahead(ctx, func(ctx context.Context) iter.Seq2[looked, error] { return c.looks(ctx, in) })
+	looked := ahead(ctx, func(ctx context.Context) iter.Seq2[looked, error] {
+		return c.looks(ctx, in)
+	})
 	for l, err := range looked {
 		if err != nil {
 			return err
@@ -148,7 +154,8 @@ func (c *comparer) run(ctx context.Context, in *lines) error {
 
 // difference is what was found until now.
 func (c *comparer) difference() Difference {
-	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Ahead: c.ahead, Content: c.names != nil}
+	d := Difference{Model: c.model, Compared: c.pace.done, Differing: c.differing, Ahead: c.ahead,
+		Content: c.names != nil}
 	if c.columns != nil && c.shape.Mirrored {
 		d.Unsent, d.NotCompared = c.columns.unsent(d.Compared), c.columns.notCompared()
 	} else if c.columns != nil {

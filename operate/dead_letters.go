@@ -8,8 +8,8 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero value
-// chooses all.
+// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero
+// value chooses all.
 type DeadLetterFilter struct {
 	IDs        []int64
 	Model, Key string
@@ -21,18 +21,20 @@ type DeadLetterFilter struct {
 type RetriedDeadLetter struct {
 	ID         int64
 	Model, Key string
-	// Outcome is a replica.Outcome as text: returned where the message could still not be applied, and
-	// stays; Err says why.
+	// Outcome is a replica.Outcome as text: returned where the message could still not be applied,
+	// and stays; Err says why.
 	Outcome string
 	Err     error
 }
 
 // RetryDeadLetters takes a replica's dead letters through the gate again, after what made them fail
-// was mended. What is applied, known or overtaken is removed, the rest stays. tell is called for each.
+// was mended. What is applied, known or overtaken is removed, the rest stays. tell is called for
+// each.
 func RetryDeadLetters(
 	ctx context.Context, rep *replica.Replica, f DeadLetterFilter, tell func(RetriedDeadLetter),
 ) error {
-	return mirrored.Of(rep).RetryDeadLetters(ctx, mirrored.DeadLetterFilter(f), func(d mirrored.RetriedDeadLetter) {
-		tell(RetriedDeadLetter(d))
-	})
+	return mirrored.Of(rep).RetryDeadLetters(ctx, mirrored.DeadLetterFilter(f),
+		func(d mirrored.RetriedDeadLetter) {
+			tell(RetriedDeadLetter(d))
+		})
 }

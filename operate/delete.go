@@ -63,7 +63,9 @@ func DeletedSyncReplica(
 }
 
 // count keeps the lines, and counts the rows that they would delete.
-func (d *deleter) count(ctx context.Context, in *lines, o Options, keep *spool) (deletes int64, err error) {
+func (d *deleter) count(
+	ctx context.Context, in *lines, o Options, keep *spool,
+) (deletes int64, err error) {
 	for n := 1; ; n++ {
 		line, ok, err := in.next()
 		if err == nil && !ok {
@@ -91,8 +93,9 @@ func (d *deleter) count(ctx context.Context, in *lines, o Options, keep *spool) 
 }
 
 type deleter struct {
-	rep    *replica.Replica
-	listed time.Time // what was applied later was created again since; by the replica database's clock
+	rep *replica.Replica
+	// what was applied later was created again since; by the replica database's clock
+	listed time.Time
 	bad    func(pk json.RawMessage, err error)
 	done   Deletion
 }

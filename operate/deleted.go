@@ -15,7 +15,9 @@ import (
 // DeletedDiffReplica writes the keys that the replica has, or those of the rows that Options.Filter
 // selects: model and time in the first line, then lines of keys, and a mark that it came to the
 // end. It returns how many there are.
-func DeletedDiffReplica(ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options) (int64, error) {
+func DeletedDiffReplica(
+	ctx context.Context, rep *replica.Replica, model string, w io.Writer, o Options,
+) (int64, error) {
 	p := o.pace()
 	if err := mirrored.Of(rep).Check(ctx, model); err != nil {
 		return 0, fmt.Errorf("deleted diff of %s: %w", model, err)
@@ -79,7 +81,8 @@ func DeletedDiffMaster(
 		return to.keys(gone)
 	})
 	if err == nil && !rows && d.Differing > o.MaxDeletes {
-		err = &TooManyDeletesError{Model: h.model, Deletes: d.Differing, Of: d.Compared, MasterIsEmpty: true}
+		err = &TooManyDeletesError{Model: h.model, Deletes: d.Differing, Of: d.Compared,
+			MasterIsEmpty: true}
 	}
 	if err != nil {
 		return d, err
@@ -100,7 +103,9 @@ func hasRows(ctx context.Context, box *outbox.Box, model string) (bool, error) {
 
 // missing are the keys of which the master has no instance. A key that the master's table cannot
 // have is an error.
-func missing(ctx context.Context, box *outbox.Box, model string, pks []json.RawMessage) ([]json.RawMessage, error) {
+func missing(
+	ctx context.Context, box *outbox.Box, model string, pks []json.RawMessage,
+) ([]json.RawMessage, error) {
 	instances, err := boxed.Of(box).Lookup(ctx, model, pks)
 	if err != nil {
 		return nil, err

@@ -139,7 +139,8 @@ func valueOf(field *schema.Field, raw json.RawMessage) (any, error) {
 }
 
 func (t term) narrow(q *bun.SelectQuery) *bun.SelectQuery {
-	operators := map[string]string{"exact": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+	operators := map[string]string{"exact": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<",
+		"lte": "<="}
 	switch t.lookup {
 	case "isnull":
 		if t.isNull {

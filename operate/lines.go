@@ -199,7 +199,9 @@ func (l *lines) complete() error {
 
 // eachKeys hands on the keys of each line after the first, but for those that an earlier run dealt
 // with. It fails in the end where the stage before did.
-func (l *lines) eachKeys(ctx context.Context, o Options, handle func(pks []json.RawMessage) error) error {
+func (l *lines) eachKeys(
+	ctx context.Context, o Options, handle func(pks []json.RawMessage) error,
+) error {
 	p := o.pace()
 	for n := 1; ; n++ {
 		line, ok, err := l.next()

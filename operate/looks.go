@@ -70,9 +70,11 @@ func (c *comparer) skim(ctx context.Context, line numbered) (looked, error) {
 	if err != nil {
 		return looked{}, err
 	}
-	if kept, err := split(said); err == nil { // a ledger may hold a key that is no integer all the same
+	// a ledger may hold a key that is no integer all the same
+	if kept, err := split(said); err == nil {
 		if differ := unlike(claims, kept); len(differ) <= len(claims)/100 {
-			return looked{len(claims), differ}, nil // rows in between moved others out of sight: the second look sees them
+			// rows in between moved others out of sight: the second look sees them
+			return looked{len(claims), differ}, nil
 		}
 	}
 	differ, err := c.walk(ctx, claims)
@@ -141,7 +143,8 @@ func (c *comparer) walk(ctx context.Context, claims []claim) ([]claim, error) {
 		first, last = min(first, claim.key), max(last, claim.key)
 	}
 	most := len(claims) + len(claims)/4 + 1000 // more lie between where the keys are few of many
-	kept, err := mirrored.Of(c.rep).Live(ctx, c.model, mirrored.Span{From: first, To: last, AnyOrder: true}, most)
+	kept, err := mirrored.Of(c.rep).Live(ctx, c.model, mirrored.Span{From: first, To: last,
+		AnyOrder: true}, most)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +194,9 @@ func (c *comparer) look(ctx context.Context, claims []claim) ([]claim, error) {
 
 // lookInParts looks at halves where a row of the replica cannot be read, an infinite time for
 // example. That one differs from whatever the master sent.
-func (c *comparer) lookInParts(ctx context.Context, claims []claim, because error) ([]claim, error) {
+func (c *comparer) lookInParts(
+	ctx context.Context, claims []claim, because error,
+) ([]claim, error) {
 	if c.names == nil || ctx.Err() != nil {
 		return nil, because
 	}

@@ -33,10 +33,12 @@ func (c *comparer) settle(ctx context.Context, patience bool) error {
 	}
 	var ripe []claim
 	full := c.options.pageSize(diffPage)
-	for len(ripe) < full && len(ripe) < len(c.suspects) && time.Since(c.suspects[len(ripe)].seen) >= c.options.Grace {
+	for len(ripe) < full && len(ripe) < len(c.suspects) &&
+		time.Since(c.suspects[len(ripe)].seen) >= c.options.Grace {
 		ripe = append(ripe, c.suspects[len(ripe)].claim)
 	}
-	if len(ripe) == 0 || len(ripe) < full && !patience && time.Since(c.suspects[0].seen) < c.options.Grace+linger {
+	if len(ripe) == 0 || len(ripe) < full && !patience &&
+		time.Since(c.suspects[0].seen) < c.options.Grace+linger {
 		return nil // many lines of a few keys each would make diff-sync slow
 	}
 	c.suspects = append(c.suspects[:0], c.suspects[len(ripe):]...)

@@ -75,8 +75,8 @@ func (m *model) checkStamps(ctx context.Context, db *bun.DB) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("table %s has no column %s, as a master of django-cqrs has: there is nothing to adopt, "+
-			"and its first captured writes begin with revision 1", m.table.Name, strings.Join(missing, " and "))
+		return fmt.Errorf("table %s has no column %s, as a master of django-cqrs has: there is "+
+			"nothing to adopt, and its first captured writes begin with revision 1", m.table.Name, strings.Join(missing, " and "))
 	}
 	return rows.Err()
 }
@@ -86,7 +86,8 @@ func (m *model) stampsAfter(
 	ctx context.Context, db *bun.DB, last reflect.Value, limit int,
 ) (page []stamped, err error) {
 	alias := m.table.SQLAlias
-	query := db.NewSelect().Model(reflect.New(m.table.Type).Interface()).ColumnExpr("?", keyColumns(m.table)).
+	query := db.NewSelect().Model(reflect.New(m.table.Type).Interface()).ColumnExpr("?",
+		keyColumns(m.table)).
 		ColumnExpr("?.?, ?.?", alias, bun.Ident(revisionColumn), alias, bun.Ident(updatedColumn))
 	if last.IsValid() {
 		query = query.Where("(?) > (?)", keyColumns(m.table), bun.List(keyValues(m.table, last)))
@@ -117,10 +118,12 @@ func (m *model) stampsAfter(
 			return nil, err
 		}
 		if revision == nil || *revision < 0 || updated.IsZero() {
-			return nil, fmt.Errorf("key %s: %s or %s is NULL or negative: a master of django-cqrs fills both; set them",
+			return nil, fmt.Errorf("key %s: %s or %s is NULL or negative: a master of django-cqrs "+
+				"fills both; set them",
 				one.key, revisionColumn, updatedColumn)
 		}
-		one.known = ledger.Known{Key: one.key, Revision: *revision, Updated: updated.UTC().Truncate(time.Microsecond)}
+		one.known = ledger.Known{Key: one.key, Revision: *revision,
+			Updated: updated.UTC().Truncate(time.Microsecond)}
 		page = append(page, one)
 	}
 	return page, rows.Err()

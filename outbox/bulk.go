@@ -73,7 +73,8 @@ func bulk[T any](
 			return written, nil
 		}
 		if err := write(&rows); err != nil {
-			return written, fmt.Errorf("outbox: write %d rows of %s: %w", len(rows), m.table.Name, err)
+			return written, fmt.Errorf("outbox: write %d rows of %s: %w", len(rows), m.table.Name,
+				err)
 		}
 		written += int64(len(rows))
 		last = keyValues(m.table, reflect.ValueOf(rows[len(rows)-1]))
@@ -115,7 +116,8 @@ var errZeroKey = errors.New("the primary key is missing or zero")
 func (m *model) rowOfKey(parts []any) (reflect.Value, error) {
 	row := reflect.New(m.table.Type).Elem()
 	if len(parts) != len(m.table.PKs) {
-		return row, fmt.Errorf("the primary key has %d columns, %d values were given", len(m.table.PKs), len(parts))
+		return row, fmt.Errorf("the primary key has %d columns, %d values were given",
+			len(m.table.PKs), len(parts))
 	}
 	for i, pk := range m.table.PKs {
 		value, field := reflect.ValueOf(parts[i]), pk.Value(row)
@@ -123,7 +125,8 @@ func (m *model) rowOfKey(parts []any) (reflect.Value, error) {
 			field.Set(reflect.New(field.Type().Elem()))
 			field = field.Elem()
 		}
-		if !value.IsValid() || !isAlike(value.Kind(), field.Kind()) || !value.CanConvert(field.Type()) {
+		if !value.IsValid() || !isAlike(value.Kind(), field.Kind()) ||
+			!value.CanConvert(field.Type()) {
 			return row, fmt.Errorf("column %s is a %s, not a %T", pk.Name, field.Type(), parts[i])
 		}
 		converted := value.Convert(field.Type())
@@ -159,7 +162,8 @@ func isSame(value, converted reflect.Value) bool {
 			return false
 		}
 	}
-	return value.Equal(converted.Convert(value.Type())) && isNegative(value) == isNegative(converted)
+	return value.Equal(converted.Convert(value.Type())) &&
+		isNegative(value) == isNegative(converted)
 }
 
 func isNegative(v reflect.Value) bool {
@@ -173,7 +177,8 @@ func registered[T any](tx bun.Tx) (*session, *model, error) {
 	}
 	s := sessionOf(tx.NewSelect().DB())
 	if s == nil {
-		return nil, nil, errors.New("outbox: the transaction is not one of Box.RunInTx: pass the tx it gives you")
+		return nil, nil, errors.New("outbox: the transaction is not one of Box.RunInTx: pass the " +
+			"tx it gives you")
 	}
 	m := s.box.modelOfType(reflect.TypeFor[T]())
 	if m == nil {

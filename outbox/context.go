@@ -76,19 +76,21 @@ func checkHeader(name, value string) error {
 	lower := strings.ToLower(name)
 	switch {
 	case name == "" || strings.HasPrefix(lower, "cqrs_") || strings.HasPrefix(lower, "cqrsync_"):
-		return errors.New("names that are empty or begin with cqrs_ or cqrsync_ are cqrsync's own: " +
-			"choose another")
+		return errors.New("names that are empty or begin with cqrs_ or cqrsync_ are cqrsync's " +
+			"own: choose another")
 	case strings.HasPrefix(lower, "_watermill"):
 		return errors.New("names that begin with _watermill are Watermill's own: choose another")
 	case lower == "cc" || lower == "bcc":
-		return errors.New("RabbitMQ would send the message to the queues it names: choose another name")
+		return errors.New("RabbitMQ would send the message to the queues it names: choose another " +
+			"name")
 	case len(name) > maxHeaderName:
 		return fmt.Errorf("its name has %d bytes, at most %d are sent: choose a shorter one",
 			len(name), maxHeaderName)
 	}
 	for i := range len(name) {
 		if c := name[i]; c <= ' ' || c > '~' || c == ':' {
-			return errors.New("its name is to be of printable ASCII characters, without spaces and colons")
+			return errors.New("its name is to be of printable ASCII characters, without spaces " +
+				"and colons")
 		}
 	}
 	if strings.ContainsAny(value, "\r\n") {

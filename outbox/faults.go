@@ -41,7 +41,8 @@ func rowAtFault(err error) bool {
 	if state := db.SQLState(err); state != "" {
 		return strings.HasPrefix(state, "22") // a value that some expression does not take
 	}
-	if db.SQLiteCode(err) != 0 || errors.As(err, new(net.Error)) || errors.As(err, new(*db.LockedError)) {
+	if db.SQLiteCode(err) != 0 || errors.As(err, new(net.Error)) ||
+		errors.As(err, new(*db.LockedError)) {
 		return false
 	}
 	for _, other := range []error{

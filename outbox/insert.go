@@ -21,8 +21,8 @@ type insertion struct {
 	returned bool   // RETURNING gives the key columns as they are stored
 }
 
-// onConflict is what an INSERT does with a row that is there already. Only the first leaves no doubt that its rows are
-// new.
+// onConflict is what an INSERT does with a row that is there already. Only the first leaves no
+// doubt that its rows are new.
 type onConflict int
 
 const (
@@ -39,26 +39,32 @@ func (m *model) insertion(event *bun.QueryEvent, rows []reflect.Value) (*inserti
 		return nil, reason
 	}
 	in.returned = returnsKey(lex(tail, event.DB.Dialect().Name()), m.table.PKs)
-	if !in.returned && in.conflict == conflictFails && len(rows) > 1 && slices.Contains(in.literal, false) {
-		return nil, "the database draws keys of several rows, and RETURNING does not bring them all back: " +
-			"leave RETURNING to bun, or name the key columns in it"
+	if !in.returned && in.conflict == conflictFails && len(rows) > 1 &&
+		slices.Contains(in.literal, false) {
+		return nil, "the database draws keys of several rows, and RETURNING does not bring them " +
+			"all back: leave RETURNING to bun, or name the key columns in it"
 	}
 	return in, ""
 }
 
-// texts says of each row of an INSERT whether some columns stand in its text as the row has them, and whether it leaves
-// them to the database. A row may be neither: an expression may be any value.
+// texts says of each row of an INSERT whether some columns stand in its text as the row has them,
+// and whether it leaves them to the database. A row may be neither: an expression may be any value.
 type texts struct{ literal, drawn []bool }
 
-// literals reads them, and what follows the values. The reason says why the text cannot be read, nothing where it can.
-func literals(event *bun.QueryEvent, rows []reflect.Value, fields []*schema.Field) (found texts, tail, reason string) {
+// literals reads them, and what follows the values. The reason says why the text cannot be read,
+// nothing where it can.
+func literals(
+	event *bun.QueryEvent, rows []reflect.Value, fields []*schema.Field,
+) (found texts, tail, reason string) {
 	columns, values, rest := insertParts(event.Query, backslashEscapes(event))
 	if columns == nil {
 		return found, "", "its text is not INSERT … (columns) VALUES (…), as bun writes it"
 	}
 	at := make([]int, len(fields)) // in the list, -1 for one that is left out
 	for i, field := range fields {
-		at[i] = slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, field.Name) })
+		at[i] = slices.IndexFunc(columns, func(c string) bool {
+			return strings.EqualFold(c, field.Name)
+		})
 	}
 	for row := range values {
 		n := len(found.literal)
@@ -75,18 +81,20 @@ func literals(event *bun.QueryEvent, rows []reflect.Value, fields []*schema.Fiel
 		found.literal, found.drawn = append(found.literal, whole), append(found.drawn, drawn)
 	}
 	if tail = rest(); len(found.literal) != len(rows) || tail == unreadable {
-		return found, "", "its VALUES cannot be read: a comment or a quote in an expression hides them"
+		return found, "", "its VALUES cannot be read: a comment or a quote in an expression hides " +
+			"them"
 	}
 	return found, tail, ""
 }
 
 // isDrawn says that bun leaves the key column of a row to the database.
 func isDrawn(pk *schema.Field, row reflect.Value) bool {
-	return pk.HasZeroValue(row) && (pk.NullZero || pk.SQLDefault != "") || pk.IsPtr && pk.HasNilValue(row)
+	return pk.HasZeroValue(row) && (pk.NullZero || pk.SQLDefault != "") ||
+		pk.IsPtr && pk.HasNilValue(row)
 }
 
-// returnsKey says that RETURNING names all key columns, or *, and that nothing else in it may bring a value under the
-// name of one: an expression that mentions it, or calls itself so.
+// returnsKey says that RETURNING names all key columns, or *, and that nothing else in it may bring
+// a value under the name of one: an expression that mentions it, or calls itself so.
 func returnsKey(tokens iter.Seq[token], pks []*schema.Field) bool {
 	var items [][]token
 	in := false
@@ -116,7 +124,9 @@ func returnsKey(tokens iter.Seq[token], pks []*schema.Field) bool {
 			switch {
 			case plain && (name == "*" || strings.EqualFold(name, pk.Name)):
 				found[pk.Name] = true
-			case !plain && slices.ContainsFunc(item, func(t token) bool { return strings.EqualFold(t.text, pk.Name) }):
+			case !plain && slices.ContainsFunc(item, func(t token) bool {
+				return strings.EqualFold(t.text, pk.Name)
+			}):
 				return false
 			}
 		}
@@ -135,7 +145,8 @@ func plainColumn(item []token) (string, bool) {
 	return item[0].text, true
 }
 
-// insertedRows lists the rows of an INSERT that inserted some: as many as the database did, or an error.
+// insertedRows lists the rows of an INSERT that inserted some: as many as the database did, or an
+// error.
 func (s *session) insertedRows(
 	ctx context.Context, event *bun.QueryEvent, c *captured, e effect,
 ) ([]touchedRow, error) {
@@ -143,7 +154,8 @@ func (s *session) insertedRows(
 	n := len(c.rows)
 	how := touched
 	switch {
-	case in.conflict == conflictFails, in.conflict == conflictSkips && e.affected == int64(n) && !in.returned:
+	case in.conflict == conflictFails, in.conflict == conflictSkips && e.affected == int64(n) &&
+		!in.returned:
 		how = created
 	case in.conflict == conflictUpdates && e.affected >= int64(n):
 		how = written
@@ -154,7 +166,8 @@ func (s *session) insertedRows(
 			return nil, err
 		}
 	}
-	all := fresh && e.affected == int64(n) // the returned rows are those of the text, under their stored keys
+	// the returned rows are those of the text, under their stored keys
+	all := fresh && e.affected == int64(n)
 	var rows []touchedRow
 	known := 0
 	for i, row := range c.rows {
@@ -190,12 +203,15 @@ func (s *session) insertedRows(
 			return append(rows, touchedRow{model: m, row: row, how: how}), nil
 		}
 	}
-	return rows, unseen("INSERT", m.table.Name, fmt.Sprintf("it inserted rows whose keys the database drew, and did not bring "+
-		"them back into its model (%d of %d are known): leave RETURNING to bun and scan into the model", known, n))
+	return rows, unseen("INSERT", m.table.Name,
+		fmt.Sprintf("it inserted rows whose keys the database drew, and did not bring "+
+			"them back into its model (%d of %d are known): leave RETURNING to bun and scan into the "+
+			"model", known, n))
 }
 
-// returnedRows are the rows that RETURNING wrote into the model: the first ones, as many as the database counted. fresh
-// says that it did: one has another key than before. Else it may have gone into another variable.
+// returnedRows are the rows that RETURNING wrote into the model: the first ones, as many as the
+// database counted. fresh says that it did: one has another key than before. Else it may have gone
+// into another variable.
 func (m *model) returnedRows(
 	event *bun.QueryEvent, c *captured, e effect,
 ) (rows []reflect.Value, fresh bool) {

@@ -15,7 +15,8 @@ const duplicate = 1062
 // fit its column.
 func (s *session) askWarnings(ctx context.Context, c *captured) (err error) {
 	var all int
-	if err := s.quiet().QueryRowContext(ctx, "SHOW COUNT(*) WARNINGS").Scan(&all); err != nil || all == 0 {
+	if err := s.quiet().QueryRowContext(ctx, "SHOW COUNT(*) WARNINGS").Scan(&all); err != nil ||
+		all == 0 {
 		return err
 	}
 	rows, err := s.quiet().QueryContext(ctx, "SHOW WARNINGS")
@@ -47,6 +48,7 @@ func (s *session) askWarnings(ctx context.Context, c *captured) (err error) {
 	if err != nil || len(there) >= len(named) {
 		return err
 	}
-	return unseen("INSERT", c.model.table.Name, "MariaDB changed values of its rows to store them (SHOW WARNINGS), and "+
-		"does not find them by the keys that they name: give keys that fit their column")
+	return unseen("INSERT", c.model.table.Name,
+		"MariaDB changed values of its rows to store them (SHOW WARNINGS), and does not find them "+
+			"by the keys that they name: give keys that fit their column")
 }

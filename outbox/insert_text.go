@@ -8,14 +8,18 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-func backslashEscapes(event *bun.QueryEvent) bool { return event.DB.Dialect().Name() == dialect.MySQL }
+func backslashEscapes(event *bun.QueryEvent) bool {
+	return event.DB.Dialect().Name() == dialect.MySQL
+}
 
 // unreadable is the rest of a text whose values cannot be told apart.
 const unreadable = "\x00"
 
 // insertParts splits INSERT INTO t (columns) VALUES (…), (…) rest. The values are read as they are
 // asked for; rest is what follows them, once they were.
-func insertParts(query string, backslash bool) (columns []string, values iter.Seq[[]string], rest func() string) {
+func insertParts(
+	query string, backslash bool,
+) (columns []string, values iter.Seq[[]string], rest func() string) {
 	const marker = ") VALUES ("
 	query = query[afterComments(query):]
 	open := strings.Index(query, " (")
@@ -71,7 +75,8 @@ func valueRow(query string, at int, backslash bool) (row []string, next int, mor
 		case c == '"' || c == '`':
 			i = literalEnd(query, i, false)
 			continue
-		case strings.HasPrefix(query[i:], "--"), strings.HasPrefix(query[i:], "/*"), c == '#' && backslash, c == ';',
+		case strings.HasPrefix(query[i:], "--"), strings.HasPrefix(query[i:], "/*"), c == '#' &&
+			backslash, c == ';',
 			c == '$' && dollarTag(query[i:]) != "":
 			return nil, 0, false
 		case c == '(' || c == '[':

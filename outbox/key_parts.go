@@ -18,7 +18,9 @@ import (
 )
 
 // rowsOfPKs are rows with nothing but the given primary keys.
-func (m *model) rowsOfPKs(ctx context.Context, db bun.IDB, pks []json.RawMessage) ([]reflect.Value, error) {
+func (m *model) rowsOfPKs(
+	ctx context.Context, db bun.IDB, pks []json.RawMessage,
+) ([]reflect.Value, error) {
 	kinds := m.kinds.Load()
 	if kinds == nil {
 		read, err := stored.Kinds(ctx, db, m.table, m.table.PKs)
@@ -85,7 +87,8 @@ func (m *model) rowOfPK(pk json.RawMessage) (reflect.Value, error) {
 	}
 	for i, field := range m.table.PKs {
 		if err := decodeKeyPart(field, field.Value(row), parts[i]); err != nil {
-			return row, &KeyError{m.id, string(pk), fmt.Errorf("column %s is a %s", field.Name, field.IndirectType)}
+			return row, &KeyError{m.id, string(pk), fmt.Errorf("column %s is a %s", field.Name,
+				field.IndirectType)}
 		}
 	}
 	return row, nil
@@ -120,7 +123,8 @@ func decodeKeyPart(field *schema.Field, into reflect.Value, part json.RawMessage
 
 // wholeNumber is a number without zeros behind its point, which a column of decimals writes.
 func wholeNumber(text string) []byte {
-	if whole, zeros, has := strings.Cut(strings.TrimRight(text, " "), "."); has && strings.Trim(zeros, "0") == "" {
+	if whole, zeros, has := strings.Cut(strings.TrimRight(text, " "), "."); has &&
+		strings.Trim(zeros, "0") == "" {
 		return []byte(whole)
 	}
 	return []byte(strings.TrimRight(text, " "))

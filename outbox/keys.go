@@ -13,8 +13,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
-// exactKeys says that a key which the database finds has just the value that it was asked for. Texts and times do not:
-// a collation, an upper-case uuid, a padded char(8) or a date with a clock are equal to what is stored otherwise.
+// exactKeys says that a key which the database finds has just the value that it was asked for.
+// Texts and times do not: a collation, an upper-case uuid, a padded char(8) or a date with a clock
+// are equal to what is stored otherwise.
 func (m *model) exactKeys() bool {
 	for _, pk := range m.table.PKs {
 		if kind := pk.IndirectType.Kind(); kind < reflect.Bool || kind > reflect.Uint64 {
@@ -25,7 +26,9 @@ func (m *model) exactKeys() bool {
 }
 
 // stored reads the keys of the rows that the database finds by the given ones, as it stores them.
-func (m *model) stored(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]reflect.Value, error) {
+func (m *model) stored(
+	ctx context.Context, tx bun.IDB, rows []reflect.Value,
+) ([]reflect.Value, error) {
 	return m.storedAs(ctx, tx, rows, current)
 }
 
@@ -46,7 +49,9 @@ func (m *model) storedAs(
 // found is stored with what else the given rows hold, which a DELETE message may be made of. It
 // locks the rows: else another transaction could give one another spelling before the DELETE runs,
 // which would still find it, and the key that is gone from the table would stay at the replicas.
-func (m *model) found(ctx context.Context, tx bun.IDB, given []reflect.Value) ([]reflect.Value, error) {
+func (m *model) found(
+	ctx context.Context, tx bun.IDB, given []reflect.Value,
+) ([]reflect.Value, error) {
 	rows, err := m.storedAs(ctx, tx, given, forUpdate)
 	if err != nil || m.deleteData == nil {
 		return rows, err
@@ -110,7 +115,8 @@ func (m *model) keysWhere(
 	ctx context.Context, tx bun.IDB, lock func(*bun.SelectQuery) *bun.SelectQuery, condition string, args ...any,
 ) ([]reflect.Value, error) {
 	rows := reflect.New(reflect.SliceOf(m.table.Type))
-	query := tx.NewSelect().Model(rows.Interface()).ColumnExpr("?", keyColumns(m.table)).Where(condition, args...)
+	query := tx.NewSelect().Model(rows.Interface()).ColumnExpr("?",
+		keyColumns(m.table)).Where(condition, args...)
 	if m.table.SoftDeleteField != nil {
 		query = query.WhereAllWithDeleted()
 	}
@@ -124,9 +130,12 @@ func (m *model) keysWhere(
 	return found, nil
 }
 
-// lastInserted reads the key that the database drew for the one row of the last statement. It is invalid where the
-// catalog does not say that the database draws that key, and nothing else in the statement could have drawn another.
-func (m *model) lastInserted(ctx context.Context, tx bun.IDB, c *catalog.Catalog) (reflect.Value, error) {
+// lastInserted reads the key that the database drew for the one row of the last statement. It is
+// invalid where the catalog does not say that the database draws that key, and nothing else in the
+// statement could have drawn another.
+func (m *model) lastInserted(
+	ctx context.Context, tx bun.IDB, c *catalog.Catalog,
+) (reflect.Value, error) {
 	// Sequences draw integers; SQLite knows the row itself.
 	if len(m.table.PKs) != 1 || !m.exactKeys() && tx.Dialect().Name() != dialect.SQLite {
 		return reflect.Value{}, nil

@@ -52,8 +52,10 @@ func (s *session) isLost(event *bun.QueryEvent) *RefusedError {
 		return nil
 	}
 	return &RefusedError{
-		Verb: firstWord(event), Reason: "the database has rolled the transaction back after an error: " + s.lost.Error(),
-		Fix: "return that error from the function that RunInTx runs; RetryInTx runs it again where another try may pass",
+		Verb: firstWord(event), Reason: "the database has rolled the transaction back after an " +
+			"error: " + s.lost.Error(),
+		Fix: "return that error from the function that RunInTx runs; RetryInTx runs it again " +
+			"where another try may pass",
 	}
 }
 

@@ -71,7 +71,8 @@ func (s *session) keptKeys(ctx context.Context, c *captured, e effect) error {
 	if err != nil {
 		return err
 	}
-	wanted := int(e.affected) - (len(c.rows) - len(before.named)) // the others have no key to look at
+	// the others have no key to look at
+	wanted := int(e.affected) - (len(c.rows) - len(before.named))
 	found := len(appeared(before.versions, after))
 	switch inserts := c.insert != nil; {
 	case before.rewrites || inserts && !c.updates():
@@ -83,9 +84,10 @@ func (s *session) keptKeys(ctx context.Context, c *captured, e effect) error {
 	if found >= wanted {
 		return nil
 	}
-	return unseen(c.verb, c.model.table.Name, fmt.Sprintf("a trigger may have given its rows other keys than it "+
-		"names (%d of %d are found under theirs): add Returning with the key columns, and scan them into the "+
-		"model, or write row by row", found, wanted))
+	return unseen(c.verb, c.model.table.Name,
+		fmt.Sprintf("a trigger may have given its rows other keys than it "+
+			"names (%d of %d are found under theirs): add Returning with the key columns, and scan "+
+			"them into the model, or write row by row", found, wanted))
 }
 
 // isMissed says that the flush itself misses each row that is not under its key, and that no other

@@ -40,7 +40,8 @@ func encodeNonFinite(v reflect.Value, date bool) ([]byte, error) {
 		}
 		return jsonArray(parts), nil
 	}
-	return nil, &ValueError{fmt.Sprintf("there is NaN or an infinity within a %s, and JSON has no word for it", v.Type()),
+	return nil, &ValueError{fmt.Sprintf("there is NaN or an infinity within a %s, and JSON has no "+
+		"word for it", v.Type()),
 		"write NULL, or a finite number, " + leaveOut}
 }
 

@@ -21,7 +21,9 @@ type Option func(*model) error
 func Columns(names ...string) Option {
 	return func(m *model) error {
 		columns, err := m.columnsNamed("Columns", names)
-		m.columns = keepFields(m.table.Fields, func(f *schema.Field) bool { return f.IsPK || slices.Contains(columns, f) })
+		m.columns = keepFields(m.table.Fields, func(f *schema.Field) bool {
+			return f.IsPK || slices.Contains(columns, f)
+		})
 		return err
 	}
 }
@@ -32,10 +34,14 @@ func WithoutColumns(names ...string) Option {
 		columns, err := m.fieldsNamed("WithoutColumns", names)
 		for _, f := range columns {
 			if f.IsPK {
-				err = errors.Join(err, fmt.Errorf("WithoutColumns: %s is the primary key, by which replicas find their row", f.Name))
+				err = errors.Join(err,
+					fmt.Errorf("WithoutColumns: %s is the primary key, by which replicas find "+
+						"their row", f.Name))
 			}
 		}
-		m.columns = keepFields(m.columns, func(f *schema.Field) bool { return f.IsPK || !slices.Contains(columns, f) })
+		m.columns = keepFields(m.columns, func(f *schema.Field) bool {
+			return f.IsPK || !slices.Contains(columns, f)
+		})
 		return err
 	}
 }
@@ -62,11 +68,12 @@ func checkRelation(table *schema.Table, path string) error {
 	head, rest, nested := strings.Cut(path, ".")
 	relation, found := table.Relations[head]
 	if !found {
-		return fmt.Errorf("relation %q: %s has no such bun relation (tag a field with bun:\"rel:…\")", head, table.TypeName)
+		return fmt.Errorf("relation %q: %s has no such bun relation (tag a field with "+
+			"bun:\"rel:…\")", head, table.TypeName)
 	}
 	if len(relation.JoinTable.PKs) == 0 {
-		return fmt.Errorf("relation %q: %s has no primary key, so a NULL in one of its rows cannot be "+
-			"told from a zero: tag a field with bun:\",pk\"", head, relation.JoinTable.TypeName)
+		return fmt.Errorf("relation %q: %s has no primary key, so a NULL in one of its rows "+
+			"cannot be told from a zero: tag a field with bun:\",pk\"", head, relation.JoinTable.TypeName)
 	}
 	if nested {
 		return checkRelation(relation.JoinTable, rest)
@@ -79,7 +86,9 @@ func checkRelation(table *schema.Table, path string) error {
 // column name. It gets all changed rows of the transaction at once, in batches of up to a thousand,
 // so that it can load what it adds with one query; queries run on tx. Rows carry the relations of
 // [Relations].
-func Serializer[T any](serialize func(ctx context.Context, tx bun.IDB, rows []*T) ([]any, error)) Option {
+func Serializer[T any](
+	serialize func(ctx context.Context, tx bun.IDB, rows []*T) ([]any, error),
+) Option {
 	return func(m *model) error {
 		m.serialize = func(ctx context.Context, tx bun.IDB, rows []reflect.Value) ([]any, error) {
 			typed := make([]*T, len(rows))
@@ -88,7 +97,8 @@ func Serializer[T any](serialize func(ctx context.Context, tx bun.IDB, rows []*T
 			}
 			objects, err := serialize(ctx, tx, typed)
 			if err == nil && len(objects) != len(rows) {
-				err = fmt.Errorf("the serializer returned %d objects for %d rows", len(objects), len(rows))
+				err = fmt.Errorf("the serializer returned %d objects for %d rows", len(objects),
+					len(rows))
 			}
 			return objects, err
 		}
@@ -132,7 +142,9 @@ func Meta(meta func(ctx context.Context) map[string]any) Option {
 // statement was given, often nothing but the primary key.
 func DeleteData[T any](data func(ctx context.Context, row *T) map[string]any) Option {
 	return func(m *model) error {
-		m.deleteData = func(ctx context.Context, row reflect.Value) map[string]any { return data(ctx, rowOf[T](row)) }
+		m.deleteData = func(ctx context.Context, row reflect.Value) map[string]any {
+			return data(ctx, rowOf[T](row))
+		}
 		return m.isOf("DeleteData", reflect.TypeFor[T]())
 	}
 }
@@ -142,7 +154,8 @@ func DeleteData[T any](data func(ctx context.Context, row *T) map[string]any) Op
 func ExpireAfter(ttl time.Duration) Option {
 	return func(m *model) error {
 		if m.ttl = ttl; ttl <= 0 {
-			return fmt.Errorf("ExpireAfter(%s): want more than zero; leave the option out for never", ttl)
+			return fmt.Errorf("ExpireAfter(%s): want more than zero; leave the option out for "+
+				"never", ttl)
 		}
 		return nil
 	}
@@ -183,8 +196,9 @@ func (m *model) columnsNamed(option string, names []string) ([]*schema.Field, er
 	fields, err := m.fieldsNamed(option, names)
 	for _, field := range fields {
 		if !slices.Contains(m.table.Fields, field) {
-			err = errors.Join(err, fmt.Errorf("%s: %s is a scan-only field of %s, no column of its table, "+
-				"and is not read: add it with a Serializer", option, field.Name, m.table.TypeName))
+			err = errors.Join(err,
+				fmt.Errorf("%s: %s is a scan-only field of %s, no column of its table, "+
+					"and is not read: add it with a Serializer", option, field.Name, m.table.TypeName))
 		}
 	}
 	return fields, err
@@ -196,7 +210,8 @@ func (m *model) fieldsNamed(option string, names []string) ([]*schema.Field, err
 	for _, name := range names {
 		field, err := m.table.Field(name)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s has no column %q", option, m.table.TypeName, name))
+			errs = append(errs, fmt.Errorf("%s: %s has no column %q", option, m.table.TypeName,
+				name))
 			continue
 		}
 		fields = append(fields, field)

@@ -28,10 +28,12 @@ func (e *RefusedError) Error() string {
 	if e.Table == "" {
 		return fmt.Sprintf("outbox: %s refused: %s; %s", e.Verb, e.Reason, e.Fix)
 	}
-	return fmt.Sprintf("outbox: %s on tracked table %s refused: %s; %s", e.Verb, e.Table, e.Reason, e.Fix)
+	return fmt.Sprintf("outbox: %s on tracked table %s refused: %s; %s", e.Verb, e.Table, e.Reason,
+		e.Fix)
 }
 
-const reportIt = "or run it under outbox.Explicit(ctx) and name the rows with Saved or Deleted in the same transaction"
+const reportIt = "or run it under outbox.Explicit(ctx) and name the rows with Saved or Deleted in " +
+	"the same transaction"
 
 func outsideTx(verb, table string) *RefusedError {
 	return &RefusedError{verb, table, "it is outside Box.RunInTx, so no message can commit with it",
@@ -42,26 +44,30 @@ func outsideTx(verb, table string) *RefusedError {
 // stands.
 func besideTx(event *bun.QueryEvent) *RefusedError {
 	return &RefusedError{
-		Verb: event.Operation(), Reason: "it runs on the database inside RunInTx, whose transaction has the only connection " +
-			"of the pool: it would wait for itself for ever",
+		Verb: event.Operation(), Reason: "it runs on the database inside RunInTx, whose " +
+			"transaction has the only connection of the pool: it would wait for itself for ever",
 		Fix: "use tx in place of db",
 	}
 }
 
 func unseen(verb, table, reason string) *RefusedError {
-	return &RefusedError{verb, table, reason, "write rows by their primary key through bun (NewInsert().Model(&row), " +
-		"NewUpdate or NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
+	return &RefusedError{verb, table, reason,
+		"write rows by their primary key through bun (NewInsert().Model(&row), NewUpdate or " +
+			"NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
 }
 
 // lateWrite refuses what a goroutine, a Filter or a Serializer does when the messages are made.
 func lateWrite(event *bun.QueryEvent) *RefusedError {
-	return &RefusedError{Verb: firstWord(event), Reason: "the transaction is being committed, and its messages are made",
-		Fix: "wait for goroutines before the function given to RunInTx returns, and write nothing in a Filter or Serializer"}
+	return &RefusedError{Verb: firstWord(event),
+		Reason: "the transaction is being committed, and its messages are made",
+		Fix: "wait for goroutines before the function given to RunInTx returns, and write nothing " +
+			"in a Filter or Serializer"}
 }
 
 func (m *model) lateReport() *RefusedError {
-	return &RefusedError{Verb: "report", Table: m.table.Name, Reason: "the transaction is being committed, and its messages are made",
-		Fix: "report and touch rows before the function given to RunInTx returns"}
+	return &RefusedError{Verb: "report", Table: m.table.Name,
+		Reason: "the transaction is being committed, and its messages are made",
+		Fix:    "report and touch rows before the function given to RunInTx returns"}
 }
 
 // refuse stops a statement that is in no transaction of a Box: what it returns is the statement's

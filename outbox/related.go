@@ -11,8 +11,8 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// related is a table whose rows travel inside the messages of a model (Relations): a write of it changes entities of the
-// model, although it does not touch their own rows.
+// related is a table whose rows travel inside the messages of a model (Relations): a write of it
+// changes entities of the model, although it does not touch their own rows.
 type related struct {
 	parent *model
 	path   string
@@ -52,9 +52,11 @@ func (m *model) relatedTables() []related {
 	return all
 }
 
-// holdsKey says that columns of a relation's table hold the primary key of the entity that the row belongs to.
+// holdsKey says that columns of a relation's table hold the primary key of the entity that the row
+// belongs to.
 func (m *model) holdsKey(relation *schema.Relation, columns []*schema.Field) bool {
-	if relation.PolymorphicField != nil || len(columns) != len(m.table.PKs) || len(relation.BasePKs) != len(columns) {
+	if relation.PolymorphicField != nil || len(columns) != len(m.table.PKs) ||
+		len(relation.BasePKs) != len(columns) {
 		return false
 	}
 	for i, pk := range m.table.PKs {
@@ -72,7 +74,9 @@ func (b *Box) knows(table *schema.Table) bool {
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.ContainsFunc(b.related[bareTable(table.Name)], func(r related) bool { return r.table == table })
+	return slices.ContainsFunc(b.related[bareTable(table.Name)], func(r related) bool {
+		return r.table == table
+	})
 }
 
 func (b *Box) relatedTo(w write) []related {
@@ -91,15 +95,16 @@ func (b *Box) relatedTo(w write) []related {
 func (r related) untouched(w write) *RefusedError {
 	return &RefusedError{
 		Verb: w.verb, Table: w.name(),
-		Reason: fmt.Sprintf("its rows are sent with %s (Relations %q), and no %s was named that they belong to",
+		Reason: fmt.Sprintf("its rows are sent with %s (Relations %q), and no %s was named that "+
+			"they belong to",
 			r.parent.id, r.path, r.parent.table.TypeName),
-		Fix: fmt.Sprintf("name them in the same transaction with outbox.Touch[%s], or run the statement under "+
-			"outbox.Explicit(ctx) if it changes none", r.parent.table.TypeName),
+		Fix: fmt.Sprintf("name them in the same transaction with outbox.Touch[%s], or run the "+
+			"statement under outbox.Explicit(ctx) if it changes none", r.parent.table.TypeName),
 	}
 }
 
-// captureRelated adds to what is captured of a statement the entities that its rows belong to. Where the statement does
-// not tell them, the transaction must name some.
+// captureRelated adds to what is captured of a statement the entities that its rows belong to.
+// Where the statement does not tell them, the transaction must name some.
 func (s *session) captureRelated(
 	ctx context.Context, event *bun.QueryEvent, w write, c *captured,
 ) (*captured, *RefusedError) {
@@ -134,9 +139,11 @@ type moved struct {
 	keys    []bun.TupleValues
 }
 
-// addParents adds the entities that the rows of a statement belong to, before and after it. known says that these are
-// all.
-func (s *session) addParents(ctx context.Context, event *bun.QueryEvent, r related, c *captured) (known bool, err error) {
+// addParents adds the entities that the rows of a statement belong to, before and after it. known
+// says that these are all.
+func (s *session) addParents(
+	ctx context.Context, event *bun.QueryEvent, r related, c *captured,
+) (known bool, err error) {
 	given, isModel := event.Model.(bun.TableModel)
 	_, insert := event.IQuery.(*bun.InsertQuery)
 	if insert && r.inert && conflictOf(event) != conflictUpdates {
@@ -173,7 +180,10 @@ func (s *session) addParents(ctx context.Context, event *bun.QueryEvent, r relat
 // addInserted adds the entities that inserted rows name, and says whether all rows do.
 func (r related) addInserted(event *bun.QueryEvent, rows reflect.Value, c *captured) (known bool) {
 	var children []reflect.Value
-	_ = eachRow(rows, func(row reflect.Value) error { children = append(children, row); return nil })
+	_ = eachRow(rows, func(row reflect.Value) error {
+		children = append(children, row)
+		return nil
+	})
 	keys, _, reason := literals(event, children, r.keys)
 	if reason != "" || conflictOf(event) == conflictUpdates {
 		return false
@@ -206,7 +216,8 @@ func (s *session) parentsOf(
 	ctx context.Context, r related, keys []bun.TupleValues, parents []touchedRow,
 ) ([]touchedRow, error) {
 	found := reflect.New(reflect.SliceOf(r.table.Type))
-	query := s.quiet().NewSelect().Model(found.Interface()).Where("(?) IN (?)", keyColumns(r.table), bun.List(keys))
+	query := s.quiet().NewSelect().Model(found.Interface()).Where("(?) IN (?)", keyColumns(r.table),
+		bun.List(keys))
 	if r.table.SoftDeleteField != nil {
 		query = query.WhereAllWithDeleted()
 	}
@@ -221,7 +232,8 @@ func (s *session) parentsOf(
 	return parents, nil
 }
 
-// parentOf is the entity that a row belongs to, with nothing but its primary key; false if the row names none.
+// parentOf is the entity that a row belongs to, with nothing but its primary key; false if the row
+// names none.
 func (r related) parentOf(row reflect.Value) (reflect.Value, bool) {
 	parent := reflect.New(r.parent.table.Type).Elem()
 	for i, pk := range r.parent.table.PKs {

@@ -24,7 +24,8 @@ func (s *session) addParentsWhere(
 		query = query.WhereAllWithDeleted() // the condition has it
 	}
 	if err := current(query).Scan(ctx); err != nil {
-		return false, fmt.Errorf("read rows of %s by the statement's condition: %w", r.table.Name, err)
+		return false, fmt.Errorf("read rows of %s by the statement's condition: %w", r.table.Name,
+			err)
 	}
 	var keys []bun.TupleValues
 	for i := range found.Elem().Len() {
@@ -63,7 +64,8 @@ func conditionOf(event *bun.QueryEvent) string {
 		case t.text == ")" && !t.quoted:
 			depth--
 		case depth > 0:
-		case t.is(";"), t.is("USING"), t.is("JOIN"), t.is("FROM") && !verb.is("DELETE"), t.is(",") && !set && start < 0:
+		case t.is(";"), t.is("USING"), t.is("JOIN"), t.is("FROM") &&
+			!verb.is("DELETE"), t.is(",") && !set && start < 0:
 			return "" // more than one table, or statement
 		case t.is("SET"):
 			set = true

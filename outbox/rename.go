@@ -17,7 +17,8 @@ import (
 func Rename(field, column string) Option {
 	return func(m *model) error {
 		if _, twice := m.names[column]; twice {
-			return fmt.Errorf("%s: the column is renamed twice: leave one out", renaming(field, column))
+			return fmt.Errorf("%s: the column is renamed twice: leave one out",
+				renaming(field, column))
 		}
 		if m.names == nil {
 			m.names = map[string]string{}
@@ -51,12 +52,14 @@ func (m *model) checkRename(field, column string) error {
 	case !slices.ContainsFunc(m.table.Fields, of):
 		return fmt.Errorf("%s has no such column: write it as its table has it", m.table.TypeName)
 	case slices.ContainsFunc(m.table.PKs, of):
-		return errors.New("the column is the primary key, by which replicas find their row: leave it out, " +
-			"and give the replica's key another name, if it needs one (replica.Rename, map)")
+		return errors.New("the column is the primary key, by which replicas find their row: leave " +
+			"it out, and give the replica's key another name, if it needs one (replica.Rename, " +
+			"map)")
 	case m.serialize != nil && !tracked:
 		return errors.New("the Serializer names the fields that are sent: rename it there")
 	case !slices.ContainsFunc(m.columns, of) && !tracked:
-		return errors.New("the column is not sent: leave it out here, or send it (Columns, WithoutColumns)")
+		return errors.New("the column is not sent: leave it out here, or send it (Columns, " +
+			"WithoutColumns)")
 	case field == "" || checkText(field) != nil:
 		return errors.New("want the name of a field")
 	case isStamp(field):
@@ -70,8 +73,8 @@ func (m *model) checkRename(field, column string) error {
 	}
 	for _, f := range slices.Concat(m.columns, m.tracked) {
 		if f.Name != column && m.fieldName(f) == field {
-			return fmt.Errorf("the column %s has the name, too: take another one, rename that, or leave it out "+
-				"(WithoutColumns; columns in cqrsync.yaml)", f.Name)
+			return fmt.Errorf("the column %s has the name, too: take another one, rename that, or "+
+				"leave it out (WithoutColumns; columns in cqrsync.yaml)", f.Name)
 		}
 	}
 	return nil

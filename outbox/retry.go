@@ -14,7 +14,8 @@ import (
 
 const (
 	retryAttempts = 10
-	retryPause    = 5 * time.Millisecond // at most, before the second attempt; twice as long before each further one
+	// at most, before the second attempt; twice as long before each further one
+	retryPause = 5 * time.Millisecond
 )
 
 // RetryInTx is [Box.RunInTx] for transactions that may collide, as those under REPEATABLE READ and

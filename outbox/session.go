@@ -14,27 +14,31 @@ import (
 	"github.com/cqrsync/cqrsync/internal/handover"
 )
 
-// session is what one transaction did to registered models. It hangs, as a query hook, on a copy of the bun.DB that
-// only this transaction uses: so it sees every statement of the transaction, whatever context the caller passes, and
-// no statement of another connection.
+// session is what one transaction did to registered models. It hangs, as a query hook, on a copy of
+// the bun.DB that only this transaction uses: so it sees every statement of the transaction,
+// whatever context the caller passes, and no statement of another connection.
 type session struct {
 	box *Box
 	tx  bun.Tx
 
 	mu    sync.Mutex
 	dirty map[*model]map[string]*mark
-	owed  map[*model]*RefusedError // a write that only the caller can attribute to rows; none reported yet
-	// untouched are models whose related rows were written by a statement that tells no entity: the caller must name one.
-	// An entity that a statement of its own happened to mark need not be the one.
+	// a write that only the caller can attribute to rows; none reported yet
+	owed map[*model]*RefusedError
+	// untouched are models whose related rows were written by a statement that tells no entity: the
+	// caller must name one. An entity that a statement of its own happened to mark need not be the
+	// one.
 	untouched map[*model]*RefusedError
 	named     map[*model]bool // by Touch, Saved or Deleted
-	refused   error           // the first refusal: the transaction must not commit, even if the caller ignored it
-	doubt     error           // a statement ran, and which rows it wrote cannot be known; its rollback ends it
-	lost      error           // after which the database ended the transaction
-	running   int             // captured statements that have not come back
-	sealed    bool            // the flush reads the dirty set: nothing may be added to it
-	history   []formerMark    // what a rollback to a savepoint takes back
-	points    []savepoint
+	// the first refusal: the transaction must not commit, even if the caller ignored it
+	refused error
+	// a statement ran, and which rows it wrote cannot be known; its rollback ends it
+	doubt   error
+	lost    error        // after which the database ended the transaction
+	running int          // captured statements that have not come back
+	sealed  bool         // the flush reads the dirty set: nothing may be added to it
+	history []formerMark // what a rollback to a savepoint takes back
+	points  []savepoint
 
 	over atomic.Bool // the transaction has ended
 
@@ -65,20 +69,23 @@ func sessionOf(db *bun.DB) *session {
 
 type sessionKey struct{ box *Box }
 
-// RunInTx runs fn in a transaction and, if fn returns nil, appends one message for every registered entity that the
-// transaction changed, then commits. The rules of bun's RunInTx hold: an error from fn or a panic rolls back.
+// RunInTx runs fn in a transaction and, if fn returns nil, appends one message for every registered
+// entity that the transaction changed, then commits. The rules of bun's RunInTx hold: an error from
+// fn or a panic rolls back.
 //
-// Inside fn write with tx, through bun. What cannot be captured is refused with a [RefusedError]; after one, the
-// transaction does not commit, also when fn ignores it.
+// Inside fn write with tx, through bun. What cannot be captured is refused with a [RefusedError];
+// after one, the transaction does not commit, also when fn ignores it.
 //
-// A RunInTx inside fn, with fn's context, is a savepoint of the same transaction: its messages leave with the
-// outer commit. A serialization failure or deadlock is returned as the database reported it; [Box.RetryInTx] runs the
-// transaction again.
+// A RunInTx inside fn, with fn's context, is a savepoint of the same transaction: its messages
+// leave with the outer commit. A serialization failure or deadlock is returned as the database
+// reported it; [Box.RetryInTx] runs the transaction again.
 func (b *Box) RunInTx(
 	ctx context.Context, opts *sql.TxOptions, fn func(ctx context.Context, tx bun.Tx) error,
 ) error {
 	if outer, nested := ctx.Value(sessionKey{b}).(*session); nested {
-		return outer.tx.RunInTx(ctx, opts, func(_ context.Context, tx bun.Tx) error { return fn(ctx, tx) })
+		return outer.tx.RunInTx(ctx, opts, func(_ context.Context, tx bun.Tx) error {
+			return fn(ctx, tx)
+		})
 	}
 	if err := b.ready(ctx); err != nil {
 		return err
@@ -119,18 +126,20 @@ func (s *session) begin(ctx context.Context, tx bun.Tx) (err error) {
 	return err
 }
 
-// Saved reports that the rows were inserted or updated by statements that bun did not capture. Each row is a pointer to
-// a registered model, or a slice of them, and needs only its primary key: the flush reads the rest. The first revision
-// of a reported row is 1, not 0, because it may have been there before cqrsync.
+// Saved reports that the rows were inserted or updated by statements that bun did not capture. Each
+// row is a pointer to a registered model, or a slice of them, and needs only its primary key: the
+// flush reads the rest. The first revision of a reported row is 1, not 0, because it may have been
+// there before cqrsync.
 //
-// In a transaction of [Box.RunInTx] the messages are appended before its commit. In any other bun.Tx they are appended
-// at once, as a state of that moment: call it last, and once per transaction, because each call draws a revision.
+// In a transaction of [Box.RunInTx] the messages are appended before its commit. In any other
+// bun.Tx they are appended at once, as a state of that moment: call it last, and once per
+// transaction, because each call draws a revision.
 func (b *Box) Saved(ctx context.Context, tx bun.Tx, rows ...any) error {
 	return b.report(ctx, tx, rows, touched)
 }
 
-// Deleted reports that the rows were deleted. It works like [Box.Saved]; whether a row is gone is read from the
-// database either way.
+// Deleted reports that the rows were deleted. It works like [Box.Saved]; whether a row is gone is
+// read from the database either way.
 func (b *Box) Deleted(ctx context.Context, tx bun.Tx, rows ...any) error {
 	return b.report(ctx, tx, rows, removed)
 }
@@ -141,7 +150,8 @@ func (b *Box) report(ctx context.Context, tx bun.Tx, rows []any, how deed) error
 	if tx.Tx == nil {
 		return errZeroTx
 	}
-	if err := b.registrations(); err != nil { // not ready: the transaction may hold SQLite's only connection
+	// not ready: the transaction may hold SQLite's only connection
+	if err := b.registrations(); err != nil {
 		return err
 	}
 	s := sessionOf(tx.NewSelect().DB())

@@ -45,7 +45,8 @@ func (m *model) whyUnseen(event *bun.QueryEvent, w write) string {
 	case !isModel:
 		return "the statement has no bun model"
 	case given.Table().Type != m.table.Type:
-		return "its model is " + given.Table().TypeName + ", the registered one is " + m.table.TypeName
+		return "its model is " + given.Table().TypeName + ", the registered one is " +
+			m.table.TypeName
 	case !reflect.Indirect(reflect.ValueOf(event.Model.Value())).IsValid():
 		return "its model is a nil pointer, so its rows are unknown"
 	}
@@ -63,7 +64,9 @@ func (m *model) whyUnseen(event *bun.QueryEvent, w write) string {
 }
 
 func (m *model) isKeyColumn(name string) bool {
-	return slices.ContainsFunc(m.table.PKs, func(pk *schema.Field) bool { return strings.EqualFold(pk.Name, name) })
+	return slices.ContainsFunc(m.table.PKs, func(pk *schema.Field) bool {
+		return strings.EqualFold(pk.Name, name)
+	})
 }
 
 func (m *model) whyInsertUnseen(event *bun.QueryEvent, w write) string {
@@ -89,7 +92,8 @@ func (m *model) whyInsertUnseen(event *bun.QueryEvent, w write) string {
 	if !updates || len(columns) == len(m.table.PKs) && every(columns, m.isKeyColumn) {
 		return ""
 	}
-	return "it may update a row other than the one its model names: its conflict target is not the primary key"
+	return "it may update a row other than the one its model names: its conflict target is not " +
+		"the primary key"
 }
 
 func every(names []string, holds func(string) bool) bool {
@@ -108,18 +112,21 @@ func (m *model) whyWhereUnseen(event *bun.QueryEvent) string {
 		}
 		before := event.Query[:at]
 		if strings.HasSuffix(before, " WHERE ") || strings.HasSuffix(before, " AND ") {
-			if strings.HasSuffix(condition, "_data."+string(m.table.PKs[len(m.table.PKs)-1].SQLName)+")") &&
+			if strings.HasSuffix(condition, "_data."+
+				string(m.table.PKs[len(m.table.PKs)-1].SQLName)+")") &&
 				!m.namesBulk(event, rows) {
 				return "its _data has other keys than its model"
 			}
 			return ""
 		}
 	}
-	return "its WHERE is not by primary key (WherePK), so it may touch rows that its model does not name"
+	return "its WHERE is not by primary key (WherePK), so it may touch rows that its model does " +
+		"not name"
 }
 
 func endsWhere(rest string) bool {
-	return rest == "" || strings.HasPrefix(rest, " RETURNING ") || strings.HasPrefix(rest, " ORDER BY ") || strings.HasPrefix(rest, " LIMIT ")
+	return rest == "" || strings.HasPrefix(rest, " RETURNING ") ||
+		strings.HasPrefix(rest, " ORDER BY ") || strings.HasPrefix(rest, " LIMIT ")
 }
 
 // keyConditions writes the condition of WherePK as bun does, with and without the table's alias,
@@ -128,12 +135,14 @@ func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
 	var conditions []string
 	for _, alias := range []string{string(m.table.SQLAlias) + ".", ""} {
 		if rows.Kind() == reflect.Slice {
-			conditions = append(conditions, m.sliceCondition(db, rows, alias), m.bulkCondition(alias))
+			conditions = append(conditions, m.sliceCondition(db, rows, alias),
+				m.bulkCondition(alias))
 			continue
 		}
 		parts := make([]string, len(m.table.PKs))
 		for i, pk := range m.table.PKs {
-			parts[i] = alias + string(pk.SQLName) + " = " + string(pk.AppendValue(db.QueryGen(), nil, rows))
+			parts[i] = alias + string(pk.SQLName) + " = " +
+				string(pk.AppendValue(db.QueryGen(), nil, rows))
 		}
 		conditions = append(conditions, "("+strings.Join(parts, " AND ")+")")
 	}
@@ -143,7 +152,8 @@ func (m *model) keyConditions(db *bun.DB, rows reflect.Value) []string {
 // namesBulk says that the keys in the VALUES of a Bulk are those of its model: _data may as well be
 // the caller's own.
 func (m *model) namesBulk(event *bun.QueryEvent, rows reflect.Value) bool {
-	if backslashEscapes(event) { // MariaDB's is an UPDATE of several tables, which is refused as such
+	// MariaDB's is an UPDATE of several tables, which is refused as such
+	if backslashEscapes(event) {
 		return true
 	}
 	query := event.Query[afterComments(event.Query):]

@@ -82,19 +82,24 @@ func (t sqlTx) NewMerge() *bun.MergeQuery            { return t.DB.NewMerge().Co
 func (t sqlTx) NewRaw(query string, args ...any) *bun.RawQuery {
 	return t.DB.NewRaw(query, args...).Conn(t.tx)
 }
-func (t sqlTx) NewCreateTable() *bun.CreateTableQuery     { return t.DB.NewCreateTable().Conn(t.tx) }
-func (t sqlTx) NewDropTable() *bun.DropTableQuery         { return t.DB.NewDropTable().Conn(t.tx) }
-func (t sqlTx) NewCreateIndex() *bun.CreateIndexQuery     { return t.DB.NewCreateIndex().Conn(t.tx) }
-func (t sqlTx) NewDropIndex() *bun.DropIndexQuery         { return t.DB.NewDropIndex().Conn(t.tx) }
-func (t sqlTx) NewTruncateTable() *bun.TruncateTableQuery { return t.DB.NewTruncateTable().Conn(t.tx) }
-func (t sqlTx) NewAddColumn() *bun.AddColumnQuery         { return t.DB.NewAddColumn().Conn(t.tx) }
-func (t sqlTx) NewDropColumn() *bun.DropColumnQuery       { return t.DB.NewDropColumn().Conn(t.tx) }
+func (t sqlTx) NewCreateTable() *bun.CreateTableQuery { return t.DB.NewCreateTable().Conn(t.tx) }
+func (t sqlTx) NewDropTable() *bun.DropTableQuery     { return t.DB.NewDropTable().Conn(t.tx) }
+func (t sqlTx) NewCreateIndex() *bun.CreateIndexQuery { return t.DB.NewCreateIndex().Conn(t.tx) }
+func (t sqlTx) NewDropIndex() *bun.DropIndexQuery     { return t.DB.NewDropIndex().Conn(t.tx) }
+func (t sqlTx) NewTruncateTable() *bun.TruncateTableQuery {
+	return t.DB.NewTruncateTable().Conn(t.tx)
+}
+func (t sqlTx) NewAddColumn() *bun.AddColumnQuery   { return t.DB.NewAddColumn().Conn(t.tx) }
+func (t sqlTx) NewDropColumn() *bun.DropColumnQuery { return t.DB.NewDropColumn().Conn(t.tx) }
 
-var errNotBuns = errors.New("outbox: bun can begin no transaction inside a *sql.Tx: write with the bun.IDB that is given")
+var errNotBuns = errors.New("outbox: bun can begin no transaction inside a *sql.Tx: write with " +
+	"the bun.IDB that is given")
 
 // BeginTx implements bun.IDB: bun cannot make a savepoint here, and beginning on the database would
 // leave tx.
-func (t sqlTx) BeginTx(context.Context, *sql.TxOptions) (bun.Tx, error) { return bun.Tx{}, errNotBuns }
+func (t sqlTx) BeginTx(context.Context, *sql.TxOptions) (bun.Tx, error) {
+	return bun.Tx{}, errNotBuns
+}
 
 // RunInTx is refused as BeginTx is.
 func (t sqlTx) RunInTx(context.Context, *sql.TxOptions, func(context.Context, bun.Tx) error) error {

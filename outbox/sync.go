@@ -20,13 +20,15 @@ import (
 type SyncOptions struct {
 	// Queue is the one replica that is sent it; empty means all.
 	Queue string
-	// Force makes the replica take it even where it has a newer one: the master was restored from a backup.
+	// Force makes the replica take it even where it has a newer one: the master was restored from a
+	// backup.
 	Force bool
-	// ForceUntil makes the replica take it where what it has is newer, but not later than that, by the master database's
-	// clock (see Box.Now): what the master does not know any more of that time it has lost. Zero means no.
+	// ForceUntil makes the replica take it where what it has is newer, but not later than that, by
+	// the master database's clock (see Box.Now): what the master does not know any more of that
+	// time it has lost. Zero means no.
 	ForceUntil time.Time
-	// Bad, if set, is called for each key whose state cannot be sent, and for each that is no key of
-	// the model; the others are sent. Without it the first such key fails all.
+	// Bad, if set, is called for each key whose state cannot be sent, and for each that is no key
+	// of the model; the others are sent. Without it the first such key fails all.
 	Bad func(pk json.RawMessage, err error)
 }
 
@@ -50,14 +52,18 @@ func (b *Box) Now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// Sync appends SYNC messages with the present state of the instances with the given primary keys. Revisions are not
-// raised. Keys whose row is gone, or kept from replicas by Filter, are left out; it returns how many were sent.
+// Sync appends SYNC messages with the present state of the instances with the given primary keys.
+// Revisions are not raised. Keys whose row is gone, or kept from replicas by Filter, are left out;
+// it returns how many were sent.
 //
-// The states are read without a lock, and sent where the ledger says that nobody has written the key meanwhile; the other
-// keys are read again while they are locked, a few at a time. So a slow serializer holds up no writer of many keys. It waits
-// half a minute for keys that others have locked. Give it some thousand keys at a time; what was appended before an error
-// stays, and counts.
-func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o SyncOptions) (sent int, err error) {
+// The states are read without a lock, and sent where the ledger says that nobody has written the
+// key meanwhile; the other keys are read again while they are locked, a few at a time. So a slow
+// serializer holds up no writer of many keys. It waits half a minute for keys that others have
+// locked. Give it some thousand keys at a time; what was appended before an error stays, and
+// counts.
+func (b *Box) Sync(
+	ctx context.Context, model string, pks []json.RawMessage, o SyncOptions,
+) (sent int, err error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
 		return 0, err
@@ -79,8 +85,8 @@ func (b *Box) Sync(ctx context.Context, model string, pks []json.RawMessage, o S
 	return len(done), err
 }
 
-// syncPart sends states, without those that cannot be sent where o.Bad is told of them. done has the
-// keys that were sent: of a part that failed in the middle, no message is appended twice.
+// syncPart sends states, without those that cannot be sent where o.Bad is told of them. done has
+// the keys that were sent: of a part that failed in the middle, no message is appended twice.
 func (b *Box) syncPart(
 	ctx context.Context, m *model, marks []*mark, o SyncOptions, done map[string]bool,
 ) error {
@@ -196,7 +202,9 @@ func (b *Box) syncBatch(
 }
 
 // resent is the state of a key as a message.
-func resent(m *model, c change, k ledger.Known, state json.RawMessage, o SyncOptions) (outgoing.Message, error) {
+func resent(
+	m *model, c change, k ledger.Known, state json.RawMessage, o SyncOptions,
+) (outgoing.Message, error) {
 	message := outgoing.Message{
 		Model: m.id, Key: c.mark.key, PK: c.mark.pk, Signal: string(envelope.Sync), Queue: o.Queue,
 		Revision: k.Revision, Updated: k.Updated,
@@ -209,5 +217,6 @@ func resent(m *model, c change, k ledger.Known, state json.RawMessage, o SyncOpt
 	return message, err
 }
 
-// syncPatience is how long Sync tries to lock keys that others hold. Between two tries it holds none.
+// syncPatience is how long Sync tries to lock keys that others hold. Between two tries it holds
+// none.
 const syncPatience = 30 * time.Second

@@ -97,7 +97,8 @@ func fieldOf[T any](v reflect.Value, name string) (value T, found bool) {
 
 // knowsItsText says that encoding/json does not write the type as the text it is.
 func knowsItsText(typ reflect.Type) bool {
-	return typ == reflect.TypeFor[json.Number]() || typ.Implements(reflect.TypeFor[json.Marshaler]()) ||
+	return typ == reflect.TypeFor[json.Number]() ||
+		typ.Implements(reflect.TypeFor[json.Marshaler]()) ||
 		typ.Implements(reflect.TypeFor[encoding.TextMarshaler]())
 }
 

@@ -89,7 +89,8 @@ func (a *announcer) run() {
 // that is no failure; database/sql has no error to compare with.
 func (a *announcer) told(err error) {
 	if err != nil && !a.failing && !strings.HasSuffix(err.Error(), "sql: database is closed") {
-		a.log.Warn("relays in other processes are not told of commits: they find messages when they look by themselves",
+		a.log.Warn("relays in other processes are not told of commits: they find messages when "+
+			"they look by themselves",
 			"error", err)
 	}
 	a.failing = err != nil

@@ -102,7 +102,8 @@ func (r *Relay) join(work context.Context) {
 	r.tasks.leasing = true
 	absent := time.Now().Before(r.absence.until)
 	r.tasks.start(func() func() {
-		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		// a database that hangs is one that is away
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL)
 		defer cancel()
 		others, err := r.queue.Others(ctx, r.cfg.ID)
 		var asked bool

@@ -10,21 +10,25 @@ import (
 )
 
 const (
-	// A window is read lane by lane, so each of its pages many times: it should fit into the database's cache, of which
-	// PostgreSQL has 128 MB unless told otherwise. One of twice as many messages takes longer for each.
+	// A window is read lane by lane, so each of its pages many times: it should fit into the
+	// database's cache, of which PostgreSQL has 128 MB unless told otherwise. One of twice as many
+	// messages takes longer for each.
 	minWindow, maxWindow = 16 << 10, 128 << 10
 
-	// compactPatience is how long a compaction waits until those who write are done, which costs less than to walk over what
-	// it drops.
+	// compactPatience is how long a compaction waits until those who write are done, which costs
+	// less than to walk over what it drops.
 	compactPatience = 20 * time.Millisecond
 )
 
-// compact looks at what was not read yet, at a part of it first, and then at as much as one statement may, as long as at
-// least half is dropped: all before any of it is read, because what is read is published.
+// compact looks at what was not read yet, at a part of it first, and then at as much as one
+// statement may, as long as at least half is dropped: all before any of it is read, because what is
+// read is published.
 //
-// What it drops stays in the database's way until that cleans up. Where nothing can appear among it any more, the next
-// window and the claim begin behind it; elsewhere they walk over it.
-func (r *Relay) compact(ctx context.Context, p plan, except queue.Except, owned []queue.Lane, got *reading) error {
+// What it drops stays in the database's way until that cleans up. Where nothing can appear among it
+// any more, the next window and the claim begin behind it; elsewhere they walk over it.
+func (r *Relay) compact(
+	ctx context.Context, p plan, except queue.Except, owned []queue.Lane, got *reading,
+) error {
 	complete, drawn, err := r.complete(ctx, p, except)
 	if err != nil {
 		return err
@@ -35,9 +39,11 @@ func (r *Relay) compact(ctx context.Context, p plan, except queue.Except, owned 
 		starts[i].After = p.parts[i].high
 	}
 	for window := p.compact; ; window = maxWindow {
-		done, err := r.queue.Compact(ctx, r.cfg.ID, owned, starts, window/len(starts)+1, r.cfg.LeaseTTL/2)
+		done, err := r.queue.Compact(ctx, r.cfg.ID, owned, starts, window/len(starts)+1,
+			r.cfg.LeaseTTL/2)
 		r.stats.compacted.Add(int64(done.Dropped))
-		got.seen, got.compacted, got.compactTook = got.seen+done.Seen, got.compacted+done.Dropped, time.Since(start)
+		got.seen, got.compacted, got.compactTook = got.seen+done.Seen, got.compacted+
+			done.Dropped, time.Since(start)
 		if err != nil {
 			return err
 		}
@@ -59,9 +65,12 @@ func (r *Relay) compact(ctx context.Context, p plan, except queue.Except, owned 
 	return nil
 }
 
-// complete lists the lanes of which all that is unsent up to the high-water mark is in memory, and says up to where nothing can be
-// committed late. It is a look from the low-water marks when those who were writing have ended, as in lane.advance.
-func (r *Relay) complete(ctx context.Context, p plan, except queue.Except) (lanes map[int]bool, drawn int64, err error) {
+// complete lists the lanes of which all that is unsent up to the high-water mark is in memory, and
+// says up to where nothing can be committed late. It is a look from the low-water marks when those
+// who were writing have ended, as in lane.advance.
+func (r *Relay) complete(
+	ctx context.Context, p plan, except queue.Except,
+) (lanes map[int]bool, drawn int64, err error) {
 	writers, ok, err := r.ended(ctx)
 	if err != nil || !ok {
 		return nil, 0, err
@@ -90,8 +99,8 @@ func (r *Relay) complete(ctx context.Context, p plan, except queue.Except) (lane
 	return lanes, writers.Drawn, nil
 }
 
-// ended lists who is writing and waits until none of them is any more. ok is false if that takes too long, and where the
-// database cannot tell.
+// ended lists who is writing and waits until none of them is any more. ok is false if that takes
+// too long, and where the database cannot tell.
 func (r *Relay) ended(ctx context.Context) (listed queue.Writers, ok bool, err error) {
 	listed, ok, err = r.queue.Writers(ctx)
 	if err != nil || !ok {

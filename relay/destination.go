@@ -36,7 +36,8 @@ func (d *destinations) refused(topic string, m *queue.Claimed, err error) time.D
 	if t == nil {
 		t = &trouble{since: now}
 		d.troubled[topic] = t
-		d.log.Warn("the broker does not take the messages of a topic, they wait", "topic", topic, "model", m.Model,
+		d.log.Warn("the broker does not take the messages of a topic, they wait", "topic", topic,
+			"model", m.Model,
 			"key", m.Key, "revision", m.Revision, "error", err)
 	}
 	wait := d.cfg.retryWait(max(t.rounds-1, 0), d.jitter)

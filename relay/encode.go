@@ -18,8 +18,9 @@ type encoder struct {
 	data        []byte // of the last message, stamped
 }
 
-// encode makes the wire message of a row, and says where it goes. The revision and the time of the ledger go into the
-// body here, not when the row is written, so that one statement can draw the revision and write the row.
+// encode makes the wire message of a row, and says where it goes. The revision and the time of the
+// ledger go into the body here, not when the row is written, so that one statement can draw the
+// revision and write the row.
 func (c *encoder) encode(m *queue.Claimed) (transport.Outgoing, error) {
 	if m.Invalid != nil {
 		return transport.Outgoing{}, m.Invalid
@@ -65,8 +66,8 @@ func (c *encoder) encode(m *queue.Claimed) (transport.Outgoing, error) {
 	return transport.Outgoing{Topic: topicOf(m), Message: out}, nil
 }
 
-// afterOf says of a message with a revision of its own that it is the first where it is: a row without an after is that. A
-// SYNC repeats a revision, and says nothing of what was sent before.
+// afterOf says of a message with a revision of its own that it is the first where it is: a row
+// without an after is that. A SYNC repeats a revision, and says nothing of what was sent before.
 func afterOf(m *queue.Claimed) *int64 {
 	if m.After == nil && envelope.Signal(m.Signal) != envelope.Sync {
 		return new(envelope.NothingBefore)

@@ -8,7 +8,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// results is what became of published messages, and the lanes, with their epochs, under which they were published.
+// results is what became of published messages, and the lanes, with their epochs, under which they
+// were published.
 type results struct {
 	queue.Outcome
 	lanes []queue.Lane
@@ -24,17 +25,18 @@ func (r *results) few(cfg Config) bool {
 	return len(r.Sent) < cfg.BatchSize/10 && len(r.Failed)+len(r.Dead) == 0
 }
 
-// A statement that removes one row costs the database as much as one that removes a hundred, and nobody waits for it. So while
-// few messages are open it takes one part in finishShare of the time: where the database is busy, there are fewer of them. What
-// is confirmed and not removed is sent again after a crash.
+// A statement that removes one row costs the database as much as one that removes a hundred, and
+// nobody waits for it. So while few messages are open it takes one part in finishShare of the time:
+// where the database is busy, there are fewer of them. What is confirmed and not removed is sent
+// again after a crash.
 const (
 	minFinishPause = 10 * time.Millisecond
 	maxFinishPause = 100 * time.Millisecond
 	finishShare    = 20
 )
 
-// writeDown records what became of published messages, while more of them are published. On error they stay open: the
-// next try writes the same, instead of publishing the same again.
+// writeDown records what became of published messages, while more of them are published. On error
+// they stay open: the next try writes the same, instead of publishing the same again.
 func (r *Relay) writeDown(work context.Context, now time.Time) {
 	if r.tasks.finished || r.database.retry.After(now) {
 		return
@@ -54,21 +56,24 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 	r.finish(work, done, r.queue.Finish)
 }
 
-// finish is one writing down, by write. What others hold locked is tried again on its own, so that it holds up nothing else.
+// finish is one writing down, by write. What others hold locked is tried again on its own, so that
+// it holds up nothing else.
 func (r *Relay) finish(
 	work context.Context, done results, write func(context.Context, string, []queue.Lane, queue.Outcome) error,
 ) {
 	r.tasks.finished = true
 	tenure := r.lease.tenure
 	r.tasks.start(func() func() {
-		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		// a database that hangs is one that is away
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL)
 		defer cancel()
 		start := time.Now()
 		err := write(ctx, r.cfg.ID, done.lanes, done.Outcome)
 		took := time.Since(start)
 		return func() {
 			r.tasks.finished = false
-			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took), maxFinishPause))
+			r.tasks.finishAt = time.Now().Add(min(max(minFinishPause, finishShare*took),
+				maxFinishPause))
 			var locked *queue.UnfinishedError
 			if errors.As(err, &locked) { // it is no outage
 				err = nil

@@ -6,7 +6,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// outgoing is a claimed message on its way, with the older ones of its key that it replaces and that are still in the outbox.
+// outgoing is a claimed message on its way, with the older ones of its key that it replaces and
+// that are still in the outbox.
 type outgoing struct {
 	*queue.Claimed
 	replaced []*queue.Claimed
@@ -15,10 +16,11 @@ type outgoing struct {
 
 // flow is what was claimed and is not written down yet.
 //
-// A key has one message on its way to the broker. The next one follows when that is confirmed, and not at all if it
-// failed: so nothing overtakes (P4), with any publisher. What came between and may be replaced is replaced meanwhile, so
-// that a busy key does not move at one revision per answer of the broker, but at one state. It leaves once what it replaces
-// is gone from the outbox, see supersede.
+// A key has one message on its way to the broker. The next one follows when that is confirmed, and
+// not at all if it failed: so nothing overtakes (P4), with any publisher. What came between and may
+// be replaced is replaced meanwhile, so that a busy key does not move at one revision per answer of
+// the broker, but at one state. It leaves once what it replaces is gone from the outbox, see
+// supersede.
 type flow struct {
 	batch     int
 	replacing []outgoing // next of their keys, but what they replace is still in the outbox
@@ -29,7 +31,8 @@ type flow struct {
 	newest    *recent       // the newest revision of a key that came in here; nil if nobody asks
 	behind    int           // how many messages stand behind another of their key
 
-	// What ends while a claim is running may have been read by it before, so it ends when that claim has come in.
+	// What ends while a claim is running may have been read by it before, so it ends when that
+	// claim has come in.
 	leaving []leaving
 	roomy   []queue.Key // keys that have room again
 }
@@ -40,8 +43,8 @@ type leaving struct {
 	failed   []queue.Failure
 }
 
-// lineup is a key with a message on its way, and those behind it. When the message has failed they stay behind it until that
-// is written down.
+// lineup is a key with a message on its way, and those behind it. When the message has failed they
+// stay behind it until that is written down.
 type lineup struct {
 	behind []outgoing
 	failed outgoing
@@ -79,7 +82,8 @@ func (f *flow) except(starts []queue.Start) (e queue.Except) {
 	return e
 }
 
-// add takes in what a claim brought and returns how many messages that were. The rest is known, or there is no room for it.
+// add takes in what a claim brought and returns how many messages that were. The rest is known, or
+// there is no room for it.
 func (f *flow) add(claimed []*queue.Claimed, owned lanes) (added int) {
 	fresh := make([]*lineup, 0, len(claimed)) // in the order of the claim
 	for _, m := range claimed {
@@ -118,14 +122,14 @@ func (f *flow) line(key queue.Key, q *lineup, m *queue.Claimed) {
 	f.behind += len(q.behind) - length
 }
 
-// room says whether another message may stand behind those of its key. Few may, of all keys together, or a key that moves
-// slowly would fill the memory and hold up all others.
+// room says whether another message may stand behind those of its key. Few may, of all keys
+// together, or a key that moves slowly would fill the memory and hold up all others.
 func (f *flow) room(q *lineup) bool {
 	return len(q.behind) == 0 || len(q.behind) < f.batch && f.behind < 4*f.batch
 }
 
-// follow puts a message behind the others of its key. If both allow it, the message replaces the one
-// before it and takes over its After: the replaced message never leaves, so nobody may miss it.
+// follow puts a message behind the others of its key. If both allow it, the message replaces the
+// one before it and takes over its After: the replaced message never leaves, so nobody may miss it.
 func follow(behind []outgoing, m outgoing) []outgoing {
 	last := len(behind) - 1
 	if last < 0 || !m.Replaceable() || !behind[last].Replaceable() {
@@ -208,7 +212,8 @@ func (f *flow) failed(m *outgoing) { f.keys[keyOf(m.Claimed)].failed = *m }
 
 // written is called when an outcome is.
 func (f *flow) written(done queue.Outcome) {
-	f.leaving = append(f.leaving, leaving{messages: done.Sent, failed: slices.Concat(done.Failed, done.Dead)})
+	f.leaving = append(f.leaving, leaving{messages: done.Sent,
+		failed: slices.Concat(done.Failed, done.Dead)})
 }
 
 // letGo ends what has ended. No claim may be running.
@@ -254,7 +259,8 @@ func (f *flow) unblock(lane int, owned lanes) {
 	}
 }
 
-// drop forgets a message that failed and all behind it: they are read again when the key's time has come.
+// drop forgets a message that failed and all behind it: they are read again when the key's time has
+// come.
 func (f *flow) drop(m *queue.Claimed, owned lanes) {
 	key := keyOf(m)
 	q := f.keys[key]

@@ -24,8 +24,8 @@ func (c Config) offers() <-chan handover.Offer {
 	return c.Handover.Offers()
 }
 
-// take takes messages that a transaction in this process has just committed, as if a claim had brought them. What it cannot
-// take, a claim brings.
+// take takes messages that a transaction in this process has just committed, as if a claim had
+// brought them. What it cannot take, a claim brings.
 func (r *Relay) take(o handover.Offer) {
 	read := r.cfg.Handover.Missed() || o.Rest
 	for _, m := range o.Messages {
@@ -40,14 +40,17 @@ func (r *Relay) take(o handover.Offer) {
 	}
 }
 
-// join takes in a message that was not claimed, unless a claim was first. It returns false if it must be claimed.
+// join takes in a message that was not claimed, unless a claim was first. It returns false if it
+// must be claimed.
 //
-// What it takes cannot have been sent yet, and nothing of its key that has not been here can stand in the outbox before it
-// (P4):
-//   - It was committed after before, and all revisions that came in since are remembered (recent), which is also only since
-//     the lanes are owned: no other relay has read it, and if it had been read here that would be remembered.
-//   - The writer, who held the key's lock, says that nothing of the key went into the outbox between the message of revision
-//     After and this one (Message.Follows), and that one was here, or there is none.
+// What it takes cannot have been sent yet, and nothing of its key that has not been here can stand
+// in the outbox before it (P4):
+//   - It was committed after before, and all revisions that came in since are remembered (recent),
+//     which is also only since the lanes are owned: no other relay has read it, and if it had been
+//     read here that would be remembered.
+//   - The writer, who held the key's lock, says that nothing of the key went into the outbox
+//     between the message of revision After and this one (Message.Follows), and that one was here,
+//     or there is none.
 func (f *flow) join(m *queue.Claimed, before time.Time) bool {
 	key := keyOf(m)
 	newest, known := f.newest.get(key)
@@ -74,8 +77,8 @@ func (f *flow) join(m *queue.Claimed, before time.Time) bool {
 	return true
 }
 
-// recent remembers the newest revision that was here of each key: of all that came in since a time, which moves on as memory
-// fills up. Nil remembers nothing.
+// recent remembers the newest revision that was here of each key: of all that came in since a time,
+// which moves on as memory fills up. Nil remembers nothing.
 type recent struct {
 	since      time.Time
 	turned     time.Time // when young was begun

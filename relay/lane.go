@@ -41,7 +41,8 @@ type pass struct {
 	first, last int64 // messages that it brought, 0 without any
 	seen        int64 // it has seen everything up to here
 	before      int64 // where high was before
-	// writers had the outbox open before it. Nil where that is not known, or a key of the lane waits.
+	// writers had the outbox open before it. Nil where that is not known, or a key of the lane
+	// waits.
 	writers *queue.Writers
 	dropped int64 // compaction has found nothing else up to here
 }
@@ -61,8 +62,8 @@ func (l *lane) note(p pass) {
 	}
 }
 
-// advance moves low after a look from it that has seen everything up to seen. writers had the outbox
-// open before that; before is where high was before that.
+// advance moves low after a look from it that has seen everything up to seen. writers had the
+// outbox open before that; before is where high was before that.
 func (l *lane) advance(writers queue.Writers, before, seen int64) {
 	if l.mark > 0 && seen >= l.mark {
 		if l.pending = writers.Left(l.pending); len(l.pending) == 0 {

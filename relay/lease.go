@@ -12,8 +12,9 @@ import (
 
 // lease is what this relay owns, and until when at least.
 //
-// The database's clock decides when it ends for others. Here it is counted on the monotonic clock from before the
-// request, so it ends here first: what this relay still publishes, no other does yet (P4).
+// The database's clock decides when it ends for others. Here it is counted on the monotonic clock
+// from before the request, so it ends here first: what this relay still publishes, no other does
+// yet (P4).
 type lease struct {
 	lanes      []queue.Lane
 	until      time.Time
@@ -39,9 +40,9 @@ func (l *lease) end(cause error) {
 	}
 }
 
-// tenure is the context of what is published under one ownership of lanes. Its deadline is the end of the lease and
-// moves with it: a publisher that asks before each message sends none too late, also when the process was stopped in
-// between and no timer has had its turn.
+// tenure is the context of what is published under one ownership of lanes. Its deadline is the end
+// of the lease and moves with it: a publisher that asks before each message sends none too late,
+// also when the process was stopped in between and no timer has had its turn.
 type tenure struct {
 	context.Context
 	cancel context.CancelCauseFunc
@@ -82,12 +83,14 @@ func (r *Relay) keepLease(work context.Context, now time.Time) {
 
 func (r *Relay) balance(work context.Context) {
 	r.tasks.leasing = true
-	take := r.queue.Enter // what stands under this name in the database is of a time of which nothing is known any more
+	// what stands under this name in the database is of a time of which nothing is known any more
+	take := r.queue.Enter
 	if r.lease.owns() {
 		take = r.queue.Balance
 	}
 	r.tasks.start(func() func() {
-		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		// a database that hangs is one that is away
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL)
 		defer cancel()
 		start := time.Now()
 		owned, err := take(ctx, r.cfg.ID, r.cfg.LeaseTTL)
@@ -114,7 +117,9 @@ func (r *Relay) own(work context.Context, start time.Time, owned queue.Ownership
 		}
 		r.stats.lanes.Store(int64(len(lanes)))
 		r.flow = newFlow(r.cfg)
-		r.held = results{} // its messages are read, and sent, once more: they must not end then by what they were before
+		// its messages are read, and sent, once more: they must not end then by what they were
+		// before
+		r.held = results{}
 		r.reader.restart(r.cfg, lanes)
 		if len(lanes) > 0 {
 			r.owned.Do(func() { close(r.running) })
@@ -132,14 +137,15 @@ func (r *Relay) own(work context.Context, start time.Time, owned queue.Ownership
 // tellIncarnation notes what is to stand beside each message from now on.
 func (r *Relay) tellIncarnation(now queue.Incarnation) {
 	if before := r.incarnation; before != "" && before != now.ID {
-		r.log.Warn("the database went back or failed over: replicas are told by another incarnation; compare them with relay diff",
+		r.log.Warn("the database went back or failed over: replicas are told by another "+
+			"incarnation; compare them with relay diff",
 			"incarnation", now.ID, "before", before, "reason", now.Reason)
 	}
 	r.incarnation = now.ID
 }
 
-// renew keeps the lease. After an error it is tried again until the lease ends; a lane that another relay has taken,
-// after a jump of the database's clock, ends it at once.
+// renew keeps the lease. After an error it is tried again until the lease ends; a lane that another
+// relay has taken, after a jump of the database's clock, ends it at once.
 func (r *Relay) renew(work context.Context) {
 	r.tasks.leasing = true
 	until, tenure := r.lease.until, r.lease.tenure
@@ -171,8 +177,8 @@ func (r *Relay) renew(work context.Context) {
 
 // lose gives everything up: it is another relay's now. What is in flight is told to end.
 //
-// Also what the broker confirmed is forgotten, and so may be sent again: while nobody kept the lease, the database may have
-// gone back, to where what is remembered never happened (P5).
+// Also what the broker confirmed is forgotten, and so may be sent again: while nobody kept the
+// lease, the database may have gone back, to where what is remembered never happened (P5).
 func (r *Relay) lose(cause error) {
 	if r.absence.leaving {
 		cause = errBrokerAway
@@ -188,9 +194,9 @@ func (r *Relay) lose(cause error) {
 	r.reader.restart(r.cfg, nil)
 }
 
-// wentBack forgets everything, because none of it need be true of the database that answers now. What it says of the lanes
-// need not be, either: the relay that had them in the end may not have noticed yet. So this one waits for as long as that one
-// may go on (P4).
+// wentBack forgets everything, because none of it need be true of the database that answers now.
+// What it says of the lanes need not be, either: the relay that had them in the end may not have
+// noticed yet. So this one waits for as long as that one may go on (P4).
 func (r *Relay) wentBack(cause error) {
 	if r.lease.owns() {
 		r.lose(cause)

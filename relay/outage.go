@@ -8,8 +8,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// outage paces the tries while something the relay needs is away, and reports its coming and going, and once a minute that it
-// lasts, not each try.
+// outage paces the tries while something the relay needs is away, and reports its coming and going,
+// and once a minute that it lasts, not each try.
 type outage struct {
 	what    string
 	log     *slog.Logger
@@ -49,7 +49,8 @@ func (o *outage) begin(err error) {
 		o.log.Warn(o.what+" unavailable, trying again", "error", err)
 	} else if now.Sub(o.said) > repeatAfter {
 		o.said = now
-		o.log.Error(o.what+" still unavailable, trying again", "for", now.Sub(o.since).Round(time.Second), "error", err)
+		o.log.Error(o.what+" still unavailable, trying again", "for",
+			now.Sub(o.since).Round(time.Second), "error", err)
 	}
 	if !o.retry.After(now) {
 		pause := time.Duration(float64(o.backoff.NextBackOff()) * (0.5 + o.jitter()))

@@ -29,7 +29,8 @@ type reader struct {
 const backlogBatches = 4
 
 func newReader(cfg Config) reader {
-	return reader{schedule: newSchedule(cfg), batch: cfg.BatchSize, ask: cfg.BatchSize, window: minWindow}
+	return reader{schedule: newSchedule(cfg), batch: cfg.BatchSize, ask: cfg.BatchSize,
+		window: minWindow}
 }
 
 // restart forgets how far lanes were read.
@@ -107,7 +108,9 @@ func (r *reader) turn(back bool) lanes {
 
 // note learns from a reading; added says how many of its messages came into memory.
 func (r *reader) note(p plan, got reading, added int) {
-	r.droppable = slices.ContainsFunc(got.claimed, func(m *queue.Claimed) bool { return m.Replaceable() })
+	r.droppable = slices.ContainsFunc(got.claimed, func(m *queue.Claimed) bool {
+		return m.Replaceable()
+	})
 	r.full = nil
 	for i, pass := range r.passes(p, got) {
 		l := p.parts[i].lane
@@ -173,8 +176,8 @@ func (r *reader) reschedule(p plan, got reading, added int) {
 	}
 }
 
-// noteCompaction repeats what paid at once. What did not pay is tried again later, on more messages:
-// the larger the part of a backlog it looks at, the more of them are of one key.
+// noteCompaction repeats what paid at once. What did not pay is tried again later, on more
+// messages: the larger the part of a backlog it looks at, the more of them are of one key.
 func (r *reader) noteCompaction(p plan, got reading, now time.Time) {
 	if 2*got.compacted >= got.seen && got.seen > 0 {
 		r.compactAt = now

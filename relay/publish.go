@@ -11,13 +11,14 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// followingBatches of followers may be in flight at once, so that a key with many messages waits for the broker's answer
-// only, not for the end of a large batch.
+// followingBatches of followers may be in flight at once, so that a key with many messages waits
+// for the broker's answer only, not for the end of a large batch.
 const followingBatches = 1
 
-// firstBatches is how many batches of messages just claimed may be in flight at once. Two: while the broker confirms the
-// end of one, the next is on its way, on another connection where the transport has several. Where other relays do the
-// same, one: more than the broker can write at a time only costs it.
+// firstBatches is how many batches of messages just claimed may be in flight at once. Two: while
+// the broker confirms the end of one, the next is on its way, on another connection where the
+// transport has several. Where other relays do the same, one: more than the broker can write at a
+// time only costs it.
 func (r *Relay) firstBatches() int {
 	if r.lease.alone {
 		return 2
@@ -25,7 +26,8 @@ func (r *Relay) firstBatches() int {
 	return 1
 }
 
-// publishReady hands batches to the publisher. While the broker is away it is one at a time, at the pace of the outage.
+// publishReady hands batches to the publisher. While the broker is away it is one at a time, at the
+// pace of the outage.
 func (r *Relay) publishReady(now time.Time) {
 	if r.broker.on() && (r.broker.retry.After(now) || r.tasks.first+r.tasks.following > 0) {
 		return
@@ -44,11 +46,12 @@ func (r *Relay) publishReady(now time.Time) {
 	}
 }
 
-// smallBatches of few messages may be in flight at once, so that a message need not wait for the answer to those before it:
-// for the broker that is its longest way.
+// smallBatches of few messages may be in flight at once, so that a message need not wait for the
+// answer to those before it: for the broker that is its longest way.
 const smallBatches = 8
 
-// mayPublish says whether some of what is ready may go while that many batches like it are in flight.
+// mayPublish says whether some of what is ready may go while that many batches like it are in
+// flight.
 func (r *Relay) mayPublish(ready []outgoing, inFlight, limit int) bool {
 	few := r.tasks.messages+len(ready) <= r.cfg.BatchSize/10
 	return len(ready) > 0 && (inFlight < limit || few && inFlight < smallBatches)
@@ -91,7 +94,8 @@ func (r *Relay) deliver(ctx context.Context, incarnation string, batch []outgoin
 	for n, i := range sent {
 		switch {
 		case n >= len(answers):
-			errs[i] = fmt.Errorf("%w: the publisher said nothing about this message", transport.ErrUnavailable)
+			errs[i] = fmt.Errorf("%w: the publisher said nothing about this message",
+				transport.ErrUnavailable)
 		case answers[n] != nil && over != nil: // whatever it says, it is not the message's fault
 			errs[i] = fmt.Errorf("%w: %w", transport.ErrUnavailable, over)
 		default:
@@ -101,8 +105,8 @@ func (r *Relay) deliver(ctx context.Context, incarnation string, batch []outgoin
 	return errs
 }
 
-// settle notes what became of a batch. current says that the lanes were not lost meanwhile: else it is not known any more
-// whether the database still has what was sent, see lose.
+// settle notes what became of a batch. current says that the lanes were not lost meanwhile: else it
+// is not known any more whether the database still has what was sent, see lose.
 func (r *Relay) settle(batch []outgoing, errs []error, lanes []queue.Lane, current bool) {
 	var away error
 	var again []outgoing
@@ -139,7 +143,8 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []queue.Lane, curre
 	r.report(r.open.Failed[first:], r.open.Dead[firstDead:])
 	if current {
 		r.flow.ready = append(again, r.flow.ready...)
-		if slices.ContainsFunc(batch, func(m outgoing) bool { return !m.Follows }) { // it was read, so there may be more to read
+		// it was read, so there may be more to read
+		if slices.ContainsFunc(batch, func(m outgoing) bool { return !m.Follows }) {
 			r.reader.soon()
 		}
 	}
@@ -171,8 +176,8 @@ func (r *Relay) noteTopics(batch []outgoing, errs []error) {
 	}
 }
 
-// refuse notes a message that failed, and not because the broker is away: its key waits, or, where it is the message's own
-// fault, it may be given up.
+// refuse notes a message that failed, and not because the broker is away: its key waits, or, where
+// it is the message's own fault, it may be given up.
 func (r *Relay) refuse(m *queue.Claimed, err error) {
 	f := queue.Failure{Claimed: m, Error: err.Error(), Wait: r.cfg.retryWait(m.Attempts, r.jitter)}
 	if transport.AtDestination(err) {
@@ -187,18 +192,20 @@ func (r *Relay) refuse(m *queue.Claimed, err error) {
 	}
 }
 
-// report logs one line for all messages that failed for a reason of their own, because what fails often fails for many at
-// once.
+// report logs one line for all messages that failed for a reason of their own, because what fails
+// often fails for many at once.
 func (r *Relay) report(failed, dead []queue.Failure) {
 	failed = slices.DeleteFunc(slices.Clone(failed), func(f queue.Failure) bool { return f.Spared })
 	if len(failed) > 0 {
 		first := failed[0]
-		r.log.Warn("messages refused, their keys wait", "messages", len(failed), "model", first.Model, "key", first.Key,
+		r.log.Warn("messages refused, their keys wait", "messages", len(failed), "model",
+			first.Model, "key", first.Key,
 			"revision", first.Revision, "error", first.Error)
 	}
 	if len(dead) > 0 {
 		first := dead[0]
-		r.log.Error("messages given up, see outbox_dead_letters", "messages", len(dead), "model", first.Model, "key", first.Key,
+		r.log.Error("messages given up, see outbox_dead_letters", "messages", len(dead), "model",
+			first.Model, "key", first.Key,
 			"revision", first.Revision, "error", first.Error)
 	}
 }

@@ -29,7 +29,8 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 	p.connections = r.connectionsToRead()
 	except := r.flow.except(p.starts())
 	r.tasks.start(func() func() {
-		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		// a database that hangs is one that is away
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL)
 		defer cancel()
 		got, err := r.read(ctx, p, except, owned)
 		return func() {
@@ -47,11 +48,12 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 // one's messages are used up, which takes about as long as to read the next ones.
 //
 // Messages that stand behind others of their keys will do as long as they keep the broker busy: a
-// reading would bring more for which there is no room, and the next ones would have to look past all
-// of those for one that there is room for.
+// reading would bring more for which there is no room, and the next ones would have to look past
+// all of those for one that there is room for.
 func (r *Relay) hasRoom() bool {
 	soon := r.flow.waiting()
-	enough := soon+r.tasks.messages >= r.cfg.BatchSize && soon+r.flow.behind > backlogBatches/2*r.cfg.BatchSize
+	enough := soon+r.tasks.messages >= r.cfg.BatchSize &&
+		soon+r.flow.behind > backlogBatches/2*r.cfg.BatchSize
 	return !enough && len(r.flow.known) < 4*backlogBatches*r.cfg.BatchSize+len(r.lease.lanes)
 }
 
@@ -71,7 +73,9 @@ type reading struct {
 	dropped         map[int]int64 // of lanes: compaction has found nothing else up to there
 }
 
-func (r *Relay) read(ctx context.Context, p plan, except queue.Except, owned []queue.Lane) (got reading, err error) {
+func (r *Relay) read(
+	ctx context.Context, p plan, except queue.Except, owned []queue.Lane,
+) (got reading, err error) {
 	if p.compact > 0 {
 		if err := r.compact(ctx, p, except, owned, &got); err != nil {
 			return got, err
@@ -84,7 +88,9 @@ func (r *Relay) read(ctx context.Context, p plan, except queue.Except, owned []q
 	}
 	start := time.Now()
 	look := r.queue.Glance
-	if got.checked { // low-water marks move over what was not found: it must be the right server that does not have it
+	// low-water marks move over what was not found: it must be the right server that does not have
+	// it
+	if got.checked {
 		look = r.queue.Claim
 	}
 	claimed, unread, err := look(ctx, p.starts(), p.perLane, p.connections, except)
@@ -119,7 +125,8 @@ func inOrder(claimed []*queue.Claimed) error {
 	before := &queue.Claimed{}
 	for _, m := range claimed {
 		if m.Lane == before.Lane && m.ID <= before.ID {
-			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID, m.Lane)
+			return fmt.Errorf("the database returned %d after %d of lane %d", m.ID, before.ID,
+				m.Lane)
 		}
 		before = m
 	}

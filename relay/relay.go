@@ -1,28 +1,33 @@
 // Package relay moves messages from the outbox table to a broker, through any Watermill publisher.
 //
 // Promises:
-//   - P4: the messages of one key leave in revision order, with any number of relays. A lane has one owner at a time,
-//     a key has one message in flight, and a message leaves once those that it replaces are gone from the outbox: so the
-//     first publication of a revision is never after that of a newer one.
-//   - P5: a row leaves the outbox only after the broker confirmed it, or when a newer message of its key replaces it.
-//     Kill -9 anywhere sends again, and loses nothing.
-//   - P9: a message that cannot be published stops its own key only, and that until it is replaced or given up.
-//   - P10: memory is bounded by the batch, no transaction is open while the broker is waited for, and neither a backlog
-//     nor a snapshot held elsewhere makes a claim slower.
+//   - P4: the messages of one key leave in revision order, with any number of relays. A lane has
+//     one owner at a time, a key has one message in flight, and a message leaves once those that it
+//     replaces are gone from the outbox: so the first publication of a revision is never after that
+//     of a newer one.
+//   - P5: a row leaves the outbox only after the broker confirmed it, or when a newer message of
+//     its key replaces it. Kill -9 anywhere sends again, and loses nothing.
+//   - P9: a message that cannot be published stops its own key only, and that until it is replaced
+//     or given up.
+//   - P10: memory is bounded by the batch, no transaction is open while the broker is waited for,
+//     and neither a backlog nor a snapshot held elsewhere makes a claim slower.
 //
-// How it works: live relays share the lanes out among themselves by leases in the database. A relay reads the oldest
-// unsent rows of its lanes, drops those that newer ones replace, publishes the rest, and deletes what was confirmed. It
-// reads, publishes and deletes at the same time, each for another part of the backlog. What tells a row that is to be
-// sent is that it is there: how far a lane was read is remembered to save work, and is looked behind again and again.
+// How it works: live relays share the lanes out among themselves by leases in the database. A relay
+// reads the oldest unsent rows of its lanes, drops those that newer ones replace, publishes the
+// rest, and deletes what was confirmed. It reads, publishes and deletes at the same time, each for
+// another part of the backlog. What tells a row that is to be sent is that it is there: how far a
+// lane was read is remembered to save work, and is looked behind again and again.
 //
-// What a box in the same process has just committed it may be handed instead of reading it (Config.Handover).
+// What a box in the same process has just committed it may be handed instead of reading it
+// (Config.Handover).
 //
-// Where to read: run.go is the loop, flow.go what is in memory, handover.go what came there unread, lane.go how far
-// lanes were read, schedule.go when and plan.go what to read next, lease.go the ownership and absence.go when it is left to
-// others; read.go, supersede.go, publish.go and finish.go are the things that are done at the same time.
+// Where to read: run.go is the loop, flow.go what is in memory, handover.go what came there unread,
+// lane.go how far lanes were read, schedule.go when and plan.go what to read next, lease.go the
+// ownership and absence.go when it is left to others; read.go, supersede.go, publish.go and
+// finish.go are the things that are done at the same time.
 //
-// Neighbours: internal/queue (the tables), envelope (the wire), transport (the broker). Package outbox writes what
-// this one reads; neither imports the other.
+// Neighbours: internal/queue (the tables), envelope (the wire), transport (the broker). Package
+// outbox writes what this one reads; neither imports the other.
 package relay
 
 import (
@@ -45,7 +50,8 @@ import (
 // ErrNotMigrated is what Run returns when the outbox tables are missing or older than this version.
 var ErrNotMigrated = tables.ErrNotMigrated
 
-// Relay publishes the messages of one outbox. Several relays, in one process or many, may work on the same outbox.
+// Relay publishes the messages of one outbox. Several relays, in one process or many, may work on
+// the same outbox.
 type Relay struct {
 	cfg       Config
 	queue     Queue
@@ -77,9 +83,9 @@ type Relay struct {
 	incarnation string // of the database
 }
 
-// New makes a relay that publishes through publisher: one that implements transport.BatchPublisher, or any other, one
-// message at a time. It talks to neither the database nor the broker; Run does. The publisher stays the caller's to
-// close, after Run has returned.
+// New makes a relay that publishes through publisher: one that implements transport.BatchPublisher,
+// or any other, one message at a time. It talks to neither the database nor the broker; Run does.
+// The publisher stays the caller's to close, after Run has returned.
 func New(bunDB *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error) {
 	cfg = cfg.withDefaults()
 	d, err := db.New(bunDB, db.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix})
@@ -92,7 +98,8 @@ func New(bunDB *bun.DB, publisher message.Publisher, cfg Config) (*Relay, error)
 		return nil, fmt.Errorf("relay configuration: %w", err)
 	}
 	d.Limit(cfg.LeaseTTL, func(holders string) {
-		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+		r.log.Warn("waiting for another transaction: end it if it does not end by itself",
+			"holders", holders)
 	})
 	return r, nil
 }
@@ -128,7 +135,8 @@ func Over(q Queue, publisher message.Publisher, cfg Config) (*Relay, error) {
 	}, nil
 }
 
-// Running is closed when the relay owns lanes for the first time: from then on it publishes what is there.
+// Running is closed when the relay owns lanes for the first time: from then on it publishes what is
+// there.
 func (r *Relay) Running() <-chan struct{} { return r.running }
 
 const minPoll = 5 * time.Millisecond

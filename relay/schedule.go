@@ -23,12 +23,13 @@ const (
 	// writes. In a backlog every reading asks.
 	checkEvery = 50 * time.Millisecond
 
-	// A look back starts at the very beginning, for what was put there by hand. It walks over what is
-	// left of all that was removed, a second for half a million rows, so in a backlog it is one lane's
-	// turn at a time.
+	// A look back starts at the very beginning, for what was put there by hand. It walks over what
+	// is left of all that was removed, a second for half a million rows, so in a backlog it is one
+	// lane's turn at a time.
 	backEvery = 2 * time.Second
 
-	// share is the part of the time, 1 in so many, that looking back and compacting in vain may take.
+	// share is the part of the time, 1 in so many, that looking back and compacting in vain may
+	// take.
 	share = 50
 )
 

@@ -10,7 +10,8 @@ type Stats struct {
 	Compacted int64
 	// Batches were handed to the publisher.
 	Batches int64
-	// Retries is how often a message failed for a reason of its own and was left for another attempt.
+	// Retries is how often a message failed for a reason of its own and was left for another
+	// attempt.
 	Retries int64
 	// DeadLetters were given up.
 	DeadLetters int64

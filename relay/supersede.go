@@ -33,7 +33,8 @@ func (r *Relay) supersede(work context.Context, now time.Time) {
 		list[i] = queue.Superseding{Claimed: m.Claimed, Older: m.replaced}
 	}
 	r.tasks.start(func() func() {
-		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL) // a database that hangs is one that is away
+		// a database that hangs is one that is away
+		ctx, cancel := context.WithTimeout(work, r.cfg.LeaseTTL)
 		defer cancel()
 		fates, err := r.queue.Supersede(ctx, r.cfg.ID, lanes, list)
 		return func() {

@@ -7,11 +7,12 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// A message names its key up to three times: in a header, which ledgers go by, as instance_pk, and in the columns of the
-// instance (keys.go). Where they differ nobody can tell which row is meant, and a wrong guess would write one row under the revision of
-// another.
+// A message names its key up to three times: in a header, which ledgers go by, as instance_pk, and
+// in the columns of the instance (keys.go). Where they differ nobody can tell which row is meant,
+// and a wrong guess would write one row under the revision of another.
 
-// maxRevision is beyond what a key is ever written. One more would close the gate for every message to come.
+// maxRevision is beyond what a key is ever written. One more would close the gate for every message
+// to come.
 const maxRevision int64 = 1 << 53
 
 // checkClaims fails where the gate cannot believe what the message says of itself.
@@ -27,7 +28,8 @@ func (b *binding) checkClaims(m *envelope.Message) error {
 		return fmt.Errorf("instance_pk: %w", err)
 	}
 	if key != m.Key {
-		return fmt.Errorf("instance_pk is %.100q, and the header cqrs_key %.100q: send it again from the master", key, m.Key)
+		return fmt.Errorf("instance_pk is %.100q, and the header cqrs_key %.100q: send it again "+
+			"from the master", key, m.Key)
 	}
 	return nil
 }
@@ -38,7 +40,8 @@ func (b *binding) checkDeleted(m *envelope.Message, fields map[string]json.RawMe
 		return nil
 	}
 	if id, err := envelope.KeyOf(b.spelledPK(fields["id"])); err == nil && id != m.Key {
-		return fmt.Errorf("instance_pk is %.100q, and the id of instance_data %.100q: send it again from the master", m.Key, id)
+		return fmt.Errorf("instance_pk is %.100q, and the id of instance_data %.100q: send it "+
+			"again from the master", m.Key, id)
 	}
 	return nil
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// WaitFor returns when the replica has brought a key to the revision or beyond, deleted or not: read your own writes.
-// key is the primary key as text, a JSON array where it is composite. It sees what other processes of the queue apply,
-// a little later than what this one does. When ctx ends first, the error says how far the key is.
+// WaitFor returns when the replica has brought a key to the revision or beyond, deleted or not:
+// read your own writes. key is the primary key as text, a JSON array where it is composite. It sees
+// what other processes of the queue apply, a little later than what this one does. When ctx ends
+// first, the error says how far the key is.
 //
-// A django-cqrs master starts a key's revisions again when it creates the key again: there a revision of an earlier life
-// is not waited for in the present one.
+// A django-cqrs master starts a key's revisions again when it creates the key again: there a
+// revision of an earlier life is not waited for in the present one.
 func (r *Replica) WaitFor(ctx context.Context, model, key string, revision int64) error {
 	if r.tables == nil {
 		return errors.New("wait for a revision: the replica has no database, and so no ledger")
@@ -57,9 +58,10 @@ func revisionText(revision int64) string {
 	return fmt.Sprint(revision)
 }
 
-// Lag returns, per registered model, how long ago the master made the newest change that is applied here. A master that
-// writes nothing looks like a lag. The first call reads the whole ledger; later ones know from it and from what this
-// process has applied since. Models of which nothing with a time was applied are not in the result.
+// Lag returns, per registered model, how long ago the master made the newest change that is applied
+// here. A master that writes nothing looks like a lag. The first call reads the whole ledger; later
+// ones know from it and from what this process has applied since. Models of which nothing with a
+// time was applied are not in the result.
 func (r *Replica) Lag(ctx context.Context) (map[string]time.Duration, error) {
 	if err := r.arrived.load(ctx, r.tables); err != nil {
 		return nil, err

@@ -25,7 +25,8 @@ func (p *countedBackOff) next() time.Duration {
 // conflictsBeforeWarning: other transactions are in the way now and then, and not for seconds.
 const conflictsBeforeWarning = 6
 
-// backOff doubles the pause each time, spread by half to keep many consumers from coming back at once.
+// backOff doubles the pause each time, spread by half to keep many consumers from coming back at
+// once.
 func newBackOff() *countedBackOff {
 	return &countedBackOff{ExponentialBackOff: &backoff.ExponentialBackOff{
 		InitialInterval:     20 * time.Millisecond,
@@ -35,11 +36,14 @@ func newBackOff() *countedBackOff {
 	}}
 }
 
-// pause waits until the database may work again, or until nobody waits for the batch's first message.
+// pause waits until the database may work again, or until nobody waits for the batch's first
+// message.
 func (b *batch) pause(pause *countedBackOff, err error) {
 	d := pause.next()
-	if (!db.Conflicted(err) || pause.tries > conflictsBeforeWarning) && b.engine.trouble.worth("apply", err) {
-		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains), "in", d, "error", err)
+	if (!db.Conflicted(err) || pause.tries > conflictsBeforeWarning) &&
+		b.engine.trouble.worth("apply", err) {
+		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains),
+			"in", d, "error", err)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -58,7 +62,8 @@ func (b *batch) dropStopped() {
 				return false
 			}
 			b.engine.end(&attempt{
-				delivery: d, outcome: Returned, result: fmt.Errorf("%w: %w", errStopped, context.Cause(d.ctx)),
+				delivery: d, outcome: Returned, result: fmt.Errorf("%w: %w", errStopped,
+					context.Cause(d.ctx)),
 			})
 			return true
 		})

@@ -10,19 +10,23 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// batch is what one transaction takes: the chains of messages of some keys, and what becomes of them.
+// batch is what one transaction takes: the chains of messages of some keys, and what becomes of
+// them.
 //
-// The first try is the cheap one: read the ledger, settle it, write the rows of each model with one statement, commit.
-// Where it fails, the careful one follows: lock the ledger, find the messages at fault with savepoints, settle the rest,
-// keep the failed ones for later or as dead letters, all in one transaction. So a message that fails never fails its
-// neighbours, and an ack always stands for a commit. Where a lock was not to be had, the brief one does the same without
-// waiting for locks, and sets aside what would need them (locked.go).
+// The first try is the cheap one: read the ledger, settle it, write the rows of each model with one
+// statement, commit. Where it fails, the careful one follows: lock the ledger, find the messages at
+// fault with savepoints, settle the rest, keep the failed ones for later or as dead letters, all in
+// one transaction. So a message that fails never fails its neighbours, and an ack always stands for
+// a commit. Where a lock was not to be had, the brief one does the same without waiting for locks,
+// and sets aside what would need them (locked.go).
 type batch struct {
-	engine   *engine
-	chains   []*chain
-	careful  bool
-	brief    bool                // it waits for no lock for long, and finds the messages that would have to
-	replies  map[*delivery]reply // of HandleFunc, so that trouble with the database repeats no calls
+	engine  *engine
+	chains  []*chain
+	careful bool
+	// it waits for no lock for long, and finds the messages that would have to
+	brief bool
+	// of HandleFunc, so that trouble with the database repeats no calls
+	replies  map[*delivery]reply
 	broken   map[*delivery]error // handlers that broke a transaction: they fail without being tried
 	gaps     []Gap               // to be told of after the commit
 	released bool                // others of the keys are due
@@ -31,16 +35,18 @@ type batch struct {
 	mirrors  []*mirror       // those of sorted
 	isParent map[string]bool // models that a mirror's foreign key points to
 	apart    bool            // what waited for each other made the COMMIT fail together
-	unsaid   bool            // foreign keys made the COMMIT fail on SQLite, which does not say whose
-	// violations are the foreign keys that are broken before the batch, where they are counted, or -1.
+	// foreign keys made the COMMIT fail on SQLite, which does not say whose
+	unsaid bool
+	// violations are the foreign keys that are broken before the batch, where they are counted, or
+	// -1.
 	violations int
 	deferred   []*chain // for a transaction of their own, because this one takes long enough
 	later      []*chain // not begun yet, because a careful transaction takes few
 }
 
-// maxCareful bounds the chains of a careful transaction. A savepoint that was released keeps an entry in PostgreSQL's lock
-// table until the end, which all connections share; without a bound a batch whose messages fail here and there
-// fills it, and everybody's statements fail.
+// maxCareful bounds the chains of a careful transaction. A savepoint that was released keeps an
+// entry in PostgreSQL's lock table until the end, which all connections share; without a bound a
+// batch whose messages fail here and there fills it, and everybody's statements fail.
 const maxCareful = 500
 
 // failure is a message that cannot be applied now.
@@ -56,7 +62,8 @@ func newFailure(a *attempt, err error, class retryClass) failure {
 	return failure{a, err, class, a.past.awaits, a.past.gapIn}
 }
 
-// handlerBudget is how long handlers may go on in one transaction: slow ones do not keep the locks of a whole batch.
+// handlerBudget is how long handlers may go on in one transaction: slow ones do not keep the locks
+// of a whole batch.
 const handlerBudget = 200 * time.Millisecond
 
 // settle ends every message of the slots.
@@ -78,7 +85,8 @@ func (e *engine) settle(slots []*slot) {
 			continue
 		}
 		if since, was := b.engine.trouble.over("apply"); was {
-			b.engine.log.Info("messages are applied again", "after", time.Since(since).Round(time.Second))
+			b.engine.log.Info("messages are applied again", "after",
+				time.Since(since).Round(time.Second))
 		}
 		b.finish()
 		pause.Reset()
@@ -132,56 +140,58 @@ func (b *batch) lockedOut(err error) bool {
 	return true
 }
 
-// timeout bounds a try, and is not cut short when the consumer is stopped: cut off, it would be done again from the
-// start. Handlers have a shorter one of their own.
+// timeout bounds a try, and is not cut short when the consumer is stopped: cut off, it would be
+// done again from the start. Handlers have a shorter one of their own.
 func (e *engine) timeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), 2*e.config.HandlerTimeout+time.Minute)
 }
 
-// needsCare says that the cheap way does not do: a handler that fails after its neighbours would undo their work, which
-// may have had effects elsewhere.
+// needsCare says that the cheap way does not do: a handler that fails after its neighbours would
+// undo their work, which may have had effects elsewhere.
 func (b *batch) needsCare() bool {
 	return slices.ContainsFunc(b.chains, func(c *chain) bool {
 		return c.binding != nil && c.binding.manner.inTurn
 	})
 }
 
-// transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the messages that fail.
+// transact is the one transaction that P6 rests on: gate, rows and ledger, and what becomes of the
+// messages that fail.
 func (b *batch) transact(ctx context.Context, careful, brief bool) error {
 	b.careful, b.brief, b.failures, b.deferred = careful, brief, nil, nil
 	b.released, b.violations = false, -1
 	own := len(b.chains)
 	limits := db.BatchLimits{Thinking: b.thinking(), Brief: brief}
-	err := b.engine.room.transact(ctx, limits, func(ctx context.Context, tx transaction) (err error) {
-		if careful && b.unsaid {
-			if b.violations, err = tx.violations(ctx); err != nil {
+	err := b.engine.room.transact(ctx, limits,
+		func(ctx context.Context, tx transaction) (err error) {
+			if careful && b.unsaid {
+				if b.violations, err = tx.violations(ctx); err != nil {
+					return err
+				}
+			}
+			if err := b.fold(ctx, tx); err != nil {
 				return err
 			}
-		}
-		if err := b.fold(ctx, tx); err != nil {
-			return err
-		}
-		if err := b.engine.at("folded"); err != nil {
-			return err
-		}
-		apply := b.applyAll
-		if careful {
-			apply = b.applyIsolated
-		}
-		if err := apply(ctx, tx); err != nil {
-			return err
-		}
-		if err := b.engine.at("applied"); err != nil {
-			return err
-		}
-		if err := b.passedOver(ctx, tx); err != nil {
-			return err
-		}
-		if err := b.keepFailures(ctx, tx); err != nil {
-			return err
-		}
-		return b.engine.at("kept")
-	})
+			if err := b.engine.at("folded"); err != nil {
+				return err
+			}
+			apply := b.applyAll
+			if careful {
+				apply = b.applyIsolated
+			}
+			if err := apply(ctx, tx); err != nil {
+				return err
+			}
+			if err := b.engine.at("applied"); err != nil {
+				return err
+			}
+			if err := b.passedOver(ctx, tx); err != nil {
+				return err
+			}
+			if err := b.keepFailures(ctx, tx); err != nil {
+				return err
+			}
+			return b.engine.at("kept")
+		})
 	if err != nil {
 		b.apart = b.apart || len(b.chains) > own && isForeignKey(err)
 		b.unsaid = b.unsaid || careful && isForeignKey(err) && b.engine.room.hidesWhose()
@@ -231,7 +241,8 @@ func (b *batch) fold(ctx context.Context, tx transaction) error {
 	return nil
 }
 
-// finish tells what became of the messages, after the commit. The acks come last: who sees one finds everything told.
+// finish tells what became of the messages, after the commit. The acks come last: who sees one
+// finds everything told.
 func (b *batch) finish() {
 	b.engine.tellGaps(b.gaps)
 	b.sayLocked()

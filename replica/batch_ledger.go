@@ -10,7 +10,8 @@ import (
 
 var errLocked = errors.New("the key's row in the replica's ledger is locked, or was a moment ago")
 
-// readLedger returns the ledger's rows of keys, without those that are locked where the batch does not wait for locks.
+// readLedger returns the ledger's rows of keys, without those that are locked where the batch does
+// not wait for locks.
 func (b *batch) readLedger(
 	ctx context.Context, tx transaction, keys []db.Key,
 ) (map[db.Key]applied.Applied, error) {
@@ -24,7 +25,8 @@ func (b *batch) readLedger(
 	}
 }
 
-// applyAll is the cheap way. The ledger comes first: its locks keep competing consumers of the same keys out.
+// applyAll is the cheap way. The ledger comes first: its locks keep competing consumers of the same
+// keys out.
 func (b *batch) applyAll(ctx context.Context, tx transaction) error {
 	if err := b.settleLedger(ctx, tx); err != nil {
 		return err
@@ -32,7 +34,8 @@ func (b *batch) applyAll(ctx context.Context, tx transaction) error {
 	return b.write(ctx, tx, b.chains)
 }
 
-// settleLedger writes the ledger rows that the chains changed, and removes the placeholders of those that changed nothing.
+// settleLedger writes the ledger rows that the chains changed, and removes the placeholders of
+// those that changed nothing.
 func (b *batch) settleLedger(ctx context.Context, tx transaction) error {
 	var rows []applied.Applied
 	var unchanged []db.Key

@@ -8,13 +8,15 @@ import (
 	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
-// callsOutside says that the batch is one key of a HandleFunc model: the inbox hands those out alone.
+// callsOutside says that the batch is one key of a HandleFunc model: the inbox hands those out
+// alone.
 func (b *batch) callsOutside() bool {
 	return b.chains[0].binding != nil && b.chains[0].binding.manner.outside
 }
 
-// callAhead calls the HandleFunc for the messages that the gate will let pass, before the transaction that moves the gate.
-// The answers are kept, so that trouble with the database does not repeat the calls.
+// callAhead calls the HandleFunc for the messages that the gate will let pass, before the
+// transaction that moves the gate. The answers are kept, so that trouble with the database does not
+// repeat the calls.
 func (b *batch) callAhead(ctx context.Context) error {
 	c := b.chains[0]
 	if b.knownLocked(c) {
@@ -71,8 +73,8 @@ func (e *engine) call(ctx context.Context, d *delivery) error {
 	return e.guard(ctx, d.ctx, func(ctx context.Context) error { return model.call(ctx, d.work) })
 }
 
-// callWithoutLedger is the whole of applying where there is no database: every message is handed over, and those that fail
-// wait in memory, without an ack.
+// callWithoutLedger is the whole of applying where there is no database: every message is handed
+// over, and those that fail wait in memory, without an ack.
 func (b *batch) callWithoutLedger(ctx context.Context) {
 	for _, c := range b.chains {
 		c.begin(applied.Applied{})
@@ -130,8 +132,9 @@ func (b *batch) endAs(a *attempt, outcome Outcome, err error) {
 	b.engine.end(a)
 }
 
-// waitInMemory puts a message back into the inbox after its pause, or ends it when nobody waits for it any more. Half of
-// the window may wait so; the rest goes back to the broker, or nothing else would get through.
+// waitInMemory puts a message back into the inbox after its pause, or ends it when nobody waits for
+// it any more. Half of the window may wait so; the rest goes back to the broker, or nothing else
+// would get through.
 func (e *engine) waitInMemory(f failure) {
 	in, p := f.row().In, f.past
 	if _, asked := retryAfter(f.err); !asked {

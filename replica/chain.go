@@ -44,9 +44,9 @@ func newChain(key db.Key, deliveries []*delivery) *chain {
 	return c
 }
 
-// sortDeliveries puts the messages of a key into the master's order, as far as it can be told: then duplicates and
-// reordered ones that came together do no harm to those handlers that see every message. A forced SYNC knows no order,
-// and Apply's caller has one.
+// sortDeliveries puts the messages of a key into the master's order, as far as it can be told: then
+// duplicates and reordered ones that came together do no harm to those handlers that see every
+// message. A forced SYNC knows no order, and Apply's caller has one.
 func sortDeliveries(deliveries []*delivery) {
 	timed := true
 	for _, d := range deliveries {
@@ -135,14 +135,15 @@ func (c *chain) last() *attempt { return c.passed[len(c.passed)-1].attempt }
 
 // created says that the key exists now and did not before, as far as the ledger knows.
 func (c *chain) created() bool {
-	return len(c.passed) > 0 && !c.state.Deleted && (c.before.Deleted || c.before.Revision == applied.NeverApplied)
+	return len(c.passed) > 0 && !c.state.Deleted && (c.before.Deleted ||
+		c.before.Revision == applied.NeverApplied)
 }
 
 // removes says that the chain ends with the row gone.
 func (c *chain) removes() bool { return c.last().message.Signal == envelope.Delete }
 
-// rows are what a mirror has to write, in order: the last message only, unless one before it carries a column that the
-// last does not.
+// rows are what a mirror has to write, in order: the last message only, unless one before it
+// carries a column that the last does not.
 func (c *chain) rows() []*row {
 	last := c.last().work.(*row)
 	first := len(c.passed) - 1

@@ -36,16 +36,19 @@ func newChildTable(e *engine, m *mirror, name string) (*childTable, error) {
 		if relation.Type != schema.HasManyRelation || relation.PolymorphicField != nil {
 			return nil, fmt.Errorf("Children(%q): want a has-many relation", name)
 		}
-		c := &childTable{mirror: m, relation: relation, table: relation.JoinTable, joins: map[*schema.Field]int{}}
+		c := &childTable{mirror: m, relation: relation, table: relation.JoinTable,
+			joins: map[*schema.Field]int{}}
 		c.init(e, relation.JoinTable)
 		for i, base := range relation.BasePKs {
 			if i >= len(m.table.PKs) || m.table.PKs[i] != base {
-				return nil, fmt.Errorf("Children(%q): want a relation that joins the whole primary key, in its order", name)
+				return nil, fmt.Errorf("Children(%q): want a relation that joins the whole "+
+					"primary key, in its order", name)
 			}
 			c.joins[relation.JoinPKs[i]] = i
 		}
 		if len(c.joins) != len(m.table.PKs) {
-			return nil, fmt.Errorf("Children(%q): want a relation that joins the whole primary key", name)
+			return nil, fmt.Errorf("Children(%q): want a relation that joins the whole primary key",
+				name)
 		}
 		return c, checkColumns(c.table)
 	}
@@ -53,7 +56,9 @@ func newChildTable(e *engine, m *mirror, name string) (*childTable, error) {
 }
 
 // prepare reads the list of a message into its parent's row.
-func (c *childTable) prepare(parent *row, msg *envelope.Message, fields map[string]json.RawMessage) error {
+func (c *childTable) prepare(
+	parent *row, msg *envelope.Message, fields map[string]json.RawMessage,
+) error {
 	name := c.fieldName(c.relation.Field.Name)
 	raw, given := fields[name]
 	list := childRows{given: given}
@@ -110,7 +115,8 @@ func (c *childTable) child(parent *row, elem map[string]json.RawMessage) (*row, 
 
 // clear deletes the children of rows.
 func (c *childTable) clear(ctx context.Context, tx bun.Tx, parents []*row) error {
-	return deleteWhere(ctx, tx, c.table, c.relation.JoinPKs, parents, c.known.shape.Load().folded, "")
+	return deleteWhere(ctx, tx, c.table, c.relation.JoinPKs, parents, c.known.shape.Load().folded,
+		"")
 }
 
 // replace makes the children of rows those of their lists, where they have one.
@@ -146,7 +152,8 @@ func (c *childTable) replace(ctx context.Context, tx bun.Tx, rows []*row) error 
 	}
 	for _, names := range order {
 		_, err := tx.ExecContext(ctx, "INSERT INTO ? (?) ? VALUES ?",
-			c.table.SQLName, bun.Safe(names), overriding(tx), bun.Safe(strings.Join(tuples[names], ", ")))
+			c.table.SQLName, bun.Safe(names), overriding(tx), bun.Safe(strings.Join(tuples[names],
+				", ")))
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,8 @@ func (s shapes) column(f *schema.Field, dst reflect.Value, raw json.RawMessage) 
 	if err := checkJSON(raw); err != nil {
 		return nil, err
 	}
-	if kind := f.IndirectType.Kind(); kind != reflect.String && elemType(f.IndirectType).Kind() != reflect.Uint8 {
+	if kind := f.IndirectType.Kind(); kind != reflect.String &&
+		elemType(f.IndirectType).Kind() != reflect.Uint8 {
 		// Whoever reads the row unmarshals into this type: better to refuse here.
 		if err := json.Unmarshal(raw, reflect.New(f.StructField.Type).Interface()); err != nil {
 			return nil, err
@@ -29,7 +30,8 @@ func (s shapes) column(f *schema.Field, dst reflect.Value, raw json.RawMessage) 
 	return string(raw), nil
 }
 
-// isJSONColumn says that the column holds JSON: it gets the text as the master sent it, nothing lost or reformatted.
+// isJSONColumn says that the column holds JSON: it gets the text as the master sent it, nothing
+// lost or reformatted.
 func isJSONColumn(f *schema.Field) bool {
 	typ := f.IndirectType
 	if typ == reflect.TypeFor[json.RawMessage]() {

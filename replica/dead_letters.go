@@ -14,8 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// keepDead keeps dead letters. The ledger stays as it is, so that a newer revision of the key supersedes them. One that the
-// database does not take goes back to the broker: there it is kept.
+// keepDead keeps dead letters. The ledger stays as it is, so that a newer revision of the key
+// supersedes them. One that the database does not take goes back to the broker: there it is kept.
 func (b *batch) keepDead(ctx context.Context, tx transaction, dead []failure) error {
 	for _, f := range dead {
 		keep := func(tx transaction) error {
@@ -52,11 +52,12 @@ func (f failure) isPublishable() bool {
 	return err == nil
 }
 
-// publishDead sends a dead letter the way django-cqrs does, so that its tools list and retry it: the body with the number
-// of retries, on the topic of the model in the queue's dead letter queue.
+// publishDead sends a dead letter the way django-cqrs does, so that its tools list and retry it:
+// the body with the number of retries, on the topic of the model in the queue's dead letter queue.
 func (e *engine) publishDead(ctx context.Context, f failure) error {
 	body, headers := f.body, maps.Clone(f.headers)
-	model := e.order[0].model // somewhere that the queue is bound to, where the message does not say
+	// somewhere that the queue is bound to, where the message does not say
+	model := e.order[0].model
 	if m := f.message; m != nil {
 		if f.binding != nil {
 			model = m.Model
@@ -73,10 +74,12 @@ func (e *engine) publishDead(ctx context.Context, f failure) error {
 	out.Metadata = message.Metadata{transport.LetterReasonKey: f.err.Error()}
 	maps.Copy(out.Metadata, headers)
 	if e.config.DeadLetterTTL > 0 {
-		out.Metadata.Set(transport.ExpirationKey, strconv.FormatInt(e.config.DeadLetterTTL.Milliseconds(), 10))
+		out.Metadata.Set(transport.ExpirationKey,
+			strconv.FormatInt(e.config.DeadLetterTTL.Milliseconds(), 10))
 	}
 	out.SetContext(ctx)
-	if err := e.config.DeadLetters.Publish(transport.DirectTopic("dead_letter_"+e.config.Queue, model), out); err != nil {
+	if err := e.config.DeadLetters.Publish(transport.DirectTopic("dead_letter_"+e.config.Queue,
+		model), out); err != nil {
 		return &outageError{fmt.Errorf("publish a dead letter: %w", err)}
 	}
 	return nil

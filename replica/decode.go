@@ -11,9 +11,10 @@ import (
 	"strings"
 )
 
-// decode reads a JSON value into dst by dst's Go type. It differs from json.Unmarshal where the wire format does:
-// times are Python's str, decimals are numbers or strings, numbers never pass through float64 unless the type is a
-// float, and the keys of an object are column names. null is the zero value.
+// decode reads a JSON value into dst by dst's Go type. It differs from json.Unmarshal where the
+// wire format does: times are Python's str, decimals are numbers or strings, numbers never pass
+// through float64 unless the type is a float, and the keys of an object are column names. null is
+// the zero value.
 func (s shapes) decode(dst reflect.Value, raw json.RawMessage) error {
 	if isNull(raw, dst.Type()) {
 		dst.SetZero()
@@ -132,7 +133,8 @@ func decodeScalar(dst reflect.Value, raw json.RawMessage) error {
 		dst.SetFloat(f)
 	case kind == reflect.String:
 		if strings.IndexByte(text, 0) >= 0 {
-			// No database of ours stores it, and bun would turn it into a syntax error that looks curable.
+			// No database of ours stores it, and bun would turn it into a syntax error that looks
+			// curable.
 			return errors.New("the string contains a NUL character")
 		}
 		if isTorn(raw, text) {
@@ -148,8 +150,8 @@ func decodeScalar(dst reflect.Value, raw json.RawMessage) error {
 	return nil
 }
 
-// decodeSelf reads into a type that knows how to read itself, from the wire's form of the value or, where it does not
-// accept that, from the other usual form.
+// decodeSelf reads into a type that knows how to read itself, from the wire's form of the value or,
+// where it does not accept that, from the other usual form.
 func decodeSelf(target any, raw json.RawMessage) error {
 	if isHugeNumber(raw) {
 		return errors.New("a number beyond any database's")
@@ -164,8 +166,8 @@ func decodeSelf(target any, raw json.RawMessage) error {
 	return err
 }
 
-// maxDigits is how many digits, or zeros by its exponent, a number may have for a type that reads itself: it may take time and
-// memory that grow with them, or with their square.
+// maxDigits is how many digits, or zeros by its exponent, a number may have for a type that reads
+// itself: it may take time and memory that grow with them, or with their square.
 const maxDigits = 150_000
 
 // isHugeNumber looks at numbers, and at strings that are one.

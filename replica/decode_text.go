@@ -66,7 +66,8 @@ func scan(target sql.Scanner, raw json.RawMessage, text string) error {
 	return err
 }
 
-// otherForm is the value as other writers put it: a time in RFC 3339, a number in a string, or a number out of one.
+// otherForm is the value as other writers put it: a time in RFC 3339, a number in a string, or a
+// number out of one.
 func otherForm(raw json.RawMessage) (json.RawMessage, bool) {
 	text, ok := scalarText(raw)
 	if !ok {
@@ -109,7 +110,8 @@ func isTorn(raw json.RawMessage, text string) bool {
 		return false
 	}
 	written := bytes.Count(raw, []byte(replacement))
-	for _, escape := range escapes.FindAll(raw, -1) { // two characters each, so that a \\ hides none
+	// two characters each, so that a \\ hides none
+	for _, escape := range escapes.FindAll(raw, -1) {
 		if strings.EqualFold(string(escape), `\ufffd`) {
 			written++
 		}

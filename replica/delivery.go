@@ -49,7 +49,8 @@ type past struct {
 	gapIn    time.Duration    // for how long yet
 	// busySince is when a message of Apply first met a lock.
 	busySince time.Time
-	call      *reply // what its HandleFunc said, where it was called and the ledger could not move on
+	// what its HandleFunc said, where it was called and the ledger could not move on
+	call *reply
 }
 
 // reply is what the service's code said to a message.
@@ -85,15 +86,16 @@ func (e *engine) read(d delivery) *delivery {
 // checkSize refuses a body that is not to be looked into, or that could not be kept.
 func (e *engine) checkSize(size int) error {
 	if size > e.config.MaxPayload {
-		return fmt.Errorf("the body has %d bytes, MaxPayload allows %d: raise it, and have the row sent again (relay sync)",
+		return fmt.Errorf("the body has %d bytes, MaxPayload allows %d: raise it, and have the "+
+			"row sent again (relay sync)",
 			size, e.config.MaxPayload)
 	}
 	if e.room == nil {
 		return nil
 	}
 	if most := e.room.mostText(); size > most {
-		return fmt.Errorf("the body has %d bytes, the database takes %d: raise max_allowed_packet, and have the row sent again "+
-			"(relay sync)", size, most)
+		return fmt.Errorf("the body has %d bytes, the database takes %d: raise "+
+			"max_allowed_packet, and have the row sent again (relay sync)", size, most)
 	}
 	return nil
 }
@@ -115,10 +117,13 @@ func (e *engine) examine(d *delivery) {
 	case d.binding != nil && d.binding.direct && !direct && !d.strict:
 		d.foreign = true
 	case d.binding == nil:
-		d.err = refused(UnknownModel, fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle", m.Model))
+		d.err = refused(UnknownModel,
+			fmt.Errorf("model %q is not registered: call replica.Register or replica.Handle",
+				m.Model))
 	case m.Key == "" && !hasPK(m):
-		d.err = Permanent(errors.New("instance_pk is null: the master sent the message before the row had a key; " +
-			"have the row sent again (on a Django master cqrs_sync, or save the instance)"))
+		d.err = Permanent(errors.New("instance_pk is null: the master sent the message before the " +
+			"row had a key; have the row sent again (on a Django master cqrs_sync, or save the " +
+			"instance)"))
 	case m.Key == "" || strings.IndexByte(m.Key, 0) >= 0:
 		d.err = Permanent(fmt.Errorf("key %q: a ledger row needs text without NUL", m.Key))
 	case !d.keyed:
@@ -136,7 +141,8 @@ func isKey(key string) bool {
 	return key != "" && strings.IndexByte(key, 0) < 0 && utf8.RuneCountInString(key) <= maxKey
 }
 
-// contradictsItself says that the message cannot be believed: then it has no place in the ledger, whatever it says.
+// contradictsItself says that the message cannot be believed: then it has no place in the ledger,
+// whatever it says.
 func (d *delivery) contradictsItself() bool {
 	err := d.binding.checkClaims(d.message)
 	if err == nil && d.message.Signal == envelope.Delete && hasPK(d.message) {
@@ -180,7 +186,8 @@ func (d *delivery) prepare() (err error) {
 // about names the message that an error is about.
 func (d *delivery) about(err error) error {
 	m := d.message
-	return fmt.Errorf("apply %s of model %q key %q revision %d: %w", m.Signal, m.Model, m.Key, m.Revision, err)
+	return fmt.Errorf("apply %s of model %q key %q revision %d: %w", m.Signal, m.Model, m.Key,
+		m.Revision, err)
 }
 
 // overdue says that a message has waited long enough for the one before it.
@@ -200,5 +207,6 @@ func (d *delivery) attrs(more ...any) []any {
 		}
 		return append(attrs, more...)
 	}
-	return append([]any{"model", d.message.Model, "key", d.message.Key, "revision", d.message.Revision}, more...)
+	return append([]any{"model", d.message.Model, "key", d.message.Key, "revision",
+		d.message.Revision}, more...)
 }

@@ -9,18 +9,19 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// A handler answers with nil, Retry, Discard, Permanent or any other error, which means: again, by the retry policy.
+// A handler answers with nil, Retry, Discard, Permanent or any other error, which means: again, by
+// the retry policy.
 
-// Permanent marks an error that no retry can cure: the message becomes a dead letter at once, with err as the reason.
-// nil stays nil.
+// Permanent marks an error that no retry can cure: the message becomes a dead letter at once, with
+// err as the reason. nil stays nil.
 func Permanent(err error) error { return answer(answerPermanent, 0, err) }
 
-// Retry asks for the message again after a time of the handler's choosing, as often as the handler likes: it does not
-// count as an attempt. nil stays nil.
+// Retry asks for the message again after a time of the handler's choosing, as often as the handler
+// likes: it does not count as an attempt. nil stays nil.
 func Retry(after time.Duration, err error) error { return answer(answerRetry, max(after, 0), err) }
 
-// Discard says that the message is to have no effect: what the handler wrote is rolled back, and the key's revision
-// moves on. err is logged. nil stays nil.
+// Discard says that the message is to have no effect: what the handler wrote is rolled back, and
+// the key's revision moves on. err is logged. nil stays nil.
 func Discard(err error) error { return answer(answerDiscard, 0, err) }
 
 type answerKind int
@@ -101,19 +102,23 @@ func (e *outageError) Unwrap() error { return e.err }
 type retryClass int
 
 const (
-	// outage: the database is in trouble, or another transaction was in the way. No message is to blame: everything
-	// waits and is tried again. An error of an unknown kind counts as one, because it must not cost a message.
+	// outage: the database is in trouble, or another transaction was in the way. No message is to
+	// blame: everything waits and is tried again. An error of an unknown kind counts as one,
+	// because it must not cost a message.
 	outage retryClass = iota
-	// endless: the message waits, however long. Its table is not as the struct says, and somebody has to migrate it.
+	// endless: the message waits, however long. Its table is not as the struct says, and somebody
+	// has to migrate it.
 	endless
-	// limited: the message waits, as often as its policy allows. A unique value that another row still holds, say: that
-	// row's own message may be on its way, or may never come.
+	// limited: the message waits, as often as its policy allows. A unique value that another row
+	// still holds, say: that row's own message may be on its way, or may never come.
 	limited
 	// none: a dead letter at once.
 	none
-	// busy: another transaction holds a lock that the message needs. It waits, however long, and the others go on.
+	// busy: another transaction holds a lock that the message needs. It waits, however long, and
+	// the others go on.
 	busy
-	// early: the message before it has not come yet. It waits for that, as long as Config.WaitForMissing says.
+	// early: the message before it has not come yet. It waits for that, as long as
+	// Config.WaitForMissing says.
 	early
 )
 
@@ -145,8 +150,8 @@ func classOf(err error) retryClass {
 	return outage
 }
 
-// classOfHandlers is classOf for an error of the service's own code, after which the transaction still works:
-// what nobody knows is the message's affair.
+// classOfHandlers is classOf for an error of the service's own code, after which the transaction
+// still works: what nobody knows is the message's affair.
 func classOfHandlers(err error) retryClass {
 	if p := classOf(err); p != outage || db.SQLState(err) != "" || db.SQLiteCode(err) != 0 {
 		return p
@@ -197,9 +202,11 @@ func classOfSQLite(code int) retryClass {
 	}
 }
 
-// isForeignKey says that the error is a row that another one needs, or a row that needs another one.
+// isForeignKey says that the error is a row that another one needs, or a row that needs another
+// one.
 func isForeignKey(err error) bool {
 	const sqliteForeignKey = 787
 	state := db.SQLState(err)
-	return errors.Is(err, errStillMissing) || strings.HasPrefix(state, "23503") || db.SQLiteCode(err) == sqliteForeignKey
+	return errors.Is(err, errStillMissing) || strings.HasPrefix(state, "23503") ||
+		db.SQLiteCode(err) == sqliteForeignKey
 }

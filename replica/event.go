@@ -15,12 +15,15 @@ import (
 type Event[T any] struct {
 	// Signal is envelope.Save, envelope.Delete or envelope.Sync.
 	Signal envelope.Signal
-	// Sync says that the state was sent on request, as a repair or a first load: nothing happened on the master.
+	// Sync says that the state was sent on request, as a repair or a first load: nothing happened
+	// on the master.
 	Sync bool
-	// Model is the CQRS id, Key the instance's primary key as text (a JSON array where it is composite).
+	// Model is the CQRS id, Key the instance's primary key as text (a JSON array where it is
+	// composite).
 	Model string
 	Key   string
-	// Revision counts the instance's changes from 0; Updated is when the master made this one, zero if unknown.
+	// Revision counts the instance's changes from 0; Updated is when the master made this one, zero
+	// if unknown.
 	Revision int64
 	Updated  time.Time
 	// Data is the instance. Of a delete it has the primary key only.
@@ -57,7 +60,9 @@ func newEvent[T any](
 	return event, b.decodeInstance(data, m, fields)
 }
 
-func (b *binding) decodeInstance(dst reflect.Value, msg *envelope.Message, fields map[string]json.RawMessage) error {
+func (b *binding) decodeInstance(
+	dst reflect.Value, msg *envelope.Message, fields map[string]json.RawMessage,
+) error {
 	for _, m := range b.shapes[b.table.Type] {
 		name := b.fieldName(m.name)
 		raw, ok := fields[name]
@@ -65,7 +70,8 @@ func (b *binding) decodeInstance(dst reflect.Value, msg *envelope.Message, field
 			continue
 		}
 		value := m.field.Value(dst)
-		if err := b.shapes.decode(value, readable(b.asSent(msg, name, raw), value.Type())); err != nil {
+		if err := b.shapes.decode(value, readable(b.asSent(msg, name, raw),
+			value.Type())); err != nil {
 			return fmt.Errorf("field %q: %w", name, err)
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// fieldsOf is the instance by field name. The revision and the time are fields like any other. A field that is NaN or an
-// infinity is that bare token; within a field they are null.
+// fieldsOf is the instance by field name. The revision and the time are fields like any other. A
+// field that is NaN or an infinity is that bare token; within a field they are null.
 func fieldsOf(m *envelope.Message) (map[string]json.RawMessage, error) {
 	fields, err := m.Fields()
 	if err != nil {
@@ -32,7 +32,8 @@ func fieldsOf(m *envelope.Message) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
-// isNull says that there is no value for a field of type typ. NaN and the infinities are values of floats only.
+// isNull says that there is no value for a field of type typ. NaN and the infinities are values of
+// floats only.
 func isNull(raw json.RawMessage, typ reflect.Type) bool {
 	return string(raw) == "null" || envelope.IsNonFinite(raw) && !holdsNonFinite(typ)
 }
@@ -62,9 +63,11 @@ func (b *binding) fieldName(column string) string {
 	return column
 }
 
-// decodeKey reads the key of a DELETE, which is called id whatever the column is called, and is a list in the order of
-// the columns where there are several.
-func (b *binding) decodeKey(dst reflect.Value, keys []*schema.Field, fields map[string]json.RawMessage) error {
+// decodeKey reads the key of a DELETE, which is called id whatever the column is called, and is a
+// list in the order of the columns where there are several.
+func (b *binding) decodeKey(
+	dst reflect.Value, keys []*schema.Field, fields map[string]json.RawMessage,
+) error {
 	parts := []json.RawMessage{fields["id"]}
 	if raw := fields["id"]; len(keys) == 1 && len(raw) > 0 && raw[0] == '[' {
 		return errors.New("the master's key has several columns, and this replica's one")
@@ -72,7 +75,8 @@ func (b *binding) decodeKey(dst reflect.Value, keys []*schema.Field, fields map[
 	if len(keys) > 1 {
 		parts = nil // or json would write the first part over the message
 		if err := json.Unmarshal(fields["id"], &parts); err != nil || len(parts) != len(keys) {
-			return fmt.Errorf("field \"id\": want a list of %d values, one per primary key column of %s",
+			return fmt.Errorf("field \"id\": want a list of %d values, one per primary key column "+
+				"of %s",
 				len(keys), b.table.Type)
 		}
 	}

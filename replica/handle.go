@@ -24,7 +24,8 @@ func handlerError(err error) error {
 	return &codeError{err}
 }
 
-// guard calls the service's code within its time, with the values of a message's context, and turns a panic into an error.
+// guard calls the service's code within its time, with the values of a message's context, and turns
+// a panic into an error.
 func (e *engine) guard(ctx, values context.Context, call func(context.Context) error) (err error) {
 	if values != nil {
 		ctx = withValues(ctx, values)
@@ -39,9 +40,11 @@ func (e *engine) guard(ctx, values context.Context, call func(context.Context) e
 	return call(ctx)
 }
 
-// handleTogether calls a HandleBatch. It does so in a savepoint also where nothing is wrong: the savepoint's release is
-// what notices a handler that swallowed an error.
-func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTogether, attempts []*attempt) error {
+// handleTogether calls a HandleBatch. It does so in a savepoint also where nothing is wrong: the
+// savepoint's release is what notices a handler that swallowed an error.
+func (b *batch) handleTogether(
+	ctx context.Context, tx transaction, h *newestTogether, attempts []*attempt,
+) error {
 	works := make([]any, len(attempts))
 	for i, a := range attempts {
 		if err := b.broken[a.delivery]; err != nil { // it broke the transaction before this one
@@ -68,15 +71,16 @@ func (b *batch) handleTogether(ctx context.Context, tx transaction, h *newestTog
 	return handlerError(err)
 }
 
-// brokenBy remembers that a handler's statement was cut off by its timeout, and the connection with it: in the next
-// transaction the message fails without being tried.
+// brokenBy remembers that a handler's statement was cut off by its timeout, and the connection with
+// it: in the next transaction the message fails without being tried.
 func (b *batch) brokenBy(d *delivery, err error) {
 	if classOfHandlers(err) == outage {
 		b.broken[d] = fmt.Errorf("handler timeout (%s): %w", b.engine.config.HandlerTimeout, err)
 	}
 }
 
-// handleEach calls the handlers one by one, each message in a savepoint of its own, and as long as there is time.
+// handleEach calls the handlers one by one, each message in a savepoint of its own, and as long as
+// there is time.
 func (b *batch) handleEach(ctx context.Context, tx transaction, chains []*chain) error {
 	start := time.Now()
 	for i, c := range chains {
@@ -96,7 +100,9 @@ func (b *batch) deferRest(chains []*chain) {
 	b.deferred = chains
 	for _, c := range chains {
 		c.passed = nil
-		b.failures = slices.DeleteFunc(b.failures, func(f failure) bool { return slices.Contains(c.attempts, f.attempt) })
+		b.failures = slices.DeleteFunc(b.failures, func(f failure) bool {
+			return slices.Contains(c.attempts, f.attempt)
+		})
 	}
 }
 
@@ -159,7 +165,8 @@ func (*eachOutside) apply(_ context.Context, b *batch, _ transaction, a *attempt
 	switch {
 	case !called:
 		// The ledger said otherwise when the calls were made, and says now that this one is due.
-		return &outageError{fmt.Errorf("model %q key %q: %w", a.message.Model, a.message.Key, applied.ErrOvertaken)}
+		return &outageError{fmt.Errorf("model %q key %q: %w", a.message.Model, a.message.Key,
+			applied.ErrOvertaken)}
 	case said.err == nil:
 		return nil
 	default:
@@ -169,7 +176,8 @@ func (*eachOutside) apply(_ context.Context, b *batch, _ transaction, a *attempt
 
 // apply calls a Handle in a savepoint of its own.
 func (h *eachInTransaction) apply(ctx context.Context, b *batch, tx transaction, a *attempt) error {
-	if err := b.broken[a.delivery]; err != nil { // it took too long and broke the transaction before this one
+	// it took too long and broke the transaction before this one
+	if err := b.broken[a.delivery]; err != nil {
 		return &codeError{err}
 	}
 	var timedOut error

@@ -9,13 +9,14 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// inbox holds the messages that are to be applied, by key, and the workers that apply them. A worker takes all that waits,
-// up to a batch: so one message alone is applied at once, and under load the batches grow by themselves. A key is in
-// one worker's hands at a time. Workers come with the first message and go with the last: nothing runs that has
-// nothing to do, and whoever delivers (Run, a Router's handler, Apply) feeds the same batches.
+// inbox holds the messages that are to be applied, by key, and the workers that apply them. A
+// worker takes all that waits, up to a batch: so one message alone is applied at once, and under
+// load the batches grow by themselves. A key is in one worker's hands at a time. Workers come with
+// the first message and go with the last: nothing runs that has nothing to do, and whoever delivers
+// (Run, a Router's handler, Apply) feeds the same batches.
 //
-// Mirrors have a second worker only while a whole batch waits for one: two half batches cost more than one whole. Handlers
-// take their time, so the workers share out what waits.
+// Mirrors have a second worker only while a whole batch waits for one: two half batches cost more
+// than one whole. Handlers take their time, so the workers share out what waits.
 type inbox struct {
 	engine *engine
 
@@ -37,8 +38,8 @@ type slot struct {
 	calls      bool        // HandleFunc: taken alone
 }
 
-// maxBatchBytes bounds a transaction's messages, and with them its statements: SQLite's have a limit, and MariaDB's
-// packets.
+// maxBatchBytes bounds a transaction's messages, and with them its statements: SQLite's have a
+// limit, and MariaDB's packets.
 const maxBatchBytes = 256 << 10
 
 func (in *inbox) init(e *engine) {
@@ -104,10 +105,10 @@ func (in *inbox) work() {
 // maxGather bounds gather.
 const maxGather = 5 * time.Millisecond
 
-// gather waits a moment where messages came during the last transaction, but no whole batch: more are on their way. Without
-// it a stream stays in the small batches that it begins with, because a broker sends as many as it gets acks for. The
-// moment is no longer than the transaction was, so it never doubles more than that delay; a message that finds nobody
-// at work does not meet it.
+// gather waits a moment where messages came during the last transaction, but no whole batch: more
+// are on their way. Without it a stream stays in the small batches that it begins with, because a
+// broker sends as many as it gets acks for. The moment is no longer than the transaction was, so it
+// never doubles more than that delay; a message that finds nobody at work does not meet it.
 func (in *inbox) gather(took time.Duration) {
 	in.mu.Lock()
 	n := len(in.ready)
@@ -118,8 +119,8 @@ func (in *inbox) gather(took time.Duration) {
 	}
 }
 
-// take returns the slots of the next batch, after those of the last were given back; nil ends the worker. The last worker
-// does not end while anything is ready.
+// take returns the slots of the next batch, after those of the last were given back; nil ends the
+// worker. The last worker does not end while anything is ready.
 func (in *inbox) take(last []*slot) []*slot {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -140,7 +141,8 @@ func (in *inbox) take(last []*slot) []*slot {
 	share := (in.slow + in.engine.config.Workers - 1) / in.engine.config.Workers
 	rest := in.ready[:0]
 	for i, s := range in.ready {
-		full := len(batch) > 0 && (messages >= in.engine.config.Batch || size >= maxBatchBytes || batch[0].calls)
+		full := len(batch) > 0 && (messages >= in.engine.config.Batch || size >= maxBatchBytes ||
+			batch[0].calls)
 		if full {
 			rest = append(rest, in.ready[i:]...)
 			break

@@ -23,9 +23,12 @@ func init() {
 // inspected is a replica as package operate sees it (internal/mirrored).
 type inspected struct{ *Replica }
 
-// Lookup returns what the replica has of the given primary keys of the master, in their order, in one snapshot. withRows
-// reads whole rows of a mirrored model. A key that no row of the table can have is a *keyError.
-func (r inspected) Lookup(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]mirrored.Kept, error) {
+// Lookup returns what the replica has of the given primary keys of the master, in their order, in
+// one snapshot. withRows reads whole rows of a mirrored model. A key that no row of the table can
+// have is a *keyError.
+func (r inspected) Lookup(
+	ctx context.Context, model string, pks []json.RawMessage, withRows bool,
+) ([]mirrored.Kept, error) {
 	b, err := r.bindingOf(model)
 	if err != nil {
 		return nil, err
@@ -40,31 +43,32 @@ func (r inspected) Lookup(ctx context.Context, model string, pks []json.RawMessa
 		kept[i] = mirrored.Kept{Key: keys[i], Revision: applied.NeverApplied}
 	}
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
-	err = r.tables.InBatch(ctx, db.BatchLimits{Options: snapshot}, func(ctx context.Context, tx bun.Tx) error {
-		known, err := r.ledger.Known(ctx, tx, model, keys)
-		if err != nil {
-			return err
-		}
-		for i := range kept {
-			if k, found := known[keys[i]]; found {
-				kept[i].Revision, kept[i].Updated, kept[i].Deleted = k.Revision, k.Updated, k.Deleted
-				kept[i].Applied = k.Applied
-				kept[i].Present = !k.Deleted
+	err = r.tables.InBatch(ctx, db.BatchLimits{Options: snapshot},
+		func(ctx context.Context, tx bun.Tx) error {
+			known, err := r.ledger.Known(ctx, tx, model, keys)
+			if err != nil {
+				return err
 			}
-		}
-		if m, is := b.mirror(); is {
-			return m.lookUpRows(ctx, tx, pks, kept, withRows)
-		}
-		return nil
-	})
+			for i := range kept {
+				if k, found := known[keys[i]]; found {
+					kept[i].Revision, kept[i].Updated, kept[i].Deleted = k.Revision, k.Updated, k.Deleted
+					kept[i].Applied = k.Applied
+					kept[i].Present = !k.Deleted
+				}
+			}
+			if m, is := b.mirror(); is {
+				return m.lookUpRows(ctx, tx, pks, kept, withRows)
+			}
+			return nil
+		})
 	if err != nil {
 		return nil, fmt.Errorf("replica: look up %d keys of model %q: %w", len(pks), model, err)
 	}
 	return kept, nil
 }
 
-// LedgerSpeaks says that what the ledger has as live is what the table holds, so that Live can be trusted. false may also
-// mean that there is no cheap way to tell.
+// LedgerSpeaks says that what the ledger has as live is what the table holds, so that Live can be
+// trusted. false may also mean that there is no cheap way to tell.
 func (r inspected) LedgerSpeaks(ctx context.Context, model string) (bool, error) {
 	b, err := r.bindingOf(model)
 	switch {
@@ -75,11 +79,14 @@ func (r inspected) LedgerSpeaks(ctx context.Context, model string) (bool, error)
 	case len(b.table.PKs) > 1, len(b.discriminators()) > 0:
 		return false, nil
 	}
-	return r.ledger.SpeaksFor(ctx, r.db, model, string(b.table.SQLName), string(b.table.PKs[0].SQLName))
+	return r.ledger.SpeaksFor(ctx, r.db, model, string(b.table.SQLName),
+		string(b.table.PKs[0].SQLName))
 }
 
 // Live returns up to limit keys that the ledger has as live.
-func (r inspected) Live(ctx context.Context, model string, s mirrored.Span, limit int) ([]mirrored.KeyRevision, error) {
+func (r inspected) Live(
+	ctx context.Context, model string, s mirrored.Span, limit int,
+) ([]mirrored.KeyRevision, error) {
 	page, err := r.ledger.Live(ctx, r.db, model, s, limit)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
@@ -88,7 +95,9 @@ func (r inspected) Live(ctx context.Context, model string, s mirrored.Span, limi
 }
 
 // Pairs is Live for a model whose keys are integers, and cheaper.
-func (r inspected) Pairs(ctx context.Context, model string, s mirrored.Span, limit int) (mirrored.Pairs, error) {
+func (r inspected) Pairs(
+	ctx context.Context, model string, s mirrored.Span, limit int,
+) (mirrored.Pairs, error) {
 	pairs, err := r.ledger.Pairs(ctx, r.db, model, s, limit)
 	if err != nil {
 		return pairs, fmt.Errorf("replica: %w", err)
@@ -97,7 +106,9 @@ func (r inspected) Pairs(ctx context.Context, model string, s mirrored.Span, lim
 }
 
 // Known says which keys the ledger has as live.
-func (r inspected) Known(ctx context.Context, model string, keys []string) (map[string]bool, error) {
+func (r inspected) Known(
+	ctx context.Context, model string, keys []string,
+) (map[string]bool, error) {
 	known, err := r.ledger.Known(ctx, r.db, model, keys)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
@@ -109,8 +120,8 @@ func (r inspected) Known(ctx context.Context, model string, keys []string) (map[
 	return live, nil
 }
 
-// KeyIsExact says that two texts are two keys in the type of the primary key: not in a number or a time, which has several
-// spellings.
+// KeyIsExact says that two texts are two keys in the type of the primary key: not in a number or a
+// time, which has several spellings.
 func (r inspected) KeyIsExact(ctx context.Context, model string) (bool, error) {
 	b, err := r.bindingOf(model)
 	if err != nil || !isMirror(b) {
@@ -125,8 +136,8 @@ func (r inspected) KeyIsExact(ctx context.Context, model string) (bool, error) {
 	return true, err
 }
 
-// Keys reads the rows that a mirrored model owns, their primary keys only, page by page in its order. where, if not nil,
-// narrows the query, whose model is the registered one.
+// Keys reads the rows that a mirrored model owns, their primary keys only, page by page in its
+// order. where, if not nil, narrows the query, whose model is the registered one.
 func (r inspected) Keys(
 	ctx context.Context, model string, where func(*bun.SelectQuery) *bun.SelectQuery, pageSize int,
 ) iter.Seq2[[]reflect.Value, error] {
@@ -166,8 +177,9 @@ func (r inspected) Keys(
 	}
 }
 
-// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live, in one transaction. Tombstones
-// stay, so that what was deleted stays so. It is for a load that starts over.
+// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live, in
+// one transaction. Tombstones stay, so that what was deleted stays so. It is for a load that starts
+// over.
 func (r inspected) Clear(ctx context.Context, model string) error {
 	b, err := r.bindingOf(model)
 	if err != nil {

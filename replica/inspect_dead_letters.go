@@ -10,9 +10,11 @@ import (
 	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
-// RetryDeadLetters takes dead letters through the gate again, after what made them fail was mended. What is applied, known or
-// overtaken is removed, the rest stays. tell is called for each.
-func (r inspected) RetryDeadLetters(ctx context.Context, f mirrored.DeadLetterFilter, tell func(mirrored.RetriedDeadLetter)) error {
+// RetryDeadLetters takes dead letters through the gate again, after what made them fail was mended.
+// What is applied, known or overtaken is removed, the rest stays. tell is called for each.
+func (r inspected) RetryDeadLetters(
+	ctx context.Context, f mirrored.DeadLetterFilter, tell func(mirrored.RetriedDeadLetter),
+) error {
 	const page = 500
 	next := db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before}
 	for {
@@ -51,7 +53,8 @@ func (r inspected) retryDeadLetter(
 	if retried.Outcome, retried.Err = results[0].Outcome.String(), results[0].Err; retried.Err != nil {
 		return retried, nil //nolint:nilerr // it is in the result
 	}
-	if _, err = r.tables.RemoveReplicaDeadLetters(ctx, db.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
+	if _, err = r.tables.RemoveReplicaDeadLetters(ctx,
+		db.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
 		return retried, fmt.Errorf("replica: dead letter %d was applied: %w", letter.ID, err)
 	}
 	return retried, nil

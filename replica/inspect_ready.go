@@ -10,9 +10,10 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// Check fails where the replica's tables are missing or older than this version, and where the table
-// of a mirrored model does not fit its struct. Run asks the same of all models at its start; whoever uses Apply or the
-// look-ups alone asks here, because Apply waits for a database in trouble.
+// Check fails where the replica's tables are missing or older than this version, and where the
+// table of a mirrored model does not fit its struct. Run asks the same of all models at its start;
+// whoever uses Apply or the look-ups alone asks here, because Apply waits for a database in
+// trouble.
 func (r inspected) Check(ctx context.Context, model string) error {
 	b, err := r.bindingOf(model)
 	if err != nil {
@@ -40,15 +41,15 @@ func (r inspected) CheckWrites(ctx context.Context, model string) error {
 	case errors.Is(err, errProbed):
 		return nil
 	case r.tables.TakesNoWrites(ctx, err):
-		return fmt.Errorf("replica: the database takes no writes, as a standby, a demoted primary or one that was set to be "+
-			"read only: name the primary, or make it writable: %w", err)
+		return fmt.Errorf("replica: the database takes no writes, as a standby, a demoted primary "+
+			"or one that was set to be read only: name the primary, or make it writable: %w", err)
 	default:
 		return fmt.Errorf("replica: write into the ledger: %w", err)
 	}
 }
 
-// Count returns how many rows the replica has of a model, or most where there are more; of a model with a handler, how
-// many keys the ledger has as live. It reads no more than most.
+// Count returns how many rows the replica has of a model, or most where there are more; of a model
+// with a handler, how many keys the ledger has as live. It reads no more than most.
 func (r inspected) Count(ctx context.Context, model string, most int64) (int64, error) {
 	b, err := r.bindingOf(model)
 	if err != nil || most <= 0 {
@@ -62,7 +63,8 @@ func (r inspected) Count(ctx context.Context, model string, most int64) (int64, 
 		if owned := b.owned(r.db.QueryGen(), string(b.table.SQLAlias)+"."); owned != "" {
 			rows = rows.Where("?", bun.Safe(owned))
 		}
-		err = r.db.NewSelect().TableExpr("(?) AS counted", rows).ColumnExpr("count(*)").Scan(ctx, &n)
+		err = r.db.NewSelect().TableExpr("(?) AS counted", rows).ColumnExpr("count(*)").Scan(ctx,
+			&n)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("replica: count the rows of model %q: %w", model, err)

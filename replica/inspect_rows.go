@@ -29,7 +29,8 @@ func (m *mirror) lookUpRows(
 		}
 		for n, f := range m.table.PKs {
 			err := kinds[n].Check(f, asked[i])
-			if value := f.Value(asked[i]); err == nil && value.Kind() == reflect.String && kinds[n].IsRespelled(value.String()) {
+			if value := f.Value(asked[i]); err == nil && value.Kind() == reflect.String &&
+				kinds[n].IsRespelled(value.String()) {
 				err = fmt.Errorf("column %s spells it otherwise", f.Name)
 			}
 			if err != nil {
@@ -60,7 +61,9 @@ func (m *mirror) lookUpRows(
 		}
 		return listed(rows), nil
 	}
-	paired, err := stored.Pair(m.table.PKs, asked, find, func(r mirrored.ChildRow) reflect.Value { return r.Row })
+	paired, err := stored.Pair(m.table.PKs, asked, find, func(r mirrored.ChildRow) reflect.Value {
+		return r.Row
+	})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,19 @@ type intake struct {
 	stage     *stage // of the next message
 }
 
+// take hands a message to the engine, which settles it.
+func (in *intake) take(ctx context.Context, e *engine, carrier *message.Message) {
+	in.unsettled.Add(1)
+	in.stage.pending.Add(1)
+	e.memory.take(len(carrier.Payload))
+	d := e.read(delivery{
+		ctx: withValues(ctx, carrier.Context()), from: in.stage, carrier: carrier,
+		uuid: carrier.UUID, body: carrier.Payload, headers: carrier.Metadata,
+	})
+	e.hears(d.message)
+	e.submit(d)
+}
+
 func (in *intake) ended(attempts []*attempt) {
 	var acked, returned []*message.Message
 	size := 0

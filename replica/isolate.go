@@ -36,8 +36,9 @@ func (b *batch) applyIsolated(ctx context.Context, tx transaction) error {
 	return b.settleLedger(ctx, tx)
 }
 
-// afterRound decides what to do about the chains that failed. What stood in their way may be among those that did not,
-// so each gets one more chance; then its last message fails, and the gate decides about the others without it.
+// afterRound decides what to do about the chains that failed. What stood in their way may be among
+// those that did not, so each gets one more chance; then its last message fails, and the gate
+// decides about the others without it.
 func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []*chain) {
 	for _, c := range remaining {
 		err := failed[c]
@@ -52,7 +53,8 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 			b.setAside(attempts, err)
 			continue
 		}
-		if discards(err) { // its HandleBatch, which has written nothing of it: the revision moves on
+		// its HandleBatch, which has written nothing of it: the revision moves on
+		if discards(err) {
 			last := c.last()
 			last.outcome = Discarded
 			b.engine.log.Info("message discarded by its handler", last.attrs("error", err)...)
@@ -64,7 +66,8 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 			continue
 		}
 		b.fail(c.last(), err)
-		b.failures = append(b.failures, c.decide()...) // what was nothing beside it may be something without it
+		// what was nothing beside it may be something without it
+		b.failures = append(b.failures, c.decide()...)
 		if len(c.passed) > 0 {
 			next = append(next, c)
 		}
@@ -72,26 +75,33 @@ func (b *batch) afterRound(remaining []*chain, failed map[*chain]error) (next []
 	return next
 }
 
-// sortByModel puts chains into the order in which their models are written, so that halves of the list succeed or fail
-// for the same reasons.
+// sortByModel puts chains into the order in which their models are written, so that halves of the
+// list succeed or fail for the same reasons.
 func (b *batch) sortByModel(chains []*chain) {
 	position := make(map[*binding]int, len(b.sorted))
 	for i, model := range b.sorted {
 		position[model] = i
 	}
-	slices.SortStableFunc(chains, func(x, y *chain) int { return position[x.binding] - position[y.binding] })
+	slices.SortStableFunc(chains, func(x, y *chain) int {
+		return position[x.binding] - position[y.binding]
+	})
 }
 
 // find writes the chains, and returns those that cannot be written. The error is an outage.
-func (b *batch) find(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
+func (b *batch) find(
+	ctx context.Context, tx transaction, chains []*chain,
+) (map[*chain]error, error) {
 	if b.brief {
 		return b.findBriefly(ctx, tx, chains)
 	}
 	return b.split(ctx, tx, chains)
 }
 
-// split writes the chains, and finds those that cannot be written by writing halves. The error is an outage.
-func (b *batch) split(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
+// split writes the chains, and finds those that cannot be written by writing halves. The error is
+// an outage.
+func (b *batch) split(
+	ctx context.Context, tx transaction, chains []*chain,
+) (map[*chain]error, error) {
 	failed := map[*chain]error{}
 	err := tx.savepoint(ctx, func(tx transaction) error { return b.write(ctx, tx, chains) })
 	switch {
@@ -106,7 +116,8 @@ func (b *batch) split(ctx context.Context, tx transaction, chains []*chain) (map
 		return nil, err
 	}
 	if isForeignKey(err) {
-		// All that lack their parents fail for one reason, and one query finds them: halving would find them one by one.
+		// All that lack their parents fail for one reason, and one query finds them: halving would
+		// find them one by one.
 		orphans, orphansErr := b.orphans(ctx, tx, chains, err)
 		if orphansErr != nil {
 			return nil, orphansErr
@@ -114,7 +125,9 @@ func (b *batch) split(ctx context.Context, tx transaction, chains []*chain) (map
 		for c, err := range orphans {
 			failed[c] = err
 		}
-		chains = slices.DeleteFunc(slices.Clone(chains), func(c *chain) bool { return failed[c] != nil })
+		chains = slices.DeleteFunc(slices.Clone(chains), func(c *chain) bool {
+			return failed[c] != nil
+		})
 		if len(orphans) > 0 {
 			if len(chains) == 0 {
 				return failed, nil

@@ -45,8 +45,10 @@ func (b *binding) wireKey() []*schema.Field {
 func (b *binding) checkKey() error {
 	for column, value := range b.constants {
 		f, kind := b.table.FieldMap[column], reflect.ValueOf(value).Kind()
-		if of := f.IndirectType.Kind(); isScalar(kind) && isScalar(of) && (kind == reflect.String) != (of == reflect.String) {
-			return fmt.Errorf("Constant(%q): want a value for a column of type %s, not a %s", column, f.IndirectType, kind)
+		if of := f.IndirectType.Kind(); isScalar(kind) && isScalar(of) &&
+			(kind == reflect.String) != (of == reflect.String) {
+			return fmt.Errorf("Constant(%q): want a value for a column of type %s, not a %s",
+				column, f.IndirectType, kind)
 		}
 	}
 	for _, f := range b.table.PKs {
@@ -63,7 +65,8 @@ func (b *binding) checkKey() error {
 		}
 	}
 	if len(b.wireKey()) == 0 {
-		return errors.New("every column of the primary key is a Constant: one must hold the master's key")
+		return errors.New("every column of the primary key is a Constant: one must hold the " +
+			"master's key")
 	}
 	return nil
 }
@@ -118,9 +121,11 @@ func (b *binding) decodeKeyPart(f *schema.Field, row reflect.Value, raw json.Raw
 	case decodesItself(value.Type()) && value.Kind() != reflect.Array:
 	case value.CanInt() && text != strconv.FormatInt(value.Int(), 10),
 		value.CanUint() && text != strconv.FormatUint(value.Uint(), 10):
-		return fmt.Errorf("primary key %q: %s would become another key in a column of integers", f.Name, raw)
+		return fmt.Errorf("primary key %q: %s would become another key in a column of integers",
+			f.Name, raw)
 	case value.Kind() == reflect.Array && fmt.Sprint(value.Interface()) != text: // a uuid in Go
-		return fmt.Errorf("primary key %q: %s is spelled otherwise here: %v", f.Name, raw, value.Interface())
+		return fmt.Errorf("primary key %q: %s is spelled otherwise here: %v", f.Name, raw,
+			value.Interface())
 	}
 	if f.Tag.HasOption("type:date") || strings.EqualFold(f.UserSQLType, "date") {
 		return checkDay(f, raw)
@@ -132,7 +137,8 @@ func (b *binding) decodeKeyPart(f *schema.Field, row reflect.Value, raw json.Raw
 func checkDay(f *schema.Field, raw json.RawMessage) error {
 	text, _ := scalarText(raw)
 	t, err := envelope.ParseTime(text)
-	if err == nil && (t.UTC().Hour() != 0 || t.Minute() != 0 || t.Second() != 0 || t.Nanosecond() != 0) {
+	if err == nil && (t.UTC().Hour() != 0 || t.Minute() != 0 || t.Second() != 0 ||
+		t.Nanosecond() != 0) {
 		return fmt.Errorf("primary key %q: %s has a clock, and the column is a date", f.Name, raw)
 	}
 	return nil
@@ -140,7 +146,9 @@ func checkDay(f *schema.Field, raw json.RawMessage) error {
 
 // checkSameKey refuses a message whose instance does not carry the master's key in the columns that
 // the replica's rows are known by. Its deletes, and every diff, would mean other rows.
-func (m *mirror) checkSameKey(msg *envelope.Message, key []*schema.Field, fields map[string]json.RawMessage) error {
+func (m *mirror) checkSameKey(
+	msg *envelope.Message, key []*schema.Field, fields map[string]json.RawMessage,
+) error {
 	if len(msg.PK) == 0 || string(msg.PK) == "null" {
 		return nil
 	}
@@ -162,9 +170,9 @@ func (m *mirror) checkSameKey(msg *envelope.Message, key []*schema.Field, fields
 	if same {
 		return nil
 	}
-	return fmt.Errorf("the master's key is %s, which is not what the message has in %s: this replica's rows "+
-		"are keyed by another column, or the columns of the key stand in another order; "+
-		"key the table as the master's is keyed", msg.PK, quotedList(names))
+	return fmt.Errorf("the master's key is %s, which is not what the message has in %s: this "+
+		"replica's rows are keyed by another column, or the columns of the key stand in another "+
+		"order; key the table as the master's is keyed", msg.PK, quotedList(names))
 }
 
 func sameValue(a, b json.RawMessage) bool {
@@ -194,8 +202,9 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 	for i, kind := range kinds {
 		for _, r := range rows {
 			if kind.IsRespelled(strings.Trim(r.values[i], "'")) {
-				return m.storedOtherwise(r, "; if it is a uuid there in several spellings, say so (types: {COLUMN: uuid} in "+
-					"cqrsync.yaml, uuid.UUID or column.TextUUID in Go)")
+				return m.storedOtherwise(r,
+					"; if it is a uuid there in several spellings, say so (types: {COLUMN: uuid} "+
+						"in cqrsync.yaml, uuid.UUID or column.TextUUID in Go)")
 			}
 		}
 		exact = exact && (kind.Exact() || kind == stored.UUID)
@@ -203,7 +212,8 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 			continue
 		}
 		for _, r := range rows {
-			if text := r.values[i]; strings.ContainsRune(text, ':') && !strings.Contains(text, "00:00:00+00:00") &&
+			if text := r.values[i]; strings.ContainsRune(text, ':') &&
+				!strings.Contains(text, "00:00:00+00:00") &&
 				!strings.HasSuffix(text, "00:00:00'") {
 				return m.storedOtherwise(r, "")
 			}
@@ -227,8 +237,8 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 
 // storedOtherwise blames one row; where there are several, they are tried one by one next.
 func (m *mirror) storedOtherwise(r *row, or string) error {
-	return &codeError{Permanent(fmt.Errorf("key %s: a column of table %s stores it as another one: "+
-		"give the key the type that it has on the master%s", r.key(len(m.table.PKs)), m.table.Name, or))}
+	return &codeError{Permanent(fmt.Errorf("key %s: a column of table %s stores it as another "+
+		"one: give the key the type that it has on the master%s", r.key(len(m.table.PKs)), m.table.Name, or))}
 }
 
 // keyIn is the condition that selects rows by their keys, as SQL.

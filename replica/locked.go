@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -17,14 +16,16 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// A row that another transaction has locked stops its own key. Whoever holds it may be a process of this queue that was
-// stopped, or a transaction of the service's own that takes its time. Nothing waits for it but the key: its messages go to
-// replica_waiting without spending an attempt, and are tried again.
+// A row that another transaction has locked stops its own key. Whoever holds it may be a process of
+// this queue that was stopped, or a transaction of the service's own that takes its time. Nothing
+// waits for it but the key: its messages go to replica_waiting without spending an attempt, and are
+// tried again.
 
 const (
 	// lockPause is how long such messages wait, before random spread.
 	lockPause = 2 * time.Second
-	// briefFor is how long this process waits for no lock after it has met one that it could not have.
+	// briefFor is how long this process waits for no lock after it has met one that it could not
+	// have.
 	briefFor = 10 * time.Second
 	// strictTime is how long a message of Apply is tried for that needs a locked row.
 	strictTime = 30 * time.Second
@@ -33,59 +34,6 @@ const (
 	// maxLockedKeys bounds what is known of keys; then it is forgotten.
 	maxLockedKeys = 10000
 )
-
-// lockedKeys is what this process knows of keys that others have locked.
-type lockedKeys struct {
-	mu    sync.Mutex
-	keys  map[db.Key]lockedKey
-	brief time.Time // until then no transaction waits for long
-}
-
-type lockedKey struct{ until, said time.Time }
-
-// met takes note that a lock was not to be had.
-func (l *lockedKeys) met() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.brief = time.Now().Add(briefFor)
-}
-
-// beBrief says that a lock was not to be had a moment ago.
-func (l *lockedKeys) beBrief() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return time.Now().Before(l.brief)
-}
-
-// has says that a key was found locked a moment ago.
-func (l *lockedKeys) has(key db.Key) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return time.Now().Before(l.keys[key].until)
-}
-
-// add takes note of a key, and says whether it is time to name it.
-func (l *lockedKeys) add(key db.Key) (say bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.keys == nil || len(l.keys) >= maxLockedKeys {
-		l.keys = make(map[db.Key]lockedKey)
-	}
-	now, known := time.Now(), l.keys[key]
-	if say = now.Sub(known.said) > sayLockedEvery; say {
-		known.said = now
-	}
-	known.until = now.Add(lockPause)
-	l.keys[key] = known
-	return say
-}
-
-// remove forgets a key that was written.
-func (l *lockedKeys) remove(key db.Key) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.keys, key)
-}
 
 // setAside lets messages wait because of a lock.
 func (b *batch) setAside(attempts []*attempt, cause error) {
@@ -115,10 +63,12 @@ func (b *batch) knownLocked(c *chain) bool {
 	return true
 }
 
-// findBriefly is split where locks are not waited for. Rows of mirrors that are locked are asked for. What else is, it finds by
-// halves, all of one size before smaller ones, so that few waits leave few messages in doubt. When it has waited often for a
-// model, those are set aside, too.
-func (b *batch) findBriefly(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
+// findBriefly is split where locks are not waited for. Rows of mirrors that are locked are asked
+// for. What else is, it finds by halves, all of one size before smaller ones, so that few waits
+// leave few messages in doubt. When it has waited often for a model, those are set aside, too.
+func (b *batch) findBriefly(
+	ctx context.Context, tx transaction, chains []*chain,
+) (map[*chain]error, error) {
 	failed, err := b.lockedRows(ctx, tx, chains)
 	if err != nil {
 		return nil, err
@@ -167,10 +117,14 @@ type lockedRowError struct{}
 func (*lockedRowError) Error() string { return "the row is locked" }
 
 // isLocked says that a lock was not to be had.
-func isLocked(err error) bool { return db.LockTimedOut(err) || errors.As(err, new(*lockedRowError)) }
+func isLocked(err error) bool {
+	return db.LockTimedOut(err) || errors.As(err, new(*lockedRowError))
+}
 
 // lockedRows finds the chains of mirrors whose rows others have locked, and locks the other rows.
-func (b *batch) lockedRows(ctx context.Context, tx transaction, chains []*chain) (map[*chain]error, error) {
+func (b *batch) lockedRows(
+	ctx context.Context, tx transaction, chains []*chain,
+) (map[*chain]error, error) {
 	byModel := map[*mirror][]*chain{}
 	for _, c := range chains {
 		if m, is := c.mirror(); is {
@@ -200,7 +154,9 @@ func (b *batch) lockedRows(ctx context.Context, tx transaction, chains []*chain)
 }
 
 // rowsOf says which of the chains have a row, as numbers. lock ends the query.
-func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock string) (map[int]bool, error) {
+func (m *mirror) rowsOf(
+	ctx context.Context, tx bun.Tx, chains []*chain, lock string,
+) (map[int]bool, error) {
 	rows := make(map[int]bool, len(chains))
 	if tx.Dialect().Name() == dialect.SQLite {
 		return rows, nil // it locks no rows
@@ -212,7 +168,8 @@ func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock st
 		fmt.Fprintf(&which, " WHEN %s THEN %d", conditions[i], i)
 	}
 	var found []int
-	err := tx.NewRaw("SELECT CASE ? END FROM ? WHERE ? ?", bun.Safe(which.String()), m.table.SQLName,
+	err := tx.NewRaw("SELECT CASE ? END FROM ? WHERE ? ?", bun.Safe(which.String()),
+		m.table.SQLName,
 		bun.Safe(strings.Join(conditions, " OR ")), bun.Safe(lock)).Scan(ctx, &found)
 	if err != nil {
 		return nil, fmt.Errorf("look which rows of %s are locked: %w", m.table.Name, err)
@@ -223,8 +180,8 @@ func (m *mirror) rowsOf(ctx context.Context, tx bun.Tx, chains []*chain, lock st
 	return rows, nil
 }
 
-// keepAside writes the messages that wait for locks. Where even that is locked, those that waited before do so still, and the
-// others stay in memory.
+// keepAside writes the messages that wait for locks. Where even that is locked, those that waited
+// before do so still, and the others stay in memory.
 func (b *batch) keepAside(ctx context.Context, tx transaction, aside []failure) error {
 	if len(aside) == 0 {
 		return nil
@@ -278,11 +235,13 @@ func (b *batch) hold(f failure) {
 	f.next = f.again(p)
 }
 
-// sayLocked names the keys that were set aside, after the commit, and forgets those that are free again.
+// sayLocked names the keys that were set aside, after the commit, and forgets those that are free
+// again.
 func (b *batch) sayLocked() {
 	for _, f := range b.failures {
 		if f.class == busy && b.engine.locked.add(f.key) {
-			b.engine.log.Warn("locked by another transaction: the key waits, and others go on", f.attrs("error", f.err)...)
+			b.engine.log.Warn("locked by another transaction: the key waits, and others go on",
+				f.attrs("error", f.err)...)
 		}
 	}
 	for _, c := range b.chains {

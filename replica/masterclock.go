@@ -5,15 +5,18 @@ import (
 	"time"
 )
 
-// masterClock knows how late it is at least by a master's clock, which may be any time apart from the clocks here. A message
-// carries the time at which the master made the change, so by the master's clock it is that late at least; and since then as
-// much time has passed there as here. What has an expiry is judged by that: the same clock has set it.
+// masterClock knows how late it is at least by a master's clock, which may be any time apart from
+// the clocks here. A message carries the time at which the master made the change, so by the
+// master's clock it is that late at least; and since then as much time has passed there as here.
+// What has an expiry is judged by that: the same clock has set it.
 //
-// Two spans are kept, each of half an hour, so that a clock that was ahead and went back is believed again after an hour.
+// Two spans are kept, each of half an hour, so that a clock that was ahead and went back is
+// believed again after an hour.
 type masterClock struct {
-	mu           sync.Mutex
-	now, before  int64 // microseconds that the master's clock is ahead of the one here, at least; in the two spans
-	knows, known bool  // now and before are set
+	mu sync.Mutex
+	// microseconds that the master's clock is ahead of the one here, at least; in the two spans
+	now, before  int64
+	knows, known bool // now and before are set
 	turned       time.Duration
 }
 

@@ -9,26 +9,29 @@ import (
 	"github.com/cqrsync/cqrsync/internal/applied"
 )
 
-// Master is an incarnation of the master of a model: its database, on one course of its history. A master that went back to
-// an earlier state, to a backup or to a standby that was behind, goes on as another one.
+// Master is an incarnation of the master of a model: its database, on one course of its history. A
+// master that went back to an earlier state, to a backup or to a standby that was behind, goes on
+// as another one.
 type Master struct {
-	// Incarnation is what its messages say; empty for masters that do not say, as those of django-cqrs.
+	// Incarnation is what its messages say; empty for masters that do not say, as those of
+	// django-cqrs.
 	Model, Incarnation string
 	// First and Last are when messages of it came, by the clock of the replica's database.
 	First, Last time.Time
-	// Returns counts the messages that it wrote after a later incarnation had come. Where there are any, two masters write
-	// the model.
+	// Returns counts the messages that it wrote after a later incarnation had come. Where there are
+	// any, two masters write the model.
 	Returns int64
-	// Overtaken counts the messages of it that were refused as stale though they are later than what the replica has: the
-	// master went back, and counts revisions again that the replica knows.
+	// Overtaken counts the messages of it that were refused as stale though they are later than
+	// what the replica has: the master went back, and counts revisions again that the replica
+	// knows.
 	Overtaken int64
-	// Current says that no other incarnation came later, Rival that this one goes on beside a later one: it wrote in the last
-	// ten minutes.
+	// Current says that no other incarnation came later, Rival that this one goes on beside a later
+	// one: it wrote in the last ten minutes.
 	Current, Rival bool
 }
 
-// Masters returns the incarnations of masters that messages came from, for each model oldest first. What this process has
-// seen in the last half minute may be missing.
+// Masters returns the incarnations of masters that messages came from, for each model oldest first.
+// What this process has seen in the last half minute may be missing.
 func (r *Replica) Masters(ctx context.Context) ([]Master, error) {
 	if r.tables == nil {
 		return nil, nil
@@ -53,7 +56,8 @@ const (
 	noteEvery = 30 * time.Second
 	// noteAtMost is how often something new is.
 	noteAtMost = 200 * time.Millisecond
-	// handoverTime is how long an incarnation may go on beside the next one: what its relay had in its hands.
+	// handoverTime is how long an incarnation may go on beside the next one: what its relay had in
+	// its hands.
 	handoverTime = 10 * time.Second
 	noteTimeout  = 10 * time.Second
 	// rivalFor is how long an incarnation that went on counts as one that does.
@@ -154,8 +158,8 @@ func (e *engine) noteMasters(ctx context.Context) error {
 	return nil
 }
 
-// learn takes over what the database has of the incarnations. All its times are by one clock, so what has passed since then
-// is known, by whatever clock.
+// learn takes over what the database has of the incarnations. All its times are by one clock, so
+// what has passed since then is known, by whatever clock.
 func (e *engine) learn(noted []applied.Master, now time.Time) {
 	here := elapsed()
 	for _, m := range noted {
@@ -174,7 +178,9 @@ func (e *engine) learn(noted []applied.Master, now time.Time) {
 }
 
 // nextAfter is the incarnation that came after one.
-func (e *engine) nextAfter(noted []applied.Master, m applied.Master) (next applied.Master, found bool) {
+func (e *engine) nextAfter(
+	noted []applied.Master, m applied.Master,
+) (next applied.Master, found bool) {
 	for _, n := range noted {
 		if n.Model == m.Model && n.Incarnation != "" && m.Incarnation != "" && e.cameAfter(n, m) &&
 			(!found || n.First.Before(next.First)) {
@@ -184,8 +190,8 @@ func (e *engine) nextAfter(noted []applied.Master, m applied.Master) (next appli
 	return next, found
 }
 
-// cameAfter says that one incarnation came after another one. Two that were noted at once did so in the order in which they
-// were heard of, or in one that nobody knows.
+// cameAfter says that one incarnation came after another one. Two that were noted at once did so in
+// the order in which they were heard of, or in one that nobody knows.
 func (e *engine) cameAfter(n, m applied.Master) bool {
 	const atOnce = time.Second
 	if apart := n.First.Sub(m.First); apart.Abs() > atOnce {
@@ -213,17 +219,19 @@ func (e *engine) sayMasters(before, after []applied.Master) {
 			log = log.With("before", after[i-1].Incarnation)
 			e.counts.changes.Add(1)
 			if sameDatabase(m.Incarnation, after[i-1].Incarnation) {
-				log.Warn("the master's database failed over or went back to an earlier state: what it lost may be newer here, and its " +
-					"changes refused; compare with relay diff")
+				log.Warn("the master's database failed over or went back to an earlier state: " +
+					"what it lost may be newer here, and its changes refused; compare with relay " +
+					"diff")
 			} else {
-				log.Warn("another master sends this model: if both run, give one another CQRS id or exchange; if the master moved, compare " +
-					"with relay diff")
+				log.Warn("another master sends this model: if both run, give one another CQRS id " +
+					"or exchange; if the master moved, compare with relay diff")
 			}
 		}
 		from, _ := e.origins.of(m.Model, m.Incarnation)
 		if m.Returns > returns[lineage{m.Model, m.Incarnation}] && !from.saidReturns.Swap(true) {
-			log.Error("two masters write this model: this incarnation goes on though a later one came; stop one, or give it another " +
-				"CQRS id or exchange, then compare with relay diff")
+			log.Error("two masters write this model: this incarnation goes on though a later one " +
+				"came; stop one, or give it another CQRS id or exchange, then compare with relay " +
+				"diff")
 		}
 	}
 }

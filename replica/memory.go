@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// memory is what the bodies of the messages take that are held without an ack. A body is held several times while it is
-// applied: as it came, in parts, as SQL. So it is counted before it is read.
+// memory is what the bodies of the messages take that are held without an ack. A body is held
+// several times while it is applied: as it came, in parts, as SQL. So it is counted before it is
+// read.
 type memory struct {
 	limit int
 
@@ -52,8 +53,9 @@ func (m *memory) full() (full bool, count int, freed <-chan struct{}) {
 	return true, m.count, m.freed
 }
 
-// sizes let a subscription's window follow the size of its messages: what a broker has sent ahead is held as well, and none
-// counts bytes. The window ends with the subscription, so another one takes a new subscription.
+// sizes let a subscription's window follow the size of its messages: what a broker has sent ahead
+// is held as well, and none counts bytes. The window ends with the subscription, so another one
+// takes a new subscription.
 type sizes struct {
 	window  int // the configured one
 	fits    int // what is asked for; 0 is window
@@ -101,7 +103,8 @@ func (s *sizes) saw(size, limit int) (grow bool) {
 	return true
 }
 
-// filled takes note that so many messages fill the memory, and says that the window is much too large.
+// filled takes note that so many messages fill the memory, and says that the window is much too
+// large.
 func (s *sizes) filled(count int) (shrink bool) {
 	if now := s.now(); now == 1 || count > now/2 {
 		return false
@@ -110,10 +113,12 @@ func (s *sizes) filled(count int) (shrink bool) {
 	return true
 }
 
-// resizeTime is how long a subscription that ends for another window is kept for the acks of what is in work.
+// resizeTime is how long a subscription that ends for another window is kept for the acks of what
+// is in work.
 const resizeTime = 2 * time.Second
 
-// endSoon ends a subscription when its messages are settled, or after a while: what the broker has sent ahead is in memory.
+// endSoon ends a subscription when its messages are settled, or after a while: what the broker has
+// sent ahead is in memory.
 func endSoon(end context.CancelFunc, unsettled *sync.WaitGroup) {
 	timer := time.AfterFunc(resizeTime, end)
 	defer timer.Stop()

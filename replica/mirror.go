@@ -17,9 +17,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// mirror makes rows of a model's messages and writes them (mirror_write.go). It writes SQL of its own and not bun's model
-// queries, because those would store another value than the master's: the default for a zero value (nullzero), a zero
-// for null; and would run hooks.
+// mirror makes rows of a model's messages and writes them (mirror_write.go). It writes SQL of its
+// own and not bun's model queries, because those would store another value than the master's: the
+// default for a zero value (nullzero), a zero for null; and would run hooks.
 type mirror struct {
 	*binding
 	log      *slog.Logger
@@ -33,7 +33,8 @@ type mirror struct {
 
 func newMirror(e *engine, b *binding) (*mirror, error) {
 	if e.db == nil {
-		return nil, errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
+		return nil, errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to " +
+			"New")
 	}
 	if len(b.table.PKs) == 0 {
 		return nil, errors.New("the struct has no primary key: tag its field with `bun:\",pk\"`")
@@ -72,7 +73,9 @@ func (m *mirror) check(ctx context.Context, e *engine) error {
 	return errors.Join(errs...)
 }
 
-func checkTable(ctx context.Context, e *engine, model string, table *schema.Table, upserted bool) error {
+func checkTable(
+	ctx context.Context, e *engine, model string, table *schema.Table, upserted bool,
+) error {
 	_, err := e.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
 		bun.Safe(columns("r.", table.Fields)), table.SQLName)
 	if err != nil {
@@ -85,8 +88,8 @@ func checkTable(ctx context.Context, e *engine, model string, table *schema.Tabl
 	return checkShape(e.db.Dialect().Name(), model, table, shape, upserted)
 }
 
-// row is what a message makes of a row of the mirror, as SQL: values are rendered where the message is read, so that a
-// transaction has only to join them.
+// row is what a message makes of a row of the mirror, as SQL: values are rendered where the message
+// is read, so that a transaction has only to join them.
 type row struct {
 	deleted  bool
 	known    bool       // the model's ledger has it as live, so the row is the model's
@@ -95,7 +98,8 @@ type row struct {
 	children []childRows
 }
 
-// columnSet are the columns that a message carries. Messages of one kind carry the same, so there are few sets.
+// columnSet are the columns that a message carries. Messages of one kind carry the same, so there
+// are few sets.
 type columnSet struct {
 	fields []*schema.Field // primary key first
 	keys   int             // how many of them are the primary key
@@ -198,7 +202,8 @@ func (m *mirror) set(cells []cell) *columnSet {
 	return set
 }
 
-// parentKey is the key of the row that a column of the message points to, where a registered model has it.
+// parentKey is the key of the row that a column of the message points to, where a registered model
+// has it.
 func (m *mirror) parentKey(p parent, d *delivery) db.Key {
 	if p.model == "" {
 		return db.Key{}

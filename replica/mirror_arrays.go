@@ -14,11 +14,14 @@ import (
 // fewRows are written as they are read best, because errors and logs quote them.
 const fewRows = 10
 
-// saveArrays upserts rows from an array per column, where the database knows such: PostgreSQL parses and plans that in half
-// the time that VALUES take. It has done nothing where the rows are few, where a value is none that an array can carry to the
-// same effect, or where a column's type is another one than when the catalog was read: a time would lose its hours on the
-// way through the type date that its column had before.
-func (m *mirror) saveArrays(ctx context.Context, tx bun.Tx, set *columnSet, rows []*row, shape *mirrorShape) (done bool, err error) {
+// saveArrays upserts rows from an array per column, where the database knows such: PostgreSQL
+// parses and plans that in half the time that VALUES take. It has done nothing where the rows are
+// few, where a value is none that an array can carry to the same effect, or where a column's type
+// is another one than when the catalog was read: a time would lose its hours on the way through the
+// type date that its column had before.
+func (m *mirror) saveArrays(
+	ctx context.Context, tx bun.Tx, set *columnSet, rows []*row, shape *mirrorShape,
+) (done bool, err error) {
 	if len(rows) <= fewRows || shape.types == nil || set.update == "" {
 		return false, nil
 	}
@@ -39,7 +42,8 @@ func (m *mirror) saveArrays(ctx context.Context, tx bun.Tx, set *columnSet, rows
 	}
 	result, err := m.upsert(ctx, tx, set, fmt.Sprintf(`SELECT * FROM unnest(%s) WHERE (SELECT count(*) FROM pg_attribute
 		WHERE attrelid = %s::regclass AND (attname, atttypid) IN (%s)) = %d`,
-		strings.Join(arrays, ", "), literal(string(m.table.SQLName)), strings.Join(types, ", "), len(types)))
+		strings.Join(arrays, ", "), literal(string(m.table.SQLName)), strings.Join(types,
+			", "), len(types)))
 	if err != nil {
 		return false, err
 	}
@@ -55,8 +59,9 @@ func (m *mirror) saveArrays(ctx context.Context, tx bun.Tx, set *columnSet, rows
 
 func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
-// addLiteral adds a value that stands as SQL to an array of a type. It is false where the value is an expression, or a
-// literal of another type: an assignment would convert that, the type's input may not.
+// addLiteral adds a value that stands as SQL to an array of a type. It is false where the value is
+// an expression, or a literal of another type: an assignment would convert that, the type's input
+// may not.
 func addLiteral(a *db.Array, value, typ string) bool {
 	switch {
 	case value == "NULL":

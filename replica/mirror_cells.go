@@ -17,8 +17,9 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 )
 
-// cell is one column of one row: nil for NULL, the text of a JSON column, or a reflect.Value that bun writes as a value
-// of the field. What bun makes of zero values in a model it does not make of these.
+// cell is one column of one row: nil for NULL, the text of a JSON column, or a reflect.Value that
+// bun writes as a value of the field. What bun makes of zero values in a model it does not make of
+// these.
 type cell struct {
 	field *schema.Field
 	value any
@@ -26,9 +27,11 @@ type cell struct {
 
 func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 	if v, ok := c.value.(reflect.Value); ok {
-		if t, isTime := timeIn(v); isTime && !c.field.IsPK && gen.Dialect().Name() == dialect.SQLite &&
+		if t, isTime := timeIn(v); isTime && !c.field.IsPK &&
+			gen.Dialect().Name() == dialect.SQLite &&
 			strings.EqualFold(c.field.UserSQLType, "date") {
-			return gen.Append(b, t.Format(time.DateOnly)) // SQLite keeps what it gets, so it would keep a time
+			// SQLite keeps what it gets, so it would keep a time
+			return gen.Append(b, t.Format(time.DateOnly))
 		}
 		switch f, bits := floatIn(v); {
 		case bits == 0:
@@ -44,8 +47,8 @@ func (c cell) appendTo(b []byte, gen schema.QueryGen) []byte {
 	return gen.Append(b, c.value)
 }
 
-// floatIn is a number that a literal of bun's is not good for. MariaDB needs an exponent: a literal without one is a
-// decimal of 65 digits at most there, whatever it says.
+// floatIn is a number that a literal of bun's is not good for. MariaDB needs an exponent: a literal
+// without one is a decimal of 65 digits at most there, whatever it says.
 func floatIn(v reflect.Value) (f float64, bits int) {
 	for v.Kind() == reflect.Pointer && !v.IsNil() {
 		v = v.Elem()
@@ -64,8 +67,11 @@ func timeIn(v reflect.Value) (t time.Time, isTime bool) {
 	return t, isTime && t.Hour() == 0 && t.Minute() == 0 && t.Second() == 0 && t.Nanosecond() == 0
 }
 
-// cells reads the columns that the message carries, the primary key first. instance lends its fields to decode into.
-func (m *mirror) cells(instance reflect.Value, msg *envelope.Message, fields map[string]json.RawMessage) ([]cell, error) {
+// cells reads the columns that the message carries, the primary key first. instance lends its
+// fields to decode into.
+func (m *mirror) cells(
+	instance reflect.Value, msg *envelope.Message, fields map[string]json.RawMessage,
+) ([]cell, error) {
 	cells := make([]cell, 0, len(m.table.Fields))
 	for _, f := range slices.Concat(m.table.PKs, m.table.DataFields) {
 		if compute, ok := m.fixed[f.Name]; ok {

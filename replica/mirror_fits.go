@@ -17,16 +17,19 @@ func (shape *mirrorShape) fits(set *columnSet, rows []*row) error {
 		}
 		for _, r := range rows {
 			if err := within(r.values[i]); err != nil {
-				return &codeError{Permanent(fmt.Errorf("column %q does not keep the value as it is: %w", f.Name, err))}
+				return &codeError{Permanent(fmt.Errorf("column %q does not keep the value as it "+
+					"is: %w", f.Name, err))}
 			}
 		}
 	}
 	return nil
 }
 
-// shapeFor is what the catalog says about the table. Where it seems not to take the rows it is asked
-// again: somebody may have mended it since.
-func (k *known) shapeFor(ctx context.Context, tx bun.IDB, set *columnSet, rows []*row) (*mirrorShape, error) {
+// shapeFor is what the catalog says about the table. Where it seems not to take the rows it is
+// asked again: somebody may have mended it since.
+func (k *known) shapeFor(
+	ctx context.Context, tx bun.IDB, set *columnSet, rows []*row,
+) (*mirrorShape, error) {
 	shape := k.shape.Load()
 	err := shape.fits(set, rows)
 	if err == nil || time.Since(shape.reread) < rereadAfter {

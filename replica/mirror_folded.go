@@ -10,9 +10,9 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// Some columns take two spellings for one value: by a collation (abc and ABC, e and é, spaces at the
-// end), or by their type. Where a key has such a column, what is found by it is compared once more,
-// byte by byte: a message about one key must never write or delete the row of another.
+// Some columns take two spellings for one value: by a collation (abc and ABC, e and é, spaces at
+// the end), or by their type. Where a key has such a column, what is found by it is compared once
+// more, byte by byte: a message about one key must never write or delete the row of another.
 
 // foldedKeyError is returned for a row whose key the table takes for that of another row.
 type foldedKeyError struct {
@@ -21,7 +21,8 @@ type foldedKeyError struct {
 }
 
 func (e *foldedKeyError) Error() string {
-	return fmt.Sprintf("table %s takes the key for that of another row, because of the %s of column %q: run %s",
+	return fmt.Sprintf("table %s takes the key for that of another row, because of the %s of "+
+		"column %q: run %s",
 		e.table, e.by, e.column, e.alter)
 }
 
@@ -55,7 +56,8 @@ func anyOf(tx bun.IDB, fields []*schema.Field, rows []*row, folded map[string]st
 	return condition
 }
 
-func oneOf(tx bun.IDB, fields []*schema.Field, rows []*row, write func(expression string, field int) string) string {
+func oneOf(tx bun.IDB, fields []*schema.Field, rows []*row,
+	write func(expression string, field int) string) string {
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = write(string(f.SQLName), i)
@@ -81,8 +83,8 @@ func oneOf(tx bun.IDB, fields []*schema.Field, rows []*row, write func(expressio
 	return left + " IN (" + list + ")"
 }
 
-// keptApart fails where rows that were just written are not all there under their own spelling: then
-// one was written over another one.
+// keptApart fails where rows that were just written are not all there under their own spelling:
+// then one was written over another one.
 func (m *mirror) keptApart(ctx context.Context, tx bun.Tx, rows []*row, shape *mirrorShape) error {
 	column := ""
 	for _, f := range m.table.PKs {
@@ -127,7 +129,8 @@ func (m *mirror) folds(column string, shape *mirrorShape) error {
 		e.alter = fmt.Sprintf("ALTER TABLE %s MODIFY `%s` %s CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL",
 			m.table.SQLName, column, shape.spelled[column])
 	default:
-		e.alter = fmt.Sprintf("a copy of the table with %q text COLLATE BINARY (SQLite cannot alter a collation)", column)
+		e.alter = fmt.Sprintf("a copy of the table with %q text COLLATE BINARY (SQLite cannot "+
+			"alter a collation)", column)
 	}
 	return e
 }

@@ -48,7 +48,9 @@ func postgresLimit(c catalog.Column) limit {
 	case "date":
 		return dateOnly
 	case "float4":
-		return singlePrecision(c, func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 32) })
+		return singlePrecision(c, func(f float64) string {
+			return strconv.FormatFloat(f, 'g', -1, 32)
+		})
 	case "varchar":
 		return atMost(c)
 	case "bpchar":
@@ -72,7 +74,9 @@ func mysqlLimit(c catalog.Column) limit {
 		return dateOnly
 	case "float":
 		return all(finite(c),
-			singlePrecision(c, func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }))
+			singlePrecision(c, func(f float64) string {
+				return strconv.FormatFloat(f, 'g', 6, 64)
+			}))
 	case "varchar":
 		return atMost(c)
 	case "char":
@@ -128,7 +132,8 @@ func decimals(c catalog.Column, typ string) limit {
 		}
 		scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(c.Scale)), nil)
 		if !n.Mul(n, new(big.Rat).SetInt(scale)).IsInt() {
-			return fmt.Errorf("%s would round it to %d digits after the point; make it a %s with as many as the master's",
+			return fmt.Errorf("%s would round it to %d digits after the point; make it a %s with "+
+				"as many as the master's",
 				c.Type, c.Scale, typ)
 		}
 		return nil
@@ -149,7 +154,8 @@ func secondsOf(c catalog.Column) limit {
 		if found == nil || len(strings.TrimRight(found[1], "0")) <= c.Scale {
 			return nil
 		}
-		return fmt.Errorf("%s keeps %d digits of the fraction of a second, and would round it; make it %s(6)",
+		return fmt.Errorf("%s keeps %d digits of the fraction of a second, and would round it; "+
+			"make it %s(6)",
 			c.Type, c.Scale, typ)
 	}
 }
@@ -194,22 +200,24 @@ func atMost(c catalog.Column) limit {
 			return nil
 		}
 		if n := utf8.RuneCountInString(text); n > c.Size {
-			return fmt.Errorf("it has %d characters, of which the column would keep %d; make it longer", n, c.Size)
+			return fmt.Errorf("it has %d characters, of which the column would keep %d; make it "+
+				"longer", n, c.Size)
 		}
 		return nil
 	}
 }
 
-// padded refuses spaces at the end, unless they fill PostgreSQL's char(n): it does not tell them from
-// those that it adds itself, which count for nothing.
+// padded refuses spaces at the end, unless they fill PostgreSQL's char(n): it does not tell them
+// from those that it adds itself, which count for nothing.
 func padded(c catalog.Column) limit {
 	return func(value string) error {
 		text, quoted, ok := plain(value)
-		if !ok || !quoted || !strings.HasSuffix(text, " ") || utf8.RuneCountInString(text) == c.Size {
+		if !ok || !quoted || !strings.HasSuffix(text, " ") ||
+			utf8.RuneCountInString(text) == c.Size {
 			return nil
 		}
-		return errors.New("a char column does not tell spaces at the end of a text from those that it adds; " +
-			"make it varchar or text")
+		return errors.New("a char column does not tell spaces at the end of a text from those " +
+			"that it adds; make it varchar or text")
 	}
 }
 
@@ -217,7 +225,8 @@ func padded(c catalog.Column) limit {
 func unpadded(c catalog.Column) limit {
 	return func(value string) error {
 		if text, quoted, ok := plain(value); ok && quoted && strings.HasSuffix(text, " ") {
-			return fmt.Errorf("a %s column loses spaces at the end of a text; make it varchar", c.Base)
+			return fmt.Errorf("a %s column loses spaces at the end of a text; make it varchar",
+				c.Base)
 		}
 		return nil
 	}
@@ -228,7 +237,8 @@ func wholeBinary(c catalog.Column) limit {
 	return func(value string) error {
 		digits, found := strings.CutPrefix(value, "X'")
 		if digits = strings.TrimSuffix(digits, "'"); found && len(digits) != 2*c.Size {
-			return fmt.Errorf("a binary(%d) column fills up %d bytes with zeros; make it varbinary", c.Size, len(digits)/2)
+			return fmt.Errorf("a binary(%d) column fills up %d bytes with zeros; make it varbinary",
+				c.Size, len(digits)/2)
 		}
 		return nil
 	}
@@ -255,7 +265,8 @@ func labels(c catalog.Column) limit {
 		for _, member := range members {
 			i := slices.Index(known, strings.ReplaceAll(member, `\\`, `\`))
 			if i <= at {
-				return fmt.Errorf("it is none of the labels of %s as they are spelled and sorted there; add it to the column", c.Type)
+				return fmt.Errorf("it is none of the labels of %s as they are spelled and sorted "+
+					"there; add it to the column", c.Type)
 			}
 			at = i
 		}
@@ -270,8 +281,9 @@ func drawn(c catalog.Column) limit {
 	}
 	return func(value string) error {
 		if text, _, ok := plain(value); ok && strings.Trim(text, "0") == "" {
-			return errors.New("AUTO_INCREMENT puts another number in the place of 0; open the database with " +
-				"sql_mode='STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', or make the column one without AUTO_INCREMENT")
+			return errors.New("AUTO_INCREMENT puts another number in the place of 0; open the " +
+				"database with sql_mode='STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', or make the " +
+				"column one without AUTO_INCREMENT")
 		}
 		return nil
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
-// sqliteLimit knows how SQLite takes texts that look like numbers for such, in columns whose declared
-// type does not say text or blob.
+// sqliteLimit knows how SQLite takes texts that look like numbers for such, in columns whose
+// declared type does not say text or blob.
 func sqliteLimit(c catalog.Column) limit {
 	for _, part := range []string{"char", "clob", "text", "blob"} {
 		if strings.Contains(c.Base, part) && !strings.Contains(c.Base, "int") {
@@ -21,7 +21,8 @@ func sqliteLimit(c catalog.Column) limit {
 	if c.Base == "" {
 		return nil
 	}
-	isNumber := slices.ContainsFunc([]string{"int", "real", "float", "double", "dec", "num", "bool"}, func(part string) bool {
+	isNumber := slices.ContainsFunc([]string{"int", "real", "float", "double", "dec", "num",
+		"bool"}, func(part string) bool {
 		return strings.Contains(c.Base, part)
 	})
 	return func(value string) error {
@@ -33,10 +34,12 @@ func sqliteLimit(c catalog.Column) limit {
 		given, givenOK := new(big.Rat).SetString(strings.TrimSpace(text))
 		same, sameOK := new(big.Rat).SetString(kept)
 		if givenOK && sameOK && given.Cmp(same) != 0 {
-			return fmt.Errorf("SQLite would keep it in a column declared %q as a number of 15 digits; declare it text", c.Type)
+			return fmt.Errorf("SQLite would keep it in a column declared %q as a number of 15 "+
+				"digits; declare it text", c.Type)
 		}
 		if quoted && !isNumber && kept != text {
-			return fmt.Errorf("SQLite would keep it in a column declared %q as the number %s; declare it text", c.Type, kept)
+			return fmt.Errorf("SQLite would keep it in a column declared %q as the number %s; "+
+				"declare it text", c.Type, kept)
 		}
 		return nil
 	}

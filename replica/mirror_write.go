@@ -47,7 +47,9 @@ func (m *mirror) saveSet(ctx context.Context, tx bun.Tx, set *columnSet, rows []
 		return err
 	}
 	missing := slices.DeleteFunc(slices.Clone(shape.required), func(column string) bool {
-		return slices.ContainsFunc(set.fields, func(f *schema.Field) bool { return f.Name == column })
+		return slices.ContainsFunc(set.fields, func(f *schema.Field) bool {
+			return f.Name == column
+		})
 	})
 	if len(missing) == 0 && !shape.otherUnique {
 		if err := m.saveTogether(ctx, tx, set, rows, shape); err != nil {
@@ -63,7 +65,9 @@ func (m *mirror) saveSet(ctx context.Context, tx bun.Tx, set *columnSet, rows []
 	return nil
 }
 
-func (m *mirror) saveTogether(ctx context.Context, tx bun.Tx, set *columnSet, rows []*row, shape *mirrorShape) error {
+func (m *mirror) saveTogether(
+	ctx context.Context, tx bun.Tx, set *columnSet, rows []*row, shape *mirrorShape,
+) error {
 	if done, err := m.saveArrays(ctx, tx, set, rows, shape); done || err != nil {
 		return err
 	}
@@ -75,13 +79,15 @@ func (m *mirror) saveTogether(ctx context.Context, tx bun.Tx, set *columnSet, ro
 	return err
 }
 
-func (m *mirror) upsert(ctx context.Context, tx bun.Tx, set *columnSet, rows string) (sql.Result, error) {
+func (m *mirror) upsert(
+	ctx context.Context, tx bun.Tx, set *columnSet, rows string,
+) (sql.Result, error) {
 	return tx.ExecContext(ctx, "INSERT INTO ? (?) ? ? ?", m.table.SQLName, bun.Safe(set.names),
 		overriding(tx), bun.Safe(rows), bun.Safe(m.onConflict(set)))
 }
 
-// overriding lets an INSERT say the value of a column that is GENERATED ALWAYS AS IDENTITY. It changes
-// nothing where there is none.
+// overriding lets an INSERT say the value of a column that is GENERATED ALWAYS AS IDENTITY. It
+// changes nothing where there is none.
 func overriding(tx bun.Tx) bun.Safe {
 	if tx.Dialect().Name() == dialect.PG {
 		return "OVERRIDING SYSTEM VALUE"
@@ -89,10 +95,13 @@ func overriding(tx bun.Tx) bun.Safe {
 	return ""
 }
 
-// saveInSteps looks whether the row is there, where an upsert does not do. An upsert of a part of a row fails on every
-// required column outside it before it sees that the row exists. And MariaDB's cannot be told which key it may meet: it
-// would change another row that holds a unique value of this one.
-func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, r *row, missing []string, shape *mirrorShape) error {
+// saveInSteps looks whether the row is there, where an upsert does not do. An upsert of a part of a
+// row fails on every required column outside it before it sees that the row exists. And MariaDB's
+// cannot be told which key it may meet: it would change another row that holds a unique value of
+// this one.
+func (m *mirror) saveInSteps(
+	ctx context.Context, tx bun.Tx, r *row, missing []string, shape *mirrorShape,
+) error {
 	there, err := m.there(ctx, tx, r, shape)
 	set := r.columns
 	switch {
@@ -108,27 +117,30 @@ func (m *mirror) saveInSteps(ctx context.Context, tx bun.Tx, r *row, missing []s
 		_, err = tx.ExecContext(ctx, "UPDATE ? SET ? WHERE ?", m.table.SQLName,
 			bun.Safe(strings.Join(assignments, ", ")), bun.Safe(m.where(r, shape)))
 	case len(missing) > 0:
-		return &codeError{Permanent(fmt.Errorf("the message carries nothing for %s, which table %s requires of a new row",
+		return &codeError{Permanent(fmt.Errorf("the message carries nothing for %s, which table "+
+			"%s requires of a new row",
 			quotedList(missing), m.table.Name))}
 	default:
 		if err := m.apart(ctx, tx, r, shape); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO ? (?) ? VALUES ?", m.table.SQLName, bun.Safe(set.names),
+		_, err = tx.ExecContext(ctx, "INSERT INTO ? (?) ? VALUES ?", m.table.SQLName,
+			bun.Safe(set.names),
 			overriding(tx), bun.Safe(r.tuple()))
 	}
 	return err
 }
 
-// there says whether the row exists, and locks it: another table's message may be about to change it. On MariaDB a plain
-// SELECT would show an old snapshot besides.
+// there says whether the row exists, and locks it: another table's message may be about to change
+// it. On MariaDB a plain SELECT would show an old snapshot besides.
 func (m *mirror) there(ctx context.Context, tx bun.Tx, r *row, shape *mirrorShape) (bool, error) {
 	lock := bun.Safe("FOR UPDATE")
 	if tx.Dialect().Name() == dialect.SQLite {
 		lock = ""
 	}
 	var found []int
-	err := tx.NewRaw("SELECT 1 FROM ? WHERE ? ?", m.table.SQLName, bun.Safe(m.where(r, shape)), lock).Scan(ctx, &found)
+	err := tx.NewRaw("SELECT 1 FROM ? WHERE ? ?", m.table.SQLName, bun.Safe(m.where(r, shape)),
+		lock).Scan(ctx, &found)
 	return len(found) > 0, err
 }
 
@@ -138,7 +150,8 @@ func (m *mirror) where(r *row, shape *mirrorShape) string {
 		conditions = append(conditions, string(f.SQLName)+" = "+r.values[i])
 		if shape.folded[f.Name] != "" {
 			name := m.gen.Dialect().Name()
-			conditions = append(conditions, exactly(name, string(f.SQLName))+" = "+exactly(name, r.values[i]))
+			conditions = append(conditions, exactly(name, string(f.SQLName))+" = "+
+				exactly(name, r.values[i]))
 		}
 	}
 	return strings.Join(conditions, " AND ")
@@ -170,7 +183,9 @@ func (m *mirror) assignment(f *schema.Field) string {
 // remove deletes rows, and their children first.
 func (m *mirror) remove(ctx context.Context, tx bun.Tx, rows []*row) error {
 	for _, known := range []bool{true, false} {
-		those := slices.DeleteFunc(slices.Clone(rows), func(r *row) bool { return r.known != known })
+		those := slices.DeleteFunc(slices.Clone(rows), func(r *row) bool {
+			return r.known != known
+		})
 		if err := m.removeThose(ctx, tx, those, m.ours(known)); err != nil {
 			return err
 		}
@@ -195,7 +210,9 @@ func (m *mirror) removeThose(ctx context.Context, tx bun.Tx, rows []*row, ours s
 }
 
 // keep are those of the rows for which a condition holds.
-func (m *mirror) keep(ctx context.Context, tx bun.Tx, rows []*row, condition string) ([]*row, error) {
+func (m *mirror) keep(
+	ctx context.Context, tx bun.Tx, rows []*row, condition string,
+) ([]*row, error) {
 	var kept []*row
 	for _, r := range rows {
 		var found []int

@@ -10,20 +10,21 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Neighbour is another database that a replica of the same queue writes to. The broker gives each message to one of them, so
-// neither database is ever right.
+// Neighbour is another database that a replica of the same queue writes to. The broker gives each
+// message to one of them, so neither database is ever right.
 type Neighbour struct {
 	Queue, Database string
-	// First and Last are when it was found, by the clock of this replica's database; Times is how often.
+	// First and Last are when it was found, by the clock of this replica's database; Times is how
+	// often.
 	First, Last time.Time
 	Times       int64
-	// Active says that it was found more than once, and in the last ten minutes. One that was found once may be the database
-	// that the replica had before.
+	// Active says that it was found more than once, and in the last ten minutes. One that was found
+	// once may be the database that the replica had before.
 	Active bool
 }
 
-// Neighbours returns the other databases that were found behind the queue. They are found where the subscriber is a
-// transport.Registrar, as those of package transport/open are.
+// Neighbours returns the other databases that were found behind the queue. They are found where the
+// subscriber is a transport.Registrar, as those of package transport/open are.
 func (r *Replica) Neighbours(ctx context.Context) ([]Neighbour, error) {
 	if r.tables == nil {
 		return nil, nil
@@ -59,7 +60,8 @@ func (r *Replica) watchQueue(ctx context.Context, subscriber message.Subscriber)
 		switch {
 		case err != nil && ctx.Err() == nil && !failed:
 			failed = true
-			r.log.Warn("cannot note the database with the queue: another one behind the same queue is not noticed", "error", err)
+			r.log.Warn("cannot note the database with the queue: another one behind the same "+
+				"queue is not noticed", "error", err)
 		case err == nil && before != "" && before != own:
 			failed = false
 			met[before]++
@@ -73,7 +75,9 @@ func (r *Replica) watchQueue(ctx context.Context, subscriber message.Subscriber)
 	}
 }
 
-func (r *Replica) register(ctx context.Context, registrar transport.Registrar) (before, own string, err error) {
+func (r *Replica) register(
+	ctx context.Context, registrar transport.Registrar,
+) (before, own string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
 	if own, err = r.tables.Identity(ctx); err != nil {
@@ -88,11 +92,11 @@ func (r *Replica) meet(ctx context.Context, other, own string, times int) {
 	log := r.log.With("database", own, "other", other)
 	switch times {
 	case 1:
-		log.Warn("the queue was used with another database last: if a replica of that one still runs, each gets a part of the " +
-			"messages, and neither is right")
+		log.Warn("the queue was used with another database last: if a replica of that one still " +
+			"runs, each gets a part of the messages, and neither is right")
 	case 2:
-		log.Error("two databases behind one queue: each gets a part of the messages, and neither is right; give each replica " +
-			"service a queue of its own, then load or relay diff both")
+		log.Error("two databases behind one queue: each gets a part of the messages, and neither " +
+			"is right; give each replica service a queue of its own, then load or relay diff both")
 	}
 	if err := r.tables.NoteNeighbour(ctx, r.config.Queue, other); err != nil && ctx.Err() == nil {
 		log.Warn("cannot note another database behind the queue", "error", err)

@@ -11,18 +11,18 @@ import (
 	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
-// Python writes NaN and the infinities bare, and JSON has no word for them. A column of floats holds them where its
-// database does; what cannot hold them is refused, or NULL by NaNAsNull.
+// Python writes NaN and the infinities bare, and JSON has no word for them. A column of floats
+// holds them where its database does; what cannot hold them is refused, or NULL by NaNAsNull.
 
-// NaNAsNull stores NULL in place of NaN and the infinities, for a table whose columns do not hold them (MariaDB's). A diff
-// takes such a NULL for what the master has. Of lists that have some among others it does nothing: let the master send null
-// (outbox.NaNAsNull).
+// NaNAsNull stores NULL in place of NaN and the infinities, for a table whose columns do not hold
+// them (MariaDB's). A diff takes such a NULL for what the master has. Of lists that have some among
+// others it does nothing: let the master send null (outbox.NaNAsNull).
 func NaNAsNull() Option {
 	return func(b *binding) { b.finite = true }
 }
 
-const nanFix = "store NULL for them (replica.NaNAsNull, nan_as_null in cqrsync.yaml), or let the master send null " +
-	"(outbox.NaNAsNull, nan_as_null there)"
+const nanFix = "store NULL for them (replica.NaNAsNull, nan_as_null in cqrsync.yaml), or let the " +
+	"master send null (outbox.NaNAsNull, nan_as_null there)"
 
 // asSent is a field as the master sent it: raw, or what has a bare NaN or infinity within it.
 func (b *binding) asSent(m *envelope.Message, name string, raw json.RawMessage) json.RawMessage {
@@ -37,8 +37,8 @@ func (b *binding) asSent(m *envelope.Message, name string, raw json.RawMessage) 
 	}
 }
 
-// readable makes JSON of a field that is to be decoded into typ: numbers in strings where the type can hold what the
-// master has, else null.
+// readable makes JSON of a field that is to be decoded into typ: numbers in strings where the type
+// can hold what the master has, else null.
 func readable(raw json.RawMessage, typ reflect.Type) json.RawMessage {
 	if len(raw) == 0 || raw[0] != '[' && raw[0] != '{' {
 		return raw
@@ -46,7 +46,8 @@ func readable(raw json.RawMessage, typ reflect.Type) json.RawMessage {
 	for typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()
 	}
-	if kind := typ.Kind(); kind == reflect.Map || kind == reflect.Interface || typ == reflect.TypeFor[json.RawMessage]() {
+	if kind := typ.Kind(); kind == reflect.Map || kind == reflect.Interface ||
+		typ == reflect.TypeFor[json.RawMessage]() {
 		return envelope.Finite(raw)
 	}
 	return envelope.Quoted(raw)

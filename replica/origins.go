@@ -15,8 +15,9 @@ type origin struct {
 
 	heard atomic.Bool  // since it was noted last
 	first atomic.Int64 // when this process heard of it first, in nanoseconds here; 0 for never
-	// livesAfter is a time of the master's clock, in microseconds, when a later incarnation was there already; 0 while there
-	// is none. What it writes later shows that it goes on beside that one.
+	// livesAfter is a time of the master's clock, in microseconds, when a later incarnation was
+	// there already; 0 while there is none. What it writes later shows that it goes on beside that
+	// one.
 	livesAfter         atomic.Int64
 	returns, overtaken atomic.Int64 // since they were noted last
 
@@ -95,7 +96,8 @@ func (e *engine) hears(m *envelope.Message) {
 		from.first.CompareAndSwap(0, int64(elapsed()))
 		from.heard.Store(true)
 	}
-	if after := from.livesAfter.Load(); after != 0 && m.Updated.UnixMicro() > after && m.Signal != envelope.Sync {
+	if after := from.livesAfter.Load(); after != 0 && m.Updated.UnixMicro() > after &&
+		m.Signal != envelope.Sync {
 		if from.returns.Add(1) == 1 {
 			isNew = true
 		}
@@ -105,7 +107,8 @@ func (e *engine) hears(m *envelope.Message) {
 	}
 }
 
-// isExpired says that the master no longer vouches for the state, by its own clock. A delete has none and is always true.
+// isExpired says that the master no longer vouches for the state, by its own clock. A delete has
+// none and is always true.
 func (e *engine) isExpired(m *envelope.Message) bool {
 	if m.Signal == envelope.Delete || m.Expires.IsZero() {
 		return false
@@ -123,10 +126,12 @@ func (e *engine) overtake(d *delivery) {
 	if e.overtaken.first(m.Model) {
 		what := "the master went back"
 		if m.Incarnation == "" {
-			what += ", or a django-cqrs master created the key again and the message of that is missing"
+			what += ", or a django-cqrs master created the key again and the message of that is " +
+				"missing"
 		}
-		e.log.Warn(what+": it makes changes under revisions that are known here, and they are refused; compare with relay diff, or "+
-			"send everything with relay sync --force", d.attrs("incarnation", m.Incarnation)...)
+		e.log.Warn(what+
+			": it makes changes under revisions that are known here, and they are refused; "+
+			"compare with relay diff, or send everything with relay sync --force", d.attrs("incarnation", m.Incarnation)...)
 	}
 	e.origins.hurry()
 }

@@ -24,7 +24,8 @@ func (b *binding) discriminators() []string {
 	return columns
 }
 
-// owned is the condition that selects the rows of the model, empty where the whole table is its own.
+// owned is the condition that selects the rows of the model, empty where the whole table is its
+// own.
 func (b *binding) owned(gen schema.QueryGen, prefix string) string {
 	var conditions []string
 	for _, column := range b.discriminators() {
@@ -39,9 +40,9 @@ func (b *binding) isConstant(gen schema.QueryGen, prefix, column, operator strin
 		string(fixedCell(f, b.constants[column]).appendTo(nil, gen))
 }
 
-// foreign is the condition that selects rows which belong to somebody else: of a key that the model's
-// ledger holds, rows of another registered model only, because the value of a Constant may have
-// changed since; of any other key, every row with another value.
+// foreign is the condition that selects rows which belong to somebody else: of a key that the
+// model's ledger holds, rows of another registered model only, because the value of a Constant may
+// have changed since; of any other key, every row with another value.
 func (b *binding) foreign(gen schema.QueryGen, known bool) string {
 	var conditions []string
 	if known {
@@ -58,10 +59,12 @@ func (b *binding) foreign(gen schema.QueryGen, known bool) string {
 	return strings.Join(conditions, " OR ")
 }
 
-// shares says that a row with the model's key may be another one's: what tells them apart is not part
-// of the key.
+// shares says that a row with the model's key may be another one's: what tells them apart is not
+// part of the key.
 func (b *binding) shares() bool {
-	return slices.ContainsFunc(b.discriminators(), func(column string) bool { return !b.table.FieldMap[column].IsPK })
+	return slices.ContainsFunc(b.discriminators(), func(column string) bool {
+		return !b.table.FieldMap[column].IsPK
+	})
 }
 
 // checkApart refuses a second model in a table whose rows nothing tells from the first one's: each
@@ -72,13 +75,15 @@ func (b *binding) checkApart(other *binding) error {
 	}
 	for _, column := range b.discriminators() {
 		value, has := other.constants[column]
-		if has && isScalar(reflect.ValueOf(value).Kind()) && fmt.Sprint(value) != fmt.Sprint(b.constants[column]) {
+		if has && isScalar(reflect.ValueOf(value).Kind()) &&
+			fmt.Sprint(value) != fmt.Sprint(b.constants[column]) {
 			b.siblings, other.siblings = append(b.siblings, other), append(other.siblings, b)
 			return nil
 		}
 	}
-	return fmt.Errorf("model %q is mirrored into table %s too, and nothing tells their rows apart: "+
-		"give each its own table, or register both with Constant of one column and different values",
+	return fmt.Errorf("model %q is mirrored into table %s too, and nothing tells their rows "+
+		"apart: give each its own table, or register both with Constant of one column and "+
+		"different values",
 		other.model, b.table.Name)
 }
 
@@ -103,8 +108,9 @@ func (m *mirror) refuseForeign(ctx context.Context, tx bun.Tx, rows []*row) erro
 			return err
 		}
 		if n > 0 {
-			return &codeError{Permanent(fmt.Errorf("key %s: table %s has a row of this key that another model or the "+
-				"service owns (%s differs): make the column part of the primary key, or set it in that row",
+			return &codeError{Permanent(fmt.Errorf("key %s: table %s has a row of this key that "+
+				"another model or the service owns (%s differs): make the column part of the "+
+				"primary key, or set it in that row",
 				keys[0], m.table.Name, quotedList(m.discriminators())))}
 		}
 	}
@@ -141,8 +147,10 @@ func (m *mirror) clear(ctx context.Context, tx bun.Tx) error {
 		if len(c.relation.JoinPKs) > 1 {
 			names = "(" + names + ")"
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE ? IN (SELECT ? FROM ? WHERE ?)", c.table.SQLName,
-			bun.Safe(names), bun.Safe(columns("", c.relation.BasePKs)), m.table.SQLName, bun.Safe(condition))
+		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE ? IN (SELECT ? FROM ? WHERE ?)",
+			c.table.SQLName,
+			bun.Safe(names), bun.Safe(columns("",
+				c.relation.BasePKs)), m.table.SQLName, bun.Safe(condition))
 		if err != nil {
 			return err
 		}

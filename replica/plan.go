@@ -21,8 +21,8 @@ func (p *plan) addRows(m *mirror, c *chain) {
 	p.rows[m] = append(p.rows[m], rows)
 }
 
-// write applies the chains of mirrors and batch handlers: deletes first, so that unique values are free, children before
-// their parents; then saves, parents before their children.
+// write applies the chains of mirrors and batch handlers: deletes first, so that unique values are
+// free, children before their parents; then saves, parents before their children.
 func (b *batch) write(ctx context.Context, tx transaction, chains []*chain) error {
 	p := &plan{rows: map[*mirror][][]*row{}, events: map[*newestTogether][]*attempt{}}
 	for _, c := range chains {
@@ -73,8 +73,9 @@ func (b *batch) writeRows(ctx context.Context, tx transaction, p *plan) error {
 	}
 }
 
-// checkDeferred finds what would make the COMMIT fail. SQLite checks deferred foreign keys only then, and
-// says of none whose it was. It reads all tables, and so is for batches that failed so before.
+// checkDeferred finds what would make the COMMIT fail. SQLite checks deferred foreign keys only
+// then, and says of none whose it was. It reads all tables, and so is for batches that failed so
+// before.
 func (b *batch) checkDeferred(ctx context.Context, tx transaction) error {
 	if b.violations < 0 {
 		return nil

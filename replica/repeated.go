@@ -9,8 +9,8 @@ import (
 // repeatEvery is how often the same trouble is logged.
 const repeatEvery = time.Minute
 
-// repeated keeps trouble that lasts from filling the log: what comes again and again is logged when it changes, and every
-// minute.
+// repeated keeps trouble that lasts from filling the log: what comes again and again is logged when
+// it changes, and every minute.
 type repeated struct {
 	mu   sync.Mutex
 	last map[string]saying // by what is in trouble
@@ -21,7 +21,8 @@ type saying struct {
 	since, said time.Time
 }
 
-// worth says whether an error is to be logged. Numbers in it do not count as a change: ports and times differ each time.
+// worth says whether an error is to be logged. Numbers in it do not count as a change: ports and
+// times differ each time.
 func (r *repeated) worth(what string, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

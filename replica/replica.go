@@ -13,8 +13,8 @@ import (
 	ledgers "github.com/cqrsync/cqrsync/internal/ledger"
 )
 
-// Replica applies messages to one database. Register and Handle first, then Run; from then on it is safe for
-// concurrent use.
+// Replica applies messages to one database. Register and Handle first, then Run; from then on it is
+// safe for concurrent use.
 type Replica struct {
 	engine
 	ledger *ledgers.Ledger // nil where there is no database
@@ -29,15 +29,15 @@ type Replica struct {
 	nowRunning sync.Once // closes running
 }
 
-// idleLimit is how long a transaction may stand still before the database ends it: a process that was stopped then holds
-// up nobody any more.
+// idleLimit is how long a transaction may stand still before the database ends it: a process that
+// was stopped then holds up nobody any more.
 const idleLimit = 10 * time.Second
 
 // New checks the configuration, all of it at once. It does not talk to the database.
 //
-// db may be nil for a replica that has only HandleFunc models and Config.DeadLetters: without a ledger every message
-// that arrives is handed over, duplicates and old ones too, and what waits for another try waits in memory, its message
-// without an ack.
+// db may be nil for a replica that has only HandleFunc models and Config.DeadLetters: without a
+// ledger every message that arrives is handed over, duplicates and old ones too, and what waits for
+// another try waits in memory, its message without an ack.
 func New(db *bun.DB, config Config) (*Replica, error) {
 	config = config.withDefaults()
 	err := config.validate()
@@ -66,12 +66,13 @@ func New(db *bun.DB, config Config) (*Replica, error) {
 // limit bounds the replica's transactions.
 func (r *Replica) limit(idle time.Duration) {
 	r.tables.Limit(idle, func(holders string) {
-		r.log.Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+		r.log.Warn("waiting for another transaction: end it if it does not end by itself",
+			"holders", holders)
 	})
 }
 
-// Migrate creates or upgrades the replica's tables: its ledger, what waits, and its dead letters. The tables that models
-// are mirrored into are the service's own.
+// Migrate creates or upgrades the replica's tables: its ledger, what waits, and its dead letters.
+// The tables that models are mirrored into are the service's own.
 func (r *Replica) Migrate(ctx context.Context) error {
 	if r.tables == nil {
 		return nil

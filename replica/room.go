@@ -10,14 +10,15 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// room is where a replica keeps its ledger, what waits and its dead letters. tableRoom is the one in
-// the database. Tests have one in memory.
+// room is where a replica keeps its ledger, what waits and its dead letters. tableRoom is the one
+// in the database. Tests have one in memory.
 type room interface {
 	waitingRoom
 	deadLetters
 
 	// transact runs use in one transaction, which is what an ack stands for.
-	transact(ctx context.Context, l db.BatchLimits, use func(context.Context, transaction) error) error
+	transact(ctx context.Context, l db.BatchLimits,
+		use func(context.Context, transaction) error) error
 	// briefTries is how often a brief transaction may wait for a lock.
 	briefTries() int
 	// hidesWhose says that a COMMIT which fails by a foreign key does not say whose it was.
@@ -48,7 +49,8 @@ type waitingRoom interface {
 // deadLetters says what became of messages that a later one waits for.
 type deadLetters interface {
 	// deadLetterAfter says whether a revision is a dead letter, and which one was sent before it.
-	deadLetterAfter(ctx context.Context, model, key string, revision int64) (dead bool, after *int64, err error)
+	deadLetterAfter(ctx context.Context, model, key string, revision int64) (dead bool,
+		after *int64, err error)
 }
 
 // transaction is one transaction of a batch. What it did is there after its commit, or not at all.
@@ -66,7 +68,8 @@ type transaction interface {
 	// savepoint undoes what use did when it fails. An *outageError means that the transaction is of
 	// no use any more.
 	savepoint(ctx context.Context, use func(transaction) error) error
-	// blameAtOnce has constraints checked by each statement: by the COMMIT nobody could tell whose it was.
+	// blameAtOnce has constraints checked by each statement: by the COMMIT nobody could tell whose
+	// it was.
 	blameAtOnce(ctx context.Context) error
 	// violations counts the foreign keys that are broken. It reads all tables.
 	violations(ctx context.Context) (int, error)
@@ -77,7 +80,8 @@ type transaction interface {
 // ledger is the revisions of keys.
 type ledger interface {
 	// readLedger returns the rows of keys for settleRows, which reports applied.ErrOvertaken where
-	// another consumer was faster. lockLedger waits for the others. lockFree leaves out what they have.
+	// another consumer was faster. lockLedger waits for the others. lockFree leaves out what they
+	// have.
 	readLedger(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error)
 	lockLedger(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error)
 	lockFree(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error)
@@ -90,7 +94,8 @@ type ledger interface {
 type waitingList interface {
 	// addWaiting keeps messages, each in place of itself only.
 	addWaiting(ctx context.Context, rows []applied.Waiting) error
-	// waitingFor is what the ledger will hold when the newest waiting message of each key is applied.
+	// waitingFor is what the ledger will hold when the newest waiting message of each key is
+	// applied.
 	waitingFor(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error)
 	// forgetWaiting removes what waits for the keys and no revision: something newer stands for it.
 	forgetWaiting(ctx context.Context, keys []db.Key) error

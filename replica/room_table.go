@@ -50,7 +50,9 @@ func (r tableRoom) nextWaiting(ctx context.Context) (in time.Duration, some bool
 	return r.tables.NextWaiting(ctx)
 }
 
-func (r tableRoom) claimWaiting(ctx context.Context, n int, lease time.Duration) ([]applied.Waiting, error) {
+func (r tableRoom) claimWaiting(
+	ctx context.Context, n int, lease time.Duration,
+) ([]applied.Waiting, error) {
 	return r.tables.ClaimWaiting(ctx, n, lease)
 }
 
@@ -77,7 +79,9 @@ type tableTransaction struct {
 func (t tableTransaction) service() bun.Tx { return t.tx }
 
 func (t tableTransaction) savepoint(ctx context.Context, use func(transaction) error) error {
-	return inSavepoint(ctx, t.tx, func(tx bun.Tx) error { return use(tableTransaction{tx, t.tables}) })
+	return inSavepoint(ctx, t.tx, func(tx bun.Tx) error {
+		return use(tableTransaction{tx, t.tables})
+	})
 }
 
 func (t tableTransaction) blameAtOnce(ctx context.Context) error {
@@ -93,15 +97,21 @@ func (t tableTransaction) violations(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-func (t tableTransaction) readLedger(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+func (t tableTransaction) readLedger(
+	ctx context.Context, keys []db.Key,
+) (map[db.Key]applied.Applied, error) {
 	return t.tables.ReadApplied(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) lockLedger(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+func (t tableTransaction) lockLedger(
+	ctx context.Context, keys []db.Key,
+) (map[db.Key]applied.Applied, error) {
 	return t.tables.LockApplied(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) lockFree(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+func (t tableTransaction) lockFree(
+	ctx context.Context, keys []db.Key,
+) (map[db.Key]applied.Applied, error) {
 	locked, _, err := t.tables.LockFree(ctx, t.tx, keys)
 	return locked, err
 }
@@ -118,7 +128,9 @@ func (t tableTransaction) addWaiting(ctx context.Context, rows []applied.Waiting
 	return t.tables.AddWaiting(ctx, t.tx, rows)
 }
 
-func (t tableTransaction) waitingFor(ctx context.Context, keys []db.Key) (map[db.Key]applied.Applied, error) {
+func (t tableTransaction) waitingFor(
+	ctx context.Context, keys []db.Key,
+) (map[db.Key]applied.Applied, error) {
 	return t.tables.WaitingFor(ctx, t.tx, keys)
 }
 
@@ -130,7 +142,9 @@ func (t tableTransaction) removeWaiting(ctx context.Context, rows []applied.Appl
 	return t.tables.RemoveWaiting(ctx, t.tx, rows)
 }
 
-func (t tableTransaction) releaseNext(ctx context.Context, reached map[db.Key]int64) (int64, error) {
+func (t tableTransaction) releaseNext(
+	ctx context.Context, reached map[db.Key]int64,
+) (int64, error) {
 	return t.tables.ReleaseNext(ctx, t.tx, reached)
 }
 
@@ -138,11 +152,15 @@ func (t tableTransaction) waitingOf(ctx context.Context, keys []db.Key) ([]appli
 	return t.tables.WaitingOf(ctx, t.tx, keys)
 }
 
-func (t tableTransaction) waitingIn(ctx context.Context, model string, n int) ([]applied.Waiting, error) {
+func (t tableTransaction) waitingIn(
+	ctx context.Context, model string, n int,
+) ([]applied.Waiting, error) {
 	return t.tables.WaitingIn(ctx, t.tx, model, n)
 }
 
-func (t tableTransaction) addDeadLetter(ctx context.Context, letter applied.ReplicaDeadLetter) error {
+func (t tableTransaction) addDeadLetter(
+	ctx context.Context, letter applied.ReplicaDeadLetter,
+) error {
 	return t.tables.AddReplicaDeadLetter(ctx, t.tx, letter)
 }
 
@@ -152,7 +170,9 @@ func (t tableTransaction) deadLetterAfter(
 	return t.tables.DeadLetterAfter(ctx, t.tx, model, key, revision)
 }
 
-func (t tableTransaction) addPassed(ctx context.Context, passed []applied.Passed, in time.Duration) error {
+func (t tableTransaction) addPassed(
+	ctx context.Context, passed []applied.Passed, in time.Duration,
+) error {
 	return t.tables.AddPassed(ctx, t.tx, passed, in)
 }
 
@@ -160,7 +180,8 @@ func (t tableTransaction) closePassed(ctx context.Context, late []applied.Late) 
 	return t.tables.ClosePassed(ctx, t.tx, late)
 }
 
-// inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of no use any more.
+// inSavepoint undoes what use did when it fails. An *outageError means that the transaction is of
+// no use any more.
 func inSavepoint(ctx context.Context, tx bun.Tx, use func(bun.Tx) error) error {
 	savepoint, err := tx.BeginTx(ctx, nil)
 	if err != nil {
@@ -184,8 +205,8 @@ func inSavepoint(ctx context.Context, tx bun.Tx, use func(bun.Tx) error) error {
 	return err
 }
 
-// release ends a savepoint that was rolled back, which bun does not: the next one would lie within it, and the one after
-// that deeper still, each with its entry in PostgreSQL's lock table.
+// release ends a savepoint that was rolled back, which bun does not: the next one would lie within
+// it, and the one after that deeper still, each with its entry in PostgreSQL's lock table.
 func release(ctx context.Context, tx, savepoint bun.Tx) error {
 	name := reflect.ValueOf(savepoint).FieldByName("name") // bun tells it nobody
 	if name.Kind() != reflect.String || name.String() == "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// shapes says for every struct type within a model which field an object's key goes to. Known at registration, so
-// that a type that cannot be used is refused then and not by a message.
+// shapes says for every struct type within a model which field an object's key goes to. Known at
+// registration, so that a type that cannot be used is refused then and not by a message.
 type shapes map[reflect.Type][]member
 
 type member struct {
@@ -21,8 +21,9 @@ type member struct {
 	field *schema.Field
 }
 
-// add takes in typ and the struct types within it. A field is known by its column or, for a relation, by bun's name for
-// it (Lines: lines); by its JSON name too, which is what the structs inside a JSON column go by.
+// add takes in typ and the struct types within it. A field is known by its column or, for a
+// relation, by bun's name for it (Lines: lines); by its JSON name too, which is what the structs
+// inside a JSON column go by.
 func (s shapes) add(tables *schema.Tables, typ reflect.Type) {
 	if _, known := s[typ]; known {
 		return
@@ -48,13 +49,15 @@ func (s shapes) add(tables *schema.Tables, typ reflect.Type) {
 	slices.SortFunc(members, func(a, b member) int { return cmp.Compare(a.name, b.name) })
 	s[typ] = members
 	for _, m := range members {
-		if inner := elemType(m.field.StructField.Type); inner.Kind() == reflect.Struct && !decodesItself(inner) {
+		if inner := elemType(m.field.StructField.Type); inner.Kind() == reflect.Struct &&
+			!decodesItself(inner) {
 			s.add(tables, inner)
 		}
 	}
 }
 
-// isForeignKey says that a relation's key holds the key of the other row, as Django sends it, and not the row.
+// isForeignKey says that a relation's key holds the key of the other row, as Django sends it, and
+// not the row.
 func (m member) isForeignKey(raw json.RawMessage) bool {
 	return m.field.Tag.HasOption("rel") && raw[0] != '{' && raw[0] != '['
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// tableShapes is what the catalog says about the tables of the mirrors. It is read once, with the first batch.
+// tableShapes is what the catalog says about the tables of the mirrors. It is read once, with the
+// first batch.
 type tableShapes struct {
 	mu      sync.Mutex
 	loaded  bool
@@ -76,7 +77,8 @@ func (s *tableShapes) load(ctx context.Context, e *engine) error {
 		complete = complete && shape.Name != ""
 		shapes[m] = shape
 		for _, child := range m.children {
-			childShape, err := e.tables.TableShape(ctx, e.db, string(child.table.SQLName), child.table.Name)
+			childShape, err := e.tables.TableShape(ctx, e.db, string(child.table.SQLName),
+				child.table.Name)
 			if err != nil {
 				return err
 			}
@@ -104,8 +106,8 @@ func (s *tableShapes) load(ctx context.Context, e *engine) error {
 	return nil
 }
 
-// sortModels puts parents before children. Tables that point at each other stay as registered: their messages find each
-// other by waiting.
+// sortModels puts parents before children. Tables that point at each other stay as registered:
+// their messages find each other by waiting.
 func sortModels(e *engine) (sorted []*binding) {
 	visited := map[*binding]bool{}
 	var visit func(*binding)
@@ -130,7 +132,9 @@ func sortModels(e *engine) (sorted []*binding) {
 }
 
 // orphans finds the chains whose rows point to rows that are not there. The error is an outage.
-func (b *batch) orphans(ctx context.Context, tx transaction, chains []*chain, cause error) (map[*chain]error, error) {
+func (b *batch) orphans(
+	ctx context.Context, tx transaction, chains []*chain, cause error,
+) (map[*chain]error, error) {
 	orphans := map[*chain]error{}
 	for _, m := range b.mirrors {
 		for _, p := range m.shape.Load().parents {
@@ -158,7 +162,8 @@ func (b *batch) orphans(ctx context.Context, tx transaction, chains []*chain, ca
 	return orphans, nil
 }
 
-// orphaned says which row a message waits for. The database's own error is about another message of the transaction, perhaps.
+// orphaned says which row a message waits for. The database's own error is about another message of
+// the transaction, perhaps.
 func orphaned(m *mirror, p parent, d *delivery, value string, cause error) error {
 	return &orphanError{parent: m.parentKey(p, d), err: fmt.Errorf(
 		"foreign key: %s.%s is %.100s, and table %s has no row whose %s is that: it waits for it%s",
@@ -174,7 +179,9 @@ func withState(err error) string {
 }
 
 // present says which of the values, as SQL, the table that p points to has.
-func (b *batch) present(ctx context.Context, tx transaction, p parent, values []string) (map[string]bool, error) {
+func (b *batch) present(
+	ctx context.Context, tx transaction, p parent, values []string,
+) (map[string]bool, error) {
 	there, db := map[string]bool{}, tx.service()
 	distinct := slices.Compact(slices.Sorted(slices.Values(values)))
 	const terms = 200 // SQLite takes 500 in a compound SELECT
@@ -184,7 +191,8 @@ func (b *batch) present(ctx context.Context, tx transaction, p parent, values []
 			if i > 0 {
 				query = append(query, " UNION ALL "...)
 			}
-			query = b.engine.db.QueryGen().AppendQuery(query, "SELECT ? AS i, EXISTS (SELECT 1 FROM ? WHERE ? = ?) AS found",
+			query = b.engine.db.QueryGen().AppendQuery(query,
+				"SELECT ? AS i, EXISTS (SELECT 1 FROM ? WHERE ? = ?) AS found",
 				i, tableName(db, p), bun.Ident(p.Target), bun.Safe(value))
 		}
 		var rows []struct {

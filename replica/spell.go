@@ -13,8 +13,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// A uuid has several spellings: with hyphens, without, in upper case. Where Go knows that a key is one, the ledger has it in
-// lower case with hyphens, whatever the master sends.
+// A uuid has several spellings: with hyphens, without, in upper case. Where Go knows that a key is
+// one, the ledger has it in lower case with hyphens, whatever the master sends.
 
 // keyFields are the columns that the master's key fills, of a handler's struct as well.
 func (b *binding) keyFields() []*schema.Field {
@@ -30,7 +30,9 @@ func (b *binding) keyFields() []*schema.Field {
 
 // hasUUIDKey says that the key, or a part of it, has several spellings.
 func (b *binding) hasUUIDKey() bool {
-	return slices.ContainsFunc(b.keyFields(), func(f *schema.Field) bool { return stored.IsUUID(f.IndirectType) })
+	return slices.ContainsFunc(b.keyFields(), func(f *schema.Field) bool {
+		return stored.IsUUID(f.IndirectType)
+	})
 }
 
 // spelled is a value of a column in its one spelling.
@@ -98,7 +100,8 @@ func spelledText(f *schema.Field, key string) string {
 	if err != nil {
 		return key
 	}
-	if again, err := envelope.KeyOf(spelled(f, quoted)); err == nil && stored.IsUUID(f.IndirectType) {
+	if again, err := envelope.KeyOf(spelled(f, quoted)); err == nil &&
+		stored.IsUUID(f.IndirectType) {
 		return again
 	}
 	return key
@@ -106,13 +109,14 @@ func spelledText(f *schema.Field, key string) string {
 
 var hyphenated = regexp.MustCompile(`^'[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'$`)
 
-// withoutHyphens refuses a uuid's text in a char(32), which is made for one without hyphens; SQLite would keep it.
+// withoutHyphens refuses a uuid's text in a char(32), which is made for one without hyphens; SQLite
+// would keep it.
 func withoutHyphens(c catalog.Column) limit {
 	return func(value string) error {
 		if !hyphenated.MatchString(value) {
 			return nil
 		}
-		return fmt.Errorf("%s does not hold a uuid with hyphens; if it holds uuids without, say so "+
-			"(types: {COLUMN: uuid} in cqrsync.yaml, column.HexUUID in Go)", c.Type)
+		return fmt.Errorf("%s does not hold a uuid with hyphens; if it holds uuids without, say "+
+			"so (types: {COLUMN: uuid} in cqrsync.yaml, column.HexUUID in Go)", c.Type)
 	}
 }

@@ -67,20 +67,24 @@ func (r Reason) String() string {
 	if r < 0 || r >= reasons {
 		return fmt.Sprintf("Reason(%d)", int(r))
 	}
-	return [...]string{"unreadable", "too_large", "unknown_model", "expired", "unfit", "exhausted"}[r]
+	return [...]string{"unreadable", "too_large", "unknown_model", "expired", "unfit",
+		"exhausted"}[r]
 }
 
-// Stats counts messages since New, by what became of them. A message that waited counts again when it is tried again.
+// Stats counts messages since New, by what became of them. A message that waited counts again when
+// it is tried again.
 type Stats struct {
 	// Applied changed the database, gaps included.
 	Applied int64
-	// Gaps were applied although a revision before them never came, not even within Config.WaitForMissing: the mirror is
-	// right, but something was lost on the way, or the queue was bound later than the master began.
+	// Gaps were applied although a revision before them never came, not even within
+	// Config.WaitForMissing: the mirror is right, but something was lost on the way, or the queue
+	// was bound later than the master began.
 	Gaps int64
 	// Duplicates and Stale were acknowledged without effect.
 	Duplicates int64
 	Stale      int64
-	// Overtaken of the stale ones are later than what the replica has: the master went back to an earlier state.
+	// Overtaken of the stale ones are later than what the replica has: the master went back to an
+	// earlier state.
 	Overtaken int64
 	// MasterChanges is how often messages of another incarnation of a master began to come.
 	MasterChanges int64

@@ -26,7 +26,8 @@ func (s *subscription) follow(ctx context.Context) error {
 	pause := subscribePause()
 	for ctx.Err() == nil {
 		some, err := s.consume(ctx)
-		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) && ctx.Err() == nil {
+		if err != nil && !errors.Is(err, transport.ErrUnavailable) && !errors.Is(err, errResized) &&
+			ctx.Err() == nil {
 			return fmt.Errorf("subscribe to %s: %w", s.named(), err)
 		}
 		if some {
@@ -66,7 +67,8 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 		return
 	}
 	if s.engine.trouble.worth("subscription "+s.named(), reason) {
-		s.engine.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d, "error", reason)
+		s.engine.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d,
+			"error", reason)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -76,8 +78,9 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	}
 }
 
-// consume subscribes and hands over messages until the channel closes or ctx ends, and says whether there were any. The
-// subscription outlives ctx until the messages in flight are acknowledged: an ack that comes after it is worth nothing.
+// consume subscribes and hands over messages until the channel closes or ctx ends, and says whether
+// there were any. The subscription outlives ctx until the messages in flight are acknowledged: an
+// ack that comes after it is worth nothing.
 func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	subscribed, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -90,7 +93,8 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 		return false, err
 	}
 	if since, was := s.engine.trouble.over("subscription " + s.named()); was {
-		s.engine.log.Info("subscribed again", "topic", s.named(), "after", time.Since(since).Round(time.Second))
+		s.engine.log.Info("subscribed again", "topic", s.named(), "after",
+			time.Since(since).Round(time.Second))
 	}
 	s.subscribed()
 	for open := true; open && err == nil; {
@@ -120,18 +124,10 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 			in.control(ctx, carrier)
 			continue
 		}
-		in.unsettled.Add(1)
-		in.stage.pending.Add(1)
-		s.engine.memory.take(len(carrier.Payload))
 		if s.sizes.saw(len(carrier.Payload), s.engine.memory.limit) {
 			err = errResized
 		}
-		d := s.engine.read(delivery{
-			ctx: withValues(ctx, carrier.Context()), from: in.stage, carrier: carrier,
-			uuid: carrier.UUID, body: carrier.Payload, headers: carrier.Metadata,
-		})
-		s.engine.hears(d.message)
-		s.engine.submit(d)
+		in.take(ctx, s.engine, carrier)
 	}
 	if full, _, _ := s.engine.memory.full(); err != nil && full {
 		endSoon(end, &in.unsettled)

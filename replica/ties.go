@@ -16,7 +16,8 @@ type tied struct {
 	*chain
 	mirror *mirror
 	joined bool // it was waiting, and is no part of the batch yet
-	// by are the keys without which it cannot be written, nulls the columns that can be NULL meanwhile.
+	// by are the keys without which it cannot be written, nulls the columns that can be NULL
+	// meanwhile.
 	by    []db.Key
 	nulls []string
 	// hopeless says that something else is in the way, too.
@@ -56,14 +57,16 @@ func (m *tied) mayLeave(shape *mirrorShape, column string) {
 	}
 }
 
-// meetsHolders notes the rows that hold a unique value of a member, and whose messages are here or wait.
+// meetsHolders notes the rows that hold a unique value of a member, and whose messages are here or
+// wait.
 func (g *group) meetsHolders(ctx context.Context, tx transaction, m *tied) error {
 	mirror, row := m.mirror, m.last().work.(*row)
 	for _, unique := range mirror.shape.Load().unique {
 		var conditions []string
 		for _, column := range unique {
 			if text := row.text(column); text != "" && text != "NULL" {
-				conditions = append(conditions, string(mirror.gen.AppendIdent(nil, column))+" = "+text)
+				conditions = append(conditions, string(mirror.gen.AppendIdent(nil, column))+" = "+
+					text)
 			}
 		}
 		if len(conditions) != len(unique) {
@@ -71,7 +74,8 @@ func (g *group) meetsHolders(ctx context.Context, tx transaction, m *tied) error
 		}
 		condition := strings.Join(conditions, " AND ")
 		var held bool
-		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND NOT (?))", mirror.table.SQLName,
+		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND NOT (?))",
+			mirror.table.SQLName,
 			bun.Safe(condition), bun.Safe(mirror.where(row, mirror.shape.Load()))).Scan(ctx, &held)
 		if err != nil || !held {
 			return err
@@ -93,7 +97,9 @@ func (g *group) meetsHolders(ctx context.Context, tx transaction, m *tied) error
 }
 
 // holder is the chain, among those that failed and those that wait, whose row the condition finds.
-func (g *group) holder(ctx context.Context, tx transaction, m *tied, condition string) (*chain, error) {
+func (g *group) holder(
+	ctx context.Context, tx transaction, m *tied, condition string,
+) (*chain, error) {
 	candidates, known := g.waiting[m.key.Model]
 	if !known {
 		for _, other := range g.members {
@@ -105,7 +111,9 @@ func (g *group) holder(ctx context.Context, tx transaction, m *tied, condition s
 		if err != nil {
 			return nil, err
 		}
-		chains, err := g.chainsOf(ctx, tx, slices.DeleteFunc(found, func(w applied.Waiting) bool { return g.members[w.Key] != nil }))
+		chains, err := g.chainsOf(ctx, tx, slices.DeleteFunc(found, func(w applied.Waiting) bool {
+			return g.members[w.Key] != nil
+		}))
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +123,8 @@ func (g *group) holder(ctx context.Context, tx transaction, m *tied, condition s
 	mirror := m.mirror
 	for _, c := range candidates {
 		var holds bool
-		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND ?)", mirror.table.SQLName, bun.Safe(condition),
+		err := tx.service().NewRaw("SELECT EXISTS (SELECT 1 FROM ? WHERE ? AND ?)",
+			mirror.table.SQLName, bun.Safe(condition),
 			bun.Safe(mirror.where(c.last().work.(*row), mirror.shape.Load()))).Scan(ctx, &holds)
 		if err != nil {
 			return nil, err

@@ -13,10 +13,11 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// Rows may wait for each other: two that point to each other, two that exchange a unique value. Alone
-// none of them can ever be written. So where a row cannot be written because of others whose messages
-// are here or wait, all of them are written together: with constraints deferred where the database can
-// do that, and else in two steps, of which the first leaves NULL what the others hold or are to bring.
+// Rows may wait for each other: two that point to each other, two that exchange a unique value.
+// Alone none of them can ever be written. So where a row cannot be written because of others whose
+// messages are here or wait, all of them are written together: with constraints deferred where the
+// database can do that, and else in two steps, of which the first leaves NULL what the others hold
+// or are to bring.
 
 // group is rows that wait for each other.
 type group struct {
@@ -71,8 +72,9 @@ func (b *batch) together(ctx context.Context, tx transaction, failed map[*chain]
 	}
 	for _, m := range g.members { // each keeps its own error
 		if own, is := failed[m.chain]; is && len(m.by) > 0 {
-			failed[m.chain] = fmt.Errorf("%w; it and key %q of model %q wait for each other, and could not be written "+
-				"together: make the constraint DEFERRABLE (PostgreSQL), or let its columns be NULL", own, m.by[0].Key, m.by[0].Model)
+			failed[m.chain] = fmt.Errorf("%w; it and key %q of model %q wait for each other, and "+
+				"could not be written together: make the constraint DEFERRABLE (PostgreSQL), or "+
+				"let its columns be NULL", own, m.by[0].Key, m.by[0].Model)
 		}
 	}
 	return nil
@@ -103,7 +105,8 @@ func (g *group) gather(ctx context.Context, tx transaction) error {
 	for len(next) > 0 && len(g.members) <= maxTogether {
 		var missing []db.Key
 		for _, m := range next {
-			if err := errors.Join(g.missesParents(ctx, tx, m), g.meetsHolders(ctx, tx, m)); err != nil {
+			if err := errors.Join(g.missesParents(ctx, tx, m),
+				g.meetsHolders(ctx, tx, m)); err != nil {
 				return err
 			}
 			for _, key := range m.by {
@@ -133,7 +136,9 @@ func (g *group) gather(ctx context.Context, tx transaction) error {
 }
 
 // chainsOf makes chains of messages that wait, of those that the gate lets pass.
-func (g *group) chainsOf(ctx context.Context, tx transaction, found []applied.Waiting) (chains []*chain, err error) {
+func (g *group) chainsOf(
+	ctx context.Context, tx transaction, found []applied.Waiting,
+) (chains []*chain, err error) {
 	var keys []db.Key
 	for _, w := range found {
 		d := g.batch.engine.read(waited(context.WithoutCancel(ctx), nobody{}, w))
@@ -214,13 +219,15 @@ func (g *group) write(ctx context.Context, tx transaction) error {
 		if err == nil || classOf(err) == outage {
 			return err
 		}
-		if _, err := tx.service().ExecContext(ctx, after); err != nil { // SQLite does not take it back with the savepoint
+		// SQLite does not take it back with the savepoint
+		if _, err := tx.service().ExecContext(ctx, after); err != nil {
 			return err
 		}
 	}
 	for _, c := range chains {
 		if m := g.members[c.key]; len(m.nulls) > 0 {
-			if err := m.mirror.save(ctx, tx.service(), []*row{m.last().work.(*row).without(m.nulls)}); err != nil {
+			if err := m.mirror.save(ctx, tx.service(),
+				[]*row{m.last().work.(*row).without(m.nulls)}); err != nil {
 				return err
 			}
 		}

@@ -42,7 +42,8 @@ func (e *engine) release(arrived []db.Key) {
 	defer cancel()
 	released, err := e.room.releaseWaiting(ctx, arrived)
 	if err != nil {
-		e.log.Warn("messages that wait for a row which is there now come later, by their pauses", "error", err)
+		e.log.Warn("messages that wait for a row which is there now come later, by their pauses",
+			"error", err)
 	}
 	if released > 0 {
 		e.maintenance.nudge()
@@ -51,7 +52,8 @@ func (e *engine) release(arrived []db.Key) {
 
 const (
 	releaseTimeout = 10 * time.Second
-	// claimLease is how long a claimed message is nobody else's; when its process dies, it is due again after that.
+	// claimLease is how long a claimed message is nobody else's; when its process dies, it is due
+	// again after that.
 	claimLease = time.Minute
 	// lookEvery is how often Maintain looks for what other processes put off, or left behind.
 	lookEvery = time.Second
@@ -60,9 +62,9 @@ const (
 	collectChunk = 1000
 )
 
-// Maintain applies what waits in replica_waiting when its time has come, and collects old tombstones, until ctx ends. Run
-// and AddHandlers do it themselves; only who feeds Handler by other means has to call it. One at a time works, others
-// wait for their turn.
+// Maintain applies what waits in replica_waiting when its time has come, and collects old
+// tombstones, until ctx ends. Run and AddHandlers do it themselves; only who feeds Handler by other
+// means has to call it. One at a time works, others wait for their turn.
 func (r *Replica) Maintain(ctx context.Context) error {
 	if err := r.start(); err != nil || r.room == nil {
 		return err
@@ -174,8 +176,8 @@ func (r *Replica) collect(ctx context.Context) {
 	}
 }
 
-// CollectTombstones forgets the deleted keys that are older than Config.KeepTombstones, now, and says how many. Maintain
-// does it every hour.
+// CollectTombstones forgets the deleted keys that are older than Config.KeepTombstones, now, and
+// says how many. Maintain does it every hour.
 func (r *Replica) CollectTombstones(ctx context.Context) (total int64, err error) {
 	if r.room == nil || r.config.KeepTombstones < 0 {
 		return 0, nil

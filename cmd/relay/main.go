@@ -23,6 +23,7 @@ import (
 
 func main() {
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, restore) // the first signal asks for a clean stop, the second ends the process at once
+	// the first signal asks for a clean stop, the second ends the process at once
+	context.AfterFunc(ctx, restore)
 	os.Exit(execute(ctx, os.Args, os.Stdout, os.Stderr))
 }

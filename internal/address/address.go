@@ -1,8 +1,9 @@
 // Package address shows the URLs of databases and brokers without their passwords.
 //
-// A password with a delimiter that is not percent-encoded is what makes most of those URLs unreadable, and parsers quote in
-// their errors the piece that they stumbled over, which is then a piece of the password. So such a URL is refused before
-// anything parses it, by the name of the delimiter, and of a URL that cannot be read nothing is shown.
+// A password with a delimiter that is not percent-encoded is what makes most of those URLs
+// unreadable, and parsers quote in their errors the piece that they stumbled over, which is then a
+// piece of the password. So such a URL is refused before anything parses it, by the name of the
+// delimiter, and of a URL that cannot be read nothing is shown.
 //
 // Neighbours: package database shows it to everybody as database.Redact.
 package address
@@ -13,8 +14,9 @@ import (
 	"strings"
 )
 
-// RequireEscaped returns an error if a URL has a delimiter before its last @ that is not percent-encoded: then nobody can
-// tell where user and password end. Files (sqlite://) have no password.
+// RequireEscaped returns an error if a URL has a delimiter before its last @ that is not
+// percent-encoded: then nobody can tell where user and password end. Files (sqlite://) have no
+// password.
 func RequireEscaped(rawURL string) error {
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	if !found || strings.EqualFold(scheme, "sqlite") {
@@ -25,8 +27,8 @@ func RequireEscaped(rawURL string) error {
 		return nil
 	}
 	if i := strings.IndexAny(rest[:at], "/?#@"); i >= 0 {
-		return fmt.Errorf("it has a %q before its last @: in user, password and options, write / as %%2F, ? as %%3F, # as %%23 "+
-			"and @ as %%40", rest[i:i+1])
+		return fmt.Errorf("it has a %q before its last @: in user, password and options, write / "+
+			"as %%2F, ? as %%3F, # as %%23 and @ as %%40", rest[i:i+1])
 	}
 	return nil
 }
@@ -38,7 +40,8 @@ var (
 	secrets   = regexp.MustCompile(`(?i)pass|secret|token|%`)
 )
 
-// Redact returns a URL without its password, for logs and errors, and of one that cannot be read its scheme only.
+// Redact returns a URL without its password, for logs and errors, and of one that cannot be read
+// its scheme only.
 func Redact(rawURL string) string {
 	kind, rest, found := strings.Cut(rawURL, "://")
 	if !found || !scheme.MatchString(kind) {
@@ -56,7 +59,8 @@ func Redact(rawURL string) string {
 		user, host = host[:at], host[at+1:]
 	}
 	path, query, hasQuery := strings.Cut(rest[end:], "?")
-	if RequireEscaped(rawURL) != nil || unescaped.MatchString(rest) || host != "" && !hosts.MatchString(host) ||
+	if RequireEscaped(rawURL) != nil || unescaped.MatchString(rest) ||
+		host != "" && !hosts.MatchString(host) ||
 		strings.Contains(rest[end:], "#") {
 		return kind + "://(unreadable)"
 	}

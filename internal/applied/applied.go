@@ -1,7 +1,9 @@
-// Package applied is what a replica's database keeps beside the rows of its models: the ledger of what was applied, the
-// messages that wait, the dead letters, and what was noticed of masters and of other databases behind the queue.
+// Package applied is what a replica's database keeps beside the rows of its models: the ledger of
+// what was applied, the messages that wait, the dead letters, and what was noticed of masters and
+// of other databases behind the queue.
 //
-// The replica decides what must happen to a key; this package is the only place that knows how that is written.
+// The replica decides what must happen to a key; this package is the only place that knows how that
+// is written.
 package applied
 
 import "github.com/cqrsync/cqrsync/internal/db"

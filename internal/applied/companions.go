@@ -24,13 +24,16 @@ func (s *Tables) WaitingErrors(ctx context.Context, key Key) (errs []string, err
 	err = s.DB().NewRaw(s.SQL(`SELECT error FROM ? WHERE model = ? AND "key" = ? ORDER BY revision`),
 		s.Table("replica_waiting"), key.Model, key.Key).Scan(ctx, &errs)
 	if err != nil {
-		return nil, fmt.Errorf("read why messages of model %q key %q wait: %w", key.Model, key.Key, err)
+		return nil, fmt.Errorf("read why messages of model %q key %q wait: %w", key.Model, key.Key,
+			err)
 	}
 	return errs, nil
 }
 
 // WaitingIn returns waiting messages of a model, the newest first, like WaitingOf.
-func (s *Tables) WaitingIn(ctx context.Context, tx bun.IDB, model string, n int) ([]Waiting, error) {
+func (s *Tables) WaitingIn(
+	ctx context.Context, tx bun.IDB, model string, n int,
+) ([]Waiting, error) {
 	return s.companions(ctx, tx, "model = ?", n, model)
 }
 

@@ -15,11 +15,12 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// Passed is a hole in the revisions of a key that was passed over. What is in it may be lost, or another process of the queue
-// may have it, which then finds that it is stale.
+// Passed is a hole in the revisions of a key that was passed over. What is in it may be lost, or
+// another process of the queue may have it, which then finds that it is stale.
 type Passed struct {
 	Key
-	// Had is the revision before the hole, Missing the last one in it that has not come, Applied the one behind it.
+	// Had is the revision before the hole, Missing the last one in it that has not come, Applied
+	// the one behind it.
 	Had, Missing, Applied int64
 
 	late map[int64]int64 // what came after all: revision to the one before it
@@ -57,7 +58,9 @@ func (p *Passed) Closes(l Late) bool {
 }
 
 // AddPassed keeps holes until TakePassed returns them, after the time in.
-func (s *Tables) AddPassed(ctx context.Context, tx bun.IDB, passed []Passed, in time.Duration) error {
+func (s *Tables) AddPassed(
+	ctx context.Context, tx bun.IDB, passed []Passed, in time.Duration,
+) error {
 	for _, p := range passed {
 		late, err := json.Marshal(p.late)
 		if err != nil {
@@ -74,7 +77,8 @@ func (s *Tables) AddPassed(ctx context.Context, tx bun.IDB, passed []Passed, in 
 	return nil
 }
 
-// ClosePassed takes note of what came late, and forgets the holes in which nothing is missing any more.
+// ClosePassed takes note of what came late, and forgets the holes in which nothing is missing any
+// more.
 func (s *Tables) ClosePassed(ctx context.Context, tx bun.IDB, late []Late) error {
 	byKey := map[Key][]Late{}
 	for _, l := range late {
@@ -144,7 +148,9 @@ func (s *Tables) forUpdate() string {
 	return ` ORDER BY model, "key" FOR UPDATE`
 }
 
-func (s *Tables) passed(ctx context.Context, tx bun.IDB, condition string, args ...any) (found []Passed, err error) {
+func (s *Tables) passed(
+	ctx context.Context, tx bun.IDB, condition string, args ...any,
+) (found []Passed, err error) {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", applied, had, missing, late FROM ? `+condition),
 		append([]any{s.Table("replica_gaps")}, args...)...)
 	if err != nil {
@@ -154,7 +160,8 @@ func (s *Tables) passed(ctx context.Context, tx bun.IDB, condition string, args 
 	for rows.Next() {
 		var p Passed
 		var late string
-		if err := rows.Scan(&p.Model, &p.Key.Key, &p.Applied, &p.Had, &p.Missing, &late); err != nil {
+		if err := rows.Scan(&p.Model, &p.Key.Key, &p.Applied, &p.Had, &p.Missing,
+			&late); err != nil {
 			return nil, err
 		}
 		if err := json.Unmarshal([]byte(late), &p.late); err != nil {
@@ -165,8 +172,8 @@ func (s *Tables) passed(ctx context.Context, tx bun.IDB, condition string, args 
 	return found, rows.Err()
 }
 
-// DeadLetterAfter says whether a message is a dead letter of the replica, and which revision was sent before it; nil where it
-// does not say.
+// DeadLetterAfter says whether a message is a dead letter of the replica, and which revision was
+// sent before it; nil where it does not say.
 func (s *Tables) DeadLetterAfter(
 	ctx context.Context, tx bun.IDB, model, key string, revision int64,
 ) (dead bool, after *int64, err error) {
@@ -181,7 +188,8 @@ func (s *Tables) DeadLetterAfter(
 		err = json.Unmarshal([]byte(text), &metadata)
 	}
 	if err != nil {
-		return false, nil, fmt.Errorf("look for dead letters of model %q key %q: %w", model, key, err)
+		return false, nil, fmt.Errorf("look for dead letters of model %q key %q: %w", model, key,
+			err)
 	}
 	if n, parseErr := strconv.ParseInt(metadata["cqrs_after"], 10, 64); parseErr == nil {
 		after = &n

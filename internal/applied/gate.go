@@ -14,7 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// NeverApplied is the revision of a key that the replica's ledger does not know yet. Masters count from 0.
+// NeverApplied is the revision of a key that the replica's ledger does not know yet. Masters count
+// from 0.
 const NeverApplied int64 = -1
 
 // Applied is a row of the replica's ledger: what a key was last brought to.
@@ -27,19 +28,20 @@ type Applied struct {
 	// Updated is the master's clock (cqrs_updated) in UTC; zero where no master sent one.
 	Updated time.Time
 
-	// compared rows were read without a lock: SettleApplied writes them only over the version that was read. 0 is that
-	// of a row that was not there, and 1 more than the version of one that was.
+	// compared rows were read without a lock: SettleApplied writes them only over the version that
+	// was read. 0 is that of a row that was not there, and 1 more than the version of one that was.
 	compared bool
 	version  int64
 }
 
-// ErrOvertaken says that another consumer settled a key after ReadApplied had read it. Do the transaction again, with
-// LockApplied.
+// ErrOvertaken says that another consumer settled a key after ReadApplied had read it. Do the
+// transaction again, with LockApplied.
 var ErrOvertaken = errors.New("another consumer settled the key first")
 
-// ReadApplied returns the ledger rows of the keys, for SettleApplied in the same transaction. It is LockApplied with less
-// to write: where the database can compare, it takes no lock, and SettleApplied reports ErrOvertaken when it came too
-// late. Until SettleApplied has returned, another consumer may be deciding about the same key.
+// ReadApplied returns the ledger rows of the keys, for SettleApplied in the same transaction. It is
+// LockApplied with less to write: where the database can compare, it takes no lock, and
+// SettleApplied reports ErrOvertaken when it came too late. Until SettleApplied has returned,
+// another consumer may be deciding about the same key.
 //
 // keys must not repeat.
 func (s *Tables) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
@@ -60,9 +62,11 @@ func (s *Tables) ReadApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[K
 	return read, nil
 }
 
-// readApplied asks for the keys of each model by a list of its own, because a list of pairs is a filter to PostgreSQL,
-// and a list of values a walk through the index.
-func (s *Tables) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into map[Key]Applied) error {
+// readApplied asks for the keys of each model by a list of its own, because a list of pairs is a
+// filter to PostgreSQL, and a list of values a walk through the index.
+func (s *Tables) readApplied(
+	ctx context.Context, tx bun.IDB, sorted []Key, into map[Key]Applied,
+) error {
 	var selects []string
 	var args []any
 	for len(sorted) > 0 {
@@ -95,17 +99,19 @@ func (s *Tables) readApplied(ctx context.Context, tx bun.IDB, sorted []Key, into
 
 func scanApplied(rows *sql.Rows, a *Applied, more ...any) error {
 	var updated *int64
-	err := rows.Scan(append([]any{&a.Model, &a.Key.Key, &a.Revision, &a.Deleted, &updated}, more...)...)
+	err := rows.Scan(append([]any{&a.Model, &a.Key.Key, &a.Revision, &a.Deleted, &updated},
+		more...)...)
 	if err == nil && updated != nil {
 		a.Updated = time.UnixMicro(*updated).UTC()
 	}
 	return err
 }
 
-// LockApplied returns the ledger rows of the keys, locked until the transaction ends, so that one consumer at a time
-// decides about a key. It works for keys without a row too: the placeholder it inserts is what the second consumer
-// waits for, and the update that changes nothing makes PostgreSQL lock and return the newest committed row, which a
-// SELECT in the same snapshot would not see. A placeholder must be settled or rolled back.
+// LockApplied returns the ledger rows of the keys, locked until the transaction ends, so that one
+// consumer at a time decides about a key. It works for keys without a row too: the placeholder it
+// inserts is what the second consumer waits for, and the update that changes nothing makes
+// PostgreSQL lock and return the newest committed row, which a SELECT in the same snapshot would
+// not see. A placeholder must be settled or rolled back.
 //
 // One statement, whatever the number of keys; keys must not repeat.
 func (s *Tables) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
@@ -119,7 +125,9 @@ func (s *Tables) LockApplied(ctx context.Context, tx bun.IDB, keys []Key) (map[K
 	return locked, nil
 }
 
-func (s *Tables) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
+func (s *Tables) lockApplied(
+	ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied,
+) error {
 	args := []any{s.Table("replica_revisions")}
 	for _, k := range keys {
 		args = append(args, k.Model, k.Key, NeverApplied)
@@ -144,11 +152,13 @@ func (s *Tables) lockApplied(ctx context.Context, tx bun.IDB, keys []Key, into m
 	return rows.Err()
 }
 
-// SettleApplied writes ledger rows that LockApplied or ReadApplied returned in the same transaction. ErrOvertaken is for
-// those of ReadApplied only; the transaction must be rolled back then. One statement, whatever the number of rows; keys
-// must not repeat.
+// SettleApplied writes ledger rows that LockApplied or ReadApplied returned in the same
+// transaction. ErrOvertaken is for those of ReadApplied only; the transaction must be rolled back
+// then. One statement, whatever the number of rows; keys must not repeat.
 func (s *Tables) SettleApplied(ctx context.Context, tx bun.IDB, rows []Applied) error {
-	sorted := slices.SortedFunc(slices.Values(rows), func(a, b Applied) int { return db.CompareKeys(a.Key, b.Key) })
+	sorted := slices.SortedFunc(slices.Values(rows), func(a, b Applied) int {
+		return db.CompareKeys(a.Key, b.Key)
+	})
 	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := s.settleApplied(ctx, tx, chunk); err != nil {
 			return fmt.Errorf("settle %d keys in the replica's ledger: %w", len(rows), err)
@@ -181,10 +191,11 @@ func (s *Tables) deletedAt(a Applied) string {
 	return "NULL"
 }
 
-// ForgetLocked deletes the placeholders of keys that LockApplied found unknown, and that are not to be settled after
-// all. One statement; keys that have a revision stay.
+// ForgetLocked deletes the placeholders of keys that LockApplied found unknown, and that are not to
+// be settled after all. One statement; keys that have a revision stay.
 func (s *Tables) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error {
-	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys), db.MaxKeys) {
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys),
+		db.MaxKeys) {
 		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND revision = ?`),
 			s.Table("replica_revisions"), db.Tuples(chunk), NeverApplied)
 		if err != nil {
@@ -194,8 +205,8 @@ func (s *Tables) ForgetLocked(ctx context.Context, tx bun.IDB, keys []Key) error
 	return nil
 }
 
-// BatchOptions are those of the transactions that apply messages. Under MariaDB's REPEATABLE READ they would lock gaps
-// between keys, and refuse rows that changed since they began.
+// BatchOptions are those of the transactions that apply messages. Under MariaDB's REPEATABLE READ
+// they would lock gaps between keys, and refuse rows that changed since they began.
 func (s *Tables) BatchOptions() *sql.TxOptions { return s.dialect.LanesOptions() }
 
 // ledgerMode is how a dialect lets a batch of keys be decided about.

@@ -11,9 +11,12 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// LockFree is LockApplied for those keys that nobody else has locked; the others are busy. A transaction that waits for no lock
-// for long (BatchLimits.Brief) needs it: of LockApplied one busy key would fail all. tx must be a transaction.
-func (s *Tables) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked map[Key]Applied, busy []Key, err error) {
+// LockFree is LockApplied for those keys that nobody else has locked; the others are busy. A
+// transaction that waits for no lock for long (BatchLimits.Brief) needs it: of LockApplied one busy
+// key would fail all. tx must be a transaction.
+func (s *Tables) LockFree(
+	ctx context.Context, tx bun.IDB, keys []Key,
+) (locked map[Key]Applied, busy []Key, err error) {
 	if s.dialect.ledgerMode() == ownLedger {
 		locked, err = s.LockApplied(ctx, tx, keys)
 		return locked, nil, err
@@ -26,7 +29,8 @@ func (s *Tables) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked m
 			return nil, nil, fmt.Errorf("read %d keys in the replica's ledger: %w", len(keys), err)
 		}
 		if err := s.lockUnlocked(ctx, tx, chunk, free); err != nil {
-			return nil, nil, fmt.Errorf("lock the free ones of %d keys in the replica's ledger: %w", len(keys), err)
+			return nil, nil, fmt.Errorf("lock the free ones of %d keys in the replica's ledger: %w",
+				len(keys), err)
 		}
 	}
 	var ours, unknown []Key
@@ -53,7 +57,9 @@ func (s *Tables) LockFree(ctx context.Context, tx bun.IDB, keys []Key) (locked m
 }
 
 // lockUnlocked notes which of the keys have a row that nobody else has locked, and locks it.
-func (s *Tables) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool) error {
+func (s *Tables) lockUnlocked(
+	ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool,
+) error {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
 		s.Table("replica_revisions"), db.Tuples(keys))
 	if err != nil {
@@ -70,9 +76,12 @@ func (s *Tables) lockUnlocked(ctx context.Context, tx bun.IDB, keys []Key, free 
 	return rows.Err()
 }
 
-// lockUnknown makes and locks the rows of keys, and returns those for which it would have to wait. It finds them by halves, all
-// of one size before smaller ones, so that few waits leave few keys in doubt. When it has waited often, those are busy, too.
-func (s *Tables) lockUnknown(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) (busy []Key, err error) {
+// lockUnknown makes and locks the rows of keys, and returns those for which it would have to wait.
+// It finds them by halves, all of one size before smaller ones, so that few waits leave few keys in
+// doubt. When it has waited often, those are busy, too.
+func (s *Tables) lockUnknown(
+	ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied,
+) (busy []Key, err error) {
 	parts, waits := [][]Key{keys}, 0
 	for len(parts) > 0 {
 		part := parts[0]

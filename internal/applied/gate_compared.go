@@ -11,8 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// settleCompared writes rows that were read without a lock. It is two statements where there are old and new keys: an
-// upsert would be one, and costs half as much again for every old key.
+// settleCompared writes rows that were read without a lock. It is two statements where there are
+// old and new keys: an upsert would be one, and costs half as much again for every old key.
 func (s *Tables) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied) error {
 	var known, unknown []Applied
 	for _, a := range rows {
@@ -40,9 +40,12 @@ func (s *Tables) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied)
 		FROM ? ON CONFLICT DO NOTHING`, ledger)
 }
 
-// settleArrays has statement, which takes the ledger and the rows as a table n, write every row; another consumer may
-// have been faster. The rows are arrays, which PostgreSQL reads in half the time that a list of values takes.
-func settleArrays(ctx context.Context, tx bun.IDB, rows []Applied, statement string, ledger bun.Safe) error {
+// settleArrays has statement, which takes the ledger and the rows as a table n, write every row;
+// another consumer may have been faster. The rows are arrays, which PostgreSQL reads in half the
+// time that a list of values takes.
+func settleArrays(
+	ctx context.Context, tx bun.IDB, rows []Applied, statement string, ledger bun.Safe,
+) error {
 	var models, keys, revisions, deleted, updated, versions db.Array
 	for _, a := range rows {
 		models.Add(a.Model)

@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// Identity is which database the replica's tables are in: drawn when they were made, and another one in a copy, as far as
-// the database can tell.
+// Identity is which database the replica's tables are in: drawn when they were made, and another
+// one in a copy, as far as the database can tell.
 func (s *Tables) Identity(ctx context.Context) (string, error) {
 	var id string
-	if err := s.DB().QueryRowContext(ctx, "SELECT id FROM ?", s.Table("replica_identity")).Scan(&id); err != nil {
+	if err := s.DB().QueryRowContext(ctx, "SELECT id FROM ?",
+		s.Table("replica_identity")).Scan(&id); err != nil {
 		return "", fmt.Errorf("read the identity of the replica's database: %w", err)
 	}
 	place, err := s.Place(ctx, "replica_identity", false)
@@ -38,8 +39,10 @@ type Neighbour struct {
 func (s *Tables) NoteNeighbour(ctx context.Context, queue, id string) error {
 	table := string(s.Table("replica_databases"))
 	now := s.dialect.Now()
-	_, err := s.DB().ExecContext(ctx, "INSERT INTO ? (queue, id, first_at, last_at, times) VALUES (?, ?, "+now+", "+now+", 1)"+
-		s.Upsert("queue, id", "last_at")+", times = "+table+".times + 1", s.Table("replica_databases"), queue, id)
+	_, err := s.DB().ExecContext(ctx,
+		"INSERT INTO ? (queue, id, first_at, last_at, times) VALUES (?, ?, "+now+", "+now+", 1)"+
+			s.Upsert("queue, id", "last_at")+", times = "+table+
+			".times + 1", s.Table("replica_databases"), queue, id)
 	if err != nil {
 		return fmt.Errorf("note another database behind queue %s: %w", queue, err)
 	}
@@ -51,7 +54,8 @@ func (s *Tables) Neighbours(ctx context.Context) (all []Neighbour, now time.Time
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
 	}
-	rows, err := s.DB().QueryContext(ctx, "SELECT queue, id, "+s.dialect.Micros("first_at")+", "+s.dialect.Micros("last_at")+
+	rows, err := s.DB().QueryContext(ctx, "SELECT queue, id, "+s.dialect.Micros("first_at")+", "+
+		s.dialect.Micros("last_at")+
 		", times FROM ? ORDER BY queue, first_at, id", s.Table("replica_databases"))
 	if err != nil {
 		return nil, now, fmt.Errorf("read the other databases behind the queue: %w", err)

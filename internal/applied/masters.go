@@ -23,7 +23,8 @@ type Master struct {
 	Overtaken int64
 }
 
-// Masters returns the incarnations that were noted, oldest first, and the time by the database's clock.
+// Masters returns the incarnations that were noted, oldest first, and the time by the database's
+// clock.
 func (s *Tables) Masters(ctx context.Context) (masters []Master, now time.Time, err error) {
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
@@ -39,7 +40,8 @@ func (s *Tables) Masters(ctx context.Context) (masters []Master, now time.Time, 
 		var m Master
 		var first, last int64
 		var clock *int64
-		if err := rows.Scan(&m.Model, &m.Incarnation, &first, &last, &clock, &m.Returns, &m.Overtaken); err != nil {
+		if err := rows.Scan(&m.Model, &m.Incarnation, &first, &last, &clock, &m.Returns,
+			&m.Overtaken); err != nil {
 			return nil, now, fmt.Errorf("read the masters that were noted: %w", err)
 		}
 		m.First, m.Last = time.UnixMicro(first).UTC(), time.UnixMicro(last).UTC()
@@ -51,11 +53,13 @@ func (s *Tables) Masters(ctx context.Context) (masters []Master, now time.Time, 
 	return masters, now, rows.Err()
 }
 
-// NoteMasters notes that messages of incarnations came just now. Clock replaces what was noted; Returns and Overtaken are
-// added to it. Rows must not repeat.
+// NoteMasters notes that messages of incarnations came just now. Clock replaces what was noted;
+// Returns and Overtaken are added to it. Rows must not repeat.
 func (s *Tables) NoteMasters(ctx context.Context, masters []Master) error {
-	masters = slices.SortedFunc(slices.Values(masters), func(a, b Master) int { // the one order of locks
-		return db.CompareKeys(Key{Model: a.Model, Key: a.Incarnation}, Key{Model: b.Model, Key: b.Incarnation})
+	// the one order of locks
+	masters = slices.SortedFunc(slices.Values(masters), func(a, b Master) int {
+		return db.CompareKeys(Key{Model: a.Model, Key: a.Incarnation},
+			Key{Model: b.Model, Key: b.Incarnation})
 	})
 	table := string(s.Table("replica_masters"))
 	added := func(column string) string {
@@ -65,10 +69,12 @@ func (s *Tables) NoteMasters(ctx context.Context, masters []Master) error {
 		row := "(?, ?, " + s.dialect.Now() + ", " + s.dialect.Now() + ", ?, ?, ?)"
 		args := []any{s.Table("replica_masters")}
 		for _, m := range chunk {
-			args = append(args, m.Model, m.Incarnation, s.TimeOrNull(m.Clock), m.Returns, m.Overtaken)
+			args = append(args, m.Model, m.Incarnation, s.TimeOrNull(m.Clock), m.Returns,
+				m.Overtaken)
 		}
 		_, err := s.DB().ExecContext(ctx, `INSERT INTO ? (model, incarnation, first_at, last_at, newest_at, returns, overtaken) VALUES `+
-			row+strings.Repeat(", "+row, len(chunk)-1)+s.Upsert("model, incarnation", "last_at", "newest_at")+", "+
+			row+strings.Repeat(", "+row, len(chunk)-1)+
+			s.Upsert("model, incarnation", "last_at", "newest_at")+", "+
 			added("returns")+", "+added("overtaken"), args...)
 		if err != nil {
 			return fmt.Errorf("note %d masters: %w", len(masters), err)

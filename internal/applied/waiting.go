@@ -16,7 +16,8 @@ import (
 
 // Waiting is a message that a replica could not apply yet.
 type Waiting struct {
-	// Applied is what the ledger will hold when the message is applied. A message that is older does not replace it.
+	// Applied is what the ledger will hold when the message is applied. A message that is older
+	// does not replace it.
 	Applied
 	// Body and Metadata are what the broker delivered.
 	Body     []byte
@@ -28,8 +29,9 @@ type Waiting struct {
 	In time.Duration
 	// Parent is the key whose arrival makes the next attempt worth while; zero if none is known.
 	Parent Key
-	// Awaits is the revision of the same key before which the message is not to be applied; nil if there is none. It waits
-	// for so long as GapIn says, from the time of writing, and not at all where that is negative.
+	// Awaits is the revision of the same key before which the message is not to be applied; nil if
+	// there is none. It waits for so long as GapIn says, from the time of writing, and not at all
+	// where that is negative.
 	Awaits *int64
 	GapIn  time.Duration
 }
@@ -42,7 +44,8 @@ func (s *Tables) AddWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) err
 	for len(rows) > 0 {
 		n, size := 0, 0
 		for ; n < len(rows) && n < db.MaxKeys; n++ {
-			if size += len(rows[n].Body) + len(rows[n].Error); n > 0 && size > s.dialect.MaxStatement() {
+			if size += len(rows[n].Body) + len(rows[n].Error); n > 0 &&
+				size > s.dialect.MaxStatement() {
 				break
 			}
 		}
@@ -66,8 +69,10 @@ func (s *Tables) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) err
 		if w.Awaits != nil {
 			gapAt = s.dialect.After(s.dialect.Now(), w.GapIn)
 		}
-		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.After(s.dialect.Now(), w.In) + ", ?, ?, ?, ?, " + gapAt + ")"
-		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.TimeOrNull(w.Updated), string(w.Body),
+		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.After(s.dialect.Now(), w.In) +
+			", ?, ?, ?, ?, " + gapAt + ")"
+		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.TimeOrNull(w.Updated),
+			string(w.Body),
 			string(metadata), w.Attempts, printable(w.Error), db.OrNull(w.Parent.Model), db.OrNull(w.Parent.Key), w.Awaits)
 	}
 	_, err := tx.ExecContext(ctx, s.SQL(`
@@ -81,7 +86,8 @@ func (s *Tables) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) err
 
 // ForgetWaiting deletes whatever waits for the keys and no revision: something newer stands for it.
 func (s *Tables) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error {
-	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys), db.MaxKeys) {
+	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys),
+		db.MaxKeys) {
 		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
 			s.Table("replica_waiting"), db.Tuples(chunk))
 		if err != nil {
@@ -91,8 +97,8 @@ func (s *Tables) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) erro
 	return nil
 }
 
-// WaitingFor returns what the ledger will hold when the newest waiting message of each key is applied; keys without one
-// are not in the result.
+// WaitingFor returns what the ledger will hold when the newest waiting message of each key is
+// applied; keys without one are not in the result.
 func (s *Tables) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Key]Applied, error) {
 	found := make(map[Key]Applied)
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
@@ -103,7 +109,9 @@ func (s *Tables) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Ke
 	return found, nil
 }
 
-func (s *Tables) waitingFor(ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied) error {
+func (s *Tables) waitingFor(
+	ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied,
+) error {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 		` FROM ? WHERE (model, "key") IN (?)`), s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
@@ -146,9 +154,12 @@ func (s *Tables) RemoveWaiting(ctx context.Context, tx bun.IDB, rows []Applied) 
 	return nil
 }
 
-// ClaimWaiting returns up to n messages whose time has come, oldest first, and puts their next attempt off by lease: no
-// other process gets them meanwhile, and when this one dies they are due again.
-func (s *Tables) ClaimWaiting(ctx context.Context, n int, lease time.Duration) (claimed []Waiting, err error) {
+// ClaimWaiting returns up to n messages whose time has come, oldest first, and puts their next
+// attempt off by lease: no other process gets them meanwhile, and when this one dies they are due
+// again.
+func (s *Tables) ClaimWaiting(
+	ctx context.Context, n int, lease time.Duration,
+) (claimed []Waiting, err error) {
 	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		claimed, err = s.dueWaiting(ctx, tx, n)
 		if err != nil || len(claimed) == 0 {
@@ -182,7 +193,8 @@ func (s *Tables) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiti
 		var metadata string
 		var parentModel, parentKey *string
 		var gapIn *int64
-		err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &w.Error, &parentModel, &parentKey, &w.Awaits, &gapIn)
+		err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &w.Error,
+			&parentModel, &parentKey, &w.Awaits, &gapIn)
 		if err != nil {
 			return nil, err
 		}
@@ -203,7 +215,8 @@ func (s *Tables) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiti
 // NextWaiting says in how long the next waiting message is due, and whether there is any.
 func (s *Tables) NextWaiting(ctx context.Context) (in time.Duration, some bool, err error) {
 	var micros *int64
-	err = s.DB().NewRaw(s.SQL("SELECT "+s.dialect.Micros("min(next_attempt_at)")+" - "+s.dialect.Micros(s.dialect.Now())+
+	err = s.DB().NewRaw(s.SQL("SELECT "+s.dialect.Micros("min(next_attempt_at)")+" - "+
+		s.dialect.Micros(s.dialect.Now())+
 		" FROM ?"), s.Table("replica_waiting")).Scan(ctx, &micros)
 	if err != nil {
 		return 0, false, fmt.Errorf("look for waiting messages: %w", err)
@@ -220,7 +233,8 @@ func (s *Tables) CountWaiting(ctx context.Context) (map[string]int64, error) {
 		Model string
 		N     int64
 	}
-	err := s.DB().NewRaw("SELECT model, count(*) AS n FROM ? GROUP BY model", s.Table("replica_waiting")).Scan(ctx, &rows)
+	err := s.DB().NewRaw("SELECT model, count(*) AS n FROM ? GROUP BY model",
+		s.Table("replica_waiting")).Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("count waiting messages: %w", err)
 	}

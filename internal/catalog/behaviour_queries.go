@@ -108,7 +108,8 @@ func (sqlite) behaviour() behaviourQueries {
 			SELECT DISTINCT i.name, '', 'collation ' || i.coll
 			FROM pragma_index_list(?0) AS l, pragma_index_xinfo(l.name) AS i
 			WHERE i.key AND i.name IS NOT NULL AND i.coll <> 'BINARY' AND l.origin <> 'c'`,
-		// Its rule for the affinity TEXT: https://sqlite.org/datatype3.html#determination_of_column_affinity
+		// Its rule for the affinity TEXT:
+		// https://sqlite.org/datatype3.html#determination_of_column_affinity
 		texts: `
 			SELECT name, '', type FROM pragma_table_xinfo(?0)
 			WHERE type NOT LIKE '%int%' AND (type LIKE '%char%' OR type LIKE '%clob%' OR type LIKE '%text%')`,

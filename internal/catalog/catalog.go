@@ -1,5 +1,6 @@
-// Package catalog asks the database's catalog about the service's own tables: what their columns hold, what the database
-// does with their rows beyond the statements, and what tells rows apart. It knows one table of cqrsync's, by name.
+// Package catalog asks the database's catalog about the service's own tables: what their columns
+// hold, what the database does with their rows beyond the statements, and what tells rows apart. It
+// knows one table of cqrsync's, by name.
 package catalog
 
 import "github.com/cqrsync/cqrsync/internal/db"
@@ -13,7 +14,8 @@ type Catalog struct {
 
 // New returns the catalog of a database.
 func New(d *db.Database) *Catalog {
-	return &Catalog{db.Choose[dialect](d, postgres{}, mariadb{}, sqlite{}), string(d.Table("outbox_messages"))}
+	return &Catalog{db.Choose[dialect](d, postgres{}, mariadb{}, sqlite{}),
+		string(d.Table("outbox_messages"))}
 }
 
 // dialect are the queries of a catalog.
@@ -29,8 +31,8 @@ type dialect interface {
 	kin(table string) (query string, args []any)
 	// behaviour asks the catalog what happens to a table beyond the statements.
 	behaviour() behaviourQueries
-	// numbers lists the columns of the table ?0 that make numbers of texts, as rows of three texts: the name, nothing,
-	// the declared type. Empty where none do.
+	// numbers lists the columns of the table ?0 that make numbers of texts, as rows of three texts:
+	// the name, nothing, the declared type. Empty where none do.
 	numbers() string
 	// catalog are the queries of TableShape.
 	catalog() catalogQueries

@@ -23,7 +23,8 @@ const (
 
 var declaredLength = regexp.MustCompile(`\(\s*([0-9]+)\s*\)`)
 
-// Declared is the length that the column's declaration has, also where the database does not care (SQLite); 0 for none.
+// Declared is the length that the column's declaration has, also where the database does not care
+// (SQLite); 0 for none.
 func (c Column) Declared() int {
 	if c.Size > 0 {
 		return c.Size
@@ -60,8 +61,8 @@ func (c Column) UUIDForm() UUIDForm {
 	return NoUUID
 }
 
-// UUIDField is the type of package column that a uuid's field must have; empty where any type does. A text in bytes without
-// a length is no harm: it is read as it was written.
+// UUIDField is the type of package column that a uuid's field must have; empty where any type does.
+// A text in bytes without a length is no harm: it is read as it was written.
 func (c Column) UUIDField() string {
 	switch form := c.UUIDForm(); {
 	case form == HexUUID:

@@ -152,8 +152,8 @@ func readPostgresColumn(c *Column, f columnFacts) {
 	}
 }
 
-// mysqlColumns names the table in each part: what depends on a row of another part makes MariaDB open all
-// tables of the server.
+// mysqlColumns names the table in each part: what depends on a row of another part makes MariaDB
+// open all tables of the server.
 const mysqlColumns = `
 	SELECT column_name AS name, column_type AS type, data_type AS base, coalesce(extra, '') AS detail,
 		coalesce(numeric_scale, datetime_precision, 0) AS modifier,
@@ -203,7 +203,8 @@ var jsonCheck = regexp.MustCompile(`(?i)\bcheck\s*\(+\s*json_valid\s*\(\s*["\x60
 // isJSON says that a table's statement lets nothing but JSON into a column.
 func isJSON(statement, column string) bool {
 	for _, found := range jsonCheck.FindAllStringSubmatch(statement, -1) {
-		if strings.EqualFold(found[1], column) && (found[2] == "" || strings.EqualFold(found[2], column)) {
+		if strings.EqualFold(found[1], column) && (found[2] == "" ||
+			strings.EqualFold(found[2], column)) {
 			return true
 		}
 	}

@@ -7,10 +7,13 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// PlainColumns returns the SQL types of a table's columns if nothing but the statements themselves changes its rows: an
-// ordinary table without triggers, rules, generated columns, row security, and foreign keys that act on it. It returns
-// nothing for any other table, and on databases whose catalog cannot tell.
-func (c *Catalog) PlainColumns(ctx context.Context, tx bun.IDB, table string) (map[string]string, error) {
+// PlainColumns returns the SQL types of a table's columns if nothing but the statements themselves
+// changes its rows: an ordinary table without triggers, rules, generated columns, row security, and
+// foreign keys that act on it. It returns nothing for any other table, and on databases whose
+// catalog cannot tell.
+func (c *Catalog) PlainColumns(
+	ctx context.Context, tx bun.IDB, table string,
+) (map[string]string, error) {
 	query := c.dialect.plainColumns()
 	if query == "" {
 		return nil, nil

@@ -66,8 +66,8 @@ func (t TableShape) Required() (names []string) {
 	return names
 }
 
-// TableShape reads the catalog about a table of the service's own: quoted as in SQL, and by its name,
-// with its schema if there is one. A table that is not there has the zero shape.
+// TableShape reads the catalog about a table of the service's own: quoted as in SQL, and by its
+// name, with its schema if there is one. A table that is not there has the zero shape.
 func (c *Catalog) TableShape(
 	ctx context.Context, db bun.IDB, quoted, name string,
 ) (shape TableShape, err error) {

@@ -11,18 +11,18 @@ import (
 
 // Traits are what a user's table does with the rows that a statement writes.
 type Traits struct {
-	// Reroutes says that rows may be written although the database counts none: a rule, a view, or a trigger that puts
-	// them elsewhere.
+	// Reroutes says that rows may be written although the database counts none: a rule, a view, or
+	// a trigger that puts them elsewhere.
 	Reroutes bool
-	// MovesInserts says that an INSERT may store a row under another key than it names, because of a trigger of the
-	// table or of one of its partitions.
+	// MovesInserts says that an INSERT may store a row under another key than it names, because of
+	// a trigger of the table or of one of its partitions.
 	MovesInserts bool
 	// MovesUpdates says the same of an UPDATE, and of an INSERT that updates the row it meets.
 	MovesUpdates bool
 	// Versions says that [Store.RowVersion] knows each write of a row.
 	Versions bool
-	// Replaces says that the table's definition lets a write delete other rows, or keep some of its rows when it fails:
-	// SQLite's ON CONFLICT REPLACE and FAIL.
+	// Replaces says that the table's definition lets a write delete other rows, or keep some of its
+	// rows when it fails: SQLite's ON CONFLICT REPLACE and FAIL.
 	Replaces bool
 }
 
@@ -37,8 +37,8 @@ func (c *Catalog) Traits(ctx context.Context, tx bun.IDB, table string) (Traits,
 	return t, nil
 }
 
-// RowVersion is an expression for a row: where the table has versions, another one after each write; else the same for
-// all rows, which tells how many there are.
+// RowVersion is an expression for a row: where the table has versions, another one after each
+// write; else the same for all rows, which tells how many there are.
 func (c *Catalog) RowVersion(has bool) string {
 	if has {
 		return c.dialect.rowVersion()
@@ -46,8 +46,9 @@ func (c *Catalog) RowVersion(has bool) string {
 	return "'row'"
 }
 
-// LastInserted is a condition for the row that the last INSERT of the transaction made, if it made one and the database
-// drew its key; column is its key, sqlColumn as quoted. It finds nothing where the catalog does not say so.
+// LastInserted is a condition for the row that the last INSERT of the transaction made, if it made
+// one and the database drew its key; column is its key, sqlColumn as quoted. It finds nothing where
+// the catalog does not say so.
 func (c *Catalog) LastInserted(table, column, sqlColumn string) string {
 	return c.dialect.lastInserted(table, column, sqlColumn)
 }
@@ -55,8 +56,8 @@ func (c *Catalog) LastInserted(table, column, sqlColumn string) string {
 // Kin is a relation through which rows of another one can be written.
 type Kin struct{ Schema, Name string }
 
-// Kin lists the partitions, the parents and children by inheritance, and the views of a table, at any distance; of a view
-// also the tables behind it.
+// Kin lists the partitions, the parents and children by inheritance, and the views of a table, at
+// any distance; of a view also the tables behind it.
 func (c *Catalog) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, error) {
 	query, args := c.dialect.kin(table)
 	rows, err := db.QueryContext(ctx, query, args...)
@@ -75,9 +76,10 @@ func (c *Catalog) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, err
 	return all, rows.Err()
 }
 
-// In tgtype 2 is BEFORE, 4 INSERT, 16 UPDATE, 64 INSTEAD OF; in ev_type 2 is UPDATE, 3 INSERT. A table that is not there
-// has no traits: its statements fail. A trigger that runs before a row changes its key, one that runs after it may update
-// it. It may stand on a partition, or on the table behind a view; what a foreign table has is not known.
+// In tgtype 2 is BEFORE, 4 INSERT, 16 UPDATE, 64 INSTEAD OF; in ev_type 2 is UPDATE, 3 INSERT. A
+// table that is not there has no traits: its statements fail. A trigger that runs before a row
+// changes its key, one that runs after it may update it. It may stand on a partition, or on the
+// table behind a view; what a foreign table has is not known.
 func (postgres) traits(table string) (query string, args []any) {
 	return `
 		WITH RECURSIVE top AS (SELECT * FROM pg_class WHERE oid = to_regclass(?)), below(oid, relkind) AS (
@@ -114,7 +116,8 @@ func (postgres) lastInserted(table, column, sqlColumn string) string {
 			AND NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal))`
 }
 
-// kin walks inheritance and the rules of views in both directions. System schemas have no rows of users.
+// kin walks inheritance and the rules of views in both directions. System schemas have no rows of
+// users.
 func (postgres) kin(table string) (query string, args []any) {
 	return `
 		WITH RECURSIVE step(from_oid, to_oid) AS (
@@ -130,7 +133,8 @@ func (postgres) kin(table string) (query string, args []any) {
 		WHERE c.oid <> to_regclass(?) AND n.nspname NOT IN ('pg_catalog', 'information_schema')`, []any{table, table}
 }
 
-// traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its key.
+// traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its
+// key.
 func (mariadb) traits(table string) (query string, args []any) {
 	schema, name := db.BareName(table, "`")
 	const before = `EXISTS (SELECT 1 FROM information_schema.triggers
@@ -151,7 +155,8 @@ func (mariadb) kin(table string) (query string, args []any) {
 	schema, name := db.BareName(table, "`")
 	return `
 		SELECT '', v.table_name FROM information_schema.views v
-		WHERE v.table_schema = coalesce(nullif(?, ''), database()) AND v.view_definition LIKE concat('%', ?, '%')
+		WHERE v.table_schema = coalesce(nullif(?, ''),
+			database()) AND v.view_definition LIKE concat('%', ?, '%')
 		UNION SELECT '', t.table_name FROM information_schema.views v JOIN information_schema.tables t ON t.table_schema = v.table_schema
 			AND t.table_name <> v.table_name AND v.view_definition LIKE concat('%', '` + "`" + `', t.table_name, '` + "`" + `', '%')
 		WHERE v.table_schema = coalesce(nullif(?, ''), database()) AND v.table_name = ?`,

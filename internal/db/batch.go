@@ -14,41 +14,48 @@ type BatchLimits struct {
 	Options *sql.TxOptions
 	// Thinking is how long that code may say nothing to the database, beyond what cqrsync may.
 	Thinking time.Duration
-	// Brief waits for no lock for longer than a moment: who holds them is known, and everything else shall go on.
+	// Brief waits for no lock for longer than a moment: who holds them is known, and everything
+	// else shall go on.
 	Brief bool
 }
 
-// briefLock is how long a Brief transaction waits for a lock. MariaDB counts in seconds; with none at all it fails to skip what
-// others are about to insert (10.11: error 1180).
+// briefLock is how long a Brief transaction waits for a lock. MariaDB counts in seconds; with none
+// at all it fails to skip what others are about to insert (10.11: error 1180).
 func (postgresSessions) briefLock() time.Duration { return 100 * time.Millisecond }
 func (mariadbSessions) briefLock() time.Duration  { return time.Second }
 func (sqliteSessions) briefLock() time.Duration   { return time.Second }
 
-// BriefTries is how often a Brief transaction may wait for a lock before that adds up to what others notice.
+// BriefTries is how often a Brief transaction may wait for a lock before that adds up to what
+// others notice.
 func (d *Database) BriefTries() int {
 	return int(max(2*time.Second, 4*d.sessions.briefLock()) / d.sessions.briefLock())
 }
 
-// InBatch runs fn in a transaction that is bounded as InTx's are, of a type that the service's code knows. A statement that
-// waits for a lock for too long fails; of what it waited for the LockedError tells, where fn returns that failure.
-func (d *Database) InBatch(ctx context.Context, l BatchLimits, fn func(ctx context.Context, tx bun.Tx) error) error {
+// InBatch runs fn in a transaction that is bounded as InTx's are, of a type that the service's code
+// knows. A statement that waits for a lock for too long fails; of what it waited for the
+// LockedError tells, where fn returns that failure.
+func (d *Database) InBatch(
+	ctx context.Context, l BatchLimits, fn func(ctx context.Context, tx bun.Tx) error,
+) error {
 	b := Bounds{Idle: d.bounds.Idle + l.Thinking, Lock: d.bounds.Lock}
 	if l.Brief {
 		b.Lock = min(b.Lock, d.sessions.briefLock())
 	}
 	var w *lookout
-	err := d.sessions.inBatch(ctx, d.bun, b, l, func(ctx context.Context, tx bun.Tx, session int64) error {
-		w = d.lookOut(ctx, b, session)
-		defer w.end()
-		return fn(ctx, tx)
-	})
+	err := d.sessions.inBatch(ctx, d.bun, b, l,
+		func(ctx context.Context, tx bun.Tx, session int64) error {
+			w = d.lookOut(ctx, b, session)
+			defer w.end()
+			return fn(ctx, tx)
+		})
 	if w != nil && LockTimedOut(err) {
 		return &LockedError{Holders: w.seen, Err: err}
 	}
 	return err
 }
 
-// lookout looks now and then whether a session waits for another one's lock: afterwards nobody could tell whose.
+// lookout looks now and then whether a session waits for another one's lock: afterwards nobody
+// could tell whose.
 type lookout struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -108,7 +115,9 @@ func (postgresSessions) inBatch(
 func (sqliteSessions) inBatch(
 	ctx context.Context, db *bun.DB, _ Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
-	return db.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx, 0) })
+	return db.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error {
+		return fn(ctx, tx, 0)
+	})
 }
 
 func (mariadbSessions) inBatch(
@@ -124,7 +133,9 @@ func (mariadbSessions) inBatch(
 		err = conn.QueryRowContext(ctx, "SELECT connection_id()").Scan(&session)
 	}
 	if err == nil {
-		err = conn.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx, session) })
+		err = conn.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error {
+			return fn(ctx, tx, session)
+		})
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxLockWait)
 	defer cancel()

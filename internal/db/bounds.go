@@ -10,13 +10,15 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Bounds limit what a transaction of cqrsync's own can cost others. A process may be stopped, or lose its network, between
-// any two statements, and the database would keep its locks for as long as the connection looks alive.
+// Bounds limit what a transaction of cqrsync's own can cost others. A process may be stopped, or
+// lose its network, between any two statements, and the database would keep its locks for as long
+// as the connection looks alive.
 type Bounds struct {
-	// Idle is how long the client may say nothing before the database ends the transaction: a lease, as after that the
-	// others go on without that process anyway.
+	// Idle is how long the client may say nothing before the database ends the transaction: a
+	// lease, as after that the others go on without that process anyway.
 	Idle time.Duration
-	// Lock is how long a statement waits for a lock. Whoever waits holds up others with what it has locked already.
+	// Lock is how long a statement waits for a lock. Whoever waits holds up others with what it has
+	// locked already.
 	Lock time.Duration
 }
 
@@ -24,12 +26,14 @@ const (
 	// DefaultLease is that of a relay (relay.Config.LeaseTTL), for those who are none.
 	DefaultLease = 10 * time.Second
 	maxLockWait  = 2 * time.Second
-	// minIdle is the shortest time in which every database can tell, and no busy process is taken for a stopped one.
+	// minIdle is the shortest time in which every database can tell, and no busy process is taken
+	// for a stopped one.
 	minIdle = time.Second
 	minLock = 50 * time.Millisecond
 )
 
-// Exclusive are the bounds where all writers wait: behind the lock, and already behind who waits for it.
+// Exclusive are the bounds where all writers wait: behind the lock, and already behind who waits
+// for it.
 var Exclusive = Bounds{Idle: 3 * time.Second, Lock: 500 * time.Millisecond}
 
 // Within returns the bounds of those whose lease is that long.
@@ -40,42 +44,55 @@ func Within(lease time.Duration) Bounds {
 // Bounds returns those of the database's transactions.
 func (d *Database) Bounds() Bounds { return d.bounds }
 
-// Limit bounds the database's transactions by a lease: how long they may stand still, and how long they wait for locks. said is
-// told who is waited for when that takes long; nil writes it to slog's default. Call it before the database is used.
+// Limit bounds the database's transactions by a lease: how long they may stand still, and how long
+// they wait for locks. said is told who is waited for when that takes long; nil writes it to slog's
+// default. Call it before the database is used.
 func (d *Database) Limit(lease time.Duration, said func(holders string)) {
 	d.bounds, d.waits.said = Within(lease), said
 }
 
-// SayWaits has said told who is waited for when that takes long. Call it before the database is used.
+// SayWaits has said told who is waited for when that takes long. Call it before the database is
+// used.
 func (d *Database) SayWaits(said func(holders string)) { d.waits.said = said }
 
-// InTx runs fn in a transaction that neither stands still nor waits for a lock for longer than Limit allows, under the
-// database's own isolation. Where a lock was not to be had in time the error is a LockedError.
+// InTx runs fn in a transaction that neither stands still nor waits for a lock for longer than
+// Limit allows, under the database's own isolation. Where a lock was not to be had in time the
+// error is a LockedError.
 func (d *Database) InTx(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
-	return d.Watched(ctx, d.bounds, func() error { return d.sessions.inTx(ctx, d.bun, d.bounds, "", fn) })
+	return d.Watched(ctx, d.bounds, func() error {
+		return d.sessions.inTx(ctx, d.bun, d.bounds, "", fn)
+	})
 }
 
-// InBounds is InTx within other bounds, and under the isolation of LanesOptions. Every transaction of cqrsync's own is one of these, except where the bounds
-// stand in the text of another statement, which saves a round trip.
-func (d *Database) InBounds(ctx context.Context, b Bounds, fn func(ctx context.Context, tx bun.IDB) error) error {
-	return d.Watched(ctx, b, func() error { return d.sessions.inTx(ctx, d.bun, b, readCommitted, fn) })
+// InBounds is InTx within other bounds, and under the isolation of LanesOptions. Every transaction
+// of cqrsync's own is one of these, except where the bounds stand in the text of another statement,
+// which saves a round trip.
+func (d *Database) InBounds(
+	ctx context.Context, b Bounds, fn func(ctx context.Context, tx bun.IDB) error,
+) error {
+	return d.Watched(ctx, b, func() error {
+		return d.sessions.inTx(ctx, d.bun, b, readCommitted, fn)
+	})
 }
 
 const readCommitted = "READ COMMITTED"
 
 // SetLocal limits the PostgreSQL transaction it stands in.
 func (b Bounds) SetLocal() string {
-	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ", b.Idle.Milliseconds()) + b.SetLockWait()
+	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ",
+		b.Idle.Milliseconds()) + b.SetLockWait()
 }
 
-// SetLockWait limits the wait for locks only. In one text with a statement it is for that one, in the same round trip.
+// SetLockWait limits the wait for locks only. In one text with a statement it is for that one, in
+// the same round trip.
 func (b Bounds) SetLockWait() string {
 	return fmt.Sprintf("SET LOCAL lock_timeout = %d; ", b.Lock.Milliseconds())
 }
 
 // setAtOnce is SetLocal in one statement, which returns a row.
 func (b Bounds) setAtOnce() string {
-	return fmt.Sprintf("SELECT set_config('idle_in_transaction_session_timeout', '%d', TRUE), set_config('lock_timeout', '%d', TRUE)",
+	return fmt.Sprintf("SELECT set_config('idle_in_transaction_session_timeout', '%d', TRUE), "+
+		"set_config('lock_timeout', '%d', TRUE)",
 		b.Idle.Milliseconds(), b.Lock.Milliseconds())
 }
 
@@ -90,19 +107,21 @@ func (postgresSessions) inTx(
 	})
 }
 
-// inTx has no bounds of its own: SQLite knows no session that could be ended, and waits as long as the connection's
-// busy_timeout says (package database: ten seconds).
+// inTx has no bounds of its own: SQLite knows no session that could be ended, and waits as long as
+// the connection's busy_timeout says (package database: ten seconds).
 func (sqliteSessions) inTx(
 	ctx context.Context, db *bun.DB, _ Bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx) })
 }
 
-// inTx: the bounds belong to the session here, and the connection goes back to the service's pool, so they are taken back
-// after the transaction; a connection for which that fails is closed. COMMIT is a statement like others, because
-// database/sql's would wait for an answer for as long as the connection looks alive.
+// inTx: the bounds belong to the session here, and the connection goes back to the service's pool,
+// so they are taken back after the transaction; a connection for which that fails is closed. COMMIT
+// is a statement like others, because database/sql's would wait for an answer for as long as the
+// connection looks alive.
 //
-// Each is a statement of its own: a proxy that sends reads to other servers (MaxScale) must see the transaction begin.
+// Each is a statement of its own: a proxy that sends reads to other servers (MaxScale) must see the
+// transaction begin.
 func (m mariadbSessions) inTx(
 	ctx context.Context, db *bun.DB, b Bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
@@ -124,8 +143,8 @@ func (m mariadbSessions) inTx(
 	return giveBack(ending, conn, execOn(ending, conn, []string{end}), err)
 }
 
-// giveBack returns a connection with its own bounds to the pool, or closes it: nobody may get it with ours. endErr is what
-// ending the transaction came to, err what came before.
+// giveBack returns a connection with its own bounds to the pool, or closes it: nobody may get it
+// with ours. endErr is what ending the transaction came to, err what came before.
 func giveBack(ctx context.Context, conn bun.Conn, endErr, err error) error {
 	if endErr != nil || execOn(ctx, conn, []string{restoreBounds}) != nil {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })

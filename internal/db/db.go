@@ -1,8 +1,9 @@
-// Package db is what every room with tables of cqrsync's own stands on: the database, the names of the tables, the
-// few expressions that all of them need per dialect, bounded transactions, and the kinds of errors.
+// Package db is what every room with tables of cqrsync's own stands on: the database, the names of
+// the tables, the few expressions that all of them need per dialect, bounded transactions, and the
+// kinds of errors.
 //
-// It knows no table. A room (internal/ledger, internal/queue, …) declares the dialect that its own SQL needs, on top
-// of Dialect, next to that SQL, and picks one of three with Choose.
+// It knows no table. A room (internal/ledger, internal/queue, …) declares the dialect that its own
+// SQL needs, on top of Dialect, next to that SQL, and picks one of three with Choose.
 package db
 
 import (
@@ -44,12 +45,13 @@ func New(bunDB *bun.DB, names Names) (*Database, error) {
 	case dialect.MySQL:
 		d.dialect, d.sessions = MariaDB{}, mariadbSessions{}
 		if !bunDB.HasFeature(feature.InsertReturning) {
-			err = errors.New("dialect mysql: cqrsync needs MariaDB 10.6 or newer, which was not there when the " +
-				"bun.DB was made: MySQL has no INSERT … RETURNING")
+			err = errors.New("dialect mysql: cqrsync needs MariaDB 10.6 or newer, which was not " +
+				"there when the bun.DB was made: MySQL has no INSERT … RETURNING")
 		}
 	default:
 		return nil, errors.Join(names.Validate(),
-			fmt.Errorf("dialect %s: cqrsync speaks PostgreSQL, MariaDB and SQLite", strings.ToLower(name.String())))
+			fmt.Errorf("dialect %s: cqrsync speaks PostgreSQL, MariaDB and SQLite",
+				strings.ToLower(name.String())))
 	}
 	if err := errors.Join(err, names.CheckFor(d.dialect)); err != nil {
 		return nil, err
@@ -83,13 +85,14 @@ func (d *Database) Dialect() Dialect { return d.dialect }
 // Names returns where the tables are.
 func (d *Database) Names() Names { return d.names }
 
-// Table returns a table for use as an argument of a bun query: ? in the text, d.Table("outbox_messages") beside it.
+// Table returns a table for use as an argument of a bun query: ? in the text,
+// d.Table("outbox_messages") beside it.
 func (d *Database) Table(name string) bun.Safe {
 	return bun.Safe(d.names.Table(d.dialect.Quote(), name))
 }
 
-// SQL returns a statement in the dialect's quotes. It is written with those of the standard around the columns that
-// are reserved words in one of the databases: "key" and "signal".
+// SQL returns a statement in the dialect's quotes. It is written with those of the standard around
+// the columns that are reserved words in one of the databases: "key" and "signal".
 func (d *Database) SQL(statement string) string {
 	return strings.ReplaceAll(statement, `"`, d.dialect.Quote())
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero value chooses all.
+// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero
+// value chooses all.
 type DeadLetterFilter struct {
 	IDs        []int64
 	Model, Key string

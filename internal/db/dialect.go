@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Dialect is what every room needs to say differently per database. Postgres, MariaDB and SQLite are embedded in the
-// dialects of the rooms.
+// Dialect is what every room needs to say differently per database. Postgres, MariaDB and SQLite
+// are embedded in the dialects of the rooms.
 //
 // Times cross the seam as microseconds since 1970 (UTC), the resolution of the wire format.
 type Dialect interface {
@@ -30,13 +30,14 @@ type Dialect interface {
 	After(t string, d time.Duration) string
 	// Greatest is an expression for the larger of two values.
 	Greatest(a, b string) string
-	// LockRows ends a SELECT that reads rows in order to change them, or is empty where a write transaction
-	// excludes every other.
+	// LockRows ends a SELECT that reads rows in order to change them, or is empty where a write
+	// transaction excludes every other.
 	LockRows() string
 	// LanesOptions are those of the transactions in which rows are locked that others lock, too.
 	LanesOptions() *sql.TxOptions
-	// OnConflict begins the part of an INSERT that updates the rows it meets by their primary key: assignments follow.
-	// Some databases make them one after the other, so none may read a column that one before it wrote.
+	// OnConflict begins the part of an INSERT that updates the rows it meets by their primary key:
+	// assignments follow. Some databases make them one after the other, so none may read a column
+	// that one before it wrote.
 	OnConflict(key string) string
 	// Proposed is, after OnConflict, the value that the INSERT would have given the column.
 	Proposed(col string) string
@@ -70,8 +71,8 @@ func (Postgres) OnConflict(key string) string { return "ON CONFLICT (" + key + "
 func (Postgres) Proposed(col string) string   { return "excluded." + col }
 func (Postgres) MaxStatement() int            { return 16 << 20 }
 
-// Micros uses date_part, a float, which has the microseconds of the next eighty years, and a fifth of extract's cost,
-// whose numeric has those of all.
+// Micros uses date_part, a float, which has the microseconds of the next eighty years, and a fifth
+// of extract's cost, whose numeric has those of all.
 func (Postgres) Micros(col string) string {
 	return "(date_part('epoch', " + col + ") * 1000000)::bigint"
 }
@@ -80,8 +81,8 @@ func (Postgres) After(t string, d time.Duration) string {
 	return fmt.Sprintf("%s + interval '%d microseconds'", t, d.Microseconds())
 }
 
-// MariaDB is the dialect of MariaDB from 10.6: cqrsync needs INSERT … RETURNING, which MySQL has not, and SKIP LOCKED.
-// Its times are integers: microseconds since 1970 in UTC.
+// MariaDB is the dialect of MariaDB from 10.6: cqrsync needs INSERT … RETURNING, which MySQL has
+// not, and SKIP LOCKED. Its times are integers: microseconds since 1970 in UTC.
 type MariaDB struct{}
 
 func (MariaDB) Name() string                { return "mysql" }
@@ -121,10 +122,13 @@ func (MariaDB) IsTable(table string) string {
 // SQLite is the dialect of SQLite. Its times are integers: microseconds since 1970 in UTC.
 type SQLite struct{}
 
-func (SQLite) Name() string                 { return "sqlite" }
-func (SQLite) Quote() string                { return `"` }
-func (SQLite) HasSchemas() bool             { return false }
-func (SQLite) Now() string                  { return "CAST(unixepoch('now', 'subsec') * 1000000 AS integer)" }
+func (SQLite) Name() string     { return "sqlite" }
+func (SQLite) Quote() string    { return `"` }
+func (SQLite) HasSchemas() bool { return false }
+func (SQLite) Now() string {
+	return "CAST(unixepoch('now', 'subsec') * 1000000 " +
+		"AS integer)"
+}
 func (SQLite) Micros(col string) string     { return col }
 func (SQLite) Time(t time.Time) any         { return t.UnixMicro() }
 func (SQLite) Greatest(a, b string) string  { return "max(" + a + ", " + b + ")" }

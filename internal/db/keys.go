@@ -14,8 +14,8 @@ type Key struct {
 	Key   string
 }
 
-// CompareKeys is the one order in which keys are locked everywhere. Two transactions that lock the same keys in the
-// same order wait for each other; in different orders they deadlock.
+// CompareKeys is the one order in which keys are locked everywhere. Two transactions that lock the
+// same keys in the same order wait for each other; in different orders they deadlock.
 func CompareKeys(a, b Key) int {
 	if c := strings.Compare(a.Model, b.Model); c != 0 {
 		return c
@@ -35,8 +35,9 @@ func Tuples(keys []Key) bun.ListValues {
 	return AnyOfTuples(rows)
 }
 
-// AnyOfTuples renders rows as the right side of (…) IN (…), never as a list of one: for such MariaDB looks into no index,
-// and an UPDATE or DELETE locks every row that it reads, so that it would wait for everybody else's.
+// AnyOfTuples renders rows as the right side of (…) IN (…), never as a list of one: for such
+// MariaDB looks into no index, and an UPDATE or DELETE locks every row that it reads, so that it
+// would wait for everybody else's.
 func AnyOfTuples(rows []bun.TupleValues) bun.ListValues {
 	if len(rows) == 1 {
 		rows = append(rows, rows[0])
@@ -56,8 +57,9 @@ func JoinInts(numbers []int64) string {
 	return string(b)
 }
 
-// Among returns a condition that a key is one of some. Where these are digits of one length, which every collation orders
-// alike, it says between which they lie: without that, PostgreSQL reads the whole ledger for a long list.
+// Among returns a condition that a key is one of some. Where these are digits of one length, which
+// every collation orders alike, it says between which they lie: without that, PostgreSQL reads the
+// whole ledger for a long list.
 func Among(keys []string) (condition string, args []any) {
 	first, last := slices.Min(keys), slices.Max(keys)
 	for _, key := range keys {

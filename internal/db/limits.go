@@ -6,7 +6,8 @@ import (
 	"math"
 )
 
-// LearnLimits asks the database how much it takes at a time. Without it MostText assumes what is usual.
+// LearnLimits asks the database how much it takes at a time. Without it MostText assumes what is
+// usual.
 func (d *Database) LearnLimits(ctx context.Context) error {
 	query := d.sessions.packet()
 	if query == "" {
@@ -23,7 +24,8 @@ func (d *Database) LearnLimits(ctx context.Context) error {
 // restOfPacket is what a statement has beside the largest text in it.
 const restOfPacket = 64 << 10
 
-// MostText is how long a text may be to be written in a statement, even when each byte of it is escaped.
+// MostText is how long a text may be to be written in a statement, even when each byte of it is
+// escaped.
 func (d *Database) MostText() int {
 	packet := d.packet.Load()
 	switch {

@@ -29,7 +29,9 @@ var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 func (n Names) CheckFor(d Dialect) error {
 	err := n.Validate()
 	if n.Schema != "" && !d.HasSchemas() {
-		return errors.Join(err, fmt.Errorf("schema %q: SQLite has no schemas, use a table prefix or a file of its own", n.Schema))
+		return errors.Join(err,
+			fmt.Errorf("schema %q: SQLite has no schemas, use a table prefix or a file of its own",
+				n.Schema))
 	}
 	return err
 }
@@ -41,7 +43,8 @@ func (n Names) Validate() error {
 		errs = append(errs, fmt.Errorf("schema %q: use letters, digits and underscores", n.Schema))
 	}
 	if n.Prefix != "" && !identifier.MatchString(n.Prefix) {
-		errs = append(errs, fmt.Errorf("table prefix %q: use letters, digits and underscores", n.Prefix))
+		errs = append(errs, fmt.Errorf("table prefix %q: use letters, digits and underscores",
+			n.Prefix))
 	}
 	return errors.Join(errs...)
 }
@@ -55,8 +58,9 @@ func (n Names) Table(quote, name string) string {
 	return quote + n.Schema + quote + "." + quoted
 }
 
-// WakeChannel is an expression for the name of the channel on which writers tell relays that there is something to
-// publish: one for each outbox of a PostgreSQL database. It is null where there is no outbox.
+// WakeChannel is an expression for the name of the channel on which writers tell relays that there
+// is something to publish: one for each outbox of a PostgreSQL database. It is null where there is
+// no outbox.
 func (n Names) WakeChannel() string {
 	return "'cqrsync_outbox_' || to_regclass('" + n.Table(`"`, "outbox_messages") + "')::oid"
 }

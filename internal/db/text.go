@@ -26,7 +26,8 @@ func BareName(table, quote string) (schema, name string) {
 	return "", name
 }
 
-// ChunkBySize splits items so that the text of one statement stays under limit, with at least one per chunk.
+// ChunkBySize splits items so that the text of one statement stays under limit, with at least one
+// per chunk.
 func ChunkBySize[T any](items []T, size func(T) int, limit int) iter.Seq[[]T] {
 	return func(yield func([]T) bool) {
 		start, total := 0, 0

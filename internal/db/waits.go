@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// LockedError says that a lock was not to be had in time. Whoever holds it has not ended a transaction for long: it is
-// stopped, it waits for a person, or it is large.
+// LockedError says that a lock was not to be had in time. Whoever holds it has not ended a
+// transaction for long: it is stopped, it waits for a person, or it is large.
 type LockedError struct {
 	// Holders is who holds what was waited for, as far as the database tells.
 	Holders string
@@ -28,11 +28,12 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Unwrap() error { return e.Err }
 
-// LockTimedOut says that the database gave up waiting for a lock. It names no transaction at fault, and the one that waited may
-// have lost no more than the statement.
+// LockTimedOut says that the database gave up waiting for a lock. It names no transaction at fault,
+// and the one that waited may have lost no more than the statement.
 func LockTimedOut(err error) bool {
 	const lockNotAvailable = "55P03"
-	return SQLState(err) == lockNotAvailable || err != nil && strings.Contains(err.Error(), "Error 1205 (")
+	return SQLState(err) == lockNotAvailable || err != nil &&
+		strings.Contains(err.Error(), "Error 1205 (")
 }
 
 // waits is who is told of long waits.
@@ -60,7 +61,8 @@ func (w *waits) say(pids, holders string) {
 	case w.said != nil:
 		w.said(holders)
 	default:
-		slog.Default().Warn("waiting for another transaction: end it if it does not end by itself", "holders", holders)
+		slog.Default().Warn("waiting for another transaction: end it if it does not end by itself",
+			"holders", holders)
 	}
 }
 
@@ -78,8 +80,8 @@ func HoldersOf(err error) string {
 // UnknownHolder is what is waited for where the database does not tell.
 const UnknownHolder = "a transaction that takes long"
 
-// Whoever waits for a lock that excludes all others makes everybody wait who comes after. So it waits for a short time, and
-// between two tries, which become rarer, everybody goes on.
+// Whoever waits for a lock that excludes all others makes everybody wait who comes after. So it
+// waits for a short time, and between two tries, which become rarer, everybody goes on.
 const MinPause, MaxPause = 250 * time.Millisecond, 5 * time.Second
 
 // Rest waits for a while.
@@ -94,8 +96,8 @@ func Rest(ctx context.Context, pause time.Duration) error {
 	}
 }
 
-// Watched runs fn, which waits for locks as long as b says, and finds out who holds them when that takes more than half as
-// long: afterwards nobody could tell.
+// Watched runs fn, which waits for locks as long as b says, and finds out who holds them when that
+// takes more than half as long: afterwards nobody could tell.
 func (d *Database) Watched(ctx context.Context, b Bounds, fn func() error) error {
 	if during, _ := d.sessions.holders(d.names); during == "" {
 		return fn()
@@ -135,8 +137,8 @@ func (d *Database) Watched(ctx context.Context, b Bounds, fn func() error) error
 // holdersTimeout: whoever asks has waited for long already.
 const holdersTimeout = time.Second
 
-// lockHolders describes those that a query of holders finds. pids tells who they are. Both are empty where there are none,
-// and where the user may not see them.
+// lockHolders describes those that a query of holders finds. pids tells who they are. Both are
+// empty where there are none, and where the user may not see them.
 func (d *Database) lockHolders(ctx context.Context, query string) (pids, holders string) {
 	ctx, cancel := context.WithTimeout(ctx, holdersTimeout)
 	defer cancel()
@@ -154,7 +156,8 @@ func (d *Database) lockHolders(ctx context.Context, query string) (pids, holders
 			return "", ""
 		}
 		who = append(who, fmt.Sprint(pid))
-		described = append(described, describeHolder(pid, name, state, time.Duration(seconds*float64(time.Second))))
+		described = append(described, describeHolder(pid, name, state,
+			time.Duration(seconds*float64(time.Second))))
 	}
 	if rows.Err() != nil {
 		return "", ""
@@ -179,9 +182,10 @@ func describeHolder(pid int64, name, state string, since time.Duration) string {
 const postgresHolder = `coalesce(concat_ws(' at ', coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
 	coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8`
 
-// holders: during a wait they are those who block whoever waits in a statement that names one of cqrsync's tables; afterwards,
-// those who have locked one for longer than anybody waits. A user sees of others' sessions no more than their number unless
-// it may read statistics (pg_read_all_stats).
+// holders: during a wait they are those who block whoever waits in a statement that names one of
+// cqrsync's tables; afterwards, those who have locked one for longer than anybody waits. A user
+// sees of others' sessions no more than their number unless it may read statistics
+// (pg_read_all_stats).
 func (postgresSessions) holders(names Names) (during, afterwards string) {
 	const columns = postgresHolder
 	return `
@@ -202,13 +206,13 @@ func (postgresSessions) holders(names Names) (during, afterwards string) {
 func ownTables(names Names) string { return names.Prefix + "(outbox|replica)_" }
 
 const (
-	mysqlHolder = "t.trx_mysql_thread_id AS pid, coalesce(concat(p.user, ' at ', p.host), '') AS name, " +
-		"lower(coalesce(p.command, '')) AS state, coalesce(p.time, 0) AS seconds"
+	mysqlHolder = "t.trx_mysql_thread_id AS pid, coalesce(concat(p.user, ' at ', p.host), '') AS " +
+		"name, lower(coalesce(p.command, '')) AS state, coalesce(p.time, 0) AS seconds"
 	mysqlProcess = "LEFT JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id"
 )
 
-// holders: for the lock of a table InnoDB cannot tell who holds it, so the oldest transactions are named, too. It takes the
-// privilege PROCESS.
+// holders: for the lock of a table InnoDB cannot tell who holds it, so the oldest transactions are
+// named, too. It takes the privilege PROCESS.
 func (mariadbSessions) holders(names Names) (during, afterwards string) {
 	const columns, process = mysqlHolder, mysqlProcess
 	idle := "p.db = database() AND p.id <> connection_id() AND p.command = 'Sleep'"

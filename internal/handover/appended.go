@@ -6,8 +6,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
-// Appended collects what a transaction appends, to be offered. Nil collects nothing, and the database is not asked what
-// identities it drew.
+// Appended collects what a transaction appends, to be offered. Nil collects nothing, and the
+// database is not asked what identities it drew.
 type Appended struct {
 	messages []outgoing.Message
 	rest     bool

@@ -1,4 +1,5 @@
-// Package handover carries messages from those who have committed them to a relay in the same process.
+// Package handover carries messages from those who have committed them to a relay in the same
+// process.
 package handover
 
 import (
@@ -8,8 +9,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
-// Handover carries messages from those who have committed them to a relay in the same process, which then need not read
-// them. It loses what the relay does not take in time: that stands in the outbox as everything does.
+// Handover carries messages from those who have committed them to a relay in the same process,
+// which then need not read them. It loses what the relay does not take in time: that stands in the
+// outbox as everything does.
 type Handover struct {
 	offers chan Offer
 	missed atomic.Bool
@@ -17,11 +19,13 @@ type Handover struct {
 
 // Offer is what one transaction appended.
 type Offer struct {
-	// Messages are those that may go without a look into the outbox, if the relay has sent the one before.
+	// Messages are those that may go without a look into the outbox, if the relay has sent the one
+	// before.
 	Messages []outgoing.Message
 	// Rest says that there is more in the outbox.
 	Rest bool
-	// Before is a time at which the transaction had not committed yet: so no relay had read its messages.
+	// Before is a time at which the transaction had not committed yet: so no relay had read its
+	// messages.
 	Before time.Time
 }
 

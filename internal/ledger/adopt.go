@@ -16,14 +16,14 @@ import (
 type AdoptedRevisions struct {
 	// Taken keys have the given revision.
 	Taken int64
-	// Overtaken keys were written here since the given time, with a revision that is not newer. They
-	// have the one after the given one: replicas have not taken what was sent of them.
+	// Overtaken keys were written here since the given time, with a revision that is not newer.
+	// They have the one after the given one: replicas have not taken what was sent of them.
 	Overtaken map[string]bool
 }
 
 // AdoptRevisions brings the revisions that another master gave to keys of a model into the ledger.
-// Keys of which the ledger has a newer one, or a tombstone, are left alone. All are locked until the
-// transaction ends.
+// Keys of which the ledger has a newer one, or a tombstone, are left alone. All are locked until
+// the transaction ends.
 func (l *Revisions) AdoptRevisions(
 	ctx context.Context, tx bun.IDB, model string, given []Known,
 ) (AdoptedRevisions, error) {
@@ -97,8 +97,8 @@ func (l *Revisions) writeRevisions(
 	return nil
 }
 
-// Adopt gives rows that were there before cqrsync their ledger row: revision 0, of which no message was made. Keys that
-// the ledger knows are left alone. All are locked until the transaction ends.
+// Adopt gives rows that were there before cqrsync their ledger row: revision 0, of which no message
+// was made. Keys that the ledger knows are left alone. All are locked until the transaction ends.
 func (l *Revisions) Adopt(ctx context.Context, tx bun.IDB, model string, keys []string) error {
 	ledger := l.table
 	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {

@@ -15,12 +15,15 @@ var ErrUnsent = errors.New("messages that old are unsent: let the relay send the
 // forgetAtOnce is how many keys are forgotten in one transaction.
 const forgetAtOnce = 1000
 
-// ForgetDeleted forgets the keys of a model that were deleted longer ago than age, by the database's clock, and returns how
-// many. Such a key begins again at revision 0 if it is created again, and whoever still remembers a revision of it ignores
-// that: so age must be longer than replicas remember deleted keys, and than a message can be on its way.
+// ForgetDeleted forgets the keys of a model that were deleted longer ago than age, by the
+// database's clock, and returns how many. Such a key begins again at revision 0 if it is created
+// again, and whoever still remembers a revision of it ignores that: so age must be longer than
+// replicas remember deleted keys, and than a message can be on its way.
 //
 // Keys that are created again meanwhile are kept. An error may come after some were forgotten.
-func (l *Revisions) ForgetDeleted(ctx context.Context, model string, age time.Duration) (n int64, err error) {
+func (l *Revisions) ForgetDeleted(
+	ctx context.Context, model string, age time.Duration,
+) (n int64, err error) {
 	before := l.dialect.After(l.dialect.Now(), -age)
 	for last, more := "", true; more && err == nil; {
 		var some int64
@@ -34,7 +37,9 @@ func (l *Revisions) ForgetDeleted(ctx context.Context, model string, age time.Du
 }
 
 // forgetSome forgets keys behind one, and says which it looked at last.
-func (l *Revisions) forgetSome(ctx context.Context, model, after, before string) (n int64, last string, more bool, err error) {
+func (l *Revisions) forgetSome(
+	ctx context.Context, model, after, before string,
+) (n int64, last string, more bool, err error) {
 	ledger := l.table
 	old := "deleted AND updated_at < " + before
 	err = l.InBounds(ctx, l.Bounds(), func(ctx context.Context, tx bun.IDB) error {
@@ -58,8 +63,8 @@ func (l *Revisions) forgetSome(ctx context.Context, model, after, before string)
 	return n, last, more, err
 }
 
-// requireSent returns ErrUnsent where a lane begins with a message from before that time: the delete of a key may still be
-// on its way, and what begins again at revision 0 would follow it.
+// requireSent returns ErrUnsent where a lane begins with a message from before that time: the
+// delete of a key may still be on its way, and what begins again at revision 0 would follow it.
 func (l *Revisions) requireSent(ctx context.Context, tx bun.IDB, before string) error {
 	var unsent int
 	err := tx.QueryRowContext(ctx, `

@@ -20,18 +20,23 @@ type Known struct {
 	Deleted  bool
 	// Updated is zero where no master sent a time.
 	Updated time.Time
-	// Applied is when the replica's database wrote the row, by its own clock; zero where it does not say, and in the
-	// master's ledger.
+	// Applied is when the replica's database wrote the row, by its own clock; zero where it does
+	// not say, and in the master's ledger.
 	Applied time.Time
 }
 
-// Known looks keys of one model up in a ledger, without locking. Keys that it does not know are not in the result.
-func (l *Ledger) Known(ctx context.Context, tx bun.IDB, model string, keys []string) (map[string]Known, error) {
+// Known looks keys of one model up in a ledger, without locking. Keys that it does not know are not
+// in the result.
+func (l *Ledger) Known(
+	ctx context.Context, tx bun.IDB, model string, keys []string,
+) (map[string]Known, error) {
 	return l.known(ctx, tx, model, keys, "")
 }
 
 // LockKnown is Known, with the rows locked until the transaction ends, in the one order of keys.
-func (l *Ledger) LockKnown(ctx context.Context, tx bun.IDB, model string, keys []string) (map[string]Known, error) {
+func (l *Ledger) LockKnown(
+	ctx context.Context, tx bun.IDB, model string, keys []string,
+) (map[string]Known, error) {
 	lock := ""
 	if l.dialect.LockRows() != "" {
 		lock = ` ORDER BY "key" FOR UPDATE`

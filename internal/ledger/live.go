@@ -9,8 +9,8 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Range is a part of a ledger in the order of the database; an empty end is open. AnyOrder spares the database to sort
-// what it found.
+// Range is a part of a ledger in the order of the database; an empty end is open. AnyOrder spares
+// the database to sort what it found.
 type Range struct {
 	From, After, To string
 	AnyOrder        bool
@@ -22,7 +22,8 @@ type KeyRevision struct {
 	Revision int64
 }
 
-// Live returns up to limit live keys of a model within a range with their revisions and nothing else.
+// Live returns up to limit live keys of a model within a range with their revisions and nothing
+// else.
 func (l *Ledger) Live(
 	ctx context.Context, tx bun.IDB, model string, r Range, limit int,
 ) ([]KeyRevision, error) {
@@ -36,7 +37,8 @@ func (l *Ledger) Live(
 
 func (l *Ledger) live(model string, r Range, limit int) (query string, args []any) {
 	condition, args := "model = ? AND NOT deleted", []any{l.table, model}
-	for _, end := range []struct{ operator, key string }{{">=", r.From}, {">", r.After}, {"<=", r.To}} {
+	for _, end := range []struct{ operator, key string }{{">=", r.From}, {">", r.After},
+		{"<=", r.To}} {
 		if end.key != "" {
 			condition, args = condition+` AND "key" `+end.operator+` ?`, append(args, end.key)
 		}
@@ -72,7 +74,9 @@ type Pairs struct {
 }
 
 // Pairs is Live for a model whose keys are integers.
-func (l *Ledger) Pairs(ctx context.Context, tx bun.IDB, model string, r Range, limit int) (Pairs, error) {
+func (l *Ledger) Pairs(
+	ctx context.Context, tx bun.IDB, model string, r Range, limit int,
+) (Pairs, error) {
 	join := l.dialect.joinPairs()
 	if join == "" {
 		page, err := l.Live(ctx, tx, model, r, limit)
@@ -80,7 +84,8 @@ func (l *Ledger) Pairs(ctx context.Context, tx bun.IDB, model string, r Range, l
 	}
 	query, args := l.live(model, r, limit)
 	var p Pairs
-	err := tx.QueryRowContext(ctx, l.SQL("SELECT "+join+", count(*) FROM ("+query+") AS page"), args...).Scan(&p.Text, &p.Count)
+	err := tx.QueryRowContext(ctx, l.SQL("SELECT "+join+", count(*) FROM ("+query+") AS page"),
+		args...).Scan(&p.Text, &p.Count)
 	if err != nil {
 		return p, fmt.Errorf("read the live keys of %s: %w", model, err)
 	}
@@ -106,10 +111,13 @@ func (p Pairs) Last() string {
 	return key
 }
 
-// SpeaksFor says that the live keys of a model's ledger are the keys of its table, by count and sum of hashes
-// that both are read for in one statement, so that writes going on do not matter. Then a diff reads the ledger alone.
-// false may also mean that the database has no cheap way to tell. table and column are quoted.
-func (l *Ledger) SpeaksFor(ctx context.Context, tx bun.IDB, model, table, column string) (bool, error) {
+// SpeaksFor says that the live keys of a model's ledger are the keys of its table, by count and sum
+// of hashes that both are read for in one statement, so that writes going on do not matter. Then a
+// diff reads the ledger alone. false may also mean that the database has no cheap way to tell.
+// table and column are quoted.
+func (l *Ledger) SpeaksFor(
+	ctx context.Context, tx bun.IDB, model, table, column string,
+) (bool, error) {
 	digest := l.dialect.digest()
 	if digest == "" {
 		return false, nil

@@ -17,8 +17,9 @@ import (
 // Change is a key that a transaction changed.
 type Change struct {
 	db.Key
-	// Existed says that the row may be older than its ledger row: it was there before cqrsync came. Replicas that loaded
-	// it hold it as revision 0, so its first revision is 1, and a diff sees whether they missed it.
+	// Existed says that the row may be older than its ledger row: it was there before cqrsync came.
+	// Replicas that loaded it hold it as revision 0, so its first revision is 1, and a diff sees
+	// whether they missed it.
 	Existed bool
 }
 
@@ -46,27 +47,36 @@ type Revision struct {
 	Updated time.Time
 }
 
-// Lock raises the revision of every key by one, starting at 0, and keeps the ledger rows locked until the transaction
-// ends: whoever comes second waits here, and reads the first one's rows afterwards. So the order of revisions is the
-// order of commits (P4). One statement, whatever the number of keys; keys must not repeat.
-func (l *Revisions) Lock(ctx context.Context, tx bun.IDB, changes []Change) (map[db.Key]Revision, error) {
-	sorted := slices.SortedFunc(slices.Values(changes), func(a, b Change) int { return db.CompareKeys(a.Key, b.Key) })
+// Lock raises the revision of every key by one, starting at 0, and keeps the ledger rows locked
+// until the transaction ends: whoever comes second waits here, and reads the first one's rows
+// afterwards. So the order of revisions is the order of commits (P4). One statement, whatever the
+// number of keys; keys must not repeat.
+func (l *Revisions) Lock(
+	ctx context.Context, tx bun.IDB, changes []Change,
+) (map[db.Key]Revision, error) {
+	sorted := slices.SortedFunc(slices.Values(changes), func(a, b Change) int {
+		return db.CompareKeys(a.Key, b.Key)
+	})
 	revisions := make(map[db.Key]Revision, len(sorted))
 	for chunk := range slices.Chunk(sorted, db.MaxKeys) {
 		if err := l.lock(ctx, tx, chunk, revisions); err != nil {
 			return nil, fmt.Errorf("lock %d keys in the ledger: %w", len(changes), err)
 		}
 	}
-	for _, c := range sorted { // a key that the database takes for another one would go without a revision
+	// a key that the database takes for another one would go without a revision
+	for _, c := range sorted {
 		if _, locked := revisions[c.Key]; !locked {
-			return nil, fmt.Errorf("lock %d keys in the ledger: model %s key %q came back as another key: "+
-				"outbox_revisions must compare keys byte by byte (see relay migrate --print)", len(changes), c.Model, c.Key.Key)
+			return nil, fmt.Errorf("lock %d keys in the ledger: model %s key %q came back as "+
+				"another key: outbox_revisions must compare keys byte by byte (see relay migrate "+
+				"--print)", len(changes), c.Model, c.Key.Key)
 		}
 	}
 	return revisions, nil
 }
 
-func (l *Revisions) lock(ctx context.Context, tx bun.IDB, changes []Change, into map[db.Key]Revision) error {
+func (l *Revisions) lock(
+	ctx context.Context, tx bun.IDB, changes []Change, into map[db.Key]Revision,
+) error {
 	values := make([]string, len(changes))
 	args := []any{l.table}
 	for i, c := range changes {
@@ -86,7 +96,8 @@ func (l *Revisions) lock(ctx context.Context, tx bun.IDB, changes []Change, into
 		var r Revision
 		var updated int64
 		var tracked *string
-		err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.Follows, &r.WasDeleted, &tracked, &updated)
+		err := rows.Scan(&r.Model, &r.Key.Key, &r.Revision, &r.After, &r.Follows, &r.WasDeleted,
+			&tracked, &updated)
 		if err != nil {
 			return err
 		}
@@ -99,8 +110,8 @@ func (l *Revisions) lock(ctx context.Context, tx bun.IDB, changes []Change, into
 	return rows.Err()
 }
 
-// NoteResent notes that something of locked keys of a model goes into the outbox out of turn: the next message of each must
-// not leave before that has been read.
+// NoteResent notes that something of locked keys of a model goes into the outbox out of turn: the
+// next message of each must not leave before that has been read.
 func (l *Revisions) NoteResent(ctx context.Context, tx bun.IDB, model string, keys []string) error {
 	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {
 		_, err := tx.ExecContext(ctx, l.SQL(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
@@ -112,8 +123,8 @@ func (l *Revisions) NoteResent(ctx context.Context, tx bun.IDB, model string, ke
 	return nil
 }
 
-// Settlement is what the transaction turned out to have done to locked keys, where Lock's assumption (replicas have the
-// key, and a message goes out) does not hold.
+// Settlement is what the transaction turned out to have done to locked keys, where Lock's
+// assumption (replicas have the key, and a message goes out) does not hold.
 type Settlement struct {
 	Deleted  []db.Key // replicas are told to delete it, or were never told of it
 	Restored []db.Key // was deleted, now live again
@@ -125,8 +136,8 @@ type Settlement struct {
 	Tracked map[db.Key]json.RawMessage
 }
 
-// Settle corrects the ledger rows that Lock wrote, in the same transaction. It costs nothing where there is nothing to
-// correct.
+// Settle corrects the ledger rows that Lock wrote, in the same transaction. It costs nothing where
+// there is nothing to correct.
 func (l *Revisions) Settle(ctx context.Context, tx bun.IDB, done Settlement) error {
 	var created, raised []db.Key
 	for _, r := range done.Unchanged {
@@ -157,9 +168,11 @@ func (l *Revisions) Settle(ctx context.Context, tx bun.IDB, done Settlement) err
 	return l.storeTracked(ctx, tx, done.Tracked)
 }
 
-// storeTracked is an upsert that always meets its row, because that is the one form of a multi-row update with a value
-// per row that every dialect has.
-func (l *Revisions) storeTracked(ctx context.Context, tx bun.IDB, tracked map[db.Key]json.RawMessage) error {
+// storeTracked is an upsert that always meets its row, because that is the one form of a multi-row
+// update with a value per row that every dialect has.
+func (l *Revisions) storeTracked(
+	ctx context.Context, tx bun.IDB, tracked map[db.Key]json.RawMessage,
+) error {
 	keys := slices.SortedFunc(maps.Keys(tracked), db.CompareKeys)
 	for chunk := range slices.Chunk(keys, maxTracked) {
 		values := make([]string, len(chunk))

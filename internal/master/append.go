@@ -15,9 +15,11 @@ import (
 	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
-// Append writes messages into the outbox, in order. Their keys must be locked by Lock in the same transaction: that is
-// what makes the identity grow with the revision.
-func (w *Writer) Append(ctx context.Context, tx bun.IDB, messages []outgoing.Message, to *handover.Appended) error {
+// Append writes messages into the outbox, in order. Their keys must be locked by Lock in the same
+// transaction: that is what makes the identity grow with the revision.
+func (w *Writer) Append(
+	ctx context.Context, tx bun.IDB, messages []outgoing.Message, to *handover.Appended,
+) error {
 	if len(messages) == 0 {
 		return nil
 	}
@@ -37,7 +39,8 @@ func (w *Writer) Append(ctx context.Context, tx bun.IDB, messages []outgoing.Mes
 	return nil
 }
 
-func (w *Writer) appendChunk(ctx context.Context, tx bun.IDB, messages []outgoing.Message, lanes outgoing.Numbering, to *handover.Appended) error {
+func (w *Writer) appendChunk(ctx context.Context, tx bun.IDB, messages []outgoing.Message,
+	lanes outgoing.Numbering, to *handover.Appended) error {
 	created := w.dialect.created()
 	row := "(" + w.lanes.Value() + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
 	if created != nil {
@@ -54,7 +57,8 @@ func (w *Writer) appendChunk(ctx context.Context, tx bun.IDB, messages []outgoin
 		if !m.Expires.IsZero() {
 			expires = w.dialect.Time(m.Expires)
 		}
-		args = append(args, lanes.Lane(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After, m.Signal,
+		args = append(args, lanes.Lane(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After,
+			m.Signal,
 			db.OrNull(m.Queue), string(m.PK), string(m.Data), db.OrNull(string(m.Previous)), db.OrNull(string(m.Meta)),
 			headers, db.OrNull(m.CorrelationID), w.dialect.Time(m.Updated), expires, m.Keep)
 		if created != nil {
@@ -119,4 +123,5 @@ func headersJSON(headers map[string]string) (any, error) {
 	return string(text), err
 }
 
-// chunkBySize splits items so that the text of one statement stays under limit, with at least one per chunk.
+// chunkBySize splits items so that the text of one statement stays under limit, with at least one
+// per chunk.

@@ -1,5 +1,6 @@
-// Package master writes what a master's transactions write into cqrsync's tables: messages into the outbox, in the
-// transaction that draws their revisions (internal/ledger), and the call that wakes relays afterwards.
+// Package master writes what a master's transactions write into cqrsync's tables: messages into the
+// outbox, in the transaction that draws their revisions (internal/ledger), and the call that wakes
+// relays afterwards.
 package master
 
 import (
@@ -33,7 +34,8 @@ func New(d *db.Database) *Writer {
 	}
 }
 
-// RunDeferred makes the deferred triggers and constraints of a transaction run now, where the database has such.
+// RunDeferred makes the deferred triggers and constraints of a transaction run now, where the
+// database has such.
 func (w *Writer) RunDeferred(ctx context.Context, tx bun.IDB) error {
 	statement := w.dialect.runDeferred()
 	if statement == "" {
@@ -50,10 +52,11 @@ type dialect interface {
 	db.Dialect
 	// announces says that a session can wake those that listen.
 	announces() bool
-	// recordsInFunction says that the migrations make the functions outbox_record and outbox_record_many.
+	// recordsInFunction says that the migrations make the functions outbox_record and
+	// outbox_record_many.
 	recordsInFunction() bool
-	// created is the value of created_at of a message, nil for that of the database's clock. It must be as fine as that
-	// clock is elsewhere, because messages are told apart by it.
+	// created is the value of created_at of a message, nil for that of the database's clock. It
+	// must be as fine as that clock is elsewhere, because messages are told apart by it.
 	created() any
 	// runDeferred is the statement of RunDeferred, or empty.
 	runDeferred() string

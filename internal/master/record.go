@@ -25,26 +25,28 @@ type Entity struct {
 	Existed bool // as in Change
 	PK      json.RawMessage
 	Data    json.RawMessage
-	// Row is a condition, in SQL, that its row (ComparedRow) is what Data says. Record compares with it where it records one
-	// entity with PlainRows.
+	// Row is a condition, in SQL, that its row (ComparedRow) is what Data says. Record compares
+	// with it where it records one entity with PlainRows.
 	Row string
 }
 
-// Record is Lock, Settle and Append in one for saved entities of one model whose state is believed to be known: the
-// transaction wrote the whole row and holds its lock, and nothing else belongs to the entity. common holds what their
-// messages share: model, meta, headers and correlation id; they are SAVEs. It records nothing, and returns false, where a
-// row is not what its state says.
+// Record is Lock, Settle and Append in one for saved entities of one model whose state is believed
+// to be known: the transaction wrote the whole row and holds its lock, and nothing else belongs to
+// the entity. common holds what their messages share: model, meta, headers and correlation id; they
+// are SAVEs. It records nothing, and returns false, where a row is not what its state says.
 //
-// On PostgreSQL it is one statement instead of three and a read. In one statement the ledger's lock comes too late for
-// reading rows that others may change (the snapshot is older), which is why only rows that the transaction itself wrote
-// may take this way. Their comparison is in the statement, so nothing can come in between but a deferred trigger; where
-// the database has one, nothing is recorded.
+// On PostgreSQL it is one statement instead of three and a read. In one statement the ledger's lock
+// comes too late for reading rows that others may change (the snapshot is older), which is why only
+// rows that the transaction itself wrote may take this way. Their comparison is in the statement,
+// so nothing can come in between but a deferred trigger; where the database has one, nothing is
+// recorded.
 //
 // rows may be nil for states that are certain.
 func (w *Writer) Record(
 	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
 ) (recorded bool, err error) {
-	slices.SortFunc(entities, func(a, b Entity) int { return strings.Compare(a.Key, b.Key) }) // the one lock order
+	// the one lock order
+	slices.SortFunc(entities, func(a, b Entity) int { return strings.Compare(a.Key, b.Key) })
 	record := w.recordInSteps
 	if w.dialect.recordsInFunction() {
 		record = w.recordInFunction
@@ -67,8 +69,8 @@ func (w *Writer) Record(
 	return true, nil
 }
 
-// recordInFunction calls the functions that the migrations made. One entity is by far the most frequent case, and arrays
-// of one cost a quarter more.
+// recordInFunction calls the functions that the migrations made. One entity is by far the most
+// frequent case, and arrays of one cost a quarter more.
 func (w *Writer) recordInFunction(
 	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
 ) (bool, error) {
@@ -87,16 +89,19 @@ func (w *Writer) recordInFunction(
 	if stmt := w.preparedFor(rows); stmt != nil && len(entities) == 1 {
 		if own, ok := tx.(bun.Tx); ok {
 			args := append(append(before(entities[0]), string(entities[0].Data)), shared...)
-			return recordPrepared(ctx, own.StmtContext(ctx, stmt), args, common, entities[0], lanes, to)
+			return recordPrepared(ctx, own.StmtContext(ctx, stmt), args, common, entities[0], lanes,
+				to)
 		}
 	}
 	if to.Wants(len(entities)) {
 		return w.recordOffered(ctx, tx, common, entities, rows, lanes, before, shared, to)
 	}
 	if len(entities) == 1 {
-		args := append(append([]any{w.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+		args := append(append([]any{w.Table("outbox_record")}, before(entities[0])...),
+			string(entities[0].Data))
 		args = append(append(args, shared...), bun.Safe(rows.sameAs(entities[0].Row)))
-		return returnsRow(tx.QueryContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE ?", args...))
+		return returnsRow(tx.QueryContext(ctx, "SELECT ?(?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE ?",
+			args...))
 	}
 	var laneOf, keys, existed, pks, data db.Array
 	for _, e := range entities {
@@ -106,13 +111,16 @@ func (w *Writer) recordInFunction(
 		pks.Add(string(e.PK))
 		data.Add(string(e.Data))
 	}
-	args := []any{w.Table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(), existed.Literal(), pks.Literal()}
-	args = append(append(args, shared...), data.Literal(), bun.Safe(rows.allSame("d.data", len(entities))))
+	args := []any{w.Table("outbox_record_many"), laneOf.Literal(), common.Model, keys.Literal(),
+		existed.Literal(), pks.Literal()}
+	args = append(append(args, shared...), data.Literal(),
+		bun.Safe(rows.allSame("d.data", len(entities))))
 	return returnsRow(tx.QueryContext(ctx, `SELECT ?(?, ?, ?, ?, ?, d.data, ?, ?, ?)
 		FROM (SELECT ?::text[] AS data) AS d WHERE ?`, args...))
 }
 
-// returnsRow says whether a query returned a row: drivers do not agree on how many a SELECT affected.
+// returnsRow says whether a query returned a row: drivers do not agree on how many a SELECT
+// affected.
 func returnsRow(rows *sql.Rows, err error) (bool, error) {
 	if err != nil {
 		return false, err
@@ -125,8 +133,9 @@ func returnsRow(rows *sql.Rows, err error) (bool, error) {
 	return found, rows.Err()
 }
 
-// recordOffered records a few entities and learns what was drawn for them. The parts of a UNION ALL run one after the other.
-// What the function draws is read as one value: as the columns of a table that it makes, it would cost a fifth more.
+// recordOffered records a few entities and learns what was drawn for them. The parts of a UNION ALL
+// run one after the other. What the function draws is read as one value: as the columns of a table
+// that it makes, it would cost a fifth more.
 func (w *Writer) recordOffered(
 	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, plain *PlainRows, lanes outgoing.Numbering,
 	before func(Entity) []any, shared []any, to *handover.Appended,
@@ -136,16 +145,19 @@ func (w *Writer) recordOffered(
 		data.Add(string(e.Data))
 	}
 	query := "SELECT 0, ?(?, ?, ?, ?, ?, ?, ?, ?, ?)::text WHERE ?"
-	args := append(append([]any{w.Table("outbox_record")}, before(entities[0])...), string(entities[0].Data))
+	args := append(append([]any{w.Table("outbox_record")}, before(entities[0])...),
+		string(entities[0].Data))
 	args = append(append(args, shared...), bun.Safe(plain.sameAs(entities[0].Row)))
 	if len(entities) > 1 { // all or none
 		var parts []string
 		args = []any{data.Literal(), bun.Safe(plain.allSame("d.data", len(entities)))}
 		for i, e := range entities {
-			parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, (d.data)["+strconv.Itoa(i+1)+"]::json, ?, ?, ?)::text FROM d")
+			parts = append(parts, "SELECT "+strconv.Itoa(i)+", ?(?, ?, ?, ?, ?, (d.data)["+
+				strconv.Itoa(i+1)+"]::json, ?, ?, ?)::text FROM d")
 			args = append(append(append(args, w.Table("outbox_record")), before(e)...), shared...)
 		}
-		query = "WITH d AS MATERIALIZED (SELECT data FROM (SELECT ?::text[] AS data) AS d WHERE ?) " + strings.Join(parts, " UNION ALL ")
+		query = "WITH d AS MATERIALIZED (SELECT data FROM (SELECT ?::text[] AS data) AS d WHERE " +
+			"?) " + strings.Join(parts, " UNION ALL ")
 	}
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -164,60 +176,12 @@ func (w *Writer) recordOffered(
 	return recorded, rows.Err()
 }
 
-// Prepare makes Record keep the statement for one entity of these rows prepared on each connection, in transactions of
-// bun. Otherwise reading and planning it is half of what it costs. It takes a connection of the pool, so no transaction may
-// wait for it. It is safe for concurrent use.
-func (w *Writer) Prepare(ctx context.Context, rows *PlainRows) error {
-	if !w.dialect.recordsInFunction() || w.preparedFor(rows) != nil {
-		return nil
-	}
-	stmt, err := w.DB().DB.PrepareContext(ctx, fmt.Sprintf("SELECT %s($1, $2, $3, $4, $5, d.data::json, $7, $8, $9)::text "+
-		"FROM (SELECT $6::text AS data) AS d WHERE %s", w.Table("outbox_record"), rows.same("d.data")))
-	if err != nil {
-		return fmt.Errorf("prepare outbox_record: %w (behind a proxy that pools transactions leave Config.Prepare off)", err)
-	}
-	if _, first := w.prepared.LoadOrStore(rows.text(), stmt); first { // another transaction was first
-		defer func() { _ = stmt.Close() }() // the server forgets it with the connection at the latest
-	}
-	return nil
-}
-
-// ClosePrepared closes the statements that Prepare made.
-func (w *Writer) ClosePrepared() error {
-	var errs []error
-	w.prepared.Range(func(text, stmt any) bool {
-		w.prepared.Delete(text)
-		errs = append(errs, stmt.(*sql.Stmt).Close())
-		return true
-	})
-	return errors.Join(errs...)
-}
-
-// preparedFor is the statement that Prepare made for rows, nil if there is none.
-func (w *Writer) preparedFor(rows *PlainRows) *sql.Stmt {
-	if stmt, found := w.prepared.Load(rows.text()); found {
-		return stmt.(*sql.Stmt) //nolint:forcetypeassert // nothing else is stored
-	}
-	return nil
-}
-
-func recordPrepared(
-	ctx context.Context, stmt *sql.Stmt, args []any, common outgoing.Message, e Entity, lanes outgoing.Numbering, to *handover.Appended,
-) (bool, error) {
-	var drawn string
-	err := stmt.QueryRowContext(ctx, args...).Scan(&drawn)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err == nil && to.Wants(1) {
-		addRecorded(to, common, e, lanes, drawn)
-	}
-	return err == nil, err
-}
-
-// addRecorded takes in the message of an entity that was recorded. What was drawn for it stands in the database either way,
-// so where it cannot be read the relay is to read the message, and the transaction goes on.
-func addRecorded(to *handover.Appended, common outgoing.Message, e Entity, lanes outgoing.Numbering, row string) {
+// addRecorded takes in the message of an entity that was recorded. What was drawn for it stands in
+// the database either way, so where it cannot be read the relay is to read the message, and the
+// transaction goes on.
+func addRecorded(
+	to *handover.Appended, common outgoing.Message, e Entity, lanes outgoing.Numbering, row string,
+) {
 	m := common
 	m.Key, m.PK, m.Data, m.Lane = e.Key, e.PK, e.Data, lanes.Lane(common.Model, e.Key)
 	if !draw(&m, row) {
@@ -227,8 +191,9 @@ func addRecorded(to *handover.Appended, common outgoing.Message, e Entity, lanes
 	to.Add(m)
 }
 
-// draw reads (_id,_revision,_after,_updated,_follows,_created), what outbox_record returns, in PostgreSQL's notation of a row. It
-// returns false if it cannot: a session may write times otherwise than ISO does (DateStyle).
+// draw reads (_id,_revision,_after,_updated,_follows,_created), what outbox_record returns, in
+// PostgreSQL's notation of a row. It returns false if it cannot: a session may write times
+// otherwise than ISO does (DateStyle).
 func draw(m *outgoing.Message, row string) bool {
 	fields := strings.Split(strings.Trim(row, "()"), ",")
 	if len(fields) != 6 {
@@ -248,7 +213,8 @@ func draw(m *outgoing.Message, row string) bool {
 	return errors.Join(noID, noRevision, noTime, neverMade, noAfter) == nil
 }
 
-// parseTime reads PostgreSQL's ISO notation, in which an offset has minutes only where it needs them.
+// parseTime reads PostgreSQL's ISO notation, in which an offset has minutes only where it needs
+// them.
 func parseTime(text string) (time.Time, error) {
 	at, err := time.Parse("2006-01-02 15:04:05.999999-07", text)
 	if err != nil {
@@ -257,7 +223,8 @@ func parseTime(text string) (time.Time, error) {
 	return at.UTC(), err
 }
 
-// recordInSteps is Record where the states are certain: no database without the function compares rows.
+// recordInSteps is Record where the states are certain: no database without the function compares
+// rows.
 func (w *Writer) recordInSteps(
 	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
 ) (recorded bool, err error) {

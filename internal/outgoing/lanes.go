@@ -14,20 +14,21 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// Numbering says which lanes there are: Count of them, from First on. A change of their number takes new numbers, so that
-// a row says in which numbering it was written.
+// Numbering says which lanes there are: Count of them, from First on. A change of their number
+// takes new numbers, so that a row says in which numbering it was written.
 type Numbering struct{ First, Count int }
 
-// Lane returns the lane of a key: the unit of order and of relay ownership. Changing the function would send a key's messages
-// through two lanes at once, out of order. The hash is one that every database can compute: internal/capture has it in SQL,
-// for triggers.
+// Lane returns the lane of a key: the unit of order and of relay ownership. Changing the function
+// would send a key's messages through two lanes at once, out of order. The hash is one that every
+// database can compute: internal/capture has it in SQL, for triggers.
 func (n Numbering) Lane(model, key string) int {
 	// No secret hangs on it.
 	sum := md5.Sum([]byte(model + ":" + key))
 	return n.First + int(binary.BigEndian.Uint32(sum[:])%uint32(n.Count))
 }
 
-// Lanes is the numbering of an outbox, as those see it who append to it. It is safe for concurrent use.
+// Lanes is the numbering of an outbox, as those see it who append to it. It is safe for concurrent
+// use.
 type Lanes struct {
 	db      *db.Database
 	dialect dialect
@@ -39,7 +40,8 @@ func NewLanes(d *db.Database) *Lanes {
 	return &Lanes{db: d, dialect: db.Choose[dialect](d, postgres{}, mariadb{}, sqlite{})}
 }
 
-// Numbering is read once; whoever writes with one that has changed since is refused, and reads it again (Refused).
+// Numbering is read once; whoever writes with one that has changed since is refused, and reads it
+// again (Refused).
 func (l *Lanes) Numbering(ctx context.Context, tx bun.IDB) (Numbering, error) {
 	if n := l.cached.Load(); n != nil {
 		return *n, nil
@@ -53,7 +55,8 @@ func (l *Lanes) Numbering(ctx context.Context, tx bun.IDB) (Numbering, error) {
 
 // Read reads the numbering as it is now.
 func (l *Lanes) Read(ctx context.Context, tx bun.IDB) (n Numbering, err error) {
-	err = tx.QueryRowContext(ctx, "SELECT coalesce(min(lane), 0), count(*) FROM ?", l.db.Table("outbox_lanes")).
+	err = tx.QueryRowContext(ctx, "SELECT coalesce(min(lane), 0), count(*) FROM ?",
+		l.db.Table("outbox_lanes")).
 		Scan(&n.First, &n.Count)
 	if err != nil {
 		return n, fmt.Errorf("count lanes: %w", err)
@@ -67,17 +70,20 @@ func (l *Lanes) Read(ctx context.Context, tx bun.IDB) (n Numbering, err error) {
 // Forget has the numbering read again: there may be more lanes, or fewer, than there were.
 func (l *Lanes) Forget() { l.cached.Store(nil) }
 
-// Value is what stands in an INSERT into outbox_messages for the lane: itself, or null where there is no such lane.
+// Value is what stands in an INSERT into outbox_messages for the lane: itself, or null where there
+// is no such lane.
 func (l *Lanes) Value() string {
 	table := l.dialect.laneNumbers()
 	if table == "" {
 		return "?"
 	}
-	return "(SELECT lane FROM " + string(l.db.Table(table)) + " WHERE lane = ?" + l.dialect.shareRows() + ")"
+	return "(SELECT lane FROM " + string(l.db.Table(table)) + " WHERE lane = ?" +
+		l.dialect.shareRows() + ")"
 }
 
 // errRenumbered is a conflict: the same transaction, run again, may pass.
-const errRenumbered = db.ConflictError("the number of lanes was changed meanwhile: run the transaction again")
+const errRenumbered = db.ConflictError("the number of lanes was changed meanwhile: run the " +
+	"transaction again")
 
 // Refused recognises the refusal of a lane that is none any more, and forgets the numbering.
 func (l *Lanes) Refused(err error) error {
@@ -93,10 +99,11 @@ func (l *Lanes) Refused(err error) error {
 
 // dialect is how a database refuses the lane of a writer that counts with an old number.
 type dialect interface {
-	// laneNumbers is the table whose rows are the lanes that writers may use; they hold a row until they commit. It is
-	// empty where a condition on outbox_messages excludes all others.
+	// laneNumbers is the table whose rows are the lanes that writers may use; they hold a row until
+	// they commit. It is empty where a condition on outbox_messages excludes all others.
 	laneNumbers() string
-	// shareRows ends a SELECT that holds the rows it reads until the transaction ends, as far as that is needed.
+	// shareRows ends a SELECT that holds the rows it reads until the transaction ends, as far as
+	// that is needed.
 	shareRows() string
 }
 

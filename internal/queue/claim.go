@@ -19,20 +19,24 @@ import (
 // Claimed is a message on its way to the broker.
 type Claimed struct {
 	Message
-	// Attempts is how often this message has failed already. One that may replace the message that failed begins anew.
+	// Attempts is how often this message has failed already. One that may replace the message that
+	// failed begins anew.
 	Attempts int
-	// Failed says that a message of the key has failed, for whatever reason, and the key is in outbox_retries.
+	// Failed says that a message of the key has failed, for whatever reason, and the key is in
+	// outbox_retries.
 	Failed bool
-	// Waiting says that the key waits because an older message of it failed, and that this one may replace that: see
-	// MakeDue.
+	// Waiting says that the key waits because an older message of it failed, and that this one may
+	// replace that: see MakeDue.
 	Waiting bool
-	// Invalid says why the row is no message, nil if it is one. It is a failure of this row alone (P9).
+	// Invalid says why the row is no message, nil if it is one. It is a failure of this row alone
+	// (P9).
 	Invalid error
 
 	place place
 }
 
-// place is where a row is, if the database finds it faster so than by its lane and id: a ctid of PostgreSQL, "(page,row)".
+// place is where a row is, if the database finds it faster so than by its lane and id: a ctid of
+// PostgreSQL, "(page,row)".
 type place string
 
 // Start says where in a lane a claim starts: at the first message behind After.
@@ -41,43 +45,48 @@ type Start struct {
 	After int64
 }
 
-// Except is what a claim leaves out because it was claimed before: single messages, and keys with all of theirs.
+// Except is what a claim leaves out because it was claimed before: single messages, and keys with
+// all of theirs.
 type Except struct {
 	IDs  []int64
 	Keys []Key
 }
 
-// maxClaimBytes bounds the payload that one claim brings into memory, whatever its number of messages.
+// maxClaimBytes bounds the payload that one claim brings into memory, whatever its number of
+// messages.
 const maxClaimBytes = 4 << 20
 
-// Claim reads the oldest unsent messages of each lane behind its start, at most perLane of each: lane by lane as they
-// are listed, and in a lane in the order of the identity, which per key is the order of revisions. Of keys that wait in
-// outbox_retries only messages come that end the wait (Waiting). unread are the lanes that were not read that far, because
-// the claim had grown too large.
+// Claim reads the oldest unsent messages of each lane behind its start, at most perLane of each:
+// lane by lane as they are listed, and in a lane in the order of the identity, which per key is the
+// order of revisions. Of keys that wait in outbox_retries only messages come that end the wait
+// (Waiting). unread are the lanes that were not read that far, because the claim had grown too
+// large.
 //
-// A start may be moved on only past what is known to be complete (see Writers): behind a message that was committed late
-// there may be the next one of its key, which must not go first.
+// A start may be moved on only past what is known to be complete (see Writers): behind a message
+// that was committed late there may be the next one of its key, which must not go first.
 //
-// It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane, so that a large backlog
-// in one holds up no other, and because what was written at the same time lies side by side in the table.
+// It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane,
+// so that a large backlog in one holds up no other, and because what was written at the same time
+// lies side by side in the table.
 //
-// One statement keeps one core busy, so a large claim is spread over that many connections, each with its part of the
-// lanes.
+// One statement keeps one core busy, so a large claim is spread over that many connections, each
+// with its part of the lanes.
 func (q *Queue) Claim(
 	ctx context.Context, starts []Start, perLane, connections int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
 	return q.claimOver(ctx, starts, perLane, connections, except, 0)
 }
 
-// Glance is Claim for whoever concludes nothing from finding nothing: whether that is because another server answers is not
-// asked each time.
+// Glance is Claim for whoever concludes nothing from finding nothing: whether that is because
+// another server answers is not asked each time.
 func (q *Queue) Glance(
 	ctx context.Context, starts []Start, perLane, connections int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
 	return q.claimOver(ctx, starts, perLane, connections, except, serverAsked)
 }
 
-// claimOver claims over connections. An answer that is younger than trusted tells which server it is.
+// claimOver claims over connections. An answer that is younger than trusted tells which server it
+// is.
 func (q *Queue) claimOver(
 	ctx context.Context, starts []Start, perLane, connections int, except Except, trusted time.Duration,
 ) (claimed []*Claimed, unread []int, err error) {
@@ -92,13 +101,15 @@ func (q *Queue) claimOver(
 	var size atomic.Int64
 	var running sync.WaitGroup
 	for part := range slices.Chunk(starts, (len(starts)+connections-1)/connections) {
-		c := &claim{starts: part, perLane: perLane, inOrder: large && q.dialect.inOrder() != "", except: except, size: &size, trusted: trusted}
+		c := &claim{starts: part, perLane: perLane, inOrder: large &&
+			q.dialect.inOrder() != "", except: except, size: &size, trusted: trusted}
 		claims = append(claims, c)
 		running.Go(func() { c.err = q.claim(ctx, c) })
 	}
 	running.Wait()
 	for _, c := range claims {
-		claimed, unread, err = append(claimed, c.claimed...), append(unread, c.unread...), errors.Join(err, c.err)
+		claimed, unread, err = append(claimed, c.claimed...), append(unread,
+			c.unread...), errors.Join(err, c.err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("claim messages: %w", err)
@@ -120,8 +131,9 @@ type claim struct {
 	err     error
 }
 
-// Short is how many messages of a lane are few: so few that no database would rather read a long lane whole, and a claim is
-// one statement. With more it is a transaction of its own, because the database has to be told.
+// Short is how many messages of a lane are few: so few that no database would rather read a long
+// lane whole, and a claim is one statement. With more it is a transaction of its own, because the
+// database has to be told.
 const Short = 50
 
 func (q *Queue) claim(ctx context.Context, c *claim) (err error) {
@@ -138,7 +150,8 @@ func (q *Queue) claim(ctx context.Context, c *claim) (err error) {
 		if _, err := tx.ExecContext(ctx, q.Bounds().SetLocal()+q.dialect.inOrder()); err != nil {
 			return err
 		}
-		return q.readClaim(ctx, conn, c) // in this transaction, because it is open on this connection
+		// in this transaction, because it is open on this connection
+		return q.readClaim(ctx, conn, c)
 	})
 }
 
@@ -173,8 +186,8 @@ func (q *Queue) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 	return err
 }
 
-// serverAsked is for how long a glance takes it for granted that the same server answers. A renewal of the lease asks, too,
-// and nearly always earlier.
+// serverAsked is for how long a glance takes it for granted that the same server answers. A renewal
+// of the lease asks, too, and nearly always earlier.
 const serverAsked = 5 * time.Second
 
 // leave notes that the claim ends in this lane.
@@ -185,19 +198,23 @@ func (c *claim) leave(lane int) {
 	}
 }
 
-// claimQuery reads retries in subqueries that cannot be flattened into a join, on purpose: each lane stays a range
-// scan of the index (lane, id) that stops at its limit, however large the backlog is. A hash join would read it whole.
-// Nearly always nothing waits at all; every database finds that out once per claim, not once per row.
+// claimQuery reads retries in subqueries that cannot be flattened into a join, on purpose: each
+// lane stays a range scan of the index (lane, id) that stops at its limit, however large the
+// backlog is. A hash join would read it whole. Nearly always nothing waits at all; every database
+// finds that out once per claim, not once per row.
 func (q *Queue) claimQuery(starts []Start, perLane int, except Except) string {
 	table := string(q.Table("outbox_retries"))
 	some := "(SELECT EXISTS (SELECT 1 FROM " + table + "))"
 	ofKey := " FROM " + table + q.SQL(` AS r WHERE r.model = m.model AND r."key" = m."key")`)
-	// One time for all: were a key's wait over for the later rows only, they would leave before the others (P4).
+	// One time for all: were a key's wait over for the later rows only, they would leave before the
+	// others (P4).
 	ready := "r.next_attempt_at <= " + q.dialect.Steady()
-	// The attempts are those of the message that failed and of those before it: message_id is beyond all of the key where
-	// nothing may replace it. A message that waits is -1.
-	attempts := "CASE WHEN NOT " + ready + " THEN -1 WHEN m.id > r.message_id THEN 0 ELSE r.attempts END"
-	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " + q.SQL(replaceable) + ")" + ofKey + ", TRUE))"
+	// The attempts are those of the message that failed and of those before it: message_id is
+	// beyond all of the key where nothing may replace it. A message that waits is -1.
+	attempts := "CASE WHEN NOT " + ready +
+		" THEN -1 WHEN m.id > r.message_id THEN 0 ELSE r.attempts END"
+	due := "(NOT " + some + " OR coalesce((SELECT " + ready + " OR (m.id > r.message_id AND " +
+		q.SQL(replaceable) + ")" + ofKey + ", TRUE))"
 	if len(except.Keys) > 0 {
 		due = q.SQL(`(m.model, m."key") NOT IN (?0) AND `) + due
 	}
@@ -211,7 +228,8 @@ func (q *Queue) claimQuery(starts []Start, perLane int, except Except) string {
 		WHERE ` + q.sameServer() + ` ORDER BY ` + q.dialect.orderOfClaim()
 }
 
-// replaceable is the condition for a message m that a newer one of its key replaces, and that replaces older ones.
+// replaceable is the condition for a message m that a newer one of its key replaces, and that
+// replaces older ones.
 const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m."signal" IN ('SAVE', 'DELETE')`
 
 // claimColumns are those of a message m, as a claimedRow reads them before the attempts.
@@ -225,8 +243,8 @@ func (q *Queue) claimColumns() string {
 		micros("m.updated_at") + `, ` + micros("m.created_at") + `, ` + micros("m.expires_at")
 }
 
-// claimedRow is where the rows of a claim are read into, one after the other. What it reads into is listed once, and is of
-// the types that database/sql copies without a detour.
+// claimedRow is where the rows of a claim are read into, one after the other. What it reads into is
+// listed once, and is of the types that database/sql copies without a detour.
 type claimedRow struct {
 	m       Claimed
 	epoch   int64 // of the times, in microseconds since 1970
@@ -255,14 +273,16 @@ func (r *claimedRow) message() *Claimed {
 	m := r.m
 	m.Lane, m.Queue, m.CorrelationID = int(r.lane), string(r.queue), string(r.correlation)
 	m.PK, m.Data, m.Previous, m.Meta = r.pk, r.data, r.previous, r.meta
-	m.Updated, m.Created = time.UnixMicro(r.epoch+r.updated).UTC(), time.UnixMicro(r.epoch+r.created).UTC()
+	m.Updated, m.Created = time.UnixMicro(r.epoch+r.updated).UTC(), time.UnixMicro(r.epoch+
+		r.created).UTC()
 	if r.after.Valid {
 		m.After = new(r.after.Int64)
 	}
 	if r.expires.Valid {
 		m.Expires = time.UnixMicro(r.epoch + r.expires.Int64).UTC()
 	}
-	m.Attempts, m.Failed, m.Waiting = int(max(r.attempts.Int64, 0)), r.attempts.Valid, r.attempts.Int64 < 0
+	m.Attempts, m.Failed, m.Waiting = int(max(r.attempts.Int64,
+		0)), r.attempts.Valid, r.attempts.Int64 < 0
 	if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
 			m.Invalid = fmt.Errorf("headers of outbox message %d: %w", m.ID, err)

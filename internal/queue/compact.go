@@ -17,9 +17,9 @@ import (
 type Compacted struct {
 	Seen    int // messages it looked at: as many as it was allowed to if there may be more
 	Dropped int
-	// Left is where to begin next time: the starts, each moved past what was dropped right behind it, up to the first message
-	// that stayed. It moves on PostgreSQL only, where until a vacuum a query reads dropped rows as slowly
-	// as live ones.
+	// Left is where to begin next time: the starts, each moved past what was dropped right behind
+	// it, up to the first message that stayed. It moves on PostgreSQL only, where until a vacuum a
+	// query reads dropped rows as slowly as live ones.
 	Left []Start
 }
 
@@ -32,13 +32,15 @@ type compaction struct {
 	limit   time.Duration
 }
 
-// Compact drops unsent messages that a newer one of their key replaces, among the oldest perLane messages of each lane
-// behind its start. The newest takes over the after of the oldest that it replaces, so that replicas see no gap where none
-// is; and a key stays as it is that has a message among them which may not be dropped, because that one names the one before
-// it. Lanes that relay does not own any more under their epoch stay as they are.
+// Compact drops unsent messages that a newer one of their key replaces, among the oldest perLane
+// messages of each lane behind its start. The newest takes over the after of the oldest that it
+// replaces, so that replicas see no gap where none is; and a key stays as it is that has a message
+// among them which may not be dropped, because that one names the one before it. Lanes that relay
+// does not own any more under their epoch stay as they are.
 //
-// What it returns holds also beside an error. What takes longer than limit is given up, and so is what the database gives
-// up because of another transaction, such as a deadlock of two connections of MariaDB: that is no error.
+// What it returns holds also beside an error. What takes longer than limit is given up, and so is
+// what the database gives up because of another transaction, such as a deadlock of two connections
+// of MariaDB: that is no error.
 //
 // It takes two connections, because one statement keeps one core busy.
 func (q *Queue) Compact(
@@ -54,11 +56,14 @@ func (q *Queue) Compact(
 	var running sync.WaitGroup
 	results, errs := make([]Compacted, len(halves)), make([]error, len(halves))
 	for i, half := range halves {
-		running.Go(func() { results[i], errs[i] = q.compact(ctx, compaction{relay, lanes, half, perLane, limit}) })
+		running.Go(func() {
+			results[i], errs[i] = q.compact(ctx, compaction{relay, lanes, half, perLane, limit})
+		})
 	}
 	running.Wait()
 	for _, r := range results {
-		all.Seen, all.Dropped, all.Left = all.Seen+r.Seen, all.Dropped+r.Dropped, append(all.Left, r.Left...)
+		all.Seen, all.Dropped, all.Left = all.Seen+r.Seen, all.Dropped+
+			r.Dropped, append(all.Left, r.Left...)
 	}
 	if err = errors.Join(errs...); err != nil {
 		err = fmt.Errorf("drop replaced messages: %w", err)
@@ -92,10 +97,13 @@ func (q *Queue) compact(ctx context.Context, c compaction) (r Compacted, err err
 // errMoved says that somebody changed a row while a compaction looked at it.
 var errMoved = errors.New("a message was changed meanwhile")
 
-// compact is one statement: rows, keys and places are read once, and no message is read that comes in meanwhile. The
-// after of a key's first message is null, which stands below all others. A row that the lane's former owner changes at the
-// same time is not where it was seen, and would stay, with an after that is gone: so all of it is given up.
-func (p postgres) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (r Compacted, err error) {
+// compact is one statement: rows, keys and places are read once, and no message is read that comes
+// in meanwhile. The after of a key's first message is null, which stands below all others. A row
+// that the lane's former owner changes at the same time is not where it was seen, and would stay,
+// with an after that is gone: so all of it is given up.
+func (p postgres) compact(
+	ctx context.Context, tx bun.IDB, q *Queue, c compaction,
+) (r Compacted, err error) {
 	if _, err := tx.ExecContext(ctx, p.inOrder()); err != nil {
 		return r, err
 	}
@@ -126,7 +134,8 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, q *Queue, c compactio
 		SELECT (SELECT count(*) FROM seen WHERE replaceable), (SELECT count(*) FROM dropped),
 			(SELECT count(*) FROM places) - (SELECT count(*) FROM dropped) - (SELECT count(*) FROM kept),
 			(SELECT json_object_agg(lane, before) FROM remaining)`,
-		messages, c.perLane, q.fence(c.relay, c.lanes), messages, messages).Scan(&r.Seen, &r.Dropped, &moved, &left)
+		messages, c.perLane, q.fence(c.relay,
+			c.lanes), messages, messages).Scan(&r.Seen, &r.Dropped, &moved, &left)
 	if moved > 0 {
 		return r, errMoved
 	}
@@ -139,7 +148,8 @@ func (p postgres) compact(ctx context.Context, tx bun.IDB, q *Queue, c compactio
 		return r, err
 	}
 	for _, start := range c.starts {
-		r.Left = append(r.Left, Start{Lane: start.Lane, After: max(start.After, before[start.Lane])})
+		r.Left = append(r.Left, Start{Lane: start.Lane,
+			After: max(start.After, before[start.Lane])})
 	}
 	return r, nil
 }
@@ -160,9 +170,12 @@ func (sqlite) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (
 // compactTime is how long a compaction that goes lane by lane takes, about.
 const compactTime = 200 * time.Millisecond
 
-// compactLanes goes lane by lane, with one statement that writes the after and one that drops. A message that is
-// committed between the two makes the second one leave its key alone, because then the newest has the after of no other.
-func (q *Queue) compactLanes(ctx context.Context, tx bun.IDB, c compaction, update, drop string) (r Compacted, err error) {
+// compactLanes goes lane by lane, with one statement that writes the after and one that drops. A
+// message that is committed between the two makes the second one leave its key alone, because then
+// the newest has the after of no other.
+func (q *Queue) compactLanes(
+	ctx context.Context, tx bun.IDB, c compaction, update, drop string,
+) (r Compacted, err error) {
 	r.Left = c.starts
 	messages := q.Table("outbox_messages")
 	began := time.Now()
@@ -172,7 +185,9 @@ func (q *Queue) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 		}
 		var last *int64
 		var n int
-		err := tx.QueryRowContext(ctx, "SELECT max(m.id), count(*) FROM (SELECT id FROM ? WHERE lane = ? AND id > ? ORDER BY id LIMIT ?) AS m",
+		err := tx.QueryRowContext(ctx,
+			"SELECT max(m.id), count(*) FROM (SELECT id FROM ? WHERE lane = ? AND id > ? ORDER BY "+
+				"id LIMIT ?) AS m",
 			messages, start.Lane, start.After, c.perLane).Scan(&last, &n)
 		if err != nil {
 			return r, err
@@ -181,7 +196,8 @@ func (q *Queue) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 			continue
 		}
 		r.Seen += n
-		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ?", start.Lane, start.After, *last)
+		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ?", start.Lane, start.After,
+			*last)
 		keys := bun.SafeQuery(q.SQL(`(
 			SELECT m.model, m."key", max(m.id) AS newest, CASE WHEN count(m.after) = count(*) THEN min(m.after) END AS after
 			FROM ? AS m WHERE ? AND m."signal" <> 'SYNC' AND ? GROUP BY m.model, m."key"
@@ -191,7 +207,8 @@ func (q *Queue) compactLanes(ctx context.Context, tx bun.IDB, c compaction, upda
 			return r, err
 		}
 		result, err := tx.ExecContext(ctx, drop, messages, keys, messages,
-			bun.SafeQuery("? AND "+q.SQL(replaceable)+" AND (n.after IS NULL OR m.revision > n.after)", part))
+			bun.SafeQuery("? AND "+q.SQL(replaceable)+
+				" AND (n.after IS NULL OR m.revision > n.after)", part))
 		if err != nil {
 			return r, err
 		}

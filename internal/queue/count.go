@@ -7,14 +7,15 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Counting rows takes longer the more there are, and a backlog is just when somebody wants to know. So a table is counted
-// up to a bound, and beyond it the database says about how many there are.
+// Counting rows takes longer the more there are, and a backlog is just when somebody wants to know.
+// So a table is counted up to a bound, and beyond it the database says about how many there are.
 
 // bound says how far rows are counted.
 type bound struct {
 	rows int64 // so many are counted at least
-	// pages are how many of a table PostgreSQL looks at for an estimate, chosen at random but the same each time. The estimate
-	// is then right within some hundredths, whatever is missing between the rows.
+	// pages are how many of a table PostgreSQL looks at for an estimate, chosen at random but the
+	// same each time. The estimate is then right within some hundredths, whatever is missing
+	// between the rows.
 	pages int64
 }
 
@@ -41,23 +42,27 @@ func beyond(rows, estimate int64) Count { return Count{Rows: max(rows, estimate)
 
 // upTo is a query that counts rows up to n.
 func upTo(table, order string, n int64) string {
-	return fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM %s%s LIMIT %d) AS counted", table, order, n)
+	return fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM %s%s LIMIT %d) AS counted", table,
+		order, n)
 }
 
-// count looks at a small table, and at a part of a large one. Few rows in a large table are what a backlog leaves behind:
-// they are counted by the index, which walks over what was removed and not yet vacuumed, as a claim does.
+// count looks at a small table, and at a part of a large one. Few rows in a large table are what a
+// backlog leaves behind: they are counted by the index, which walks over what was removed and not
+// yet vacuumed, as a claim does.
 func (postgres) count(ctx context.Context, db bun.IDB, table, key string, b bound) (Count, error) {
 	pages := "pg_relation_size('" + table + "') / current_setting('block_size')::bigint"
 	var rows *int64
 	var size int64
-	err := db.QueryRowContext(ctx, fmt.Sprintf("SELECT %[1]s, CASE WHEN %[1]s <= %[2]d THEN (SELECT count(*) FROM %[3]s) END",
-		pages, 2*b.pages, table)).Scan(&size, &rows)
+	err := db.QueryRowContext(ctx,
+		fmt.Sprintf("SELECT %[1]s, CASE WHEN %[1]s <= %[2]d THEN (SELECT count(*) FROM %[3]s) END",
+			pages, 2*b.pages, table)).Scan(&size, &rows)
 	if err != nil || rows != nil {
 		return exactly(rows), err
 	}
 	var sampled int64
-	err = db.QueryRowContext(ctx, fmt.Sprintf("SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%f) REPEATABLE (0)",
-		table, 100*float64(b.pages)/float64(size))).Scan(&sampled)
+	err = db.QueryRowContext(ctx,
+		fmt.Sprintf("SELECT count(*) FROM %s TABLESAMPLE SYSTEM (%f) REPEATABLE (0)",
+			table, 100*float64(b.pages)/float64(size))).Scan(&sampled)
 	if err != nil {
 		return Count{}, err
 	}
@@ -66,7 +71,8 @@ func (postgres) count(ctx context.Context, db bun.IDB, table, key string, b boun
 		return beyond(0, estimate), nil
 	}
 	var n int64
-	if err := db.QueryRowContext(ctx, upTo(table, " ORDER BY "+key, 2*b.rows)).Scan(&n); err != nil || n < 2*b.rows {
+	if err := db.QueryRowContext(ctx, upTo(table, " ORDER BY "+key,
+		2*b.rows)).Scan(&n); err != nil || n < 2*b.rows {
 		return Count{Rows: n}, err
 	}
 	return beyond(n, estimate), nil
@@ -90,8 +96,11 @@ func (m mariadb) count(ctx context.Context, db bun.IDB, table, _ string, b bound
 	return beyond(n, estimate), err
 }
 
-// count is exact: SQLite adds up what stands on the pages of the smallest index, without looking at the rows.
-func (sqlite) count(ctx context.Context, db bun.IDB, table, _ string, _ bound) (c Count, err error) {
+// count is exact: SQLite adds up what stands on the pages of the smallest index, without looking at
+// the rows.
+func (sqlite) count(
+	ctx context.Context, db bun.IDB, table, _ string, _ bound,
+) (c Count, err error) {
 	err = db.QueryRowContext(ctx, "SELECT count(*) FROM "+table).Scan(&c.Rows)
 	return c, err
 }

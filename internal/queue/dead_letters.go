@@ -24,18 +24,23 @@ type DeadLetter struct {
 	Dead time.Time
 }
 
-// DeadLetters calls fn for at most limit dead letters, in the order of their identity; 0 means all of them. Do not use
-// the store inside fn: on SQLite it may wait for itself.
-func (q *Queue) DeadLetters(ctx context.Context, f db.DeadLetterFilter, limit int, fn func(DeadLetter) error) error {
+// DeadLetters calls fn for at most limit dead letters, in the order of their identity; 0 means all
+// of them. Do not use the store inside fn: on SQLite it may wait for itself.
+func (q *Queue) DeadLetters(
+	ctx context.Context, f db.DeadLetterFilter, limit int, fn func(DeadLetter) error,
+) error {
 	condition, args := f.Condition(q.Database)
 	query := q.SQL(`
 		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, correlation_id, `) +
-		q.dialect.Micros("updated_at") + ", " + q.dialect.Micros("created_at") + ", " + q.dialect.Micros("expires_at") +
-		", attempts, last_error, " + q.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id"
+		q.dialect.Micros("updated_at") + ", " + q.dialect.Micros("created_at") + ", " +
+		q.dialect.Micros("expires_at") +
+		", attempts, last_error, " + q.dialect.Micros("dead_at") + " FROM ? WHERE " + condition +
+		" ORDER BY id"
 	if limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", limit)
 	}
-	rows, err := q.DB().QueryContext(ctx, query, append([]any{q.Table("outbox_dead_letters")}, args...)...)
+	rows, err := q.DB().QueryContext(ctx, query, append([]any{q.Table("outbox_dead_letters")},
+		args...)...)
 	if err != nil {
 		return fmt.Errorf("read dead letters: %w", err)
 	}
@@ -60,7 +65,8 @@ func scanDeadLetter(rows *sql.Rows) (d DeadLetter, err error) {
 	var headers []byte
 	var updated, created, dead int64
 	var expires sql.NullInt64
-	err = rows.Scan(&d.ID, &d.Model, &d.Key, &d.Revision, &d.After, &d.Signal, &queue, (*[]byte)(&d.PK), (*[]byte)(&d.Data),
+	err = rows.Scan(&d.ID, &d.Model, &d.Key, &d.Revision, &d.After, &d.Signal, &queue,
+		(*[]byte)(&d.PK), (*[]byte)(&d.Data),
 		(*[]byte)(&d.Previous), (*[]byte)(&d.Meta), &headers, &correlation, &updated, &created, &expires, &d.Attempts, &d.Error, &dead)
 	if err != nil {
 		return d, err
@@ -77,15 +83,16 @@ func scanDeadLetter(rows *sql.Rows) (d DeadLetter, err error) {
 	return d, nil
 }
 
-// ErrSuperseded is why a dead letter stays one: sent now it would overtake, or bring back what is gone.
+// ErrSuperseded is why a dead letter stays one: sent now it would overtake, or bring back what is
+// gone.
 var ErrSuperseded = errors.New("it is superseded")
 
-// RetryDeadLetter puts a dead letter back into the outbox, if nothing newer of its key was ever sent or is on its way:
-// else it returns ErrSuperseded with the reason, and the letter stays. It returns sql.ErrNoRows for one that is not
-// there any more.
+// RetryDeadLetter puts a dead letter back into the outbox, if nothing newer of its key was ever
+// sent or is on its way: else it returns ErrSuperseded with the reason, and the letter stays. It
+// returns sql.ErrNoRows for one that is not there any more.
 //
-// The key is locked in the ledger as any writer locks it. So what a writer appends afterwards stands behind the message,
-// and what one appended before has made it superseded.
+// The key is locked in the ledger as any writer locks it. So what a writer appends afterwards
+// stands behind the message, and what one appended before has made it superseded.
 func (q *Queue) RetryDeadLetter(ctx context.Context, id int64) error {
 	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		var d Message
@@ -101,15 +108,18 @@ func (q *Queue) RetryDeadLetter(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
-		put, err := tx.ExecContext(ctx, q.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+q.lanes.Value()+", "+contentColumns+" FROM ? WHERE id = ?"),
-			q.Table("outbox_messages"), lanes.Lane(d.Model, d.Key), q.Table("outbox_dead_letters"), id)
+		put, err := tx.ExecContext(ctx, q.SQL("INSERT INTO ? (lane, "+contentColumns+") SELECT "+
+			q.lanes.Value()+", "+contentColumns+" FROM ? WHERE id = ?"),
+			q.Table("outbox_messages"), lanes.Lane(d.Model,
+				d.Key), q.Table("outbox_dead_letters"), id)
 		if err != nil {
 			return q.lanes.Refused(err)
 		}
 		if n, err := put.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, sql.ErrNoRows) // another retry was first
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_dead_letters"), id)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_dead_letters"),
+			id)
 		return err
 	})
 	if err != nil {
@@ -118,10 +128,11 @@ func (q *Queue) RetryDeadLetter(ctx context.Context, id int64) error {
 	return nil
 }
 
-// requireNewest locks the key of a message that is to go out again, and returns an error unless it is the newest one of its
-// key.
+// requireNewest locks the key of a message that is to go out again, and returns an error unless it
+// is the newest one of its key.
 func (q *Queue) requireNewest(ctx context.Context, tx bun.IDB, m Message) error {
-	// An update locks on every database alike, and what follows the retried message must not pass it.
+	// An update locks on every database alike, and what follows the retried message must not pass
+	// it.
 	if err := q.ledger.NoteResent(ctx, tx, m.Model, []string{m.Key}); err != nil {
 		return err
 	}
@@ -135,7 +146,8 @@ func (q *Queue) requireNewest(ctx context.Context, tx bun.IDB, m Message) error 
 	case err != nil:
 		return err
 	case produced > m.Revision:
-		return fmt.Errorf("%w: revision %d of its key has been sent or is on its way", ErrSuperseded, produced)
+		return fmt.Errorf("%w: revision %d of its key has been sent or is on its way",
+			ErrSuperseded, produced)
 	case deleted && m.Signal != "DELETE":
 		return fmt.Errorf("%w: its key was deleted in revision %d", ErrSuperseded, revision)
 	default:
@@ -148,7 +160,8 @@ func (q *Queue) PurgeDeadLetters(ctx context.Context, f db.DeadLetterFilter) (in
 	condition, args := f.Condition(q.Database)
 	var n int64
 	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{q.Table("outbox_dead_letters")}, args...)...)
+		done, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE "+condition,
+			append([]any{q.Table("outbox_dead_letters")}, args...)...)
 		if err == nil {
 			n, err = done.RowsAffected()
 		}

@@ -10,16 +10,18 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// fence is a condition on a row of outbox_messages that holds only while relay owns its lane under the very epoch and nonce
-// that lanes says, on the server that it took the lane from. A relay that was stopped for longer than its lease, or survived a
-// restore of the database, changes nothing.
+// fence is a condition on a row of outbox_messages that holds only while relay owns its lane under
+// the very epoch and nonce that lanes says, on the server that it took the lane from. A relay that
+// was stopped for longer than its lease, or survived a restore of the database, changes nothing.
 func (q *Queue) fence(relay string, lanes []Lane) schema.QueryWithArgs {
 	var owned []string
 	for tenure, numbers := range lanesByTenure(lanes) {
-		owned = append(owned, fmt.Sprintf("epoch = %d AND nonce = %d AND lane IN (%s)", tenure.Epoch, tenure.Nonce, db.JoinInts(numbers)))
+		owned = append(owned, fmt.Sprintf("epoch = %d AND nonce = %d AND lane IN (%s)",
+			tenure.Epoch, tenure.Nonce, db.JoinInts(numbers)))
 	}
 	return bun.SafeQuery(
-		q.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+strings.Join(owned, " OR ")+") AND "+q.sameServer()),
+		q.dialect.anyOf("lane", "SELECT lane FROM ? WHERE owner = ? AND ("+
+			strings.Join(owned, " OR ")+") AND "+q.sameServer()),
 		q.Table("outbox_lanes"), relay)
 }
 

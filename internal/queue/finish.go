@@ -3,10 +3,8 @@ package queue
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -38,8 +36,8 @@ type Failure struct {
 	Spared bool
 }
 
-// UnfinishedError says that what became of some messages could not be written down, because others hold their rows.
-// Everything else is.
+// UnfinishedError says that what became of some messages could not be written down, because others
+// hold their rows. Everything else is.
 type UnfinishedError struct {
 	*db.LockedError
 	Left Outcome
@@ -49,7 +47,8 @@ func (e *UnfinishedError) Unwrap() error { return e.LockedError }
 
 // NewUnfinishedError says what Finish could not write down.
 func NewUnfinishedError(left Outcome) *UnfinishedError {
-	err := fmt.Errorf("write down what became of messages of %d keys: %w", len(left.keys()), errLocked)
+	err := fmt.Errorf("write down what became of messages of %d keys: %w", len(left.keys()),
+		errLocked)
 	return &UnfinishedError{&db.LockedError{Err: err}, left}
 }
 
@@ -61,14 +60,14 @@ func (f Failure) attempts() int {
 	return f.Attempts + 1
 }
 
-// Finish writes down what became of messages, in one transaction: sent ones leave the outbox, and their keys
-// outbox_retries; failed ones make their key wait; dead ones move to outbox_dead_letters, and their key leaves
-// outbox_retries. Rows of a lane that relay does not own any more under that epoch stay as they are: they are the
-// next owner's. Doing it again does no harm, so it may be repeated after an error that does not say whether the
-// transaction committed.
+// Finish writes down what became of messages, in one transaction: sent ones leave the outbox, and
+// their keys outbox_retries; failed ones make their key wait; dead ones move to
+// outbox_dead_letters, and their key leaves outbox_retries. Rows of a lane that relay does not own
+// any more under that epoch stay as they are: they are the next owner's. Doing it again does no
+// harm, so it may be repeated after an error that does not say whether the transaction committed.
 //
-// Where others hold rows locked for long, it writes down all else (FinishFree), and returns an UnfinishedError that names
-// them and what is left.
+// Where others hold rows locked for long, it writes down all else (FinishFree), and returns an
+// UnfinishedError that names them and what is left.
 func (q *Queue) Finish(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	err := q.finish(ctx, relay, lanes, done)
 	if waited := (*LockedError)(nil); errors.As(err, &waited) {
@@ -84,11 +83,15 @@ func (q *Queue) finish(ctx context.Context, relay string, lanes []Lane, done Out
 	if len(done.Sent)+len(done.Failed)+len(done.Dead) == 0 {
 		return nil
 	}
-	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool { return !m.Failed }))
-	// Nearly always, and saves round trips. Where transactions need options, the statement does too: it would lock the gaps
-	// between the rows, in which others are about to insert.
+	settled := keysOf(slices.DeleteFunc(slices.Clone(done.Sent), func(m *Claimed) bool {
+		return !m.Failed
+	}))
+	// Nearly always, and saves round trips. Where transactions need options, the statement does
+	// too: it would lock the gaps between the rows, in which others are about to insert.
 	if len(settled)+len(done.Failed)+len(done.Dead) == 0 && q.dialect.LanesOptions() == nil {
-		return q.Watched(ctx, q.Bounds(), func() error { return q.remove(ctx, q.DB(), relay, lanes, done.Sent) })
+		return q.Watched(ctx, q.Bounds(), func() error {
+			return q.remove(ctx, q.DB(), relay, lanes, done.Sent)
+		})
 	}
 	return q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		gone := slices.Clone(done.Sent)
@@ -117,16 +120,19 @@ func (q *Queue) finish(ctx context.Context, relay string, lanes []Lane, done Out
 	})
 }
 
-// remove deletes claimed messages, in one statement that finds each of them directly. What stayed would be sent again, behind
-// newer messages of its key.
-func (q *Queue) remove(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+// remove deletes claimed messages, in one statement that finds each of them directly. What stayed
+// would be sent again, behind newer messages of its key.
+func (q *Queue) remove(
+	ctx context.Context, tx bun.IDB, relay string, lanes []Lane, claimed []*Claimed,
+) error {
 	if len(claimed) == 0 || len(lanes) == 0 {
 		return nil
 	}
 	limit := q.dialect.MaxStatement()
 	size := func(m *Claimed) int { return max(limit/maxRemoved, 120+2*len(m.Key)+2*len(m.Model)) }
 	for chunk := range db.ChunkBySize(claimed, size, limit) {
-		gone, err := q.removeFound(ctx, tx, relay, lanes, q.dialect.claimedRows(string(q.Table("outbox_messages")), chunk))
+		gone, err := q.removeFound(ctx, tx, relay, lanes,
+			q.dialect.claimedRows(string(q.Table("outbox_messages")), chunk))
 		if err == nil && gone < int64(len(chunk)) {
 			err = q.removeMoved(ctx, tx, relay, lanes, chunk)
 		}
@@ -151,15 +157,19 @@ func (q *Queue) removeFound(
 	return done.RowsAffected()
 }
 
-// removeMoved removes what a compaction was changing while remove looked for it: messages that were handed over, which
-// compaction has not been told of. Rows are held first, so that they do not move again. Mostly they are gone.
-func (q *Queue) removeMoved(ctx context.Context, conn bun.IDB, relay string, lanes []Lane, claimed []*Claimed) error {
+// removeMoved removes what a compaction was changing while remove looked for it: messages that were
+// handed over, which compaction has not been told of. Rows are held first, so that they do not move
+// again. Mostly they are gone.
+func (q *Queue) removeMoved(
+	ctx context.Context, conn bun.IDB, relay string, lanes []Lane, claimed []*Claimed,
+) error {
 	hold, found := q.dialect.movedRows(string(q.Table("outbox_messages")), claimed)
 	if hold == "" {
 		return nil
 	}
 	return conn.RunInTx(ctx, q.dialect.LanesOptions(), func(ctx context.Context, tx bun.Tx) error {
-		held, err := tx.ExecContext(ctx, q.Bounds().SetLocal()+hold+" WHERE l.?", q.fence(relay, lanes))
+		held, err := tx.ExecContext(ctx, q.Bounds().SetLocal()+hold+" WHERE l.?",
+			q.fence(relay, lanes))
 		if err != nil {
 			return err
 		}
@@ -174,15 +184,16 @@ func (q *Queue) removeMoved(ctx context.Context, conn bun.IDB, relay string, lan
 // maxRemoved bounds the messages of one statement.
 const maxRemoved = 10_000
 
-// idIn is claimedRows where the identity has an index of its own. key is that column, quoted, and values stands before a list
-// of tuples.
+// idIn is claimedRows where the identity has an index of its own. key is that column, quoted, and
+// values stands before a list of tuples.
 func idIn(key, values string, claimed []*Claimed) schema.QueryWithArgs {
 	ids, args := make([]int64, len(claimed)), make([]any, 0, 5*len(claimed))
 	for i, m := range claimed {
 		ids[i] = m.ID
 		args = append(args, m.ID, m.Created.UnixMicro(), m.Revision, m.Model, m.Key)
 	}
-	return bun.SafeQuery("id IN ("+db.JoinInts(ids)+") AND (id, created_at, revision, model, "+key+") IN ("+values+
+	return bun.SafeQuery("id IN ("+db.JoinInts(ids)+") AND (id, created_at, revision, model, "+key+
+		") IN ("+values+
 		"(?, ?, ?, ?, ?)"+strings.Repeat(", (?, ?, ?, ?, ?)", len(claimed)-1)+")", args...)
 }
 
@@ -195,30 +206,8 @@ func selectIDs(messages string, claimed []*Claimed, lock string) string {
 	return "SELECT id FROM " + messages + " WHERE id IN (" + db.JoinInts(ids) + ")" + lock
 }
 
-// postpone needs no fence: at worst a key waits once more for its next owner, who asks which keys wait before and after
-// it reads.
-func (q *Queue) postpone(ctx context.Context, tx bun.IDB, failed []Failure) error {
-	rows := make([]string, len(failed))
-	args := []any{q.Table("outbox_retries")}
-	for i, f := range failed {
-		rows[i] = "(?, ?, ?, " + q.dialect.After(q.dialect.Now(), f.Wait) + ", ?, ?)"
-		id := f.ID
-		if !f.Replaceable() {
-			id = math.MaxInt64 // nothing is newer
-		}
-		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
-	}
-	_, err := tx.ExecContext(ctx, q.SQL(`
-		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
-		q.Upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
-	if err != nil {
-		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
-	}
-	return nil
-}
-
-// messageColumns are those that a dead letter shares with the message it was; contentColumns those of them that it keeps
-// when it goes back.
+// messageColumns are those that a dead letter shares with the message it was; contentColumns those
+// of them that it keeps when it goes back.
 const (
 	messageColumns = "id, lane, created_at, " + contentColumns
 	contentColumns = `model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, ` +
@@ -243,43 +232,6 @@ func (q *Queue) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 	return nil
 }
 
-// MakeDue ends the wait of keys: a newer message replaces the one that failed. Those that others hold locked are passed over:
-// the next claim brings them again.
-func (q *Queue) MakeDue(ctx context.Context, keys []Key) error {
-	for chunk := range slices.Chunk(keys, db.MaxKeys) {
-		err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-			rows, err := tx.QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+q.dialect.LockRows()),
-				q.Table("outbox_retries"), db.Tuples(chunk))
-			if err != nil {
-				return err
-			}
-			var free []Key
-			if err := eachKey(rows, func(key Key) { free = append(free, key) }); err != nil || len(free) == 0 {
-				return err
-			}
-			_, err = tx.ExecContext(ctx, q.SQL("UPDATE ? SET next_attempt_at = "+q.dialect.Now()+` WHERE (model, "key") IN (?)`),
-				q.Table("outbox_retries"), db.Tuples(free))
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("end the wait of %d keys: %w", len(keys), err)
-		}
-	}
-	return nil
-}
-
-func eachKey(rows *sql.Rows, fn func(Key)) error {
-	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	for rows.Next() {
-		var key Key
-		if err := rows.Scan(&key.Model, &key.Key); err != nil {
-			return err
-		}
-		fn(key)
-	}
-	return rows.Err()
-}
-
 func keysOf(messages []*Claimed) []Key {
 	keys := make([]Key, len(messages))
 	for i, m := range messages {
@@ -288,8 +240,8 @@ func keysOf(messages []*Claimed) []Key {
 	return keys
 }
 
-// clean makes any error text one that every database stores: an error must not become the reason that writing it down
-// fails, again and again.
+// clean makes any error text one that every database stores: an error must not become the reason
+// that writing it down fails, again and again.
 func clean(text string) string {
 	const limit = 2000
 	text = strings.ReplaceAll(text, "\x00", "")

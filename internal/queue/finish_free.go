@@ -12,9 +12,10 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// FinishFree is Finish for what others hold locked in part: one locked row holds up its own key only, and waits for nobody.
-// What is locked comes back as UnfinishedError.Left, with all else of its key: an older message may not stay behind a newer one
-// that is removed, or it could leave for the first time after that.
+// FinishFree is Finish for what others hold locked in part: one locked row holds up its own key
+// only, and waits for nobody. What is locked comes back as UnfinishedError.Left, with all else of
+// its key: an older message may not stay behind a newer one that is removed, or it could leave for
+// the first time after that.
 func (q *Queue) FinishFree(ctx context.Context, relay string, lanes []Lane, done Outcome) error {
 	began := time.Now()
 	locked, err := q.lockedKeys(ctx, done)
@@ -33,7 +34,8 @@ func (q *Queue) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	case err != nil:
 		return err
 	}
-	// A row that others are inserting cannot be seen, only waited for. So each key is on its own, for as long as there is time.
+	// A row that others are inserting cannot be seen, only waited for. So each key is on its own,
+	// for as long as there is time.
 	for _, part := range alone.byKey() {
 		err := errLocked
 		if time.Since(began) < q.Bounds().Idle/2 {
@@ -54,7 +56,8 @@ func (q *Queue) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 
 var errLocked = errors.New("their rows are locked by another transaction")
 
-// lockedKeys are those of which others hold a message or a retry. Rows that are not there are not locked.
+// lockedKeys are those of which others hold a message or a retry. Rows that are not there are not
+// locked.
 func (q *Queue) lockedKeys(ctx context.Context, done Outcome) (map[Key]bool, error) {
 	skip := " " + q.dialect.LockRows()
 	var free, there map[string]Key
@@ -77,7 +80,9 @@ func (q *Queue) lockedKeys(ctx context.Context, done Outcome) (map[Key]bool, err
 }
 
 // rowsOf names the rows that Finish would change, each with its key.
-func (q *Queue) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock string) (map[string]Key, error) {
+func (q *Queue) rowsOf(
+	ctx context.Context, tx bun.IDB, done Outcome, lock string,
+) (map[string]Key, error) {
 	found := map[string]Key{}
 	for chunk := range slices.Chunk(done.messages(), maxRemoved) {
 		byID := map[int64]Key{}
@@ -85,7 +90,8 @@ func (q *Queue) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock strin
 			byID[m.ID] = Key{Model: m.Model, Key: m.Key}
 		}
 		var ids []int64
-		if err := tx.NewRaw(q.dialect.identities(string(q.Table("outbox_messages")), chunk, lock)).Scan(ctx, &ids); err != nil {
+		if err := tx.NewRaw(q.dialect.identities(string(q.Table("outbox_messages")), chunk,
+			lock)).Scan(ctx, &ids); err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
@@ -98,7 +104,10 @@ func (q *Queue) rowsOf(ctx context.Context, tx bun.IDB, done Outcome, lock strin
 		if err != nil {
 			return nil, err
 		}
-		if err := eachKey(rows, func(key Key) { found[fmt.Sprintf("retry %q", key)] = key }); err != nil {
+		if err := eachKey(rows, func(key Key) {
+			found[fmt.Sprintf("retry %q",
+				key)] = key
+		}); err != nil {
 			return nil, err
 		}
 	}
@@ -128,7 +137,9 @@ func (o Outcome) keys() []Key {
 
 // retried are the keys whose retries are ended or begun.
 func (o Outcome) retried() []Key {
-	keys := keysOf(slices.DeleteFunc(slices.Clone(o.Sent), func(m *Claimed) bool { return !m.Failed }))
+	keys := keysOf(slices.DeleteFunc(slices.Clone(o.Sent), func(m *Claimed) bool {
+		return !m.Failed
+	}))
 	for _, f := range slices.Concat(o.Failed, o.Dead) {
 		keys = append(keys, Key{Model: f.Model, Key: f.Key})
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Incarnation names the course of history that the outbox's database is on. It is drawn when the tables are made, and anew
-// when the database went back: only the part behind the dash then, so that replicas know whose it is.
+// Incarnation names the course of history that the outbox's database is on. It is drawn when the
+// tables are made, and anew when the database went back: only the part behind the dash then, so
+// that replicas know whose it is.
 type Incarnation struct {
 	ID    string
 	Drawn time.Time
@@ -30,7 +31,8 @@ func (q *Queue) Incarnation(ctx context.Context) (Incarnation, error) {
 
 func (q *Queue) incarnation(ctx context.Context, db bun.IDB) (i Incarnation, err error) {
 	var drawn int64
-	err = db.QueryRowContext(ctx, "SELECT id, "+q.dialect.Micros("drawn_at")+", reason FROM ?", q.Table("outbox_incarnation")).
+	err = db.QueryRowContext(ctx, "SELECT id, "+q.dialect.Micros("drawn_at")+", reason FROM ?",
+		q.Table("outbox_incarnation")).
 		Scan(&i.ID, &drawn, &i.Reason)
 	if err != nil {
 		return i, fmt.Errorf("read the incarnation of the outbox: %w", err)
@@ -58,8 +60,10 @@ func (q *Queue) draw(ctx context.Context, db bun.IDB, before, reason string) err
 		return err
 	}
 	database, _, _ := strings.Cut(before, "-")
-	_, err := db.ExecContext(ctx, "UPDATE ? SET id = ?, drawn_at = "+q.dialect.Now()+", reason = ? WHERE id = ?",
-		q.Table("outbox_incarnation"), database+"-"+hex.EncodeToString(random), cut(reason, 400), before)
+	_, err := db.ExecContext(ctx, "UPDATE ? SET id = ?, drawn_at = "+q.dialect.Now()+
+		", reason = ? WHERE id = ?",
+		q.Table("outbox_incarnation"), database+"-"+hex.EncodeToString(random), cut(reason,
+			400), before)
 	return err
 }
 
@@ -73,8 +77,9 @@ func cut(text string, length int) string {
 // placeEvery is how often it is asked where the database is.
 const placeEvery = time.Minute
 
-// settleIn draws a new incarnation where the database is not where it was: a copy that was restored, or another server after
-// a failover, which may have been behind. What cannot be asked is not known, and changes nothing.
+// settleIn draws a new incarnation where the database is not where it was: a copy that was
+// restored, or another server after a failover, which may have been behind. What cannot be asked is
+// not known, and changes nothing.
 func (q *Queue) settleIn(ctx context.Context) error {
 	if !q.timeline.placeDue(time.Now()) {
 		return nil
@@ -85,20 +90,23 @@ func (q *Queue) settleIn(ctx context.Context) error {
 	}
 	table := q.Table("outbox_incarnation")
 	var id, before string
-	if err := q.DB().QueryRowContext(ctx, "SELECT id, place FROM ?", table).Scan(&id, &before); err != nil {
+	if err := q.DB().QueryRowContext(ctx, "SELECT id, place FROM ?", table).Scan(&id,
+		&before); err != nil {
 		return fmt.Errorf("read where the outbox was: %w", err)
 	}
 	if before == place {
 		return nil
 	}
 	return q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		result, err := tx.ExecContext(ctx, "UPDATE ? SET place = ? WHERE place = ? AND id = ?", table, place, before, id)
+		result, err := tx.ExecContext(ctx, "UPDATE ? SET place = ? WHERE place = ? AND id = ?",
+			table, place, before, id)
 		if err != nil || before == "" {
 			return err
 		}
 		if n, err := result.RowsAffected(); err != nil || n == 0 {
 			return err // somebody else did
 		}
-		return q.draw(ctx, tx, id, "the database is another server or a restored copy: "+before+" before, now "+place)
+		return q.draw(ctx, tx, id, "the database is another server or a restored copy: "+before+
+			" before, now "+place)
 	})
 }

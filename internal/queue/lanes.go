@@ -12,9 +12,10 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// Lane is one of the hash partitions of keys, owned under an epoch and a nonce. The epoch grows with every change of owner,
-// and the nonce is drawn at random, so that (lane, owner, epoch, nonce) names one uninterrupted ownership, also in a database
-// that goes back and counts the same epochs again.
+// Lane is one of the hash partitions of keys, owned under an epoch and a nonce. The epoch grows
+// with every change of owner, and the nonce is drawn at random, so that (lane, owner, epoch, nonce)
+// names one uninterrupted ownership, also in a database that goes back and counts the same epochs
+// again.
 type Lane struct {
 	Lane  int
 	Epoch int64
@@ -47,20 +48,21 @@ func (o Ownership) Unbalanced() bool {
 	return len(o.Lanes) > o.Share || len(o.Lanes) < o.Share && o.Free > 0
 }
 
-// Renew extends the lease on every lane the relay owns. A lane that ran out is renewed all the same when nobody took it:
-// then nobody else can have published from it.
+// Renew extends the lease on every lane the relay owns. A lane that ran out is renewed all the same
+// when nobody took it: then nobody else can have published from it.
 //
-// Leases run on the database's clock, so the clocks of the relays' machines need not agree. The caller must count ttl
-// from before the call.
+// Leases run on the database's clock, so the clocks of the relays' machines need not agree. The
+// caller must count ttl from before the call.
 //
 // ErrWentBack says that the database has not, or not any more, what the relay wrote into it.
 func (q *Queue) Renew(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := q.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
-		if err := q.requireTimeline(ctx, tx, relay, false); err != nil {
-			return Ownership{}, err
-		}
-		return q.ownership(ctx, tx, r)
-	})
+	owned, err := q.renewing(ctx, relay, ttl,
+		func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
+			if err := q.requireTimeline(ctx, tx, relay, false); err != nil {
+				return Ownership{}, err
+			}
+			return q.ownership(ctx, tx, r)
+		})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("renew lanes: %w", err)
 	}
@@ -98,7 +100,8 @@ func (q *Queue) renewing(
 		q.timeline.learns(owned.Incarnation)
 	}
 	if err == nil && q.timeline.moved() {
-		// Nothing of the course that the database is on now may leave under the name of the last one.
+		// Nothing of the course that the database is on now may leave under the name of the last
+		// one.
 		if err = q.settleIn(ctx); err == nil {
 			owned.Incarnation, err = q.incarnation(ctx, q.DB())
 			q.timeline.learns(owned.Incarnation)
@@ -117,39 +120,42 @@ func (q *Queue) ownership(ctx context.Context, tx bun.IDB, r renewal) (owned Own
 	return owned, err
 }
 
-// Balance renews like Renew, then moves towards the relay's fair share of the lanes: it gives back what is too much
-// and takes what is free or has run out. It returns what is owned then. Nothing of a lane may be in
-// flight, because the lane may be gone afterwards.
+// Balance renews like Renew, then moves towards the relay's fair share of the lanes: it gives back
+// what is too much and takes what is free or has run out. It returns what is owned then. Nothing of
+// a lane may be in flight, because the lane may be gone afterwards.
 //
-// Everything happens in one short transaction, without session locks, so that it works through a transaction-pooling
-// proxy. Rows of others are only ever locked if they can be had without waiting, so that relays do not deadlock; InnoDB,
-// which locks gaps of an index too, may still say that they did (Conflicted), and the next heartbeat tries again.
+// Everything happens in one short transaction, without session locks, so that it works through a
+// transaction-pooling proxy. Rows of others are only ever locked if they can be had without
+// waiting, so that relays do not deadlock; InnoDB, which locks gaps of an index too, may still say
+// that they did (Conflicted), and the next heartbeat tries again.
 func (q *Queue) Balance(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := q.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
-		if err := q.requireTimeline(ctx, tx, relay, false); err != nil {
-			return Ownership{}, err
-		}
-		return q.balance(ctx, tx, r)
-	})
+	owned, err := q.renewing(ctx, relay, ttl,
+		func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
+			if err := q.requireTimeline(ctx, tx, relay, false); err != nil {
+				return Ownership{}, err
+			}
+			return q.balance(ctx, tx, r)
+		})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("balance lanes: %w", err)
 	}
 	return owned, nil
 }
 
-// Enter is Balance for a relay that knows nothing of lanes that it may own, because it has just started, or because it lost
-// them, or because the database went back. It takes them anew: what was sent under the former ownership is not removed any
-// more.
+// Enter is Balance for a relay that knows nothing of lanes that it may own, because it has just
+// started, or because it lost them, or because the database went back. It takes them anew: what was
+// sent under the former ownership is not removed any more.
 func (q *Queue) Enter(ctx context.Context, relay string, ttl time.Duration) (Ownership, error) {
-	owned, err := q.renewing(ctx, relay, ttl, func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
-		if err := q.requireTimeline(ctx, tx, relay, true); err != nil {
-			return Ownership{}, err
-		}
-		if err := q.giveUp(ctx, tx, relay); err != nil {
-			return Ownership{}, err
-		}
-		return q.balance(ctx, tx, r)
-	})
+	owned, err := q.renewing(ctx, relay, ttl,
+		func(ctx context.Context, tx bun.IDB, r renewal) (Ownership, error) {
+			if err := q.requireTimeline(ctx, tx, relay, true); err != nil {
+				return Ownership{}, err
+			}
+			if err := q.giveUp(ctx, tx, relay); err != nil {
+				return Ownership{}, err
+			}
+			return q.balance(ctx, tx, r)
+		})
 	if err != nil {
 		return Ownership{}, fmt.Errorf("take lanes: %w", err)
 	}
@@ -175,11 +181,13 @@ func (q *Queue) balance(ctx context.Context, tx bun.IDB, r renewal) (owned Owner
 }
 
 func (q *Queue) giveUp(ctx context.Context, tx bun.IDB, relay string) error {
-	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?", q.Table("outbox_lanes"), relay)
+	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ?",
+		q.Table("outbox_lanes"), relay)
 	return err
 }
 
-// Leave hands back every lane and signs the relay off, so that others take over at once instead of after the ttl.
+// Leave hands back every lane and signs the relay off, so that others take over at once instead of
+// after the ttl.
 func (q *Queue) Leave(ctx context.Context, relay string) error {
 	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		if err := q.giveUp(ctx, tx, relay); err != nil {
@@ -197,22 +205,27 @@ func (q *Queue) Leave(ctx context.Context, relay string) error {
 
 func (q *Queue) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error) {
 	until := q.dialect.After(q.dialect.Now(), r.ttl)
-	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+", ?, ?)"+
-		q.Upsert("id", "expires_at", "ttl", "protocol"), q.Table("outbox_relays"), r.relay, r.micros(), protocol)
+	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+
+		", ?, ?)"+
+		q.Upsert("id", "expires_at", "ttl",
+			"protocol"), q.Table("outbox_relays"), r.relay, r.micros(), protocol)
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+", beat = ?, ttl = ? WHERE owner = ?",
+	_, err = tx.ExecContext(ctx, "UPDATE ? SET expires_at = "+until+
+		", beat = ?, ttl = ? WHERE owner = ?",
 		q.Table("outbox_lanes"), r.beat, r.micros(), r.relay)
 	if err != nil {
 		return nil, err
 	}
 	// The update holds these rows locked: nobody takes one, and nobody gives this relay another.
-	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?", q.Table("outbox_lanes"), r.relay))
+	return scanLanes(tx.QueryContext(ctx, "SELECT lane, epoch, nonce FROM ? WHERE owner = ?",
+		q.Table("outbox_lanes"), r.relay))
 }
 
 func (q *Queue) giveBack(ctx context.Context, tx bun.IDB, relay string, lanes []Lane) error {
-	_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
+	_, err := tx.ExecContext(ctx,
+		"UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND lane IN (?)",
 		q.Table("outbox_lanes"), relay, bun.List(numbers(lanes)))
 	return err
 }

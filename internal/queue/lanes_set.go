@@ -15,13 +15,14 @@ import (
 const MaxLanes = 1024
 
 const (
-	// changer is the id, which no relay has, of whoever changes the number of lanes: while it is among the live relays,
-	// nobody's share of the lanes is more than none.
+	// changer is the id, which no relay has, of whoever changes the number of lanes: while it is
+	// among the live relays, nobody's share of the lanes is more than none.
 	changer = ""
-	// changerTTL is how long relays stand still after a change that was killed or stopped. It may run out while the lanes
-	// are changed: who took one then is found by replaceLanes.
+	// changerTTL is how long relays stand still after a change that was killed or stopped. It may
+	// run out while the lanes are changed: who took one then is found by replaceLanes.
 	changerTTL = 4 * time.Second
-	// maxRenumbered is how many unsent messages may be left for a change. Writers wait while they change lanes.
+	// maxRenumbered is how many unsent messages may be left for a change. Writers wait while they
+	// change lanes.
 	maxRenumbered = 2000
 	lastLane      = 1<<15 - 1 // of a smallint
 )
@@ -39,7 +40,8 @@ type LaneOwner struct {
 // LaneOwners lists the lanes.
 func (q *Queue) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) {
 	rows, err := q.DB().QueryContext(ctx, "SELECT lane, coalesce(owner, ''), epoch, coalesce("+
-		q.dialect.Micros("expires_at")+" - "+q.dialect.Micros(q.dialect.Now())+", 0) FROM ? ORDER BY lane", q.Table("outbox_lanes"))
+		q.dialect.Micros("expires_at")+" - "+q.dialect.Micros(q.dialect.Now())+
+		", 0) FROM ? ORDER BY lane", q.Table("outbox_lanes"))
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", err)
 	}
@@ -56,13 +58,13 @@ func (q *Queue) LaneOwners(ctx context.Context) (owners []LaneOwner, err error) 
 	return owners, rows.Err()
 }
 
-// SetLanes changes the number of lanes, while writers write and relays run: it waits until few messages are left, has the
-// relays give back all lanes, so that nothing is in flight, and then moves what is left into the new lanes, in one short
-// transaction that writers wait for. It tries until ctx ends, and then leaves everything as it was. said is told what it
-// waits for.
+// SetLanes changes the number of lanes, while writers write and relays run: it waits until few
+// messages are left, has the relays give back all lanes, so that nothing is in flight, and then
+// moves what is left into the new lanes, in one short transaction that writers wait for. It tries
+// until ctx ends, and then leaves everything as it was. said is told what it waits for.
 //
-// A writer whose transaction began before counts with the old number. It is refused, with an error that is a conflict
-// (see Conflicted), and counts anew.
+// A writer whose transaction began before counts with the old number. It is refused, with an error
+// that is a conflict (see Conflicted), and counts anew.
 func (q *Queue) SetLanes(ctx context.Context, count int, said func(string)) (err error) {
 	if count < 1 || count > MaxLanes {
 		return fmt.Errorf("%d lanes: want 1 to %d", count, MaxLanes)
@@ -113,7 +115,8 @@ func (q *Queue) SetLanes(ctx context.Context, count int, said func(string)) (err
 	}
 }
 
-// excluded finds out, before the relays stop, whether nobody would keep a change of the lanes waiting.
+// excluded finds out, before the relays stop, whether nobody would keep a change of the lanes
+// waiting.
 func (q *Queue) excluded(ctx context.Context) error {
 	errFree := errors.New("free")
 	err := q.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
@@ -146,14 +149,16 @@ func (q *Queue) drained(ctx context.Context, said func(string)) error {
 		if err != nil || st.Unsent <= maxRenumbered {
 			return "", err
 		}
-		return fmt.Sprintf("waiting for the relays: %d messages are unsent, %d may be", st.Unsent, maxRenumbered), nil
+		return fmt.Sprintf("waiting for the relays: %d messages are unsent, %d may be", st.Unsent,
+			maxRenumbered), nil
 	}, said)
 }
 
 // hold takes, or keeps, all lanes from the relays.
 func (q *Queue) hold(ctx context.Context) error {
 	_, err := q.DB().ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+
-		q.dialect.After(q.dialect.Now(), changerTTL)+", ?, ?)"+q.Upsert("id", "expires_at", "ttl", "protocol"),
+		q.dialect.After(q.dialect.Now(), changerTTL)+", ?, ?)"+
+		q.Upsert("id", "expires_at", "ttl", "protocol"),
 		q.Table("outbox_relays"), changer, changerTTL.Microseconds(), protocol)
 	if err != nil {
 		return fmt.Errorf("hold the lanes: %w", err)

@@ -9,12 +9,14 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// A lease stands in the database as a time on its clock. When that goes back, by hand or by a failover to a host whose clock
-// is slower, the lease of a relay that died ends far in the future, and its lanes would stand still until then. What no relay
-// can have written just now is watched, on the watcher's own monotonic clock: an owner that does not renew for as long as its
-// lease was has lost it, whatever the time.
+// A lease stands in the database as a time on its clock. When that goes back, by hand or by a
+// failover to a host whose clock is slower, the lease of a relay that died ends far in the future,
+// and its lanes would stand still until then. What no relay can have written just now is watched,
+// on the watcher's own monotonic clock: an owner that does not renew for as long as its lease was
+// has lost it, whatever the time.
 
-// clockSlack is how much later than it was written a lease may seem to end, because the clock is read twice.
+// clockSlack is how much later than it was written a lease may seem to end, because the clock is
+// read twice.
 const clockSlack = time.Second
 
 // unknownTTL is for leases of versions that did not say how long they were.
@@ -25,10 +27,11 @@ func (q *Queue) left(expires string) string {
 	return "(" + q.dialect.Micros(expires) + " - " + q.dialect.Micros(q.dialect.Now()) + ")"
 }
 
-// ahead is a condition on a row of outbox_lanes or outbox_relays, by its alias with a point or without one: its lease ends
-// later than it can.
+// ahead is a condition on a row of outbox_lanes or outbox_relays, by its alias with a point or
+// without one: its lease ends later than it can.
 func (q *Queue) ahead(alias string) string {
-	return fmt.Sprintf("%s > %sttl + %d", q.left(alias+"expires_at"), alias, clockSlack.Microseconds())
+	return fmt.Sprintf("%s > %sttl + %d", q.left(alias+"expires_at"), alias,
+		clockSlack.Microseconds())
 }
 
 // leased is a condition that a lease runs.
@@ -47,7 +50,8 @@ type watched struct {
 	since   time.Time
 }
 
-// over notes the leases that end too late now, and lists those that were not renewed for as long as they are.
+// over notes the leases that end too late now, and lists those that were not renewed for as long as
+// they are.
 func (w *watch) over(now time.Time, found map[string]lateLease) (over []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -72,7 +76,8 @@ type lateLease struct {
 	ttl     time.Duration
 }
 
-// endLeases frees the lanes of owners whose leases end too late and that do not renew them, and forgets those relays.
+// endLeases frees the lanes of owners whose leases end too late and that do not renew them, and
+// forgets those relays.
 func (q *Queue) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 	asked := time.Now()
 	found, err := q.lateLeases(ctx, tx, relay)
@@ -80,12 +85,14 @@ func (q *Queue) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 		return err
 	}
 	for _, owner := range q.watch.over(asked, found) {
-		_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND "+q.ahead(""),
+		_, err := tx.ExecContext(ctx,
+			"UPDATE ? SET owner = NULL, expires_at = NULL WHERE owner = ? AND "+q.ahead(""),
 			q.Table("outbox_lanes"), owner)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND "+q.ahead(""), q.Table("outbox_relays"), owner)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND "+q.ahead(""),
+			q.Table("outbox_relays"), owner)
 		if err != nil {
 			return err
 		}
@@ -93,7 +100,9 @@ func (q *Queue) endLeases(ctx context.Context, tx bun.IDB, relay string) error {
 	return nil
 }
 
-func (q *Queue) lateLeases(ctx context.Context, tx bun.IDB, relay string) (map[string]lateLease, error) {
+func (q *Queue) lateLeases(
+	ctx context.Context, tx bun.IDB, relay string,
+) (map[string]lateLease, error) {
 	expires := q.dialect.Micros("expires_at")
 	rows, err := tx.QueryContext(ctx, `
 		SELECT id, `+expires+`, ttl FROM ? WHERE id <> ? AND `+q.ahead("")+`

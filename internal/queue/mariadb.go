@@ -26,13 +26,14 @@ func (m mariadb) tableRows(table string) string {
 	return "SELECT coalesce(table_rows, 0) FROM information_schema.tables WHERE " + m.IsTable(table)
 }
 
-// oldestPerLane has no LATERAL here, and MariaDB takes no limit that depends on a lane as the end of a range: it would
-// read the whole lane. So each lane is a query of its own. They find identities only, because what they find goes
-// through a temporary table.
+// oldestPerLane has no LATERAL here, and MariaDB takes no limit that depends on a lane as the end
+// of a range: it would read the whole lane. So each lane is a query of its own. They find
+// identities only, because what they find goes through a temporary table.
 func (mariadb) oldestPerLane(messages, due string, starts []Start, n int) string {
 	oldest := make([]string, len(starts))
 	for i, start := range starts {
-		oldest[i] = fmt.Sprintf("(SELECT %d AS n, m.lane, m.id FROM %s AS m WHERE m.lane = %d AND m.id > %d AND %s ORDER BY m.id LIMIT %d)",
+		oldest[i] = fmt.Sprintf("(SELECT %d AS n, m.lane, m.id FROM %s AS m WHERE m.lane = %d AND "+
+			"m.id > %d AND %s ORDER BY m.id LIMIT %d)",
 			i, messages, start.Lane, start.After, due, n)
 	}
 	return fmt.Sprintf("(%s) AS l STRAIGHT_JOIN %s AS m ON m.lane = l.lane AND m.id = l.id",
@@ -63,7 +64,8 @@ func (mariadb) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@
 // serverQuery: each connection to a Galera cluster may be to another of its servers.
 func (m mariadb) serverQuery() string {
 	return "SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
-		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' ELSE " + m.server() + " END"
+		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' ELSE " + m.server() +
+		" END"
 }
 
 // writers: what InnoDB knows of open transactions takes a privilege to read.

@@ -17,7 +17,8 @@ func (q *Queue) Others(ctx context.Context, relay string) (others bool, err erro
 
 func (q *Queue) others(ctx context.Context, db bun.IDB, relay string) (others bool, err error) {
 	err = db.QueryRowContext(ctx,
-		"SELECT EXISTS (SELECT 1 FROM ? WHERE id NOT IN (?, ?) AND expires_at >= "+q.dialect.Now()+")",
+		"SELECT EXISTS (SELECT 1 FROM ? WHERE id NOT IN (?, ?) AND expires_at >= "+q.dialect.Now()+
+			")",
 		q.Table("outbox_relays"), relay, changer).Scan(&others)
 	return others, err
 }
@@ -34,7 +35,8 @@ func (q *Queue) Withdraw(ctx context.Context, relay string) (others bool, err er
 
 // SignOff signs a relay off, and leaves its lanes to run out.
 func (q *Queue) SignOff(ctx context.Context, relay string) error {
-	if _, err := q.DB().ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_relays"), relay); err != nil {
+	if _, err := q.DB().ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_relays"),
+		relay); err != nil {
 		return fmt.Errorf("sign the relay off: %w", err)
 	}
 	return nil

@@ -11,14 +11,15 @@ import (
 type Progress struct {
 	// Lanes counts all lanes, Owned those with a live owner, and Own those that are this relay's.
 	Lanes, Owned, Own int64
-	// OldestAge is how long the oldest message has waited that may leave from the relay's own lanes, zero when there is
-	// none. Messages of keys that wait for another attempt do not count.
+	// OldestAge is how long the oldest message has waited that may leave from the relay's own
+	// lanes, zero when there is none. Messages of keys that wait for another attempt do not count.
 	OldestAge time.Duration
 	// OrphanAge is that of the oldest message of the lanes that have no live owner.
 	OrphanAge time.Duration
 }
 
-// Progress looks at the head of each lane that the relay owns, or nobody, so it takes no longer when the backlog is large.
+// Progress looks at the head of each lane that the relay owns, or nobody, so it takes no longer
+// when the backlog is large.
 func (q *Queue) Progress(ctx context.Context, relay string) (Progress, error) {
 	var p Progress
 	var oldest, orphan sql.NullInt64

@@ -35,16 +35,18 @@ func (q *Queue) renumber(ctx context.Context, count int) error {
 	})
 }
 
-// replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of them, whatever their
-// numbers.
+// replaceLanes makes the new lanes. Their epochs go on, so that a relay from before owns none of
+// them, whatever their numbers.
 func (q *Queue) replaceLanes(ctx context.Context, tx bun.IDB, old, next outgoing.Numbering) error {
 	lanes := q.Table("outbox_lanes")
-	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil { // locks them all
+	// locks them all
+	if _, err := tx.ExecContext(ctx, "UPDATE ? SET epoch = epoch + 1", lanes); err != nil {
 		return err
 	}
 	var owned int
 	var epoch int64
-	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+q.dialect.Now()+" THEN 1 END), max(epoch) FROM ?", lanes).
+	err := tx.QueryRowContext(ctx, "SELECT count(CASE WHEN expires_at >= "+q.dialect.Now()+
+		" THEN 1 END), max(epoch) FROM ?", lanes).
 		Scan(&owned, &epoch)
 	if err != nil {
 		return err
@@ -52,7 +54,8 @@ func (q *Queue) replaceLanes(ctx context.Context, tx bun.IDB, old, next outgoing
 	if owned > 0 {
 		return errTaken
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE lane BETWEEN ? AND ?", lanes, old.First, old.First+old.Count-1)
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE lane BETWEEN ? AND ?", lanes, old.First,
+		old.First+old.Count-1)
 	if err != nil {
 		return err
 	}
@@ -69,7 +72,8 @@ type laneRow struct {
 	Epoch int64 `bun:"epoch"`
 }
 
-// moveMessages puts what is unsent into the new lanes. The identities stay, so that the order of a key does.
+// moveMessages puts what is unsent into the new lanes. The identities stay, so that the order of a
+// key does.
 func (q *Queue) moveMessages(ctx context.Context, tx bun.IDB, next outgoing.Numbering) error {
 	type move struct{ from, to int }
 	moves := map[move][]int64{}

@@ -12,14 +12,17 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// binaryReader is the dialect of a bun.DB whose driver can hand out rows as PostgreSQL sends them (package database makes
-// it). ReadBinary runs a query on a connection of that driver and gives read the values of one row after the other, in the
-// binary format, nil for null, valid until read returns; an error of read ends the reading and is returned.
+// binaryReader is the dialect of a bun.DB whose driver can hand out rows as PostgreSQL sends them
+// (package database makes it). ReadBinary runs a query on a connection of that driver and gives
+// read the values of one row after the other, in the binary format, nil for null, valid until read
+// returns; an error of read ends the reading and is returned.
 //
-// database/sql makes a value of each column and copies it into another, and PostgreSQL writes all of them as text for it:
-// that was a seventh of what a message costs the two and the relay together.
+// database/sql makes a value of each column and copies it into another, and PostgreSQL writes all
+// of them as text for it: that was a seventh of what a message costs the two and the relay
+// together.
 type binaryReader interface {
-	ReadBinary(ctx context.Context, driverConn any, query string, read func(values [][]byte) error) error
+	ReadBinary(ctx context.Context, driverConn any, query string,
+		read func(values [][]byte) error) error
 }
 
 // binary says that readRows reads PostgreSQL's binary format.
@@ -28,8 +31,8 @@ func (q *Queue) binary() (binaryReader, bool) {
 	return reader, ok
 }
 
-// readRows reads the rows of a query into columns, which are pointers as for sql.Rows.Scan, one after the other, and calls
-// each for each. In binary no hook of bun sees the query.
+// readRows reads the rows of a query into columns, which are pointers as for sql.Rows.Scan, one
+// after the other, and calls each for each. In binary no hook of bun sees the query.
 func (q *Queue) readRows(
 	ctx context.Context, conn bun.Conn, columns []any, each func() error, query string, args ...any,
 ) error {
@@ -108,7 +111,8 @@ func decodeValue(value []byte, column any) (err error) {
 	return err
 }
 
-// binaryEpoch is the one that the binary format counts the microseconds of a time from, 2000, in those since 1970.
+// binaryEpoch is the one that the binary format counts the microseconds of a time from, 2000, in
+// those since 1970.
 const binaryEpoch = 946_684_800_000_000
 
 // decodeInteger reads an integer of any size, or a time.

@@ -8,9 +8,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// fairShare drops the relays that stopped renewing, and the leases that end too late, and divides the lanes by those left,
-// rounded up. Where there is one writer only, the first relay takes all and the others wait for it to leave. It counts the
-// free lanes, too.
+// fairShare drops the relays that stopped renewing, and the leases that end too late, and divides
+// the lanes by those left, rounded up. Where there is one writer only, the first relay takes all
+// and the others wait for it to leave. It counts the free lanes, too.
 func (q *Queue) fairShare(ctx context.Context, tx bun.IDB, relay string) (Ownership, error) {
 	asked := time.Now()
 	p, err := q.parties(ctx, tx, relay)
@@ -31,10 +31,12 @@ func (q *Queue) fairShare(ctx context.Context, tx bun.IDB, relay string) (Owners
 	if p.changing > 0 {
 		return Ownership{Changing: true}, nil
 	}
-	fair := Ownership{Free: p.free, Most: p.most, Alone: p.others == 0 && (p.relays < 2 || q.dialect.oneRelay())}
+	fair := Ownership{Free: p.free, Most: p.most, Alone: p.others == 0 &&
+		(p.relays < 2 || q.dialect.oneRelay())}
 	switch {
 	case !q.dialect.oneRelay():
-		relays := max(p.relays, 1) // a ttl shorter than this transaction: this relay is live all the same
+		// a ttl shorter than this transaction: this relay is live all the same
+		relays := max(p.relays, 1)
 		fair.Share = (p.lanes + relays - 1) / relays
 	case p.others == 0:
 		fair.Share = p.lanes
@@ -42,8 +44,9 @@ func (q *Queue) fairShare(ctx context.Context, tx bun.IDB, relay string) (Owners
 	return fair, nil
 }
 
-// parties are who has the lanes: how many lanes there are, are free, and are others'; how many the other relay with most of
-// them has; how many relays live, are dead, and have leases that end too late; and whether the lanes are being changed.
+// parties are who has the lanes: how many lanes there are, are free, and are others'; how many the
+// other relay with most of them has; how many relays live, are dead, and have leases that end too
+// late; and whether the lanes are being changed.
 type parties struct{ lanes, free, others, most, relays, dead, late, changing int }
 
 func (q *Queue) parties(ctx context.Context, tx bun.IDB, relay string) (p parties, err error) {
@@ -69,11 +72,13 @@ func (q *Queue) parties(ctx context.Context, tx bun.IDB, relay string) (p partie
 // forgetDead removes the relays that stopped renewing.
 func (q *Queue) forgetDead(ctx context.Context, tx bun.IDB) error {
 	var dead []string
-	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+q.dialect.Now()+" "+q.dialect.LockRows(),
+	err := tx.NewRaw("SELECT id FROM ? WHERE expires_at < "+q.dialect.Now()+" "+
+		q.dialect.LockRows(),
 		q.Table("outbox_relays")).Scan(ctx, &dead)
 	if err != nil || len(dead) == 0 {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", q.Table("outbox_relays"), bun.List(dead))
+	_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE id IN (?)", q.Table("outbox_relays"),
+		bun.List(dead))
 	return err
 }

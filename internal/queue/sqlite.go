@@ -15,16 +15,18 @@ type sqlite struct{ db.SQLite }
 // renumber has nothing to do: a write transaction excludes all others.
 func (sqlite) renumber(Names, int, int) (before, after []string) { return nil, nil }
 
-// oldestPerLane has no LATERAL here: it looks for the n-th row first, and takes what is not beyond it. SQLite never
-// reorders a CROSS JOIN, so that this stays a range scan of the index for each lane.
+// oldestPerLane has no LATERAL here: it looks for the n-th row first, and takes what is not beyond
+// it. SQLite never reorders a CROSS JOIN, so that this stays a range scan of the index for each
+// lane.
 func (sqlite) oldestPerLane(messages, due string, starts []Start, n int) string {
 	rows := make([]string, len(starts))
 	for i, s := range starts {
 		rows[i] = fmt.Sprintf("(%d, %d, %d)", i, s.Lane, s.After)
 	}
-	return fmt.Sprintf("(SELECT column1 AS n, column2 AS lane, column3 AS after FROM (VALUES %[5]s)) AS l "+
-		"CROSS JOIN %[1]s AS m ON m.lane = l.lane AND m.id > l.after AND %[2]s AND m.id <= coalesce("+
-		"(SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND m.id > l.after AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
+	return fmt.Sprintf("(SELECT column1 AS n, column2 AS lane, column3 AS after FROM (VALUES "+
+		"%[5]s)) AS l CROSS JOIN %[1]s AS m ON m.lane = l.lane AND m.id > l.after AND %[2]s AND "+
+		"m.id <= coalesce((SELECT m.id FROM %[1]s AS m WHERE m.lane = l.lane AND m.id > l.after "+
+		"AND %[2]s ORDER BY m.id LIMIT 1 OFFSET %[3]d), %[4]d)",
 		messages, due, n-1, int64(math.MaxInt64), strings.Join(rows, ", "))
 }
 

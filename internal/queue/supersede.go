@@ -48,9 +48,12 @@ func (q *Queue) Supersede(
 	if len(lanes) == 0 {
 		return slices.Repeat([]Superseded{Missing}, len(list)), nil
 	}
-	size := func(m Superseding) int { return (80 + 2*len(m.Key) + 2*len(m.Model)) * (1 + len(m.Older)) }
+	size := func(m Superseding) int {
+		return (80 + 2*len(m.Key) + 2*len(m.Model)) * (1 + len(m.Older))
+	}
 	for chunk := range db.ChunkBySize(list, size, min(q.dialect.MaxStatement(), maxSuperseded)) {
-		c := supersession{relay: relay, lanes: lanes, list: chunk, kept: map[int64]place{}, removed: map[int64]bool{}}
+		c := supersession{relay: relay, lanes: lanes, list: chunk, kept: map[int64]place{},
+			removed: map[int64]bool{}}
 		err := q.dialect.supersede(ctx, q, &c)
 		if err == nil {
 			err = q.findStanding(ctx, &c)
@@ -120,28 +123,35 @@ func (q *Queue) findStanding(ctx context.Context, c *supersession) error {
 	return err
 }
 
+// supersedingRows are messages as PostgreSQL unnests them.
+type supersedingRows struct {
+	lanes, ids, created, revisions, newer, afters, models, keys db.Array
+}
+
+// add adds a message, which that of identity by replaces, or is.
+func (r *supersedingRows) add(m *Claimed, by int64, after *int64) {
+	r.lanes.Add(strconv.Itoa(m.Lane))
+	r.ids.Add(strconv.FormatInt(m.ID, 10))
+	r.created.Add(strconv.FormatInt(m.Created.UnixMicro(), 10))
+	r.revisions.Add(strconv.FormatInt(m.Revision, 10))
+	r.newer.Add(strconv.FormatInt(by, 10))
+	if after == nil {
+		r.afters.AddNull()
+	} else {
+		r.afters.Add(strconv.FormatInt(*after, 10))
+	}
+	r.models.Add(m.Model)
+	r.keys.Add(m.Key)
+}
+
 // supersede is one statement, so that a process that is stopped leaves no transaction open. What it
 // gives another after is somewhere else then.
 func (p postgres) supersede(ctx context.Context, q *Queue, c *supersession) error {
-	var lanes, ids, created, revisions, newer, afters, models, keys db.Array
-	add := func(m *Claimed, by int64, after *int64) {
-		lanes.Add(strconv.Itoa(m.Lane))
-		ids.Add(strconv.FormatInt(m.ID, 10))
-		created.Add(strconv.FormatInt(m.Created.UnixMicro(), 10))
-		revisions.Add(strconv.FormatInt(m.Revision, 10))
-		newer.Add(strconv.FormatInt(by, 10))
-		if after == nil {
-			afters.AddNull()
-		} else {
-			afters.Add(strconv.FormatInt(*after, 10))
-		}
-		models.Add(m.Model)
-		keys.Add(m.Key)
-	}
+	var rows supersedingRows
 	for _, m := range c.list {
-		add(m.Claimed, m.ID, m.After)
+		rows.add(m.Claimed, m.ID, m.After)
 		for _, old := range m.Older {
-			add(old, m.ID, nil)
+			rows.add(old, m.ID, nil)
 		}
 	}
 	messages := q.Table("outbox_messages")
@@ -171,8 +181,9 @@ func (p postgres) supersede(ctx context.Context, q *Queue, c *supersession) erro
 					AND newer NOT IN (SELECT newer FROM held)))
 			RETURNING id)
 		SELECT (SELECT json_object_agg(id, place) FROM kept), (SELECT json_agg(id) FROM removed)`,
-		lanes.Literal(), ids.Literal(), created.Literal(), revisions.Literal(), newer.Literal(), afters.Literal(),
-		models.Literal(), keys.Literal(), messages, q.fence(c.relay, c.lanes), messages, messages, messages).Scan(&kept, &removed)
+		rows.lanes.Literal(), rows.ids.Literal(), rows.created.Literal(), rows.revisions.Literal(),
+		rows.newer.Literal(), rows.afters.Literal(), rows.models.Literal(), rows.keys.Literal(),
+		messages, q.fence(c.relay, c.lanes), messages, messages, messages).Scan(&kept, &removed)
 	if err != nil || kept == nil {
 		return err
 	}

@@ -14,7 +14,8 @@ func (q *Queue) supersedeInSteps(ctx context.Context, c *supersession) error {
 		// Not in the statement that locks the messages: it would lock the lanes, too, on which
 		// other relays wait.
 		var owned []int
-		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", q.Table("outbox_lanes"), q.fence(c.relay, c.lanes)).Scan(ctx, &owned)
+		err := tx.NewRaw("SELECT lane FROM ? WHERE ?", q.Table("outbox_lanes"),
+			q.fence(c.relay, c.lanes)).Scan(ctx, &owned)
 		if err != nil || len(owned) == 0 {
 			return err
 		}
@@ -50,7 +51,8 @@ func (q *Queue) supersedeInSteps(ctx context.Context, c *supersession) error {
 				}
 			}
 			_, err := tx.ExecContext(ctx,
-				"UPDATE ? SET after = CASE id WHEN 0 THEN 0"+cases.String()+" END WHERE id IN (?)", messages, bun.List(ids))
+				"UPDATE ? SET after = CASE id WHEN 0 THEN 0"+cases.String()+
+					" END WHERE id IN (?)", messages, bun.List(ids))
 			if err != nil {
 				return err
 			}
@@ -84,7 +86,8 @@ func (q *Queue) heldByOthers(
 		return held, nil
 	}
 	var there []int64
-	err := tx.NewRaw("SELECT id FROM ? WHERE id IN (?)", q.Table("outbox_messages"), bun.List(missed)).Scan(ctx, &there)
+	err := tx.NewRaw("SELECT id FROM ? WHERE id IN (?)", q.Table("outbox_messages"),
+		bun.List(missed)).Scan(ctx, &there)
 	for _, id := range there {
 		held[id] = true
 	}

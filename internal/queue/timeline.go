@@ -12,20 +12,23 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// ErrWentBack says that what a relay remembers of the database may never have happened there: another server answers, as
-// after a failover, or the lanes are not as the relay left them, as in a restored backup. What was committed last may be
-// gone, and identities are drawn again. The relay must forget everything and Enter anew.
-var ErrWentBack = errors.New("the database is another server, was restarted, or went back to an earlier state")
+// ErrWentBack says that what a relay remembers of the database may never have happened there:
+// another server answers, as after a failover, or the lanes are not as the relay left them, as in a
+// restored backup. What was committed last may be gone, and identities are drawn again. The relay
+// must forget everything and Enter anew.
+var ErrWentBack = errors.New("the database is another server, was restarted, or went back to an " +
+	"earlier state")
 
-// timeline is what tells the history of the database that the relays of a store have taken part in from another one.
+// timeline is what tells the history of the database that the relays of a store have taken part in
+// from another one.
 type timeline struct {
 	mu     sync.Mutex
 	server string
 	known  bool // server is
 	// asked is when server answered last.
 	asked time.Time
-	// beats are the random numbers that the lanes of a relay may have: that of the last renewal, and those of renewals that
-	// have not said since whether they were committed.
+	// beats are the random numbers that the lanes of a relay may have: that of the last renewal,
+	// and those of renewals that have not said since whether they were committed.
 	beats map[string][]int64
 
 	incarnation Incarnation // as it was known last
@@ -67,7 +70,8 @@ func (t *timeline) learns(i Incarnation) {
 // random is a number that no other timeline draws.
 func random() int64 { return rand.Int64() }
 
-// writes notes that a relay is about to write a beat. Of one that is not known, whatever is there is taken for its own.
+// writes notes that a relay is about to write a beat. Of one that is not known, whatever is there
+// is taken for its own.
 func (t *timeline) writes(relay string, beat int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,21 +136,25 @@ func (t *timeline) answering() string {
 	return t.server
 }
 
-// requireTimeline returns ErrWentBack unless the same server answers as before, and the relay's lanes are as it left them.
-// anew begins with whatever is there.
+// requireTimeline returns ErrWentBack unless the same server answers as before, and the relay's
+// lanes are as it left them. anew begins with whatever is there.
 func (q *Queue) requireTimeline(ctx context.Context, tx bun.IDB, relay string, anew bool) error {
 	server, err := q.askServer(ctx, tx)
 	if err != nil {
 		return err
 	}
 	if !q.timeline.answers(server, anew) {
-		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server, q.timeline.answering())
+		return fmt.Errorf("%w: %s answers in place of %s", ErrWentBack, server,
+			q.timeline.answering())
 	}
 	var beats []int64
-	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", q.Table("outbox_lanes"), relay).Scan(ctx, &beats); err != nil {
+	if err := tx.NewRaw("SELECT DISTINCT beat FROM ? WHERE owner = ?", q.Table("outbox_lanes"),
+		relay).Scan(ctx, &beats); err != nil {
 		return err
 	}
-	back := slices.ContainsFunc(beats, func(beat int64) bool { return !q.timeline.wrote(relay, beat) })
+	back := slices.ContainsFunc(beats, func(beat int64) bool {
+		return !q.timeline.wrote(relay, beat)
+	})
 	switch {
 	case back && !anew:
 		return fmt.Errorf("%w: the lease is not as it was renewed last", ErrWentBack)
@@ -156,8 +164,8 @@ func (q *Queue) requireTimeline(ctx context.Context, tx bun.IDB, relay string, a
 	return nil
 }
 
-// requireIncarnation draws a new incarnation if the database went back and nobody has drawn one since: either it was seen to
-// do so, or its incarnation is one from before the one that was known.
+// requireIncarnation draws a new incarnation if the database went back and nobody has drawn one
+// since: either it was seen to do so, or its incarnation is one from before the one that was known.
 func (q *Queue) requireIncarnation(ctx context.Context, tx bun.IDB, back bool) error {
 	known := q.timeline.knows()
 	if known.ID == "" {
@@ -168,9 +176,12 @@ func (q *Queue) requireIncarnation(ctx context.Context, tx bun.IDB, back bool) e
 	case err != nil:
 		return err
 	case found.ID == known.ID && back:
-		return q.draw(ctx, tx, found.ID, "the database went back to an earlier state: the lease of a relay was not as it had left it")
+		return q.draw(ctx, tx, found.ID,
+			"the database went back to an earlier state: the lease of a relay was not as it had "+
+				"left it")
 	case found.ID != known.ID && found.Drawn.Before(known.Drawn):
-		return q.draw(ctx, tx, found.ID, "the database went back to an earlier state: its incarnation was one from before")
+		return q.draw(ctx, tx, found.ID,
+			"the database went back to an earlier state: its incarnation was one from before")
 	}
 	return nil
 }
@@ -182,8 +193,8 @@ func (q *Queue) askServer(ctx context.Context, db bun.IDB) (server string, err e
 	return server, err
 }
 
-// sameServer is a condition that holds only where the server answers that a relay took lanes from. A pool of connections
-// goes from one server to the next without a word.
+// sameServer is a condition that holds only where the server answers that a relay took lanes from.
+// A pool of connections goes from one server to the next without a word.
 func (q *Queue) sameServer() string {
 	server := q.timeline.answering()
 	if server == "" {
@@ -192,7 +203,8 @@ func (q *Queue) sameServer() string {
 	return q.DB().QueryGen().FormatQuery(q.dialect.server()+" = ?", server)
 }
 
-// requireServer returns ErrWentBack where the condition does not hold: it is asked where nothing was found.
+// requireServer returns ErrWentBack where the condition does not hold: it is asked where nothing
+// was found.
 func (q *Queue) requireServer(ctx context.Context, db bun.IDB) error {
 	before := q.timeline.answering()
 	if before == "" {

@@ -8,23 +8,26 @@ import (
 	"strings"
 )
 
-// Writers are the transactions that may have added messages and are still open, prepared ones (two-phase commit) too. Those
-// that do not touch the outbox are not among them, however long they are open.
+// Writers are the transactions that may have added messages and are still open, prepared ones
+// (two-phase commit) too. Those that do not touch the outbox are not among them, however long they
+// are open.
 type Writers struct {
 	Open map[string]bool
-	// Drawn: what has an identity up to here and is not of a transaction in Open is committed, or never will be. 0 if the
-	// database does not tell.
+	// Drawn: what has an identity up to here and is not of a transaction in Open is committed, or
+	// never will be. 0 if the database does not tell.
 	Drawn int64
 }
 
 // recovered begins the name of a prepared transaction that a restart of the database brought back.
 const recovered = "-1/"
 
-// Left returns those of the listed writers that are still open. A prepared transaction gets another name when the database
-// restarts, under which it may be any of those that were listed: so it counts as one of them, or what it commits later would
-// be looked for behind it.
+// Left returns those of the listed writers that are still open. A prepared transaction gets another
+// name when the database restarts, under which it may be any of those that were listed: so it
+// counts as one of them, or what it commits later would be looked for behind it.
 func (w Writers) Left(listed []string) []string {
-	left := slices.DeleteFunc(slices.Clone(listed), func(writer string) bool { return !w.Open[writer] })
+	left := slices.DeleteFunc(slices.Clone(listed), func(writer string) bool {
+		return !w.Open[writer]
+	})
 	if len(listed) == 0 {
 		return left
 	}
@@ -36,9 +39,9 @@ func (w Writers) Left(listed []string) []string {
 	return left
 }
 
-// Writers lists who is writing. A message with a lower identity than one that was read can only come from a transaction
-// that was open then. So once none of those listed is open any more, a further read has seen everything up to Drawn, and
-// up to where the read before the list came.
+// Writers lists who is writing. A message with a lower identity than one that was read can only
+// come from a transaction that was open then. So once none of those listed is open any more, a
+// further read has seen everything up to Drawn, and up to where the read before the list came.
 //
 // ok is false where the database cannot tell.
 func (q *Queue) Writers(ctx context.Context) (w Writers, ok bool, err error) {
@@ -51,7 +54,8 @@ func (q *Queue) Writers(ctx context.Context) (w Writers, ok bool, err error) {
 		w, err = scanWriters(rows)
 	}
 	if err != nil {
-		return Writers{}, false, fmt.Errorf("list the transactions that write to the outbox: %w", err)
+		return Writers{}, false, fmt.Errorf("list the transactions that write to the outbox: %w",
+			err)
 	}
 	return w, true, nil
 }
@@ -71,7 +75,8 @@ func scanWriters(rows *sql.Rows) (Writers, error) {
 	return w, rows.Err()
 }
 
-// WaitingLanes says which lanes have keys that wait for another attempt. When there are very many of them, it is all.
+// WaitingLanes says which lanes have keys that wait for another attempt. When there are very many
+// of them, it is all.
 func (q *Queue) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, err error) {
 	keys, err := q.waitingKeys(ctx)
 	if err != nil {
@@ -79,7 +84,8 @@ func (q *Queue) WaitingLanes(ctx context.Context) (waiting func(lane int) bool, 
 	}
 	found := map[int]bool{}
 	if len(keys) > 0 { // nearly never, and a relay with a backlog asks all the time
-		lanes, err := q.lanes.Read(ctx, q.DB()) // not as it was: a low-water mark that moves too far loses the order
+		// not as it was: a low-water mark that moves too far loses the order
+		lanes, err := q.lanes.Read(ctx, q.DB())
 		if err != nil {
 			return nil, err
 		}

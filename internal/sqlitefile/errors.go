@@ -32,7 +32,8 @@ type BusyError struct {
 }
 
 func (e *BusyError) Error() string {
-	text := fmt.Sprintf("SQLite file %s: locked for %s by %s: run the transaction again, or end what holds it",
+	text := fmt.Sprintf("SQLite file %s: locked for %s by %s: run the transaction again, or end "+
+		"what holds it",
 		e.File, LockTimeout, e.Holder)
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
@@ -66,8 +67,8 @@ func Code(err error) int {
 	return 0
 }
 
-// Explain adds to an error of SQLite which file it is about, and what to do where that is known. Errors
-// about statements stay as they are.
+// Explain adds to an error of SQLite which file it is about, and what to do where that is known.
+// Errors about statements stay as they are.
 func Explain(path string, err error) error {
 	if err == nil {
 		return nil
@@ -79,11 +80,13 @@ func Explain(path string, err error) error {
 	var advice string
 	switch Code(err) & 0xff {
 	case codeBusy:
-		return &BusyError{File: path, Holder: "another process, or a connection that this one opened elsewhere", Err: err}
+		return &BusyError{File: path,
+			Holder: "another process, or a connection that this one opened elsewhere", Err: err}
 	case codeCorrupt:
 		advice = "it is damaged: stop what uses it and restore a backup (docs/operations.md)"
 	case codeNotADB:
-		advice = "it is no SQLite database, or damaged: check the path, or restore a backup (docs/operations.md)"
+		advice = "it is no SQLite database, or damaged: check the path, or restore a backup " +
+			"(docs/operations.md)"
 	case codeFull:
 		advice = "the disk is full: make room on it"
 	case codeCannot:
@@ -92,7 +95,8 @@ func Explain(path string, err error) error {
 			advice = "it does not exist or cannot be made: check the path"
 		}
 	case codeReadOnly:
-		advice = "it may only be read here: check its permissions, those of its folder, and mode=ro in the URL"
+		advice = "it may only be read here: check its permissions, those of its folder, and " +
+			"mode=ro in the URL"
 	default:
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Path returns the absolute path that the part of a URL behind sqlite:// names, without its options. The
-// four slashes of other libraries' absolute paths are as good as three.
+// Path returns the absolute path that the part of a URL behind sqlite:// names, without its
+// options. The four slashes of other libraries' absolute paths are as good as three.
 func Path(name string) (string, error) {
 	switch {
 	case name == "":
@@ -46,7 +46,8 @@ func URI(path string) string {
 // escaped are the characters that would end the name, or begin an escape.
 var escaped = strings.NewReplacer("%", "%25", "#", "%23", "?", "%3f")
 
-// Touch is a statement that reads the file and changes nothing. Without one SQLite has not opened it yet.
+// Touch is a statement that reads the file and changes nothing. Without one SQLite has not opened
+// it yet.
 const Touch = "SELECT count(*) FROM sqlite_schema"
 
 // Identity is a file as it was found at its path.
@@ -69,8 +70,9 @@ func (i Identity) Same(other Identity) bool {
 	return i.info != nil && other.info != nil && os.SameFile(i.info, other.info)
 }
 
-// Moved returns a [MovedError] if its path does not lead to the file any more, because it was deleted,
-// replaced or moved away. A connection to it goes on then without a word, and so do the writes.
+// Moved returns a [MovedError] if its path does not lead to the file any more, because it was
+// deleted, replaced or moved away. A connection to it goes on then without a word, and so do the
+// writes.
 func (i Identity) Moved() error {
 	now, err := Identify(i.path)
 	switch {
@@ -94,8 +96,9 @@ type MovedError struct {
 
 func (e *MovedError) Error() string {
 	if e.Gone {
-		return "SQLite file " + e.File + " was deleted or moved away while it was open: put it back, " +
-			"or restart what uses it to begin with an empty one"
+		return "SQLite file " + e.File +
+			" was deleted or moved away while it was open: put it back, or restart what uses it " +
+			"to begin with an empty one"
 	}
 	return "SQLite file " + e.File + " was replaced by another one while it was open"
 }

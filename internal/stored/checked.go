@@ -62,7 +62,8 @@ func checkBool(field *schema.Field, src any) error {
 			return errors.New("it is neither 0 nor 1")
 		}
 	case []byte:
-		if len(v) == 1 && v[0] > 1 && v[0] != '0' && v[0] != '1' || len(v) > 1 && v[0] >= '0' && v[0] <= '9' {
+		if len(v) == 1 && v[0] > 1 && v[0] != '0' && v[0] != '1' ||
+			len(v) > 1 && v[0] >= '0' && v[0] <= '9' {
 			return errors.New("it is neither 0 nor 1")
 		}
 	}

@@ -13,7 +13,8 @@ func KeyJSON(columns []*schema.Field, key string) json.RawMessage {
 	if len(columns) > 1 {
 		return json.RawMessage(key)
 	}
-	if kind := keyKind(columns); kind >= reflect.Bool && kind <= reflect.Float64 && json.Valid([]byte(key)) {
+	if kind := keyKind(columns); kind >= reflect.Bool && kind <= reflect.Float64 &&
+		json.Valid([]byte(key)) {
 		return json.RawMessage(key)
 	}
 	var text bytes.Buffer

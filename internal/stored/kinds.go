@@ -37,7 +37,9 @@ const (
 func (k Kind) Exact() bool { return k == Whole || k == Text }
 
 // Kinds asks the database of what kinds the columns of a key are. It reads no row.
-func Kinds(ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.Field) ([]Kind, error) {
+func Kinds(
+	ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.Field,
+) ([]Kind, error) {
 	names := make([]string, len(key))
 	for i, field := range key {
 		names[i] = string(field.SQLName)
@@ -56,14 +58,17 @@ func Kinds(ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.F
 	for i, field := range key {
 		kinds[i] = kindOf(field, types[i])
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil || db.Dialect().Name() != dialect.MySQL {
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil ||
+		db.Dialect().Name() != dialect.MySQL {
 		return kinds, err
 	}
 	return kinds, findUUIDs(ctx, db, table, key, kinds)
 }
 
 // findUUIDs asks MariaDB's catalog which columns are uuids: its protocol calls them texts.
-func findUUIDs(ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.Field, kinds []Kind) error {
+func findUUIDs(
+	ctx context.Context, db bun.IDB, table *schema.Table, key []*schema.Field, kinds []Kind,
+) error {
 	in, name, qualified := strings.Cut(table.Name, ".")
 	if !qualified {
 		in, name = "", table.Name

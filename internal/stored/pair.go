@@ -28,7 +28,8 @@ func Pair[T any](
 	paired := make([]*T, len(asked))
 	for start := 0; start < len(asked); start += atOnce {
 		end := min(start+atOnce, len(asked))
-		p := pairing[T]{key: key, asked: asked[start:end], paired: paired[start:end], find: find, at: at}
+		p := pairing[T]{key: key, asked: asked[start:end], paired: paired[start:end], find: find,
+			at: at}
 		if err := p.run(); err != nil {
 			return nil, err
 		}
@@ -149,8 +150,8 @@ func loosely(text string) string {
 	return text
 }
 
-// Unpadded is a row without the spaces at the ends of its key's texts, which a column of a fixed width
-// adds; ok is false where there are none.
+// Unpadded is a row without the spaces at the ends of its key's texts, which a column of a fixed
+// width adds; ok is false where there are none.
 func Unpadded(key []*schema.Field, row reflect.Value) (unpadded reflect.Value, ok bool) {
 	unpadded = reflect.New(row.Type()).Elem()
 	for _, field := range key {
@@ -167,12 +168,13 @@ func Unpadded(key []*schema.Field, row reflect.Value) (unpadded reflect.Value, o
 	return unpadded, ok
 }
 
-// MayBeRespelled says that a key, in columns of the given kinds, is a text that a number or a time in
-// another database may be the same as, spelled otherwise.
+// MayBeRespelled says that a key, in columns of the given kinds, is a text that a number or a time
+// in another database may be the same as, spelled otherwise.
 func MayBeRespelled(kinds []Kind, key []*schema.Field, row reflect.Value) bool {
 	for i, field := range key {
 		text := fmt.Sprint(reflect.Indirect(field.Value(row)).Interface())
-		if kinds[i] == Text && (moment.MatchString(text) || decimal.MatchString(text) && strings.Contains(text, ".")) {
+		if kinds[i] == Text && (moment.MatchString(text) ||
+			decimal.MatchString(text) && strings.Contains(text, ".")) {
 			return true
 		}
 	}

@@ -153,7 +153,8 @@ func scanRow(
 	return nil
 }
 
-// nullsOf are the NULLs of the present row. Most rows have those of the row before them, and share the map.
+// nullsOf are the NULLs of the present row. Most rows have those of the row before them, and share
+// the map.
 func nullsOf(cells []cell, before Nulls) Nulls {
 	n, same := 0, true
 	for i := range cells {

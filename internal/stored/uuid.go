@@ -20,12 +20,14 @@ func KnowsItsColumn(typ reflect.Type) bool {
 	return IsUUID(typ) && typ.Implements(reflect.TypeFor[interface{ Alike() []json.RawMessage }]())
 }
 
-// Misspells says that a uuid of the type is not written as its column has it, where that wants one type of package column.
+// Misspells says that a uuid of the type is not written as its column has it, where that wants one
+// type of package column.
 func Misspells(typ reflect.Type, want string) bool {
 	return want != "" && IsUUID(typ) && (!KnowsItsColumn(typ) || typ.Name() != want)
 }
 
-// UUIDText is the one spelling in JSON of a uuid that is to be read by typ; raw itself where it is none.
+// UUIDText is the one spelling in JSON of a uuid that is to be read by typ; raw itself where it is
+// none.
 func UUIDText(typ reflect.Type, raw json.RawMessage) json.RawMessage {
 	var text string
 	if json.Unmarshal(raw, &text) != nil {

@@ -9,7 +9,8 @@ import (
 // dialect is how a database makes tables.
 type dialect interface {
 	db.Dialect
-	// busy says that the database could not be opened because others were opening it; err may be nil.
+	// busy says that the database could not be opened because others were opening it; err may be
+	// nil.
 	busy(err error) bool
 	// transactionalDDL says that a transaction that makes tables can be rolled back.
 	transactionalDDL() bool
@@ -61,8 +62,8 @@ func (mariadb) appliedColumns() string {
 ) ENGINE = InnoDB`
 }
 
-// busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks no busy handler
-// then. Afterwards it does not happen again.
+// busy happens to whoever opens a new file while another connection switches it to WAL: SQLite asks
+// no busy handler then. Afterwards it does not happen again.
 func (sqlite) busy(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "database is locked")
 }

@@ -32,15 +32,16 @@ func New(d *db.Database) *Migrator {
 
 // Migrate creates or upgrades the tables of one side and returns the migrations it applied itself.
 //
-// It is safe when several processes start at once, and through a transaction-pooling proxy: a migration's first
-// statement, in the migration's own transaction, writes its mark, and the mark's unique name is the lock. The second
-// one waits there, fails when the first commits, and goes on with the next migration. A crash at any moment leaves
-// either both, tables and mark, or neither.
+// It is safe when several processes start at once, and through a transaction-pooling proxy: a
+// migration's first statement, in the migration's own transaction, writes its mark, and the mark's
+// unique name is the lock. The second one waits there, fails when the first commits, and goes on
+// with the next migration. A crash at any moment leaves either both, tables and mark, or neither.
 //
-// Where making a table commits (MariaDB), the mark comes last instead, and the migrations are written so that they may
-// run again, or at once: what is there already is left as it is.
+// Where making a table commits (MariaDB), the mark comes last instead, and the migrations are
+// written so that they may run again, or at once: what is there already is left as it is.
 //
-// Where there is nothing to do it only reads, so that a service may call it that has no right to make tables.
+// Where there is nothing to do it only reads, so that a service may call it that has no right to
+// make tables.
 func (m *Migrator) Migrate(ctx context.Context, side db.Side) (applied []string, err error) {
 	defer func() {
 		if err != nil {
@@ -73,9 +74,12 @@ func (m *Migrator) Migrate(ctx context.Context, side db.Side) (applied []string,
 	return applied, nil
 }
 
-// applyInTime applies a migration and tries again for as long as others hold its locks. Who writes to a table waits behind
-// whoever waits to change it, so it waits for a short time, and rarely. own is false where another process was first.
-func (m *Migrator) applyInTime(ctx context.Context, side db.Side, next migrate.Migration) (own bool, err error) {
+// applyInTime applies a migration and tries again for as long as others hold its locks. Who writes
+// to a table waits behind whoever waits to change it, so it waits for a short time, and rarely. own
+// is false where another process was first.
+func (m *Migrator) applyInTime(
+	ctx context.Context, side db.Side, next migrate.Migration,
+) (own bool, err error) {
 	for pause := db.MinPause; ; pause = min(2*pause, db.MaxPause) {
 		err := m.apply(ctx, side, next)
 		if err == nil {
@@ -94,9 +98,11 @@ func (m *Migrator) applyInTime(ctx context.Context, side db.Side, next migrate.M
 	}
 }
 
-// numberLocked is MariaDB's answer to a row of the table of marks while others write theirs: the lock on its numbers was not
-// to be had in time.
-func numberLocked(err error) bool { return err != nil && strings.Contains(err.Error(), "Error 1467 (") }
+// numberLocked is MariaDB's answer to a row of the table of marks while others write theirs: the
+// lock on its numbers was not to be had in time.
+func numberLocked(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Error 1467 (")
+}
 
 // sayUnknown says that something waits where the database did not tell for whom.
 func (m *Migrator) sayUnknown(what string, err error) {
@@ -105,13 +111,15 @@ func (m *Migrator) sayUnknown(what string, err error) {
 	}
 }
 
-func (m *Migrator) isApplied(ctx context.Context, side db.Side, next migrate.Migration) (bool, error) {
+func (m *Migrator) isApplied(
+	ctx context.Context, side db.Side, next migrate.Migration,
+) (bool, error) {
 	pending, err := m.Pending(ctx, side)
 	return !slices.Contains(pending, next.String()), err
 }
 
-// apply runs the statements of a migration and marks it as applied: first, so that the mark is the lock, or last where
-// making a table commits.
+// apply runs the statements of a migration and marks it as applied: first, so that the mark is the
+// lock, or last where making a table commits.
 func (m *Migrator) apply(ctx context.Context, side db.Side, next migrate.Migration) error {
 	files, err := files(m.migrations, m.dialect, side)
 	if err != nil {
@@ -123,15 +131,19 @@ func (m *Migrator) apply(ctx context.Context, side db.Side, next migrate.Migrati
 		return err
 	}
 	table := data.Table(appliedTable(side))
-	mark := fmt.Sprintf("INSERT INTO %s (name, group_id) SELECT '%s', coalesce(max(group_id), 0) + 1 FROM %s AS m", table, next.Name, table)
+	mark := fmt.Sprintf("INSERT INTO %s (name, group_id) SELECT '%s', coalesce(max(group_id), 0) "+
+		"+ 1 FROM %s AS m", table, next.Name, table)
 	statements := append([]string{mark}, strings.Split(text, "--bun:split\n")...)
 	if !m.dialect.transactionalDDL() {
 		statements = append(statements[1:], mark)
 	}
-	return m.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, statements) })
+	return m.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
+		return db.ExecAll(ctx, tx, statements)
+	})
 }
 
-// pendingOnceOpen is Pending, tried again for five seconds while others are opening the same new file.
+// pendingOnceOpen is Pending, tried again for five seconds while others are opening the same new
+// file.
 func (m *Migrator) pendingOnceOpen(ctx context.Context, side db.Side) ([]string, error) {
 	for tries := 250; ; tries-- {
 		pending, err := m.Pending(ctx, side)
@@ -146,8 +158,8 @@ func (m *Migrator) pendingOnceOpen(ctx context.Context, side db.Side) ([]string,
 	}
 }
 
-// Pending returns the migrations that Migrate would apply: all of them where the side has no tables. It changes
-// nothing, and needs no right to.
+// Pending returns the migrations that Migrate would apply: all of them where the side has no
+// tables. It changes nothing, and needs no right to.
 func (m *Migrator) Pending(ctx context.Context, side db.Side) (pending []string, err error) {
 	set, err := discover(m.migrations, m.dialect, side)
 	if err != nil {
@@ -160,7 +172,8 @@ func (m *Migrator) Pending(ctx context.Context, side db.Side) (pending []string,
 	}
 	var applied migrate.MigrationSlice
 	if exists {
-		applied, err = migrate.NewMigrator(m.DB(), set, migrate.WithTableName(table)).AppliedMigrations(ctx)
+		applied, err = migrate.NewMigrator(m.DB(), set,
+			migrate.WithTableName(table)).AppliedMigrations(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("read table %s: %w", table, err)
 		}
@@ -173,20 +186,23 @@ func (m *Migrator) Pending(ctx context.Context, side db.Side) (pending []string,
 	}
 	for _, one := range applied {
 		if !contains(known, one.Name) {
-			return nil, fmt.Errorf("%s: %w (%s says that %s was applied): run the version that made them, or a newer one",
+			return nil, fmt.Errorf("%s: %w (%s says that %s was applied): run the version that "+
+				"made them, or a newer one",
 				side, ErrNewer, table, one.Name)
 		}
 	}
 	return pending, nil
 }
 
-// ErrNewer says that a newer version migrated the tables: this one does not know what that needs of them.
+// ErrNewer says that a newer version migrated the tables: this one does not know what that needs of
+// them.
 var ErrNewer = errors.New("the tables are newer than this version")
 
 // ErrNotMigrated says that tables are missing or older than this version.
 var ErrNotMigrated = errors.New("the tables are missing or older than this version")
 
-// RequireMigrated returns ErrNotMigrated, with the command to run, unless the side has all its tables.
+// RequireMigrated returns ErrNotMigrated, with the command to run, unless the side has all its
+// tables.
 func (m *Migrator) RequireMigrated(ctx context.Context, side db.Side) error {
 	pending, err := m.Pending(ctx, side)
 	if err == nil && len(pending) > 0 {
@@ -200,13 +216,19 @@ func (m *Migrator) RequireMigrated(ctx context.Context, side db.Side) error {
 func (m *Migrator) makeApplied(ctx context.Context, side db.Side) error {
 	statement := templateData{m.Names(), m.dialect}.createApplied(side)
 	create := func() error {
-		return m.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error { return db.ExecAll(ctx, tx, []string{statement}) })
+		return m.InBounds(ctx, db.Exclusive, func(ctx context.Context, tx bun.IDB) error {
+			return db.ExecAll(ctx, tx, []string{statement})
+		})
 	}
-	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the table is there.
+	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the
+	// table is there.
 	const uniqueViolation, duplicateTable = "23505", "42P07"
-	lost := func(err error) bool { return db.SQLState(err) == uniqueViolation || db.SQLState(err) == duplicateTable }
+	lost := func(err error) bool {
+		return db.SQLState(err) == uniqueViolation || db.SQLState(err) == duplicateTable
+	}
 	err := create()
-	for pause := db.MinPause; err != nil && ctx.Err() == nil && (db.Passing(err) || lost(err)); pause *= 2 {
+	for pause := db.MinPause; err != nil && ctx.Err() == nil &&
+		(db.Passing(err) || lost(err)); pause *= 2 {
 		m.sayUnknown(statement, err)
 		if db.Rest(ctx, min(pause, db.MaxPause)) != nil {
 			break

@@ -14,8 +14,9 @@ import (
 	"github.com/cqrsync/cqrsync/migrations"
 )
 
-// Print returns the SQL of one side for people who apply it with their own tool, as input for psql or
-// sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialectName is postgres, mysql or sqlite.
+// Print returns the SQL of one side for people who apply it with their own tool, as input for psql
+// or sqlite3. It marks itself as applied, so that a later Migrate goes on from there. dialectName
+// is postgres, mysql or sqlite.
 func Print(dialectName string, side db.Side, names db.Names) (string, error) {
 	d, err := db.DialectNamed(dialectName)
 	if err != nil {
@@ -34,7 +35,8 @@ func Print(dialectName string, side db.Side, names db.Names) (string, error) {
 		return "", err
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n", side, d.Name())
+	fmt.Fprintf(&out,
+		"-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n", side, d.Name())
 	fmt.Fprintf(&out, "%s;\n", data.createApplied(side))
 	for _, path := range paths {
 		sql, err := render(files, path, data)
@@ -43,7 +45,8 @@ func Print(dialectName string, side db.Side, names db.Names) (string, error) {
 		}
 		number, _, _ := strings.Cut(path, "_")
 		fmt.Fprintf(&out, "\n-- %s\nINSERT INTO %s (name, group_id) VALUES ('%s', 1);\n%s",
-			path, data.Table(appliedTable(side)), number, strings.ReplaceAll(sql, "--bun:split\n", ""))
+			path, data.Table(appliedTable(side)), number, strings.ReplaceAll(sql, "--bun:split\n",
+				""))
 	}
 	return out.String(), nil
 }
@@ -73,8 +76,8 @@ type templateData struct {
 // Table returns the quoted name of a table.
 func (t templateData) Table(name string) string { return t.names.Table(t.dialect.Quote(), name) }
 
-// Raise is the rule of the ledger; row stands before its columns. A change of the rule takes a migration that makes
-// the functions anew: what was applied keeps the text of its time.
+// Raise is the rule of the ledger; row stands before its columns. A change of the rule takes a
+// migration that makes the functions anew: what was applied keeps the text of its time.
 func (t templateData) Raise(row string) string { return ledger.Raise(t.dialect, row) }
 
 // Follows is the ledger's condition for a message that follows what was sent last.
@@ -82,7 +85,8 @@ func (t templateData) Follows(row string) string { return ledger.Follows(row) }
 
 // createApplied is the table of marks with the columns that bun reads, and name unique.
 func (t templateData) createApplied(side db.Side) string {
-	return "CREATE TABLE IF NOT EXISTS " + t.Table(appliedTable(side)) + " " + t.dialect.appliedColumns()
+	return "CREATE TABLE IF NOT EXISTS " + t.Table(appliedTable(side)) + " " +
+		t.dialect.appliedColumns()
 }
 
 func appliedTable(side db.Side) string { return string(side) + "_migrations" }

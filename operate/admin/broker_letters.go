@@ -43,7 +43,9 @@ func NewBrokerLetters(box transport.LetterBox, queue, deadQueue string) *BrokerL
 func (b *BrokerLetters) Each(
 	ctx context.Context, f LetterFilter, visit func(ReplicaLetter) (more bool, err error),
 ) error {
-	return b.each(ctx, f, func(_ transport.Letter, l ReplicaLetter) (bool, error) { return visit(l) })
+	return b.each(ctx, f, func(_ transport.Letter, l ReplicaLetter) (bool, error) {
+		return visit(l)
+	})
 }
 
 func (b *BrokerLetters) each(

@@ -62,7 +62,9 @@ func (l ReplicaLetter) MarshalJSON() ([]byte, error) {
 }
 
 // DeadLetters returns at most limit of the dead letters in the database, oldest first; 0 means all.
-func (r *Replica) DeadLetters(ctx context.Context, f LetterFilter, limit int) ([]ReplicaLetter, error) {
+func (r *Replica) DeadLetters(
+	ctx context.Context, f LetterFilter, limit int,
+) ([]ReplicaLetter, error) {
 	filter, err := f.in(ctx, r.tables.Database)
 	if err != nil {
 		return nil, err

@@ -17,8 +17,10 @@ func (s Source) diff() *cli.Command {
 	return &cli.Command{
 		Name: "diff", Category: categoryBoth,
 		Usage: "find and repair what differs, where one place reaches both databases",
-		Flags: append(paceFlags(), filterFlag(), outputFlag(), graceFlag(), contentFlag(), maxDeletesFlag(),
-			&cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"}, Usage: "the CQRS id of the model"},
+		Flags: append(paceFlags(), filterFlag(), outputFlag(), graceFlag(), contentFlag(),
+			maxDeletesFlag(),
+			&cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"},
+				Usage: "the CQRS id of the model"},
 			&cli.BoolFlag{Name: "all", Usage: "all models that the replica has, one after the " +
 				"other"},
 			&cli.BoolFlag{Name: "check", Usage: "report only, repair nothing"}),

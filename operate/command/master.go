@@ -20,7 +20,8 @@ func (s Source) dump() *cli.Command {
 				"dump from one that broke off; not for Django"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			n, err := operate.Dump(ctx, j.box, j.model(), j.out,
-				operate.DumpOptions{Options: j.options, Resume: j.at.resume(), EndMark: j.Bool("end-mark")})
+				operate.DumpOptions{Options: j.options, Resume: j.at.resume(),
+					EndMark: j.Bool("end-mark")})
 			return j.finishRows(err, "%d instances of %s", n, j.model())
 		}),
 	}
@@ -52,10 +53,12 @@ func (s Source) sync() *cli.Command {
 func (s Source) diffMaster() *cli.Command {
 	return &cli.Command{
 		Name: "diff-master", Usage: "write which revisions the master has, for diff-replica", Category: categoryMaster,
-		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), contentFlag(), resumeFlag()),
+		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), contentFlag(),
+			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			n, err := operate.DiffMaster(ctx, j.box, j.model(), j.out,
-				operate.DiffMasterOptions{Options: j.options, Resume: j.at.resume(), Content: j.Bool("content")})
+				operate.DiffMasterOptions{Options: j.options, Resume: j.at.resume(),
+					Content: j.Bool("content")})
 			return j.finishRows(err, "%d instances of %s", n, j.model())
 		}),
 	}
@@ -84,7 +87,8 @@ func (s Source) deletedDiffMaster() *cli.Command {
 		Name: "deleted-diff-master", Usage: "write which keys of deleted-diff-replica the master " +
 			"does not have",
 		Category: categoryMaster,
-		Flags:    append(paceFlags(), inputFlag(), outputFlag(), allowEmptyFlag(), maxDeletesFlag(), resumeFlag()),
+		Flags: append(paceFlags(), inputFlag(), outputFlag(), allowEmptyFlag(), maxDeletesFlag(),
+			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			found, err := operate.DeletedDiffMaster(ctx, j.box, j.in, j.out, j.options)
 			if err != nil {

@@ -72,7 +72,8 @@ func ask(ctx context.Context, w io.Writer, e *operate.TooManyDeletesError) error
 func (s Source) diffReplica() *cli.Command {
 	return &cli.Command{
 		Name: "diff-replica", Usage: "write which keys of diff-master differ here, for diff-sync", Category: categoryReplica,
-		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), allowEmptyFlag(), resumeFlag()),
+		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), allowEmptyFlag(),
+			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			found, err := operate.DiffReplica(ctx, j.rep, j.in, j.out, j.options)
 			said := func() {
@@ -118,7 +119,8 @@ func (s Source) deletedDiffReplica() *cli.Command {
 func (s Source) deletedSyncReplica() *cli.Command {
 	return &cli.Command{
 		Name: "deleted-sync-replica", Usage: "delete what deleted-diff-master found", Category: categoryReplica,
-		Flags: append(paceFlags(), inputFlag(), graceFlag(), allowEmptyFlag(), maxDeletesFlag(), resumeFlag()),
+		Flags: append(paceFlags(), inputFlag(), graceFlag(), allowEmptyFlag(), maxDeletesFlag(),
+			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			d, err := operate.DeletedSyncReplica(ctx, j.rep, j.in, j.options, j.badKey)
 			if err != nil {

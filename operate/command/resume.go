@@ -29,7 +29,8 @@ type position struct {
 
 // resumed reads the --resume file; without one, or where it is not there yet, it is the beginning.
 func resumed(cmd *cli.Command) (*position, error) {
-	p := &position{Command: cmd.Name, Model: cmd.String("model"), Filter: cmd.String("filter"), file: cmd.String("resume")}
+	p := &position{Command: cmd.Name, Model: cmd.String("model"), Filter: cmd.String("filter"),
+		file: cmd.String("resume")}
 	if p.file == "" {
 		return p, nil
 	}

@@ -28,7 +28,8 @@ func input(ctx context.Context, cmd *cli.Command) (io.ReadCloser, error) {
 // the process.
 func until(ctx context.Context, from io.ReadCloser) io.ReadCloser {
 	r, w := io.Pipe()
-	stop := context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) }) // always nil, as below
+	// always nil, as below
+	stop := context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
 	go func() {
 		_, err := io.Copy(w, from)
 		stop()

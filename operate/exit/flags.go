@@ -36,10 +36,12 @@ var said = []struct {
 func unreadable(value, complaint string) string {
 	want := complaint
 	switch {
-	case strings.Contains(complaint, "invalid duration"), strings.Contains(complaint, "missing unit in duration"),
+	case strings.Contains(complaint, "invalid duration"), strings.Contains(complaint,
+		"missing unit in duration"),
 		strings.Contains(complaint, "unknown unit"):
 		want = "want a time such as 30s, 5m or 72h"
-	case strings.Contains(complaint, "strconv.ParseInt"), strings.Contains(complaint, "strconv.ParseUint"):
+	case strings.Contains(complaint, "strconv.ParseInt"), strings.Contains(complaint,
+		"strconv.ParseUint"):
 		want = "want a whole number"
 	case strings.Contains(complaint, "strconv.ParseBool"), complaint == "parse error":
 		want = "want true or false"

@@ -40,7 +40,8 @@ type Sent struct {
 // Message is one message that the outbox holds.
 type Message struct {
 	Revision int64
-	Data     json.RawMessage // instance_data without cqrs_revision and cqrs_updated; NaN is bare (see envelope.Quoted)
+	// instance_data without cqrs_revision and cqrs_updated; NaN is bare (see envelope.Quoted)
+	Data     json.RawMessage
 	Previous json.RawMessage // nil if there is none
 	Meta     json.RawMessage // nil if there is none
 }
@@ -117,11 +118,14 @@ func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Messa
 			}
 		}
 		if newest < 0 || s.open[newest].Signal != string(signal) {
-			s.t.Fatalf("outboxtest: want a %s of %s %s, the outbox holds:\n%s", signal, model, text, s.list())
+			s.t.Fatalf("outboxtest: want a %s of %s %s, the outbox holds:\n%s", signal, model, text,
+				s.list())
 		}
 		m := s.open[newest]
 		messages[i] = Message{m.Revision, s.asSent(m.Data), s.asSent(m.Previous), m.Meta}
-		s.open = slices.DeleteFunc(s.open, func(m outgoing.Message) bool { return m.Model == model && m.Key == text })
+		s.open = slices.DeleteFunc(s.open, func(m outgoing.Message) bool {
+			return m.Model == model && m.Key == text
+		})
 	}
 	return messages
 }
@@ -145,7 +149,8 @@ func (s *Sent) list() string {
 	}
 	lines := make([]string, len(s.open))
 	for i, m := range s.open {
-		lines[i] = fmt.Sprintf("  %s of %s %s, revision %d: %s", m.Signal, m.Model, m.Key, m.Revision, m.Data)
+		lines[i] = fmt.Sprintf("  %s of %s %s, revision %d: %s", m.Signal, m.Model, m.Key,
+			m.Revision, m.Data)
 	}
 	return strings.Join(lines, "\n")
 }

@@ -24,7 +24,9 @@ const checkEvery = 5 * time.Second
 
 // lost returns why the broker cannot be reached, if it has not been for longer than patience, or
 // never. confirmed is when it last took a message.
-func (c *contact) lost(ctx context.Context, confirmed time.Time, patience, timeout time.Duration) error {
+func (c *contact) lost(
+	ctx context.Context, confirmed time.Time, patience, timeout time.Duration,
+) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if confirmed.After(c.last) {

@@ -42,7 +42,8 @@ func (m *Monitor) Publisher(p message.Publisher) transport.BatchPublisher {
 	return watched
 }
 
-// probedPublisher is one that the relay can ask, too. It is not what cannot answer: the relay would take that for yes.
+// probedPublisher is one that the relay can ask, too. It is not what cannot answer: the relay would
+// take that for yes.
 type probedPublisher struct {
 	watchedPublisher
 	prober transport.Prober
@@ -97,7 +98,8 @@ func (p *publications) note(errs []error) {
 	p.reach(confirmed > 0, away)
 }
 
-// reach notes whether the broker is away, and since when: from now on, if it was there a moment ago.
+// reach notes whether the broker is away, and since when: from now on, if it was there a moment
+// ago.
 func (p *publications) reach(there bool, away error) {
 	switch before := p.outage.Load(); {
 	case away == nil:

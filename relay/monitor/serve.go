@@ -15,13 +15,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Handler serves /healthz (200 while the process answers), /readyz (200 or 503, with the reason as text) and /metrics
-// (this monitor's, Go's and the process's). Use one Handler per Monitor.
+// Handler serves /healthz (200 while the process answers), /readyz (200 or 503, with the reason as
+// text) and /metrics (this monitor's, Go's and the process's). Use one Handler per Monitor.
 func (m *Monitor) Handler() http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(m, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "alive") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, "alive")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := m.Ready(r.Context()); err != nil {
 			answer(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
@@ -40,8 +43,9 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = fmt.Fprintln(w, text) // who asked has gone
 }
 
-// Listen opens an address: HOST:PORT, or PORT alone for the loopback interface. It opens to the network only where a host
-// says so, as 0.0.0.0:9464 does, because everybody who reaches it may read it.
+// Listen opens an address: HOST:PORT, or PORT alone for the loopback interface. It opens to the
+// network only where a host says so, as 0.0.0.0:9464 does, because everybody who reaches it may
+// read it.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -56,10 +60,11 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, port))
 }
 
-// Serve answers on the listener until ctx ends, then finishes what it is answering, for at most a second, and closes the
-// listener.
+// Serve answers on the listener until ctx ends, then finishes what it is answering, for at most a
+// second, and closes the listener.
 func (m *Monitor) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{Handler: m.Handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{Handler: m.Handler(), ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -4,8 +4,8 @@
 //	rel, err := relay.New(db, publisher, relay.Config{Wake: listener.Wake()})
 //	go listener.Run(ctx)
 //
-// Neighbours: outbox sends the notifications; relay polls all the same, because they may get lost. It stands beside relay
-// so that only those who want it link pgx.
+// Neighbours: outbox sends the notifications; relay polls all the same, because they may get lost.
+// It stands beside relay so that only those who want it link pgx.
 package wake
 
 import (
@@ -25,15 +25,17 @@ import (
 
 // Config configures a Listener. The zero value is usable.
 type Config struct {
-	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config. Default: the connection's search path and
-	// no prefix.
+	// Schema and TablePrefix say where the outbox tables are, as in outbox.Config. Default: the
+	// connection's search path and no prefix.
 	Schema, TablePrefix string
-	// Logger receives a line when listening begins, ends, or is not possible. Default: slog.Default().
+	// Logger receives a line when listening begins, ends, or is not possible. Default:
+	// slog.Default().
 	Logger *slog.Logger
 }
 
-// Listener hears, over a connection of its own, what other processes commit to an outbox in PostgreSQL, so that a relay
-// need not wait for its next poll. What it does not hear the relay finds by polling.
+// Listener hears, over a connection of its own, what other processes commit to an outbox in
+// PostgreSQL, so that a relay need not wait for its next poll. What it does not hear the relay
+// finds by polling.
 type Listener struct {
 	config *pgx.ConnConfig // nil: another database, nothing to hear
 	names  db.Names
@@ -41,10 +43,12 @@ type Listener struct {
 	wake   chan struct{}
 }
 
-// NewListener reads the URL; it does not connect. A URL of another database gives a Listener that hears nothing.
+// NewListener reads the URL; it does not connect. A URL of another database gives a Listener that
+// hears nothing.
 func NewListener(rawURL string, cfg Config) (*Listener, error) {
 	l := &Listener{
-		names: db.Names{Schema: cfg.Schema, Prefix: cfg.TablePrefix}, log: cfg.Logger, wake: make(chan struct{}, 1),
+		names: db.Names{Schema: cfg.Schema,
+			Prefix: cfg.TablePrefix}, log: cfg.Logger, wake: make(chan struct{}, 1),
 	}
 	if l.log == nil {
 		l.log = slog.Default()
@@ -60,7 +64,8 @@ func NewListener(rawURL string, cfg Config) (*Listener, error) {
 	}
 	config, err := pgx.ParseConfig(rawURL)
 	if err != nil { // pgx redacts passwords in most of its messages, not in all
-		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)", database.Redact(rawURL))
+		return nil, fmt.Errorf("database URL %q: not a PostgreSQL URL (user, host, port, options?)",
+			database.Redact(rawURL))
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	l.config = config
@@ -70,10 +75,12 @@ func NewListener(rawURL string, cfg Config) (*Listener, error) {
 // Wake is for relay.Config.Wake.
 func (l *Listener) Wake() <-chan struct{} { return l.wake }
 
-var errProxied = errors.New("a proxy is in between: notifications are for the session, which it shares out")
+var errProxied = errors.New("a proxy is in between: notifications are for the session, which it " +
+	"shares out")
 
-// Run listens until ctx ends, and connects again when the connection is lost. It returns early where nothing can be
-// heard: on other databases, and through a proxy such as PgBouncer, which it finds out by itself.
+// Run listens until ctx ends, and connects again when the connection is lost. It returns early
+// where nothing can be heard: on other databases, and through a proxy such as PgBouncer, which it
+// finds out by itself.
 func (l *Listener) Run(ctx context.Context) {
 	const shortest, longest = time.Second, 30 * time.Second
 	pause := shortest
@@ -89,7 +96,8 @@ func (l *Listener) Run(ctx context.Context) {
 		case time.Since(start) > longest:
 			pause = shortest
 		}
-		l.log.Warn("wake-ups from other processes are interrupted, polling meanwhile", "error", err, "again_in", pause)
+		l.log.Warn("wake-ups from other processes are interrupted, polling meanwhile", "error", err,
+			"again_in", pause)
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -116,7 +124,8 @@ func (l *Listener) listen(ctx context.Context) error {
 	}()
 	var pid uint32
 	var channel *string
-	if err := conn.QueryRow(connecting, "SELECT pg_backend_pid(), "+l.names.WakeChannel()).Scan(&pid, &channel); err != nil {
+	if err := conn.QueryRow(connecting, "SELECT pg_backend_pid(), "+
+		l.names.WakeChannel()).Scan(&pid, &channel); err != nil {
 		return err
 	}
 	if pid != conn.PgConn().PID() { // PgBouncer and its like have numbers of their own

@@ -1,4 +1,5 @@
-// Package monitor shows a replica to Prometheus: what became of its messages, what waits, and how far behind it is.
+// Package monitor shows a replica to Prometheus: what became of its messages, what waits, and how
+// far behind it is.
 //
 //	registry.MustRegister(monitor.New(rep))
 //
@@ -15,14 +16,16 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// Monitor is a prometheus.Collector. Several replicas of one process can be registered: every series has the queue.
+// Monitor is a prometheus.Collector. Several replicas of one process can be registered: every
+// series has the queue.
 type Monitor struct {
 	replica *replica.Replica
 
 	messages, deadLetters, waiting, lag, readable *prometheus.Desc
 	overtaken, changes, masters, neighbours       *prometheus.Desc
 
-	mu    sync.Mutex // guards what follows, which is asked from the database at most once in askEvery
+	// guards what follows, which is asked from the database at most once in askEvery
+	mu    sync.Mutex
 	asked time.Time
 	state state
 }
@@ -47,18 +50,27 @@ func New(r *replica.Replica) *Monitor {
 		return prometheus.NewDesc(name, help, labels, prometheus.Labels{"queue": r.Queue()})
 	}
 	return &Monitor{
-		replica:     r,
-		messages:    desc("cqrsync_replica_messages_total", "Messages by what became of them.", "outcome"),
-		deadLetters: desc("cqrsync_replica_dead_letters_total", "Messages given up, by reason.", "reason"),
-		waiting:     desc("cqrsync_replica_waiting_messages", "Messages that wait for another try, of all processes.", "model"),
-		lag:         desc("cqrsync_replica_lag_seconds", "Age of the newest change applied; a master that writes nothing looks like a lag.", "model"),
+		replica: r,
+		messages: desc("cqrsync_replica_messages_total", "Messages by what became of them.",
+			"outcome"),
+		deadLetters: desc("cqrsync_replica_dead_letters_total", "Messages given up, by reason.",
+			"reason"),
+		waiting: desc("cqrsync_replica_waiting_messages",
+			"Messages that wait for another try, of all processes.", "model"),
+		lag: desc("cqrsync_replica_lag_seconds",
+			"Age of the newest change applied; a master that writes nothing looks like a lag.", "model"),
 		overtaken: desc("cqrsync_replica_overtaken_messages_total",
-			"Stale messages that are later than what the replica has: the master went back to an earlier state."),
-		changes: desc("cqrsync_replica_master_changes_total", "How often messages of another incarnation of a master began to come."),
-		masters: desc("cqrsync_replica_masters", "Incarnations of masters that write a model now; more than one is a mistake.", "model"),
+			"Stale messages that are later than what the replica has: the master went back to an "+
+				"earlier state."),
+		changes: desc("cqrsync_replica_master_changes_total",
+			"How often messages of another incarnation of a master began to come."),
+		masters: desc("cqrsync_replica_masters",
+			"Incarnations of masters that write a model now; more than one is a mistake.", "model"),
 		neighbours: desc("cqrsync_replica_databases",
 			"Databases behind the queue; with more than one, each gets a part of the messages."),
-		readable: desc("cqrsync_replica_readable", "1 while the state of the replica could be read; without it the series that come from its database are missing."),
+		readable: desc("cqrsync_replica_readable",
+			"1 while the state of the replica could be read; without it the series that come from "+
+				"its database are missing."),
 	}
 }
 
@@ -113,7 +125,8 @@ func (m *Monitor) ask() state {
 	if time.Since(m.asked) < askEvery {
 		return m.state
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout) // a collector is given none
+	// a collector is given none
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	m.state = state{}
 	m.state.waiting, m.state.err = m.replica.Waiting(ctx)

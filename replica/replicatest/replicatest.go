@@ -1,5 +1,5 @@
-// Package replicatest lets a team's own tests try what their replica does with the messages of a master, without a
-// master and without a broker.
+// Package replicatest lets a team's own tests try what their replica does with the messages of a
+// master, without a master and without a broker.
 //
 //	kit := replicatest.New(t, db, replica.Config{Queue: "stats"}, registerModels)
 //	kit.Save("order", 7, map[string]any{"id": 7, "status": "paid"})
@@ -10,7 +10,8 @@
 //
 // It needs no test library.
 //
-// Neighbours: package replica, which applies the messages; package outbox/outboxtest is the same for masters.
+// Neighbours: package replica, which applies the messages; package outbox/outboxtest is the same
+// for masters.
 package replicatest
 
 import (
@@ -33,8 +34,8 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// Kit delivers messages to a replica as the broker would, and looks at what became of them. It is the master of the keys
-// that it names: it gives them revisions. It is for one goroutine.
+// Kit delivers messages to a replica as the broker would, and looks at what became of them. It is
+// the master of the keys that it names: it gives them revisions. It is for one goroutine.
 type Kit struct {
 	// Replica is the one under test.
 	Replica *replica.Replica
@@ -48,9 +49,11 @@ type Kit struct {
 	done    map[db.Key]bool  // dead letters and waiting messages that were required
 }
 
-// New makes a replica on a service's database, with its tables, and registers what is under test: register calls replica.Register, Handle and
-// the like. config is that of the service.
-func New(t testing.TB, service *bun.DB, config replica.Config, register func(*replica.Replica) error) *Kit {
+// New makes a replica on a service's database, with its tables, and registers what is under test:
+// register calls replica.Register, Handle and the like. config is that of the service.
+func New(
+	t testing.TB, service *bun.DB, config replica.Config, register func(*replica.Replica) error,
+) *Kit {
 	t.Helper()
 	k := &Kit{
 		t: t, db: service, keys: map[db.Key]int64{}, done: map[db.Key]bool{}, clock: time.Now().UTC().Truncate(time.Microsecond),
@@ -73,9 +76,10 @@ func New(t testing.TB, service *bun.DB, config replica.Config, register func(*re
 	return k
 }
 
-// Save delivers a SAVE under the next revision of the key. data is what the master sends: a struct or map that becomes a
-// JSON object with the names of its columns. A key is given as the primary key: a number, a string, anything with a text
-// form such as a UUID, or a []any for a composite key.
+// Save delivers a SAVE under the next revision of the key. data is what the master sends: a struct
+// or map that becomes a JSON object with the names of its columns. A key is given as the primary
+// key: a number, a string, anything with a text form such as a UUID, or a []any for a composite
+// key.
 func (k *Kit) Save(model string, key, data any) {
 	k.t.Helper()
 	k.send(envelope.Save, model, key, k.json(data))
@@ -93,8 +97,8 @@ func (k *Kit) Sync(model string, key, data any) {
 	k.send(envelope.Sync, model, key, k.json(data))
 }
 
-// Deliver delivers a message as it is. It fails the test where the replica would have the broker deliver it again; a
-// message that waits, or is a dead letter, was delivered.
+// Deliver delivers a message as it is. It fails the test where the replica would have the broker
+// deliver it again; a message that waits, or is a dead letter, was delivered.
 func (k *Kit) Deliver(m *envelope.Message) {
 	k.t.Helper()
 	body, err := m.Encode()
@@ -109,7 +113,8 @@ func (k *Kit) Deliver(m *envelope.Message) {
 	}
 }
 
-// RequireWaiting fails the test unless a message of the key waits for another try, and returns why, of the newest.
+// RequireWaiting fails the test unless a message of the key waits for another try, and returns why,
+// of the newest.
 func (k *Kit) RequireWaiting(model string, key any) (reason string) {
 	k.t.Helper()
 	at := k.keyOf(model, key)
@@ -124,7 +129,8 @@ func (k *Kit) RequireWaiting(model string, key any) (reason string) {
 	return reasons[len(reasons)-1]
 }
 
-// RequireDeadLetter fails the test unless a message of the key is a dead letter, and returns why, of the newest.
+// RequireDeadLetter fails the test unless a message of the key is a dead letter, and returns why,
+// of the newest.
 func (k *Kit) RequireDeadLetter(model string, key any) (reason string) {
 	k.t.Helper()
 	at := k.keyOf(model, key)
@@ -136,7 +142,8 @@ func (k *Kit) RequireDeadLetter(model string, key any) (reason string) {
 	return letters[len(letters)-1].Error
 }
 
-// RequireNothingLeft fails the test if a message waits or is a dead letter whose key no other call has required.
+// RequireNothingLeft fails the test if a message waits or is a dead letter whose key no other call
+// has required.
 func (k *Kit) RequireNothingLeft() {
 	k.t.Helper()
 	var left []string
@@ -157,7 +164,8 @@ func (k *Kit) RequireNothingLeft() {
 		}
 	}
 	if len(left) > 0 {
-		k.t.Fatalf("replicatest: want nothing that waits and no dead letter, there is:\n%s", strings.Join(left, "\n"))
+		k.t.Fatalf("replicatest: want nothing that waits and no dead letter, there is:\n%s",
+			strings.Join(left, "\n"))
 	}
 }
 
@@ -185,7 +193,8 @@ func row[T any](k *Kit, of T) (row T, there bool) {
 	k.t.Helper()
 	row = of
 	var rows []T
-	if err := k.db.NewSelect().Model(&rows).Where("?", k.sameKey(&row)).Scan(k.context()); err != nil {
+	if err := k.db.NewSelect().Model(&rows).Where("?",
+		k.sameKey(&row)).Scan(k.context()); err != nil {
 		k.t.Fatalf("replicatest: %v", err)
 	}
 	if len(rows) == 0 {

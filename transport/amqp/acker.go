@@ -8,8 +8,9 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
 
-// acker settles the deliveries of one channel with few frames: what has no gap before it becomes one. To RabbitMQ a frame
-// costs about as much as a message, whether it acknowledges one or a thousand.
+// acker settles the deliveries of one channel with few frames: what has no gap before it becomes
+// one. To RabbitMQ a frame costs about as much as a message, whether it acknowledges one or a
+// thousand.
 type acker struct {
 	channel *amqp091.Channel
 	hold    int // how many acks beyond a gap may be held back
@@ -19,11 +20,12 @@ type acker struct {
 	gathering bool            // somebody is about to send them
 	held      bool            // flush will be called
 	settled   map[uint64]bool // from lowest on
-	lowest    uint64          // tag that is not settled; a channel with one consumer counts from 1, without gaps
+	// tag that is not settled; a channel with one consumer counts from 1, without gaps
+	lowest uint64
 }
 
-// holdBack is how long an ack may wait for those of earlier messages: transactions that began together end about the same
-// time, not in order.
+// holdBack is how long an ack may wait for those of earlier messages: transactions that began
+// together end about the same time, not in order.
 const holdBack = 20 * time.Millisecond
 
 func newAcker(channel *amqp091.Channel, window int) *acker {
@@ -31,7 +33,8 @@ func newAcker(channel *amqp091.Channel, window int) *acker {
 	return &acker{channel: channel, hold: window / 2, settled: map[uint64]bool{}, lowest: 1}
 }
 
-// ack sends acks, or leaves them to others who do. An error means that the channel is closed, and the broker delivers again.
+// ack sends acks, or leaves them to others who do. An error means that the channel is closed, and
+// the broker delivers again.
 func (a *acker) ack(tags ...uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -77,8 +80,8 @@ func (a *acker) settle(tags []uint64) {
 	}
 }
 
-// send acks everything below lowest with one frame, because all of it is settled. The rest is held back, or sent one by one
-// where it is more than hold.
+// send acks everything below lowest with one frame, because all of it is settled. The rest is held
+// back, or sent one by one where it is more than hold.
 func (a *acker) send(hold int) {
 	var upTo uint64
 	beyond := a.unsent[:0]

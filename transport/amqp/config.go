@@ -26,35 +26,37 @@ const (
 	defaultPoolSize       = 16
 )
 
-// Config is watermill-amqp's configuration and some settings it has no field for. NewConfig fills it; change what must
-// differ. What it means here:
+// Config is watermill-amqp's configuration and some settings it has no field for. NewConfig fills
+// it; change what must differ. What it means here:
 //
-//   - Publish.Mandatory: a message that no queue takes is transport.ErrUnroutable; false: it counts as published.
-//   - Publish.ChannelPoolSize: how many calls publish at once, each on a connection of its own; others wait. Zero: 16.
-//     Where the broker allows fewer connections, it is as many as that.
+//   - Publish.Mandatory: a message that no queue takes is transport.ErrUnroutable; false: it counts
+//     as published.
+//   - Publish.ChannelPoolSize: how many calls publish at once, each on a connection of its own;
+//     others wait. Zero: 16. Where the broker allows fewer connections, it is as many as that.
 //   - Publish.ConfirmDelivery has no effect: every message is confirmed.
 //   - Publish.Transactional, Publish.Immediate and Connection.AmqpConfig.Recovery are refused.
 //   - Consume.Qos has no effect: the window is the prefetch count.
 type Config struct {
 	wamqp.Config
 
-	// ConfirmTimeout is how long the broker may take to confirm the oldest unconfirmed message, to read what is
-	// written to it, or to let publishers go on after it blocked them. After it the connection is given up and the
-	// fate of its messages is unknown. Default: 30 s.
+	// ConfirmTimeout is how long the broker may take to confirm the oldest unconfirmed message, to
+	// read what is written to it, or to let publishers go on after it blocked them. After it the
+	// connection is given up and the fate of its messages is unknown. Default: 30 s.
 	ConfirmTimeout time.Duration
-	// Window is how many messages of a batch may be unconfirmed at once. Default: 1000; 1 waits for each, which is
-	// some twelve times slower.
+	// Window is how many messages of a batch may be unconfirmed at once. Default: 1000; 1 waits for
+	// each, which is some twelve times slower.
 	Window int
-	// NoDeclare leaves exchanges, queues and bindings to somebody else, so that the user needs no permission to configure
-	// any. Without it a publisher declares its exchange if it may, and does with the one that is there if it may not.
-	// Default: everybody declares what he needs.
+	// NoDeclare leaves exchanges, queues and bindings to somebody else, so that the user needs no
+	// permission to configure any. Without it a publisher declares its exchange if it may, and does
+	// with the one that is there if it may not. Default: everybody declares what he needs.
 	NoDeclare bool
 	// Logger receives lost connections and unroutable messages. Default: slog.Default().
 	Logger *slog.Logger
 }
 
-// NewConfig reads a URL (see the package documentation) and sets up the topology of the replica service queue. An
-// empty queue means one queue per topic, called like the topic; a publisher needs none.
+// NewConfig reads a URL (see the package documentation) and sets up the topology of the replica
+// service queue. An empty queue means one queue per topic, called like the topic; a publisher needs
+// none.
 //
 // It reports every mistake at once, and never the password.
 func NewConfig(rawURL, queue string) (Config, error) {
@@ -67,8 +69,8 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	}
 	given, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Config{}, errors.New("RabbitMQ configuration: the URL parameters cannot be read: want name=value, joined by &, " +
-			"with % written as %25")
+		return Config{}, errors.New("RabbitMQ configuration: the URL parameters cannot be read: " +
+			"want name=value, joined by &, with % written as %25")
 	}
 	o := options{given: given}
 	config := topology(o.text("exchange", defaultExchange), queue, o.queueType())
@@ -85,8 +87,9 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	return config, nil
 }
 
-var errURL = errors.New("the broker URL cannot be read: want amqp://user:password@host:5672/vhost, with reserved " +
-	"characters (: / ? # @ %) in user, password and vhost percent-encoded")
+var errURL = errors.New("the broker URL cannot be read: want " +
+	"amqp://user:password@host:5672/vhost, with reserved characters (: / ? # @ %) in user, " +
+	"password and vhost percent-encoded")
 
 // checkQueue refuses wildcards: the queue's direct topics would also catch other queues' messages.
 func checkQueue(name string) error {
@@ -96,7 +99,8 @@ func checkQueue(name string) error {
 	return nil
 }
 
-// topology is django-cqrs's: change an argument, and one kind of service can no longer declare what the other declared.
+// topology is django-cqrs's: change an argument, and one kind of service can no longer declare what
+// the other declared.
 func topology(exchange, queue string, arguments amqp091.Table) Config {
 	same := func(topic string) string { return topic }
 	config := Config{Config: wamqp.Config{
@@ -159,14 +163,19 @@ func (c Config) validate(errs ...error) error {
 		}
 	}
 	refuse(c.TopologyBuilder == nil, "missing Config.TopologyBuilder: set amqp.TopologyBuilder{}")
-	refuse(c.ConfirmTimeout < 0, "Config.ConfirmTimeout is %s: want a positive duration, or 0 for 30s", c.ConfirmTimeout)
+	refuse(c.ConfirmTimeout < 0,
+		"Config.ConfirmTimeout is %s: want a positive duration, or 0 for 30s", c.ConfirmTimeout)
 	refuse(c.Window < 0, "Config.Window is %d: want a positive number, or 0 for 1000", c.Window)
-	refuse(c.Publish.ChannelPoolSize < 0, "Config.Publish.ChannelPoolSize is %d: want a positive number, or 0 for 16",
+	refuse(c.Publish.ChannelPoolSize < 0,
+		"Config.Publish.ChannelPoolSize is %d: want a positive number, or 0 for 16",
 		c.Publish.ChannelPoolSize)
-	refuse(c.Publish.Transactional, "Config.Publish.Transactional is set: leave it, every message is confirmed")
-	refuse(c.Publish.Immediate, "Config.Publish.Immediate is set: leave it, RabbitMQ does not know it")
+	refuse(c.Publish.Transactional,
+		"Config.Publish.Transactional is set: leave it, every message is confirmed")
+	refuse(c.Publish.Immediate,
+		"Config.Publish.Immediate is set: leave it, RabbitMQ does not know it")
 	if own := c.Connection.AmqpConfig; own != nil {
-		refuse(own.Recovery != nil, "Config.Connection.AmqpConfig.Recovery is set: leave it, this package reconnects")
+		refuse(own.Recovery != nil,
+			"Config.Connection.AmqpConfig.Recovery is set: leave it, this package reconnects")
 		refuse(own.TLSClientConfig != nil && c.Connection.TLSConfig != nil,
 			"Config.Connection has both TLSConfig and AmqpConfig.TLSClientConfig: set one")
 	}
@@ -190,8 +199,10 @@ func (c Config) validateURI() error {
 	if u.Scheme != "amqp" && u.Scheme != "amqps" {
 		return errors.New("the broker URL has another scheme: want amqp:// or amqps://")
 	}
-	if _, err := amqp091.ParseURI(c.Connection.AmqpURI); err != nil { // which quotes what it does not understand
-		return errors.New("the broker URL has a port, heartbeat, connection_timeout or channel_max that is no number in its range")
+	// which quotes what it does not understand
+	if _, err := amqp091.ParseURI(c.Connection.AmqpURI); err != nil {
+		return errors.New("the broker URL has a port, heartbeat, connection_timeout or " +
+			"channel_max that is no number in its range")
 	}
 	return nil
 }
@@ -204,13 +215,15 @@ func (c Config) connectTimeout() time.Duration {
 	return defaultConnectTimeout
 }
 
-// options takes this package's parameters out of a URL's query and collects what is wrong with them.
+// options takes this package's parameters out of a URL's query and collects what is wrong with
+// them.
 type options struct {
 	given url.Values
 	errs  []error
 }
 
-// brokers are the parameters that amqp091 reads (https://www.rabbitmq.com/docs/uri-query-parameters).
+// brokers are the parameters that amqp091 reads
+// (https://www.rabbitmq.com/docs/uri-query-parameters).
 var brokers = []string{
 	"auth_mechanism", "cacertfile", "certfile", "channel_max", "connection_timeout", "heartbeat", "keyfile",
 	"server_name_indication",
@@ -261,8 +274,9 @@ func (o *options) queueType() amqp091.Table {
 	case "classic":
 		return nil
 	case "quorum":
-		// A nack means "later", never "drop". RabbitMQ 4 drops a quorum queue's message at the twentieth; it takes
-		// -1 for "never", which older brokers refuse, so here is a number that both take.
+		// A nack means "later", never "drop". RabbitMQ 4 drops a quorum queue's message at the
+		// twentieth; it takes -1 for "never", which older brokers refuse, so here is a number that
+		// both take.
 		return amqp091.Table{"x-queue-type": "quorum", "x-delivery-limit": math.MaxInt32}
 	default:
 		o.wrong("queue_type", text, "classic or quorum")
@@ -270,12 +284,14 @@ func (o *options) queueType() amqp091.Table {
 	}
 }
 
-// passOn returns what is left for amqp091, which would silently ignore a parameter it does not know.
+// passOn returns what is left for amqp091, which would silently ignore a parameter it does not
+// know.
 func (o *options) passOn() url.Values {
 	for _, name := range slices.Sorted(maps.Keys(o.given)) {
 		if !slices.Contains(brokers, name) {
-			o.errs = append(o.errs, fmt.Errorf("unknown URL parameter %q: want exchange, queue_type, mandatory, "+
-				"declare, connections, confirm_timeout, window, or RabbitMQ's %s", name, strings.Join(brokers, ", ")))
+			o.errs = append(o.errs,
+				fmt.Errorf("unknown URL parameter %q: want exchange, queue_type, mandatory, "+
+					"declare, connections, confirm_timeout, window, or RabbitMQ's %s", name, strings.Join(brokers, ", ")))
 		}
 	}
 	return o.given

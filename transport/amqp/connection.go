@@ -16,8 +16,9 @@ import (
 // closeTimeout bounds a polite goodbye to the broker.
 const closeTimeout = 2 * time.Second
 
-// connection is one connection to the broker that can be cut at any moment. That is the only way out of amqp091's
-// calls: they take no context, and a write to a broker that does not read blocks for ever.
+// connection is one connection to the broker that can be cut at any moment. That is the only way
+// out of amqp091's calls: they take no context, and a write to a broker that does not read blocks
+// for ever.
 type connection struct {
 	*amqp091.Connection
 	socket   *socket
@@ -41,9 +42,11 @@ func (c *connection) close() {
 	c.cut()
 }
 
-// limit cuts the connection when ctx ends or the broker takes too long, unless released before. The context it returns
-// says which.
-func (c *connection) limit(ctx context.Context, timeout time.Duration) (limited context.Context, release func()) {
+// limit cuts the connection when ctx ends or the broker takes too long, unless released before. The
+// context it returns says which.
+func (c *connection) limit(
+	ctx context.Context, timeout time.Duration,
+) (limited context.Context, release func()) {
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
 	stop := context.AfterFunc(limited, c.cut)
 	return limited, func() { stop(); cancel() }
@@ -51,7 +54,8 @@ func (c *connection) limit(ctx context.Context, timeout time.Duration) (limited 
 
 var errTimeout = errors.New("the broker took too long (connection_timeout in the URL)")
 
-// because prefers the end of ctx as the reason: what failed after it, failed because the connection was cut.
+// because prefers the end of ctx as the reason: what failed after it, failed because the connection
+// was cut.
 func because(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -85,7 +89,8 @@ type dialer struct {
 }
 
 func newDialer(config Config, name string) *dialer {
-	return &dialer{config: config, name: name, turn: make(chan struct{}, 1), pause: newBackOff(config)}
+	return &dialer{config: config, name: name, turn: make(chan struct{}, 1),
+		pause: newBackOff(config)}
 }
 
 func newBackOff(config Config) *backoff.ExponentialBackOff {

@@ -23,13 +23,15 @@ func (e *exchangeError) Error() string {
 func (e *exchangeError) Unwrap() []error { return []error{transport.ErrDestination, e.reason} }
 
 // errNoExchange: a message was published to an exchange that does not exist.
-var errNoExchange = fmt.Errorf("%w: declare the exchange, or let the user do it", transport.ErrDestination)
+var errNoExchange = fmt.Errorf("%w: declare the exchange, or let the user do it",
+	transport.ErrDestination)
 
 // declare makes sure that the exchanges exist. Publishing to one that does not would close the
 // channel.
 func (s *session) declare(ctx context.Context, parcels []parcel) error {
 	for _, p := range parcels {
-		if s.declared[p.exchange] || p.exchange == "" || s.config.NoDeclare { // the default exchange always exists
+		// the default exchange always exists
+		if s.declared[p.exchange] || p.exchange == "" || s.config.NoDeclare {
 			continue
 		}
 		if err := s.declareOne(ctx, p.exchange); err != nil {
@@ -66,7 +68,8 @@ func (s *session) findExchange(ctx context.Context, exchange string, refused err
 	}
 	s.declared = declared
 	c := s.config.Exchange
-	err := s.channel.ExchangeDeclarePassive(exchange, c.Type, c.Durable, c.AutoDeleted, c.Internal, c.NoWait, c.Arguments)
+	err := s.channel.ExchangeDeclarePassive(exchange, c.Type, c.Durable, c.AutoDeleted, c.Internal,
+		c.NoWait, c.Arguments)
 	if err != nil {
 		return errors.Join(err, refused)
 	}
@@ -89,7 +92,8 @@ func explained(reason *amqp091.Error) error {
 	case amqp091.PreconditionFailed, amqp091.ContentTooLarge, amqp091.FrameError:
 		return fmt.Errorf("%w: %w", ErrRefused, reason)
 	case amqp091.AccessRefused:
-		return fmt.Errorf("%w: %w (the user needs the permission to write there)", transport.ErrDestination, reason)
+		return fmt.Errorf("%w: %w (the user needs the permission to write there)",
+			transport.ErrDestination, reason)
 	case amqp091.NotFound:
 		return fmt.Errorf("%w: %w", errNoExchange, reason)
 	}

@@ -75,9 +75,12 @@ func (d delivery) deliver(ctx context.Context, pending []parcel) (away error) {
 		switch {
 		case len(pending) == 0:
 		case errors.As(err, &exchange):
-			pending = d.refuse(pending, err, func(q *parcel) bool { return q.exchange == exchange.name })
+			pending = d.refuse(pending, err, func(q *parcel) bool {
+				return q.exchange == exchange.name
+			})
 		case errors.Is(err, errNoExchange) && !redeclared:
-			redeclared = true // it was there when this publisher looked: it may have been deleted since
+			// it was there when this publisher looked: it may have been deleted since
+			redeclared = true
 		case !errors.Is(err, transport.ErrDestination) && !errors.Is(err, ErrRefused):
 			away = fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 			d.giveUp(pending, away)
@@ -97,7 +100,9 @@ func (d delivery) deliver(ctx context.Context, pending []parcel) (away error) {
 }
 
 // refuse settles the parcels to a destination that the broker refuses, and returns the others.
-func (d delivery) refuse(pending []parcel, reason error, concerned func(*parcel) bool) (others []parcel) {
+func (d delivery) refuse(
+	pending []parcel, reason error, concerned func(*parcel) bool,
+) (others []parcel) {
 	noted := map[route]bool{}
 	for i := range pending {
 		q := &pending[i]

@@ -12,11 +12,12 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Marshaler turns Watermill messages into AMQP messages and back: the UUID is the message id, metadata are string
-// headers, the payload is the body.
+// Marshaler turns Watermill messages into AMQP messages and back: the UUID is the message id,
+// metadata are string headers, the payload is the body.
 //
-// Unmarshal never fails, because a message that cannot be unmarshalled would come back for ever: watermill-amqp's own
-// rejects every header that is not a string, so whatever RabbitMQ adds on redelivery or dead-lettering.
+// Unmarshal never fails, because a message that cannot be unmarshalled would come back for ever:
+// watermill-amqp's own rejects every header that is not a string, so whatever RabbitMQ adds on
+// redelivery or dead-lettering.
 type Marshaler struct{}
 
 // Marshal implements watermill-amqp's Marshaler.
@@ -28,7 +29,8 @@ func (Marshaler) Marshal(msg *message.Message) (amqp091.Publishing, error) {
 		}
 	}
 	return amqp091.Publishing{
-		ContentType:  "text/plain", // django-cqrs's; application/json makes Kombu decode it, and kills its workers
+		// django-cqrs's; application/json makes Kombu decode it, and kills its workers
+		ContentType:  "text/plain",
 		DeliveryMode: amqp091.Persistent,
 		MessageId:    msg.UUID,
 		Expiration:   msg.Metadata.Get(transport.ExpirationKey),
@@ -37,8 +39,8 @@ func (Marshaler) Marshal(msg *message.Message) (amqp091.Publishing, error) {
 	}, nil
 }
 
-// Unmarshal implements watermill-amqp's Marshaler. Headers that are not text are rendered as text, tables and arrays
-// as JSON; one without a sensible text is left out.
+// Unmarshal implements watermill-amqp's Marshaler. Headers that are not text are rendered as text,
+// tables and arrays as JSON; one without a sensible text is left out.
 func (Marshaler) Unmarshal(delivery amqp091.Delivery) (*message.Message, error) {
 	msg := message.NewMessage(delivery.MessageId, delivery.Body)
 	for key, value := range delivery.Headers {
@@ -71,8 +73,8 @@ func headerText(value any) (text string, ok bool) {
 	}
 }
 
-// checkLimits refuses what the protocol has no room for. amqp091 notices only in the middle of a frame and gives up
-// the connection, which would look like an unavailable broker, for ever.
+// checkLimits refuses what the protocol has no room for. amqp091 notices only in the middle of a
+// frame and gives up the connection, which would look like an unavailable broker, for ever.
 func checkLimits(publishing amqp091.Publishing) error {
 	if err := publishing.Headers.Validate(); err != nil {
 		return fmt.Errorf("metadata: %w", err)
@@ -95,7 +97,8 @@ func checkLimits(publishing amqp091.Publishing) error {
 
 func checkShort(text string) error {
 	if len(text) > 255 {
-		return fmt.Errorf("%.20q… is %d bytes long: AMQP takes at most 255 in topics, ids and metadata keys", text, len(text))
+		return fmt.Errorf("%.20q… is %d bytes long: AMQP takes at most 255 in topics, ids and "+
+			"metadata keys", text, len(text))
 	}
 	return nil
 }

@@ -35,10 +35,13 @@ type pool struct {
 	changed  chan struct{} // closed, and replaced, when any of this changes
 }
 
-func newPool(ended context.Context, max int, log *slog.Logger, open func(context.Context) (*session, error)) *pool {
+func newPool(
+	ended context.Context, max int, log *slog.Logger, open func(context.Context) (*session, error),
+) *pool {
 	return &pool{
 		open: open, max: max, log: log, ended: ended, changed: make(chan struct{}),
-		pause: &backoff.ExponentialBackOff{InitialInterval: time.Minute, Multiplier: 2, MaxInterval: time.Hour},
+		pause: &backoff.ExponentialBackOff{InitialInterval: time.Minute, Multiplier: 2,
+			MaxInterval: time.Hour},
 	}
 }
 
@@ -130,8 +133,8 @@ func (p *pool) failed(err error) {
 		return
 	}
 	if p.enough != p.sessions {
-		p.log.Warn("no further connection to RabbitMQ is to be had, going on with those that are there "+
-			"(connections in the URL sets how many are wanted)", "connections", p.sessions, "error", err)
+		p.log.Warn("no further connection to RabbitMQ is to be had, going on with those that are "+
+			"there (connections in the URL sets how many are wanted)", "connections", p.sessions, "error", err)
 	}
 	p.enough = p.sessions
 	p.askAgain = time.Now().Add(p.pause.NextBackOff())

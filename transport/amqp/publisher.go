@@ -15,8 +15,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Publisher publishes with pipelined confirms. It connects when it has something to publish, not before, so that a
-// service starts without its broker.
+// Publisher publishes with pipelined confirms. It connects when it has something to publish, not
+// before, so that a service starts without its broker.
 type Publisher struct {
 	config Config
 	turns  chan struct{} // a token per call that is publishing
@@ -55,15 +55,16 @@ func NewPublisher(config Config) (*Publisher, error) {
 	}
 	p.ended, p.end = context.WithCancel(context.Background())
 	dialer := newDialer(config, "cqrsync publisher")
-	p.pool = newPool(p.ended, config.Publish.ChannelPoolSize, config.Logger, func(ctx context.Context) (*session, error) {
-		return openSession(ctx, dialer, config)
-	})
+	p.pool = newPool(p.ended, config.Publish.ChannelPoolSize, config.Logger,
+		func(ctx context.Context) (*session, error) {
+			return openSession(ctx, dialer, config)
+		})
 	return p, nil
 }
 
-// Publish publishes messages in order and returns what went wrong, joined. It ends early with the context of any of
-// the messages. Unlike stock publishers it does not stop at a message that is refused: the next ones are on their way
-// by then.
+// Publish publishes messages in order and returns what went wrong, joined. It ends early with the
+// context of any of the messages. Unlike stock publishers it does not stop at a message that is
+// refused: the next ones are on their way by then.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -78,10 +79,12 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return errors.Join(slices.Compact(p.PublishBatch(ctx, batch))...)
 }
 
-// PublishBatch implements transport.BatchPublisher. Errors that concern one message are ErrNacked, ErrRefused,
-// transport.ErrUnroutable and the marshaler's; transport.ErrDestination concerns all to its exchange or routing key.
+// PublishBatch implements transport.BatchPublisher. Errors that concern one message are ErrNacked,
+// ErrRefused, transport.ErrUnroutable and the marshaler's; transport.ErrDestination concerns all to
+// its exchange or routing key.
 //
-// Messages to a destination that the broker refused the last time are published after the others of the batch.
+// Messages to a destination that the broker refused the last time are published after the others of
+// the batch.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	errs := make([]error, len(batch))
 	settle := func(q *parcel, fate error) { errs[q.index] = p.verdict(batch[q.index], fate) }
@@ -89,7 +92,8 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	return errs
 }
 
-// Probe implements transport.Prober: it connects, opens a channel, and keeps both for what is published next.
+// Probe implements transport.Prober: it connects, opens a channel, and keeps both for what is
+// published next.
 func (p *Publisher) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -106,8 +110,9 @@ func (p *Publisher) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Unroutable counts the messages of each topic that no queue took since the publisher was made. A topic whose last queue
-// goes away is noticed by the first message of a call; those of that call which are already on their way are not counted.
+// Unroutable counts the messages of each topic that no queue took since the publisher was made. A
+// topic whose last queue goes away is noticed by the first message of a call; those of that call
+// which are already on their way are not counted.
 func (p *Publisher) Unroutable() map[string]int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,8 +134,9 @@ func (p *Publisher) Close() error {
 	return nil
 }
 
-// address makes the parcels of a batch, and settles those whose destination cannot be. What is in the others is marshalled
-// when they are sent, so that the first one is with the broker while the last one is not there yet.
+// address makes the parcels of a batch, and settles those whose destination cannot be. What is in
+// the others is marshalled when they are sent, so that the first one is with the broker while the
+// last one is not there yet.
 func (p *Publisher) address(batch []transport.Outgoing, settle func(*parcel, error)) []parcel {
 	parcels := make([]parcel, 0, len(batch))
 	for i, out := range batch {
@@ -170,7 +176,8 @@ func (p *Publisher) countUnroutable(topic string) {
 	first := p.unroutable[topic] == 1
 	p.mu.Unlock()
 	if first {
-		p.config.Logger.Warn("no queue takes the messages of a topic: they are gone; set mandatory=true to keep them back",
+		p.config.Logger.Warn("no queue takes the messages of a topic: they are gone; set "+
+			"mandatory=true to keep them back",
 			"topic", topic)
 	}
 }

@@ -23,7 +23,8 @@ type refusal struct {
 }
 
 func newRefusals(config Config) *refusals {
-	return &refusals{newPause: func() *backoff.ExponentialBackOff { return newBackOff(config) }, known: map[route]*refusal{}}
+	return &refusals{newPause: func() *backoff.ExponentialBackOff { return newBackOff(config) },
+		known: map[route]*refusal{}}
 }
 
 // note that the broker refused a message to a destination.

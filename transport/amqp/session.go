@@ -12,12 +12,14 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// ErrNacked is the error of a message that the broker took and could not keep, for example because a queue is full
-// and rejects. It concerns that message alone, and is a transport.ErrRejected.
-var ErrNacked = fmt.Errorf("%w (nack): see the limits of the queues bound to its topic", transport.ErrRejected)
+// ErrNacked is the error of a message that the broker took and could not keep, for example because
+// a queue is full and rejects. It concerns that message alone, and is a transport.ErrRejected.
+var ErrNacked = fmt.Errorf("%w (nack): see the limits of the queues bound to its topic",
+	transport.ErrRejected)
 
-// ErrRefused is the error of a message whose content made the broker close the channel: larger than it allows, headers
-// that it reserves for itself, more metadata than fit a frame. It concerns that message alone, and comes back with it.
+// ErrRefused is the error of a message whose content made the broker close the channel: larger than
+// it allows, headers that it reserves for itself, more metadata than fit a frame. It concerns that
+// message alone, and comes back with it.
 var ErrRefused = errors.New("the broker refuses the message")
 
 // errReturned: no queue takes the message. Publisher decides what that means.
@@ -37,9 +39,10 @@ type parcel struct {
 
 func (p *parcel) to() route { return route{p.exchange, p.key} }
 
-// session is a connection with one channel in confirm mode. One caller uses it at a time, because the order of
-// messages is that of one channel, and because what goes wrong then concerns that caller only. After an error it goes on
-// with a new channel if only the channel was closed, and else is thrown away.
+// session is a connection with one channel in confirm mode. One caller uses it at a time, because
+// the order of messages is that of one channel, and because what goes wrong then concerns that
+// caller only. After an error it goes on with a new channel if only the channel was closed, and
+// else is thrown away.
 type session struct {
 	config   Config
 	conn     *connection
@@ -51,7 +54,8 @@ type session struct {
 	routes   routes
 }
 
-// destination identifies a returned message. Parcels that share it are the same message: any of them will do.
+// destination identifies a returned message. Parcels that share it are the same message: any of
+// them will do.
 type destination struct{ messageID, exchange, key string }
 
 func openSession(ctx context.Context, d *dialer, config Config) (*session, error) {
@@ -67,8 +71,9 @@ func openSession(ctx context.Context, d *dialer, config Config) (*session, error
 	return s, nil
 }
 
-// reopen begins anew with another channel of the same connection. What the broker does not read any more of the last one it
-// passes over until it hears that it is closed, which amqp091 says behind everything else that was sent on it.
+// reopen begins anew with another channel of the same connection. What the broker does not read any
+// more of the last one it passes over until it hears that it is closed, which amqp091 says behind
+// everything else that was sent on it.
 func (s *session) reopen(ctx context.Context) error {
 	ctx, release := s.conn.limit(ctx, s.config.connectTimeout())
 	defer release()
@@ -81,8 +86,8 @@ func (s *session) reopen(ctx context.Context) error {
 	}
 	s.channel = channel
 	s.closed = channel.NotifyClose(make(chan *amqp091.Error, 1))
-	// A return comes before the confirm of its message, and at most Window messages lack theirs. amqp091 would drop a
-	// return that finds no room, and the message would pass for routed.
+	// A return comes before the confirm of its message, and at most Window messages lack theirs.
+	// amqp091 would drop a return that finds no room, and the message would pass for routed.
 	s.returns = channel.NotifyReturn(make(chan amqp091.Return, s.config.Window))
 	s.returned = map[destination]int{}
 	s.declared = map[string]bool{}
@@ -95,11 +100,12 @@ func channelOnly(err error) bool {
 	return errors.Is(err, ErrRefused) || errors.Is(err, transport.ErrDestination)
 }
 
-// publish sends parcels in order with up to window of them unconfirmed, and calls settle for each as its fate becomes
-// known: nil, errReturned, ErrNacked or what makes it unfit. An error means that the session is over; what was not settled by
-// then may or may not have arrived.
+// publish sends parcels in order with up to window of them unconfirmed, and calls settle for each
+// as its fate becomes known: nil, errReturned, ErrNacked or what makes it unfit. An error means
+// that the session is over; what was not settled by then may or may not have arrived.
 //
-// Nothing leaves after ctx has ended or its deadline has passed, also of what was written to the socket before.
+// Nothing leaves after ctx has ended or its deadline has passed, also of what was written to the
+// socket before.
 func (s *session) publish(
 	ctx context.Context, parcels []parcel, window int, settle func(*parcel, error),
 ) (err error) {
@@ -109,7 +115,8 @@ func (s *session) publish(
 			s.conn.socket.discard()
 			return
 		}
-		// Heartbeats where every message has its answer, and what the broker passes over where the channel was closed.
+		// Heartbeats where every message has its answer, and what the broker passes over where the
+		// channel was closed.
 		if left := s.conn.socket.release(); err == nil {
 			err = left
 		}
@@ -158,7 +165,8 @@ func (s *session) send(ctx context.Context, p *parcel) (err error) {
 		return err
 	}
 	p.mandatory = s.routes.mandatory(route{p.exchange, p.key})
-	p.confirm, err = s.channel.PublishWithDeferredConfirm(p.exchange, p.key, p.mandatory, false, p.publishing)
+	p.confirm, err = s.channel.PublishWithDeferredConfirm(p.exchange, p.key, p.mandatory, false,
+		p.publishing)
 	return s.cause(err)
 }
 
@@ -171,7 +179,8 @@ func (s *session) await(ctx context.Context, p *parcel) error {
 			return err
 		}
 	}
-	if !p.confirm.Acked() && s.channel.IsClosed() { // amqp091 nacks whatever is open when a channel closes
+	// amqp091 nacks whatever is open when a channel closes
+	if !p.confirm.Acked() && s.channel.IsClosed() {
 		return s.cause(amqp091.ErrClosed)
 	}
 	return nil
@@ -212,7 +221,8 @@ func (s *session) claimReturn(to destination) (found bool) {
 	return true
 }
 
-// patience waits for an event as long as the broker is given for one. The broker needs to have everything for that.
+// patience waits for an event as long as the broker is given for one. The broker needs to have
+// everything for that.
 func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
 	if err := s.conn.socket.flush(); err != nil {
 		return err
@@ -226,7 +236,8 @@ func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
 		return context.Cause(ctx)
 	case <-timer.C:
 		if b := s.conn.blockade.Load(); b != nil {
-			return fmt.Errorf("RabbitMQ has blocked publishers for %s: %s", s.config.ConfirmTimeout, b.reason)
+			return fmt.Errorf("RabbitMQ has blocked publishers for %s: %s", s.config.ConfirmTimeout,
+				b.reason)
 		}
 		return fmt.Errorf("RabbitMQ did not confirm within %s", s.config.ConfirmTimeout)
 	}
@@ -236,7 +247,8 @@ func (s *session) patience(ctx context.Context, event <-chan struct{}) error {
 func (s *session) cause(err error) error {
 	found := closedBecause(s.closed, err)
 	var reason *amqp091.Error
-	if errors.Is(err, amqp091.ErrClosed) && !errors.Is(found, amqp091.ErrClosed) && errors.As(found, &reason) {
+	if errors.Is(err, amqp091.ErrClosed) && !errors.Is(found, amqp091.ErrClosed) &&
+		errors.As(found, &reason) {
 		return explained(reason)
 	}
 	return found

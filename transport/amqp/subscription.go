@@ -17,8 +17,8 @@ import (
 	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
 
-// drainTimeout is how long messages handed out may still be acknowledged after a subscription ended. What is not comes
-// again, to another consumer of the queue or the next start.
+// drainTimeout is how long messages handed out may still be acknowledged after a subscription
+// ended. What is not comes again, to another consumer of the queue or the next start.
 const drainTimeout = 2 * time.Second
 
 // subscription outlives the consumers it reads from.
@@ -28,8 +28,9 @@ type subscription struct {
 	window     int
 	ownAcks    bool // Ack and Nack of the messages count, and settle is not called
 	out        chan *message.Message
-	// room is the window less the messages handed out and not settled. The broker's own count starts anew with every
-	// connection; without this one a reconnect would exceed the window, and a window of 1 would lose its order.
+	// room is the window less the messages handed out and not settled. The broker's own count
+	// starts anew with every connection; without this one a reconnect would exceed the window, and
+	// a window of 1 would lose its order.
 	room *semaphore.Weighted
 	over chan struct{} // closed when no more acks are awaited
 
@@ -56,8 +57,9 @@ type consumer struct {
 
 var errConsumerEnded = errors.New("the broker ended the consumer: is the queue deleted?")
 
-// readAhead is how many messages may lie ready for a consumer that settles batches, so that neither waits for the other at
-// each. It gives back what it does not take; who acknowledges single messages may not, and gets them one by one.
+// readAhead is how many messages may lie ready for a consumer that settles batches, so that neither
+// waits for the other at each. It gives back what it does not take; who acknowledges single
+// messages may not, and gets them one by one.
 const readAhead = 64
 
 func newSubscription(s *Subscriber, topics []string, window int, ownAcks bool) *subscription {
@@ -113,8 +115,8 @@ func (s *subscription) deliver(ctx context.Context, c *consumer) error {
 	}
 }
 
-// hand waits for room and a reader. It does not mind when the connection is lost meanwhile: the message then comes a
-// second time, which receivers must bear anyway.
+// hand waits for room and a reader. It does not mind when the connection is lost meanwhile: the
+// message then comes a second time, which receivers must bear anyway.
 func (s *subscription) hand(ctx context.Context, from *acker, delivery amqp091.Delivery) error {
 	msg, err := s.subscriber.config.Marshaler.Unmarshal(delivery)
 	if err != nil { // never from Marshaler; the message comes again, after a pause
@@ -208,8 +210,8 @@ func (s *subscription) resume(ctx context.Context) *consumer {
 	return nil
 }
 
-// leave stops the deliveries, then waits for acks, then gives the rest back by closing the channel: in this order, or
-// every ack would draw a message that nobody reads and that counts as delivered.
+// leave stops the deliveries, then waits for acks, then gives the rest back by closing the channel:
+// in this order, or every ack would draw a message that nobody reads and that counts as delivered.
 func (s *subscription) leave(c *consumer) {
 	timer := time.AfterFunc(closeTimeout, c.conn.cut)
 	limit := drainTimeout

@@ -13,15 +13,17 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// files are those open in this process, by path. Sharing one between all its publishers and subscribers saves
-// connections and polls, makes writers queue up in order instead of polling for SQLite's lock, and lets a publisher
-// wake the subscribers beside it at once. Two names for one file are two files here, which is slower but as correct.
+// files are those open in this process, by path. Sharing one between all its publishers and
+// subscribers saves connections and polls, makes writers queue up in order instead of polling for
+// SQLite's lock, and lets a publisher wake the subscribers beside it at once. Two names for one
+// file are two files here, which is slower but as correct.
 var files = struct {
 	sync.Mutex
 	open map[string]*file
 }{open: map[string]*file{}}
 
-// file is what stands at a broker's path. Which file that is may change: it may be deleted, and made or restored again.
+// file is what stands at a broker's path. Which file that is may change: it may be deleted, and
+// made or restored again.
 type file struct {
 	path   string
 	logger *slog.Logger // its first user's
@@ -45,7 +47,8 @@ type file struct {
 type wanted bool
 
 const (
-	existing wanted = false // nothing: who makes it is a consumer, because only then somebody reads it
+	// nothing: who makes it is a consumer, because only then somebody reads it
+	existing wanted = false
 	made     wanted = true
 )
 
@@ -86,8 +89,8 @@ func (f *file) release() error {
 	return err
 }
 
-// remakeAfter is how long a file must be gone before consumers make a new one: whoever restores a backup in two steps
-// should not find another file in its place.
+// remakeAfter is how long a file must be gone before consumers make a new one: whoever restores a
+// backup in two steps should not find another file in its place.
 const remakeAfter = 2 * time.Second
 
 // open returns the file that stands at the path, opened.
@@ -108,7 +111,8 @@ func (f *file) open(ctx context.Context, want wanted) (*handle, error) {
 	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case missing && want == existing:
-		return nil, fmt.Errorf("it does not exist: a replica makes it when it starts; start it once, or check the path: %w", err)
+		return nil, fmt.Errorf("it does not exist: a replica makes it when it starts; start it "+
+			"once, or check the path: %w", err)
 	case missing && f.goneFor() < remakeAfter:
 		return nil, fmt.Errorf("it is gone: a new one is made soon if it is not put back: %w", err)
 	case err != nil && !missing:
@@ -122,7 +126,8 @@ func (f *file) open(ctx context.Context, want wanted) (*handle, error) {
 		return nil, errors.Join(&sqlitefile.MovedError{File: f.path}, h.close())
 	}
 	if missing {
-		f.logger.InfoContext(ctx, "made the broker's file: relays must publish to this one", "file", f.path)
+		f.logger.InfoContext(ctx, "made the broker's file: relays must publish to this one", "file",
+			f.path)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,8 +153,8 @@ func (f *file) goneFor() time.Duration {
 	return time.Since(f.gone)
 }
 
-// check returns an error if the path does not lead to the handle's file any more, and lets go of it then. What was written
-// to it since is lost.
+// check returns an error if the path does not lead to the handle's file any more, and lets go of it
+// then. What was written to it since is lost.
 func (f *file) check(ctx context.Context, h *handle) error {
 	moved := h.identity.Load().Moved()
 	if moved == nil {
@@ -162,30 +167,33 @@ func (f *file) check(ctx context.Context, h *handle) error {
 	}
 	f.mu.Unlock()
 	if first {
-		f.logger.ErrorContext(ctx, "the broker's file was deleted or replaced while it was open: messages that waited in it "+
-			"are lost unless it is put back; find what replicas miss with relay diff",
+		f.logger.ErrorContext(ctx,
+			"the broker's file was deleted or replaced while it was open: messages that waited in "+
+				"it are lost unless it is put back; find what replicas miss with relay diff",
 			"file", f.path, "waiting", h.waiting(ctx), "error", moved)
 		if err := h.close(); err != nil {
-			f.logger.DebugContext(ctx, "closing the file that is gone failed", "file", f.path, "error", err)
+			f.logger.DebugContext(ctx, "closing the file that is gone failed", "file", f.path,
+				"error", err)
 		}
 		f.wake()
 	}
 	return moved
 }
 
-// durability says whether a transaction must survive a power failure, as SQLite's "synchronous" does.
+// durability says whether a transaction must survive a power failure, as SQLite's "synchronous"
+// does.
 type durability string
 
 const (
 	// durable waits for the disk: what was published stays published.
 	durable durability = "FULL"
-	// quick does not. It is enough for taking messages and acknowledging them: all consumers die with the power, and a
-	// lost ack is one more delivery.
+	// quick does not. It is enough for taking messages and acknowledging them: all consumers die
+	// with the power, and a lost ack is one more delivery.
 	quick durability = "NORMAL"
 )
 
-// write runs do in a transaction that holds the write lock from its beginning. When it returns nil, what was written is in
-// the file that stands at the path.
+// write runs do in a transaction that holds the write lock from its beginning. When it returns nil,
+// what was written is in the file that stands at the path.
 func (f *file) write(
 	ctx context.Context, want wanted, d durability, do func(context.Context, transaction) error,
 ) error {
@@ -204,5 +212,6 @@ func (f *file) unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: SQLite file %s: %w", transport.ErrUnavailable, f.path, sqlitefile.Explain(f.path, err))
+	return fmt.Errorf("%w: SQLite file %s: %w", transport.ErrUnavailable, f.path,
+		sqlitefile.Explain(f.path, err))
 }

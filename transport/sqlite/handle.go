@@ -46,8 +46,8 @@ func newHandle(ctx context.Context, path string, want wanted) (_ *handle, err er
 	return h, nil
 }
 
-// connect returns a pool of one connection: a writer's place in the queue for it is its place in the queue for the
-// lock, and the reader's data_version means something on one connection only.
+// connect returns a pool of one connection: a writer's place in the queue for it is its place in
+// the queue for the lock, and the reader's data_version means something on one connection only.
 func (h *handle) connect(want wanted) (*sql.DB, error) {
 	mode := "rw"
 	if want == made {
@@ -65,8 +65,8 @@ func (h *handle) connect(want wanted) (*sql.DB, error) {
 	return db, nil
 }
 
-// sameFile connects to the handle's file only, also when a connection broke and another file stands at the path: ids of the
-// one mean nothing in the other.
+// sameFile connects to the handle's file only, also when a connection broke and another file stands
+// at the path: ids of the one mean nothing in the other.
 type sameFile struct {
 	driver.Connector
 	handle *handle
@@ -97,7 +97,9 @@ func (h *handle) close() error {
 	return nil
 }
 
-func (h *handle) transact(ctx context.Context, d durability, do func(context.Context, transaction) error) error {
+func (h *handle) transact(
+	ctx context.Context, d durability, do func(context.Context, transaction) error,
+) error {
 	conn, err := h.writer.Conn(ctx)
 	if err != nil {
 		return err
@@ -108,29 +110,33 @@ func (h *handle) transact(ctx context.Context, d durability, do func(context.Con
 	}
 	err = h.transactOn(ctx, conn, do)
 	if sqlitefile.IsFull(err) {
-		// The log may hold what is in the database by now. Without the room that it takes, acknowledgements could not be
-		// written, which would make room.
+		// The log may hold what is in the database by now. Without the room that it takes,
+		// acknowledgements could not be written, which would make room.
 		_, checkpointErr := conn.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 		err = errors.Join(err, checkpointErr)
 	}
 	return err
 }
 
-func (h *handle) transactOn(ctx context.Context, conn *sql.Conn, do func(context.Context, transaction) error) error {
+func (h *handle) transactOn(
+	ctx context.Context, conn *sql.Conn, do func(context.Context, transaction) error,
+) error {
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-	// The driver starts a goroutine for every statement that could be cancelled. Here each takes microseconds, and the
-	// transaction ends with ctx all the same.
-	if err := do(context.WithoutCancel(ctx), transaction{tx, h.prepared, h.generation}); err != nil {
+	// The driver starts a goroutine for every statement that could be cancelled. Here each takes
+	// microseconds, and the transaction ends with ctx all the same.
+	if err := do(context.WithoutCancel(ctx), transaction{tx, h.prepared,
+		h.generation}); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// waiting counts what waits in the file, for the log. It says nothing where the file does not answer.
+// waiting counts what waits in the file, for the log. It says nothing where the file does not
+// answer.
 func (h *handle) waiting(ctx context.Context) map[string]int64 {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

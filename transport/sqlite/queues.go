@@ -12,8 +12,8 @@ import (
 type QueueInfo struct {
 	Name   string
 	Topics []string
-	// Waiting counts its messages, those in the hands of consumers included; Oldest is the time at which the oldest was
-	// published, zero without one.
+	// Waiting counts its messages, those in the hands of consumers included; Oldest is the time at
+	// which the oldest was published, zero without one.
 	Waiting int64
 	Oldest  time.Time
 	// Consumers are those alive.
@@ -70,9 +70,9 @@ var (
 	ErrInUse = errors.New("the queue has consumers: stop the replica first")
 )
 
-// RemoveQueue removes a queue from the file at path, with the messages that wait in it, and returns how many those were: for
-// a replica that is gone for good. A replica that subscribes again has a new queue, and misses what was published in
-// between. It is refused while the queue has consumers.
+// RemoveQueue removes a queue from the file at path, with the messages that wait in it, and returns
+// how many those were: for a replica that is gone for good. A replica that subscribes again has a
+// new queue, and misses what was published in between. It is refused while the queue has consumers.
 func RemoveQueue(ctx context.Context, path, queue string) (dropped int64, err error) {
 	err = visit(ctx, path, func(ctx context.Context, f *file) error {
 		if err := f.write(ctx, existing, durable, func(ctx context.Context, tx transaction) error {
@@ -83,7 +83,8 @@ func RemoveQueue(ctx context.Context, path, queue string) (dropped int64, err er
 		for n := int64(pruneLimit); n == pruneLimit; dropped += n {
 			err := f.write(ctx, existing, durable, func(ctx context.Context, tx transaction) error {
 				result, err := tx.ExecContext(ctx,
-					"DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE queue = ? LIMIT ?)", queue, pruneLimit)
+					"DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE queue = ? "+
+						"LIMIT ?)", queue, pruneLimit)
 				if err != nil {
 					return err
 				}
@@ -91,7 +92,8 @@ func RemoveQueue(ctx context.Context, path, queue string) (dropped int64, err er
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("after %d messages of the queue %q, which gets no more: %w", dropped, queue, err)
+				return fmt.Errorf("after %d messages of the queue %q, which gets no more: %w",
+					dropped, queue, err)
 			}
 		}
 		return nil
@@ -116,12 +118,14 @@ func unbind(ctx context.Context, tx transaction, queue string) error {
 		return fmt.Errorf("%w: %q has %d", ErrInUse, queue, consumers)
 	}
 	var noted bool
-	row := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'databases')")
+	row := tx.QueryRowContext(ctx,
+		"SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'databases')")
 	if err := row.Scan(&noted); err != nil {
 		return err
 	}
 	if noted { // see Register: a queue that is made again knows nothing of the database before
-		if _, err := tx.ExecContext(ctx, "DELETE FROM databases WHERE queue = ?", queue); err != nil {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM databases WHERE queue = ?",
+			queue); err != nil {
 			return err
 		}
 	}

@@ -13,8 +13,8 @@ const (
 	wakeAtLeast = time.Second
 )
 
-// watch wakes the consumers of this process when the file has changed, by whichever process. One poll serves them all;
-// it reads a number from shared memory.
+// watch wakes the consumers of this process when the file has changed, by whichever process. One
+// poll serves them all; it reads a number from shared memory.
 func (f *file) watch() {
 	interval := fastestPoll
 	var seen int64
@@ -40,7 +40,8 @@ func (f *file) watch() {
 	}
 }
 
-// version changes with whatever others commit. It is 0 while there is no file, for whose return the consumers look.
+// version changes with whatever others commit. It is 0 while there is no file, for whose return the
+// consumers look.
 func (f *file) version() (version int64, err error) {
 	h := f.opened()
 	if h == nil {

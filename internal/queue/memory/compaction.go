@@ -30,7 +30,8 @@ func (q *Queue) Compact(
 		c := found[i]
 		all.Seen += c.seen
 		all.Dropped += q.drop(c)
-		all.Left = append(all.Left, queue.Start{Lane: start.Lane, After: max(start.After, c.before)})
+		all.Left = append(all.Left, queue.Start{Lane: start.Lane,
+			After: max(start.After, c.before)})
 	}
 	return all, nil
 }

@@ -107,7 +107,8 @@ func (d *Database) find(m *queue.Claimed) *row {
 		return nil
 	}
 	r := d.rows[m.Lane][i]
-	if r.Model != m.Model || r.Key != m.Key || r.Revision != m.Revision || !r.Created.Equal(m.Created) {
+	if r.Model != m.Model || r.Key != m.Key || r.Revision != m.Revision ||
+		!r.Created.Equal(m.Created) {
 		return nil
 	}
 	return r

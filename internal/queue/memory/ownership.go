@@ -11,7 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// Queue is one relay's view of the database: it remembers what the relay wrote, as its process does.
+// Queue is one relay's view of the database: it remembers what the relay wrote, as its process
+// does.
 type Queue struct {
 	*Database
 
@@ -40,7 +41,9 @@ func (q *Queue) Enter(_ context.Context, relay string, ttl time.Duration) (queue
 }
 
 // Balance is queue.Queue.Balance.
-func (q *Queue) Balance(_ context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+func (q *Queue) Balance(
+	_ context.Context, relay string, ttl time.Duration,
+) (queue.Ownership, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.settleIn()
@@ -112,8 +115,8 @@ func (q *Queue) Leave(_ context.Context, relay string) error {
 	return nil
 }
 
-// owns says that a relay has a lane under the very tenure that lanes say, on the server that it took
-// it from.
+// owns says that a relay has a lane under the very tenure that lanes say, on the server that it
+// took it from.
 func (q *Queue) owns(relay string, lanes []queue.Lane, number int) bool {
 	l := &q.lanes[number]
 	return l.owner == relay && slices.Contains(lanes, l.Lane) && !q.elsewhere()
@@ -164,7 +167,9 @@ func (d *Database) renew(relay string, ttl time.Duration) queue.Ownership {
 	return owned
 }
 
-func (d *Database) free(l *lane, now time.Time) bool { return l.owner == "" || l.expires.Before(now) }
+func (d *Database) free(l *lane, now time.Time) bool {
+	return l.owner == "" || l.expires.Before(now)
+}
 
 // balance renews, and gives or takes lanes.
 func (d *Database) balance(relay string, ttl time.Duration) queue.Ownership {

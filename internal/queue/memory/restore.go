@@ -20,7 +20,9 @@ type history struct {
 	repeat map[int64]origin
 }
 
-func newHistory() history { return history{written: map[int64]origin{}, repeat: map[int64]origin{}} }
+func newHistory() history {
+	return history{written: map[int64]origin{}, repeat: map[int64]origin{}}
+}
 
 // origin is how a row was written first.
 type origin struct {

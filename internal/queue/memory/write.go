@@ -21,8 +21,8 @@ type revision struct {
 // chooses another key.
 var ErrLocked = errors.New("another transaction has the key")
 
-// Tx is a transaction of a writer. Its identities are drawn when it appends, and may lie below those
-// of others that commit before it.
+// Tx is a transaction of a writer. Its identities are drawn when it appends, and may lie below
+// those of others that commit before it.
 type Tx struct {
 	d        *Database
 	rows     []*row

@@ -55,7 +55,8 @@ func (s Source) listLanes(ctx context.Context, cmd *cli.Command) error {
 		return printLanes(cmd, lanes)
 	}
 	for _, l := range lanes {
-		if err := printJSON(cmd, laneObject{l.Number, l.Owner, l.Epoch, l.Left.Seconds()}); err != nil {
+		if err := printJSON(cmd, laneObject{l.Number, l.Owner, l.Epoch,
+			l.Left.Seconds()}); err != nil {
 			return err
 		}
 	}
@@ -70,7 +71,8 @@ func printLanes(cmd *cli.Command, lanes []admin.Lane) error {
 		switch {
 		case l.Owner == "":
 		case l.Left < 0:
-			expires, owner = "ran out "+(-l.Left).Round(time.Second).String()+" ago", oneLine(l.Owner)
+			expires, owner = "ran out "+(-l.Left).Round(time.Second).String()+
+				" ago", oneLine(l.Owner)
 		default:
 			expires, owner = "in "+l.Left.Round(time.Millisecond).String(), oneLine(l.Owner)
 		}
@@ -82,7 +84,8 @@ func printLanes(cmd *cli.Command, lanes []admin.Lane) error {
 func (s Source) setLanes(ctx context.Context, cmd *cli.Command) error {
 	count, countErr := strconv.Atoi(cmd.Args().First())
 	if countErr != nil || count < 1 || count > admin.MaxLanes || cmd.Args().Len() != 1 {
-		countErr = fmt.Errorf("give the number of lanes: 1 to %d", admin.MaxLanes) // not shown: it may be a URL
+		// not shown: it may be a URL
+		countErr = fmt.Errorf("give the number of lanes: 1 to %d", admin.MaxLanes)
 	}
 	timeout := cmd.Duration("timeout")
 	var timeErr error
@@ -100,7 +103,10 @@ func (s Source) setLanes(ctx context.Context, cmd *cli.Command) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%s (--timeout) are over",
 		duration(timeout)))
 	defer cancel()
-	if err := m.SetLanes(ctx, count, func(what string) { fmt.Fprintln(stderr(cmd), what) }); err != nil {
+	if err := m.SetLanes(ctx, count, func(what string) {
+		fmt.Fprintln(stderr(cmd),
+			what)
+	}); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout(cmd), "there are %d lanes\n", count)

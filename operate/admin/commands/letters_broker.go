@@ -14,7 +14,9 @@ import (
 
 // broker checks the flags and opens the letters of --queue. needed says that something must be
 // chosen.
-func (s Source) broker(cmd *cli.Command, needed bool, problems ...error) (*admin.BrokerLetters, error) {
+func (s Source) broker(
+	cmd *cli.Command, needed bool, problems ...error,
+) (*admin.BrokerLetters, error) {
 	queue, dead := cmd.String("queue"), cmd.String("dead-letter-queue")
 	problems = append(problems, noArguments(cmd))
 	problems = append(problems, checkLetters(cmd, needed)...)

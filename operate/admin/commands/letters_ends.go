@@ -25,7 +25,8 @@ type retries struct{ done, stayed int }
 
 // note counts a letter, and returns what is printed of it. reason is that of one that was retried.
 func (r *retries) note(d admin.RetriedLetter, reason string) retriedObject {
-	object := retriedObject{ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision, Retried: d.Err == nil, Reason: reason}
+	object := retriedObject{ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision,
+		Retried: d.Err == nil, Reason: reason}
 	if d.Err != nil {
 		r.stayed++
 		object.Reason = d.Err.Error()

@@ -11,8 +11,8 @@ import (
 const (
 	// retryDelay separates attempts while the queue cannot be reached.
 	retryDelay = 250 * time.Millisecond
-	// linger lets acks gather while other messages are in work: those of one transaction come together, and should
-	// cost one exchange.
+	// linger lets acks gather while other messages are in work: those of one transaction come
+	// together, and should cost one exchange.
 	linger = 2 * time.Millisecond
 	// leaveTimeout bounds the last exchange, which must outlive the subscription's context.
 	leaveTimeout = 15 * time.Second
@@ -20,8 +20,8 @@ const (
 	repeatAfter = time.Minute
 )
 
-// subscription is one loop, which owns all the state below. Beside it runs a goroutine for each message handed out,
-// waiting for its ack.
+// subscription is one loop, which owns all the state below. Beside it runs a goroutine for each
+// message handed out, waiting for its ack.
 type subscription struct {
 	queue     Queue
 	window    int
@@ -51,8 +51,8 @@ func (s *subscription) run(ctx context.Context) {
 	}
 }
 
-// retry says when to try again, if at all. It logs the beginning and the end of trouble, and once a minute that it lasts,
-// not every attempt.
+// retry says when to try again, if at all. It logs the beginning and the end of trouble, and once a
+// minute that it lasts, not every attempt.
 func (s *subscription) retry(ctx context.Context, err error) (pause <-chan time.Time) {
 	failed := s.failing
 	s.failing = err != nil && ctx.Err() == nil
@@ -73,7 +73,8 @@ func (s *subscription) retry(ctx context.Context, err error) (pause <-chan time.
 	return nil
 }
 
-// exchange settles what is due and refills the window, which counts every message taken and not settled.
+// exchange settles what is due and refills the window, which counts every message taken and not
+// settled.
 func (s *subscription) exchange(ctx context.Context) error {
 	taken, err := s.queue.Exchange(ctx, s.acked, s.returned, s.window-len(s.waiting)-s.handed)
 	if err != nil {
@@ -88,8 +89,8 @@ func (s *subscription) exchange(ctx context.Context) error {
 	return nil
 }
 
-// serve hands messages out and collects their fates until another exchange is worth its while: acks to pass on, or
-// room and something to take; after a failed one not before the pause is over.
+// serve hands messages out and collects their fates until another exchange is worth its while: acks
+// to pass on, or room and something to take; after a failed one not before the pause is over.
 func (s *subscription) serve(ctx context.Context, pause <-chan time.Time) {
 	var lingered <-chan time.Time
 	for {
@@ -162,6 +163,7 @@ func (s *subscription) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	if err := s.queue.Leave(ctx, s.acked); err != nil {
-		s.logger.WarnContext(ctx, "leaving the queue failed: its messages come back when the lease ends", "error", err)
+		s.logger.WarnContext(ctx,
+			"leaving the queue failed: its messages come back when the lease ends", "error", err)
 	}
 }
