@@ -161,11 +161,12 @@ func (c *checker) ends(dead []queue.Message, patient time.Duration, poisoned fun
 		slices.SortFunc(h.committed, func(a, b commit) int { return int(a.ID - b.ID) })
 		var next *commit
 		var served time.Time // when next was
+		var replacing bool   // one behind next is a newer state, which is all that counts out of order
 		for i := len(h.committed) - 1; i >= 0; i-- {
 			m := &h.committed[i]
 			at, arrived := h.arrived[version{m.Revision, m.CorrelationID}]
 			given := slices.ContainsFunc(dead, func(d queue.Message) bool { return d.ID == m.ID })
-			replaced := next != nil && m.Replaceable() && next.Replaceable()
+			replaced := next != nil && m.Replaceable() && (next.Replaceable() || c.untold && replacing)
 			switch {
 			case arrived || given:
 			case replaced:
@@ -174,6 +175,7 @@ func (c *checker) ends(dead []queue.Message, patient time.Duration, poisoned fun
 				c.fault("P5: %s/%d (%s) was committed and never arrived", key, m.Revision, m.Signal)
 			}
 			served, next = at, m
+			replacing = replacing || m.Replaceable()
 			if patient == 0 || given || poisoned(key) || at.IsZero() {
 				continue
 			}
