@@ -50,6 +50,7 @@ func (a *Answerer) targetOf(queue, model string) (target, error) {
 // hearCompared goes on with the ranges that differ.
 func (a *Answerer) hearCompared(ctx context.Context, t target, c compared) error {
 	var end *registry.Pass
+	var todo []work
 	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
 		o, open := openOf(v, c.about)
 		if !open {
@@ -65,13 +66,15 @@ func (a *Answerer) hearCompared(ctx context.Context, t target, c compared) error
 			p.Position, p.AllSent = o.To, o.To == ""
 			p.Keys += int64(o.Keys)
 		}
-		end = a.endIfSettled(now, t, v)
+		if end = a.endIfSettled(now, t, v); end == nil {
+			todo, _ = a.plan(t, now, v)
+		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, t, end)
+	return a.goOn(ctx, t, todo, end)
 }
 
 // endIfSettled ends a pass of which nothing is open.
@@ -85,9 +88,9 @@ func (a *Answerer) endIfSettled(now time.Time, t target, v *registry.Verificatio
 }
 
 // goOn asks what follows, and says what a pass that has ended found.
-func (a *Answerer) goOn(ctx context.Context, t target, ended *registry.Pass) error {
+func (a *Answerer) goOn(ctx context.Context, t target, todo []work, ended *registry.Pass) error {
 	if ended == nil {
-		return a.advance(ctx, t)
+		return a.ask(ctx, t, todo)
 	}
 	if ended.Outcome != registry.Equal {
 		a.log.Warn("a replica differed from its master", "queue", t.queue, "model", t.model,
@@ -103,6 +106,7 @@ func (a *Answerer) hearSettled(ctx context.Context, t target, s settled) error {
 		return err
 	}
 	var end *registry.Pass
+	var todo []work
 	err = a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
 		if _, open := openOf(v, s.about); !open {
 			return false
@@ -116,13 +120,15 @@ func (a *Answerer) hearSettled(ctx context.Context, t target, s settled) error {
 		p.NoRepair = p.NoRepair || s.NoRepair
 		p.Absents += int64(len(gone))
 		p.Absent = append(p.Absent, gone[:min(len(gone), mostAbsent-len(p.Absent))]...)
-		end = a.endIfSettled(now, t, v)
+		if end = a.endIfSettled(now, t, v); end == nil {
+			todo, _ = a.plan(t, now, v)
+		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, t, end)
+	return a.goOn(ctx, t, todo, end)
 }
 
 // tellExtra sends what the master knows of keys that the replica alone seems to have: a state, or its

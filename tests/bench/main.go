@@ -44,6 +44,7 @@ func benches() []bench {
 		{"latency", "milliseconds from commit to a RabbitMQ consumer: hand-written publish after commit / cqrsync", benchLatency},
 		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches and deletes", benchRelayEngine},
 		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
+		{"verify", "rows per second: a plain loop over both ledgers / a verification over a broker; bytes beside diff", benchVerify},
 		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},
 		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a hand-written ideal; and the delay", benchReplica},
 		{"backfill", "rows per second of a backfill PostgreSQL → RabbitMQ → PostgreSQL / the ideal of replica; and what it costs live changes", benchBackfill},
