@@ -1,6 +1,7 @@
 package converge
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,6 +119,8 @@ func (a *Answerer) advance(ctx context.Context, t target) error {
 // ask asks questions.
 func (a *Answerer) ask(ctx context.Context, t target, todo []work) error {
 	var errs []error
+	// The walk comes first: so the replica looks at its table while the master looks at its own.
+	slices.SortStableFunc(todo, func(x, y work) int { return cmp.Compare(y.id, x.id) })
 	for _, w := range todo {
 		if err := a.askOne(ctx, t, w); err != nil {
 			errs = append(errs, fmt.Errorf("verify %s with the replica %q: %w", t.model, t.queue, err))
