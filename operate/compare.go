@@ -119,7 +119,7 @@ func newComparer(
 
 func (c *comparer) run(ctx context.Context, in *lines) error {
 	reached := c.looked
-	looked := ahead(ctx, func(ctx context.Context) iter.Seq2[looked, error] {
+	looked := prefetch(ctx, func(ctx context.Context) iter.Seq2[looked, error] {
 		return c.looks(ctx, in)
 	})
 	for l, err := range looked {

@@ -84,7 +84,7 @@ func (l *lister) run(ctx context.Context) error {
 
 // ledger writes what the ledger has, in its own words.
 func (l *lister) ledger(ctx context.Context, pages iter.Seq2[boxed.Pairs, error]) error {
-	for page, err := range ahead(ctx, func(context.Context) iter.Seq2[boxed.Pairs, error] { return pages }) {
+	for page, err := range prefetch(ctx, func(context.Context) iter.Seq2[boxed.Pairs, error] { return pages }) {
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func (l *lister) instances(
 	ctx context.Context, read func(context.Context, string, boxed.Selection) iter.Seq2[[]boxed.Instance, error],
 ) error {
 	pages := func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] { return read(ctx, l.model, l.selection) }
-	for page, err := range ahead(ctx, pages) {
+	for page, err := range prefetch(ctx, pages) {
 		if err != nil {
 			return err
 		}

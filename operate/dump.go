@@ -42,7 +42,7 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 	}
 	selection := boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
 	var line []byte
-	pages := ahead(ctx, func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] {
+	pages := prefetch(ctx, func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] {
 		return boxed.Of(box).Instances(ctx, model, selection)
 	})
 	for page, err := range pages {

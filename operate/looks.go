@@ -18,7 +18,7 @@ type looked struct {
 
 // looks takes the first look at each line; the next one is read meanwhile.
 func (c *comparer) looks(ctx context.Context, in *lines) iter.Seq2[looked, error] {
-	lines := ahead(ctx, func(context.Context) iter.Seq2[numbered, error] { return c.lines(in) })
+	lines := prefetch(ctx, func(context.Context) iter.Seq2[numbered, error] { return c.lines(in) })
 	return func(yield func(looked, error) bool) {
 		for line, err := range lines {
 			var l looked

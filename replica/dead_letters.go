@@ -86,8 +86,8 @@ func (e *engine) publishDead(ctx context.Context, f failure) error {
 }
 
 // deadLetter is the message as a dead letter.
-func (f failure) deadLetter(queue string) applied.ReplicaDeadLetter {
-	letter := applied.ReplicaDeadLetter{
+func (f failure) deadLetter(queue string) applied.DeadLetter {
+	letter := applied.DeadLetter{
 		Queue: queue, Body: f.body, Metadata: maps.Clone(f.headers), Error: f.err.Error(),
 	}
 	if m := f.message; m != nil {

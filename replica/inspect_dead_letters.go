@@ -18,7 +18,7 @@ func (r inspected) RetryDeadLetters(
 	const page = 500
 	next := db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before}
 	for {
-		letters, err := r.tables.ReplicaDeadLetters(ctx, next, page)
+		letters, err := r.tables.DeadLetters(ctx, next, page)
 		if err != nil {
 			return fmt.Errorf("replica: %w", err)
 		}
@@ -37,7 +37,7 @@ func (r inspected) RetryDeadLetters(
 }
 
 func (r inspected) retryDeadLetter(
-	ctx context.Context, letter applied.KeptReplicaDeadLetter,
+	ctx context.Context, letter applied.StoredDeadLetter,
 ) (mirrored.RetriedDeadLetter, error) {
 	retried := mirrored.RetriedDeadLetter{
 		ID: letter.ID, Model: letter.Model, Key: letter.Key, Outcome: Returned.String(),
@@ -53,7 +53,7 @@ func (r inspected) retryDeadLetter(
 	if retried.Outcome, retried.Err = results[0].Outcome.String(), results[0].Err; retried.Err != nil {
 		return retried, nil //nolint:nilerr // it is in the result
 	}
-	if _, err = r.tables.RemoveReplicaDeadLetters(ctx,
+	if _, err = r.tables.RemoveDeadLetters(ctx,
 		db.DeadLetterFilter{IDs: []int64{letter.ID}}); err != nil {
 		return retried, fmt.Errorf("replica: dead letter %d was applied: %w", letter.ID, err)
 	}

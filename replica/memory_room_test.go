@@ -19,7 +19,7 @@ import (
 type memoryRoom struct {
 	ledger  map[db.Key]memoryRow
 	waiting map[place]*memoryWaiting
-	dead    []applied.ReplicaDeadLetter
+	dead    []applied.DeadLetter
 	passed  map[place]memoryPassed
 	rows    map[db.Key]string // what the service's handlers write
 	count   int64             // of what was put into the waiting room
@@ -354,7 +354,7 @@ func (t *memoryTransaction) newest(n int, which func(*memoryWaiting) bool) (foun
 	return found
 }
 
-func (t *memoryTransaction) addDeadLetter(_ context.Context, letter applied.ReplicaDeadLetter) error {
+func (t *memoryTransaction) addDeadLetter(_ context.Context, letter applied.DeadLetter) error {
 	before := len(t.dead)
 	t.undos = append(t.undos, func() { t.dead = t.dead[:before] })
 	t.dead = append(t.dead, letter)

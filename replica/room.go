@@ -60,7 +60,7 @@ type transaction interface {
 	deadLetters
 
 	// addDeadLetter keeps a message that can never be applied.
-	addDeadLetter(ctx context.Context, letter applied.ReplicaDeadLetter) error
+	addDeadLetter(ctx context.Context, letter applied.DeadLetter) error
 	// addPassed notes revisions that were passed over, closePassed that one came after all.
 	addPassed(ctx context.Context, passed []applied.Passed, in time.Duration) error
 	closePassed(ctx context.Context, late []applied.Late) error

@@ -159,9 +159,9 @@ func (t tableTransaction) waitingIn(
 }
 
 func (t tableTransaction) addDeadLetter(
-	ctx context.Context, letter applied.ReplicaDeadLetter,
+	ctx context.Context, letter applied.DeadLetter,
 ) error {
-	return t.tables.AddReplicaDeadLetter(ctx, t.tx, letter)
+	return t.tables.AddDeadLetter(ctx, t.tx, letter)
 }
 
 func (t tableTransaction) deadLetterAfter(

@@ -379,7 +379,7 @@ func (s *simulation) ended(attempts []*attempt) {
 // isKept says that a message is where its outcome says it is.
 func (s *simulation) isKept(m *simulated, outcome Outcome) bool {
 	if outcome == DeadLettered {
-		return slices.ContainsFunc(s.room.dead, func(l applied.ReplicaDeadLetter) bool { return string(l.Body) == string(m.body) })
+		return slices.ContainsFunc(s.room.dead, func(l applied.DeadLetter) bool { return string(l.Body) == string(m.body) })
 	}
 	if covers(s.room.row(m.key()), m.Message) {
 		return true

@@ -55,8 +55,8 @@ const (
 	// claimLease is how long a claimed message is nobody else's; when its process dies, it is due
 	// again after that.
 	claimLease = time.Minute
-	// lookEvery is how often Maintain looks for what other processes put off, or left behind.
-	lookEvery = time.Second
+	// pollEvery is how often Maintain looks for what other processes put off, or left behind.
+	pollEvery = time.Second
 	// collectEvery is how often tombstones are collected, in chunks of collectChunk.
 	collectEvery = time.Hour
 	collectChunk = 1000
@@ -89,7 +89,7 @@ func (r *Replica) Maintain(ctx context.Context) error {
 			if r.trouble.worth("waiting", err) {
 				r.log.Warn("cannot look for waiting messages", "error", err)
 			}
-			in = lookEvery
+			in = pollEvery
 		}
 		timer := time.NewTimer(in)
 		select {
@@ -112,16 +112,16 @@ func (e *engine) retryDue(ctx context.Context) (time.Duration, error) {
 		e.maintenance.orphans.Store(some)
 		if !some || in > 0 {
 			if !some {
-				in = lookEvery
+				in = pollEvery
 			}
-			return min(in, lookEvery), nil
+			return min(in, pollEvery), nil
 		}
 		claimed, err := e.room.claimWaiting(ctx, e.config.Batch, claimLease)
 		if err != nil {
 			return 0, err
 		}
 		if len(claimed) == 0 { // another process was faster
-			return lookEvery, nil
+			return pollEvery, nil
 		}
 		e.again(ctx, claimed)
 	}

@@ -35,11 +35,11 @@ func TestDeadLettersOfAReplicaAreListedShownRetriedAndPurged(t *testing.T) {
 			body, err := m.Encode()
 			require.NoError(t, err)
 			revision := int64(3)
-			for _, letter := range []applied.ReplicaDeadLetter{
+			for _, letter := range []applied.DeadLetter{
 				{Queue: "webhooks", Model: "order", Key: "7", Revision: &revision, Body: body, Error: "no such column"},
 				{Queue: "webhooks", Body: []byte("\xff\x00"), Error: "unreadable"},
 			} {
-				require.NoError(t, s.AddReplicaDeadLetter(t.Context(), db, letter))
+				require.NoError(t, s.AddDeadLetter(t.Context(), db, letter))
 			}
 
 			letters := func(args ...string) result {

@@ -177,9 +177,9 @@ type deadLetter struct {
 	Revision                                 *int64
 }
 
-func (s *suite) bury(t *testing.T, d applied.ReplicaDeadLetter) deadLetter {
+func (s *suite) bury(t *testing.T, d applied.DeadLetter) deadLetter {
 	t.Helper()
-	require.NoError(t, s.AddReplicaDeadLetter(t.Context(), s.DB(), d))
+	require.NoError(t, s.AddDeadLetter(t.Context(), s.DB(), d))
 	var row deadLetter
 	require.NoError(t, s.DB().NewRaw(
 		"SELECT queue, model, ?, revision, body, metadata, error FROM replica_dead_letters ORDER BY id DESC LIMIT 1",
@@ -190,7 +190,7 @@ func (s *suite) bury(t *testing.T, d applied.ReplicaDeadLetter) deadLetter {
 
 func keepsWholeDeadLetter(t *testing.T, s *suite) {
 	revision := int64(4)
-	row := s.bury(t, applied.ReplicaDeadLetter{
+	row := s.bury(t, applied.DeadLetter{
 		Queue: "webhooks", Model: "order", Key: "it's", Revision: &revision,
 		Body: []byte(`{"a": "?'\\"}`), Metadata: map[string]string{"cqrs_key": "1"}, Error: "no such column",
 	})
@@ -204,7 +204,7 @@ func keepsWholeDeadLetter(t *testing.T, s *suite) {
 }
 
 func keepsAnyBytes(t *testing.T, s *suite) {
-	row := s.bury(t, applied.ReplicaDeadLetter{Queue: "q", Body: []byte("\x00\xff{"), Error: "bad \xff byte \x00"})
+	row := s.bury(t, applied.DeadLetter{Queue: "q", Body: []byte("\x00\xff{"), Error: "bad \xff byte \x00"})
 	require.Nil(t, row.Model)
 	require.Nil(t, row.Key)
 	require.Nil(t, row.Revision)
@@ -212,5 +212,5 @@ func keepsAnyBytes(t *testing.T, s *suite) {
 	require.JSONEq(t, `{"cqrsync_body_encoding":"base64"}`, *row.Metadata)
 	require.Equal(t, "bad \uFFFD byte \uFFFD", *row.Error)
 
-	require.Empty(t, *s.bury(t, applied.ReplicaDeadLetter{Queue: "q", Error: "empty"}).Body)
+	require.Empty(t, *s.bury(t, applied.DeadLetter{Queue: "q", Error: "empty"}).Body)
 }

@@ -20,8 +20,8 @@ import (
 // BodyEncoding is the metadata key that says how a dead letter's body is kept, where it is not as it came.
 const BodyEncoding = "cqrsync_body_encoding"
 
-// ReplicaDeadLetter is a message that a replica can never apply, whole, with the reason.
-type ReplicaDeadLetter struct {
+// DeadLetter is a message that a replica can never apply, whole, with the reason.
+type DeadLetter struct {
 	// Queue is the replica's.
 	Queue string
 	// Model, Key and Revision are empty and nil where the message could not be read.
@@ -38,10 +38,10 @@ type ReplicaDeadLetter struct {
 // them.
 const BodyCut = "cqrsync_body_cut"
 
-// AddReplicaDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column holds neither
+// AddDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column holds neither
 // NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata says so under BodyEncoding. Of a body
 // that is larger than MostText the rest is cut off, which the metadata says under BodyCut, and the error.
-func (s *Tables) AddReplicaDeadLetter(ctx context.Context, conn bun.IDB, d ReplicaDeadLetter) error {
+func (s *Tables) AddDeadLetter(ctx context.Context, conn bun.IDB, d DeadLetter) error {
 	metadata := maps.Clone(d.Metadata)
 	if metadata == nil {
 		metadata = map[string]string{}
@@ -82,7 +82,7 @@ func (mariadb) placeholders(n int) string { return strings.Repeat("?, ", n-1) + 
 func (sqlite) placeholders(n int) string  { return strings.Repeat("?, ", n-1) + "?" }
 
 // bodyText is the body as a text column can hold it. What it is instead stands in the metadata and the error.
-func (s *Tables) bodyText(d *ReplicaDeadLetter, metadata map[string]string) string {
+func (s *Tables) bodyText(d *DeadLetter, metadata map[string]string) string {
 	whole, plain := len(d.Body), utf8.Valid(d.Body) && bytes.IndexByte(d.Body, 0) < 0
 	most := s.MostText()
 	if !plain {
@@ -108,16 +108,16 @@ func printable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// KeptReplicaDeadLetter is one that AddReplicaDeadLetter kept.
-type KeptReplicaDeadLetter struct {
+// StoredDeadLetter is one as the table has it.
+type StoredDeadLetter struct {
 	ID int64
-	ReplicaDeadLetter
+	DeadLetter
 	// Dead is when it was given up.
 	Dead time.Time
 }
 
-// ReplicaDeadLetters returns at most limit dead letters, in the order of their identity; 0 means all of them.
-func (s *Tables) ReplicaDeadLetters(ctx context.Context, f db.DeadLetterFilter, limit int) ([]KeptReplicaDeadLetter, error) {
+// DeadLetters returns at most limit dead letters, in the order of their identity; 0 means all of them.
+func (s *Tables) DeadLetters(ctx context.Context, f db.DeadLetterFilter, limit int) ([]StoredDeadLetter, error) {
 	condition, args := f.Condition(s.Database)
 	query := s.SQL(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body, metadata, error, ` +
 		s.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id")
@@ -129,9 +129,9 @@ func (s *Tables) ReplicaDeadLetters(ctx context.Context, f db.DeadLetterFilter, 
 		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	var letters []KeptReplicaDeadLetter
+	var letters []StoredDeadLetter
 	for rows.Next() {
-		var d KeptReplicaDeadLetter
+		var d StoredDeadLetter
 		var body, metadata string
 		var dead int64
 		if err := rows.Scan(&d.ID, &d.Queue, &d.Model, &d.Key, &d.Revision, &body, &metadata, &d.Error, &dead); err != nil {
@@ -152,8 +152,8 @@ func (s *Tables) ReplicaDeadLetters(ctx context.Context, f db.DeadLetterFilter, 
 	return letters, rows.Err()
 }
 
-// RemoveReplicaDeadLetters forgets dead letters for good, and returns how many.
-func (s *Tables) RemoveReplicaDeadLetters(ctx context.Context, f db.DeadLetterFilter) (int64, error) {
+// RemoveDeadLetters forgets dead letters for good, and returns how many.
+func (s *Tables) RemoveDeadLetters(ctx context.Context, f db.DeadLetterFilter) (int64, error) {
 	condition, args := f.Condition(s.Database)
 	result, err := s.DB().ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("replica_dead_letters")}, args...)...)
 	if err != nil {

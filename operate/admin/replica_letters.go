@@ -69,9 +69,9 @@ func (r *Replica) DeadLetters(
 	if err != nil {
 		return nil, err
 	}
-	kept, err := r.tables.ReplicaDeadLetters(ctx, filter, limit)
-	letters := make([]ReplicaLetter, len(kept))
-	for i, d := range kept {
+	stored, err := r.tables.DeadLetters(ctx, filter, limit)
+	letters := make([]ReplicaLetter, len(stored))
+	for i, d := range stored {
 		letters[i] = ReplicaLetter{
 			ID: d.ID, Queue: d.Queue, Model: d.Model, Key: d.Key, Revision: d.Revision,
 			Error: d.Error, Dead: d.Dead, Body: d.Body, Metadata: d.Metadata,
@@ -86,5 +86,5 @@ func (r *Replica) PurgeDeadLetters(ctx context.Context, f LetterFilter) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	return r.tables.RemoveReplicaDeadLetters(ctx, filter)
+	return r.tables.RemoveDeadLetters(ctx, filter)
 }

@@ -243,9 +243,9 @@ func (k *Kit) send(signal envelope.Signal, model string, key any, data json.RawM
 	k.Deliver(m)
 }
 
-func (k *Kit) letters(f db.DeadLetterFilter) []applied.KeptReplicaDeadLetter {
+func (k *Kit) letters(f db.DeadLetterFilter) []applied.StoredDeadLetter {
 	k.t.Helper()
-	letters, err := k.tables.ReplicaDeadLetters(k.context(), f, 0)
+	letters, err := k.tables.DeadLetters(k.context(), f, 0)
 	if err != nil {
 		k.t.Fatalf("replicatest: %v", err)
 	}

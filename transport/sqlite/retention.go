@@ -12,7 +12,7 @@ const (
 	// pruneLimit is how many messages one prune drops from a queue, so that no transaction is long.
 	pruneLimit = 2000
 
-	lookEvery     = time.Minute
+	pollEvery     = time.Minute
 	complainEvery = time.Hour
 	// neglectAfter is how old the oldest message of a queue may be that has no consumer.
 	neglectAfter = time.Hour
@@ -76,7 +76,7 @@ func (p *Publisher) look(ctx context.Context, tx transaction) ([]neglect, error)
 	if now.Before(p.nextLook) {
 		return nil, nil
 	}
-	p.nextLook = now.Add(lookEvery)
+	p.nextLook = now.Add(pollEvery)
 	queues, err := queueNames(ctx, tx)
 	if err != nil {
 		return nil, err

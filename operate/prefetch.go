@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ahead reads the next page while the one before is dealt with.
-func ahead[T any](
+// prefetch reads the next page while the one before is dealt with.
+func prefetch[T any](
 	ctx context.Context, pages func(ctx context.Context) iter.Seq2[T, error],
 ) iter.Seq2[T, error] {
 	type read struct {
