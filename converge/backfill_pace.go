@@ -28,10 +28,11 @@ const (
 
 	ofReplica   = 0.6                    // of what a replica can goes at first,
 	ofItAtMost  = 0.7                    // and never more, until it is tried out again
-	tryAfter    = time.Minute            // since that was seen
+	tryAfter    = 15 * time.Second       // since that was seen
 	takenByThen = 200 * time.Millisecond // the replica has in its hands what is not in the queue
 	growFast    = 2.0                    // in each window, until it was too fast for the first time
 	growSlowly  = 1.02
+	leastSeen   = 0.8 // of its pace: a replica that pauses once is no slow one
 	restAfter   = 0.5 // of the time that it took to send some
 )
 
@@ -100,7 +101,7 @@ func (p *pace) drain(ctx context.Context, alive func(context.Context) error, fir
 		waiting = now
 	}
 	p.seen = time.Now()
-	p.replica = math.Max(float64(first-waiting)/p.seen.Sub(began).Seconds(), p.perSecond/2)
+	p.replica = math.Max(float64(first-waiting)/p.seen.Sub(began).Seconds(), p.perSecond*leastSeen)
 	p.perSecond = math.Min(math.Max(p.replica*ofReplica, leastPace), p.perSecond)
 	sleep(ctx, takenByThen)
 	p.due, p.window = time.Time{}, paceOfWindow{}
