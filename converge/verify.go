@@ -29,6 +29,8 @@ const (
 	againSoon = 5
 	// givenUp is how long a pass waits for answers at least.
 	givenUp = time.Minute
+	// hiccup is how much longer than a silent one a replica is asked.
+	hiccup = 3 * time.Second
 	// walkID is that of the question what rows the replica's ledger does not know.
 	walkID = "walk"
 	// mostAbsent bounds what is remembered of keys that the replica alone has.
@@ -67,7 +69,7 @@ func (a *Answerer) verifyAll(ctx context.Context) error {
 		for _, t := range a.targets(r) {
 			a.verified.Store([2]string{t.queue, t.model}, t)
 			v := states[[2]string{t.queue, t.model}]
-			if r.SilentAt(now) {
+			if r.SilentAt(now.Add(-hiccup)) {
 				continue
 			}
 			if _, changed := a.plan(t, now, &v); changed {

@@ -70,7 +70,7 @@ func (v *verified) equal(models ...string) {
 	now, err := v.registry.Now(v.Context())
 	require.NoError(v, err)
 	for _, model := range models {
-		if !pollUntil(v.system, 40*time.Second, func() bool { return v.of(model).Through.After(now) }) {
+		if !pollUntil(v.system, 2*time.Minute, func() bool { return v.of(model).Through.After(now) }) {
 			v.Fatalf("%s is not equal: %+v, asked for %v", model, v.of(model), v.reporter.Reported().Asked)
 		}
 	}

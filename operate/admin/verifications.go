@@ -66,7 +66,8 @@ func verification(v registry.Verification) Verification {
 const (
 	// answeredIn is how long a relay may take to begin a verification.
 	answeredIn = time.Minute
-	// startsIn is how long a replica may take until it has reported of all its models, at least.
+	// startsIn is how long a replica may take until it has reported of all its models, at least, and how
+	// much longer than a silent one it is waited for.
 	startsIn = 3 * time.Second
 	// verifyPoll is how often it is looked whether one has ended.
 	verifyPoll = 200 * time.Millisecond
@@ -150,7 +151,7 @@ func (m *Master) reporting(ctx context.Context, queue string) (r registry.Replic
 	if i < 0 {
 		return r, fmt.Errorf("no replica %q is known: see relay replicas list", queue)
 	}
-	if all[i].SilentAt(now) {
+	if all[i].SilentAt(now.Add(-startsIn)) {
 		return r, fmt.Errorf("the replica %q is silent since %s: it compares nothing now", queue,
 			all[i].Reported.Format(time.RFC3339))
 	}
