@@ -105,8 +105,11 @@ func (f *filling) fill(ctx context.Context) (err error) {
 }
 
 // verifySoon has the replica compared with the master now. What was sent is in its queue.
-func (a *Answerer) verifySoon(_ context.Context, _, _ string) error {
-	return nil // the rolling verification of all replicas comes by in time
+func (a *Answerer) verifySoon(ctx context.Context, queue, model string) error {
+	return a.registry.Verify(ctx, queue, model, func(now time.Time, v *registry.Verification) bool {
+		v.Asked = now
+		return true
+	})
 }
 
 // prepare makes sure of the queue, and counts the rows.

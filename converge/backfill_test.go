@@ -184,6 +184,12 @@ func TestTwoProcessesAskForOneBackfill(t *testing.T) {
 		s.patiently("all is there", s.equal)
 		row := s.backfilled("stats", "order")
 		require.Equal(s, int64(800), row.Sent)
+		s.patiently("it is asked whether they are equal now", func() bool {
+			n, err := s.master.NewSelect().TableExpr("outbox_verifications").
+				Where("model = 'order' AND state LIKE '%\"asked\"%'").Count(s.Context())
+			require.NoError(s, err)
+			return n == 1
+		})
 		require.True(s, row.Finished)
 	})
 }
