@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -30,7 +31,8 @@ const (
 	Gone
 	// Missing: the newer one is not there for this relay: somebody removed it or holds it locked,
 	// or the lanes are another's. Its older ones were left alone: nothing would be left of what
-	// they say.
+	// they say. Or another message has the identity of an older one, since the database went back:
+	// then what the relay remembers of the key is not what is there. To read the key anew is right.
 	Missing
 )
 
@@ -80,6 +82,7 @@ type supersession struct {
 	kept     map[int64]place // newer ones, and where they are then
 	removed  map[int64]bool  // older ones
 	standing map[int64]bool  // older ones that were neither removed nor gone
+	replaced map[int64]bool  // identities of older ones that other messages have
 }
 
 func (c *supersession) fate(m Superseding, committed bool) Superseded {
@@ -91,36 +94,65 @@ func (c *supersession) fate(m Superseding, committed bool) Superseded {
 		return Missing
 	}
 	m.place = at
-	for _, old := range m.Older {
-		if c.standing[old.ID] {
-			return Standing
-		}
+	if slices.ContainsFunc(m.Older, func(old *Claimed) bool { return c.replaced[old.ID] }) {
+		return Missing
+	}
+	if slices.ContainsFunc(m.Older, func(old *Claimed) bool { return c.standing[old.ID] }) {
+		return Standing
 	}
 	return Gone
 }
 
 // findStanding looks for the older ones that were not removed. Mostly there are none.
 func (q *Queue) findStanding(ctx context.Context, c *supersession) error {
+	left := map[int64]*Claimed{}
 	var ids, lanes []int64
 	for _, m := range c.list {
 		for _, old := range m.Older {
 			if _, kept := c.kept[m.ID]; kept && !c.removed[old.ID] {
 				ids, lanes = append(ids, old.ID), append(lanes, int64(old.Lane))
+				left[old.ID] = old
 			}
 		}
 	}
-	c.standing = map[int64]bool{}
+	c.standing, c.replaced = map[int64]bool{}, map[int64]bool{}
 	if len(ids) == 0 {
 		return nil
 	}
 	slices.Sort(lanes)
-	var there []int64
-	err := q.DB().NewRaw("SELECT id FROM ? WHERE lane IN (?) AND id IN (?)",
-		q.Table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids)).Scan(ctx, &there)
-	for _, id := range there {
-		c.standing[id] = true
+	rows, err := q.DB().QueryContext(ctx, q.SQL(`SELECT `+identityColumns(q.dialect)+` FROM ?
+		WHERE lane IN (?) AND id IN (?)`),
+		q.Table("outbox_messages"), bun.List(slices.Compact(lanes)), bun.List(ids))
+	if err != nil {
+		return err
 	}
-	return err
+	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	for rows.Next() {
+		id, same, err := scanIdentity(rows, left)
+		if err != nil {
+			return err
+		}
+		c.standing[id], c.replaced[id] = same, !same
+	}
+	return rows.Err()
+}
+
+// identityColumns are what tells a message from another one that has its identity after the database
+// went back.
+func identityColumns(d db.Dialect) string {
+	return `id, model, "key", revision, ` + d.Micros("created_at")
+}
+
+// scanIdentity reads them, and says whether they are those of the message that had the identity.
+func scanIdentity(rows *sql.Rows, expected map[int64]*Claimed) (id int64, same bool, err error) {
+	var m Message
+	var created int64
+	if err := rows.Scan(&m.ID, &m.Model, &m.Key, &m.Revision, &created); err != nil {
+		return 0, false, err
+	}
+	was := expected[m.ID]
+	return m.ID, m.Model == was.Model && m.Key == was.Key && m.Revision == was.Revision &&
+		created == was.Created.UnixMicro(), nil
 }
 
 // supersedingRows are messages as PostgreSQL unnests them.

@@ -115,7 +115,8 @@ func (q *Queue) holdSuperseded(
 	}
 	slices.Sort(ids) // the one order of locks
 	rows, err := tx.QueryContext(ctx,
-		q.SQL(`SELECT id, model, "key", revision, `+q.dialect.Micros("created_at")+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+q.dialect.LockRows(),
+		q.SQL(`SELECT `+identityColumns(q.dialect)+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+
+			q.dialect.LockRows(),
 		q.Table("outbox_messages"), bun.List(ids), bun.List(lanes))
 	if err != nil {
 		return nil, err
@@ -123,14 +124,11 @@ func (q *Queue) holdSuperseded(
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	found := make(map[int64]bool, len(ids))
 	for rows.Next() {
-		var m Message
-		var created int64
-		if err := rows.Scan(&m.ID, &m.Model, &m.Key, &m.Revision, &created); err != nil {
+		id, same, err := scanIdentity(rows, expected)
+		if err != nil {
 			return nil, err
 		}
-		was := expected[m.ID]
-		found[m.ID] = m.Model == was.Model && m.Key == was.Key && m.Revision == was.Revision &&
-			created == was.Created.UnixMicro()
+		found[id] = same
 	}
 	return found, rows.Err()
 }

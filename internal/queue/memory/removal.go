@@ -115,10 +115,17 @@ func (q *Queue) supersede(relay string, lanes []queue.Lane, m queue.Superseding)
 		return queue.Missing
 	}
 	newer.After = m.After
+	fate := queue.Gone
 	for _, old := range m.Older {
-		if r := q.find(old); q.occupied(old) && (r == nil || r.locked) {
-			return queue.Standing
+		switch r := q.find(old); {
+		case r == nil && q.occupied(old):
+			return queue.Missing
+		case r != nil && r.locked:
+			fate = queue.Standing
 		}
+	}
+	if fate != queue.Gone {
+		return fate
 	}
 	for _, old := range m.Older {
 		if r := q.find(old); r != nil {
