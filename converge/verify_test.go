@@ -112,7 +112,11 @@ func TestMuchIsNotDeleted(t *testing.T) {
 			last := v.of("customer").Last
 			return last != nil && last.Found["extra"] == 150 && last.Outcome == registry.Differs
 		})
-		s.eventuallyIn(time.Minute, "and once more", func() bool { return v.of("customer").Last.Found["extra"] == 150 })
+		first := v.of("customer").Last.ID // after which they would have been deleted
+		s.eventuallyIn(time.Minute, "and once more", func() bool {
+			last := v.of("customer").Last
+			return last.ID != first && last.Found["extra"] == 150
+		})
 		require.Len(s, v.names(s.copies), 350)
 		require.Zero(s, v.reporter.Reported().Deleted)
 	})
