@@ -57,7 +57,7 @@ func (d deployment) answered(t *testing.T, box *outbox.Box) (check func()) {
 	}, converge.AnswererConfig{Pace: conversationPace, Logger: quiet})
 	require.NoError(t, err)
 	all := d.overhear(t)
-	d.in(t).background(answerer.Run, func() error { return d.removeInboxes() })
+	d.in(t).background(answerer.Run, d.removeInboxes)
 	return func() {
 		t.Helper()
 		heartbeats := func() (n int) {
