@@ -6,9 +6,10 @@ import (
 	"fmt"
 )
 
-// Python writes floats that JSON cannot say as bare tokens, and reads them. In a Message they are null, so that Data
-// is JSON to everybody; the fields of the instance that have some are kept in NonFinite as they were written, and are
-// written back, so that a message that is only passed on does not lose them.
+// Python writes floats that JSON cannot say as bare tokens, and reads them. In a Message they are
+// null, so that Data is JSON to everybody; the fields of the instance that have some are kept in
+// NonFinite as they were written, and are written back, so that a message that is only passed on
+// does not lose them.
 
 var null = []byte("null")
 
@@ -38,13 +39,14 @@ func HasNonFinite(value json.RawMessage) bool {
 	return err == nil && s.nonFinite
 }
 
-// Finite returns a JSON value, compact, with null in place of the tokens; one without them as it is.
+// Finite returns a JSON value, compact, with null in place of the tokens; one without them as it
+// is.
 func Finite(value json.RawMessage) json.RawMessage {
 	return replaced(value, func([]byte) []byte { return null })
 }
 
-// Quoted returns a JSON value, compact, with strings in place of the tokens, "NaN" for NaN; one without them as it is.
-// So any reader of JSON can look into it.
+// Quoted returns a JSON value, compact, with strings in place of the tokens, "NaN" for NaN; one
+// without them as it is. So any reader of JSON can look into it.
 func Quoted(value json.RawMessage) json.RawMessage {
 	return replaced(value, func(token []byte) []byte { return []byte(`"` + string(token) + `"`) })
 }
@@ -56,13 +58,14 @@ func replaced(value json.RawMessage, by func(token []byte) []byte) json.RawMessa
 	return compact(value, by)
 }
 
-// mayHaveTokens looks for their letters, which may also stand in a string: nearly no value has them.
+// mayHaveTokens looks for their letters, which may also stand in a string: nearly no value has
+// them.
 func mayHaveTokens(value []byte) bool {
 	return bytes.Contains(value, []byte(nan)) || bytes.Contains(value, []byte(infinity))
 }
 
-// clean returns a value that s has read as compact JSON without the tokens: the value itself where s saw nothing to
-// remove.
+// clean returns a value that s has read as compact JSON without the tokens: the value itself where
+// s saw nothing to remove.
 func (s *scanner) clean(value []byte) []byte {
 	if !s.spaced && !s.nonFinite {
 		return value
@@ -70,7 +73,8 @@ func (s *scanner) clean(value []byte) []byte {
 	return compact(value, func([]byte) []byte { return null })
 }
 
-// compact returns a valid value without the space between its tokens, and with something else for NaN and the infinities.
+// compact returns a valid value without the space between its tokens, and with something else for
+// NaN and the infinities.
 func compact(value []byte, instead func(token []byte) []byte) []byte {
 	out := make([]byte, 0, len(value)+len(null))
 	for len(value) > 0 {
@@ -119,8 +123,8 @@ func (s *scanner) valueWithTokens() (value, tokens []byte, err error) {
 	return value, tokens, err
 }
 
-// NonFinite are the members of an object that have NaN or an infinity in them, each as the wire has it: NaN, or
-// [1.5,-Infinity]. The object itself has null in the place of each token.
+// NonFinite are the members of an object that have NaN or an infinity in them, each as the wire has
+// it: NaN, or [1.5,-Infinity]. The object itself has null in the place of each token.
 type NonFinite map[string]json.RawMessage
 
 // check refuses what is no value with tokens.
@@ -131,7 +135,8 @@ func (n NonFinite) check(name string) ([]byte, error) {
 	case err != nil || len(n[name]) == 0:
 		return nil, fmt.Errorf("NonFinite has no value for %q", name)
 	case !s.nonFinite:
-		return nil, fmt.Errorf("NonFinite has %.40s for %q: a finite value belongs into the object", value, name)
+		return nil, fmt.Errorf("NonFinite has %.40s for %q: a finite value belongs into the object",
+			value, name)
 	}
 	return compact(value, asWritten), nil
 }
@@ -170,7 +175,8 @@ func (n NonFinite) in(data []byte) ([]byte, error) {
 	}
 	for name := range n {
 		if !written[name] {
-			return nil, fmt.Errorf("NonFinite names %q, for which the object does not have null", name)
+			return nil, fmt.Errorf("NonFinite names %q, for which the object does not have null",
+				name)
 		}
 	}
 	return append(dst, data[copied:]...), nil

@@ -75,7 +75,8 @@ func Diff(
 	}
 	err = pipeline(ctx,
 		func(ctx context.Context, _ io.Reader, w io.Writer) error {
-			_, err := DiffMaster(ctx, box, model, w, DiffMasterOptions{Options: quiet, Content: o.Content})
+			_, err := DiffMaster(ctx, box, model, w, DiffMasterOptions{Options: quiet,
+				Content: o.Content})
 			return result.pass(err)
 		},
 		func(ctx context.Context, r io.Reader, to io.Writer) (err error) {

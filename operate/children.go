@@ -17,7 +17,9 @@ import (
 
 // childrenDiffer compares the rows of a relation, by the fields that both sides have, in whatever
 // order.
-func (c *columns) childrenDiffer(m claim, child mirrored.Child, rows []mirrored.ChildRow) (bool, error) {
+func (c *columns) childrenDiffer(
+	m claim, child mirrored.Child, rows []mirrored.ChildRow,
+) (bool, error) {
 	whole, ok := c.hash(m, child.Field)
 	l, isList := m.more.Lists[child.Field]
 	switch {
@@ -33,7 +35,8 @@ func (c *columns) childrenDiffer(m claim, child mirrored.Child, rows []mirrored.
 	var names []string
 	var places []int
 	for i, name := range l.Names {
-		if slices.ContainsFunc(child.Columns, func(f *schema.Field) bool { return f.Name == name }) {
+		if slices.ContainsFunc(child.Columns,
+			func(f *schema.Field) bool { return f.Name == name }) {
 			names, places = append(names, name), append(places, i)
 		}
 	}

@@ -136,7 +136,8 @@ func (c *columns) differ(m claim, kept mirrored.Kept) (bool, error) {
 	for column, value := range own {
 		if field, is := c.kept[column]; is {
 			hash, ok := c.hash(m, field)
-			if ok && !content.Holds(content.Spellings(c.shape.Table.FieldMap[column], kept.Row, value, c.shape.NaNAsNull), hash) {
+			if ok && !content.Holds(content.Spellings(c.shape.Table.FieldMap[column], kept.Row,
+				value, c.shape.NaNAsNull), hash) {
 				return true, nil
 			}
 		}
@@ -163,7 +164,8 @@ func isNumber(value json.RawMessage, n int64) bool {
 // isValue says that a column holds the value of a Constant.
 func isValue(value json.RawMessage, constant any) bool {
 	text, err := json.Marshal(constant)
-	return err == nil && string(envelope.AppendCanonical(nil, text)) == string(envelope.AppendCanonical(nil, value))
+	return err == nil && string(envelope.AppendCanonical(nil,
+		text)) == string(envelope.AppendCanonical(nil, value))
 }
 
 // unsent are the fields that the replica keeps and no instance of the master had.
@@ -197,7 +199,9 @@ func (c *columns) notCompared() []string {
 
 // sample compares one instance of the master with what the replica keeps, before anything is done:
 // whether it is keyed by the same columns, and what it keeps that the master does not send.
-func sample(ctx context.Context, box *outbox.Box, model string, shape mirrored.Shape) ([]Unsent, error) {
+func sample(
+	ctx context.Context, box *outbox.Box, model string, shape mirrored.Shape,
+) ([]Unsent, error) {
 	first := boxed.Selection{PageSize: 1, Bad: func(json.RawMessage, error) {}} // others name it
 	for page, err := range boxed.Of(box).Instances(ctx, model, first) {
 		if err != nil {

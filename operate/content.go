@@ -53,7 +53,8 @@ func fieldNames(object json.RawMessage) ([]string, error) {
 		if err := d.Decode(&skipped); err != nil {
 			return nil, err
 		}
-		if text := fmt.Sprint(name); text != "" && !strings.ContainsAny(text, " \t\n\r,") && !isStamp(text) {
+		if text := fmt.Sprint(name); text != "" && !strings.ContainsAny(text, " \t\n\r,") &&
+			!isStamp(text) {
 			names = append(names, text)
 		}
 	}

@@ -26,7 +26,8 @@ type condition struct {
 
 // Lookups are what may follow a column's name after two underscores; exact is meant where none
 // does.
-var Lookups = []string{"exact", "ne", "in", "gt", "gte", "lt", "lte", "range", "isnull", "contains", "startswith"}
+var Lookups = []string{"exact", "ne", "in", "gt", "gte", "lt", "lte", "range", "isnull", "contains",
+	"startswith"}
 
 // ParseFilter reads a filter as django-cqrs's commands take it: a JSON object whose members must
 // all hold, for example
@@ -101,8 +102,8 @@ func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery
 	}, nil
 }
 
-// OnMaster checks the filter against a model of a master, all of it at once, and returns what narrows
-// a query on its table: nil where every row is meant.
+// OnMaster checks the filter against a model of a master, all of it at once, and returns what
+// narrows a query on its table: nil where every row is meant.
 func (f Filter) OnMaster(
 	box *outbox.Box, model string,
 ) (func(*bun.SelectQuery) *bun.SelectQuery, error) {

@@ -20,14 +20,17 @@ type SyncOptions struct {
 
 // Sync sends the present state of instances to one replica, or to all, as SYNC messages through the
 // outbox. It returns how many were appended.
-func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (sent int64, err error) {
+func Sync(
+	ctx context.Context, box *outbox.Box, model string, o SyncOptions,
+) (sent int64, err error) {
 	where, err := o.Filter.OnMaster(box, model)
 	if err != nil {
 		return 0, err
 	}
 	p, bad := o.pace(), o.badRows()
 	o.To.Bad = bad.add
-	selection := boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
+	selection := boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage),
+		Bad: bad.add}
 	for page, err := range boxed.Of(box).Revisions(ctx, model, selection) {
 		if err != nil {
 			return sent, fmt.Errorf("sync %s: %w", model, err)
@@ -55,7 +58,9 @@ func Sync(ctx context.Context, box *outbox.Box, model string, o SyncOptions) (se
 //
 // What the replica has in a later revision that is older than the listing, the master has lost: it
 // went back to an earlier state. There the replica is forced, and only there.
-func DiffSync(ctx context.Context, box *outbox.Box, r io.Reader, o Options) (sent int64, err error) {
+func DiffSync(
+	ctx context.Context, box *outbox.Box, r io.Reader, o Options,
+) (sent int64, err error) {
 	in := newLines(r)
 	h, ok, err := in.header(stageDiffReplica, o)
 	if err != nil || !ok {

@@ -33,7 +33,9 @@ func (b operated) Model(model string) (*schema.Table, error) {
 type wireRows struct{}
 
 // Encode writes a row as instance_data has it.
-func (wireRows) Encode(table *schema.Table, row reflect.Value, nulls stored.Nulls) (json.RawMessage, error) {
+func (wireRows) Encode(
+	table *schema.Table, row reflect.Value, nulls stored.Nulls,
+) (json.RawMessage, error) {
 	if nulls == nil {
 		nulls = stored.Nulls{}
 	}
@@ -46,7 +48,9 @@ func (wireRows) Key(columns []*schema.Field, row reflect.Value) (json.RawMessage
 }
 
 // keyRead is the key of a row that was read. It is never null: a zero is the key zero.
-func keyRead(columns []*schema.Field, row reflect.Value) (pk json.RawMessage, key string, err error) {
+func keyRead(
+	columns []*schema.Field, row reflect.Value,
+) (pk json.RawMessage, key string, err error) {
 	pk, key, ok, err := encodeKey(columns, record{Value: row, nulls: stored.Nulls{}})
 	if err == nil && !ok {
 		err = errors.New("a row without primary key")

@@ -9,7 +9,8 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// guard is the hook on the user's bun.DB. It refuses writes to registered tables that are in no session of its box.
+// guard is the hook on the user's bun.DB. It refuses writes to registered tables that are in no
+// session of its box.
 type guard struct{ box *Box }
 
 func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
@@ -33,15 +34,18 @@ func (g guard) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 }
 
 // refuse stops a statement, unless the box observes only.
-func (g guard) refuse(ctx context.Context, event *bun.QueryEvent, refused *RefusedError) context.Context {
+func (g guard) refuse(
+	ctx context.Context, event *bun.QueryEvent, refused *RefusedError,
+) context.Context {
 	if refused.Verb != "COPY" && g.box.observer.allowsNext(ctx, event.IQuery, refused) {
 		return ctx
 	}
 	return refuse(ctx, event, refused)
 }
 
-// waitsForItself says that a statement beside the transaction, with the transaction's context, would never run: the pool has
-// one connection, and that is the transaction's. As soon as the commit begins it waits for that only.
+// waitsForItself says that a statement beside the transaction, with the transaction's context,
+// would never run: the pool has one connection, and that is the transaction's. As soon as the
+// commit begins it waits for that only.
 func (b *Box) waitsForItself(ctx context.Context) bool {
 	s, within := ctx.Value(sessionKey{b}).(*session)
 	if !within || s.over.Load() || b.db.Stats().MaxOpenConnections != 1 {
@@ -54,8 +58,8 @@ func (b *Box) waitsForItself(ctx context.Context) bool {
 
 func (g guard) AfterQuery(ctx context.Context, event *bun.QueryEvent) { g.box.explain(ctx, event) }
 
-// flushKey is in the context of the flush's own statements. Those of the functions that it calls, a Serializer's, run in
-// the same transaction without it: they are judged as any others.
+// flushKey is in the context of the flush's own statements. Those of the functions that it calls, a
+// Serializer's, run in the same transaction without it: they are judged as any others.
 type flushKey struct{}
 
 // captured is what BeforeQuery tells AfterQuery of a statement.
@@ -64,9 +68,10 @@ type captured struct {
 	verb  string
 	// rows are those that it names, as they were before it ran: RETURNING writes over the caller's.
 	rows    []reflect.Value
-	insert  *insertion    // of an INSERT
-	watched []*model      // whose rows it writes, and whose triggers see them
-	before  *placed       // under the keys of its rows, nil where no trigger can change a key unseen
+	insert  *insertion // of an INSERT
+	watched []*model   // whose rows it writes, and whose triggers see them
+	// under the keys of its rows, nil where no trigger can change a key unseen
+	before  *placed
 	whole   bool          // the rows are, after the statement, what their model says
 	parents []touchedRow  // entities of other models to which its rows belong
 	moved   []moved       // rows that may belong to others afterwards
@@ -74,9 +79,11 @@ type captured struct {
 	point   savepointStep // it makes, ends or returns to a savepoint
 }
 
-// BeforeQuery lets a statement pass if it writes no registered table, or if AfterQuery will know its rows.
+// BeforeQuery lets a statement pass if it writes no registered table, or if AfterQuery will know
+// its rows.
 func (s *session) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
-	if ctx.Value(flushKey{}) == s || event.IQuery == nil && event.Query == "BEGIN" || s.commits(event) {
+	if ctx.Value(flushKey{}) == s || event.IQuery == nil && event.Query == "BEGIN" ||
+		s.commits(event) {
 		return ctx
 	}
 	if refused := s.isLost(event); refused != nil {
@@ -113,8 +120,9 @@ func (s *session) refuse(err *RefusedError) {
 	}
 }
 
-// commits says that the statement is the COMMIT of RunInTx itself. Any other would commit rows without their messages:
-// bun's Tx.Commit asks no context, so the transaction is rolled back under it.
+// commits says that the statement is the COMMIT of RunInTx itself. Any other would commit rows
+// without their messages: bun's Tx.Commit asks no context, so the transaction is rolled back under
+// it.
 func (s *session) commits(event *bun.QueryEvent) bool {
 	if event.IQuery != nil || event.Query != "COMMIT" {
 		return false
@@ -128,7 +136,8 @@ func (s *session) commits(event *bun.QueryEvent) bool {
 	return s.sealed
 }
 
-// capture judges a statement before it runs. It returns nil, and no refusal, for one that needs no look at it afterwards.
+// capture judges a statement before it runs. It returns nil, and no refusal, for one that needs no
+// look at it afterwards.
 func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured, *RefusedError) {
 	explicit := isExplicit(ctx)
 	if m := s.box.canonical(event); m != nil && !explicit && !s.box.hasTriggers(m) {
@@ -192,8 +201,8 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 	return c, nil
 }
 
-// captureRows is capture for a statement that writes the table of one registered model. reason says why that is not the
-// table that its model names, nothing where it is.
+// captureRows is capture for a statement that writes the table of one registered model. reason says
+// why that is not the table that its model names, nothing where it is.
 func (s *session) captureRows(
 	ctx context.Context, event *bun.QueryEvent, w write, m *model, reason string,
 ) (*captured, *RefusedError) {
@@ -269,15 +278,16 @@ func (s *session) name(ctx context.Context, event *bun.QueryEvent, c *captured) 
 	return nil
 }
 
-// mayReplace refuses a write of a table whose definition lets it delete rows that no statement names.
+// mayReplace refuses a write of a table whose definition lets it delete rows that no statement
+// names.
 func (s *session) mayReplace(ctx context.Context, event *bun.QueryEvent, c *captured) error {
 	if event.DB.Dialect().Name() != dialect.SQLite || c.verb == "DELETE" {
 		return nil
 	}
 	traits, err := c.model.traits(ctx, s.box, s.quiet())
 	if err == nil && traits.Replaces {
-		err = errors.New("its definition has ON CONFLICT REPLACE or FAIL, by which it may delete other rows or keep " +
-			"some when it fails: take that out of the table")
+		err = errors.New("its definition has ON CONFLICT REPLACE or FAIL, by which it may delete " +
+			"other rows or keep some when it fails: take that out of the table")
 	}
 	return err
 }

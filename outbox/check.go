@@ -49,7 +49,8 @@ func (b *Box) sayWhoCaptures(ctx context.Context) {
 	for _, m := range b.models() {
 		by[b.hasTriggers(m)] = append(by[b.hasTriggers(m)], m.id)
 	}
-	b.log.InfoContext(ctx, "outbox: triggers capture what anybody writes, bun what goes through this box",
+	b.log.InfoContext(ctx,
+		"outbox: triggers capture what anybody writes, bun what goes through this box",
 		"triggers", list(by[true]), "bun", list(by[false]))
 }
 
@@ -131,7 +132,8 @@ func (m *model) finding(kind FindingKind, table *schema.Table, detail, fix strin
 func (m *model) checkTable(ctx context.Context) error {
 	columns := make([]string, len(m.table.Fields))
 	for i, field := range m.table.Fields {
-		columns[i] = "r." + string(field.SQLName) // SQLite takes a bare "name" that is no column for a text
+		// SQLite takes a bare "name" that is no column for a text
+		columns[i] = "r." + string(field.SQLName)
 	}
 	_, err := m.box.db.ExecContext(ctx, "SELECT ? FROM ? AS r WHERE 1 = 0",
 		bun.Safe(strings.Join(columns, ", ")), m.table.SQLName)
@@ -161,7 +163,8 @@ func (m *model) changedBy(table *schema.Table, behaviour catalog.Behaviour) []*F
 			continue // the model's own rows go with their parts: the parent's DELETE says so
 		}
 		found = append(found, m.finding(FoundCascade, table, fmt.Sprintf(
-			"the foreign key %s to %s has %s, so the database changes rows that no message tells of",
+			"the foreign key %s to %s has %s, so the database changes rows that no message tells "+
+				"of",
 			c.Name, c.Parent, c.Rule),
 			"make it NO ACTION and write the rows through bun"))
 	}
@@ -171,10 +174,12 @@ func (m *model) changedBy(table *schema.Table, behaviour catalog.Behaviour) []*F
 			"drop them"))
 	}
 	if len(behaviour.Triggers) > 0 {
-		found = append(found, m.finding(FoundTrigger, table, "the triggers "+list(behaviour.Triggers)+
-			" run with its writes; what they do to other registered rows is not sent, and a key that one gives a new "+
-			"row is known only where the INSERT returns it",
-			"let them change the written row only; where they change its key, write with Returning(\"*\")"))
+		found = append(found, m.finding(FoundTrigger, table,
+			"the triggers "+list(behaviour.Triggers)+
+				" run with its writes; what they do to other registered rows is not sent, and a key "+
+				"that one gives a new row is known only where the INSERT returns it",
+			"let them change the written row only; where they change its key, write with "+
+				"Returning(\"*\")"))
 	}
 	if behaviour.RowSecurity {
 		found = append(found, m.finding(FoundRowSecurity, table,
@@ -192,7 +197,8 @@ func (m *model) roundings(ctx context.Context, table *schema.Table) ([]*Finding,
 	var found []*Finding
 	for _, column := range slices.Sorted(maps.Keys(rounded)) {
 		found = append(found, m.finding(FoundRounding, table, fmt.Sprintf(
-			"its column %s was declared %s, so SQLite makes numbers of texts there, and rounds decimals of more than 15 digits",
+			"its column %s was declared %s, so SQLite makes numbers of texts there, and rounds "+
+				"decimals of more than 15 digits",
 			column, rounded[column]),
 			"declare it TEXT, or with a precision of up to 15, as DECIMAL(15, 2)"))
 	}
@@ -212,8 +218,10 @@ func (m *model) keyFindings(behaviour catalog.Behaviour) []*Finding {
 		}
 		if typ, isText := behaviour.Texts[pk.Name]; isText && isNumber(pk) {
 			found = append(found, m.finding(FoundKey, m.table, fmt.Sprintf(
-				"its key column %s is a %s and %s is a %s, so the rows '1' and '01' would share one revision",
-				pk.Name, typ, pk.GoName, pk.IndirectType), "make "+pk.GoName+" a string, or the column a number"))
+				"its key column %s is a %s and %s is a %s, so the rows '1' and '01' would share "+
+					"one revision",
+				pk.Name, typ, pk.GoName, pk.IndirectType), "make "+pk.GoName+
+				" a string, or the column a number"))
 		}
 	}
 	isUnique := slices.ContainsFunc(behaviour.Unique, func(columns []string) bool {

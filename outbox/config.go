@@ -43,15 +43,16 @@ type Config struct {
 	// through an older one transactions would fail. Bun's query hooks do not see the statement.
 	// Default: off.
 	Prepare bool
-	// Logger is told what no caller's error can say: who holds a lock for long, that relays in other
-	// processes are not woken, and what [Box.Check] finds that is no error. Default: slog.Default().
+	// Logger is told what no caller's error can say: who holds a lock for long, that relays in
+	// other processes are not woken, and what [Box.Check] finds that is no error. Default:
+	// slog.Default().
 	Logger *slog.Logger
 	// Observe captures as ever, and refuses nothing: for the first week of a service that is there
 	// already. What would be refused runs, is counted ([Box.Observed]), and logged once for each
-	// call site. It is not safe: what such a statement writes may not be sent, and "relay diff" shows
-	// it. What would hang or take the transaction apart stays refused: COPY, a statement that ends
-	// the transaction, one that would wait for its own transaction or comes behind the function of
-	// RunInTx; and a row with a value that cannot be read. Default: off.
+	// call site. It is not safe: what such a statement writes may not be sent, and "relay diff"
+	// shows it. What would hang or take the transaction apart stays refused: COPY, a statement that
+	// ends the transaction, one that would wait for its own transaction or comes behind the
+	// function of RunInTx; and a row with a value that cannot be read. Default: off.
 	Observe bool
 	// NaNAsNull sends NaN and the infinities as null, for all models (see [NaNAsNull]). Default: as
 	// Python has them.

@@ -27,7 +27,8 @@ func effectOf(event *bun.QueryEvent) effect {
 		return effect{affected: -1}
 	case errors.Is(event.Err, sql.ErrNoRows): // RETURNING had none
 		return effect{affected: 0}
-	case errors.As(event.Err, &refused) || db.SQLState(event.Err) != "" || db.SQLiteCode(event.Err) != 0:
+	case errors.As(event.Err, &refused) || db.SQLState(event.Err) != "" ||
+		db.SQLiteCode(event.Err) != 0:
 		return effect{nothing: true}
 	case event.Err != nil || event.Result == nil: // the statement may have run: reading its rows failed
 		return effect{affected: -1}
@@ -39,8 +40,8 @@ func effectOf(event *bun.QueryEvent) effect {
 	return effect{affected: n}
 }
 
-// returns says that a statement returns a row for each one that it changes. Where it does not, and is given a variable to
-// scan into, no row comes back, whatever it changed.
+// returns says that a statement returns a row for each one that it changes. Where it does not, and
+// is given a variable to scan into, no row comes back, whatever it changed.
 func returns(event *bun.QueryEvent) bool {
 	depth := 0
 	for t := range tokensOf(event) {
@@ -88,7 +89,8 @@ func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
 		}
 		for _, found := range c.counted {
 			if e.affected > found.rows {
-				doubt = errors.Join(doubt, found.related.untouched(write{verb: c.verb, table: found.related.table.Name}))
+				doubt = errors.Join(doubt, found.related.untouched(write{verb: c.verb,
+					table: found.related.table.Name}))
 			}
 		}
 	}
@@ -119,7 +121,8 @@ func (s *session) AfterQuery(ctx context.Context, event *bun.QueryEvent) {
 	}
 }
 
-// touchedBy lists the rows that a captured statement changed. An error says that they are not all known.
+// touchedBy lists the rows that a captured statement changed. An error says that they are not all
+// known.
 func (s *session) touchedBy(
 	ctx context.Context, event *bun.QueryEvent, c *captured, e effect,
 ) ([]touchedRow, error) {
@@ -148,7 +151,8 @@ func (s *session) touchedBy(
 			rows = append(rows, touchedRow{model: c.model, row: row, how: how})
 		}
 		if c.verb == "DELETE" && e.affected > int64(len(c.rows)) {
-			return rows, fmt.Errorf("outbox: DELETE on tracked table %s: %w", c.model.table.Name, errRaced)
+			return rows, fmt.Errorf("outbox: DELETE on tracked table %s: %w", c.model.table.Name,
+				errRaced)
 		}
 	}
 	if c.whole {
@@ -164,26 +168,30 @@ func (s *session) touchedBy(
 	return rows, nil
 }
 
-// reroutedRows are those of a statement for which the database counted none. In an ordinary table that is so; a rule, a
-// trigger or a view may have written them elsewhere, and the flush looks.
+// reroutedRows are those of a statement for which the database counted none. In an ordinary table
+// that is so; a rule, a trigger or a view may have written them elsewhere, and the flush looks.
 func (s *session) reroutedRows(ctx context.Context, c *captured) ([]touchedRow, error) {
-	if c.verb == "DELETE" && len(c.rows) == 0 || c.insert != nil && c.insert.conflict != conflictFails {
+	if c.verb == "DELETE" && len(c.rows) == 0 || c.insert != nil &&
+		c.insert.conflict != conflictFails {
 		return nil, nil
 	}
-	traits, err := s.box.catalog.Traits(ctx, s.quiet(), string(c.model.table.SQLName)) // as it is now
+	// as it is now
+	traits, err := s.box.catalog.Traits(ctx, s.quiet(), string(c.model.table.SQLName))
 	if err != nil || !traits.Reroutes {
 		return nil, err
 	}
 	var rows []touchedRow
 	for i, row := range c.rows {
 		if c.insert != nil && !c.insert.literal[i] {
-			return nil, unseen(c.verb, c.model.table.Name, "a trigger or rule took over its rows, whose keys the database draws")
+			return nil, unseen(c.verb, c.model.table.Name,
+				"a trigger or rule took over its rows, whose keys the database draws")
 		}
 		rows = append(rows, touchedRow{model: c.model, row: row, how: guessed})
 	}
 	return rows, nil
 }
 
-// errRaced is the conflict that another transaction committed a row between two statements of this one that name it.
-const errRaced = db.ConflictError("another transaction wrote its rows meanwhile, under keys that are not known; " +
-	"run the transaction again, as RetryInTx does")
+// errRaced is the conflict that another transaction committed a row between two statements of this
+// one that name it.
+const errRaced = db.ConflictError("another transaction wrote its rows meanwhile, under keys that " +
+	"are not known; run the transaction again, as RetryInTx does")

@@ -122,8 +122,8 @@ func encodeRelation(
 	return jsonArray(parts), nil
 }
 
-// nestedFields are what is sent of a nested row. Of a manifest's, some columns are read only to know
-// whose the row is.
+// nestedFields are what is sent of a nested row. Of a manifest's, some columns are read only to
+// know whose the row is.
 func nestedFields(table *schema.Table) []*schema.Field {
 	return keepFields(table.Fields, func(f *schema.Field) bool {
 		return f.StructField.Tag.Get(nestedTag) != unsentColumn

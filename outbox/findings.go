@@ -18,8 +18,9 @@ const (
 	// FoundKey is a model whose key is not unique in its table, or that reads a text column as a
 	// number, as which '01' is '1': two rows would share one revision.
 	FoundKey FindingKind = "key"
-	// FoundRounding is a column of a registered table, or of a relation that is sent, in which SQLite makes a number of
-	// a decimal that Go holds as a text: digits beyond the fifteenth are lost.
+	// FoundRounding is a column of a registered table, or of a relation that is sent, in which
+	// SQLite makes a number of a decimal that Go holds as a text: digits beyond the fifteenth are
+	// lost.
 	FoundRounding FindingKind = "rounding"
 	// FoundSequence is an outbox whose messages are numbered by a sequence with a cache: they could
 	// leave out of order. It cannot be accepted.
@@ -79,8 +80,8 @@ func Accept(kinds ...FindingKind) Option {
 			case FoundCascade, FoundRule, FoundKey, FoundRounding:
 			case FoundTrigger, FoundRowSecurity, FoundSpelling, FoundRelation:
 			default:
-				return fmt.Errorf("Accept: %q cannot be accepted: name the kinds that start with Found, "+
-					"but not FoundSequence", kind)
+				return fmt.Errorf("Accept: %q cannot be accepted: name the kinds that start with "+
+					"Found, but not FoundSequence", kind)
 			}
 		}
 		m.accepted = append(m.accepted, kinds...)

@@ -22,8 +22,8 @@ const flushBatch = 1000
 
 // flush turns the dirty set into messages: lock the keys in the ledger, read their rows, append.
 //
-// The order is the guarantee. The ledger lock is held until commit, so the reads see everything that earlier
-// revisions of these keys committed, and nobody can commit a later one in between.
+// The order is the guarantee. The ledger lock is held until commit, so the reads see everything
+// that earlier revisions of these keys committed, and nobody can commit a later one in between.
 func (s *session) flush(ctx context.Context, tx bun.IDB) error {
 	if err := s.seal(ctx); err != nil {
 		return err
@@ -32,7 +32,8 @@ func (s *session) flush(ctx context.Context, tx bun.IDB) error {
 		return err
 	}
 	ctx = context.WithValue(ctx, flushKey{}, s)
-	for _, m := range slices.SortedFunc(maps.Keys(s.dirty), func(a, b *model) int { return cmp.Compare(a.id, b.id) }) {
+	for _, m := range slices.SortedFunc(maps.Keys(s.dirty),
+		func(a, b *model) int { return cmp.Compare(a.id, b.id) }) {
 		if err := s.flushModel(ctx, tx, m); err != nil {
 			return fmt.Errorf("outbox: model %s: %w", m.id, err)
 		}
@@ -45,10 +46,12 @@ func (s *session) flush(ctx context.Context, tx bun.IDB) error {
 // users is the context for functions of the user's that the flush calls.
 func users(ctx context.Context) context.Context { return context.WithValue(ctx, flushKey{}, nil) }
 
-// flushModel locks, reads and appends for one model. Models come in the order of their ids and keys in theirs, so
-// that no two transactions lock the ledger crosswise.
+// flushModel locks, reads and appends for one model. Models come in the order of their ids and keys
+// in theirs, so that no two transactions lock the ledger crosswise.
 func (s *session) flushModel(ctx context.Context, tx bun.IDB, m *model) error {
-	marks := slices.SortedFunc(maps.Values(s.dirty[m]), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
+	marks := slices.SortedFunc(maps.Values(s.dirty[m]), func(a, b *mark) int {
+		return cmp.Compare(a.key, b.key)
+	})
 	if recorded, err := s.record(ctx, tx, m, marks); recorded || err != nil {
 		return err
 	}
@@ -59,13 +62,15 @@ func (s *session) flushModel(ctx context.Context, tx bun.IDB, m *model) error {
 	if err != nil || len(respelled) == 0 {
 		return err
 	}
-	marks = slices.SortedFunc(maps.Values(respelled), func(a, b *mark) int { return cmp.Compare(a.key, b.key) })
+	marks = slices.SortedFunc(maps.Values(respelled), func(a, b *mark) int {
+		return cmp.Compare(a.key, b.key)
+	})
 	_, err = s.flushMarks(ctx, tx, m, marks)
 	return err
 }
 
-// runDeferred makes deferred triggers run before the flush reads, because what they write is part of the state at commit.
-// A transaction that goes on after the flush keeps its own order.
+// runDeferred makes deferred triggers run before the flush reads, because what they write is part
+// of the state at commit. A transaction that goes on after the flush keeps its own order.
 func (s *session) runDeferred(ctx context.Context, tx bun.IDB) error {
 	if s.tx.Tx == nil || s.deferredRan {
 		return nil
@@ -74,8 +79,8 @@ func (s *session) runDeferred(ctx context.Context, tx bun.IDB) error {
 	return s.box.writer.RunDeferred(ctx, tx)
 }
 
-// flushMarks returns marks for the rows that the database found by another spelling of their key: the key of a row is the
-// stored one.
+// flushMarks returns marks for the rows that the database found by another spelling of their key:
+// the key of a row is the stored one.
 func (s *session) flushMarks(
 	ctx context.Context, tx bun.IDB, m *model, marks []*mark,
 ) (respelled map[string]*mark, err error) {
@@ -96,14 +101,18 @@ func (s *session) flushMarks(
 	return respelled, nil
 }
 
-// record does all of it at once where every state is known without reading, and the database finds the rows so.
-func (s *session) record(ctx context.Context, tx bun.IDB, m *model, marks []*mark) (recorded bool, err error) {
+// record does all of it at once where every state is known without reading, and the database finds
+// the rows so.
+func (s *session) record(
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark,
+) (recorded bool, err error) {
 	entities := make([]master.Entity, len(marks))
 	for i, d := range marks {
 		if d.state == nil {
 			return false, nil
 		}
-		entities[i] = master.Entity{Key: d.key, PK: d.pk, Data: d.state.data, Row: d.state.row, Existed: !d.inserted}
+		entities[i] = master.Entity{Key: d.key, PK: d.pk, Data: d.state.data, Row: d.state.row,
+			Existed: !d.inserted}
 	}
 	rows, err := m.plainRows(ctx, s.box, tx)
 	if err != nil || rows == nil {
@@ -149,8 +158,8 @@ func (s *session) seal(ctx context.Context) error {
 	return nil
 }
 
-var errRunning = errors.New("outbox: a statement of the transaction still runs, in a goroutine that fn has not waited for: " +
-	"wait for all of them before fn returns")
+var errRunning = errors.New("outbox: a statement of the transaction still runs, in a goroutine " +
+	"that fn has not waited for: wait for all of them before fn returns")
 
 func (s *session) flushBatch(
 	ctx context.Context, tx bun.IDB, m *model, marks []*mark, revisions map[db.Key]ledger.Revision,
@@ -189,8 +198,8 @@ func (s *session) flushBatch(
 	return s.box.writer.Append(ctx, tx, messages, s.appended)
 }
 
-// wasSent says that replicas have a row of the key. A key that is only another spelling has none; where it has, the row
-// is stored under another spelling since, and the old one is to go.
+// wasSent says that replicas have a row of the key. A key that is only another spelling has none;
+// where it has, the row is stored under another spelling since, and the old one is to go.
 func wasSent(r ledger.Revision) bool { return r.After != nil && !r.WasDeleted }
 
 // outcome is what the replicas are to learn of a key.
@@ -212,17 +221,19 @@ type change struct {
 	outcome  outcome
 }
 
-// judge reads, rather than remembers, what the transaction did to a key: a row that is there was saved, one that is not
-// was deleted.
+// judge reads, rather than remembers, what the transaction did to a key: a row that is there was
+// saved, one that is not was deleted.
 func (m *model) judge(d *mark, r ledger.Revision, row record) change {
 	exists := row.IsValid()
-	// Replicas may have loaded a key that the ledger meets for the first time, unless this transaction made it, or nothing
-	// but a guess says that there ever was such a row.
-	unknown := r.WasDeleted || r.Revision == 0 && d.inserted || d.guessed && r.After == nil && r.Revision <= 1
+	// Replicas may have loaded a key that the ledger meets for the first time, unless this
+	// transaction made it, or nothing but a guess says that there ever was such a row.
+	unknown := r.WasDeleted || r.Revision == 0 && d.inserted ||
+		d.guessed && r.After == nil && r.Revision <= 1
 	c := change{mark: d, revision: r, row: row}
 	switch {
 	case !exists && unknown:
-		// Gone before and after: created and deleted again in this transaction, or its savepoint was rolled back.
+		// Gone before and after: created and deleted again in this transaction, or its savepoint
+		// was rolled back.
 		c.outcome = unchanged
 	case m.silent:
 		c.outcome = unsent

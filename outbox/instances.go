@@ -97,7 +97,8 @@ func (b *Box) instances(
 		if !found {
 			k.Updated = unwritten
 		}
-		instances[i] = boxed.Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision, Updated: k.Updated, Data: states[i]}
+		instances[i] = boxed.Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision,
+			Updated: k.Updated, Data: states[i]}
 	}
 	return instances, nil
 }

@@ -40,7 +40,9 @@ func (b operated) Lookup(
 		return nil, err
 	}
 	find := func(keys []reflect.Value) ([]found, error) { return b.find(ctx, m, keys) }
-	paired, err := stored.Pair(m.table.PKs, asked, find, func(f found) reflect.Value { return f.row })
+	paired, err := stored.Pair(m.table.PKs, asked, find, func(f found) reflect.Value {
+		return f.row
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -156,14 +158,18 @@ func (m *model) sameAs(pk json.RawMessage, row reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	return &KeyError{m.id, string(pk), fmt.Errorf("it may be the key %s in another spelling, and is not deleted; "+
-		"send that one again (sync), repeat the diff when it has arrived, and if this one is still there, delete it by hand", own)}
+	return &KeyError{m.id, string(pk),
+		fmt.Errorf("it may be the key %s in another spelling, and is not deleted; "+
+			"send that one again (sync), repeat the diff when it has arrived, and if this one is "+
+			"still there, delete it by hand", own)}
 }
 
 // refuseRespelled goes through the keys of a table of texts and refuses those asked for that are
 // some other text's number or time: 1.5000 in a replica's column of numbers may be the master's
 // text 1.50.
-func (b *Box) refuseRespelled(ctx context.Context, m *model, pks []json.RawMessage, respelled map[string]int) error {
+func (b *Box) refuseRespelled(
+	ctx context.Context, m *model, pks []json.RawMessage, respelled map[string]int,
+) error {
 	if len(respelled) == 0 {
 		return nil
 	}
@@ -175,7 +181,8 @@ func (b *Box) refuseRespelled(ctx context.Context, m *model, pks []json.RawMessa
 			return q.OrderExpr("?", keyColumns(m.table)).Limit(diffed)
 		}
 		rows := stored.Of(m.table)
-		if err := query(b.db.NewSelect().Model(rows.Model())).ColumnExpr("?", keyColumns(m.table)).Scan(ctx, rows); err != nil {
+		if err := query(b.db.NewSelect().Model(rows.Model())).ColumnExpr("?",
+			keyColumns(m.table)).Scan(ctx, rows); err != nil {
 			return fmt.Errorf("outbox: read the keys of %s: %w", m.id, err)
 		}
 		for i := range rows.Len() {

@@ -11,14 +11,17 @@ import (
 
 // mark is one key that the transaction touched.
 type mark struct {
-	key      string
-	pk       []byte // as instance_pk
-	row      reflect.Value
-	inserted bool         // the first thing that happened to it was an INSERT, so it was not there before
-	present  bool         // a statement left the row there: a flush that does not find it must not call it deleted
-	guessed  bool         // only statements that reported no row named it
-	stored   bool         // the key was read from the database, or has one spelling only
-	vanished bool         // its row is not where a statement left it, and the box observes: nothing is known
+	key string
+	pk  []byte // as instance_pk
+	row reflect.Value
+	// the first thing that happened to it was an INSERT, so it was not there before
+	inserted bool
+	// a statement left the row there: a flush that does not find it must not call it deleted
+	present bool
+	guessed bool // only statements that reported no row named it
+	stored  bool // the key was read from the database, or has one spelling only
+	// its row is not where a statement left it, and the box observes: nothing is known
+	vanished bool
 	moved    bool         // the database had its row under another spelling, which is marked, too
 	said     capture.Said // by the transaction that wrote it, where it is swept
 	state    *knownState  // the whole row as last written, nil if only a read can tell
@@ -32,7 +35,8 @@ const (
 	created             // the statement made it
 	written             // the statement left it there; it may have been there before
 	removed             // the row is gone, as far as the statement tells
-	guessed             // the database counted no row, and something in it may have put the row elsewhere
+	// the database counted no row, and something in it may have put the row elsewhere
+	guessed
 )
 
 // formerMark is what a mark said before a statement.
@@ -50,7 +54,9 @@ type savepoint struct {
 
 // mark adds a row to the dirty set. A row that has no key yet is not marked. state is what the
 // flush may send without reading; the last word counts.
-func (s *session) mark(m *model, row reflect.Value, how deed, state *knownState) (marked bool, err error) {
+func (s *session) mark(
+	m *model, row reflect.Value, how deed, state *knownState,
+) (marked bool, err error) {
 	pk, key, ok, err := m.keyOf(record{Value: row})
 	if err != nil || !ok {
 		return false, err
@@ -157,7 +163,8 @@ func (s *session) reported(row any, how deed) error {
 	}
 	m := s.box.modelOfType(typ)
 	if m == nil {
-		return fmt.Errorf("%T is not a registered model: pass a pointer to a registered struct, or a slice of them", row)
+		return fmt.Errorf("%T is not a registered model: pass a pointer to a registered struct, "+
+			"or a slice of them", row)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +176,8 @@ func (s *session) reported(row any, how deed) error {
 	return eachRow(value, func(row reflect.Value) error {
 		marked, err := s.mark(m, row, how, nil)
 		if err == nil && !marked {
-			err = fmt.Errorf("a %s without primary key was reported: set the key first", m.table.TypeName)
+			err = fmt.Errorf("a %s without primary key was reported: set the key first",
+				m.table.TypeName)
 		}
 		return err
 	})

@@ -18,7 +18,9 @@ import (
 )
 
 // messages writes the messages of the changes that have one.
-func (m *model) messages(ctx context.Context, tx bun.IDB, changes []change) ([]outgoing.Message, error) {
+func (m *model) messages(
+	ctx context.Context, tx bun.IDB, changes []change,
+) ([]outgoing.Message, error) {
 	common, err := m.common(ctx)
 	if err != nil {
 		return nil, err
@@ -76,7 +78,8 @@ func say(message *outgoing.Message, said capture.Said) {
 
 // overlooks drops a change whose row holds what cannot travel, where the box observes only.
 func (m *model) overlooks(ctx context.Context, c *change, err error) bool {
-	if !errors.As(err, new(*ValueError)) || !m.box.observer.allows(ctx, fmt.Errorf("key %s: %w", c.mark.key, err)) {
+	if !errors.As(err, new(*ValueError)) || !m.box.observer.allows(ctx,
+		fmt.Errorf("key %s: %w", c.mark.key, err)) {
 		return false
 	}
 	c.outcome = unchanged
@@ -88,12 +91,15 @@ func (m *model) common(ctx context.Context) (outgoing.Message, error) {
 	meta, metaErr := m.metaJSON(users(ctx))
 	headers, headersErr := m.box.headers(users(ctx))
 	correlation, correlationErr := correlationOf(ctx)
-	return outgoing.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlation, Keep: m.everyRevision},
+	return outgoing.Message{Model: m.id, Meta: meta, Headers: headers, CorrelationID: correlation,
+			Keep: m.everyRevision},
 		errors.Join(metaErr, headersErr, correlationErr)
 }
 
 // states serializes the rows of the changes that are sent as SAVE, all at once.
-func (m *model) states(ctx context.Context, tx bun.IDB, changes []change) ([]json.RawMessage, error) {
+func (m *model) states(
+	ctx context.Context, tx bun.IDB, changes []change,
+) ([]json.RawMessage, error) {
 	states := make([]json.RawMessage, len(changes))
 	var rows []reflect.Value
 	var at []int
@@ -143,7 +149,9 @@ func (m *model) serialized(object any) (json.RawMessage, error) {
 	var errs []error
 	for _, pk := range m.table.PKs {
 		if _, found := fields[pk.Name]; !found {
-			errs = append(errs, fmt.Errorf("the object lacks the primary key %q, by which replicas find their row", pk.Name))
+			errs = append(errs,
+				fmt.Errorf("the object lacks the primary key %q, by which replicas find their row",
+					pk.Name))
 		}
 	}
 	return text, errors.Join(errs...)

@@ -19,7 +19,8 @@ import (
 type record struct {
 	reflect.Value // invalid if there is no row
 
-	nulls   stored.Nulls // nil where nobody has looked: then bun's rule for writing says what is NULL
+	// nil where nobody has looked: then bun's rule for writing says what is NULL
+	nulls   stored.Nulls
 	below   relatedNulls
 	outside bool // the model's condition does not hold: nothing but its key was read
 }
@@ -182,7 +183,8 @@ func (d *doubtful) ask(
 		keys[i] = bun.Tuple(keyValues(table, d.rows[identity]))
 	}
 	rows := stored.Of(table)
-	query := tx.NewSelect().Model(rows.Model()).Where("(?) IN (?)", keyColumns(table), bun.List(keys))
+	query := tx.NewSelect().Model(rows.Model()).Where("(?) IN (?)", keyColumns(table),
+		bun.List(keys))
 	var zeros []*schema.Field
 	for _, field := range table.Fields {
 		if field.IsPK || d.columns[field] {

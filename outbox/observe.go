@@ -61,7 +61,8 @@ func (o *observer) allows(ctx context.Context, refused error) bool {
 	first := o.sites[site] == 1
 	o.mu.Unlock()
 	if first {
-		o.box.log.WarnContext(ctx, "outbox: Config.Observe let pass what would be refused: what it writes may not be sent",
+		o.box.log.WarnContext(ctx,
+			"outbox: Config.Observe let pass what would be refused: what it writes may not be sent",
 			"call site", site, "refusal", refused)
 	}
 	return true
@@ -148,7 +149,8 @@ func callSite() string {
 
 func isBelow(function string) bool {
 	for _, prefix := range []string{
-		"runtime.", "database/sql.", "github.com/uptrace/bun", reflect.TypeFor[Box]().PkgPath() + ".",
+		"runtime.", "database/sql.", "github.com/uptrace/bun", reflect.TypeFor[Box]().PkgPath() +
+			".",
 	} {
 		if strings.HasPrefix(function, prefix) {
 			return true
@@ -163,6 +165,7 @@ func (b *Box) warnOfObserver(ctx context.Context) {
 		return
 	}
 	o := b.Observed()
-	b.log.WarnContext(ctx, "outbox: Config.Observe is on: nothing is refused, and what cannot be captured is not sent",
+	b.log.WarnContext(ctx,
+		"outbox: Config.Observe is on: nothing is refused, and what cannot be captured is not sent",
 		"would have been refused", o.Total, "call sites", len(o.Sites))
 }

@@ -39,7 +39,9 @@ type pager struct {
 	size      int           // of the next page
 }
 
-func (b *Box) pages(ctx context.Context, id string, s boxed.Selection, withData bool) iter.Seq2[[]boxed.Instance, error] {
+func (b *Box) pages(
+	ctx context.Context, id string, s boxed.Selection, withData bool,
+) iter.Seq2[[]boxed.Instance, error] {
 	return func(yield func([]boxed.Instance, error) bool) {
 		p, err := b.pager(id, s, withData)
 		if err != nil {
@@ -179,7 +181,8 @@ func (m *model) wireKey(row record) json.RawMessage {
 	for i, field := range m.table.PKs {
 		part, err := encodeField(field, row)
 		if err != nil {
-			part, _ = marshal(fmt.Sprint(field.Value(row.Value).Interface())) // a string always can be
+			// a string always can be
+			part, _ = marshal(fmt.Sprint(field.Value(row.Value).Interface()))
 		}
 		parts[i] = part
 	}
@@ -195,7 +198,8 @@ func (b *Box) page(
 ) (read page, err error) {
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	err = b.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
-		read.rows, read.cut, err = m.selectRows(ctx, tx, withData || m.filter != nil, m.matching(narrow))
+		read.rows, read.cut, err = m.selectRows(ctx, tx, withData ||
+			m.filter != nil, m.matching(narrow))
 		if err == nil {
 			read.instances, err = b.instances(ctx, tx, m, read.rows, withData)
 		}

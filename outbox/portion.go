@@ -21,7 +21,8 @@ func (b operated) Speaks(ctx context.Context, model string) (bool, error) {
 	if err != nil || len(m.table.PKs) > 1 || m.filter != nil {
 		return false, err
 	}
-	return b.ledger.SpeaksFor(ctx, b.db, model, string(m.table.SQLName), string(m.table.PKs[0].SQLName))
+	return b.ledger.SpeaksFor(ctx, b.db, model, string(m.table.SQLName),
+		string(m.table.PKs[0].SQLName))
 }
 
 // AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row, and
@@ -53,7 +54,9 @@ func (b operated) AdoptUnknown(ctx context.Context, model string) (n int, err er
 }
 
 // Digest returns the digest of what is sent in a part of the ledger.
-func (b operated) Digest(ctx context.Context, model string, p boxed.Portion) (ledger.Digest, error) {
+func (b operated) Digest(
+	ctx context.Context, model string, p boxed.Portion,
+) (ledger.Digest, error) {
 	if p.Speaks && p.Content == nil {
 		d, err := b.ledger.Digest(ctx, b.db, model, ledger.Range{After: p.After, To: p.To}, p.Limit)
 		if err != nil {
@@ -62,7 +65,9 @@ func (b operated) Digest(ctx context.Context, model string, p boxed.Portion) (le
 		return d, err
 	}
 	sum := ledger.NewSum()
-	last, more, err := b.eachSent(ctx, model, p, func(k boxed.Claim) { sum.Add(k.Key, k.Revision, k.Content) })
+	last, more, err := b.eachSent(ctx, model, p, func(k boxed.Claim) {
+		sum.Add(k.Key, k.Revision, k.Content)
+	})
 	return ledger.Digest{Keys: sum.Keys, Sum: sum.String(), Last: last, More: more}, err
 }
 
@@ -146,8 +151,8 @@ func (b operated) claim(
 	return nil
 }
 
-// findSent reads the instances of keys that are sent. Of a row that cannot be read nobody knows whether
-// it is.
+// findSent reads the instances of keys that are sent. Of a row that cannot be read nobody knows
+// whether it is.
 func (b operated) findSent(
 	ctx context.Context, m *model, keys []string, withData bool,
 ) (found map[string]boxed.Instance, unreadable map[string]bool, err error) {

@@ -62,7 +62,8 @@ func (m *model) withRelations(
 	query *bun.SelectQuery, lock func(*bun.SelectQuery) *bun.SelectQuery,
 ) *bun.SelectQuery {
 	for _, path := range m.relations {
-		for i, c := range path { // the relations on the way: bun reads each list with a query of its own
+		// the relations on the way: bun reads each list with a query of its own
+		for i, c := range path {
 			if c == '.' && !slices.Contains(m.relations, path[:i]) {
 				query = query.Relation(path[:i], inOrder(m.table, path[:i], lock)...)
 			}
@@ -104,7 +105,8 @@ func inOrder(
 		return nil
 	}
 	return []func(*bun.SelectQuery) *bun.SelectQuery{func(q *bun.SelectQuery) *bun.SelectQuery {
-		if columns, said := strings.CutPrefix(last.Field.StructField.Tag.Get(nestedTag), orderedBy); said {
+		if columns, said := strings.CutPrefix(last.Field.StructField.Tag.Get(nestedTag),
+			orderedBy); said {
 			for column := range strings.SplitSeq(columns, ",") {
 				q = q.OrderExpr("?.?", table.SQLAlias, bun.Ident(column))
 			}

@@ -49,15 +49,18 @@ type model struct {
 	kinds atomic.Pointer[[]stored.Kind] // and of its key
 }
 
-// Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id id: letters, digits,
-// "_" and "-". Replicas know the model by this id only, so Go types and tables may be renamed later.
+// Register declares that T, a bun model with a primary key, is sent to replicas under the CQRS id
+// id: letters, digits, "_" and "-". Replicas know the model by this id only, so Go types and tables
+// may be renamed later.
 //
-// Errors are also remembered: RunInTx refuses to run while a registration is wrong, so a failure cannot be missed.
+// Errors are also remembered: RunInTx refuses to run while a registration is wrong, so a failure
+// cannot be missed.
 func Register[T any](b *Box, id string, options ...Option) error {
 	return RegisterType(b, reflect.TypeFor[T](), id, options...)
 }
 
-// RegisterType is [Register] for a type that is known at run time only, such as one made from a table's catalog.
+// RegisterType is [Register] for a type that is known at run time only, such as one made from a
+// table's catalog.
 func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error {
 	m, err := newModel(b, typ, id, options)
 	b.mu.Lock()
@@ -68,7 +71,8 @@ func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error 
 	}
 	if err != nil {
 		what := fmt.Sprintf("register %s as %q", typ, id)
-		if typ.Name() == "" { // made of a table's catalog: its text says nothing that its operator wrote
+		// made of a table's catalog: its text says nothing that its operator wrote
+		if typ.Name() == "" {
 			what = fmt.Sprintf("model %q", id)
 		}
 		err = fmt.Errorf("outbox: %s: %w", what, err)
@@ -79,7 +83,8 @@ func RegisterType(b *Box, typ reflect.Type, id string, options ...Option) error 
 
 func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, error) {
 	if typ.Kind() != reflect.Struct {
-		return nil, fmt.Errorf("%s is not a struct: register the bun model itself, not a pointer or slice of it", typ)
+		return nil, fmt.Errorf("%s is not a struct: register the bun model itself, not a pointer "+
+			"or slice of it", typ)
 	}
 	table := b.db.Table(typ)
 	m := &model{box: b, id: id, table: table, columns: table.Fields, finite: b.finite}
@@ -90,7 +95,9 @@ func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, er
 	for _, option := range options {
 		errs = append(errs, option(m))
 	}
-	m.columns = slices.DeleteFunc(slices.Clone(m.columns), func(f *schema.Field) bool { return isStamp(f.Name) })
+	m.columns = slices.DeleteFunc(slices.Clone(m.columns), func(f *schema.Field) bool {
+		return isStamp(f.Name)
+	})
 	errs = append(errs, m.checkRenames())
 	if m.serialize == nil {
 		errs = append(errs, m.checkColumns())
@@ -99,7 +106,8 @@ func newModel(b *Box, typ reflect.Type, id string, options []Option) (*model, er
 }
 
 // isStamp says that an object's member is one that envelope.Stamp writes, from the ledger. A table
-// that was a Django master's has columns of these names, with revisions that nobody raises any more.
+// that was a Django master's has columns of these names, with revisions that nobody raises any
+// more.
 func isStamp(name string) bool { return name == revisionColumn || name == updatedColumn }
 
 // The columns in which django-cqrs keeps the revision of a row, and the time of it.
@@ -108,13 +116,15 @@ const (
 	updatedColumn  = "cqrs_updated"
 )
 
-// checkColumns refuses types that cannot be sent, such as a channel, before the first row is written.
+// checkColumns refuses types that cannot be sent, such as a channel, before the first row is
+// written.
 func (m *model) checkColumns() error {
 	var errs []error
 	for _, field := range m.columns {
 		if typ := unsendable(field.StructField.Type, map[reflect.Type]bool{}); typ != nil {
-			errs = append(errs, fmt.Errorf("column %s: a %s cannot be sent: give its type MarshalJSON, or leave the column out "+
-				"with WithoutColumns", field.Name, typ))
+			errs = append(errs,
+				fmt.Errorf("column %s: a %s cannot be sent: give its type MarshalJSON, or leave "+
+					"the column out with WithoutColumns", field.Name, typ))
 		}
 	}
 	return errors.Join(errs...)
@@ -126,9 +136,11 @@ func (b *Box) add(m *model) error {
 	}
 	name := registeredName(m)
 	for _, other := range b.byName[name.name] {
-		if taken := registeredName(other); taken.schema == name.schema || taken.schema == "" || name.schema == "" {
-			return fmt.Errorf("table %s may be %s, which is registered already, as %q: if they are two, name the schema of "+
-				"both (bun:\"table:schema.name\"; table in cqrsync.yaml)", m.table.Name, other.table.Name, other.id)
+		if taken := registeredName(other); taken.schema == name.schema || taken.schema == "" ||
+			name.schema == "" {
+			return fmt.Errorf("table %s may be %s, which is registered already, as %q: if they "+
+				"are two, name the schema of both (bun:\"table:schema.name\"; table in "+
+				"cqrsync.yaml)", m.table.Name, other.table.Name, other.id)
 		}
 	}
 	b.byID[m.id], b.byType[m.table.Type] = m, m
@@ -144,11 +156,13 @@ func (b *Box) add(m *model) error {
 func (b *Box) models() []*model {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int { return strings.Compare(a.id, b.id) })
+	return slices.SortedFunc(maps.Values(b.byID), func(a, b *model) int {
+		return strings.Compare(a.id, b.id)
+	})
 }
 
-// ErrNotMigrated says that the outbox tables are missing or older than this version: call [Box.Migrate], or run
-// "relay migrate".
+// ErrNotMigrated says that the outbox tables are missing or older than this version: call
+// [Box.Migrate], or run "relay migrate".
 var ErrNotMigrated = tables.ErrNotMigrated
 
 // registrations returns what is wrong with them, all at once.
@@ -158,8 +172,8 @@ func (b *Box) registrations() error {
 	return errors.Join(b.invalid...)
 }
 
-// ready says whether transactions may run: all registrations are right, and the tables are there. It asks the database
-// until they are, and never again; the catalog it asks now and then.
+// ready says whether transactions may run: all registrations are right, and the tables are there.
+// It asks the database until they are, and never again; the catalog it asks now and then.
 func (b *Box) ready(ctx context.Context) error {
 	if !b.checked.Load() {
 		if err := b.migrator.RequireMigrated(ctx, db.Outbox); err != nil {
@@ -173,7 +187,8 @@ func (b *Box) ready(ctx context.Context) error {
 	return errors.Join(b.askKin(ctx), b.askTriggers(ctx), b.prepareRecords(ctx))
 }
 
-// prepareRecords prepares the recording statements of models whose columns are known since the last transaction.
+// prepareRecords prepares the recording statements of models whose columns are known since the last
+// transaction.
 func (b *Box) prepareRecords(ctx context.Context) error {
 	if !b.prepare || !b.toPrepare.CompareAndSwap(true, false) {
 		return nil

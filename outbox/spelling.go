@@ -53,7 +53,8 @@ func (s *session) spellings(
 		}
 		spelled[d] = true
 		if s.dirty[m][key] == nil {
-			respelled[key] = &mark{key: key, pk: pk, row: found[0], inserted: d.inserted, present: d.present, stored: true, said: d.said}
+			respelled[key] = &mark{key: key, pk: pk, row: found[0], inserted: d.inserted,
+				present: d.present, stored: true, said: d.said}
 		}
 	}
 	return spelled, nil
@@ -63,10 +64,12 @@ func (s *session) spellings(
 func (m *model) vanished(d *mark) *RefusedError {
 	return &RefusedError{
 		Verb: "COMMIT", Table: m.table.Name,
-		Reason: "the row with the key " + d.key + " was written in this transaction and is not found at its end: row level security " +
-			"or a changed search_path hides it, a trigger or view stored it under another key or elsewhere, or something deleted it " +
-			"or rolled it back that did not pass through bun",
-		Fix: "write it where a SELECT of " + m.table.TypeName + " finds it; report a row that is meant to be gone with Box.Deleted",
+		Reason: "the row with the key " + d.key +
+			" was written in this transaction and is not found at its end: row level security or " +
+			"a changed search_path hides it, a trigger or view stored it under another key or " +
+			"elsewhere, or something deleted it or rolled it back that did not pass through bun",
+		Fix: "write it where a SELECT of " + m.table.TypeName +
+			" finds it; report a row that is meant to be gone with Box.Deleted",
 	}
 }
 

@@ -14,13 +14,13 @@ import (
 	"github.com/cqrsync/cqrsync/internal/master"
 )
 
-// The flush reads every changed row after the lock, which is right whatever happened to it. Where the transaction itself
-// has just written the whole row, the statement that records the message can compare the row with what was written
-// instead, which saves two of three round trips. A row that anything else has changed since, seen or unseen, is not equal,
-// and then the flush reads.
+// The flush reads every changed row after the lock, which is right whatever happened to it. Where
+// the transaction itself has just written the whole row, the statement that records the message can
+// compare the row with what was written instead, which saves two of three round trips. A row that
+// anything else has changed since, seen or unseen, is not equal, and then the flush reads.
 
-// known is the state of a row that needs no read: the statement's own. A nullzero column of an INSERT is written as
-// DEFAULT: where that is not NULL, the row is not equal, and is read.
+// known is the state of a row that needs no read: the statement's own. A nullzero column of an
+// INSERT is written as DEFAULT: where that is not NULL, the row is not equal, and is read.
 func (m *model) known(gen schema.QueryGen, row reflect.Value) *knownState {
 	data, err := m.encode(record{Value: row}, nil)
 	if err == nil {
@@ -38,7 +38,8 @@ type knownState struct {
 	row  string          // a condition, in SQL, that the row is so
 }
 
-// equals is a condition that a row has the values of its model, byte for byte: a collation may take others for equal.
+// equals is a condition that a row has the values of its model, byte for byte: a collation may take
+// others for equal.
 func (m *model) equals(gen schema.QueryGen, row reflect.Value) string {
 	var b []byte
 	for i, field := range m.table.Fields {
@@ -58,9 +59,10 @@ func (m *model) equals(gen schema.QueryGen, row reflect.Value) string {
 	return string(b)
 }
 
-// canonical returns the model of a statement that is to the letter what bun writes for all columns of a registered
-// model's rows: no expression, no column left out, no condition, no conflict clause, and so nothing to analyse. It is
-// nil for any other statement, and where finding out would gain nothing.
+// canonical returns the model of a statement that is to the letter what bun writes for all columns
+// of a registered model's rows: no expression, no column left out, no condition, no conflict
+// clause, and so nothing to analyse. It is nil for any other statement, and where finding out would
+// gain nothing.
 func (b *Box) canonical(event *bun.QueryEvent) *model {
 	given, isModel := event.Model.(bun.TableModel)
 	if !isModel {
@@ -93,19 +95,22 @@ func (b *Box) canonical(event *bun.QueryEvent) *model {
 	return m
 }
 
-// savesRead says that a message is made of nothing but the row, on a database that can tell whether a row is what was
-// written (PlainColumns). A row with a time of its deletion is not one of those that a SELECT finds.
+// savesRead says that a message is made of nothing but the row, on a database that can tell whether
+// a row is what was written (PlainColumns). A row with a time of its deletion is not one of those
+// that a SELECT finds.
 func (m *model) savesRead(db *bun.DB) bool {
-	return m.table.SoftDeleteField == nil && m.serialize == nil && !m.filters() && m.ttl == 0 && !m.silent &&
-		!m.everyRevision && len(m.relations)+len(m.tracked) == 0 && db.Dialect().Name() == dialect.PG
+	return m.table.SoftDeleteField == nil && m.serialize == nil && !m.filters() && m.ttl == 0 &&
+		!m.silent &&
+		!m.everyRevision && len(m.relations)+len(m.tracked) == 0 &&
+		db.Dialect().Name() == dialect.PG
 }
 
-// plainFor is how long the catalog's word is taken on whether it is worth while to try: the recording statement itself
-// compares the rows.
+// plainFor is how long the catalog's word is taken on whether it is worth while to try: the
+// recording statement itself compares the rows.
 const plainFor = time.Minute
 
-// plainRows says how the recording statement finds the model's rows and compares them with their states. It is nil where
-// what is written into the table need not be what is read from it.
+// plainRows says how the recording statement finds the model's rows and compares them with their
+// states. It is nil where what is written into the table need not be what is read from it.
 func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*master.PlainRows, error) {
 	if p := m.plain.Load(); p != nil && time.Since(p.asked) < plainFor {
 		return p.rows, nil
@@ -120,7 +125,8 @@ func (m *model) plainRows(ctx context.Context, b *Box, tx bun.IDB) (*master.Plai
 		yes = yes && exactly(field, types[field.Name]) && !field.SkipUpdate()
 	}
 	if yes {
-		p.rows = master.NewPlainRows(string(m.table.SQLName), sqlNames(m.table.PKs), sqlNames(m.table.Fields), types)
+		p.rows = master.NewPlainRows(string(m.table.SQLName), sqlNames(m.table.PKs),
+			sqlNames(m.table.Fields), types)
 	}
 	m.plain.Store(p)
 	b.toPrepare.Store(true)
@@ -140,8 +146,8 @@ type plain struct {
 	rows  *master.PlainRows
 }
 
-// exactly says that a column of the SQL type returns just what the field wrote. A numeric rounds, a char pads, a jsonb
-// rewrites: those are read.
+// exactly says that a column of the SQL type returns just what the field wrote. A numeric rounds, a
+// char pads, a jsonb rewrites: those are read.
 func exactly(field *schema.Field, sqlType string) bool {
 	switch field.IndirectType {
 	case reflect.TypeFor[time.Time]():

@@ -14,9 +14,11 @@ import (
 	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
-// inTxPatiently runs fn in a transaction that gives way, and starts over, where it would wait for long for one key: writers
-// of all the keys it has locked already would wait for it.
-func (b *Box) inTxPatiently(ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error) error {
+// inTxPatiently runs fn in a transaction that gives way, and starts over, where it would wait for
+// long for one key: writers of all the keys it has locked already would wait for it.
+func (b *Box) inTxPatiently(
+	ctx context.Context, fn func(ctx context.Context, tx bun.IDB) error,
+) error {
 	for began := time.Now(); ; {
 		err := b.own.InTx(ctx, fn)
 		if !errors.As(err, new(*db.LockedError)) || time.Since(began) > syncPatience {
@@ -53,7 +55,9 @@ func (b *Box) syncLocked(
 		return nil, nil, err
 	}
 	if cut {
-		unread = slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool { return rows[d.key].IsValid() })
+		unread = slices.DeleteFunc(slices.Clone(marks), func(d *mark) bool {
+			return rows[d.key].IsValid()
+		})
 		keys = slices.DeleteFunc(keys, func(key string) bool { return !rows[key].IsValid() })
 	}
 	var changes []change
@@ -106,7 +110,9 @@ func (m *model) existing(ctx context.Context, tx bun.IDB, marks []*mark) ([]stri
 }
 
 // lockLedger locks the ledger rows of keys, and makes those that are missing.
-func (b *Box) lockLedger(ctx context.Context, tx bun.IDB, m *model, keys []string) (map[string]ledger.Known, error) {
+func (b *Box) lockLedger(
+	ctx context.Context, tx bun.IDB, m *model, keys []string,
+) (map[string]ledger.Known, error) {
 	known, err := b.ledger.LockKnown(ctx, tx, m.id, keys)
 	if err != nil || len(known) == len(keys) {
 		return known, err

@@ -19,8 +19,11 @@ type unlockedRead struct {
 	unread  []*mark
 }
 
-// readUnlocked reads the ledger, and then the states: so a state is that of its revision, or the revision moves on.
-func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlockedRead, err error) {
+// readUnlocked reads the ledger, and then the states: so a state is that of its revision, or the
+// revision moves on.
+func (b *Box) readUnlocked(
+	ctx context.Context, m *model, marks []*mark,
+) (u unlockedRead, err error) {
 	keys := make([]string, len(marks))
 	for i, d := range marks {
 		keys[i] = d.key
@@ -49,7 +52,8 @@ func (b *Box) readUnlocked(ctx context.Context, m *model, marks []*mark) (u unlo
 	return u, err
 }
 
-// syncUnchanged appends the states of those keys that are at the revision that is known of them, and returns which.
+// syncUnchanged appends the states of those keys that are at the revision that is known of them,
+// and returns which.
 func (b *Box) syncUnchanged(
 	ctx context.Context, tx bun.IDB, m *model, u unlockedRead, o SyncOptions,
 ) (map[string]bool, error) {

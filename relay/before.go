@@ -28,7 +28,8 @@ func (r *Relay) before(ctx context.Context) {
 		case err == nil:
 			return
 		case !said:
-			r.log.Warn("nothing is published before everything is ready; trying again", "error", err)
+			r.log.Warn("nothing is published before everything is ready; trying again", "error",
+				err)
 			said = true
 		}
 		timer := time.NewTimer(pause.NextBackOff())

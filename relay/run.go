@@ -9,9 +9,11 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// Run publishes until ctx ends; then it lets the broker confirm what is in flight, writes that down, hands the lanes
-// back, and returns nil. Lanes from which something was sent that the broker did not answer run out instead. It starts without the broker and waits for it; it waits for a database that goes away, too,
-// but one that cannot be reached at the start, or has no tables (ErrNotMigrated), ends it.
+// Run publishes until ctx ends; then it lets the broker confirm what is in flight, writes that
+// down, hands the lanes back, and returns nil. Lanes from which something was sent that the broker
+// did not answer run out instead. It starts without the broker and waits for it; it waits for a
+// database that goes away, too, but one that cannot be reached at the start, or has no tables
+// (ErrNotMigrated), ends it.
 //
 // A publisher that ignores its context holds Run up until it returns.
 func (r *Relay) Run(ctx context.Context) error {
@@ -37,8 +39,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return r.leave(ctx)
 }
 
-// tasks are what runs beside Run's goroutine. Each ends with a function that changes the state, which Run calls: so
-// nothing else needs a lock.
+// tasks are what runs beside Run's goroutine. Each ends with a function that changes the state,
+// which Run calls: so nothing else needs a lock.
 type tasks struct {
 	done     chan func()
 	running  int
@@ -49,7 +51,8 @@ type tasks struct {
 
 	superseding bool
 	supersedeAt time.Time // when to try again to remove what others replace
-	// How many batches are in flight: of messages just claimed, and of those that follow one of their key.
+	// How many batches are in flight: of messages just claimed, and of those that follow one of
+	// their key.
 	first, following int
 	messages         int // in all of them
 }
@@ -134,8 +137,8 @@ func (r *Relay) due() time.Time {
 // quiet says that nothing is in flight, and everything written down.
 func (r *Relay) quiet() bool { return r.tasks.running == 0 && r.open.empty() }
 
-// leave writes down what is still open and hands the lanes back. It has a time of its own, because what was in flight
-// may have used up the other.
+// leave writes down what is still open and hands the lanes back. It has a time of its own, because
+// what was in flight may have used up the other.
 func (r *Relay) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.ShutdownTimeout)
 	defer cancel()
@@ -146,11 +149,13 @@ func (r *Relay) leave(ctx context.Context) error {
 		err = errors.Join(err, r.queue.FinishFree(ctx, r.cfg.ID, r.held.lanes, r.held.Outcome))
 	}
 	leave := r.queue.Leave
-	if time.Now().Before(r.unsure) { // what may still arrive must not do so behind what the next owner sends (P4)
+	// what may still arrive must not do so behind what the next owner sends (P4)
+	if time.Now().Before(r.unsure) {
 		leave = r.queue.SignOff
 	}
 	if err := errors.Join(err, leave(ctx, r.cfg.ID)); err != nil {
-		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err, r.cfg.LeaseTTL)
+		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err,
+			r.cfg.LeaseTTL)
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ type attempt struct {
 
 var errStopped = errors.New("stopped before the message was applied")
 
-// deliverer submits deliveries and is told what became of them; of a transaction's together, so that their acks cost
-// little.
+// deliverer submits deliveries and is told what became of them; of a transaction's together, so
+// that their acks cost little.
 type deliverer interface{ ended(attempts []*attempt) }
 
 // countdown is a deliverer that waits for all of its deliveries.
@@ -83,8 +83,8 @@ func (e *engine) endAll(attempts []*attempt) {
 	}
 }
 
-// returnPause is how long a message that could not even be kept stays here before the broker has it back, and at once
-// delivers it again.
+// returnPause is how long a message that could not even be kept stays here before the broker has it
+// back, and at once delivers it again.
 const returnPause = 2 * time.Second
 
 func (e *engine) endLater(a *attempt) {

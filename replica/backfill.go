@@ -9,8 +9,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
-// WantBackfills notes which models the replica asks its master for: those that it has nothing of, and
-// never asked for. It is for the time before the first message, because afterwards there is
+// WantBackfills notes which models the replica asks its master for: those that it has nothing of,
+// and never asked for. It is for the time before the first message, because afterwards there is
 // something. Models of which the replica takes only what is sent to it alone are not among them.
 func (r inspected) WantBackfills(ctx context.Context) error {
 	known, err := r.tables.Backfills(ctx, r.config.Queue)
@@ -65,7 +65,8 @@ func (r inspected) WantedBackfills(ctx context.Context) ([]mirrored.Backfill, er
 		if m, is := b.mirror(); is {
 			for _, p := range m.shape.Load().parents {
 				// Of tables that point to each other one is first all the same.
-				if slices.ContainsFunc(order[:i], func(b *binding) bool { return b.model == p.model }) {
+				if slices.ContainsFunc(order[:i],
+					func(b *binding) bool { return b.model == p.model }) {
 					one.Parents = append(one.Parents, p.model)
 				}
 			}

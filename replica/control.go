@@ -10,9 +10,9 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// A master says things to a replica in the replica's own queue, between the messages: so what it says
-// comes behind all that it had sent before. It is handed over when all of that is settled, which
-// means applied, waiting, or a dead letter. Nothing waits for it.
+// A master says things to a replica in the replica's own queue, between the messages: so what it
+// says comes behind all that it had sent before. It is handed over when all of that is settled,
+// which means applied, waiting, or a dead letter. Nothing waits for it.
 
 // stage is a part of what a subscription delivers: all between two messages of control.
 type stage struct {

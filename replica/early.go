@@ -11,15 +11,17 @@ import (
 	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
-// Handlers see every revision that the master sends. With several processes at one queue a message may come before the one
-// that was sent before it, which another process has: then it waits in replica_waiting, and whoever applies that one makes it
-// due. Mirrors need not wait, because a message carries the whole state; but a revision that was passed over is not called
-// missing before it has had the same time to come.
+// Handlers see every revision that the master sends. With several processes at one queue a message
+// may come before the one that was sent before it, which another process has: then it waits in
+// replica_waiting, and whoever applies that one makes it due. Mirrors need not wait, because a
+// message carries the whole state; but a revision that was passed over is not called missing before
+// it has had the same time to come.
 
 // errEarly is why a message waits for the one before it.
 var errEarly = errors.New("the message before it has not come yet")
 
-// missing is the revision that a message has to wait for, because it was sent before it; nil if there is none.
+// missing is the revision that a message has to wait for, because it was sent before it; nil if
+// there is none.
 func (b *batch) missing(
 	ctx context.Context, known deadLetters, state applied.Applied, d *delivery,
 ) (*int64, error) {
@@ -69,11 +71,13 @@ func (b *batch) passedOver(ctx context.Context, tx transaction) error {
 				b.gaps = append(b.gaps, gapOf(c.key, s))
 			default:
 				g := gapOf(c.key, s)
-				passed = append(passed, applied.Passed{Key: c.key, Had: g.Had, Missing: g.Missing, Applied: g.Applied})
+				passed = append(passed, applied.Passed{Key: c.key, Had: g.Had, Missing: g.Missing,
+					Applied: g.Applied})
 			}
 		}
 		for _, a := range c.attempts {
-			if a.outcome == Stale && a.message != nil && a.message.Signal != envelope.Sync && c.keyed {
+			if a.outcome == Stale && a.message != nil && a.message.Signal != envelope.Sync &&
+				c.keyed {
 				late = append(late, lateOf(c.key, a.message))
 			}
 		}
@@ -120,7 +124,8 @@ func lateOf(key db.Key, m *envelope.Message) applied.Late {
 func (e *engine) tellGaps(gaps []Gap) {
 	for _, g := range gaps {
 		e.counts.gaps.Add(1)
-		e.lacks(mirrored.Lack{Model: g.Model, Key: g.Key, Above: applied.NeverApplied, Cause: mirrored.Gap})
+		e.lacks(mirrored.Lack{Model: g.Model, Key: g.Key, Above: applied.NeverApplied,
+			Cause: mirrored.Gap})
 		if e.gaps.first(db.Key{Model: g.Model, Key: g.Key}) {
 			e.log.Warn("a message is missing: applied a later one",
 				"model", g.Model, "key", g.Key, "had", g.Had, "missing", g.Missing, "applied", g.Applied)
@@ -132,7 +137,10 @@ func (e *engine) tellGaps(gaps []Gap) {
 }
 
 func (e *engine) tellGap(g Gap) {
-	err := e.guard(context.Background(), nil, func(ctx context.Context) error { e.config.OnGap(ctx, g); return nil })
+	err := e.guard(context.Background(), nil, func(ctx context.Context) error {
+		e.config.OnGap(ctx, g)
+		return nil
+	})
 	if err != nil {
 		e.log.Error("OnGap failed", "model", g.Model, "key", g.Key, "error", err)
 	}

@@ -20,7 +20,8 @@ type engine struct {
 	room   room       // nil likewise
 
 	models map[string]*binding // complete before the first message
-	order  []*binding          // as registered; parents before children once the tables' shapes are known
+	// as registered; parents before children once the tables' shapes are known
+	order []*binding
 
 	shapes      tableShapes
 	inbox       inbox

@@ -19,8 +19,8 @@ func (b *batch) fail(a *attempt, err error) {
 	b.failures = append(b.failures, newFailure(a, a.about(err), classOf(err)))
 }
 
-// keepFailures writes what becomes of the messages that failed, in the batch's own transaction: they wait, or they are
-// dead letters. What waited and does no more is removed.
+// keepFailures writes what becomes of the messages that failed, in the batch's own transaction:
+// they wait, or they are dead letters. What waited and does no more is removed.
 func (b *batch) keepFailures(ctx context.Context, tx transaction) error {
 	var dead, aside, inOrder []failure
 	wait := map[db.Key]failure{}
@@ -62,8 +62,8 @@ func (b *batch) keepFailures(ctx context.Context, tx transaction) error {
 	return b.releaseNext(ctx, tx, dead)
 }
 
-// isOrdered says that a message waits for its own sake, however many newer ones there are: it knows the one before it, and so
-// do they.
+// isOrdered says that a message waits for its own sake, however many newer ones there are: it knows
+// the one before it, and so do they.
 func (f failure) isOrdered() bool {
 	return f.binding.manner.inTurn && f.message.After != nil && f.message.Signal != envelope.Sync
 }
@@ -129,8 +129,8 @@ func (f failure) exhausted() bool {
 	return f.class == limited && !asked && f.past.attempts+1 >= f.binding.retry.Attempts
 }
 
-// removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is written anew. Those of
-// aside are its own affair.
+// removeClaimed deletes the rows of the messages that were tried again; who has to wait longer is
+// written anew. Those of aside are its own affair.
 func (b *batch) removeClaimed(ctx context.Context, tx transaction, aside []failure) error {
 	skip := make(map[*attempt]bool, len(aside))
 	for _, f := range aside {
@@ -204,7 +204,8 @@ func (f failure) row() applied.Waiting {
 	return w
 }
 
-// pause after so many failures: twice as long each time, spread by half so that what failed together comes back apart.
+// pause after so many failures: twice as long each time, spread by half so that what failed
+// together comes back apart.
 func (p RetryPolicy) pause(failures int) time.Duration {
 	d := p.Max
 	if shift := failures - 1; shift < 32 && p.Min<<shift>>shift == p.Min {
@@ -224,14 +225,16 @@ func (b *batch) afterFailures() {
 				reason = reasonOf(f.err)
 			}
 			b.engine.counts.reasons[reason].Add(1)
-			b.engine.log.Error("message is a dead letter", f.attrs("reason", reason.String(), "error", f.err)...)
+			b.engine.log.Error("message is a dead letter",
+				f.attrs("reason", reason.String(), "error", f.err)...)
 			b.engine.lacksNewer(f, reason)
 		case Waiting:
 			waits = true
 			if f.class == busy || f.class == early {
 				break // the first is said elsewhere, and the second is nobody's fault
 			}
-			b.engine.log.Warn("message waits for another try", f.attrs("attempts", f.past.attempts+1, "error", f.err)...)
+			b.engine.log.Warn("message waits for another try",
+				f.attrs("attempts", f.past.attempts+1, "error", f.err)...)
 		}
 		var orphan *orphanError
 		if errors.As(f.err, &orphan) && orphan.parent != (db.Key{}) {

@@ -12,9 +12,12 @@ import (
 )
 
 // Digest returns the digest of what is held in a part of the ledger.
-func (r inspected) Digest(ctx context.Context, model string, p mirrored.Portion) (ledgers.Digest, error) {
+func (r inspected) Digest(
+	ctx context.Context, model string, p mirrored.Portion,
+) (ledgers.Digest, error) {
 	if p.Speaks && p.Content == nil {
-		d, err := r.ledger.Digest(ctx, r.db, model, ledgers.Range{After: p.After, To: p.To}, p.Limit)
+		d, err := r.ledger.Digest(ctx, r.db, model, ledgers.Range{After: p.After, To: p.To},
+			p.Limit)
 		if err != nil {
 			err = fmt.Errorf("replica: %w", err)
 		}
@@ -106,8 +109,8 @@ func (r inspected) hold(
 	return nil
 }
 
-// LookupRows is Lookup, and looks on where a row cannot be read, an infinite time for example: that one
-// is there without its Row.
+// LookupRows is Lookup, and looks on where a row cannot be read, an infinite time for example: that
+// one is there without its Row.
 func (r inspected) LookupRows(
 	ctx context.Context, model string, pks []json.RawMessage, withRows bool,
 ) ([]mirrored.Kept, error) {

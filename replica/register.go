@@ -17,20 +17,23 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// Register mirrors a model into the table of T, a bun model with a primary key. A save writes every column of T that
-// the message carries; columns it does not carry keep their value, or their default in a new row; fields that T does
-// not have are ignored, and so are relations unless Children names them. Columns named cqrs_revision and cqrs_updated
-// are filled. A delete deletes the row, soft_delete or not.
+// Register mirrors a model into the table of T, a bun model with a primary key. A save writes every
+// column of T that the message carries; columns it does not carry keep their value, or their
+// default in a new row; fields that T does not have are ignored, and so are relations unless
+// Children names them. Columns named cqrs_revision and cqrs_updated are filled. A delete deletes
+// the row, soft_delete or not.
 //
-// The row equals the master's: null is stored as NULL, whatever the Go type, and bun's nullzero and skipupdate do not
-// apply. Model hooks do not run. Of several messages about one row that are applied together, only the last is written.
+// The row equals the master's: null is stored as NULL, whatever the Go type, and bun's nullzero and
+// skipupdate do not apply. Model hooks do not run. Of several messages about one row that are
+// applied together, only the last is written.
 //
 // An error is returned, and Run returns it again.
 func Register[T any](r *Replica, model string, options ...Option) error {
 	return RegisterType(r, reflect.TypeFor[T](), model, options...)
 }
 
-// RegisterType is Register for a type that is known at run time only, such as one made from a table's catalog.
+// RegisterType is Register for a type that is known at run time only, such as one made from a
+// table's catalog.
 func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option) error {
 	return r.bind(model, typ, options, func(b *binding) error {
 		m, err := newMirror(&r.engine, b)
@@ -47,10 +50,11 @@ func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option)
 	})
 }
 
-// Handle calls handle for each change of a model, in the transaction that moves the gate. What handle writes through
-// tx is committed with it, or not at all: on an error it is rolled back, the message answered for as the error says
-// (see Permanent, Retry, Discard), and its neighbours in the transaction do not notice. What handle does elsewhere may
-// happen more than once; for what has no part in the database, HandleFunc holds no transaction open meanwhile.
+// Handle calls handle for each change of a model, in the transaction that moves the gate. What
+// handle writes through tx is committed with it, or not at all: on an error it is rolled back, the
+// message answered for as the error says (see Permanent, Retry, Discard), and its neighbours in the
+// transaction do not notice. What handle does elsewhere may happen more than once; for what has no
+// part in the database, HandleFunc holds no transaction open meanwhile.
 //
 // T is a struct, decoded by bun's column names; a bun table is not needed.
 //
@@ -65,8 +69,9 @@ func Handle[T any](
 	})
 }
 
-// HandleBatch is Handle for many keys at once: it gets the events of one transaction together, at most one per key, the
-// newest. When it fails, it is called again for the halves, until the event that makes it fail is alone.
+// HandleBatch is Handle for many keys at once: it gets the events of one transaction together, at
+// most one per key, the newest. When it fails, it is called again for the halves, until the event
+// that makes it fail is alone.
 func HandleBatch[T any](
 	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, events []Event[T]) error, options ...Option,
 ) error {
@@ -81,10 +86,11 @@ func HandleBatch[T any](
 	})
 }
 
-// HandleFunc is Handle without a transaction, for effects that are not in the database: a webhook, a search engine. As
-// many run at once as the replica has Workers, never two for one key in one process. The ledger moves on after handle
-// has returned, so a crash in between means that handle is called again for the same event, and a process that shares
-// the queue may call it for a newer event of the key at the same time: let the receiver compare revisions.
+// HandleFunc is Handle without a transaction, for effects that are not in the database: a webhook,
+// a search engine. As many run at once as the replica has Workers, never two for one key in one
+// process. The ledger moves on after handle has returned, so a crash in between means that handle
+// is called again for the same event, and a process that shares the queue may call it for a newer
+// event of the key at the same time: let the receiver compare revisions.
 //
 // It works without a database, too: see New.
 func HandleFunc[T any](
@@ -105,9 +111,11 @@ func bindHandler[T any](
 		case missing:
 			return errors.New("the handler is nil")
 		case needsDB && r.room == nil:
-			return errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to New")
+			return errors.New("the replica has no database: use HandleFunc, or pass a *bun.DB to " +
+				"New")
 		case len(b.fixed) > 0 || len(b.childNames) > 0 || len(b.own) > 0:
-			return errors.New("Constant, Computed, Own and Children are for Register: a handler writes what it wants")
+			return errors.New("Constant, Computed, Own and Children are for Register: a handler " +
+				"writes what it wants")
 		}
 		b.applier = made(func(m *envelope.Message, fields map[string]json.RawMessage) (any, error) {
 			return newEvent[T](b, m, fields)
@@ -143,7 +151,9 @@ type binding struct {
 	manner  manner // of applier
 }
 
-func (r *Replica) bind(model string, typ reflect.Type, options []Option, complete func(*binding) error) error {
+func (r *Replica) bind(
+	model string, typ reflect.Type, options []Option, complete func(*binding) error,
+) error {
 	if r == nil {
 		return errors.New("replica is nil: make one with replica.New")
 	}
@@ -162,7 +172,8 @@ func (r *Replica) bind(model string, typ reflect.Type, options []Option, complet
 	if err != nil {
 		as := fmt.Sprintf("register model %q as %s", model, typ)
 		if typ != nil && typ.Name() == "" && typ.Kind() == reflect.Struct {
-			as = fmt.Sprintf("model %q", model) // its type is made of a table's catalog, and says nothing to who wrote a yaml
+			// its type is made of a table's catalog, and says nothing to who wrote a yaml
+			as = fmt.Sprintf("model %q", model)
 		}
 		err = fmt.Errorf("%s: %w", as, err)
 		r.errs = append(r.errs, err)
@@ -173,7 +184,9 @@ func (r *Replica) bind(model string, typ reflect.Type, options []Option, complet
 	return nil
 }
 
-func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (b *binding, err error) {
+func (r *Replica) newBinding(
+	model string, typ reflect.Type, options []Option,
+) (b *binding, err error) {
 	// bun panics about tags it cannot make sense of.
 	defer func() {
 		if p := recover(); p != nil {
@@ -212,13 +225,15 @@ func (r *Replica) newBinding(model string, typ reflect.Type, options []Option) (
 	}
 	for column := range b.fixed {
 		if !b.table.HasField(column) {
-			return nil, fmt.Errorf("Constant or Computed(%q): the struct has no such column", column)
+			return nil, fmt.Errorf("Constant or Computed(%q): the struct has no such column",
+				column)
 		}
 	}
 	for column := range b.own {
-		if f := b.table.FieldMap[column]; f == nil || f.IsPK || b.fixed[column] != nil || b.renamed[column] != "" {
-			return nil, fmt.Errorf("Own(%q): want a column of the struct that is no part of the key "+
-				"and that no other option fills", column)
+		if f := b.table.FieldMap[column]; f == nil || f.IsPK || b.fixed[column] != nil ||
+			b.renamed[column] != "" {
+			return nil, fmt.Errorf("Own(%q): want a column of the struct that is no part of the "+
+				"key and that no other option fills", column)
 		}
 	}
 	b.retry = b.retry.withDefaults(r.config.Retry)

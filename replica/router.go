@@ -10,10 +10,11 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Handler is the replica as a handler for a Watermill Router: nil means done with (applied, without effect, waiting in
-// the replica's own table, or a dead letter), an error means to deliver the message again. It returns when the message's
-// transaction has ended; messages that are handled at the same time share one. It takes messages of every registered
-// model, and ends the time of registration; a registration error is what it then returns for each message.
+// Handler is the replica as a handler for a Watermill Router: nil means done with (applied, without
+// effect, waiting in the replica's own table, or a dead letter), an error means to deliver the
+// message again. It returns when the message's transaction has ended; messages that are handled at
+// the same time share one. It takes messages of every registered model, and ends the time of
+// registration; a registration error is what it then returns for each message.
 //
 // Call Maintain beside it, or use AddHandlers, which does.
 func (r *Replica) Handler() message.NoPublishHandlerFunc {
@@ -41,10 +42,10 @@ func (r *Replica) Handler() message.NoPublishHandlerFunc {
 	}
 }
 
-// AddHandlers adds a handler for each registered model to a Watermill Router, under the name "<queue>.<model>", and does
-// the work of Maintain while the Router runs. Retry and poison queue middleware is not needed. A
-// transport.WindowSubscriber hands out as many messages at a time as Config.Window says, and so fills the transactions;
-// a stock one gives one per model.
+// AddHandlers adds a handler for each registered model to a Watermill Router, under the name
+// "<queue>.<model>", and does the work of Maintain while the Router runs. Retry and poison queue
+// middleware is not needed. A transport.WindowSubscriber hands out as many messages at a time as
+// Config.Window says, and so fills the transactions; a stock one gives one per model.
 func (r *Replica) AddHandlers(router *message.Router, subscriber message.Subscriber) error {
 	if err := r.start(); err != nil {
 		return err
@@ -52,7 +53,8 @@ func (r *Replica) AddHandlers(router *message.Router, subscriber message.Subscri
 	existing := router.Handlers()
 	for model := range r.models {
 		if name := r.handlerName(model); existing[name] != nil {
-			return fmt.Errorf("the router has a handler %q already: add a replica's handlers once", name)
+			return fmt.Errorf("the router has a handler %q already: add a replica's handlers once",
+				name)
 		}
 	}
 	handler, maintained := r.Handler(), &maintainedSubscriber{Subscriber: subscriber, replica: r}
@@ -64,7 +66,8 @@ func (r *Replica) AddHandlers(router *message.Router, subscriber message.Subscri
 
 func (r *Replica) handlerName(model string) string { return r.config.Queue + "." + model }
 
-// maintainedSubscriber hands a Router whole windows, and does Maintain's work as long as the Router's context lasts.
+// maintainedSubscriber hands a Router whole windows, and does Maintain's work as long as the
+// Router's context lasts.
 type maintainedSubscriber struct {
 	message.Subscriber
 	replica *Replica
@@ -73,7 +76,9 @@ type maintainedSubscriber struct {
 }
 
 // Subscribe implements message.Subscriber.
-func (s *maintainedSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+func (s *maintainedSubscriber) Subscribe(
+	ctx context.Context, topic string,
+) (<-chan *message.Message, error) {
 	s.once.Do(func() {
 		s.replica.recallMasters(ctx)
 		s.running.Go(func() { s.replica.watchQueue(ctx, s.Subscriber) })

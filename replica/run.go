@@ -14,10 +14,11 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Run subscribes to every registered model and applies what arrives, until ctx ends; then it finishes the messages in
-// flight and returns nil. It fails at once on registration errors and where a table is missing. It does not need the
-// broker to start: while the subscriber reports transport.ErrUnavailable, Run asks again. Nor does it stop when the
-// database fails later: it holds what it has, and goes on when the database does.
+// Run subscribes to every registered model and applies what arrives, until ctx ends; then it
+// finishes the messages in flight and returns nil. It fails at once on registration errors and
+// where a table is missing. It does not need the broker to start: while the subscriber reports
+// transport.ErrUnavailable, Run asks again. Nor does it stop when the database fails later: it
+// holds what it has, and goes on when the database does.
 //
 // Processes of one queue may run at the same time, and so may several Runs of one Replica.
 func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error {
@@ -65,7 +66,8 @@ func (r *Replica) Run(ctx context.Context, subscriber message.Subscriber) error 
 	return <-failed // the first, or nil
 }
 
-// Running is closed once every subscription exists: from then on, no message is missed for want of a queue.
+// Running is closed once every subscription exists: from then on, no message is missed for want of
+// a queue.
 func (r *Replica) Running() <-chan struct{} { return r.running }
 
 // checkTables fails where every message would: better at the start than in the dead letters.
@@ -91,8 +93,9 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 	return errors.Join(errs...)
 }
 
-// subscriptions are one per queue where the subscriber takes all topics of a queue at once, and else one per model: the
-// window is shared out among them. A stock subscriber waits for every ack; it gets as many as there are workers.
+// subscriptions are one per queue where the subscriber takes all topics of a queue at once, and
+// else one per model: the window is shared out among them. A stock subscriber waits for every ack;
+// it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
 	add := func(subscribe func(context.Context, *subscription) (transport.Subscription, error), topics ...string) {
 		all = append(all, &subscription{engine: &r.engine, topics: topics, subscribe: subscribe})
@@ -127,8 +130,8 @@ func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscript
 	return all
 }
 
-// topicsByQueue groups the models by the queue that their messages come from, in the order of registration: nearly always
-// it is one.
+// topicsByQueue groups the models by the queue that their messages come from, in the order of
+// registration: nearly always it is one.
 func (r *Replica) topicsByQueue(s transport.BatchSubscriber) (groups [][]string) {
 	index := map[string]int{}
 	for _, b := range r.order {

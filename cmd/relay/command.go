@@ -44,17 +44,19 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		root.Commands = append(root.Commands, c)
 	}
 	root.Commands = append(root.Commands, o.capture().Commands()...)
-	root.Commands = append(root.Commands, o.manifest(), o.queuesCommand(), o.backup(), o.answer(), &cli.Command{
-		Name:   "replicate",
-		Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",
-		Flags:  o.replicateFlags(),
-		Action: o.replicate,
-	})
+	root.Commands = append(root.Commands, o.manifest(), o.queuesCommand(), o.backup(), o.answer(),
+		&cli.Command{
+			Name:   "replicate",
+			Usage:  "keep copies of a master's tables, until SIGINT or SIGTERM",
+			Flags:  o.replicateFlags(),
+			Action: o.replicate,
+		})
 	o.wire(root)
 	return root
 }
 
-// wire has a command, and those below it, close what they opened, and makes a mistake in their flags a usage error.
+// wire has a command, and those below it, close what they opened, and makes a mistake in their
+// flags a usage error.
 func (o *options) wire(cmd *cli.Command) {
 	cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
 		return exit.Wrong(exit.Flags(err))

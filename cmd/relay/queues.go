@@ -24,9 +24,10 @@ func (o *options) queuesCommand() *cli.Command {
 			"for good",
 		Commands: []*cli.Command{
 			{
-				Name:   "list",
-				Usage:  "show the queues: what waits in them, since when, and who reads them",
-				Flags:  []cli.Flag{broker, &cli.BoolFlag{Name: "json", Usage: "a JSON line for each instead of a table"}},
+				Name:  "list",
+				Usage: "show the queues: what waits in them, since when, and who reads them",
+				Flags: []cli.Flag{broker, &cli.BoolFlag{Name: "json",
+					Usage: "a JSON line for each instead of a table"}},
 				Action: o.listQueues,
 			},
 			{

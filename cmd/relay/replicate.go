@@ -21,11 +21,13 @@ func (o *options) replicateFlags() []cli.Flag {
 		o.configFlag(),
 		o.brokerFlag("where to subscribe: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		o.queueFlag(),
-		o.silentFlag("do not talk to the master: neither report to it, nor ask it for what is lacking"),
+		o.silentFlag("do not talk to the master: neither report to it, nor ask it for what is " +
+			"lacking"),
 		&cli.StringFlag{
 			Name: "backfill", Sources: cli.EnvVars("CQRSYNC_BACKFILL"), Destination: &o.backfill,
-			Usage: "if-empty asks the master, at the first start, for the models that the replica has nothing of; " +
-				"none asks for nothing (default: what the file says as backfill, else none)",
+			Usage: "if-empty asks the master, at the first start, for the models that the replica " +
+				"has nothing of; none asks for nothing (default: what the file says as backfill, " +
+				"else none)",
 		},
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
@@ -47,7 +49,8 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or " +
 			"sqlite://FILE"))
 	}
-	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr, o.checkBackfill()); err != nil {
+	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr,
+		o.checkBackfill()); err != nil {
 		return err
 	}
 	subscriber, err := open.Subscriber(o.broker, rep.Queue(), open.Options{Logger: log})
@@ -73,8 +76,8 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 
 var backfillSetting = setting{"--backfill", "CQRSYNC_BACKFILL"}
 
-// checkBackfill checks what the replica asks its master for, and takes it from the file where no flag
-// says so.
+// checkBackfill checks what the replica asks its master for, and takes it from the file where no
+// flag says so.
 func (o *options) checkBackfill() error {
 	switch o.backfill {
 	case "":
@@ -88,7 +91,8 @@ func (o *options) checkBackfill() error {
 		return backfillSetting.wrong(fmt.Errorf("%q, want if-empty or none", o.backfill))
 	}
 	if o.silent && o.backfill == string(converge.IfEmpty) {
-		return backfillSetting.wrong(errors.New("if-empty asks the master, and --silent does not: leave out one of them"))
+		return backfillSetting.wrong(errors.New("if-empty asks the master, and --silent does not: " +
+			"leave out one of them"))
 	}
 	return nil
 }

@@ -26,29 +26,35 @@ func (o *options) runFlags() []cli.Flag {
 	return append([]cli.Flag{
 		o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		&cli.StringFlag{
-			Name: "config", Destination: &o.config, // not CQRSYNC_CONFIG: that may be the file of a replica
+			// not CQRSYNC_CONFIG: that may be the file of a replica
+			Name: "config", Destination: &o.config,
 			Usage: "the `FILE` that describes tables with triggers: what they note of writes is sent, too; none by default",
 		},
-		o.silentFlag("do not answer replicas: neither list them, nor make their queues, nor send what they ask for"),
+		o.silentFlag("do not answer replicas: neither list them, nor make their queues, nor send " +
+			"what they ask for"),
 		&cli.BoolFlag{
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the outbox tables first",
 		},
 		&cli.DurationFlag{
 			Name: "poll", Sources: cli.EnvVars("CQRSYNC_POLL"), Destination: &o.poll,
-			Usage: "the longest time between two looks into an idle outbox; it matters where no wake-up comes (default: 250ms)",
+			Usage: "the longest time between two looks into an idle outbox; it matters where no " +
+				"wake-up comes (default: 250ms)",
 		},
 		&cli.DurationFlag{
 			Name: "shutdown-timeout", Sources: cli.EnvVars("CQRSYNC_SHUTDOWN_TIMEOUT"), Destination: &o.shutdown,
-			Usage: "how long, after the first signal, the broker may take to confirm what is in flight (default: 10s)",
+			Usage: "how long, after the first signal, the broker may take to confirm what is in " +
+				"flight (default: 10s)",
 		},
 		&cli.StringFlag{
 			Name: "listen-db", Sources: cli.EnvVars("CQRSYNC_LISTEN_DB"), Destination: &o.listenDB,
-			Usage: "where to LISTEN for wake-ups, if --db leads through a proxy such as PgBouncer: the database's own address",
+			Usage: "where to LISTEN for wake-ups, if --db leads through a proxy such as " +
+				"PgBouncer: the database's own address",
 		},
 		&cli.StringFlag{
 			Name: "health", Sources: cli.EnvVars("CQRSYNC_HEALTH"), Destination: &o.health,
-			Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback interface; nothing by default",
+			Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback " +
+				"interface; nothing by default",
 		},
 	}, o.answerFlags()...)
 }
@@ -59,7 +65,8 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	publisher, brokerErr := o.openPublisher(log)
 	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)
-	if err := exit.Wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, o.checkTimes()); err != nil {
+	if err := exit.Wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr,
+		o.checkTimes()); err != nil {
 		return err
 	}
 	mon, err := monitor.New(monitor.Config{})
@@ -92,9 +99,11 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
-	log.Info("relay started", "database", database.Redact(o.db), "broker", database.Redact(o.broker))
+	log.Info("relay started", "database", database.Redact(o.db), "broker",
+		database.Redact(o.broker))
 	defer context.AfterFunc(ctx, func() {
-		log.Info("stopping when what is in flight is finished; a second signal ends the process at once")
+		log.Info("stopping when what is in flight is finished; a second signal ends the process " +
+			"at once")
 	})()
 	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep, answer)
 	stats := rel.Stats()
@@ -102,8 +111,8 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	return err
 }
 
-// collectAt: a relay makes much garbage and keeps little, at most a few batches. Collecting it four times as seldom saves a
-// quarter of its processor time, for some tens of megabytes.
+// collectAt: a relay makes much garbage and keeps little, at most a few batches. Collecting it four
+// times as seldom saves a quarter of its processor time, for some tens of megabytes.
 const collectAt = 400
 
 // openListener makes the listener for wake-ups, which connects later.
@@ -120,7 +129,8 @@ func (o *options) openListener(log *slog.Logger) (*wake.Listener, error) {
 // checkTimes checks the flags that are times; 0 means the default.
 func (o *options) checkTimes() error {
 	var errs []error
-	for s, value := range map[setting]time.Duration{pollSetting: o.poll, shutdownSetting: o.shutdown} {
+	for s, value := range map[setting]time.Duration{pollSetting: o.poll,
+		shutdownSetting: o.shutdown} {
 		if value < 0 {
 			errs = append(errs, s.wrong(fmt.Errorf("%s, want a positive time", value)))
 		}
@@ -164,7 +174,8 @@ func runBeside(ctx context.Context, rel *relay.Relay, tasks ...func(context.Cont
 	return err
 }
 
-// serve answers on the address of --health. Should that fail the relay goes on: what must not stop is the messages.
+// serve answers on the address of --health. Should that fail the relay goes on: what must not stop
+// is the messages.
 func serve(mon *monitor.Monitor, health net.Listener, log *slog.Logger) func(context.Context) {
 	return func(ctx context.Context) {
 		if health == nil {

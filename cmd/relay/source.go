@@ -58,8 +58,10 @@ func (o *options) queueFlag() cli.Flag {
 // cqrsync's own.
 func (o *options) source() command.Source {
 	return command.Source{
-		Box:      func(ctx context.Context) (*outbox.Box, error) { return o.openBox(ctx, "") },
-		Replica:  func(ctx context.Context) (*replica.Replica, error) { return o.openReplica(ctx, "", loading) },
+		Box: func(ctx context.Context) (*outbox.Box, error) { return o.openBox(ctx, "") },
+		Replica: func(ctx context.Context) (*replica.Replica, error) {
+			return o.openReplica(ctx, "", loading)
+		},
 		Models:   o.diffModels,
 		Pair:     o.openPair,
 		HasQueue: o.hasQueue,
@@ -69,7 +71,9 @@ func (o *options) source() command.Source {
 				_, tables, err := o.openAdmin(create)
 				return tables, exit.Wrong(err)
 			},
-			Layout:    func() (string, admin.Config, error) { return dialectOf(o.db), o.names(), o.checkNames() },
+			Layout: func() (string, admin.Config, error) {
+				return dialectOf(o.db), o.names(), o.checkNames()
+			},
 			LetterBox: o.openLetterBox,
 			LetterFlags: []cli.Flag{o.brokerFlag("with --queue: the broker, " +
 				"amqp://USER:PASSWORD@HOST:PORT/?exchange=cqrs"), o.configFlag()},
@@ -92,7 +96,8 @@ func (o *options) sourceFlags(c *cli.Command) (flags []cli.Flag) {
 	}
 	switch c.Name {
 	case "backfill":
-		flags = append(flags, o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"))
+		flags = append(flags,
+			o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"))
 	case "sync":
 		flags = append(flags, o.brokerFlag("with --queue: the broker that is asked for the queue"))
 	case "diff":
@@ -131,7 +136,8 @@ func dialectOf(rawURL string) string {
 
 // openBox opens the master's side with one model, or with all.
 func (o *options) openBox(ctx context.Context, model string) (*outbox.Box, error) {
-	m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB, masterDBSetting, model)
+	m, db, err := o.openTables(o.configOf(o.masterConfig, masterSetting), o.masterDB,
+		masterDBSetting, model)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +145,9 @@ func (o *options) openBox(ctx context.Context, model string) (*outbox.Box, error
 }
 
 // openReplica opens the replica's side with one model, or with all.
-func (o *options) openReplica(ctx context.Context, model string, c replica.Config) (*replica.Replica, error) {
+func (o *options) openReplica(
+	ctx context.Context, model string, c replica.Config,
+) (*replica.Replica, error) {
 	from := o.configOf(o.replicaConfig, replicaSetting)
 	m, db, err := o.openTables(from, o.replicaDB, replicaDBSetting, model)
 	if err != nil {
@@ -160,11 +168,14 @@ func (o *options) openReplica(ctx context.Context, model string, c replica.Confi
 }
 
 // openPair opens both sides with one model.
-func (o *options) openPair(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error) {
+func (o *options) openPair(
+	ctx context.Context, model string,
+) (*outbox.Box, *replica.Replica, error) {
 	box, boxErr := o.openBox(ctx, model)
 	rep, repErr := o.openReplica(ctx, model, loading)
 	err := errors.Join(boxErr, repErr)
-	if exit.IsUsage(boxErr) && exit.IsUsage(repErr) { // under one heading, and once what is wrong on both sides
+	// under one heading, and once what is wrong on both sides
+	if exit.IsUsage(boxErr) && exit.IsUsage(repErr) {
 		err = exit.Wrong(err)
 	}
 	return box, rep, err

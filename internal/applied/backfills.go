@@ -17,8 +17,10 @@ type Backfill struct {
 // WantBackfill notes that a queue asks for all of a model, unless it did so before.
 func (s *Tables) WantBackfill(ctx context.Context, queue, model, id string) error {
 	// Whoever is second changes nothing: all processes ask for the one of the first.
-	_, err := s.DB().ExecContext(ctx, "INSERT INTO ? (queue, model, id, asked_at) VALUES (?, ?, ?, "+
-		s.dialect.Now()+")"+s.Upsert("queue, model", "model"), s.Table("replica_backfills"), queue, model, id)
+	_, err := s.DB().ExecContext(ctx,
+		"INSERT INTO ? (queue, model, id, asked_at) VALUES (?, ?, ?, "+
+			s.dialect.Now()+")"+s.Upsert("queue, model",
+			"model"), s.Table("replica_backfills"), queue, model, id)
 	if err != nil {
 		return fmt.Errorf("note that a backfill of %s is wanted: %w", model, err)
 	}
@@ -30,8 +32,9 @@ func (s *Tables) WantBackfill(ctx context.Context, queue, model, id string) erro
 func (s *Tables) Backfilled(ctx context.Context, queue, model, id string) error {
 	now, table := s.dialect.Now(), s.Table("replica_backfills")
 	err := s.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO ? (queue, model, id, asked_at) VALUES (?, ?, ?, "+now+")"+
-			s.Upsert("queue, model", "model"), table, queue, model, id); err != nil {
+		if _, err := tx.ExecContext(ctx,
+			"INSERT INTO ? (queue, model, id, asked_at) VALUES (?, ?, ?, "+now+")"+
+				s.Upsert("queue, model", "model"), table, queue, model, id); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, "UPDATE ? SET done_at = "+now+

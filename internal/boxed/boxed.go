@@ -1,8 +1,8 @@
-// Package boxed is what package operate asks of an outbox.Box, and a service need not see: reading whole models as
-// replicas are to know them, and writing rows as the wire has them.
+// Package boxed is what package operate asks of an outbox.Box, and a service need not see: reading
+// whole models as replicas are to know them, and writing rows as the wire has them.
 //
-// Package outbox fills in what the two variables hold. So operate has all of it, and the Go API of outbox has only what
-// services call.
+// Package outbox fills in what the two variables hold. So operate has all of it, and the Go API of
+// outbox has only what services call.
 package boxed
 
 import (
@@ -29,12 +29,13 @@ var Where func(condition string) any
 
 // Rows write rows of any bun table, a replica's too, as a master sends them.
 var Rows interface {
-	// Encode writes a row, as it was read, as instance_data has it: its columns under their SQL names. nulls names those
-	// that are NULL in the database, which the Go value of a field that is no pointer does not say. NaN and the infinities
-	// are bare, as Python writes them (see envelope.Quoted).
+	// Encode writes a row, as it was read, as instance_data has it: its columns under their SQL
+	// names. nulls names those that are NULL in the database, which the Go value of a field that is
+	// no pointer does not say. NaN and the infinities are bare, as Python writes them (see
+	// envelope.Quoted).
 	Encode(table *schema.Table, row reflect.Value, nulls stored.Nulls) (json.RawMessage, error)
-	// Key returns the key of a row that was read, which stands in the given columns, as the wire has it, and as the text by
-	// which ledgers know it. It is never null: a zero is the key zero.
+	// Key returns the key of a row that was read, which stands in the given columns, as the wire
+	// has it, and as the text by which ledgers know it. It is never null: a zero is the key zero.
 	Key(columns []*schema.Field, row reflect.Value) (pk json.RawMessage, key string, err error)
 }
 
@@ -42,49 +43,54 @@ var Rows interface {
 type Box interface {
 	// Model returns the bun table of a registered model.
 	Model(model string) (*schema.Table, error)
-	// Fields says, by the names of the columns that a model sends, what messages call them (see outbox.Rename).
+	// Fields says, by the names of the columns that a model sends, what messages call them (see
+	// outbox.Rename).
 	Fields(model string) (map[string]string, error)
-	// Instances reads the instances of a model with their state, page by page in the order of the primary key. Each page is
-	// one snapshot of rows, relations and ledger, so that no state carries another one's revision. Rows that Filter keeps
-	// from replicas are left out; rows that were there before cqrsync, and were not written since, have revision 0 and the
-	// time 1970. A page may be empty. The iteration ends with the first error.
+	// Instances reads the instances of a model with their state, page by page in the order of the
+	// primary key. Each page is one snapshot of rows, relations and ledger, so that no state
+	// carries another one's revision. Rows that Filter keeps from replicas are left out; rows that
+	// were there before cqrsync, and were not written since, have revision 0 and the time 1970. A
+	// page may be empty. The iteration ends with the first error.
 	Instances(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error]
 	// Revisions is Instances without Data and Updated, and faster.
 	Revisions(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error]
-	// Listing reads which revisions a model has from the ledger alone, page by page in its order: several times as fast as
-	// Revisions, because no row is looked at. It is nil where the ledger does not speak for the table, because rows came or
-	// went past cqrsync, or cannot: a model with a filter, a key of several columns, a database that has no cheap way to tell.
+	// Listing reads which revisions a model has from the ledger alone, page by page in its order:
+	// several times as fast as Revisions, because no row is looked at. It is nil where the ledger
+	// does not speak for the table, because rows came or went past cqrsync, or cannot: a model with
+	// a filter, a key of several columns, a database that has no cheap way to tell.
 	Listing(ctx context.Context, model string, pageSize int) (iter.Seq2[Pairs, error], error)
-	// Lookup returns the instances with the given primary keys, one for each key in their order, without Data. PK is nil
-	// where there is none, or none that is sent. A key that no row of the table can have is an *outbox.KeyError.
+	// Lookup returns the instances with the given primary keys, one for each key in their order,
+	// without Data. PK is nil where there is none, or none that is sent. A key that no row of the
+	// table can have is an *outbox.KeyError.
 	//
-	// A key may be spelled as a replica stores it: the database decides which row it is, by the type of the column, and PK is
-	// how the master spells it.
+	// A key may be spelled as a replica stores it: the database decides which row it is, by the
+	// type of the column, and PK is how the master spells it.
 	Lookup(ctx context.Context, model string, pks []json.RawMessage) ([]Instance, error)
 	// Own returns the database with the outbox's tables.
 	Own() *db.Database
 	// Models returns the CQRS ids of the registered models, in any order.
 	Models() []string
-	// States returns what replicas are to know of the given keys, as ledgers spell them, one for each
-	// in their order: with Data where the row is sent.
+	// States returns what replicas are to know of the given keys, as ledgers spell them, one for
+	// each in their order: with Data where the row is sent.
 	States(ctx context.Context, model string, keys []string) ([]State, error)
-	// Speaks says that the ledger of a model has what its table has, and that all of it is sent: then
-	// Digest and Claims read the ledger alone. false may mean that there is no cheap way to tell.
+	// Speaks says that the ledger of a model has what its table has, and that all of it is sent:
+	// then Digest and Claims read the ledger alone. false may mean that there is no cheap way to
+	// tell.
 	Speaks(ctx context.Context, model string) (bool, error)
-	// AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row, and
-	// returns how many there were.
+	// AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row,
+	// and returns how many there were.
 	AdoptUnknown(ctx context.Context, model string) (int, error)
 	// Digest returns the digest of what is sent in a part of the ledger.
 	Digest(ctx context.Context, model string, p Portion) (ledger.Digest, error)
 	// Claims returns what is sent in a part of the ledger. more says that its limit ended it.
 	Claims(ctx context.Context, model string, p Portion) (claims []Claim, more bool, err error)
-	// Adopt takes over the revisions of a table that a Django master wrote: from its columns cqrs_revision and cqrs_updated
-	// into the ledger. So the first write that is captured continues them, and replicas take it. It is for when the Django
-	// master writes no more, while this service does or before it does; again does no harm, and goes on where it was
-	// interrupted.
+	// Adopt takes over the revisions of a table that a Django master wrote: from its columns
+	// cqrs_revision and cqrs_updated into the ledger. So the first write that is captured continues
+	// them, and replicas take it. It is for when the Django master writes no more, while this
+	// service does or before it does; again does no harm, and goes on where it was interrupted.
 	//
-	// The two columns are not read otherwise, and no message carries them: what stands there under their names is the
-	// ledger's.
+	// The two columns are not read otherwise, and no message carries them: what stands there under
+	// their names is the ledger's.
 	Adopt(ctx context.Context, model string, o AdoptOptions) (Adopted, error)
 }
 
@@ -93,10 +99,12 @@ type Instance struct {
 	// PK is the primary key as the wire has it, Key the text by which ledgers know it.
 	PK  json.RawMessage
 	Key string
-	// Revision and Updated are the ledger's: what the newest message of the key said, or is about to say.
+	// Revision and Updated are the ledger's: what the newest message of the key said, or is about
+	// to say.
 	Revision int64
 	Updated  time.Time
-	// Data is instance_data without revision and time (see envelope.Stamp); nil where it was not asked for.
+	// Data is instance_data without revision and time (see envelope.Stamp); nil where it was not
+	// asked for.
 	Data json.RawMessage
 }
 
@@ -108,9 +116,9 @@ type State struct {
 	Deleted bool
 }
 
-// Portion is a part of the ledger in the order of the bytes of its keys: those after After up to To,
-// where an empty end is open, and no more than Limit, where that is not zero, counting those that are
-// not sent.
+// Portion is a part of the ledger in the order of the bytes of its keys: those after After up to
+// To, where an empty end is open, and no more than Limit, where that is not zero, counting those
+// that are not sent.
 type Portion struct {
 	After, To string
 	Limit     int
@@ -139,13 +147,14 @@ type Selection struct {
 	// PageSize is how many rows are read, and held in memory, at once. Default: 1000. Of large rows
 	// Instances reads fewer: some megabytes, or one row.
 	PageSize int
-	// Bad, if set, is called for each row that cannot be sent, and the others go on: a value that the
-	// wire has no form for, a key that is none, a Serializer's error. pk is as the wire would have it.
-	// Without Bad the first such row ends the iteration.
+	// Bad, if set, is called for each row that cannot be sent, and the others go on: a value that
+	// the wire has no form for, a key that is none, a Serializer's error. pk is as the wire would
+	// have it. Without Bad the first such row ends the iteration.
 	Bad func(pk json.RawMessage, err error)
 }
 
-// Pairs are a page of keys with their revisions in the words of a line of a diff, but for its outer brackets: 1,0],[2,5.
+// Pairs are a page of keys with their revisions in the words of a line of a diff, but for its outer
+// brackets: 1,0],[2,5.
 type Pairs = ledger.Pairs
 
 // AdoptOptions are those of Adopt. The zero value is ready to use.

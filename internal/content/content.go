@@ -1,5 +1,5 @@
-// Package content makes short hashes of the values of fields, which are the same on both sides where
-// the values are, however a database writes them.
+// Package content makes short hashes of the values of fields, which are the same on both sides
+// where the values are, however a database writes them.
 package content
 
 import (
@@ -21,8 +21,8 @@ const (
 	NoHash = "------"
 )
 
-// AppendHash writes 36 bits of a hash of the value, in which NaN is the string "NaN", as a decimal of
-// Django's is. Two values that a replica's column may not tell apart have the same.
+// AppendHash writes 36 bits of a hash of the value, in which NaN is the string "NaN", as a decimal
+// of Django's is. Two values that a replica's column may not tell apart have the same.
 func AppendHash(line []byte, value json.RawMessage) []byte {
 	h := fnv.New64a()
 	_, _ = h.Write(envelope.AppendCanonical(nil, value)) // a hash never fails
@@ -39,9 +39,11 @@ func mix(x uint64) uint64 {
 }
 
 // Spellings are the hashes of a value that stands in a field of a row: its own, and those of what a
-// master may have whose database has another type for it. nanAsNull says that NULL stands for NaN and
-// the infinities, too.
-func Spellings(field *schema.Field, row reflect.Value, value json.RawMessage, nanAsNull bool) string {
+// master may have whose database has another type for it. nanAsNull says that NULL stands for NaN
+// and the infinities, too.
+func Spellings(
+	field *schema.Field, row reflect.Value, value json.RawMessage, nanAsNull bool,
+) string {
 	hashes := AppendHash(nil, value)
 	for _, alike := range alikeOf(field, row, value) {
 		hashes = AppendHash(hashes, alike)

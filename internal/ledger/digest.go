@@ -25,8 +25,8 @@ type Digest struct {
 	More bool
 }
 
-// digestBlock is how many keys are hashed at a time: a sum is a hash of the hashes of blocks, so that
-// a database can make them one by one. Another number is another sum.
+// digestBlock is how many keys are hashed at a time: a sum is a hash of the hashes of blocks, so
+// that a database can make them one by one. Another number is another sum.
 const digestBlock = 4096
 
 // Sum makes the sum of a digest from keys in their order.
@@ -69,9 +69,11 @@ func (s *Sum) String() string {
 	return base64.RawURLEncoding.EncodeToString(s.blocks.Sum(nil)[:16])
 }
 
-// Digest returns that of the live keys of a model in a range, or of its first ones where limit is not
-// zero. It is made in the database where that can make it.
-func (l *Ledger) Digest(ctx context.Context, tx bun.IDB, model string, r Range, limit int) (Digest, error) {
+// Digest returns that of the live keys of a model in a range, or of its first ones where limit is
+// not zero. It is made in the database where that can make it.
+func (l *Ledger) Digest(
+	ctx context.Context, tx bun.IDB, model string, r Range, limit int,
+) (Digest, error) {
 	d, sum := Digest{}, NewSum()
 	for !d.More {
 		most := digestBlock

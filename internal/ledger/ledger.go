@@ -1,7 +1,8 @@
-// Package ledger is the two tables of revisions: outbox_revisions at the master, replica_revisions at a replica.
+// Package ledger is the two tables of revisions: outbox_revisions at the master, replica_revisions
+// at a replica.
 //
-// A Ledger looks keys up on either side. Revisions draws the master's, which is the rule of P4 and P7.
-// What a replica writes into its own is in internal/applied.
+// A Ledger looks keys up on either side. Revisions draws the master's, which is the rule of P4 and
+// P7. What a replica writes into its own is in internal/applied.
 package ledger
 
 import (
@@ -42,12 +43,14 @@ func NewRevisions(d *db.Database) *Revisions { return &Revisions{of(d, db.Outbox
 // dialect is how a database reads many keys at once.
 type dialect interface {
 	db.Dialect
-	// joinPairs is an aggregate that makes the text of Pairs of rows, in their order; or empty. For rows this small, a
-	// row each costs more than what is in it.
+	// joinPairs is an aggregate that makes the text of Pairs of rows, in their order; or empty. For
+	// rows this small, a row each costs more than what is in it.
 	joinPairs() string
-	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as texts; or empty.
+	// digest is an aggregate that tells two sets of the column KEY apart, whose values count as
+	// texts; or empty.
 	digest() string
-	// hashBlock is an aggregate that hashes rows in their order as Sum hashes a block, in hex; or empty.
+	// hashBlock is an aggregate that hashes rows in their order as Sum hashes a block, in hex; or
+	// empty.
 	hashBlock() string
 }
 
@@ -58,7 +61,9 @@ type (
 )
 
 // digest sums a 64-bit hash.
-func (postgres) digest() string { return "ROW(count(*), sum(hashtextextended(CAST(KEY AS text), 0)))" }
+func (postgres) digest() string {
+	return "ROW(count(*), sum(hashtextextended(CAST(KEY AS text), 0)))"
+}
 
 func (postgres) joinPairs() string {
 	return `coalesce(string_agg("key" || ',' || revision, '],['), '')`
@@ -66,7 +71,8 @@ func (postgres) joinPairs() string {
 
 // digest sums 60 bits of a hash, exactly: a SUM of texts would be a floating point number.
 func (mariadb) digest() string {
-	return "CONCAT(count(*), ' ', coalesce(sum(CAST(CONV(LEFT(MD5(KEY), 15), 16, 10) AS unsigned)), 0))"
+	return "CONCAT(count(*), ' ', coalesce(sum(CAST(CONV(LEFT(MD5(KEY), 15), 16, 10) AS " +
+		"unsigned)), 0))"
 }
 
 // joinPairs: GROUP_CONCAT cuts off at group_concat_max_len.

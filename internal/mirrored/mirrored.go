@@ -1,5 +1,5 @@
-// Package mirrored is what package operate asks of a replica.Replica, and a service need not see: how
-// models are kept, which keys and rows are there, and dead letters once more.
+// Package mirrored is what package operate asks of a replica.Replica, and a service need not see:
+// how models are kept, which keys and rows are there, and dead letters once more.
 //
 // Package replica fills in Of. So operate has all of it, and the Go API of replica has only what
 // services call.
@@ -26,32 +26,34 @@ type Replica interface {
 	// Model returns how a registered model is kept.
 	Model(model string) (Shape, error)
 	// Check fails where the replica's tables are missing or older than this version, and where the
-	// table of a mirrored model does not fit its struct. Run asks the same of all models at its start;
-	// whoever uses Apply or the look-ups alone asks here, because Apply waits for a database in trouble.
+	// table of a mirrored model does not fit its struct. Run asks the same of all models at its
+	// start; whoever uses Apply or the look-ups alone asks here, because Apply waits for a database
+	// in trouble.
 	Check(ctx context.Context, model string) error
 	// CheckWrites is Check, and fails as well where the database takes no writes.
 	CheckWrites(ctx context.Context, model string) error
 
-	// Lookup returns what the replica has of the given primary keys of the master, in their order, in
-	// one snapshot. withRows reads whole rows of a mirrored model. It fails for a key that no row of
-	// the table can have: such a key is never taken for a row that is not there.
+	// Lookup returns what the replica has of the given primary keys of the master, in their order,
+	// in one snapshot. withRows reads whole rows of a mirrored model. It fails for a key that no
+	// row of the table can have: such a key is never taken for a row that is not there.
 	Lookup(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]Kept, error)
 	// LookupRows is Lookup, and looks on where a row cannot be read: that one has no Row.
-	LookupRows(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]Kept, error)
-	// Count returns how many rows there are of a model, or most where there are more; of a model with
-	// a handler, how many keys the ledger has as live. It reads no more than most.
+	LookupRows(ctx context.Context, model string, pks []json.RawMessage, withRows bool) ([]Kept,
+		error)
+	// Count returns how many rows there are of a model, or most where there are more; of a model
+	// with a handler, how many keys the ledger has as live. It reads no more than most.
 	Count(ctx context.Context, model string, most int64) (int64, error)
 	// Keys reads the rows that a mirrored model owns, their primary keys only, page by page in its
 	// order. where, if not nil, narrows the query, whose model is the registered one.
 	Keys(
 		ctx context.Context, model string, where func(*bun.SelectQuery) *bun.SelectQuery, pageSize int,
 	) iter.Seq2[[]reflect.Value, error]
-	// KeyIsExact says that two texts are two keys in the type of the primary key: not in a number or
-	// a time, which has several spellings.
+	// KeyIsExact says that two texts are two keys in the type of the primary key: not in a number
+	// or a time, which has several spellings.
 	KeyIsExact(ctx context.Context, model string) (bool, error)
 
-	// LedgerSpeaks says that what the ledger has as live is what the table holds, so that Live can be
-	// trusted. false may also mean that there is no cheap way to tell.
+	// LedgerSpeaks says that what the ledger has as live is what the table holds, so that Live can
+	// be trusted. false may also mean that there is no cheap way to tell.
 	LedgerSpeaks(ctx context.Context, model string) (bool, error)
 	// Live returns up to limit keys that the ledger has as live.
 	Live(ctx context.Context, model string, s Span, limit int) ([]KeyRevision, error)
@@ -60,18 +62,19 @@ type Replica interface {
 	// Known says which keys the ledger has as live.
 	Known(ctx context.Context, model string, keys []string) (map[string]bool, error)
 
-	// Digest returns the digest of what is held in a part of the ledger: its live keys whose rows are
-	// there.
+	// Digest returns the digest of what is held in a part of the ledger: its live keys whose rows
+	// are there.
 	Digest(ctx context.Context, model string, p Portion) (ledger.Digest, error)
 	// Holdings returns what is held in a part of the ledger. more says that its limit ended it.
 	Holdings(ctx context.Context, model string, p Portion) (held []Holding, more bool, err error)
 
-	// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live, in
-	// one transaction. Tombstones stay, so that what was deleted stays so. It is for a load that
+	// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live,
+	// in one transaction. Tombstones stay, so that what was deleted stays so. It is for a load that
 	// starts over.
 	Clear(ctx context.Context, model string) error
 	// RetryDeadLetters takes dead letters through the gate again, after what made them fail was
-	// mended. What is applied, known or overtaken is removed, the rest stays. tell is called for each.
+	// mended. What is applied, known or overtaken is removed, the rest stays. tell is called for
+	// each.
 	RetryDeadLetters(ctx context.Context, f DeadLetterFilter, tell func(RetriedDeadLetter)) error
 
 	// HasLedger says that there is a database, so that Lookup works.
@@ -82,8 +85,8 @@ type Replica interface {
 	// Conditions returns how things stand with each model, in the order of registration.
 	Conditions(ctx context.Context) ([]Condition, error)
 
-	// WantBackfills notes which models the replica asks its master for: those that it has nothing of,
-	// and never asked for. It is for the time before the first message.
+	// WantBackfills notes which models the replica asks its master for: those that it has nothing
+	// of, and never asked for. It is for the time before the first message.
 	WantBackfills(ctx context.Context) error
 	// WantedBackfills returns those that have not come yet, rows before those that point to them.
 	WantedBackfills(ctx context.Context) ([]Backfill, error)
@@ -99,9 +102,9 @@ type Backfill struct {
 	Parents []string
 }
 
-// Portion is a part of the ledger in the order of the bytes of its keys: those after After up to To,
-// where an empty end is open, and no more than Limit, where that is not zero, counting those whose
-// rows are not there.
+// Portion is a part of the ledger in the order of the bytes of its keys: those after After up to
+// To, where an empty end is open, and no more than Limit, where that is not zero, counting those
+// whose rows are not there.
 type Portion struct {
 	After, To string
 	Limit     int
@@ -174,10 +177,11 @@ type Shape struct {
 	// Key are the columns that hold the master's key, in its order: the primary key without what
 	// Constant fills.
 	Key []*schema.Field
-	// Mirrored says that the rows are kept in Table; else a handler does what it likes, and the ledger
-	// is all there is.
+	// Mirrored says that the rows are kept in Table; else a handler does what it likes, and the
+	// ledger is all there is.
 	Mirrored bool
-	// Fields is what the master calls each column. Constant, computed and own ones are not among them.
+	// Fields is what the master calls each column. Constant, computed and own ones are not among
+	// them.
 	Fields map[string]string
 	// Constants are the columns that have the same value in every row.
 	Constants map[string]any
@@ -203,23 +207,25 @@ type Child struct {
 type Kept struct {
 	// Key is the text by which ledgers know the key.
 	Key string
-	// Revision is the ledger's, -1 where it does not know the key; Updated is the master's time of it.
+	// Revision is the ledger's, -1 where it does not know the key; Updated is the master's time of
+	// it.
 	Revision int64
 	Updated  time.Time
-	// Applied is when the replica's database wrote that down, by its own clock (see replica.Replica.Now);
-	// zero where it does not say.
+	// Applied is when the replica's database wrote that down, by its own clock (see
+	// replica.Replica.Now); zero where it does not say.
 	Applied time.Time
 	// Deleted says that the ledger holds a tombstone.
 	Deleted bool
-	// Present says that the row is there; of a model with a handler, that the ledger has it as live.
+	// Present says that the row is there; of a model with a handler, that the ledger has it as
+	// live.
 	Present bool
 	// Row is the row of a mirrored model where it is there: its primary key only, unless whole rows
 	// were asked for. Nulls names the columns that are NULL: the Go value of a field that is no
 	// pointer does not say.
 	Row   reflect.Value
 	Nulls map[string]bool
-	// Children are the rows of each relation of Shape.Children, in that order, where whole rows were
-	// asked for.
+	// Children are the rows of each relation of Shape.Children, in that order, where whole rows
+	// were asked for.
 	Children [][]ChildRow
 }
 
@@ -240,8 +246,8 @@ type KeyRevision = ledger.KeyRevision
 // 1,0],[2,5.
 type Pairs = ledger.Pairs
 
-// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero value
-// chooses all.
+// DeadLetterFilter chooses dead letters: those for which everything holds that is set. The zero
+// value chooses all.
 type DeadLetterFilter struct {
 	IDs        []int64
 	Model, Key string
@@ -253,8 +259,8 @@ type DeadLetterFilter struct {
 type RetriedDeadLetter struct {
 	ID         int64
 	Model, Key string
-	// Outcome is that of a replica.Result: returned where the message could still not be applied, and
-	// stays; Err says why.
+	// Outcome is that of a replica.Result: returned where the message could still not be applied,
+	// and stays; Err says why.
 	Outcome string
 	Err     error
 }

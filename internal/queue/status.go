@@ -10,22 +10,23 @@ import (
 type Status struct {
 	// Unsent counts the messages that no broker has confirmed.
 	Unsent int64
-	// OldestAge is how long the oldest of them has waited, zero when there is none: of those that were written first in their
-	// lanes.
+	// OldestAge is how long the oldest of them has waited, zero when there is none: of those that
+	// were written first in their lanes.
 	OldestAge time.Duration
 	// Retries counts the keys whose oldest message failed and waits for another attempt.
 	Retries int64
 	// DeadLetters counts the messages that were given up.
 	DeadLetters int64
-	// UnsentEstimated, RetriesEstimated and DeadLettersEstimated say that there are so many, at least 100,000, that they were
-	// not counted: the number is about right.
+	// UnsentEstimated, RetriesEstimated and DeadLettersEstimated say that there are so many, at
+	// least 100,000, that they were not counted: the number is about right.
 	UnsentEstimated, RetriesEstimated, DeadLettersEstimated bool
 	// Relays counts the live relays.
 	Relays int64
 	// Lanes counts the lanes, and LanesOwned those with a live owner.
 	Lanes, LanesOwned int64
-	// LanesAhead counts lanes with an owner whose lease ends later than it can, because the database's clock went back. Relays
-	// take them when the owner has not renewed the lease for as long as it was.
+	// LanesAhead counts lanes with an owner whose lease ends later than it can, because the
+	// database's clock went back. Relays take them when the owner has not renewed the lease for as
+	// long as it was.
 	LanesAhead int64
 }
 
@@ -76,7 +77,8 @@ func (q *Queue) status(ctx context.Context) (st Status, err error) {
 // Through returns a time by the database's clock up to which all that was committed has left the
 // outbox, and the time now. What waits for a broker, or to be tried again, holds it back.
 func (q *Queue) Through(ctx context.Context) (now, through time.Time, err error) {
-	if now, err = q.Now(ctx); err != nil { // before the outbox is read: what comes meanwhile is later
+	// before the outbox is read: what comes meanwhile is later
+	if now, err = q.Now(ctx); err != nil {
 		return now, now, err
 	}
 	st, err := q.status(ctx)

@@ -46,12 +46,13 @@ func (b Backfill) Whole() bool { return b.Filter == All }
 type BusyError struct{ Backfill }
 
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("a backfill of %s for %s is under way with the filter %s: wait for its end, or cancel it",
+	return fmt.Sprintf("a backfill of %s for %s is under way with the filter %s: wait for its "+
+		"end, or cancel it",
 		e.Model, e.Queue, e.Filter)
 }
 
-// Order asks for a backfill as an operator does: one that is under way with the same filter goes on,
-// one with another filter is a *BusyError, and one that is over begins anew.
+// Order asks for a backfill as an operator does: one that is under way with the same filter goes
+// on, one with another filter is a *BusyError, and one that is over begins anew.
 func (r *Registry) Order(ctx context.Context, b Backfill) (now Backfill, err error) {
 	return r.ask(ctx, b, func(known Backfill) (bool, error) {
 		if !known.Finished.IsZero() {
@@ -68,7 +69,8 @@ func (r *Registry) Order(ctx context.Context, b Backfill) (now Backfill, err err
 const reaskAfter = time.Minute
 
 // ErrTooSoon says that a replica has asked for the same model a moment ago.
-var ErrTooSoon = errors.New("the replica has asked for a backfill of this model within the last minute")
+var ErrTooSoon = errors.New("the replica has asked for a backfill of this model within the last " +
+	"minute")
 
 // Request asks for a backfill as a replica does: the one with the same id goes on, or stays at its
 // end. Another one begins anew, because what was sent before may have gone to another database.
@@ -84,8 +86,8 @@ func (r *Registry) Request(ctx context.Context, b Backfill) (now Backfill, err e
 	})
 }
 
-// ask notes a backfill where anew, which is told what is known, says so. Updated of that is the time
-// now.
+// ask notes a backfill where anew, which is told what is known, says so. Updated of that is the
+// time now.
 func (r *Registry) ask(
 	ctx context.Context, b Backfill, anew func(known Backfill) (bool, error),
 ) (now Backfill, err error) {
@@ -104,7 +106,8 @@ func (r *Registry) ask(
 		}
 		now = known[0]
 		asked := now
-		if err := tx.QueryRowContext(ctx, "SELECT "+r.Dialect().Micros(clock)).Scan(timeInto(&asked.Updated)); err != nil {
+		if err := tx.QueryRowContext(ctx, "SELECT "+
+			r.Dialect().Micros(clock)).Scan(timeInto(&asked.Updated)); err != nil {
 			return err
 		}
 		if begin, err := anew(asked); err != nil || !begin {
@@ -116,7 +119,8 @@ func (r *Registry) ask(
 			table, b.ID, b.Filter, b.Rate, b.Queue, b.Model); err != nil {
 			return err
 		}
-		if known, err = r.readBackfills(ctx, tx, " WHERE queue = ? AND model = ?", b.Queue, b.Model); err == nil {
+		if known, err = r.readBackfills(ctx, tx, " WHERE queue = ? AND model = ?", b.Queue,
+			b.Model); err == nil {
 			now = known[0]
 		}
 		return err
@@ -127,8 +131,8 @@ func (r *Registry) ask(
 	return now, nil
 }
 
-// Backfills returns those that are known, also those that are over, by queue and model, and the time
-// by the database's clock.
+// Backfills returns those that are known, also those that are over, by queue and model, and the
+// time by the database's clock.
 func (r *Registry) Backfills(ctx context.Context) (all []Backfill, now time.Time, err error) {
 	if now, err = r.Now(ctx); err == nil {
 		all, err = r.readBackfills(ctx, r.DB(), " WHERE id <> '' ORDER BY queue, model")
@@ -140,8 +144,11 @@ func (r *Registry) Backfills(ctx context.Context) (all []Backfill, now time.Time
 }
 
 // Backfill returns the one of a model for a queue; found is false where there is none.
-func (r *Registry) Backfill(ctx context.Context, queue, model string) (b Backfill, found bool, err error) {
-	all, err := r.readBackfills(ctx, r.DB(), " WHERE id <> '' AND queue = ? AND model = ?", queue, model)
+func (r *Registry) Backfill(
+	ctx context.Context, queue, model string,
+) (b Backfill, found bool, err error) {
+	all, err := r.readBackfills(ctx, r.DB(), " WHERE id <> '' AND queue = ? AND model = ?", queue,
+		model)
 	if err != nil {
 		return b, false, fmt.Errorf("read the backfill of %s for %s: %w", model, queue, err)
 	}
@@ -155,9 +162,12 @@ func (r *Registry) readBackfills(
 	ctx context.Context, tx bun.IDB, condition string, args ...any,
 ) (all []Backfill, err error) {
 	micros := r.Dialect().Micros
-	rows, err := tx.QueryContext(ctx, "SELECT queue, model, id, filter, rate, after_pk, sent, bad, total, error, "+
-		micros("asked_at")+", "+micros("started_at")+", "+micros("updated_at")+", "+micros("finished_at")+
-		", owner, "+micros("expires_at")+" FROM ?"+condition, append([]any{r.Table("outbox_backfills")}, args...)...)
+	rows, err := tx.QueryContext(ctx,
+		"SELECT queue, model, id, filter, rate, after_pk, sent, bad, total, error, "+
+			micros("asked_at")+", "+micros("started_at")+", "+micros("updated_at")+", "+
+			micros("finished_at")+
+			", owner, "+micros("expires_at")+" FROM ?"+
+			condition, append([]any{r.Table("outbox_backfills")}, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +176,8 @@ func (r *Registry) readBackfills(
 		var b Backfill
 		var after, owner sql.NullString
 		var total sql.NullInt64
-		err := rows.Scan(&b.Queue, &b.Model, &b.ID, &b.Filter, &b.Rate, &after, &b.Sent, &b.Bad, &total, &b.Error,
+		err := rows.Scan(&b.Queue, &b.Model, &b.ID, &b.Filter, &b.Rate, &after, &b.Sent, &b.Bad,
+			&total, &b.Error,
 			timeInto(&b.Asked), timeInto(&b.Started), timeInto(&b.Updated), timeInto(&b.Finished), &owner,
 			timeInto(&b.Expires))
 		if err != nil {

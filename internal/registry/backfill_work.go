@@ -8,13 +8,15 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Take gives a backfill to whoever asks, until the lease ends. Of each queue the oldest is done first,
-// and one at a time: they would share what the replica takes anyhow, and rows come before those that
-// point to them, as they were asked for. queue is the one to work for; "" is any. ok is false where nothing is to be done.
+// Take gives a backfill to whoever asks, until the lease ends. Of each queue the oldest is done
+// first, and one at a time: they would share what the replica takes anyhow, and rows come before
+// those that point to them, as they were asked for. queue is the one to work for; "" is any. ok is
+// false where nothing is to be done.
 func (r *Registry) Take(
 	ctx context.Context, queue, owner string, lease time.Duration,
 ) (b Backfill, ok bool, err error) {
-	open, err := r.readBackfills(ctx, r.DB(), " WHERE finished_at IS NULL ORDER BY queue, asked_at, model")
+	open, err := r.readBackfills(ctx, r.DB(),
+		" WHERE finished_at IS NULL ORDER BY queue, asked_at, model")
 	if err != nil {
 		return b, false, fmt.Errorf("look for backfills: %w", err)
 	}
@@ -30,11 +32,15 @@ func (r *Registry) Take(
 	return b, false, nil
 }
 
-func (r *Registry) takeOne(ctx context.Context, b Backfill, owner string, lease time.Duration) (bool, error) {
+func (r *Registry) takeOne(
+	ctx context.Context, b Backfill, owner string, lease time.Duration,
+) (bool, error) {
 	now := r.Dialect().Now()
-	result, err := r.DB().ExecContext(ctx, "UPDATE ? SET owner = ?, expires_at = "+r.Dialect().After(now, lease)+
-		", started_at = coalesce(started_at, "+now+") WHERE queue = ? AND model = ? AND id = ? AND "+
-		"finished_at IS NULL AND (owner IS NULL OR expires_at <= "+now+")",
+	result, err := r.DB().ExecContext(ctx, "UPDATE ? SET owner = ?, expires_at = "+
+		r.Dialect().After(now, lease)+
+		", started_at = coalesce(started_at, "+now+
+		") WHERE queue = ? AND model = ? AND id = ? AND finished_at IS NULL AND (owner IS NULL OR "+
+		"expires_at <= "+now+")",
 		r.Table("outbox_backfills"), owner, b.Queue, b.Model, b.ID)
 	if err != nil {
 		return false, fmt.Errorf("take the backfill of %s for %s: %w", b.Model, b.Queue, err)
@@ -43,18 +49,22 @@ func (r *Registry) takeOne(ctx context.Context, b Backfill, owner string, lease 
 	return n > 0, err
 }
 
-// Move notes how far an owner is, and gives it the lease anew. mine is false where it is another's by
-// now, or was cancelled: then it is to be left alone.
-func (r *Registry) Move(ctx context.Context, b Backfill, lease time.Duration) (mine bool, err error) {
+// Move notes how far an owner is, and gives it the lease anew. mine is false where it is another's
+// by now, or was cancelled: then it is to be left alone.
+func (r *Registry) Move(
+	ctx context.Context, b Backfill, lease time.Duration,
+) (mine bool, err error) {
 	now := r.Dialect().Now()
-	return r.owned(ctx, b, "after_pk = ?, sent = ?, bad = ?, total = ?, error = ?, updated_at = "+now+
+	return r.owned(ctx, b, "after_pk = ?, sent = ?, bad = ?, total = ?, error = ?, updated_at = "+
+		now+
 		", expires_at = "+r.Dialect().After(now, lease), b.progress()...)
 }
 
 // Finish ends a backfill.
 func (r *Registry) Finish(ctx context.Context, b Backfill) (mine bool, err error) {
 	now := r.Dialect().Now()
-	return r.owned(ctx, b, "after_pk = ?, sent = ?, bad = ?, total = ?, error = ?, updated_at = "+now+
+	return r.owned(ctx, b, "after_pk = ?, sent = ?, bad = ?, total = ?, error = ?, updated_at = "+
+		now+
 		", finished_at = "+now+", owner = NULL, expires_at = NULL", b.progress()...)
 }
 
@@ -75,19 +85,23 @@ func (b Backfill) progress() []any {
 	return []any{after, b.Sent, b.Bad, total, b.Error}
 }
 
-func (r *Registry) owned(ctx context.Context, b Backfill, set string, args ...any) (mine bool, err error) {
+func (r *Registry) owned(
+	ctx context.Context, b Backfill, set string, args ...any,
+) (mine bool, err error) {
 	args = append([]any{r.Table("outbox_backfills")}, args...)
 	result, err := r.DB().ExecContext(ctx, "UPDATE ? SET "+set+
 		" WHERE queue = ? AND model = ? AND id = ? AND owner = ? AND finished_at IS NULL",
 		append(args, b.Queue, b.Model, b.ID, b.Owner)...)
 	if err != nil {
-		return false, fmt.Errorf("note how far the backfill of %s for %s is: %w", b.Model, b.Queue, err)
+		return false, fmt.Errorf("note how far the backfill of %s for %s is: %w", b.Model, b.Queue,
+			err)
 	}
 	n, err := result.RowsAffected()
 	return n > 0, err
 }
 
-// Cancel ends a backfill that is under way, and says whether there was one. What was sent stays sent.
+// Cancel ends a backfill that is under way, and says whether there was one. What was sent stays
+// sent.
 func (r *Registry) Cancel(ctx context.Context, queue, model string) (was bool, err error) {
 	result, err := r.DB().ExecContext(ctx,
 		"DELETE FROM ? WHERE queue = ? AND model = ? AND finished_at IS NULL",
@@ -106,7 +120,8 @@ func (r *Registry) restartBackfills(ctx context.Context, tx bun.IDB, queue strin
 	_, err := tx.ExecContext(ctx, `UPDATE ? SET after_pk = NULL, sent = 0, bad = 0, owner = NULL, expires_at = NULL
 		WHERE queue = ? AND finished_at IS NULL`, table, queue)
 	if err == nil {
-		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ? AND finished_at IS NOT NULL", table, queue)
+		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ? AND finished_at IS NOT NULL",
+			table, queue)
 	}
 	return err
 }

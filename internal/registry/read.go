@@ -26,8 +26,10 @@ func (r *Registry) Replicas(ctx context.Context) (all []Replica, now time.Time, 
 
 func (r *Registry) readReplicas(ctx context.Context) (all []Replica, err error) {
 	micros := r.Dialect().Micros
-	rows, err := r.DB().QueryContext(ctx, "SELECT queue, models, "+micros("first_at")+", "+micros("reported_at")+
-		", "+micros("beat_at")+", "+micros("echoed_at")+", "+micros("through_at")+", lag, "+micros("vanished_at")+
+	rows, err := r.DB().QueryContext(ctx, "SELECT queue, models, "+micros("first_at")+", "+
+		micros("reported_at")+
+		", "+micros("beat_at")+", "+micros("echoed_at")+", "+micros("through_at")+", lag, "+
+		micros("vanished_at")+
 		" FROM ? ORDER BY queue", r.Table("outbox_replicas"))
 	if err != nil {
 		return nil, err
@@ -37,7 +39,8 @@ func (r *Registry) readReplicas(ctx context.Context) (all []Replica, err error) 
 		var one Replica
 		var models string
 		var first, reported, beat, echoed, through, lag, vanished *int64
-		err := rows.Scan(&one.Queue, &models, &first, &reported, &beat, &echoed, &through, &lag, &vanished)
+		err := rows.Scan(&one.Queue, &models, &first, &reported, &beat, &echoed, &through, &lag,
+			&vanished)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +63,8 @@ func (r *Registry) readInstances(ctx context.Context, all []Replica) error {
 	for i := range all {
 		of[all[i].Queue] = &all[i]
 	}
-	rows, err := r.DB().QueryContext(ctx, "SELECT queue, instance, pace, "+r.Dialect().Micros("reported_at")+
+	rows, err := r.DB().QueryContext(ctx, "SELECT queue, instance, pace, "+
+		r.Dialect().Micros("reported_at")+
 		", report FROM ? ORDER BY queue, reported_at DESC, instance", r.Table("outbox_replica_instances"))
 	if err != nil {
 		return err

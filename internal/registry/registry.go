@@ -1,7 +1,7 @@
 // Package registry is what a master knows of its replicas: who has reported, when, and what.
 //
-// Any relay of the master may write here; whatever two of them do at once ends as if one had done it
-// after the other. Times are by the database's clock.
+// Any relay of the master may write here; whatever two of them do at once ends as if one had done
+// it after the other. Times are by the database's clock.
 package registry
 
 import (
@@ -82,14 +82,15 @@ const (
 type FullError struct{ What string }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("the registry is full: %s; end those that are gone with relay replicas forget", e.What)
+	return fmt.Sprintf("the registry is full: %s; end those that are gone with relay replicas "+
+		"forget", e.What)
 }
 
-// Note writes a report down. isNew says that the queue was not known, or not with all of its models.
-// A replica of several processes takes the models of all of them.
+// Note writes a report down. isNew says that the queue was not known, or not with all of its
+// models. A replica of several processes takes the models of all of them.
 func (r *Registry) Note(ctx context.Context, report Report) (isNew bool, err error) {
-	// Each statement must see what was committed before it (READ COMMITTED): under the snapshot of its
-	// first one, MariaDB would read the models that were there before another report.
+	// Each statement must see what was committed before it (READ COMMITTED): under the snapshot of
+	// its first one, MariaDB would read the models that were there before another report.
 	err = r.InBounds(ctx, db.Within(db.DefaultLease), func(ctx context.Context, tx bun.IDB) error {
 		isNew, err = r.note(ctx, tx, report)
 		return err
@@ -129,7 +130,9 @@ func (r *Registry) note(ctx context.Context, tx bun.IDB, report Report) (isNew b
 
 // lock returns the models of a queue, nil where it is new, and keeps its row locked: so two reports
 // of one replica come one after the other.
-func (r *Registry) lock(ctx context.Context, tx bun.IDB, queue string) (models []string, err error) {
+func (r *Registry) lock(
+	ctx context.Context, tx bun.IDB, queue string,
+) (models []string, err error) {
 	now := r.Dialect().Now()
 	known, err := r.count(ctx, tx, "outbox_replicas", "queue <> ?", queue)
 	if err != nil {
@@ -138,13 +141,15 @@ func (r *Registry) lock(ctx context.Context, tx bun.IDB, queue string) (models [
 	if known >= maxReplicas {
 		return nil, &FullError{fmt.Sprintf("it has %d replicas", known)}
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO ? (queue, models, first_at, reported_at) VALUES (?, '[]', "+
-		now+", "+now+")"+r.Upsert("queue", "reported_at"), r.Table("outbox_replicas"), queue)
+	_, err = tx.ExecContext(ctx,
+		"INSERT INTO ? (queue, models, first_at, reported_at) VALUES (?, '[]', "+
+			now+", "+now+")"+r.Upsert("queue", "reported_at"), r.Table("outbox_replicas"), queue)
 	if err != nil {
 		return nil, err
 	}
 	var text string
-	err = tx.QueryRowContext(ctx, "SELECT models FROM ? WHERE queue = ?", r.Table("outbox_replicas"), queue).
+	err = tx.QueryRowContext(ctx, "SELECT models FROM ? WHERE queue = ?",
+		r.Table("outbox_replicas"), queue).
 		Scan(&text)
 	if err == nil {
 		err = json.Unmarshal([]byte(text), &models)
@@ -186,8 +191,9 @@ func (r *Registry) noteInstance(ctx context.Context, tx bun.IDB, report Report) 
 	if others >= maxInstances {
 		return &FullError{fmt.Sprintf("the replica %q has %d processes", report.Queue, others)}
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO ? (queue, instance, pace, reported_at, report) VALUES (?, ?, ?, "+
-		now+", ?)"+r.Upsert("queue, instance", "pace", "reported_at", "report"), table,
+	_, err = tx.ExecContext(ctx,
+		"INSERT INTO ? (queue, instance, pace, reported_at, report) VALUES (?, ?, ?, "+
+			now+", ?)"+r.Upsert("queue, instance", "pace", "reported_at", "report"), table,
 		report.Queue, report.Instance, report.Pace.Microseconds(), string(report.Text))
 	return err
 }
@@ -201,7 +207,9 @@ func (r *Registry) count(
 }
 
 // Beat says whether the caller is to send the next heartbeat to a queue: one relay in each pace is.
-func (r *Registry) Beat(ctx context.Context, queue string, pace time.Duration) (mine bool, err error) {
+func (r *Registry) Beat(
+	ctx context.Context, queue string, pace time.Duration,
+) (mine bool, err error) {
 	now := r.Dialect().Now()
 	result, err := r.DB().ExecContext(ctx, "UPDATE ? SET beat_at = "+now+
 		" WHERE queue = ? AND (beat_at IS NULL OR beat_at <= "+r.Dialect().After(now, -pace)+")",
@@ -216,7 +224,8 @@ func (r *Registry) Beat(ctx context.Context, queue string, pace time.Duration) (
 // NoteVanished notes that the broker had no queue for a replica just now. Backfills begin anew.
 func (r *Registry) NoteVanished(ctx context.Context, queue string) error {
 	err := r.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
-		_, err := tx.ExecContext(ctx, "UPDATE ? SET vanished_at = "+r.Dialect().Now()+" WHERE queue = ?",
+		_, err := tx.ExecContext(ctx, "UPDATE ? SET vanished_at = "+r.Dialect().Now()+
+			" WHERE queue = ?",
 			r.Table("outbox_replicas"), queue)
 		if err != nil {
 			return err
@@ -233,7 +242,8 @@ func (r *Registry) NoteVanished(ctx context.Context, queue string) error {
 // stays. A replica that lives on is known again with its next report.
 func (r *Registry) Forget(ctx context.Context, queue string) (known bool, err error) {
 	err = r.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
-		result, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?", r.Table("outbox_replicas"), queue)
+		result, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?",
+			r.Table("outbox_replicas"), queue)
 		if err != nil {
 			return err
 		}
@@ -242,8 +252,10 @@ func (r *Registry) Forget(ctx context.Context, queue string) (known bool, err er
 			return err
 		}
 		known = n > 0
-		for _, table := range []string{"outbox_replica_instances", "outbox_backfills", "outbox_verifications"} {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?", r.Table(table), queue); err != nil {
+		for _, table := range []string{"outbox_replica_instances", "outbox_backfills",
+			"outbox_verifications"} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ?", r.Table(table),
+				queue); err != nil {
 				return err
 			}
 		}

@@ -16,8 +16,8 @@ type Verification struct {
 	// Asked is when somebody asked for a pass last, Next when one is due by itself.
 	Asked time.Time `json:"asked,omitzero"`
 	Next  time.Time `json:"next,omitzero"`
-	// Through is the start of the last pass in which all was equal: what was committed at the master
-	// before then, the replica has, or something newer of the same key.
+	// Through is the start of the last pass in which all was equal: what was committed at the
+	// master before then, the replica has, or something newer of the same key.
 	Through time.Time `json:"through,omitzero"`
 	// Again counts the passes since then that came soon after one that found something.
 	Again int `json:"again,omitempty"`
@@ -37,8 +37,8 @@ type Pass struct {
 	Urgent bool `json:"urgent,omitempty"`
 	// Speaks says that the master's ledger has what its table has.
 	Speaks bool `json:"speaks,omitempty"`
-	// Position is the key up to which the replica has compared, after so many steps; Due is when the
-	// next step may go. After the last one there is none.
+	// Position is the key up to which the replica has compared, after so many steps; Due is when
+	// the next step may go. After the last one there is none.
 	Position string    `json:"position,omitempty"`
 	Step     int       `json:"step"`
 	Due      time.Time `json:"due,omitzero"`
@@ -63,7 +63,8 @@ type Outcome string
 
 // The outcomes.
 const (
-	// Equal says that the replica had all that the master had when the pass began, or something newer.
+	// Equal says that the replica had all that the master had when the pass began, or something
+	// newer.
 	Equal Outcome = "equal"
 	// Repaired says that something differed, and that a repair of all of it is on its way.
 	Repaired Outcome = "repaired"
@@ -73,8 +74,8 @@ const (
 	Unproven Outcome = "unproven"
 )
 
-// Open is something that the replica was asked to compare: the keys after After up to To. Those ends
-// are open where they are empty.
+// Open is something that the replica was asked to compare: the keys after After up to To. Those
+// ends are open where they are empty.
 type Open struct {
 	After string `json:"after,omitempty"`
 	To    string `json:"to,omitempty"`
@@ -116,8 +117,8 @@ func (r *Registry) Verifications(ctx context.Context) (all []Verification, err e
 	return all, nil
 }
 
-// Verify changes how far a verification has come, while nobody else does. change is told the time by
-// the database's clock; where it returns false nothing is written.
+// Verify changes how far a verification has come, while nobody else does. change is told the time
+// by the database's clock; where it returns false nothing is written.
 func (r *Registry) Verify(
 	ctx context.Context, queue, model string, change func(now time.Time, v *Verification) bool,
 ) error {
@@ -145,14 +146,16 @@ func (r *Registry) lockVerification(
 	ctx context.Context, tx bun.IDB, queue, model string,
 ) (v Verification, now time.Time, err error) {
 	clock := r.Dialect().Now()
-	_, err = tx.ExecContext(ctx, "INSERT INTO ? (queue, model, state, changed_at) VALUES (?, ?, '{}', "+clock+")"+
-		r.Upsert("queue, model", "changed_at"), r.Table("outbox_verifications"), queue, model)
+	_, err = tx.ExecContext(ctx,
+		"INSERT INTO ? (queue, model, state, changed_at) VALUES (?, ?, '{}', "+clock+")"+
+			r.Upsert("queue, model", "changed_at"), r.Table("outbox_verifications"), queue, model)
 	if err != nil {
 		return v, now, err
 	}
 	var state string
 	var micros int64
-	err = tx.QueryRowContext(ctx, "SELECT state, "+r.Dialect().Micros(clock)+" FROM ? WHERE queue = ? AND model = ?",
+	err = tx.QueryRowContext(ctx, "SELECT state, "+r.Dialect().Micros(clock)+
+		" FROM ? WHERE queue = ? AND model = ?",
 		r.Table("outbox_verifications"), queue, model).Scan(&state, &micros)
 	if err == nil {
 		err = json.Unmarshal([]byte(state), &v)

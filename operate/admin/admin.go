@@ -1,13 +1,16 @@
-// Package admin shows and changes cqrsync's own tables: for whoever is on call, and for programs that do the same.
+// Package admin shows and changes cqrsync's own tables: for whoever is on call, and for programs
+// that do the same.
 //
-// A [Tables] is what one database has of them. Its [Master] is the outbox: how much waits, who publishes, what was given
-// up. Its [Replica] is what a replica keeps beside its rows: what waits there, where messages came from, what could not
-// be applied. [BrokerLetters] are dead letters in a queue of the broker.
+// A [Tables] is what one database has of them. Its [Master] is the outbox: how much waits, who
+// publishes, what was given up. Its [Replica] is what a replica keeps beside its rows: what waits
+// there, where messages came from, what could not be applied. [BrokerLetters] are dead letters in a
+// queue of the broker.
 //
 // No function here knows a model's Go type: what needs one is in package operate, and
 // [github.com/cqrsync/cqrsync/replica.Replica.RetryLetters] applies a replica's dead letters again.
 //
-// Neighbours: operate/command makes command lines of it, internal/queue and internal/applied run the statements.
+// Neighbours: operate/command makes command lines of it, internal/queue and internal/applied run
+// the statements.
 package admin
 
 import (
@@ -23,7 +26,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/tables"
 )
 
-// Config says where the tables are. The zero value means the connection's search path and no prefix.
+// Config says where the tables are. The zero value means the connection's search path and no
+// prefix.
 type Config struct {
 	// Schema qualifies every table. Default: the connection's search path. SQLite has none.
 	Schema string
@@ -36,7 +40,8 @@ func (c Config) names() db.Names { return db.Names{Schema: c.Schema, Prefix: c.T
 // Validate checks what can be checked without a database, and returns all that is wrong.
 func (c Config) Validate() error { return c.names().Validate() }
 
-// Side is one of the two sets of tables. A service that is a master and a replica has both in one database.
+// Side is one of the two sets of tables. A service that is a master and a replica has both in one
+// database.
 type Side string
 
 const (
@@ -52,8 +57,8 @@ func (c Config) own(bunDB *bun.DB) (*db.Database, error) { return db.New(bunDB, 
 // Tables are cqrsync's own tables in one database. They are safe for concurrent use.
 type Tables struct{ migrator *tables.Migrator }
 
-// Open checks the configuration against the kind of database. It does not talk to the database, and whoever opened
-// that closes it.
+// Open checks the configuration against the kind of database. It does not talk to the database, and
+// whoever opened that closes it.
 func Open(db *bun.DB, c Config) (*Tables, error) {
 	own, err := c.own(db)
 	if err != nil {
@@ -62,8 +67,8 @@ func Open(db *bun.DB, c Config) (*Tables, error) {
 	return &Tables{tables.New(own)}, nil
 }
 
-// Migrate makes or upgrades the tables of one side and returns which migrations it applied. Several may run at the same
-// time, beside services that write.
+// Migrate makes or upgrades the tables of one side and returns which migrations it applied. Several
+// may run at the same time, beside services that write.
 func (t *Tables) Migrate(ctx context.Context, side Side) (applied []string, err error) {
 	return t.migrator.Migrate(ctx, db.Side(side))
 }
@@ -85,8 +90,9 @@ func (t *Tables) Replica(ctx context.Context) (*Replica, error) {
 	return &Replica{applied.New(t.migrator.Database)}, nil
 }
 
-// MigrationSQL returns the SQL of Migrate, as input for psql, mariadb or sqlite3. It notes that it was applied, so that
-// a later Migrate goes on from there. The dialect is postgres, mysql or sqlite.
+// MigrationSQL returns the SQL of Migrate, as input for psql, mariadb or sqlite3. It notes that it
+// was applied, so that a later Migrate goes on from there. The dialect is postgres, mysql or
+// sqlite.
 func MigrationSQL(dialect string, side Side, c Config) (string, error) {
 	return tables.Print(dialect, db.Side(side), c.names())
 }

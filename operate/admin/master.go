@@ -93,7 +93,9 @@ const LeastForgotten = 90 * 24 * time.Hour
 // [LeastForgotten], and returns how many. A key that is created again begins at revision 0 then,
 // and a replica that remembers the deletion ignores it: olderThan must be longer than the
 // KeepTombstones of every replica.
-func (m *Master) ForgetDeleted(ctx context.Context, model string, olderThan time.Duration) (int64, error) {
+func (m *Master) ForgetDeleted(
+	ctx context.Context, model string, olderThan time.Duration,
+) (int64, error) {
 	if olderThan < LeastForgotten {
 		return 0, fmt.Errorf("forget keys deleted %s ago: want %s or more",
 			olderThan, LeastForgotten)

@@ -10,8 +10,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/registry"
 )
 
-// KnownReplica is a replica that has reported to the master (package converge). Its names in JSON are
-// never changed, only added.
+// KnownReplica is a replica that has reported to the master (package converge). Its names in JSON
+// are never changed, only added.
 type KnownReplica struct {
 	// Queue is its name.
 	Queue string `json:"queue"`
@@ -27,8 +27,8 @@ type KnownReplica struct {
 	Reported time.Time `json:"reported"`
 	// Silent says that it has not reported for three of its intervals.
 	Silent bool `json:"silent"`
-	// LagSeconds is how late it is, from a commit at the master to its effect; nil where that is not
-	// known yet. All that was committed before Through is with it.
+	// LagSeconds is how late it is, from a commit at the master to its effect; nil where that is
+	// not known yet. All that was committed before Through is with it.
 	LagSeconds *float64   `json:"lag_seconds"`
 	Through    *time.Time `json:"through"`
 	// Vanished is when its queue was missing on the broker last, and was made again.
@@ -129,8 +129,8 @@ func knownReplica(r registry.Replica, now time.Time) (k KnownReplica, err error)
 	return k, nil
 }
 
-// addReport adds what a process says. Those of one replica have one database, so what they say of it
-// is the same, and the newest report comes first.
+// addReport adds what a process says. Those of one replica have one database, so what they say of
+// it is the same, and the newest report comes first.
 func addReport(k *KnownReplica, models map[string]*ReplicaModel, text json.RawMessage) error {
 	var report struct {
 		Library string `json:"library"`

@@ -45,7 +45,8 @@ type Source struct {
 	Pair func(ctx context.Context, model string) (*outbox.Box, *replica.Replica, error)
 	// HasQueue, if set, says whether the broker has the queue of a replica. sync --queue asks it.
 	HasQueue func(ctx context.Context, queue string) (bool, error)
-	// Answerer, if set, opens the master's side of the conversation with its replicas, for backfill.
+	// Answerer, if set, opens the master's side of the conversation with its replicas, for
+	// backfill.
 	Answerer func(ctx context.Context) (*converge.Answerer, error)
 }
 
@@ -54,13 +55,15 @@ type Source struct {
 func Commands(s Source) []*cli.Command {
 	var made []*cli.Command
 	if s.Box != nil {
-		made = append(made, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster(), s.adopt())
+		made = append(made, s.dump(), s.sync(), s.diffMaster(), s.diffSync(), s.deletedDiffMaster(),
+			s.adopt())
 	}
 	if s.Answerer != nil {
 		made = append(made, s.backfill())
 	}
 	if s.Replica != nil {
-		made = append(made, s.load(), s.diffReplica(), s.deletedDiffReplica(), s.deletedSyncReplica())
+		made = append(made, s.load(), s.diffReplica(), s.deletedDiffReplica(),
+			s.deletedSyncReplica())
 	}
 	if s.Box != nil && s.Replica != nil {
 		made = append(made, s.diff())
@@ -96,7 +99,8 @@ const (
 
 // modelFlag names the model.
 func modelFlag() cli.Flag {
-	return &cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"}, Required: true, Usage: "the CQRS id of the model"}
+	return &cli.StringFlag{Name: "model", Aliases: []string{"cqrs-id"}, Required: true,
+		Usage: "the CQRS id of the model"}
 }
 
 func filterFlag() cli.Flag {
@@ -141,7 +145,8 @@ func allowEmptyFlag() cli.Flag {
 
 func maxDeletesFlag() cli.Flag {
 	return &cli.Int64Flag{Name: "max-deletes", Usage: "delete up to `N` rows; if not given, it stops before it deletes more than " +
-		"1 % of the model and more than 100 rows, or all of them, or what a master without rows does not have"}
+		"1 % of the model and more than 100 rows, or all of them, or what a master without rows " +
+		"does not have"}
 }
 
 func resumeFlag() cli.Flag {

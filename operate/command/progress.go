@@ -22,11 +22,13 @@ type progress struct {
 }
 
 func newProgress(cmd *cli.Command) *progress {
-	p := &progress{command: cmd.Name, model: cmd.String("model"), w: cmd.Root().ErrWriter, started: time.Now()}
+	p := &progress{command: cmd.Name, model: cmd.String("model"), w: cmd.Root().ErrWriter,
+		started: time.Now()}
 	switch {
 	case !cmd.Bool("progress") || cmd.Bool("quiet"):
 	case isTerminal(p.w):
-		p.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(p.w), progressbar.OptionSetDescription(cmd.Name),
+		p.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(p.w),
+			progressbar.OptionSetDescription(cmd.Name),
 			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("rows"),
 			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	default:
@@ -79,7 +81,8 @@ type progressLine struct {
 func (p *progress) line(finished bool) {
 	seconds := time.Since(p.started).Seconds()
 	text, _ := json.Marshal(progressLine{ // numbers and strings always can be
-		p.command, p.model, p.done, round(seconds), round(float64(p.done) / max(seconds, 0.001)), finished,
+		p.command, p.model, p.done, round(seconds), round(float64(p.done) / max(seconds,
+			0.001)), finished,
 	})
 	fmt.Fprintf(p.w, "%s\n", text)
 }

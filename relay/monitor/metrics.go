@@ -17,7 +17,8 @@ func newHistograms() histograms {
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000},
 		}),
 		times: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "cqrsync_relay_batch_seconds", Help: "Time until the fate of every message of a batch was known.",
+			Name: "cqrsync_relay_batch_seconds", Help: "Time until the fate of every message of a " +
+				"batch was known.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30},
 		}),
 	}
@@ -44,31 +45,51 @@ func gauge(name, help string, labels ...string) series {
 
 // Names are never changed, only added.
 var (
-	unsent      = gauge("cqrsync_outbox_unsent_messages", "Messages that no broker has confirmed, of all relays; beyond 100,000 an estimate.")
-	oldest      = gauge("cqrsync_outbox_oldest_age_seconds", "How long the oldest of them has waited.")
-	parked      = gauge("cqrsync_outbox_parked_keys", "Keys whose oldest message failed and waits for another attempt; beyond 100,000 an estimate.")
-	deadLetters = gauge("cqrsync_outbox_dead_letters", "Messages that were given up: relay dead-letters list; beyond 100,000 an estimate.")
-	relays      = gauge("cqrsync_outbox_relays", "Live relays.")
-	allLanes    = gauge("cqrsync_outbox_lanes", "Lanes.")
-	ownedLanes  = gauge("cqrsync_outbox_lanes_owned", "Lanes with a live owner.")
-	readable    = gauge("cqrsync_outbox_readable", "1 while the state of the outbox could be read; without it the other cqrsync_outbox series are missing.")
+	unsent = gauge("cqrsync_outbox_unsent_messages",
+		"Messages that no broker has confirmed, of all relays; beyond 100,000 an estimate.")
+	oldest = gauge("cqrsync_outbox_oldest_age_seconds",
+		"How long the oldest of them has waited.")
+	parked = gauge("cqrsync_outbox_parked_keys",
+		"Keys whose oldest message failed and waits for another attempt; beyond 100,000 an "+
+			"estimate.")
+	deadLetters = gauge("cqrsync_outbox_dead_letters",
+		"Messages that were given up: relay dead-letters list; beyond 100,000 an estimate.")
+	relays     = gauge("cqrsync_outbox_relays", "Live relays.")
+	allLanes   = gauge("cqrsync_outbox_lanes", "Lanes.")
+	ownedLanes = gauge("cqrsync_outbox_lanes_owned", "Lanes with a live owner.")
+	readable   = gauge("cqrsync_outbox_readable",
+		"1 while the state of the outbox could be read; without it the other cqrsync_outbox "+
+			"series are missing.")
 
-	published  = counter("cqrsync_relay_published_messages_total", "Messages that the broker confirmed, as the relay counts them.")
-	compacted  = counter("cqrsync_relay_compacted_messages_total", "Messages that were dropped because a newer one of their key replaces them.")
-	batches    = counter("cqrsync_relay_batches_total", "Batches handed to the publisher.")
-	retries    = counter("cqrsync_relay_retries_total", "How often a message failed for a reason of its own and its key was parked for another attempt.")
+	published = counter("cqrsync_relay_published_messages_total",
+		"Messages that the broker confirmed, as the relay counts them.")
+	compacted = counter("cqrsync_relay_compacted_messages_total",
+		"Messages that were dropped because a newer one of their key replaces them.")
+	batches = counter("cqrsync_relay_batches_total", "Batches handed to the publisher.")
+	retries = counter("cqrsync_relay_retries_total",
+		"How often a message failed for a reason of its own and its key was parked for another "+
+			"attempt.")
 	buried     = counter("cqrsync_relay_dead_letters_total", "Messages given up.")
 	lanes      = gauge("cqrsync_relay_lanes", "Lanes this relay owns.")
-	leasesLost = counter("cqrsync_relay_leases_lost_total", "How often lanes were lost otherwise than by handing them over.")
-	breaker    = gauge("cqrsync_relay_breaker_open", "1 while the relay waits for what is away.", "of")
+	leasesLost = counter("cqrsync_relay_leases_lost_total",
+		"How often lanes were lost otherwise than by handing them over.")
+	breaker = gauge("cqrsync_relay_breaker_open", "1 while the relay waits for what is away.",
+		"of")
 
-	confirmed  = counter("cqrsync_relay_confirmed_messages_total", "Messages that the broker confirmed, repeats included.")
-	returned   = counter("cqrsync_relay_returned_messages_total", "Messages that came back because no queue takes them.")
-	nacked     = counter("cqrsync_relay_nacked_messages_total", "Messages that the broker read and did not keep.")
-	refused    = counter("cqrsync_relay_refused_messages_total", "Messages that failed for any other reason of their own.")
-	unknown    = counter("cqrsync_relay_unavailable_messages_total", "Messages whose fate is unknown because the broker was away: they are sent again.")
-	unroutable = counter("cqrsync_relay_unroutable_messages_total", "Messages that no queue took, where routes are not required.", "topic")
-	ready      = gauge("cqrsync_relay_ready", "1 while the relay makes progress: what /readyz says.")
+	confirmed = counter("cqrsync_relay_confirmed_messages_total",
+		"Messages that the broker confirmed, repeats included.")
+	returned = counter("cqrsync_relay_returned_messages_total",
+		"Messages that came back because no queue takes them.")
+	nacked = counter("cqrsync_relay_nacked_messages_total",
+		"Messages that the broker read and did not keep.")
+	refused = counter("cqrsync_relay_refused_messages_total",
+		"Messages that failed for any other reason of their own.")
+	unknown = counter("cqrsync_relay_unavailable_messages_total",
+		"Messages whose fate is unknown because the broker was away: they are sent again.")
+	unroutable = counter("cqrsync_relay_unroutable_messages_total",
+		"Messages that no queue took, where routes are not required.", "topic")
+	ready = gauge("cqrsync_relay_ready",
+		"1 while the relay makes progress: what /readyz says.")
 )
 
 // Describe implements prometheus.Collector.

@@ -5,12 +5,13 @@
 //	mon.Watch(rel)
 //	http.Handle("/", mon.Handler()) // or mon.Serve(ctx, listener)
 //
-// A relay is ready while it makes progress: it, or another, owns every lane, the database answers, and its oldest
-// unsent message does not grow old while no batch is confirmed. While nothing waits, a publisher that is a
-// transport.Prober is asked whether the broker would take messages. /readyz says which of these does not hold.
+// A relay is ready while it makes progress: it, or another, owns every lane, the database answers,
+// and its oldest unsent message does not grow old while no batch is confirmed. While nothing waits,
+// a publisher that is a transport.Prober is asked whether the broker would take messages. /readyz
+// says which of these does not hold.
 //
-// Neighbours: relay does the work and counts it; it does not know this package, so that only those who want it link
-// Prometheus. cmd/relay serves it under --health.
+// Neighbours: relay does the work and counts it; it does not know this package, so that only those
+// who want it link Prometheus. cmd/relay serves it under --health.
 package monitor
 
 import (
@@ -29,8 +30,9 @@ import (
 
 // Config configures a Monitor. The zero value is usable.
 type Config struct {
-	// StuckAfter is how long the oldest message may wait while no batch is confirmed, and how long the broker may be out
-	// of reach while nothing waits, before the relay counts as not ready. Default: 30 s.
+	// StuckAfter is how long the oldest message may wait while no batch is confirmed, and how long
+	// the broker may be out of reach while nothing waits, before the relay counts as not ready.
+	// Default: 30 s.
 	StuckAfter time.Duration
 	// QueryTimeout bounds the queries for /readyz and /metrics. Default: 5 s.
 	QueryTimeout time.Duration
@@ -46,15 +48,18 @@ func (c Config) withDefaults() Config {
 func (c Config) validate() error {
 	var errs []error
 	if c.StuckAfter < 0 {
-		errs = append(errs, fmt.Errorf("StuckAfter is %s: want a positive time, or 0 for 30s", c.StuckAfter))
+		errs = append(errs, fmt.Errorf("StuckAfter is %s: want a positive time, or 0 for 30s",
+			c.StuckAfter))
 	}
 	if c.QueryTimeout < 0 {
-		errs = append(errs, fmt.Errorf("QueryTimeout is %s: want a positive time, or 0 for 5s", c.QueryTimeout))
+		errs = append(errs, fmt.Errorf("QueryTimeout is %s: want a positive time, or 0 for 5s",
+			c.QueryTimeout))
 	}
 	return errors.Join(errs...)
 }
 
-// Monitor watches one relay. It is safe for concurrent use, and a prometheus.Collector for a registry of your own.
+// Monitor watches one relay. It is safe for concurrent use, and a prometheus.Collector for a
+// registry of your own.
 type Monitor struct {
 	config  Config
 	watched atomic.Pointer[watched]
@@ -92,8 +97,10 @@ func New(config Config) (*Monitor, error) {
 		return nil, fmt.Errorf("monitor configuration: %w", err)
 	}
 	m := &Monitor{config: config, started: time.Now(), batches: newHistograms()}
-	m.progress = cached[relay.Progress]{timeout: config.QueryTimeout, ask: Relay.Progress, fresh: time.Second}
-	m.status = cached[relay.Status]{timeout: config.QueryTimeout, ask: Relay.Status, fresh: 10 * time.Second}
+	m.progress = cached[relay.Progress]{timeout: config.QueryTimeout, ask: Relay.Progress,
+		fresh: time.Second}
+	m.status = cached[relay.Status]{timeout: config.QueryTimeout, ask: Relay.Status,
+		fresh: 10 * time.Second}
 	return m, nil
 }
 
@@ -102,8 +109,9 @@ func (m *Monitor) Watch(r Relay) { m.watched.Store(&watched{r}) }
 
 var errNothingWatched = errors.New("no relay is being watched: call Watch")
 
-// cached asks the database seldom, however often somebody looks: an answer is used for at least as long as fresh, and
-// for twenty times as long as it took, so that looking costs the database a twentieth of one connection at most.
+// cached asks the database seldom, however often somebody looks: an answer is used for at least as
+// long as fresh, and for twenty times as long as it took, so that looking costs the database a
+// twentieth of one connection at most.
 type cached[T any] struct {
 	ask     func(Relay, context.Context) (T, error)
 	timeout time.Duration

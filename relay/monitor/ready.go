@@ -13,10 +13,12 @@ func (m *Monitor) Ready(ctx context.Context) error {
 		return fmt.Errorf("the state of the outbox is not known: %w", err)
 	}
 	if p.Own == 0 && p.Owned < p.Lanes {
-		return fmt.Errorf("it owns no lane, and %d of %d have no live owner", p.Lanes-p.Owned, p.Lanes)
+		return fmt.Errorf("it owns no lane, and %d of %d have no live owner", p.Lanes-p.Owned,
+			p.Lanes)
 	}
 	if p.OrphanAge > m.config.StuckAfter {
-		return fmt.Errorf("%d of %d lanes have no live owner, and their oldest message has waited for %s",
+		return fmt.Errorf("%d of %d lanes have no live owner, and their oldest message has waited "+
+			"for %s",
 			p.Lanes-p.Owned, p.Lanes, p.OrphanAge.Round(time.Second))
 	}
 	if err := m.queuesMissing(); err != nil {
@@ -24,7 +26,8 @@ func (m *Monitor) Ready(ctx context.Context) error {
 	}
 	out := m.published.outage.Load()
 	if p.Own == 0 && out != nil {
-		return fmt.Errorf("it owns no lane: the broker has been away for %s: %w", time.Since(out.since).Round(time.Second), out.err)
+		return fmt.Errorf("it owns no lane: the broker has been away for %s: %w",
+			time.Since(out.since).Round(time.Second), out.err)
 	}
 	silence := m.silence()
 	if p.OldestAge <= m.config.StuckAfter || silence <= m.config.StuckAfter {
@@ -33,7 +36,8 @@ func (m *Monitor) Ready(ctx context.Context) error {
 	reason := fmt.Errorf("its oldest message has waited for %s and no batch was confirmed for %s",
 		p.OldestAge.Round(time.Second), silence.Round(time.Second))
 	if out != nil {
-		return fmt.Errorf("%w: the broker has been away for %s: %w", reason, time.Since(out.since).Round(time.Second), out.err)
+		return fmt.Errorf("%w: the broker has been away for %s: %w", reason,
+			time.Since(out.since).Round(time.Second), out.err)
 	}
 	return reason
 }

@@ -63,11 +63,17 @@ func (w *watchedReplicas) get(ctx context.Context, timeout time.Duration) ([]Rep
 
 // Names are never changed, only added.
 var (
-	replicaLag         = gauge("cqrsync_master_replica_lag_seconds", "How late a replica is, from a commit at the master to its effect.", "queue")
-	replicaSilent      = gauge("cqrsync_master_replica_silent", "1 while a replica has not reported for three of its intervals.", "queue")
-	replicaVanished    = gauge("cqrsync_master_replica_queue_vanished_timestamp_seconds", "When the queue of a replica was missing on the broker last, and what was in it lost; 0 for never.", "queue")
-	replicaWaiting     = gauge("cqrsync_master_replica_waiting_messages", "Messages that a replica cannot apply yet, as it reports.", "queue", "model")
-	replicaDeadLetters = gauge("cqrsync_master_replica_dead_letters", "Messages that a replica gave up, as it reports.", "queue", "model")
+	replicaLag = gauge("cqrsync_master_replica_lag_seconds",
+		"How late a replica is, from a commit at the master to its effect.", "queue")
+	replicaSilent = gauge("cqrsync_master_replica_silent",
+		"1 while a replica has not reported for three of its intervals.", "queue")
+	replicaVanished = gauge("cqrsync_master_replica_queue_vanished_timestamp_seconds",
+		"When the queue of a replica was missing on the broker last, and what was in it lost; 0 "+
+			"for never.", "queue")
+	replicaWaiting = gauge("cqrsync_master_replica_waiting_messages",
+		"Messages that a replica cannot apply yet, as it reports.", "queue", "model")
+	replicaDeadLetters = gauge("cqrsync_master_replica_dead_letters",
+		"Messages that a replica gave up, as it reports.", "queue", "model")
 )
 
 func (m *Monitor) collectReplicas(ctx context.Context, send sender) {

@@ -1,5 +1,5 @@
-// Package amqp is the RabbitMQ transport: Watermill's Publisher and Subscriber with package transport's further
-// abilities, on watermill-amqp's configuration, marshaler and topology types.
+// Package amqp is the RabbitMQ transport: Watermill's Publisher and Subscriber with package
+// transport's further abilities, on watermill-amqp's configuration, marshaler and topology types.
 //
 //	config, err := amqp.NewConfig("amqp://user:password@host:5672/vhost?mandatory=true", "webhooks")
 //	publisher, err := amqp.NewPublisher(config)
@@ -7,10 +7,11 @@
 //
 // # Topology
 //
-// One durable topic exchange; the routing key is the topic. Queue Q is durable, bound to <topic> and to cqrs.Q.<topic>
-// (transport.DirectTopic). Beside it stands dead_letter_Q, bound to cqrs.dead_letter_Q.<topic>. It is django-cqrs's
-// topology, argument for argument, so that services of both kinds share exchange and queues. Publisher and Subscriber
-// declare what they need, again after every reconnect.
+// One durable topic exchange; the routing key is the topic. Queue Q is durable, bound to <topic>
+// and to cqrs.Q.<topic> (transport.DirectTopic). Beside it stands dead_letter_Q, bound to
+// cqrs.dead_letter_Q.<topic>. It is django-cqrs's topology, argument for argument, so that services
+// of both kinds share exchange and queues. Publisher and Subscriber declare what they need, again
+// after every reconnect.
 //
 // With NewInboxConfig a subscriber has one queue per topic, called like it and bound to nothing
 // else, that the broker keeps small: the inbox of a master.
@@ -30,14 +31,16 @@
 //	confirm_timeout  how long the broker may leave a message unconfirmed, or publishers blocked; default 30s
 //	window           how many messages may be unconfirmed at once; default 1000
 //
-// RabbitMQ's own are passed on: certfile, keyfile, cacertfile, server_name_indication, auth_mechanism, heartbeat (in
-// seconds; default 10), connection_timeout (in milliseconds; default 10000) and channel_max. Any other is an error.
+// RabbitMQ's own are passed on: certfile, keyfile, cacertfile, server_name_indication,
+// auth_mechanism, heartbeat (in seconds; default 10), connection_timeout (in milliseconds; default
+// 10000) and channel_max. Any other is an error.
 //
 // # Promises
 //
-// The publisher reports a message as published only after the broker confirmed it (P5), keeps the order within a call
-// (P4), and when the broker refuses one message, or one routing key or exchange, finds out which (P9). The subscriber holds at most a window of messages
-// (P10), survives lost connections, and delivers whatever arrives: what a message means is the replica's affair.
+// The publisher reports a message as published only after the broker confirmed it (P5), keeps the
+// order within a call (P4), and when the broker refuses one message, or one routing key or
+// exchange, finds out which (P9). The subscriber holds at most a window of messages (P10), survives
+// lost connections, and delivers whatever arrives: what a message means is the replica's affair.
 //
 // Neighbours: transport defines the interfaces, transport/open chooses this package by URL.
 package amqp

@@ -60,8 +60,8 @@ func (s *Subscriber) keep(ctx context.Context, queue string, topics []string) er
 	if s.config.NoDeclare {
 		_, err := s.look(ctx, queue)
 		if errors.Is(err, transport.ErrNoQueue) {
-			return fmt.Errorf("%w: make it, durable, and bind it to the exchange %s by each topic (%s) "+
-				"and its direct topic (%s), or leave declare=false out of the URL", err,
+			return fmt.Errorf("%w: make it, durable, and bind it to the exchange %s by each topic "+
+				"(%s) and its direct topic (%s), or leave declare=false out of the URL", err,
 				s.config.Exchange.GenerateName(topics[0]), names.Name(topics),
 				transport.DirectTopic(queue, topics[0]))
 		}
@@ -77,9 +77,10 @@ func (s *Subscriber) keep(ctx context.Context, queue string, topics []string) er
 		return refused // the queue is not there: it was the exchange
 	}
 	if err == nil && !s.warned.Swap(true) {
-		s.config.Logger.WarnContext(ctx, "a queue that is kept for a replica has other properties than "+
-			"the URL would give it: it is bound, but if it were deleted, it would be made as the URL says, and "+
-			"the replica could not use it; give the URL the replica's queue_type",
+		s.config.Logger.WarnContext(ctx,
+			"a queue that is kept for a replica has other properties than the URL would give it: "+
+				"it is bound, but if it were deleted, it would be made as the URL says, and the "+
+				"replica could not use it; give the URL the replica's queue_type",
 			"queue", queue, "error", refused)
 	}
 	return err
@@ -111,7 +112,8 @@ func (s *Subscriber) bindAsItIs(ctx context.Context, queue string, topics []stri
 			if _, err := passive(channel, queue); err != nil {
 				return err
 			}
-			return s.config.TopologyBuilder.ExchangeDeclare(channel, exchange(topics[0]), s.config.Config)
+			return s.config.TopologyBuilder.ExchangeDeclare(channel, exchange(topics[0]),
+				s.config.Config)
 		})
 		for some := range slices.Chunk(topics, topicsAtOnce) {
 			if err = errors.Join(err, ctx.Err()); err != nil {

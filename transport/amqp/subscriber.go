@@ -17,9 +17,9 @@ import (
 	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
 
-// Subscriber delivers up to a window of messages without waiting for their acks. Its subscriptions share a connection,
-// which the first of them makes. Each has a channel; where a connection has no room for another one (2,047 by RabbitMQ's
-// default), a further connection is made.
+// Subscriber delivers up to a window of messages without waiting for their acks. Its subscriptions
+// share a connection, which the first of them makes. Each has a channel; where a connection has no
+// room for another one (2,047 by RabbitMQ's default), a further connection is made.
 type Subscriber struct {
 	config Config
 	dialer *dialer
@@ -57,8 +57,8 @@ func NewSubscriber(config Config) (*Subscriber, error) {
 	return s, nil
 }
 
-// SubscribeInitialize declares exchange, queue and bindings of a topic, so that what is published from now on waits for
-// a subscription. The error is as that of SubscribeWindow.
+// SubscribeInitialize declares exchange, queue and bindings of a topic, so that what is published
+// from now on waits for a subscription. The error is as that of SubscribeWindow.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	if !s.begin() {
 		return errSubscriberClosed
@@ -77,7 +77,9 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 }
 
 // SubscribeWindow implements transport.WindowSubscriber.
-func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window int) (<-chan *message.Message, error) {
+func (s *Subscriber) SubscribeWindow(
+	ctx context.Context, topic string, window int,
+) (<-chan *message.Message, error) {
 	sub, err := s.subscribe(ctx, []string{topic}, window, true)
 	if err != nil {
 		return nil, err
@@ -87,12 +89,14 @@ func (s *Subscriber) SubscribeWindow(ctx context.Context, topic string, window i
 
 // SubscribeBatch implements transport.BatchSubscriber.
 //
-// When it returns, exchange, queue and the bindings of all topics exist. If it cannot get that far within the connection timeout, the
-// error is transport.ErrUnavailable: try again. It is another one where trying again does not help: the queue exists
-// with other arguments, or the user may not declare it.
+// When it returns, exchange, queue and the bindings of all topics exist. If it cannot get that far
+// within the connection timeout, the error is transport.ErrUnavailable: try again. It is another
+// one where trying again does not help: the queue exists with other arguments, or the user may not
+// declare it.
 //
-// A subscription lasts until ctx ends or Close; a lost connection or a deleted queue only interrupts it. A nacked
-// message comes back at once: waiting before the nack is the receiver's affair.
+// A subscription lasts until ctx ends or Close; a lost connection or a deleted queue only
+// interrupts it. A nacked message comes back at once: waiting before the nack is the receiver's
+// affair.
 func (s *Subscriber) SubscribeBatch(
 	ctx context.Context, topics []string, window int,
 ) (transport.Subscription, error) {
@@ -113,7 +117,8 @@ func (s *Subscriber) subscribe(
 	ctx context.Context, topics []string, window int, ownAcks bool,
 ) (*subscription, error) {
 	if window < 1 || window > 65535 { // the protocol's prefetch count has 16 bits
-		return nil, fmt.Errorf("subscribe to %s: the window is %d, want 1 to 65535", names.Name(topics), window)
+		return nil, fmt.Errorf("subscribe to %s: the window is %d, want 1 to 65535",
+			names.Name(topics), window)
 	}
 	if !s.begin() {
 		return nil, errSubscriberClosed
@@ -135,7 +140,8 @@ func (s *Subscriber) subscribe(
 	return sub, nil
 }
 
-// Close ends every subscription, gives messages handed out a moment to be acknowledged, and disconnects.
+// Close ends every subscription, gives messages handed out a moment to be acknowledged, and
+// disconnects.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	s.end()
@@ -162,7 +168,9 @@ func (s *Subscriber) begin() bool {
 }
 
 // consume declares the topics' queue and starts to consume it.
-func (s *Subscriber) consume(ctx context.Context, topics []string, window int) (c *consumer, err error) {
+func (s *Subscriber) consume(
+	ctx context.Context, topics []string, window int,
+) (c *consumer, err error) {
 	err = s.withChannel(ctx, func(conn *connection, channel *amqp091.Channel) error {
 		if err := s.declare(ctx, conn, channel, topics); err != nil {
 			return err
@@ -200,10 +208,12 @@ func (s *Subscriber) newConsumer(
 	return c, nil
 }
 
-// topicsAtOnce is how many topics are declared before the broker is asked whether it is still there.
+// topicsAtOnce is how many topics are declared before the broker is asked whether it is still
+// there.
 const topicsAtOnce = 25
 
-// declare builds the topology of topics. However many they are, the broker has the time of one call for each part of them.
+// declare builds the topology of topics. However many they are, the broker has the time of one call
+// for each part of them.
 func (s *Subscriber) declare(
 	ctx context.Context, conn *connection, channel *amqp091.Channel, topics []string,
 ) error {
@@ -223,8 +233,8 @@ func (s *Subscriber) declare(
 	return nil
 }
 
-// limited makes calls to the broker. Others share the connection: it is cut when the broker does not answer, not when
-// somebody's context ends.
+// limited makes calls to the broker. Others share the connection: it is cut when the broker does
+// not answer, not when somebody's context ends.
 func (s *Subscriber) limited(conn *connection, call func() error) error {
 	ctx, release := conn.limit(context.Background(), s.config.connectTimeout())
 	defer release()
@@ -235,7 +245,9 @@ func (s *Subscriber) limited(conn *connection, call func() error) error {
 }
 
 // withChannel calls use with a new channel, and closes it again when use fails.
-func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amqp091.Channel) error) error {
+func (s *Subscriber) withChannel(
+	ctx context.Context, use func(*connection, *amqp091.Channel) error,
+) error {
 	conn, channel, err := s.channel(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
@@ -250,15 +262,18 @@ func (s *Subscriber) withChannel(ctx context.Context, use func(*connection, *amq
 	if errors.As(err, &reason) && reason.Server {
 		switch reason.Code {
 		case amqp091.PreconditionFailed:
-			return fmt.Errorf("%w (it exists with other properties: delete it, or see exchange and queue_type in the URL)", err)
+			return fmt.Errorf("%w (it exists with other properties: delete it, or see exchange "+
+				"and queue_type in the URL)", err)
 		case amqp091.AccessRefused:
-			return fmt.Errorf("%w (the user needs the permissions configure, write and read for it)", err)
+			return fmt.Errorf("%w (the user needs the permissions configure, write and read for "+
+				"it)", err)
 		}
 	}
 	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 }
 
-// closedBecause finds the broker's reason behind "closed"; amqp091 delivers it at about the same time.
+// closedBecause finds the broker's reason behind "closed"; amqp091 delivers it at about the same
+// time.
 func closedBecause(closed <-chan *amqp091.Error, err error) error {
 	if !errors.Is(err, amqp091.ErrClosed) {
 		return err

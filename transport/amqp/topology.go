@@ -13,12 +13,14 @@ import (
 // DeadLetterQueue is the queue beside a replica's own where django-cqrs puts what it gave up.
 func DeadLetterQueue(queue string) string { return "dead_letter_" + queue }
 
-// TopologyBuilder declares an exchange, a queue bound to its topic and to its direct topic, and the queue's dead letter
-// queue. Declaring what exists already with the same arguments changes nothing.
+// TopologyBuilder declares an exchange, a queue bound to its topic and to its direct topic, and the
+// queue's dead letter queue. Declaring what exists already with the same arguments changes nothing.
 type TopologyBuilder struct{ wamqp.DefaultTopologyBuilder }
 
 // ExchangeDeclare implements watermill-amqp's TopologyBuilder.
-func (b TopologyBuilder) ExchangeDeclare(channel *amqp091.Channel, name string, config wamqp.Config) error {
+func (b TopologyBuilder) ExchangeDeclare(
+	channel *amqp091.Channel, name string, config wamqp.Config,
+) error {
 	if err := b.DefaultTopologyBuilder.ExchangeDeclare(channel, name, config); err != nil {
 		return fmt.Errorf("declare exchange %s: %w", name, err)
 	}
@@ -50,7 +52,9 @@ func declareQueue(channel *amqp091.Channel, queue string, config wamqp.Config) e
 }
 
 // bind binds the queues of a topic to it.
-func bind(channel *amqp091.Channel, params wamqp.BuildTopologyParams, config wamqp.Config, noWait bool) error {
+func bind(
+	channel *amqp091.Channel, params wamqp.BuildTopologyParams, config wamqp.Config, noWait bool,
+) error {
 	dead := DeadLetterQueue(params.QueueName)
 	return bindQueues(channel, params.ExchangeName, config, noWait,
 		binding{params.QueueName, params.RoutingKey},
@@ -72,9 +76,10 @@ func bindQueues(
 	return nil
 }
 
-// declare builds the topology of topics. Of those that share a queue and an exchange, only the first one's declares them,
-// and the broker is not asked after each binding of the others: at thousands of topics the answers would be all the time
-// it takes. built remembers what was declared on this channel.
+// declare builds the topology of topics. Of those that share a queue and an exchange, only the
+// first one's declares them, and the broker is not asked after each binding of the others: at
+// thousands of topics the answers would be all the time it takes. built remembers what was declared
+// on this channel.
 //
 // Whoever has a TopologyBuilder of their own is asked for each topic.
 func (c Config) declare(channel *amqp091.Channel, topics []string, built map[string]bool) error {
@@ -89,10 +94,12 @@ func (c Config) declare(channel *amqp091.Channel, topics []string, built map[str
 		place := params.ExchangeName + "\x00" + params.QueueName
 		var err error
 		if own && built[place] {
-			last := i == len(topics)-1 // its answer is that to all: a refused one closes the channel
+			// its answer is that to all: a refused one closes the channel
+			last := i == len(topics)-1
 			err = bind(channel, params, c.Config, !last || c.QueueBind.NoWait)
 		} else {
-			err = c.TopologyBuilder.BuildTopology(channel, params, c.Config, watermill.NewSlogLogger(c.Logger))
+			err = c.TopologyBuilder.BuildTopology(channel, params, c.Config,
+				watermill.NewSlogLogger(c.Logger))
 			built[place] = true
 		}
 		if err != nil {

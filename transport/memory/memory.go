@@ -1,12 +1,14 @@
-// Package memory is a message broker inside the process, for tests and examples: topics, named queues bound to them,
-// consumers that compete for a queue. It behaves like the other transports, except that nothing survives the process.
+// Package memory is a message broker inside the process, for tests and examples: topics, named
+// queues bound to them, consumers that compete for a queue. It behaves like the other transports,
+// except that nothing survives the process.
 //
-// A message that is published is in its queues when the call returns. There it waits until it is consumed, however
-// many there are: memory is bounded only by who consumes, and by the messages' expiration. A message for a topic that
-// no queue is bound to is dropped, as a broker drops it, or refused where Publisher.RequireQueue is set.
+// A message that is published is in its queues when the call returns. There it waits until it is
+// consumed, however many there are: memory is bounded only by who consumes, and by the messages'
+// expiration. A message for a topic that no queue is bound to is dropped, as a broker drops it, or
+// refused where Publisher.RequireQueue is set.
 //
-// Promises: order per queue (P4), at least once while the process lives. Neighbours: transport, whose interfaces it
-// implements; transport/open makes a broker by URL.
+// Promises: order per queue (P4), at least once while the process lives. Neighbours: transport,
+// whose interfaces it implements; transport/open makes a broker by URL.
 package memory
 
 import (
@@ -24,7 +26,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 )
 
-// Broker holds the queues. Publishers and subscribers of one Broker reach each other. It needs no closing.
+// Broker holds the queues. Publishers and subscribers of one Broker reach each other. It needs no
+// closing.
 type Broker struct {
 	mu       sync.Mutex
 	last     int64 // the newest message's position
@@ -47,7 +50,8 @@ func New() *Broker {
 type queue struct {
 	name  string
 	inbox bool
-	// Messages are taken oldest first, so whatever was taken and put back is older than everything in fresh.
+	// Messages are taken oldest first, so whatever was taken and put back is older than everything
+	// in fresh.
 	returned, fresh []entry
 	consumers       map[*consumer]struct{}
 }

@@ -15,8 +15,8 @@ var errClosed = fmt.Errorf("%w: the publisher is closed", transport.ErrUnavailab
 
 // Publisher puts messages into the queues bound to their topic. It is safe for concurrent use.
 type Publisher struct {
-	// RequireQueue refuses a message for a topic that no queue is bound to: transport.ErrUnroutable.
-	// Default: it is dropped. Set it before the first message.
+	// RequireQueue refuses a message for a topic that no queue is bound to:
+	// transport.ErrUnroutable. Default: it is dropped. Set it before the first message.
 	RequireQueue bool
 
 	broker *Broker

@@ -30,7 +30,8 @@ var (
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
-// Subscriber returns a subscriber of the queue. With the name "" each topic has a queue of its own, called like it.
+// Subscriber returns a subscriber of the queue. With the name "" each topic has a queue of its own,
+// called like it.
 func (b *Broker) Subscriber(queue string) *Subscriber {
 	return &Subscriber{
 		broker:        b,
@@ -65,14 +66,16 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return s.SubscribeWindow(ctx, topic, 1)
 }
 
-// SubscribeWindow binds the queue to the topic and delivers from the queue, whatever its messages' topics.
+// SubscribeWindow binds the queue to the topic and delivers from the queue, whatever its messages'
+// topics.
 func (s *Subscriber) SubscribeWindow(
 	ctx context.Context, topic string, window int,
 ) (<-chan *message.Message, error) {
 	return s.subscribe(ctx, []string{topic}, window)
 }
 
-// SubscribeBatch implements transport.BatchSubscriber. The messages' own Ack and Nack do the same as Settle.
+// SubscribeBatch implements transport.BatchSubscriber. The messages' own Ack and Nack do the same
+// as Settle.
 func (s *Subscriber) SubscribeBatch(
 	ctx context.Context, topics []string, window int,
 ) (transport.Subscription, error) {
@@ -83,7 +86,9 @@ func (s *Subscriber) SubscribeBatch(
 	return transport.Subscription{Messages: messages, Settle: delivery.Settle}, err
 }
 
-func (s *Subscriber) subscribe(ctx context.Context, topics []string, window int) (<-chan *message.Message, error) {
+func (s *Subscriber) subscribe(
+	ctx context.Context, topics []string, window int,
+) (<-chan *message.Message, error) {
 	return s.subscriptions.Start(ctx, window, func(context.Context) (delivery.Queue, error) {
 		var q *queue
 		for _, topic := range topics {
@@ -118,7 +123,9 @@ type consumer struct {
 
 func (c *consumer) Ready() <-chan struct{} { return c.ready }
 
-func (c *consumer) Exchange(_ context.Context, acked, returned []int64, room int) ([]delivery.Taken, error) {
+func (c *consumer) Exchange(
+	_ context.Context, acked, returned []int64, room int,
+) ([]delivery.Taken, error) {
 	c.broker.mu.Lock()
 	defer c.broker.mu.Unlock()
 	for _, id := range acked {

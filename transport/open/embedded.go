@@ -33,8 +33,10 @@ func parseSQLite(rawURL, queue string, o Options) (broker, error) {
 	}
 	config.DropUnroutable = config.DropUnroutable && !o.RequireQueue
 	return broker{
-		publisher:  func() (transport.BatchPublisher, error) { return sqlite.NewPublisher(config) },
-		subscriber: func() (transport.WindowSubscriber, error) { return sqlite.NewSubscriber(config) },
+		publisher: func() (transport.BatchPublisher, error) { return sqlite.NewPublisher(config) },
+		subscriber: func() (transport.WindowSubscriber, error) {
+			return sqlite.NewSubscriber(config)
+		},
 		inbox: func() (transport.WindowSubscriber, error) {
 			config := config
 			config.Queue, config.Inbox = "", true
@@ -43,7 +45,8 @@ func parseSQLite(rawURL, queue string, o Options) (broker, error) {
 	}, nil
 }
 
-// SQLiteFile returns the path of the file that a sqlite:// broker URL names: for what is done to the file itself.
+// SQLiteFile returns the path of the file that a sqlite:// broker URL names: for what is done to
+// the file itself.
 func SQLiteFile(rawURL string) (string, error) {
 	if !strings.HasPrefix(rawURL, "sqlite:") {
 		return "", fmt.Errorf("broker URL %q: want sqlite://FILE", database.Redact(rawURL))
@@ -58,7 +61,8 @@ func SQLiteFile(rawURL string) (string, error) {
 func readOptions(config *sqlite.Config, query string) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return errors.New("the options cannot be read: want option=value, joined by &, with % written as %25")
+		return errors.New("the options cannot be read: want option=value, joined by &, with % " +
+			"written as %25")
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -67,7 +71,9 @@ func readOptions(config *sqlite.Config, query string) error {
 		case "retention":
 			retention, err := time.ParseDuration(value)
 			if err != nil || retention < 0 {
-				errs = append(errs, fmt.Errorf("retention is %q: want a duration as in 36h, or 0 to drop nothing", value))
+				errs = append(errs,
+					fmt.Errorf("retention is %q: want a duration as in 36h, or 0 to drop nothing",
+						value))
 			}
 			config.Retention = retention
 		case "mandatory":

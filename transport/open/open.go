@@ -12,7 +12,8 @@
 //
 // Nothing connects here: errors are about the URL, all at once, and never contain a password.
 //
-// Neighbours: cmd and the examples choose their broker through it; one package per scheme stands beside it.
+// Neighbours: cmd and the examples choose their broker through it; one package per scheme stands
+// beside it.
 package open
 
 import (
@@ -29,11 +30,12 @@ import (
 
 // Options are what a URL cannot say. The zero value is ready.
 type Options struct {
-	// Logger receives what no caller can be told, such as trouble that is being retried. Default: slog.Default().
+	// Logger receives what no caller can be told, such as trouble that is being retried. Default:
+	// slog.Default().
 	Logger *slog.Logger
 	// RequireQueue makes a publisher refuse a message for a topic that no queue is bound to, with
-	// transport.ErrUnroutable, whatever the URL's mandatory says. Default: as the URL says, and memory
-	// drops it. Publishers only.
+	// transport.ErrUnroutable, whatever the URL's mandatory says. Default: as the URL says, and
+	// memory drops it. Publishers only.
 	RequireQueue bool
 }
 
@@ -50,12 +52,13 @@ func Publisher(rawURL string, o Options) (transport.BatchPublisher, error) {
 	return pub, nil
 }
 
-// Subscriber returns a subscriber of a queue, which is the name of the replica service. The workers of one service, in
-// any number of processes, share its queue.
+// Subscriber returns a subscriber of a queue, which is the name of the replica service. The workers
+// of one service, in any number of processes, share its queue.
 func Subscriber(rawURL, queue string, o Options) (transport.WindowSubscriber, error) {
 	b, err := parse(rawURL, queue, o)
 	if queue == "" {
-		err = errors.Join(err, errors.New("the queue has no name: give it that of the replica service"))
+		err = errors.Join(err,
+			errors.New("the queue has no name: give it that of the replica service"))
 	}
 	if err != nil {
 		return nil, explain(rawURL, err)
@@ -107,7 +110,8 @@ func parse(rawURL, queue string, o Options) (broker, error) {
 	case "memory":
 		return parseMemory(rawURL, queue, o)
 	default:
-		return broker{}, errors.New("unknown scheme: want amqp://…, amqps://…, sqlite://FILE, memory: or memory:NAME")
+		return broker{}, errors.New("unknown scheme: want amqp://…, amqps://…, sqlite://FILE, " +
+			"memory: or memory:NAME")
 	}
 }
 
@@ -116,8 +120,10 @@ func parseAMQP(rawURL, queue string, o Options) (broker, error) {
 	config.Logger = o.Logger
 	config.Publish.Mandatory = config.Publish.Mandatory || o.RequireQueue
 	return broker{
-		publisher:  func() (transport.BatchPublisher, error) { return amqp.NewPublisher(config) },
-		subscriber: func() (transport.WindowSubscriber, error) { return amqp.NewSubscriber(config) },
+		publisher: func() (transport.BatchPublisher, error) { return amqp.NewPublisher(config) },
+		subscriber: func() (transport.WindowSubscriber, error) {
+			return amqp.NewSubscriber(config)
+		},
 		inbox: func() (transport.WindowSubscriber, error) {
 			config, err := amqp.NewInboxConfig(rawURL)
 			if err != nil {

@@ -92,7 +92,8 @@ func (p *Publisher) insert(ctx context.Context, tx transaction, c *call) error {
 		case p.config.DropUnroutable:
 			c.dropped = append(c.dropped, r.topic)
 		default:
-			c.errs[i] = fmt.Errorf("%w: topic %q in SQLite file %s: start the replica once, with this file",
+			c.errs[i] = fmt.Errorf("%w: topic %q in SQLite file %s: start the replica once, with "+
+				"this file",
 				transport.ErrUnroutable, r.topic, p.file.path)
 		}
 	}

@@ -17,7 +17,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 )
 
-// consumer is a subscription's side of the queue: it takes messages under a lease that it keeps renewing.
+// consumer is a subscription's side of the queue: it takes messages under a lease that it keeps
+// renewing.
 type consumer struct {
 	file   *file
 	queue  string
@@ -32,11 +33,12 @@ type consumer struct {
 	renewing     sync.WaitGroup
 }
 
-// member is a consumer as the file knows it. In another file at the same path it has to become one again.
+// member is a consumer as the file knows it. In another file at the same path it has to become one
+// again.
 type member struct{ id, generation int64 }
 
-// idBits are those of a message's id in the file; above them stands the file's generation. What is acknowledged to a file that
-// is gone must not hit another message of the next.
+// idBits are those of a message's id in the file; above them stands the file's generation. What is
+// acknowledged to a file that is gone must not hit another message of the next.
 const idBits = 40
 
 func (m *member) outside(id int64) int64 { return m.generation<<idBits | id }
@@ -52,7 +54,9 @@ func (m *member) inside(ids []int64) (own []int64) {
 }
 
 // newConsumer makes the queue, if it is new, binds it to the topics, and joins its consumers.
-func newConsumer(ctx context.Context, f *file, config Config, queue string, topics []string) (*consumer, error) {
+func newConsumer(
+	ctx context.Context, f *file, config Config, queue string, topics []string,
+) (*consumer, error) {
 	c := &consumer{
 		file: f, queue: queue, topics: topics, inbox: config.Inbox, lease: config.Lease,
 		logger: config.Logger, ready: make(chan struct{}, 1),
@@ -61,7 +65,8 @@ func newConsumer(ctx context.Context, f *file, config Config, queue string, topi
 		return nil, err
 	}
 	f.join(c)
-	renew, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends with Leave, after the last handler
+	// ends with Leave, after the last handler
+	renew, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stopRenewing = stop
 	c.renewing.Go(func() { c.renew(renew) })
 	return c, nil
@@ -75,7 +80,8 @@ func (c *consumer) enter(ctx context.Context) error {
 		if err := c.bind(ctx, tx); err != nil {
 			return err
 		}
-		row := tx.QueryRowContext(ctx, "INSERT INTO consumers (leased_until, queue) VALUES (?, ?) RETURNING id",
+		row := tx.QueryRowContext(ctx,
+			"INSERT INTO consumers (leased_until, queue) VALUES (?, ?) RETURNING id",
 			c.leasedUntil(), c.queue)
 		if err := row.Scan(&m.id); err != nil {
 			return err
@@ -100,7 +106,8 @@ func (c *consumer) bind(ctx context.Context, tx transaction) error {
 	return nil
 }
 
-// current returns the consumer as the file knows it that stands at the path now, and enters that if it has to.
+// current returns the consumer as the file knows it that stands at the path now, and enters that if
+// it has to.
 func (c *consumer) current(ctx context.Context) (*member, *handle, error) {
 	for {
 		h, err := c.file.open(ctx, made)
@@ -113,7 +120,8 @@ func (c *consumer) current(ctx context.Context) (*member, *handle, error) {
 		if err := c.enter(ctx); err != nil {
 			return nil, nil, err
 		}
-		c.logger.InfoContext(ctx, "joined the queue in another file at the same path", "queue", c.queue, "file", c.file.path)
+		c.logger.InfoContext(ctx, "joined the queue in another file at the same path", "queue",
+			c.queue, "file", c.file.path)
 	}
 }
 
@@ -128,7 +136,8 @@ func (c *consumer) Exchange(
 	}
 	acked, returned = m.inside(acked), m.inside(returned)
 	if len(acked)+len(returned) == 0 {
-		// Looking costs no lock. Most consumers that are woken find that another one was faster, or another queue meant.
+		// Looking costs no lock. Most consumers that are woken find that another one was faster, or
+		// another queue meant.
 		if found, err := c.waiting(ctx, h); err != nil || !found {
 			return nil, err
 		}
@@ -155,7 +164,8 @@ func (c *consumer) Exchange(
 	return taken, nil
 }
 
-// Leave gives everything back and ends the lease. Should it fail, the lease runs out and another consumer does it.
+// Leave gives everything back and ends the lease. Should it fail, the lease runs out and another
+// consumer does it.
 func (c *consumer) Leave(ctx context.Context, acked []int64) error {
 	c.file.leave(c)
 	c.stopRenewing()
@@ -168,7 +178,8 @@ func (c *consumer) Leave(ctx context.Context, acked []int64) error {
 		if err := remove(ctx, tx, m.inside(acked)); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE messages SET consumer = 0 WHERE consumer = ?", m.id); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE messages SET consumer = 0 WHERE consumer = ?",
+			m.id); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, "DELETE FROM consumers WHERE id = ?", m.id); err != nil {

@@ -32,7 +32,8 @@ func (c *consumer) renew(ctx context.Context) {
 			return c.bury(ctx, tx)
 		})
 		if err != nil && ctx.Err() == nil {
-			c.logger.WarnContext(ctx, "renewing the lease failed: after it ends, messages in work come to others, too",
+			c.logger.WarnContext(ctx,
+				"renewing the lease failed: after it ends, messages in work come to others, too",
 				"queue", c.queue, "error", err)
 		}
 	}
@@ -40,14 +41,16 @@ func (c *consumer) renew(ctx context.Context) {
 
 func (c *consumer) leasedUntil() int64 { return time.Now().Add(c.lease).UnixMilli() }
 
-// bury frees what has been taken by nobody alive. It asks for living consumers instead of dead ones, so that it also
-// finds what a consumer took after it had been buried and before it rose.
+// bury frees what has been taken by nobody alive. It asks for living consumers instead of dead
+// ones, so that it also finds what a consumer took after it had been buried and before it rose.
 func (c *consumer) bury(ctx context.Context, tx transaction) error {
-	if _, err := tx.ExecContext(ctx, "DELETE FROM consumers WHERE leased_until < ?", time.Now().UnixMilli()); err != nil {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM consumers WHERE leased_until < ?",
+		time.Now().UnixMilli()); err != nil {
 		return err
 	}
 	result, err := tx.ExecContext(ctx,
-		"UPDATE messages SET consumer = 0 WHERE consumer > 0 AND consumer NOT IN (SELECT id FROM consumers)")
+		"UPDATE messages SET consumer = 0 WHERE consumer > 0 AND consumer NOT IN (SELECT id FROM "+
+			"consumers)")
 	if err != nil {
 		return err
 	}
@@ -55,6 +58,7 @@ func (c *consumer) bury(ctx context.Context, tx transaction) error {
 	if err != nil || freed == 0 {
 		return err
 	}
-	c.logger.WarnContext(ctx, "messages of a crashed consumer come back", "count", freed, "file", c.file.path)
+	c.logger.WarnContext(ctx, "messages of a crashed consumer come back", "count", freed, "file",
+		c.file.path)
 	return nil
 }

@@ -14,8 +14,9 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// Publisher puts messages into the queues bound to their topic. It is safe for concurrent use: calls that come in while
-// a transaction is being written share the next one, and so the wait for the disk.
+// Publisher puts messages into the queues bound to their topic. It is safe for concurrent use:
+// calls that come in while a transaction is being written share the next one, and so the wait for
+// the disk.
 type Publisher struct {
 	config Config
 	file   *file
@@ -28,8 +29,9 @@ type Publisher struct {
 
 	unroutable map[string]int64 // messages that were dropped, by topic; guarded by mu
 
-	// refused is the size of the last publication, in bytes, if the disk had no room for it, and else zero. Probe asks for
-	// that much: for less, a relay would come back only to be refused again, and for more, it might stay away for ever.
+	// refused is the size of the last publication, in bytes, if the disk had no room for it, and
+	// else zero. Probe asks for that much: for less, a relay would come back only to be refused
+	// again, and for more, it might stay away for ever.
 	refused atomic.Uint64
 
 	// The writing goroutine's:
@@ -56,7 +58,8 @@ func NewPublisher(config Config) (*Publisher, error) {
 	}, nil
 }
 
-// Publish is PublishBatch to one topic, with the first message's context. It returns the first error.
+// Publish is PublishBatch to one topic, with the first message's context. It returns the first
+// error.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	ctx := context.Background()
 	batch := make([]transport.Outgoing, len(messages))
@@ -74,8 +77,9 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return nil
 }
 
-// PublishBatch publishes in one transaction: when it returns, all messages are on the disk, or all have the same error.
-// Only transport.ErrUnroutable and an expiration that is no number concern single messages.
+// PublishBatch publishes in one transaction: when it returns, all messages are on the disk, or all
+// have the same error. Only transport.ErrUnroutable and an expiration that is no number concern
+// single messages.
 func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	if err := transport.Ended(ctx); err != nil {
 		return repeat(p.file.unavailable(err), len(batch))
@@ -95,10 +99,12 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 	}
 }
 
-// probed is the size of a publication, in bytes, for which a disk has to have room that refused none.
+// probed is the size of a publication, in bytes, for which a disk has to have room that refused
+// none.
 const probed = 16 << 10
 
-// Probe implements transport.Prober: it opens the file, and looks whether it is a broker's and has room.
+// Probe implements transport.Prober: it opens the file, and looks whether it is a broker's and has
+// room.
 func (p *Publisher) Probe(ctx context.Context) error {
 	h, err := p.file.open(ctx, existing)
 	if err == nil {
@@ -107,7 +113,8 @@ func (p *Publisher) Probe(ctx context.Context) error {
 	return p.file.unavailable(err)
 }
 
-// Unroutable counts the messages of each topic that no queue took since the publisher was made, where they are dropped.
+// Unroutable counts the messages of each topic that no queue took since the publisher was made,
+// where they are dropped.
 func (p *Publisher) Unroutable() map[string]int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,32 +186,35 @@ func (p *Publisher) write(calls []*call) error {
 	p.refused.Store(0)
 	var dropped map[string]int64
 	var unread []neglect
-	err = p.file.write(ctx, existing, durable, func(ctx context.Context, tx transaction) (err error) {
-		if dropped, err = p.prune(ctx, tx); err != nil {
-			return fmt.Errorf("drop old messages: %w", err)
-		}
-		if unread, err = p.look(ctx, tx); err != nil {
-			return fmt.Errorf("look for queues that nobody reads: %w", err)
-		}
-		for _, c := range calls {
-			// Asked while the file is locked: whoever publishes the same messages instead has to wait, and comes behind them.
-			if err := transport.Ended(c.ctx); err != nil {
-				c.errs = repeat(p.file.unavailable(err), len(c.rows))
-				continue
+	err = p.file.write(ctx, existing, durable,
+		func(ctx context.Context, tx transaction) (err error) {
+			if dropped, err = p.prune(ctx, tx); err != nil {
+				return fmt.Errorf("drop old messages: %w", err)
 			}
-			if err := p.insert(ctx, tx, c); err != nil {
-				return err
+			if unread, err = p.look(ctx, tx); err != nil {
+				return fmt.Errorf("look for queues that nobody reads: %w", err)
 			}
-		}
-		return nil
-	})
+			for _, c := range calls {
+				// Asked while the file is locked: whoever publishes the same messages instead has to
+				// wait, and comes behind them.
+				if err := transport.Ended(c.ctx); err != nil {
+					c.errs = repeat(p.file.unavailable(err), len(c.rows))
+					continue
+				}
+				if err := p.insert(ctx, tx, c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	if err != nil {
 		return err
 	}
 	p.file.wake()
 	for queue, n := range dropped {
-		p.config.Logger.WarnContext(ctx, "dropped messages that nobody consumed in time: find what the replica misses with "+
-			"relay diff", "queue", queue, "count", n, "retention", p.config.Retention, "file", p.file.path)
+		p.config.Logger.WarnContext(ctx,
+			"dropped messages that nobody consumed in time: find what the replica misses with "+
+				"relay diff", "queue", queue, "count", n, "retention", p.config.Retention, "file", p.file.path)
 	}
 	p.complain(ctx, unread)
 	p.countUnroutable(ctx, calls)
@@ -220,8 +230,9 @@ func (p *Publisher) countUnroutable(ctx context.Context, calls []*call) {
 			first := p.unroutable[topic] == 1
 			p.mu.Unlock()
 			if first {
-				p.config.Logger.WarnContext(ctx, "no queue takes the messages of a topic: they are gone; without "+
-					"mandatory=false they would be kept back", "topic", topic, "file", p.file.path)
+				p.config.Logger.WarnContext(ctx,
+					"no queue takes the messages of a topic: they are gone; without "+
+						"mandatory=false they would be kept back", "topic", topic, "file", p.file.path)
 			}
 		}
 	}

@@ -13,7 +13,8 @@ import (
 //go:embed schema.sql
 var schema string
 
-// The file says in its header whose it is (application_id, "cqrs" in ASCII) and which tables it has (user_version).
+// The file says in its header whose it is (application_id, "cqrs" in ASCII) and which tables it has
+// (user_version).
 const (
 	applicationID = 0x63717273
 	schemaVersion = 3
@@ -43,8 +44,9 @@ func (h *handle) prepare(ctx context.Context) (err error) {
 
 func createTables(ctx context.Context, tx transaction) error {
 	var application, version, objects int
-	row := tx.QueryRowContext(ctx, "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema)"+
-		" FROM pragma_application_id AS a, pragma_user_version AS v")
+	row := tx.QueryRowContext(ctx,
+		"SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema) FROM "+
+			"pragma_application_id AS a, pragma_user_version AS v")
 	if err := row.Scan(&application, &version, &objects); err != nil {
 		return err
 	}
@@ -54,13 +56,15 @@ func createTables(ctx context.Context, tx transaction) error {
 	case application == applicationID && version >= 1 && version < schemaVersion:
 		return upgrade(ctx, tx, version)
 	case application == applicationID:
-		return fmt.Errorf("the file's tables have version %d, this program knows %d: use a program as new as the file",
+		return fmt.Errorf("the file's tables have version %d, this program knows %d: use a "+
+			"program as new as the file",
 			version, schemaVersion)
 	case objects > 0:
 		return errors.New("the file belongs to something else: name one for the broker alone")
 	}
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = %d",
-		schema, applicationID, schemaVersion))
+	_, err := tx.ExecContext(ctx,
+		fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = %d",
+			schema, applicationID, schemaVersion))
 	return err
 }
 
@@ -74,8 +78,8 @@ func upgrade(ctx context.Context, tx transaction, version int) error {
 	return err
 }
 
-// useWAL lets readers and the writer work side by side. The switch needs the file for itself for a moment, and SQLite
-// does not always wait for it.
+// useWAL lets readers and the writer work side by side. The switch needs the file for itself for a
+// moment, and SQLite does not always wait for it.
 func (h *handle) useWAL(ctx context.Context) error {
 	deadline := time.Now().Add(sqlitefile.LockTimeout)
 	for {

@@ -8,8 +8,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 )
 
-// statements are those that every message passes through. SQLite takes longer to parse one than to run it, so the
-// writer keeps them prepared.
+// statements are those that every message passes through. SQLite takes longer to parse one than to
+// run it, so the writer keeps them prepared.
 type statements struct{ insert, trim, take, remove, putBack *sql.Stmt }
 
 func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error) {
@@ -35,7 +35,8 @@ func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error)
 			WHERE id IN (SELECT id FROM messages WHERE consumer = 0 AND queue = ?2 ORDER BY id LIMIT ?3)
 			RETURNING id, uuid, metadata, payload, expires_at`},
 
-		// Does not ask who has the message now: whoever acknowledged it has handled it, even if its lease ran out.
+		// Does not ask who has the message now: whoever acknowledged it has handled it, even if its
+		// lease ran out.
 		{&prepared.remove, `DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?1))`},
 
 		// Leaves alone what another consumer has by now.

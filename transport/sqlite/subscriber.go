@@ -53,14 +53,16 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return s.SubscribeWindow(ctx, topic, 1)
 }
 
-// SubscribeWindow binds the queue to the topic and delivers from the queue, whatever its messages' topics.
+// SubscribeWindow binds the queue to the topic and delivers from the queue, whatever its messages'
+// topics.
 func (s *Subscriber) SubscribeWindow(
 	ctx context.Context, topic string, window int,
 ) (<-chan *message.Message, error) {
 	return s.subscribe(ctx, []string{topic}, window)
 }
 
-// SubscribeBatch implements transport.BatchSubscriber. The messages' own Ack and Nack do the same as Settle.
+// SubscribeBatch implements transport.BatchSubscriber. The messages' own Ack and Nack do the same
+// as Settle.
 func (s *Subscriber) SubscribeBatch(
 	ctx context.Context, topics []string, window int,
 ) (transport.Subscription, error) {
@@ -71,13 +73,16 @@ func (s *Subscriber) SubscribeBatch(
 	return transport.Subscription{Messages: messages, Settle: delivery.Settle}, err
 }
 
-func (s *Subscriber) subscribe(ctx context.Context, topics []string, window int) (<-chan *message.Message, error) {
+func (s *Subscriber) subscribe(
+	ctx context.Context, topics []string, window int,
+) (<-chan *message.Message, error) {
 	return s.subscriptions.Start(ctx, window, func(ctx context.Context) (delivery.Queue, error) {
 		return newConsumer(ctx, s.file, s.config, s.Queue(topics[0]), topics)
 	})
 }
 
-// Close ends all subscriptions; what they did not acknowledge returns to the queue. Closing twice is fine.
+// Close ends all subscriptions; what they did not acknowledge returns to the queue. Closing twice
+// is fine.
 func (s *Subscriber) Close() error {
 	if first := s.subscriptions.Close(); !first {
 		return nil
@@ -94,7 +99,8 @@ func (s *Subscriber) Queue(topic string) string {
 }
 
 func bind(ctx context.Context, tx transaction, queue, topic string) error {
-	_, err := tx.ExecContext(ctx, "INSERT INTO bindings (queue, topic) VALUES (?1, ?2), (?1, ?3) ON CONFLICT DO NOTHING",
+	_, err := tx.ExecContext(ctx,
+		"INSERT INTO bindings (queue, topic) VALUES (?1, ?2), (?1, ?3) ON CONFLICT DO NOTHING",
 		queue, topic, transport.DirectTopic(queue, topic))
 	return err
 }

@@ -74,7 +74,9 @@ func (s Source) open(ctx context.Context, create bool, problems ...error) (*admi
 }
 
 // master opens the outbox.
-func (s Source) master(ctx context.Context, cmd *cli.Command, problems ...error) (*admin.Master, error) {
+func (s Source) master(
+	ctx context.Context, cmd *cli.Command, problems ...error,
+) (*admin.Master, error) {
 	t, err := s.open(ctx, false, append([]error{noArguments(cmd)}, problems...)...)
 	if err != nil {
 		return nil, err
@@ -83,7 +85,9 @@ func (s Source) master(ctx context.Context, cmd *cli.Command, problems ...error)
 }
 
 // replica opens what the replica keeps.
-func (s Source) replica(ctx context.Context, cmd *cli.Command, problems ...error) (*admin.Replica, error) {
+func (s Source) replica(
+	ctx context.Context, cmd *cli.Command, problems ...error,
+) (*admin.Replica, error) {
 	t, err := s.open(ctx, false, append([]error{noArguments(cmd)}, problems...)...)
 	if err != nil {
 		return nil, err

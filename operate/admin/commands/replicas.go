@@ -18,10 +18,12 @@ import (
 
 func (s Source) replicas() *cli.Command {
 	return &cli.Command{
-		Name: "replicas", Usage: "see the replicas that report to this master, and forget those that are gone",
+		Name: "replicas", Usage: "see the replicas that report to this master, and forget those " +
+			"that are gone",
 		Commands: []*cli.Command{
 			{
-				Name: "list", Usage: "show each replica: how late it is, what waits there, and since when it is silent",
+				Name: "list", Usage: "show each replica: how late it is, what waits there, and " +
+					"since when it is silent",
 				Flags: []cli.Flag{jsonFlag("a JSON line for each instead of a table")}, Action: s.listReplicas,
 			},
 			{
@@ -55,10 +57,12 @@ func (s Source) listReplicas(ctx context.Context, cmd *cli.Command) error {
 // printReplicas prints a line for each model of each replica.
 func printReplicas(cmd *cli.Command, all []admin.KnownReplica) error {
 	table := newTable(cmd)
-	fmt.Fprintln(table, "QUEUE\tMODEL\tPROCESSES\tLAG\tWAITING\tDEAD LETTERS\tAPPLIED/S\tEQUAL THROUGH\tSTATE")
+	fmt.Fprintln(table,
+		"QUEUE\tMODEL\tPROCESSES\tLAG\tWAITING\tDEAD LETTERS\tAPPLIED/S\tEQUAL THROUGH\tSTATE")
 	for _, r := range all {
 		for _, m := range r.Models {
-			fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%d\t%.1f\t%s\t%s\n", oneLine(r.Queue), m.Model, r.Instances,
+			fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%d\t%.1f\t%s\t%s\n", oneLine(r.Queue), m.Model,
+				r.Instances,
 				lagOf(r), m.Waiting, m.DeadLetters, m.AppliedPerSecond, throughOf(m), stateOf(r, m))
 		}
 	}
@@ -129,7 +133,8 @@ func backfillState(b *admin.ReplicaBackfill) (states []string) {
 		states = append(states, state)
 	}
 	if b.Bad > 0 {
-		states = append(states, fmt.Sprintf("%s rows cannot be sent: %s", grouped(b.Bad), oneLine(b.Error)))
+		states = append(states, fmt.Sprintf("%s rows cannot be sent: %s", grouped(b.Bad),
+			oneLine(b.Error)))
 	}
 	return states
 }
@@ -164,6 +169,7 @@ func (s Source) forgetReplica(ctx context.Context, cmd *cli.Command) error {
 	if !known {
 		return exit.Wrong(fmt.Errorf("no replica %q is known: see relay replicas list", queue))
 	}
-	fmt.Fprintf(cmd.Root().Writer, "forgot the replica %s; its queue is still on the broker\n", queue)
+	fmt.Fprintf(cmd.Root().Writer, "forgot the replica %s; its queue is still on the broker\n",
+		queue)
 	return nil
 }

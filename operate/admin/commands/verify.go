@@ -18,13 +18,15 @@ import (
 func (s Source) verify() *cli.Command {
 	return &cli.Command{
 		Name: "verify",
-		Usage: "have a replica compared with its master now, through the broker, and wait for the result: " +
-			"exits 0 where all is equal, 1 where something differed",
+		Usage: "have a replica compared with its master now, through the broker, and wait for the " +
+			"result: exits 0 where all is equal, 1 where something differed",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "queue", Required: true, Usage: "the replica, as relay replicas list shows it"},
+			&cli.StringFlag{Name: "queue", Required: true,
+				Usage: "the replica, as relay replicas list shows it"},
 			&cli.StringSliceFlag{Name: "model", Usage: "CQRS `ID` of what is compared; several are"},
 			&cli.BoolFlag{Name: "all", Usage: "compare all models that the replica verifies"},
-			&cli.DurationFlag{Name: "timeout", Value: time.Hour, Usage: "give up waiting after so long; the comparison goes on"},
+			&cli.DurationFlag{Name: "timeout", Value: time.Hour,
+				Usage: "give up waiting after so long; the comparison goes on"},
 			jsonFlag("a JSON line for each model"),
 		},
 		Action: s.runVerify,
@@ -53,12 +55,16 @@ func (s Source) runVerify(ctx context.Context, cmd *cli.Command) error {
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		return fmt.Errorf("the verification has not ended in %s: it goes on; see relay replicas list",
+		return fmt.Errorf("the verification has not ended in %s: it goes on; see relay replicas "+
+			"list",
 			cmd.Duration("timeout"))
 	case err != nil:
 		return err
-	case slices.ContainsFunc(results, func(r admin.Verification) bool { return r.Outcome == admin.VerifiedUnproven }):
-		return errors.New("answers of the replica were missing, so nobody knows whether it is equal: see its log")
+	case slices.ContainsFunc(results, func(r admin.Verification) bool {
+		return r.Outcome == admin.VerifiedUnproven
+	}):
+		return errors.New("answers of the replica were missing, so nobody knows whether it is " +
+			"equal: see its log")
 	case differ:
 		return exit.Partly(nil)
 	}
@@ -80,7 +86,8 @@ func printVerification(cmd *cli.Command, r admin.Verification) error {
 	if r.Outcome == admin.VerifiedEqual {
 		end = " through " + r.Started.Format(time.RFC3339)
 	}
-	_, err := fmt.Fprintf(cmd.Root().Writer, "%s %s: %s%s (%d keys in %s)\n", oneLine(r.Queue), r.Model, r.Outcome, end,
+	_, err := fmt.Fprintf(cmd.Root().Writer, "%s %s: %s%s (%d keys in %s)\n", oneLine(r.Queue),
+		r.Model, r.Outcome, end,
 		r.Keys, r.Ended.Sub(r.Started).Round(time.Millisecond))
 	return err
 }

@@ -1,7 +1,9 @@
-// Package delivery runs the subscriptions of the embedded transports: it takes messages from a queue, hands them out
-// on a channel, at most a window of them at a time, and settles each by its ack or nack.
+// Package delivery runs the subscriptions of the embedded transports: it takes messages from a
+// queue, hands them out on a channel, at most a window of them at a time, and settles each by its
+// ack or nack.
 //
-// Neighbours: transport/sqlite and transport/memory each bring a Queue; the rest of a subscriber is here.
+// Neighbours: transport/sqlite and transport/memory each bring a Queue; the rest of a subscriber is
+// here.
 package delivery
 
 import (
@@ -17,12 +19,14 @@ import (
 
 // Queue is a queue as one consumer sees it. One goroutine calls its methods.
 type Queue interface {
-	// Exchange deletes the acked messages, puts the returned ones back where they stood, and takes up to room
-	// messages, oldest first. After an error nothing has happened, and it is called again with the same messages.
+	// Exchange deletes the acked messages, puts the returned ones back where they stood, and takes
+	// up to room messages, oldest first. After an error nothing has happened, and it is called
+	// again with the same messages.
 	Exchange(ctx context.Context, acked, returned []int64, room int) ([]Taken, error)
 	// Ready receives when Exchange may find messages that it did not find before.
 	Ready() <-chan struct{}
-	// Leave deletes the acked messages and puts back everything else this consumer has taken. It is the last call.
+	// Leave deletes the acked messages and puts back everything else this consumer has taken. It is
+	// the last call.
 	Leave(ctx context.Context, acked []int64) error
 }
 
@@ -37,8 +41,8 @@ var ErrClosed = errors.New("the subscriber is closed")
 
 // Subscriptions are those of one subscriber.
 type Subscriptions struct {
-	// NackDelay is how long a nacked message keeps its place in the window before it returns to the queue: without
-	// it a failing handler would spin.
+	// NackDelay is how long a nacked message keeps its place in the window before it returns to the
+	// queue: without it a failing handler would spin.
 	NackDelay time.Duration
 	Logger    *slog.Logger
 
@@ -48,7 +52,8 @@ type Subscriptions struct {
 	running sync.WaitGroup
 }
 
-// Start joins a queue and delivers from it until ctx ends or Close is called; then the channel closes.
+// Start joins a queue and delivers from it until ctx ends or Close is called; then the channel
+// closes.
 func (s *Subscriptions) Start(
 	ctx context.Context, window int, join func(context.Context) (Queue, error),
 ) (<-chan *message.Message, error) {
@@ -114,7 +119,8 @@ func (s *Subscriptions) Use(do func() error) error {
 	return do()
 }
 
-// Close ends all subscriptions and returns when they have left their queues. It tells whether it was the first call.
+// Close ends all subscriptions and returns when they have left their queues. It tells whether it
+// was the first call.
 func (s *Subscriptions) Close() (first bool) {
 	s.mu.Lock()
 	first = !s.closed

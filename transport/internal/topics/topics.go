@@ -13,7 +13,8 @@ func RequireOneQueue(queue func(topic string) string, topics []string) error {
 	}
 	for _, topic := range topics[1:] {
 		if queue(topic) != queue(topics[0]) {
-			return fmt.Errorf("subscribe to %s and %s at once: they have the queues %s and %s, want one",
+			return fmt.Errorf("subscribe to %s and %s at once: they have the queues %s and %s, "+
+				"want one",
 				topics[0], topic, queue(topics[0]), queue(topic))
 		}
 	}
