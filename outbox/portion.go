@@ -26,31 +26,66 @@ func (b operated) Speaks(ctx context.Context, model string) (bool, error) {
 }
 
 // AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row, and
-// returns how many there were: those that are older than cqrsync, or came past it.
+// returns how many there were: those that are older than cqrsync, or came past it. Those that the
+// ledger has as deleted came past it, too: they are sent as any write is, with the next revision.
 func (b operated) AdoptUnknown(ctx context.Context, model string) (n int, err error) {
+	m, err := b.modelOfID(model)
+	if err != nil {
+		return 0, err
+	}
 	s := boxed.Selection{PageSize: lookedUp, Bad: func(json.RawMessage, error) {}}
 	for page, err := range b.Revisions(ctx, model, s) {
 		if err != nil {
 			return n, err
 		}
-		var unknown []string
-		for _, instance := range page {
-			if instance.Updated.Equal(unwritten) {
-				unknown = append(unknown, instance.Key)
-			}
+		unknown, dead, err := b.notLive(ctx, model, page)
+		if err == nil && len(unknown) > 0 {
+			err = b.own.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
+				return b.ledger.Adopt(ctx, tx, model, unknown)
+			})
 		}
-		if len(unknown) == 0 {
-			continue
+		if err == nil && len(dead) > 0 {
+			err = b.saveAgain(ctx, m.rowsOfKeys(dead))
 		}
-		err = b.own.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
-			return b.ledger.Adopt(ctx, tx, model, unknown)
-		})
 		if err != nil {
 			return n, fmt.Errorf("outbox: %w", err)
 		}
-		n += len(unknown)
+		n += len(unknown) + len(dead)
 	}
 	return n, nil
+}
+
+// notLive are the keys of instances that the ledger does not know, and those that it has as deleted.
+func (b operated) notLive(
+	ctx context.Context, model string, page []boxed.Instance,
+) (unknown, dead []string, err error) {
+	keys := make([]string, len(page))
+	for i, instance := range page {
+		keys[i] = instance.Key
+	}
+	known, err := b.ledger.Known(ctx, b.db, model, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, key := range keys {
+		if k, is := known[key]; !is {
+			unknown = append(unknown, key)
+		} else if k.Deleted {
+			dead = append(dead, key)
+		}
+	}
+	return unknown, dead, nil
+}
+
+// saveAgain sends rows as a write of them does. It locks them for as long as that takes.
+func (b operated) saveAgain(ctx context.Context, rows []reflect.Value) error {
+	saved := make([]any, len(rows))
+	for i, row := range rows {
+		saved[i] = row.Addr().Interface()
+	}
+	return b.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		return b.Saved(ctx, tx, saved...)
+	})
 }
 
 // Digest returns the digest of what is sent in a part of the ledger.

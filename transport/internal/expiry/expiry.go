@@ -14,7 +14,7 @@ import (
 )
 
 // mostMilliseconds is RabbitMQ's limit, ten years.
-const mostMilliseconds = 315_360_000_000
+const mostMilliseconds uint64 = 315_360_000_000
 
 // Of returns for how long a message may wait in a queue; limited is false if that is for ever.
 func Of(metadata message.Metadata) (ttl time.Duration, limited bool, err error) {
