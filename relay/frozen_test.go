@@ -51,7 +51,7 @@ var stoppedIn = map[string]stopped{
 	}},
 	"handing back": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		e.own(t)
-		return func(ctx context.Context, s *mastertest.Outbox) error { return s.Leave(ctx, "frozen") }
+		return func(ctx context.Context, s *mastertest.Outbox) error { return s.LeaveAll(ctx, "frozen") }
 	}},
 	"claim": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		return func(ctx context.Context, s *mastertest.Outbox) error {
@@ -185,7 +185,7 @@ func (e *env) stopAt(t *testing.T, rawURL string, what stopped, statement int) b
 	e.save(t, "other")
 	wrote := time.Since(began)
 	if what.waits > 0 && statement%4 != 0 { // it takes long, and is always the same
-		require.NoError(t, e.Leave(t.Context(), ""))
+		require.NoError(t, e.LeaveAll(t.Context(), ""))
 	}
 	_, stop := e.start(t, e.broker, relay.Config{LeaseTTL: frozenLease, RetryMin: time.Millisecond, RetryMax: time.Millisecond})
 	e.requireSent(t)

@@ -111,7 +111,7 @@ func TestAChangeOfLanesThatIsGivenUpLeavesEverythingAsItWas(t *testing.T) {
 		require.Equal(t, 64, owned.Share)
 
 		require.ErrorContains(t, e.SetLanes(t.Context(), 0, nil), "0 lanes: want 1 to 1024")
-		require.NoError(t, e.Leave(t.Context(), "silent"))
+		require.NoError(t, e.LeaveAll(t.Context(), "silent"))
 		require.NoError(t, e.SetLanes(t.Context(), 64, nil), "as many as there are")
 		require.NoError(t, e.SetLanes(t.Context(), 1024, nil))
 		require.NoError(t, e.SetLanes(t.Context(), 1, nil))

@@ -188,7 +188,13 @@ func (r *Relay) lose(cause error) {
 	r.stats.leasesLost.Add(1)
 	r.stats.lanes.Store(0)
 	r.lease.end(cause)
-	r.lease = lease{}
+	var again time.Time
+	if errors.Is(cause, errLanesTaken) {
+		// What is in flight may arrive for as long as the lease would have lasted. Until then this
+		// relay must not send what is newer, either (P4).
+		again = r.lease.until
+	}
+	r.lease = lease{beat: again}
 	r.open, r.held = results{}, results{}
 	r.flow = newFlow(r.cfg)
 	r.reader.restart(r.cfg, nil)

@@ -32,8 +32,9 @@ type ownership interface {
 	Withdraw(ctx context.Context, relay string) (others bool, err error)
 	// SignOff leaves the lanes to run out.
 	SignOff(ctx context.Context, relay string) error
-	// Leave hands the lanes back at once.
-	Leave(ctx context.Context, relay string) error
+	// Leave hands lanes back at once, where they are still the relay's under the tenures that lanes
+	// names, and signs it off if it has no others.
+	Leave(ctx context.Context, relay string, lanes []queue.Lane) error
 }
 
 // finding finds the messages that are to be sent. It takes no lock.

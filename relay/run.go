@@ -148,12 +148,13 @@ func (r *Relay) leave(ctx context.Context) error {
 	if !r.held.empty() {
 		err = errors.Join(err, r.queue.FinishFree(ctx, r.cfg.ID, r.held.lanes, r.held.Outcome))
 	}
-	leave := r.queue.Leave
 	// what may still arrive must not do so behind what the next owner sends (P4)
 	if time.Now().Before(r.unsure) {
-		leave = r.queue.SignOff
+		err = errors.Join(err, r.queue.SignOff(ctx, r.cfg.ID))
+	} else {
+		err = errors.Join(err, r.queue.Leave(ctx, r.cfg.ID, r.lease.lanes))
 	}
-	if err := errors.Join(err, leave(ctx, r.cfg.ID)); err != nil {
+	if err != nil {
 		return fmt.Errorf("relay: %w (nothing is lost: in %s another relay takes over)", err,
 			r.cfg.LeaseTTL)
 	}

@@ -55,7 +55,7 @@ func deadLetters(t *testing.T, url string, keys, superseded []string) {
 	for _, key := range superseded {
 		write(key)
 	}
-	require.NoError(t, s.Leave(ctx, "test"))
+	require.NoError(t, s.LeaveAll(ctx, "test"))
 }
 
 func TestDeadLetters(t *testing.T) {

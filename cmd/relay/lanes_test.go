@@ -34,7 +34,7 @@ func TestLanes(t *testing.T) {
 			require.Contains(t, r.stderr, "waiting for the relays to give back 64 lanes\n")
 			require.Contains(t, r.stderr, "error: set 8 lanes: 2s (--timeout) are over while waiting for the relays")
 
-			require.NoError(t, s.Leave(t.Context(), "relay-1"))
+			require.NoError(t, s.LeaveAll(t.Context(), "relay-1"))
 			require.Equal(t, result{stdout: "there are 8 lanes\n"}, invoke(t.Context(), "lanes", "set", "--db", url, "8"))
 			r = invoke(t.Context(), "lanes", "--db", url, "--json")
 			require.Equal(t, 8, strings.Count(r.stdout, "\n"))

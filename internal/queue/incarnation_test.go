@@ -119,7 +119,7 @@ func TestAnIncarnationFromBeforeIsNotUsedAgain(t *testing.T) {
 		require.NoError(t, err)
 		_, err = s.Renew(t.Context(), "a", leaseTTL)
 		require.NoError(t, err)
-		require.NoError(t, s.Leave(t.Context(), "a"))
+		require.NoError(t, s.LeaveAll(t.Context(), "a"))
 		restore()
 		third := enter(t, s).Incarnation
 		require.NotContains(t, []string{first.ID, second.ID}, third.ID)

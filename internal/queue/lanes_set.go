@@ -85,7 +85,7 @@ func (q *Queue) SetLanes(ctx context.Context, count int, said func(string)) (err
 	defer func() {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if left := q.Leave(ending, changer); err == nil {
+		if left := q.LeaveAll(ending, changer); err == nil {
 			err = left
 		}
 	}()
@@ -107,7 +107,7 @@ func (q *Queue) SetLanes(ctx context.Context, count int, said func(string)) (err
 		default:
 			said("waiting for " + db.HoldersOf(err))
 			// The relays must not stand still for as long as that takes.
-			err = q.Leave(ctx, changer)
+			err = q.LeaveAll(ctx, changer)
 		}
 		if pauseErr := db.Rest(ctx, pause); err != nil || pauseErr != nil {
 			return fmt.Errorf("set %d lanes: %w", count, errors.Join(err, pauseErr))

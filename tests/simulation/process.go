@@ -165,8 +165,8 @@ func (p *process) SignOff(ctx context.Context, relay string) error {
 	return err
 }
 
-func (p *process) Leave(ctx context.Context, relay string) error {
-	_, err := ask(ctx, p, "leave", func() (any, error) { return nil, p.Queue.Leave(ctx, relay) })
+func (p *process) Leave(ctx context.Context, relay string, lanes []queue.Lane) error {
+	_, err := ask(ctx, p, "leave", func() (any, error) { return nil, p.Queue.Leave(ctx, relay, lanes) })
 	return err
 }
 

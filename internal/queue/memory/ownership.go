@@ -104,11 +104,22 @@ func (q *Queue) SignOff(_ context.Context, relay string) error {
 }
 
 // Leave is queue.Queue.Leave.
-func (q *Queue) Leave(_ context.Context, relay string) error {
+func (q *Queue) Leave(_ context.Context, relay string, lanes []queue.Lane) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.giveUp(relay)
-	delete(q.relays, relay)
+	others := false
+	for i := range q.lanes {
+		switch l := &q.lanes[i]; {
+		case l.owner != relay:
+		case slices.Contains(lanes, l.Lane):
+			l.owner = ""
+		default:
+			others = true
+		}
+	}
+	if !others {
+		delete(q.relays, relay)
+	}
 	q.remembered.Lock()
 	defer q.remembered.Unlock()
 	delete(q.beats, relay)

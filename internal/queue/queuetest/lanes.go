@@ -60,21 +60,36 @@ func sharesFairly(t *testing.T, s *queueSuite) {
 	require.NoError(t, err)
 	require.Empty(t, owned.Lanes)
 	require.True(t, owned.Coming(), "the others have more than their share now")
-	require.NoError(t, s.Leave(t.Context(), "a"))
+	require.NoError(t, s.Leave(t.Context(), "a", s.balance(t, "a", ttl)))
 	renewed, err := s.Renew(t.Context(), "d", ttl)
 	require.NoError(t, err)
 	require.True(t, renewed.Coming(), "some have no owner")
 }
 
 func handsBack(t *testing.T, s *queueSuite) {
-	s.balance(t, "a", ttl)
+	owned := s.balance(t, "a", ttl)
 	require.Empty(t, s.balance(t, "b", ttl))
-	require.NoError(t, s.Leave(t.Context(), "a"))
+	require.NoError(t, s.Leave(t.Context(), "a", owned))
 	require.Equal(t, int64(1), s.status(t).Relays)
 	require.Len(t, s.balance(t, "b", ttl), lanes)
 	renewed, err := s.Renew(t.Context(), "a", ttl)
 	require.NoError(t, err)
 	require.Empty(t, renewed.Lanes)
+}
+
+// leavesALaterTenureAlone: what a killed process asked for may come when another one has its name.
+func leavesALaterTenureAlone(t *testing.T, s *queueSuite) {
+	before := s.balance(t, "a", ttl)
+	later, err := s.Enter(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.NotEmpty(t, later.Lanes)
+	require.NoError(t, s.Leave(t.Context(), "a", before))
+	require.Equal(t, int64(1), s.status(t).Relays)
+	renewed, err := s.Renew(t.Context(), "a", ttl)
+	require.NoError(t, err)
+	require.Equal(t, later.Lanes, renewed.Lanes)
+	require.NoError(t, s.Leave(t.Context(), "a", later.Lanes))
+	require.Zero(t, s.status(t).Relays)
 }
 
 func takesOver(t *testing.T, s *queueSuite) {
@@ -130,13 +145,14 @@ func oneWorksTheOthersWait(t *testing.T, s *queueSuite) {
 	}
 	require.Len(t, s.balance(t, "a", ttl), lanes)
 	require.Empty(t, s.balance(t, "b", ttl))
-	require.Len(t, s.balance(t, "a", ttl), lanes, "it gives nothing back")
+	owned := s.balance(t, "a", ttl)
+	require.Len(t, owned, lanes, "it gives nothing back")
 	renewed, err := s.Renew(t.Context(), "b", ttl)
 	require.NoError(t, err)
 	require.Empty(t, renewed.Lanes)
 	require.Zero(t, renewed.Share+renewed.Free)
 	require.False(t, renewed.Coming(), "it need not look often")
-	require.NoError(t, s.Leave(t.Context(), "a"))
+	require.NoError(t, s.Leave(t.Context(), "a", owned))
 	renewed, err = s.Renew(t.Context(), "b", ttl)
 	require.NoError(t, err)
 	require.True(t, renewed.Unbalanced())
@@ -208,7 +224,7 @@ func refusesOtherProtocols(t *testing.T, s *relaySuite) {
 	require.ErrorIs(t, err, queue.ErrOtherProtocol)
 	require.ErrorContains(t, err, `relay "old"`)
 	require.Equal(t, int64(lanes), s.status(t).Lanes)
-	require.NoError(t, s.Leave(t.Context(), "old"))
+	require.NoError(t, s.LeaveAll(t.Context(), "old"))
 	require.NoError(t, s.SetLanes(t.Context(), 32, func(string) {}))
 }
 
