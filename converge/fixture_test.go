@@ -188,10 +188,18 @@ func (s *system) runReplica(queue string) (*replica.Replica, *converge.Reporter)
 	return rep, reporter
 }
 
-// save writes rows at the master.
+// save writes rows at the master. Many are new ones, of customers.
 func (s *system) save(rows ...any) {
 	s.Helper()
 	require.NoError(s, s.box.RunInTx(s.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+		if len(rows) > 20 {
+			all := make([]*Customer, len(rows))
+			for i, row := range rows {
+				all[i] = row.(*Customer)
+			}
+			_, err := tx.NewInsert().Model(&all).Exec(ctx)
+			return err
+		}
 		for _, row := range rows {
 			there, err := tx.NewSelect().Model(row).WherePK().Exists(ctx)
 			if err == nil && there {
@@ -210,7 +218,7 @@ func (s *system) save(rows ...any) {
 // eventually fails the test where something does not become true in time.
 func (s *system) eventually(what string, is func() bool) {
 	s.Helper()
-	require.Eventually(s, is, 20*time.Second, 20*time.Millisecond, what)
+	require.Eventually(s, is, time.Minute, 20*time.Millisecond, what)
 }
 
 func (s *system) known(queue string) *admin.KnownReplica {

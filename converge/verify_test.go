@@ -152,8 +152,14 @@ func TestContentHeals(t *testing.T) {
 	})
 }
 
+// slowed says that the race detector makes SQLite, which is Go, ten times as slow.
+var slowed bool
+
 // An untouched system is not repaired, however much is written.
 func TestNothingIsRepairedWhereNothingIsWrong(t *testing.T) {
+	if slowed {
+		t.Skip("a replica that cannot keep up is silent: .ci/run has it without the race detector")
+	}
 	each(t, func(s *system) {
 		s.save(customers(1, 2000)...)
 		v := verify(s, converge.ReporterConfig{})

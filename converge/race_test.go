@@ -1,0 +1,5 @@
+//go:build race
+
+package converge_test
+
+func init() { slowed = true }
