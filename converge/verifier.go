@@ -125,7 +125,7 @@ func (v *verifier) take(ctx context.Context, q question) error {
 	began := v.now()
 	err = v.answer(ctx, q)
 	if took := v.now().Sub(began); !m.Urgent {
-		v.rested = v.now().Add(min(max(v.rested.Sub(v.now()), 0)+restPart*took, longestRest))
+		v.rested = v.now().Add(min(max(v.rested.Sub(v.now()), 0)+resting(took), longestRest))
 	}
 	return err
 }

@@ -16,9 +16,11 @@ import (
 	"github.com/cqrsync/cqrsync/internal/registry"
 )
 
-// restPart is how much longer a step rests than it took: so it needs 5 % of a core at most. Tests rest
-// less.
-var restPart = time.Duration(19)
+// restPart is how much longer a step rests than it took: so it needs 5 % of a core at most. Tests
+// rest less.
+var restPart = 19
+
+func resting(took time.Duration) time.Duration { return time.Duration(restPart) * took }
 
 const (
 	// verifyLook is how often it is looked whether something of a verification is due.
@@ -109,23 +111,23 @@ func (a *Answerer) targets(r registry.Replica) (targets []target) {
 
 // advance asks what is due of one.
 func (a *Answerer) advance(ctx context.Context, t target) error {
-	var todo []work
+	var questions []work
 	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) (changed bool) {
-		todo, changed = a.plan(t, now, v)
+		questions, changed = a.plan(t, now, v)
 		return changed
 	})
 	if err != nil {
 		return err
 	}
-	return a.ask(ctx, t, todo)
+	return a.ask(ctx, t, questions)
 }
 
 // ask asks questions.
-func (a *Answerer) ask(ctx context.Context, t target, todo []work) error {
+func (a *Answerer) ask(ctx context.Context, t target, questions []work) error {
 	var errs []error
 	// The walk comes first: so the replica looks at its table while the master looks at its own.
-	slices.SortStableFunc(todo, func(x, y work) int { return cmp.Compare(y.id, x.id) })
-	for _, w := range todo {
+	slices.SortStableFunc(questions, func(x, y work) int { return cmp.Compare(y.id, x.id) })
+	for _, w := range questions {
 		if err := a.askOne(ctx, t, w); err != nil {
 			errs = append(errs, fmt.Errorf("verify %s with the replica %q: %w", t.model, t.queue, err))
 		}
@@ -134,7 +136,7 @@ func (a *Answerer) ask(ctx context.Context, t target, todo []work) error {
 }
 
 // plan says what is to be asked now, and notes it.
-func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (todo []work, changed bool) {
+func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (questions []work, changed bool) {
 	if v.Pass == nil && !a.begin(now, v) {
 		return nil, false
 	}
@@ -147,8 +149,8 @@ func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (todo
 		return nil, true
 	}
 	for id, o := range p.Open {
-		if len(todo) == askAtOnce {
-			return todo, true // the others have their turn with the next answer
+		if len(questions) == askAtOnce {
+			return questions, true // the others have their turn with the next answer
 		}
 		if o.Sent.IsZero() || now.Sub(o.Sent) > a.patience(t, o.Tries) {
 			if !o.Sent.IsZero() {
@@ -156,16 +158,16 @@ func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (todo
 			}
 			o.Sent = now
 			p.Open[id] = o
-			todo = append(todo, work{*p, id, o})
+			questions = append(questions, work{*p, id, o})
 		}
 	}
 	if _, open := p.Open[stepID(p.Step)]; !open && !p.AllSent && len(p.Open) <= maxOpen && (p.Urgent || !now.Before(p.Due)) {
 		p.Step++
 		o := registry.Open{After: p.Position, Sent: now}
 		p.Open[stepID(p.Step)] = o
-		todo = append(todo, work{*p, stepID(p.Step), o})
+		questions = append(questions, work{*p, stepID(p.Step), o})
 	}
-	return todo, changed || len(todo) > 0
+	return questions, changed || len(questions) > 0
 }
 
 // patience is how long an answer may take, with the grace and what came before it in the queue.

@@ -66,7 +66,7 @@ func (a *Answerer) askStep(ctx context.Context, t target, w work) error {
 			break
 		}
 	}
-	rest := restPart * time.Since(began)
+	rest := resting(time.Since(began))
 	var still bool
 	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
 		o, open := openOf(v, out.about)

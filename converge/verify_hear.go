@@ -13,31 +13,33 @@ import (
 // hearVerifying takes an answer of a replica.
 func (a *Answerer) hearVerifying(ctx context.Context, h head, body []byte) error {
 	if h.Kind == kindSettled {
-		s, err := readVerifying[settled](body)
-		if err == nil {
-			err = s.check()
-		}
-		if err != nil {
-			return err
-		}
-		t, err := a.targetOf(s.Queue, s.Model)
-		if err != nil {
-			return err
-		}
-		return a.hearSettled(ctx, t, s)
+		return hearAnswer(ctx, a, body, a.hearSettled)
 	}
-	c, err := readVerifying[compared](body)
+	return hearAnswer(ctx, a, body, a.hearCompared)
+}
+
+// answer is what a replica says to a question of the verification.
+type answer interface {
+	check() error
+	of() (queue, model string)
+}
+
+// hearAnswer reads an answer, and has it taken if its verification was asked for.
+func hearAnswer[A answer](
+	ctx context.Context, a *Answerer, body []byte, take func(context.Context, target, A) error,
+) error {
+	said, err := readVerifying[A](body)
 	if err == nil {
-		err = c.check()
+		err = said.check()
 	}
 	if err != nil {
 		return err
 	}
-	t, err := a.targetOf(c.Queue, c.Model)
+	t, err := a.targetOf(said.of())
 	if err != nil {
 		return err
 	}
-	return a.hearCompared(ctx, t, c)
+	return take(ctx, t, said)
 }
 
 func (a *Answerer) targetOf(queue, model string) (target, error) {
@@ -50,7 +52,7 @@ func (a *Answerer) targetOf(queue, model string) (target, error) {
 // hearCompared goes on with the ranges that differ.
 func (a *Answerer) hearCompared(ctx context.Context, t target, c compared) error {
 	var end *registry.Pass
-	var todo []work
+	var questions []work
 	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
 		o, open := openOf(v, c.about)
 		if !open {
@@ -67,14 +69,14 @@ func (a *Answerer) hearCompared(ctx context.Context, t target, c compared) error
 			p.Keys += int64(o.Keys)
 		}
 		if end = a.endIfSettled(now, t, v); end == nil {
-			todo, _ = a.plan(t, now, v)
+			questions, _ = a.plan(t, now, v)
 		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, t, todo, end)
+	return a.goOn(ctx, t, questions, end)
 }
 
 // endIfSettled ends a pass of which nothing is open.
@@ -88,9 +90,9 @@ func (a *Answerer) endIfSettled(now time.Time, t target, v *registry.Verificatio
 }
 
 // goOn asks what follows, and says what a pass that has ended found.
-func (a *Answerer) goOn(ctx context.Context, t target, todo []work, ended *registry.Pass) error {
+func (a *Answerer) goOn(ctx context.Context, t target, questions []work, ended *registry.Pass) error {
 	if ended == nil {
-		return a.ask(ctx, t, todo)
+		return a.ask(ctx, t, questions)
 	}
 	if ended.Outcome != registry.Equal {
 		a.log.Warn("a replica differed from its master", "queue", t.queue, "model", t.model,
@@ -106,7 +108,7 @@ func (a *Answerer) hearSettled(ctx context.Context, t target, s settled) error {
 		return err
 	}
 	var end *registry.Pass
-	var todo []work
+	var questions []work
 	err = a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
 		if _, open := openOf(v, s.about); !open {
 			return false
@@ -121,14 +123,14 @@ func (a *Answerer) hearSettled(ctx context.Context, t target, s settled) error {
 		p.Absents += int64(len(gone))
 		p.Absent = append(p.Absent, gone[:min(len(gone), mostAbsent-len(p.Absent))]...)
 		if end = a.endIfSettled(now, t, v); end == nil {
-			todo, _ = a.plan(t, now, v)
+			questions, _ = a.plan(t, now, v)
 		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	return a.goOn(ctx, t, todo, end)
+	return a.goOn(ctx, t, questions, end)
 }
 
 // tellExtra sends what the master knows of keys that the replica alone seems to have: a state, or its

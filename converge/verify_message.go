@@ -158,6 +158,8 @@ func (a about) check() error {
 	return nil
 }
 
+func (c compared) of() (queue, model string) { return c.Queue, c.Model }
+
 func (c compared) check() error {
 	if len(c.Differ) > splitParts {
 		return fmt.Errorf("differ: %d, want at most %d", len(c.Differ), splitParts)
@@ -172,6 +174,8 @@ func (c compared) check() error {
 
 // maxKeyBytes is how long a key can be.
 const maxKeyBytes = 2048
+
+func (s settled) of() (queue, model string) { return s.Queue, s.Model }
 
 func (s settled) check() error {
 	if len(s.Extra) > mostExtra || len(s.Buried) > mostExtra {

@@ -98,7 +98,7 @@ func (b *Box) instances(
 			k.Updated = unwritten
 		}
 		instances[i] = boxed.Instance{PK: c.mark.pk, Key: c.mark.key, Revision: k.Revision,
-			Updated: k.Updated, Data: states[i]}
+			Updated: k.Updated, Buried: k.Deleted, Data: states[i]}
 	}
 	return instances, nil
 }

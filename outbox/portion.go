@@ -38,43 +38,35 @@ func (b operated) AdoptUnknown(ctx context.Context, model string) (n int, err er
 		if err != nil {
 			return n, err
 		}
-		unknown, dead, err := b.notLive(ctx, model, page)
-		if err == nil && len(unknown) > 0 {
+		unknown, buried := notLive(page)
+		if len(unknown) > 0 {
 			err = b.own.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
 				return b.ledger.Adopt(ctx, tx, model, unknown)
 			})
 		}
-		if err == nil && len(dead) > 0 {
-			err = b.saveAgain(ctx, m.rowsOfKeys(dead))
+		if err == nil && len(buried) > 0 {
+			err = b.saveAgain(ctx, m.rowsOfKeys(buried))
 		}
 		if err != nil {
 			return n, fmt.Errorf("outbox: %w", err)
 		}
-		n += len(unknown) + len(dead)
+		n += len(unknown) + len(buried)
 	}
 	return n, nil
 }
 
-// notLive are the keys of instances that the ledger does not know, and those that it has as deleted.
-func (b operated) notLive(
-	ctx context.Context, model string, page []boxed.Instance,
-) (unknown, dead []string, err error) {
-	keys := make([]string, len(page))
-	for i, instance := range page {
-		keys[i] = instance.Key
-	}
-	known, err := b.ledger.Known(ctx, b.db, model, keys)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, key := range keys {
-		if k, is := known[key]; !is {
-			unknown = append(unknown, key)
-		} else if k.Deleted {
-			dead = append(dead, key)
+// notLive are the keys of instances that the ledger does not know, and those that it has as deleted,
+// in the snapshot in which the rows were read: what was deleted since is no such row.
+func notLive(page []boxed.Instance) (unknown, buried []string) {
+	for _, instance := range page {
+		switch {
+		case instance.Buried:
+			buried = append(buried, instance.Key)
+		case instance.Updated.Equal(unwritten):
+			unknown = append(unknown, instance.Key)
 		}
 	}
-	return unknown, dead, nil
+	return unknown, buried
 }
 
 // saveAgain sends rows as a write of them does. It locks them for as long as that takes.

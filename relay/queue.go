@@ -76,7 +76,7 @@ type removal interface {
 
 // inspection looks at the outbox as a whole.
 type inspection interface {
-	// RequireMigrated returns store.ErrNotMigrated where tables are missing or older.
+	// RequireMigrated returns tables.ErrNotMigrated where tables are missing or older.
 	RequireMigrated(ctx context.Context, side db.Side) error
 	Status(ctx context.Context) (queue.Status, error)
 	Progress(ctx context.Context, relay string) (queue.Progress, error)

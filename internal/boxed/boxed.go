@@ -103,6 +103,8 @@ type Instance struct {
 	// to say.
 	Revision int64
 	Updated  time.Time
+	// Buried says that the ledger holds a tombstone, though the row is there: it came past cqrsync.
+	Buried bool
 	// Data is instance_data without revision and time (see envelope.Stamp); nil where it was not
 	// asked for.
 	Data json.RawMessage

@@ -72,7 +72,7 @@ WITH RECURSIVE n (lane) AS (SELECT 0 UNION ALL SELECT lane + 1 FROM n WHERE lane
 ON DUPLICATE KEY UPDATE {{.Table "outbox_lanes"}}.epoch = {{.Table "outbox_lanes"}}.epoch;
 --bun:split
 -- Live relays, so that each knows its fair share of the lanes. protocol is how a relay, and those who write beside it, use the
--- lanes: see internal/store/protocol.go.
+-- lanes: see internal/queue/protocol.go.
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_relays"}} (
     id         varchar(512) NOT NULL PRIMARY KEY,
     expires_at bigint       NOT NULL,

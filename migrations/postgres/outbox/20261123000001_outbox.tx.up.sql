@@ -66,7 +66,7 @@ CREATE TABLE {{.Table "outbox_lanes"}} (
 INSERT INTO {{.Table "outbox_lanes"}} (lane) SELECT generate_series(0, 63);
 --bun:split
 -- Live relays, so that each knows its fair share of the lanes. protocol is how a relay, and those who write beside it, use the
--- lanes: see internal/store/protocol.go.
+-- lanes: see internal/queue/protocol.go.
 CREATE TABLE {{.Table "outbox_relays"}} (
     id         text PRIMARY KEY,
     expires_at timestamptz NOT NULL,

@@ -67,7 +67,7 @@ INSERT INTO {{.Table "outbox_lanes"}} (lane)
 WITH RECURSIVE n (lane) AS (SELECT 0 UNION ALL SELECT lane + 1 FROM n WHERE lane < 63) SELECT lane FROM n;
 --bun:split
 -- Live relays, so that each knows its fair share of the lanes. protocol is how a relay, and those who write beside it, use the
--- lanes: see internal/store/protocol.go.
+-- lanes: see internal/queue/protocol.go.
 CREATE TABLE {{.Table "outbox_relays"}} (
     id         text    PRIMARY KEY,
     expires_at integer NOT NULL,
