@@ -137,7 +137,56 @@ func object(row string, fields []Field, more, odd []string) string {
 		head = `'{' || coalesce('"cqrs_nonfinite":{' || nullif(concat_ws(',', ` + strings.Join(odd, ", ") +
 			`), '') || '},', '')`
 	}
-	return head + " || " + all + " || '}'"
+	return asKnown(row, fields, head+" || "+all+" || '}'")
+}
+
+// asKnown is an expression that PostgreSQL takes only while the columns are of the kinds for which it
+// was written: a column that becomes a text would else be sent as the number that it was. The types
+// are checked when PostgreSQL plans the statement, anew after each ALTER TABLE, and nothing of it is
+// evaluated.
+func asKnown(row string, fields []Field, expr string) string {
+	var kinds []string
+	for _, f := range fields {
+		if kind := f.Column.ofKind(row); kind != "" {
+			kinds = append(kinds, kind+" IS NULL")
+		}
+	}
+	if len(kinds) == 0 {
+		return expr
+	}
+	return "CASE WHEN false AND (" + strings.Join(kinds, " OR ") + ") THEN NULL ELSE " + expr + " END"
+}
+
+// ofKind is an expression in which only a column of the kind can stand; empty where any can.
+func (c Column) ofKind(row string) string {
+	column := row + "." + quote(c.Name)
+	if c.Array {
+		return "array_lower(" + column + ", 1)"
+	}
+	switch c.Kind {
+	case Integer:
+		return "(" + column + " | 0)"
+	case Bool:
+		return "(" + column + " AND true)"
+	case Float:
+		return "(+ " + column + ")"
+	case Moment:
+		return "date_trunc('day', " + column + ")"
+	case Date:
+		return "((" + column + " - date '2000-01-01') | 0)"
+	case JSON:
+		return "(" + column + " #> '{}')"
+	case Bytes, BinaryUUID:
+		return "get_byte(" + column + ", 0)"
+	case Decimal:
+		return "scale(" + column + ")"
+	case UUID:
+		return "uuid_send(" + column + ")"
+	case Text, PaddedText, TextUUID, HexUUID:
+		return "(" + column + " ~~ '')"
+	default:
+		return ""
+	}
 }
 
 func jsonName(name string) string { return `"` + name + `"` } // names are letters, digits and _
