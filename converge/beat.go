@@ -113,8 +113,12 @@ func (a *Answerer) keepQueue(ctx context.Context, name string, models []string, 
 		return err
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
-	there, err := q.HasQueue(ctx)
-	if err != nil {
+	there := known
+	if known {
+		// Were it looked for and then kept, one that vanishes in between would be made unnoticed.
+		err = q.BindQueue(ctx, models)
+		there = !errors.Is(err, transport.ErrNoQueue)
+	} else if there, err = q.HasQueue(ctx); err != nil {
 		return err
 	}
 	if known && !there {
@@ -125,7 +129,9 @@ func (a *Answerer) keepQueue(ctx context.Context, name string, models []string, 
 			return err
 		}
 	}
-	err = q.KeepQueue(ctx, models)
+	if !known || !there {
+		err = q.KeepQueue(ctx, models)
+	}
 	if err != nil && there && !errors.Is(err, transport.ErrUnavailable) {
 		// Its replica made it, and this user may not bind it. Nothing is lost by going on.
 		a.say(ctx, "the queue of the replica "+name, err)

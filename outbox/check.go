@@ -24,8 +24,8 @@ import (
 // two by itself, the tables until they are there.
 //
 // Other findings it logs with [Config].Logger, as warnings; [Box.Findings] has them all. What
-// is known and right as it is goes into [Accept]. As information it logs which models triggers
-// capture, and which ones bun does.
+// is known and right as it is goes into [Accept]. Where triggers capture some models, it logs as
+// information which ones, and which ones bun does.
 func (b *Box) Check(ctx context.Context) error {
 	errs := []error{b.ready(ctx), b.checkTriggers(ctx)}
 	found, err := b.Findings(ctx)
@@ -43,11 +43,15 @@ func (b *Box) Check(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sayWhoCaptures logs which of the two captures each model has.
+// sayWhoCaptures logs which of the two captures each model has. Without triggers there is nothing
+// to tell apart.
 func (b *Box) sayWhoCaptures(ctx context.Context) {
 	by := map[bool][]string{}
 	for _, m := range b.models() {
 		by[b.hasTriggers(m)] = append(by[b.hasTriggers(m)], m.id)
+	}
+	if len(by[true]) == 0 {
+		return
 	}
 	b.log.InfoContext(ctx,
 		"outbox: triggers capture what anybody writes, bun what goes through this box",

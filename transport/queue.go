@@ -25,6 +25,10 @@ type QueueKeeper interface {
 	// is: messages, consumers, further topics. Where somebody else has to make the queue, KeepQueue
 	// only looks, and an error that is ErrNoQueue says what to make.
 	KeepQueue(ctx context.Context, topics []string) error
+	// BindQueue binds a queue that is there, as KeepQueue does, and never makes one: the error is
+	// ErrNoQueue where there is none. A queue that vanishes at any time is found so, where KeepQueue
+	// behind HasQueue could make it again unnoticed.
+	BindQueue(ctx context.Context, topics []string) error
 	// Waiting returns about how many messages are in the queue that no consumer has in its hands.
 	// The error is ErrNoQueue where there is no queue.
 	Waiting(ctx context.Context) (int64, error)

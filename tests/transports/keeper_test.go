@@ -39,7 +39,10 @@ func keepsQueue(t *testing.T, b broker) {
 	keeper := b.keeper(t, queue)
 	_, err := keeper.Waiting(t.Context())
 	noQueue(t, err)
-	require.NoError(t, keeper.KeepQueue(t.Context(), []string{orders, customers}))
+	noQueue(t, keeper.BindQueue(t.Context(), []string{orders}))
+	require.False(t, hasQueue(t, keeper), "none is made to be bound")
+	require.NoError(t, keeper.KeepQueue(t.Context(), []string{orders}))
+	require.NoError(t, keeper.BindQueue(t.Context(), []string{orders, customers}))
 	require.True(t, hasQueue(t, keeper))
 	inQueue(t, keeper, 0)
 

@@ -42,16 +42,36 @@ func (s *Subscriber) Waiting(ctx context.Context) (int64, error) {
 // A queue that exists with other properties, a quorum queue say, is bound as it is, without the
 // queue of its dead letters, and that is logged.
 func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
+	return s.onQueue(ctx, "keep", topics, s.keep)
+}
+
+// BindQueue implements transport.QueueKeeper. Other properties than the URL would give the queue
+// stay unnoticed here: RabbitMQ tells of them only to who would make it.
+func (s *Subscriber) BindQueue(ctx context.Context, topics []string) error {
+	return s.onQueue(ctx, "bind", topics,
+		func(ctx context.Context, queue string, topics []string) error {
+			if s.config.NoDeclare {
+				return s.keep(ctx, queue, topics)
+			}
+			return noQueue(s.bindAsItIs(ctx, queue, topics))
+		})
+}
+
+// onQueue does what verb says with the subscriber's queue.
+func (s *Subscriber) onQueue(
+	ctx context.Context, verb string, topics []string,
+	do func(ctx context.Context, queue string, topics []string) error,
+) error {
 	queue := s.config.Queue.GenerateName("")
 	err := errors.Join(names.RequireName(queue), names.RequireOneQueue(s.Queue, topics))
 	if err != nil {
-		return fmt.Errorf("keep a queue: %w", err)
+		return fmt.Errorf("%s a queue: %w", verb, err)
 	}
 	_, err = promptly(ctx, s, func(ctx context.Context) (none struct{}, err error) {
-		return none, s.keep(ctx, queue, topics)
+		return none, do(ctx, queue, topics)
 	})
 	if err != nil {
-		return fmt.Errorf("keep the queue %s: %w", queue, err)
+		return fmt.Errorf("%s the queue %s: %w", verb, queue, err)
 	}
 	return nil
 }
@@ -163,13 +183,18 @@ func (s *Subscriber) look(ctx context.Context, queue string) (state amqp091.Queu
 			return channel.Close()
 		})
 	})
-	// One whose node is down is not found either, but RabbitMQ then says so in other words.
+	return state, noQueue(err)
+}
+
+// noQueue returns err as transport.ErrNoQueue where it says that. A queue whose node is down is not
+// found either, but RabbitMQ then says so in other words.
+func noQueue(err error) error {
 	var reason *amqp091.Error
 	if errors.As(err, &reason) && serverCode(reason) == amqp091.NotFound &&
 		strings.Contains(reason.Reason, "no queue") {
-		return state, fmt.Errorf("%w (%s)", transport.ErrNoQueue, reason.Reason)
+		return fmt.Errorf("%w (%s)", transport.ErrNoQueue, reason.Reason)
 	}
-	return state, err
+	return err
 }
 
 func passive(channel *amqp091.Channel, queue string) (amqp091.Queue, error) {

@@ -35,6 +35,28 @@ func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
 	})
 }
 
+// BindQueue implements transport.QueueKeeper.
+func (s *Subscriber) BindQueue(ctx context.Context, topics []string) error {
+	return s.look(ctx, func() error {
+		if err := names.RequireOneQueue(s.Queue, topics); err != nil {
+			return err
+		}
+		b := s.broker
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		q := b.queues[s.queue]
+		if q == nil {
+			return s.noQueue()
+		}
+		b.connect(q, topics)
+		return nil
+	})
+}
+
+func (s *Subscriber) noQueue() error {
+	return fmt.Errorf("%w: %q", transport.ErrNoQueue, s.queue)
+}
+
 // Waiting implements transport.QueueKeeper.
 func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
 	err = s.look(ctx, func() error {
@@ -44,7 +66,7 @@ func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
 		s.broker.removeIdle(now)
 		q := s.broker.queues[s.queue]
 		if q == nil {
-			return fmt.Errorf("%w: %q", transport.ErrNoQueue, s.queue)
+			return s.noQueue()
 		}
 		for _, entries := range [][]entry{q.returned, q.fresh} {
 			for _, e := range entries {

@@ -70,11 +70,16 @@ func (b *Broker) bind(name string, topics ...string) *queue {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q := b.queue(name)
+	b.connect(q, topics)
+	return q
+}
+
+// connect has a queue receive what is sent to topics and to its own direct topics.
+func (b *Broker) connect(q *queue, topics []string) {
 	for _, topic := range topics {
 		b.route(topic, q)
-		b.route(transport.DirectTopic(name, topic), q)
+		b.route(transport.DirectTopic(q.name, topic), q)
 	}
-	return q
 }
 
 // queue returns the queue of that name, which it makes if it is new.

@@ -15,11 +15,12 @@ import (
 
 var _ transport.QueueKeeper = (*Subscriber)(nil)
 
+const hasQueue = "SELECT EXISTS (SELECT 1 FROM bindings WHERE queue = ?)"
+
 // HasQueue implements transport.QueueFinder: a queue is what is bound to a topic.
 func (s *Subscriber) HasQueue(ctx context.Context) (has bool, err error) {
 	err = s.look(ctx, func(h *handle) error {
-		return h.reader.QueryRowContext(ctx,
-			"SELECT EXISTS (SELECT 1 FROM bindings WHERE queue = ?)", s.config.Queue).Scan(&has)
+		return h.reader.QueryRowContext(ctx, hasQueue, s.config.Queue).Scan(&has)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -30,6 +31,36 @@ func (s *Subscriber) HasQueue(ctx context.Context) (has bool, err error) {
 // KeepQueue implements transport.QueueKeeper. It makes the file, too. Where all is as it should be,
 // it only reads.
 func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
+	return s.bindQueue(ctx, topics, func(context.Context, transaction) error { return nil })
+}
+
+// BindQueue implements transport.QueueKeeper.
+func (s *Subscriber) BindQueue(ctx context.Context, topics []string) error {
+	has, err := s.HasQueue(ctx) // so that no file is made
+	if err == nil && !has {
+		err = s.noQueue()
+	}
+	if err != nil {
+		return err
+	}
+	return s.bindQueue(ctx, topics, func(ctx context.Context, tx transaction) error {
+		var has bool
+		err := tx.QueryRowContext(ctx, hasQueue, s.config.Queue).Scan(&has)
+		if err == nil && !has {
+			err = s.noQueue()
+		}
+		return err
+	})
+}
+
+func (s *Subscriber) noQueue() error {
+	return fmt.Errorf("%w: %q", transport.ErrNoQueue, s.config.Queue)
+}
+
+// bindQueue binds the queue to topics, in a transaction that begins with first.
+func (s *Subscriber) bindQueue(
+	ctx context.Context, topics []string, first func(context.Context, transaction) error,
+) error {
 	if err := names.RequireOneQueue(s.Queue, topics); err != nil {
 		return err
 	}
@@ -43,6 +74,9 @@ func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
 	}
 	return s.subscriptions.Use(func() error {
 		return s.file.write(ctx, made, durable, func(ctx context.Context, tx transaction) error {
+			if err := first(ctx, tx); err != nil {
+				return err
+			}
 			for _, topic := range topics {
 				if err := bind(ctx, tx, s.config.Queue, topic); err != nil {
 					return err
