@@ -20,6 +20,28 @@ type outage struct {
 	said    time.Time // when the log had it last
 	retry   time.Time // nothing is tried before
 	away    *atomic.Bool
+	shown   *atomic.Pointer[Outage] // to whoever asks; nil while nothing is wrong
+}
+
+// Outage is something that a relay waits for.
+type Outage struct {
+	// What is broker or database.
+	What string
+	// Since is when it was away for the first time.
+	Since time.Time
+	// Err is why the last try failed.
+	Err error
+}
+
+// Outages returns what the relay waits for now. It may be called at any time.
+func (r *Relay) Outages() []Outage {
+	var all []Outage
+	for _, o := range []*outage{&r.broker, &r.database} {
+		if now := o.shown.Load(); now != nil {
+			all = append(all, *now)
+		}
+	}
+	return all
 }
 
 // repeatAfter is how often an outage that lasts is logged again.
@@ -28,6 +50,7 @@ const repeatAfter = time.Minute
 func newOutage(what string, log *slog.Logger, cfg Config, jitter func() float64) outage {
 	return outage{
 		what: what, log: log, longest: cfg.heartbeat(), jitter: jitter, away: &atomic.Bool{},
+		shown: &atomic.Pointer[Outage]{},
 		backoff: backoff.ExponentialBackOff{
 			InitialInterval: 100 * time.Millisecond,
 			Multiplier:      2,
@@ -52,6 +75,7 @@ func (o *outage) begin(err error) {
 		o.log.Error(o.what+" still unavailable, trying again", "for",
 			now.Sub(o.since).Round(time.Second), "error", err)
 	}
+	o.shown.Store(&Outage{o.what, o.since, err})
 	if !o.retry.After(now) {
 		pause := time.Duration(float64(o.backoff.NextBackOff()) * (0.5 + o.jitter()))
 		o.retry = now.Add(min(pause, o.longest))
@@ -64,5 +88,6 @@ func (o *outage) end() {
 		o.log.Info(o.what+" available again", "after", time.Since(o.since).Round(time.Millisecond))
 		o.since, o.retry = time.Time{}, time.Time{}
 		o.away.Store(false)
+		o.shown.Store(nil)
 	}
 }

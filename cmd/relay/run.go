@@ -16,6 +16,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/operate/admin"
+	"github.com/cqrsync/cqrsync/operate/diagnosis"
 	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/relay/monitor"
@@ -105,7 +106,8 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		log.Info("stopping when what is in flight is finished; a second signal ends the process " +
 			"at once")
 	})()
-	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep, answer)
+	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep, answer,
+		tell(rel, tables, log))
 	stats := rel.Stats()
 	log.Info("relay stopped", "published", stats.Published, "dead_letters", stats.DeadLetters)
 	return err
@@ -172,6 +174,18 @@ func runBeside(ctx context.Context, rel *relay.Relay, tasks ...func(context.Cont
 	stop()
 	running.Wait()
 	return err
+}
+
+// tell says in the database what the relay waits for, for whoever looks from elsewhere.
+func tell(rel *relay.Relay, tables *admin.Tables, log *slog.Logger) func(context.Context) {
+	return func(ctx context.Context) {
+		diagnosis.Tell(ctx, tables, "the relay "+rel.ID(), func() (all []admin.Outage) {
+			for _, o := range rel.Outages() {
+				all = append(all, admin.Outage{What: o.What, Since: o.Since, Error: o.Err.Error()})
+			}
+			return all
+		}, log)
+	}
 }
 
 // serve answers on the address of --health. Should that fail the relay goes on: what must not stop

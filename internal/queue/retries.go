@@ -19,7 +19,8 @@ func (q *Queue) postpone(ctx context.Context, tx bun.IDB, failed []Failure) erro
 	rows := make([]string, len(failed))
 	args := []any{q.Table("outbox_retries")}
 	for i, f := range failed {
-		rows[i] = "(?, ?, ?, " + q.dialect.After(q.dialect.Now(), f.Wait) + ", ?, ?)"
+		rows[i] = "(?, ?, ?, " + q.dialect.After(q.dialect.Now(), f.Wait) + ", ?, ?, " +
+			q.dialect.Now() + ")"
 		id := f.ID
 		if !f.Replaceable() {
 			id = math.MaxInt64 // nothing is newer
@@ -27,7 +28,7 @@ func (q *Queue) postpone(ctx context.Context, tx bun.IDB, failed []Failure) erro
 		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
 	_, err := tx.ExecContext(ctx, q.SQL(`
-		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id) VALUES `+strings.Join(rows, ", ")+
+		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id, since) VALUES `+strings.Join(rows, ", ")+
 		q.Upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
 	if err != nil {
 		return fmt.Errorf("postpone %d keys: %w", len(failed), err)

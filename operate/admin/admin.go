@@ -54,6 +54,9 @@ const (
 // own finds the tables in a database.
 func (c Config) own(bunDB *bun.DB) (*db.Database, error) { return db.New(bunDB, c.names()) }
 
+// ErrNotMigrated says that tables are missing or older than this version: call Migrate.
+var ErrNotMigrated = tables.ErrNotMigrated
+
 // Tables are cqrsync's own tables in one database. They are safe for concurrent use.
 type Tables struct{ migrator *tables.Migrator }
 

@@ -51,6 +51,8 @@ type ReplicaModel struct {
 	// comparison ended: equal, repaired, differs or unproven.
 	EqualThrough *time.Time `json:"equal_through"`
 	Verified     string     `json:"verified"`
+	// Verification is that comparison, nil before the first.
+	Verification *Verification `json:"-"`
 	// Asked counts the keys that its processes asked the master for since they started, by cause.
 	Asked map[string]int64 `json:"asked"`
 	// Backfill is the last one of the model, nil where there was none.
@@ -95,6 +97,7 @@ func addVerified(k *KnownReplica, all []Verification) {
 		for i := range k.Models {
 			if m := &k.Models[i]; v.Queue == k.Queue && v.Model == m.Model {
 				m.EqualThrough, m.Verified = v.EqualThrough, v.Outcome
+				m.Verification = new(v)
 			}
 		}
 	}

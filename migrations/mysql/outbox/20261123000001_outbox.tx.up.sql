@@ -82,6 +82,7 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_relays"}} (
 --bun:split
 -- Keys whose oldest message could not be published; they wait here so that the hot table is never updated.
 -- message_id is the message for which the key waits: a newer one that replaces it ends the wait (P9).
+-- since is when the key began to wait.
 CREATE TABLE IF NOT EXISTS {{.Table "outbox_retries"}} (
     model           varchar(200) NOT NULL,
     `key`           varchar(512) NOT NULL,
@@ -89,6 +90,7 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_retries"}} (
     next_attempt_at bigint       NOT NULL,
     last_error      text         NOT NULL,
     message_id      bigint NOT NULL DEFAULT 0,
+    since           bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (model, `key`)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
 --bun:split
@@ -206,4 +208,38 @@ CREATE TABLE IF NOT EXISTS {{.Table "outbox_verifications"}} (
     state      longtext NOT NULL,
     changed_at bigint NOT NULL,
     PRIMARY KEY (queue, model)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- What processes that work on this outbox say is wrong with what they need, a broker say, so that everybody is told why nothing moves.
+--   source  who says so, and what it is about; it says so again while it lasts, and what was not said lately is over
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_troubles"}} (
+    source  varchar(200) NOT NULL,
+    what    varchar(200) NOT NULL,
+    error   longtext NOT NULL,
+    since   bigint NOT NULL,
+    said_at bigint NOT NULL,
+    PRIMARY KEY (source, what)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- What replicas are asked about single keys, and what they answered, as JSON. It is there for minutes.
+--   id       which question to which replica it is: who asks again means another one
+--   sent_at  when it went to the replica; null where nobody has sent it yet
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_inquiries"}} (
+    id          varchar(200) NOT NULL PRIMARY KEY,
+    queue       varchar(200) NOT NULL,
+    model       varchar(200) NOT NULL,
+    `key`       varchar(512) NOT NULL,
+    asked_at    bigint NOT NULL,
+    sent_at     bigint,
+    answered_at bigint,
+    answer      longtext
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- What people did by the dashboard: who, when, what, and how it ended. Nothing removes rows from here.
+CREATE TABLE IF NOT EXISTS {{.Table "outbox_actions"}} (
+    id      bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    done_at bigint NOT NULL,
+    who     longtext NOT NULL,
+    action  longtext NOT NULL,
+    outcome longtext NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

@@ -77,6 +77,7 @@ CREATE TABLE {{.Table "outbox_relays"}} (
 --bun:split
 -- Keys whose oldest message could not be published; they wait here so that the hot table is never updated.
 -- message_id is the message for which the key waits: a newer one that replaces it ends the wait (P9).
+-- since is when the key began to wait.
 CREATE TABLE {{.Table "outbox_retries"}} (
     model           text    NOT NULL,
     key             text    NOT NULL,
@@ -84,6 +85,7 @@ CREATE TABLE {{.Table "outbox_retries"}} (
     next_attempt_at integer NOT NULL,
     last_error      text    NOT NULL,
     message_id      integer NOT NULL DEFAULT 0,
+    since           integer NOT NULL DEFAULT 0,
     PRIMARY KEY (model, key)
 );
 --bun:split
@@ -193,4 +195,38 @@ CREATE TABLE {{.Table "outbox_verifications"}} (
     state      text NOT NULL,
     changed_at integer NOT NULL,
     PRIMARY KEY (queue, model)
+);
+--bun:split
+-- What processes that work on this outbox say is wrong with what they need, a broker say, so that everybody is told why nothing moves.
+--   source  who says so, and what it is about; it says so again while it lasts, and what was not said lately is over
+CREATE TABLE {{.Table "outbox_troubles"}} (
+    source  text NOT NULL,
+    what    text NOT NULL,
+    error   text NOT NULL,
+    since   integer NOT NULL,
+    said_at integer NOT NULL,
+    PRIMARY KEY (source, what)
+);
+--bun:split
+-- What replicas are asked about single keys, and what they answered, as JSON. It is there for minutes.
+--   id       which question to which replica it is: who asks again means another one
+--   sent_at  when it went to the replica; null where nobody has sent it yet
+CREATE TABLE {{.Table "outbox_inquiries"}} (
+    id          text NOT NULL PRIMARY KEY,
+    queue       text NOT NULL,
+    model       text NOT NULL,
+    key         text NOT NULL,
+    asked_at    integer NOT NULL,
+    sent_at     integer,
+    answered_at integer,
+    answer      text
+);
+--bun:split
+-- What people did by the dashboard: who, when, what, and how it ended. Nothing removes rows from here.
+CREATE TABLE {{.Table "outbox_actions"}} (
+    id      integer PRIMARY KEY AUTOINCREMENT,
+    done_at integer NOT NULL,
+    who     text NOT NULL,
+    action  text NOT NULL,
+    outcome text NOT NULL
 );

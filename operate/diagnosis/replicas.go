@@ -1,0 +1,100 @@
+package diagnosis
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cqrsync/cqrsync/operate/admin"
+)
+
+// findReplicas finds what is wrong with replicas. Their reports travel over the broker: where that
+// is away, or nobody takes them, that they are silent says nothing of them.
+func (s *State) findReplicas(c Config) {
+	deaf := s.has(NoRelay, BrokerAway, BrokerRefuses, BrokerFull)
+	for _, r := range s.Replicas {
+		if r.Silent && !deaf {
+			s.add(Trouble{Kind: ReplicaSilent, Queue: r.Queue, Since: r.Reported,
+				What: fmt.Sprintf("The replica %s is silent for %s", printable(r.Queue),
+					lasting(s.At.Sub(r.Reported)))})
+		}
+		if lag, late := lateness(r, c); late && !r.Silent && !deaf {
+			s.add(Trouble{Kind: ReplicaLate, Queue: r.Queue, Since: s.At.Add(-lag),
+				What: fmt.Sprintf("The replica %s is %s late", printable(r.Queue), lasting(lag)),
+				Why:  working(r)})
+		}
+		if r.Vanished != nil && !provenSince(r, *r.Vanished) {
+			s.add(Trouble{Kind: QueueVanished, Queue: r.Queue, Since: *r.Vanished,
+				What: fmt.Sprintf("The queue of the replica %s was gone %s ago", printable(r.Queue),
+					lasting(s.At.Sub(*r.Vanished))),
+				Why: "it was made again, without what was in it, and is not proven equal since"})
+		}
+		for _, m := range r.Models {
+			s.findModel(r, m)
+		}
+	}
+}
+
+func lateness(r admin.KnownReplica, c Config) (time.Duration, bool) {
+	if r.LagSeconds == nil {
+		return 0, false
+	}
+	lag := time.Duration(*r.LagSeconds * float64(time.Second))
+	return lag, lag >= c.Late
+}
+
+// working says what a replica does.
+func working(r admin.KnownReplica) string {
+	rate := 0.0
+	for _, m := range r.Models {
+		rate += m.AppliedPerSecond
+	}
+	if rate == 0 {
+		return "it applies nothing"
+	}
+	return fmt.Sprintf("it applies %.3g messages a second", rate)
+}
+
+func provenSince(r admin.KnownReplica, t time.Time) bool {
+	for _, m := range r.Models {
+		if m.EqualThrough == nil || m.EqualThrough.Before(t) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *State) findModel(r admin.KnownReplica, m admin.ReplicaModel) {
+	about := func(k Kind, what, why string, since time.Time) {
+		s.add(Trouble{Kind: k, Queue: r.Queue, Model: m.Model, What: what, Why: why, Since: since})
+	}
+	queue, model := printable(r.Queue), printable(m.Model)
+	if m.DeadLetters > 0 {
+		about(ReplicaLetters, fmt.Sprintf("The replica %s has given up %s of %s", queue,
+			counted(m.DeadLetters, "message", "messages"), model), "", time.Time{})
+	}
+	if b := m.Backfill; b != nil {
+		done := b.State == admin.BackfillDone
+		switch {
+		case b.State == admin.BackfillWaiting && s.At.Sub(b.Moved) > time.Minute:
+			about(BackfillStopped, fmt.Sprintf("The backfill of %s to %s stands for %s, after %s",
+				model, queue, lasting(s.At.Sub(b.Moved)), counted(b.Sent, "row", "rows")), b.Error,
+				b.Moved)
+		case done && b.Bad > 0 && (m.EqualThrough == nil || m.EqualThrough.Before(*b.Finished)):
+			about(BackfillLacks, fmt.Sprintf("The backfill of %s to %s left out %s", model, queue,
+				counted(b.Bad, "row", "rows")), b.Error, *b.Finished)
+		}
+	}
+	switch v := m.Verification; {
+	case v == nil:
+	case v.Found["ahead"] > 0:
+		about(WentBack, fmt.Sprintf("The replica %s is ahead of its master in %s of %s", queue,
+			counted(v.Found["ahead"], "key", "keys"), model),
+			"the master's database went back to an earlier state", v.Ended)
+	case v.Outcome == admin.VerifiedDiffers:
+		about(ReplicaDiffers, fmt.Sprintf("The replica %s is not as its master in %s", queue, model),
+			found(v.Found), v.Ended)
+	case v.Outcome == admin.VerifiedUnproven && !r.Silent:
+		about(ReplicaUncertain, fmt.Sprintf("The comparison of %s with the replica %s ended "+
+			"without answers", model, queue), "", v.Ended)
+	}
+}
