@@ -113,7 +113,7 @@ func (a *Answerer) keepQueue(ctx context.Context, name string, models []string, 
 		return err
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
-	there := known
+	var there bool
 	if known {
 		// Were it looked for and then kept, one that vanishes in between would be made unnoticed.
 		err = q.BindQueue(ctx, models)
