@@ -222,7 +222,7 @@ func (v *verifier) list(ctx context.Context, m listing) error {
 		return err
 	}
 	p.Limit = len(m.Claims) + mostExtra
-	held, more, err := v.replica.Holdings(ctx, m.Model, p)
+	held, _, more, err := v.replica.Holdings(ctx, m.Model, p)
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,8 @@ func (a *Answerer) prepare(ctx context.Context, t target) (speaks bool, err erro
 	if speaks, err = a.box.Speaks(ctx, t.model); err != nil || speaks {
 		return speaks, err
 	}
-	n, err := a.box.AdoptUnknown(ctx, t.model)
+	cannotBeSent := func(json.RawMessage, error) {} // nothing is compared of it
+	n, err := a.box.AdoptUnknown(ctx, t.model, cannotBeSent)
 	if n > 0 {
 		a.log.Info("rows that the ledger did not know are in it now, with revision 0: they are older than cqrsync, "+
 			"or were written past it", "model", t.model, "rows", n)
@@ -132,7 +133,7 @@ func (a *Answerer) askParts(ctx context.Context, t target, w work) error {
 func (a *Answerer) askListing(ctx context.Context, t target, w work) error {
 	p := a.portion(t, w)
 	p.Limit = mostListed
-	claims, more, err := a.box.Claims(ctx, t.model, p)
+	claims, _, more, err := a.box.Claims(ctx, t.model, p)
 	if err != nil {
 		return err
 	}

@@ -77,6 +77,9 @@ func early(err error) error {
 	return err
 }
 
+// IsZero says that the filter selects all.
+func (f Filter) IsZero() bool { return len(f.conditions) == 0 }
+
 // On checks the filter against the columns of a table, all of it at once, and returns what narrows
 // a query on it: nil where every row is meant.
 func (f Filter) On(table *schema.Table) (func(*bun.SelectQuery) *bun.SelectQuery, error) {

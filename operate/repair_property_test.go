@@ -3,6 +3,7 @@ package operate_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -286,17 +287,27 @@ func TestRepairsEndInTheMastersStateAndRemoveNothingOfIt(t *testing.T) {
 				t.Logf("%s to %s, the discriminator in the key: %v", types.on, types.off, inKey)
 				w := newWorld(t, dbtest.Open(t, newURL(t)), dbtest.Open(t, newURL(t)), types, inKey, random)
 				w.fill()
+				for _, model := range []string{"a", "b"} {
+					w.foundEitherWay(model)
+				}
 				for round := range 2 {
 					w.drift()
+					for _, model := range []string{"a", "b"} {
+						w.foundEitherWay(model)
+					}
 					stop := w.busy(seed + uint64(round))
 					func() {
 						defer stop()
 						for range 2 {
 							for _, model := range []string{"a", "b"} {
-								w.diff(model, operate.DiffOptions{Content: random.IntN(2) == 0, Options: operate.Options{
+								o := operate.DiffOptions{Content: random.IntN(2) == 0, Options: operate.Options{
 									Filter: w.someFilter(), PageSize: 1 + random.IntN(9),
 									Grace: time.Duration(random.IntN(50)) * time.Millisecond,
-								}})
+								}}
+								if random.IntN(3) == 0 {
+									o.Digest, o.Content, o.Filter = true, false, operate.Filter{}
+								}
+								w.diff(model, o)
 							}
 						}
 					}()
@@ -307,6 +318,32 @@ func TestRepairsEndInTheMastersStateAndRemoveNothingOfIt(t *testing.T) {
 	}
 }
 
+// foundEitherWay makes sure that digests find what a listing of all keys finds.
+func (w *world) foundEitherWay(model string) {
+	w.Helper()
+	var keys [2][]string
+	var found [2]operate.Result
+	for i, byDigest := range []bool{false, true} {
+		var text bytes.Buffer
+		var err error
+		found[i], err = operate.Diff(w.Context(), w.box, w.rep, model, &text, operate.DiffOptions{
+			Digest: byDigest, CheckOnly: true, Options: operate.Options{PageSize: 1 + w.random.IntN(9)},
+		})
+		require.NoError(w, err)
+		for line := range strings.Lines(text.String()) {
+			var page []json.RawMessage
+			if strings.HasPrefix(line, "[") {
+				require.NoError(w, json.Unmarshal([]byte(line), &page))
+			}
+			for _, key := range page {
+				keys[i] = append(keys[i], string(key))
+			}
+		}
+	}
+	require.Equal(w, found[0], found[1])
+	require.ElementsMatch(w, keys[0], keys[1])
+}
+
 // settled repairs without writes going on, and compares the tables.
 func (w *world) settled() {
 	w.Helper()
@@ -314,6 +351,7 @@ func (w *world) settled() {
 	for range 3 {
 		carry(w.Context(), w, w.master, w.rep)
 		for _, model := range []string{"a", "b"} {
+			w.foundEitherWay(model)
 			w.diff(model, operate.DiffOptions{Content: true})
 		}
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"reflect"
+	"slices"
 
 	"github.com/uptrace/bun"
 
@@ -28,17 +30,18 @@ func (b operated) Speaks(ctx context.Context, model string) (bool, error) {
 // AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row, and
 // returns how many there were: those that are older than cqrsync, or came past it. Those that the
 // ledger has as deleted came past it, too: they are sent as any write is, with the next revision.
-func (b operated) AdoptUnknown(ctx context.Context, model string) (n int, err error) {
+func (b operated) AdoptUnknown(
+	ctx context.Context, model string, bad func(json.RawMessage, error),
+) (n int, err error) {
 	m, err := b.modelOfID(model)
 	if err != nil {
 		return 0, err
 	}
-	s := boxed.Selection{PageSize: lookedUp, Bad: func(json.RawMessage, error) {}}
-	for page, err := range b.Revisions(ctx, model, s) {
+	for page, err := range b.Unknown(ctx, model, boxed.Selection{PageSize: lookedUp, Bad: bad}) {
 		if err != nil {
 			return n, err
 		}
-		unknown, buried := notLive(page)
+		unknown, buried := keysOfUnknown(page)
 		if len(unknown) > 0 {
 			err = b.own.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
 				return b.ledger.Adopt(ctx, tx, model, unknown)
@@ -55,14 +58,29 @@ func (b operated) AdoptUnknown(ctx context.Context, model string) (n int, err er
 	return n, nil
 }
 
-// notLive are the keys of instances that the ledger does not know, and those that it has as deleted,
-// in the snapshot in which the rows were read: what was deleted since is no such row.
-func notLive(page []boxed.Instance) (unknown, buried []string) {
+// Unknown reads the instances that the ledger does not know, and those that it has as deleted, in the
+// snapshot in which the rows were read: what was deleted since is no such row. A page may be empty.
+func (b operated) Unknown(
+	ctx context.Context, model string, s boxed.Selection,
+) iter.Seq2[[]boxed.Instance, error] {
+	return func(yield func([]boxed.Instance, error) bool) {
+		for page, err := range b.Revisions(ctx, model, s) {
+			page = slices.DeleteFunc(page, func(instance boxed.Instance) bool {
+				return !instance.Buried && !instance.Updated.Equal(unwritten)
+			})
+			if !yield(page, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// keysOfUnknown are the keys that the ledger does not know, and those that it has as deleted.
+func keysOfUnknown(page []boxed.Instance) (unknown, buried []string) {
 	for _, instance := range page {
-		switch {
-		case instance.Buried:
+		if instance.Buried {
 			buried = append(buried, instance.Key)
-		case instance.Updated.Equal(unwritten):
+		} else {
 			unknown = append(unknown, instance.Key)
 		}
 	}
@@ -98,12 +116,13 @@ func (b operated) Digest(
 	return ledger.Digest{Keys: sum.Keys, Sum: sum.String(), Last: last, More: more}, err
 }
 
-// Claims returns what is sent in a part of the ledger. more says that its limit ended it.
+// Claims returns what is sent in a part of the ledger, and the last key that it has there. more says
+// that its limit ended it.
 func (b operated) Claims(
 	ctx context.Context, model string, p boxed.Portion,
-) (claims []boxed.Claim, more bool, err error) {
-	_, more, err = b.eachSent(ctx, model, p, func(k boxed.Claim) { claims = append(claims, k) })
-	return claims, more, err
+) (claims []boxed.Claim, last string, more bool, err error) {
+	last, more, err = b.eachSent(ctx, model, p, func(k boxed.Claim) { claims = append(claims, k) })
+	return claims, last, more, err
 }
 
 // eachSent goes through what is sent in a part of the ledger, in its order.

@@ -59,7 +59,7 @@ func TestWhatIsWrittenMeanwhileIsNotAdopted(t *testing.T) {
 				running = false
 			default:
 			}
-			n, err := boxed.Of(box).AdoptUnknown(t.Context(), "portioned")
+			n, err := boxed.Of(box).AdoptUnknown(t.Context(), "portioned", nil)
 			require.NoError(t, err)
 			require.Zero(t, n)
 		}
@@ -75,7 +75,7 @@ func TestWhatIsWrittenMeanwhileIsNotAdopted(t *testing.T) {
 		_, err = past.NewInsert().Model(&portioned{ID: 2}).Exec(t.Context())
 		require.NoError(t, err)
 		for _, want := range []int{1, 0} {
-			n, err := boxed.Of(box).AdoptUnknown(t.Context(), "portioned")
+			n, err := boxed.Of(box).AdoptUnknown(t.Context(), "portioned", nil)
 			require.NoError(t, err)
 			require.Equal(t, want, n)
 		}

@@ -30,12 +30,13 @@ func (r inspected) Digest(
 	return ledgers.Digest{Keys: sum.Keys, Sum: sum.String(), Last: last, More: more}, err
 }
 
-// Holdings returns what is held in a part of the ledger. more says that its limit ended it.
+// Holdings returns what is held in a part of the ledger, and the last key that it has there. more
+// says that its limit ended it.
 func (r inspected) Holdings(
 	ctx context.Context, model string, p mirrored.Portion,
-) (held []mirrored.Holding, more bool, err error) {
-	_, more, err = r.eachHeld(ctx, model, p, func(k mirrored.Holding) { held = append(held, k) })
-	return held, more, err
+) (held []mirrored.Holding, last string, more bool, err error) {
+	last, more, err = r.eachHeld(ctx, model, p, func(k mirrored.Holding) { held = append(held, k) })
+	return held, last, more, err
 }
 
 // eachHeld goes through what is held in a part of the ledger, in its order.

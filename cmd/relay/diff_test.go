@@ -66,9 +66,10 @@ func TestDiffOfAllModelsGoesOnBehindOneThatIsNotAsItShouldBe(t *testing.T) {
 	r = invoke(t.Context(), on(flags, "diff", "--model", "apple", "--check")...)
 	require.Equal(t, 1, r.code, "another model does not matter: %s", r.stderr)
 	for line, want := range map[string]string{
-		"diff":                     "--model: not set, want the CQRS id of a model, or --all",
-		"diff --all --model apple": "--all, --model: give one of them",
-		"diff --model water":       `models: no "water", want one of apple, bread, cheese, dough`,
+		"diff":                          "--model: not set, want the CQRS id of a model, or --all",
+		"diff --all --model apple":      "--all, --model: give one of them",
+		"diff --all --digest --content": "--digest, --content: digests are of revisions, give one of them",
+		"diff --model water":            `models: no "water", want one of apple, bread, cheese, dough`,
 	} {
 		r := invoke(t.Context(), on(flags, strings.Fields(line)...)...)
 		require.Equal(t, exit.Usage, r.code)
@@ -165,4 +166,32 @@ func TestACommandThatLeavesRowsOutSaysSoAndNamesThem(t *testing.T) {
 		require.Contains(t, r.stderr, "1 rows cannot be sent, the others were", line)
 		require.Contains(t, r.stderr, "1 instances of apple")
 	}
+}
+
+func TestDiffByDigestsHasTheExitCodesOfDiff(t *testing.T) {
+	flags, masterURL, replicaURL := sides(t, "apple", "bread")
+	digest := func(more ...string) result {
+		return invoke(t.Context(), append(on(flags, "diff", "--digest"), more...)...)
+	}
+	r := digest("--all", "--check")
+	require.Equal(t, 1, r.code, r.stderr)
+	require.Contains(t, r.stderr, "apple: 3 of 3 instances differ, 0 are on the replica only; not compared: columns")
+	for _, model := range []string{"apple", "bread"} {
+		dump := filepath.Join(t.TempDir(), model)
+		require.Zero(t, invoke(t.Context(), "dump", "--db", masterURL, "--config", flags[5], "--model", model, "-o", dump).code)
+		require.Zero(t, invoke(t.Context(), "load", "--db", replicaURL, "--config", flags[7], "-i", dump).code)
+	}
+	require.Zero(t, digest("--all").code)
+	_, err := dbtest.Open(t, masterURL).DB.ExecContext(t.Context(), "DELETE FROM breads")
+	require.NoError(t, err)
+	r = digest("--all")
+	require.Equal(t, 2, r.code)
+	require.Contains(t, r.stderr, "bread: would delete 3 rows of bread, of which the master has none: nothing was deleted")
+	r = digest("--all", "--max-deletes", "3")
+	require.Equal(t, 1, r.code, r.stderr)
+	require.Contains(t, r.stderr, "bread: 0 are in the outbox, 3 were deleted")
+	require.Zero(t, digest("--all").code)
+	r = invoke(t.Context(), "diff", "--digest", "--model", "apple", "--filter", `{"id": 1}`)
+	require.Equal(t, exit.Usage, r.code)
+	require.Contains(t, r.stderr, "--digest, --filter: digests are of all keys of a model, want --filter '{}' with it")
 }

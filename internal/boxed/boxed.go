@@ -77,13 +77,18 @@ type Box interface {
 	// then Digest and Claims read the ledger alone. false may mean that there is no cheap way to
 	// tell.
 	Speaks(ctx context.Context, model string) (bool, error)
-	// AdoptUnknown gives the rows that are sent and that the ledger does not know their ledger row,
-	// and returns how many there were.
-	AdoptUnknown(ctx context.Context, model string) (int, error)
+	// Unknown reads the instances that the ledger does not know, or has as deleted, page by page.
+	Unknown(ctx context.Context, model string, s Selection) iter.Seq2[[]Instance, error]
+	// AdoptUnknown gives those their ledger row, and returns how many there were. bad is called for
+	// each row that cannot be sent.
+	AdoptUnknown(ctx context.Context, model string, bad func(pk json.RawMessage, err error)) (
+		int, error)
 	// Digest returns the digest of what is sent in a part of the ledger.
 	Digest(ctx context.Context, model string, p Portion) (ledger.Digest, error)
-	// Claims returns what is sent in a part of the ledger. more says that its limit ended it.
-	Claims(ctx context.Context, model string, p Portion) (claims []Claim, more bool, err error)
+	// Claims returns what is sent in a part of the ledger, and the last key that it has there. more
+	// says that its limit ended it.
+	Claims(ctx context.Context, model string, p Portion) (
+		claims []Claim, last string, more bool, err error)
 	// Adopt takes over the revisions of a table that a Django master wrote: from its columns
 	// cqrs_revision and cqrs_updated into the ledger. So the first write that is captured continues
 	// them, and replicas take it. It is for when the Django master writes no more, while this

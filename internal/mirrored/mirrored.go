@@ -65,8 +65,10 @@ type Replica interface {
 	// Digest returns the digest of what is held in a part of the ledger: its live keys whose rows
 	// are there.
 	Digest(ctx context.Context, model string, p Portion) (ledger.Digest, error)
-	// Holdings returns what is held in a part of the ledger. more says that its limit ended it.
-	Holdings(ctx context.Context, model string, p Portion) (held []Holding, more bool, err error)
+	// Holdings returns what is held in a part of the ledger, and the last key that it has there.
+	// more says that its limit ended it.
+	Holdings(ctx context.Context, model string, p Portion) (
+		held []Holding, last string, more bool, err error)
 
 	// Clear deletes the rows that a mirrored model owns, and forgets what the ledger has as live,
 	// in one transaction. Tombstones stay, so that what was deleted stays so. It is for a load that

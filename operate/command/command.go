@@ -193,6 +193,7 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 			errs = append(errs, fmt.Errorf("--%w", err))
 		}
 	}
+	errs = append(errs, digestMistakes(cmd, o.Filter)...)
 	p := newProgress(cmd)
 	o.Progress = p.report
 	return o, p, exit.Mistake(errors.Join(errs...))

@@ -23,6 +23,8 @@ func (s Source) diff() *cli.Command {
 				Usage: "the CQRS id of the model"},
 			&cli.BoolFlag{Name: "all", Usage: "all models that the replica has, one after the " +
 				"other"},
+			&cli.BoolFlag{Name: "digest", Usage: "compare digests of ranges of keys, and list " +
+				"the keys of those alone that differ: revisions only, and all of a model"},
 			&cli.BoolFlag{Name: "check", Usage: "report only, repair nothing"}),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			switch {
@@ -44,6 +46,22 @@ func (s Source) diff() *cli.Command {
 			return differing(differs)
 		}),
 	}
+}
+
+// digestMistakes are flags that --digest does not go with.
+func digestMistakes(cmd *cli.Command, filter operate.Filter) (errs []error) {
+	if !cmd.Bool("digest") {
+		return nil
+	}
+	if cmd.Bool("content") {
+		errs = append(errs, errors.New("--digest, --content: digests are of revisions, give one of "+
+			"them"))
+	}
+	if !filter.IsZero() {
+		errs = append(errs, errors.New("--digest, --filter: digests are of all keys of a model, "+
+			"want --filter '{}' with it"))
+	}
+	return errs
 }
 
 // diffAll compares one model after the other. What is wrong with one does not keep the others from
@@ -106,7 +124,8 @@ func (s Source) pair(ctx context.Context, model string) (*outbox.Box, *replica.R
 // diff compares a model, and says what it found and did behind prefix.
 func (j *job) diff(ctx context.Context, model, prefix string) (differs bool, err error) {
 	found, err := operate.Diff(ctx, j.box, j.rep, model, j.out, operate.DiffOptions{
-		Options: j.options, Content: j.Bool("content"), CheckOnly: j.Bool("check"), BadKey: j.badKey,
+		Options: j.options, Content: j.Bool("content"), Digest: j.Bool("digest"),
+		CheckOnly: j.Bool("check"), BadKey: j.badKey,
 	})
 	if err != nil && !errors.As(err, new(*operate.TooManyDeletesError)) {
 		return false, err
