@@ -36,6 +36,10 @@ type Config struct {
 	//
 	// Those of [WithHeaders] win. Default: none.
 	Headers func(ctx context.Context) map[string]string
+	// Trace is called before each transaction of [Box.RunInTx], not before one within another. The
+	// transaction runs with the context that it returns, which Headers sees; the function is called
+	// with the transaction's error when it is over. Package otel makes a span of it. Default: none.
+	Trace func(ctx context.Context) (context.Context, func(error))
 	// Prepare keeps the statement that appends the message of a single row prepared on each of the
 	// database's connections. On PostgreSQL a small transaction then costs the server a tenth less;
 	// elsewhere it changes nothing. Not through a proxy that pools transactions, unless it carries

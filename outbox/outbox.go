@@ -48,6 +48,7 @@ type Box struct {
 	ledger         *ledger.Revisions
 	writer         *master.Writer
 	contextHeaders func(ctx context.Context) map[string]string
+	trace          func(ctx context.Context) (context.Context, func(error))
 	log            *slog.Logger
 	prepare        bool
 	finite         bool
@@ -83,7 +84,7 @@ func New(db *bun.DB, config Config) (*Box, error) {
 	}
 	b := &Box{
 		db: db, own: own, migrator: tables.New(own), catalog: catalog.New(own), ledger: ledger.NewRevisions(own), writer: master.New(own),
-		contextHeaders: config.Headers, log: config.Logger, prepare: config.Prepare, finite: config.NaNAsNull,
+		contextHeaders: config.Headers, trace: config.Trace, log: config.Logger, prepare: config.Prepare, finite: config.NaNAsNull,
 		schema: config.Schema, prefix: config.TablePrefix,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},

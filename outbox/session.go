@@ -87,6 +87,22 @@ func (b *Box) RunInTx(
 			return fn(ctx, tx)
 		})
 	}
+	if b.trace == nil {
+		return b.runInTx(ctx, opts, fn)
+	}
+	ctx, end := b.trace(ctx)
+	over := errUnwound // what a panic leaves
+	defer func() { end(over) }()
+	over = b.runInTx(ctx, opts, fn)
+	return over
+}
+
+// errUnwound is what became of a transaction whose function panicked.
+var errUnwound = errors.New("the transaction was rolled back by a panic")
+
+func (b *Box) runInTx(
+	ctx context.Context, opts *sql.TxOptions, fn func(ctx context.Context, tx bun.Tx) error,
+) error {
 	if err := b.ready(ctx); err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func (e *engine) settle(slots []*slot) {
 		if len(b.chains) == 0 {
 			return
 		}
-		if err := b.try(); err != nil {
+		if err := b.attempt(); err != nil {
 			b.pause(pause, err)
 			continue
 		}
@@ -94,10 +94,15 @@ func (e *engine) settle(slots []*slot) {
 	}
 }
 
-// try applies the batch, or reports trouble that is none of its messages' fault.
-func (b *batch) try() error {
+// attempt tries to apply the batch within its time.
+func (b *batch) attempt() error {
 	ctx, cancel := b.engine.timeout()
 	defer cancel()
+	return b.traced(ctx)
+}
+
+// try applies the batch, or reports trouble that is none of its messages' fault.
+func (b *batch) try(ctx context.Context) error {
 	if b.engine.room == nil {
 		b.callWithoutLedger(ctx)
 		return nil

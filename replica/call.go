@@ -70,7 +70,7 @@ func (b *batch) called(d *delivery) bool {
 // call calls a HandleFunc.
 func (e *engine) call(ctx context.Context, d *delivery) error {
 	model := d.binding.applier.(*eachOutside)
-	return e.guard(ctx, d.ctx, func(ctx context.Context) error { return model.call(ctx, d.work) })
+	return e.handle(ctx, d, func(ctx context.Context) error { return model.call(ctx, d.work) })
 }
 
 // callWithoutLedger is the whole of applying where there is no database: every message is handed

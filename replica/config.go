@@ -82,6 +82,9 @@ type Config struct {
 	// certain: see WaitForMissing. The row is right, because a message carries the whole state, but
 	// a handler has missed something. It runs between transactions: be quick. Default nil.
 	OnGap func(context.Context, Gap)
+	// Tracer is told of transactions and calls of handlers. Package otel makes spans of them. Default
+	// nil.
+	Tracer Tracer
 	// Logger receives what no caller can be told: dead letters, gaps, trouble with the database,
 	// lost subscriptions. Default slog.Default().
 	Logger *slog.Logger

@@ -182,7 +182,7 @@ func (h *eachInTransaction) apply(ctx context.Context, b *batch, tx transaction,
 	}
 	var timedOut error
 	err := tx.savepoint(ctx, func(tx transaction) error {
-		return b.engine.guard(ctx, a.ctx, func(ctx context.Context) error {
+		return b.engine.handle(ctx, a.delivery, func(ctx context.Context) error {
 			err := h.handle(ctx, tx.service(), a.work)
 			timedOut = context.Cause(ctx)
 			return err

@@ -10,7 +10,10 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	otelcqrs "github.com/cqrsync/cqrsync/otel"
 	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
@@ -41,9 +44,10 @@ func benchRelay(ctx context.Context, o options, report func(result)) (err error)
 			cases: []benchCase{
 				{"raw publisher alone", r.rate(rows, r.raw)},
 				{"the same, mandatory", r.rate(rows, r.rawMandatory)},
-				{"cqrsync, 1 relay", r.drained(1)},
-				{"cqrsync, 2 relays", r.drained(2)},
-				{"cqrsync, 4 relays", r.drained(4)},
+				{"cqrsync, 1 relay", r.drained(1, r.publishers)},
+				{"the same, traced, not sampled", r.drained(1, r.tracedPublishers)},
+				{"cqrsync, 2 relays", r.drained(2, r.publishers)},
+				{"cqrsync, 4 relays", r.drained(4, r.publishers)},
 				{forwarder, r.forwarded()},
 			},
 			rounds: map[string]int{forwarder: 2}, // of two minutes each
@@ -62,15 +66,30 @@ type relayBench struct {
 }
 
 // drained empties the backlog with n relays, each with its own publisher.
-func (r relayBench) drained(n int) func(context.Context) (float64, error) {
+func (r relayBench) drained(n int, with publishersAt) func(context.Context) (float64, error) {
 	return r.timed(r.backlog.rows, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
-		publisher, closeAll, err := r.publishers(at)
+		publisher, closeAll, err := with(at)
 		if err != nil {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, closeAll()) }()
 		return r.backlog.drain(ctx, publisher, n)
 	})
+}
+
+// publishersAt returns a function that makes a publisher, and one that closes them all.
+type publishersAt func(at publishPlace) (open func() message.Publisher, closeAll func() error, err error)
+
+// tracedPublishers are publishers whose messages are looked at for a trace that is recorded; none is.
+func (r relayBench) tracedPublishers(at publishPlace) (func() message.Publisher, func() error, error) {
+	open, closeAll, err := r.publishers(at)
+	return func() message.Publisher { return notSampling().Publisher(open()) }, closeAll, err
+}
+
+// notSampling is tracing as it is configured where traces are recorded seldom.
+func notSampling() *otelcqrs.Tracing {
+	return otelcqrs.New(otelcqrs.Config{TracerProvider: sdktrace.NewTracerProvider(
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample())))})
 }
 
 // publishers returns a function that makes one, and one that closes them all.

@@ -63,6 +63,7 @@ func benchReplica(ctx context.Context, o options, report func(result)) (err erro
 			cases: []benchCase{
 				{"one transaction per message", b.rate(appliedSlow, workers, b.byOne)},
 				{"cqrsync", b.rate(appliedFast, workers, b.cqrsync)},
+				{"the same, traced, not sampled", b.rate(appliedFast, workers, b.traced)},
 				{"hand-written ideal", b.rate(appliedFast, workers, b.ideal)},
 			},
 		})
@@ -177,6 +178,7 @@ func (b *replicaBench) publish(ctx context.Context, channel *amqp091.Channel, ex
 	for key, value := range m.Metadata() {
 		headers[key] = value
 	}
+	headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00" // not sampled
 	return channel.PublishWithDeferredConfirmWithContext(ctx, exchange, "order", false, false, amqp091.Publishing{
 		ContentType: "text/plain", DeliveryMode: amqp091.Persistent, MessageId: watermill.NewUUID(), Headers: headers, Body: body,
 	})
@@ -295,7 +297,16 @@ func (b *replicaBench) publishSteadily(ctx context.Context, channel *amqp091.Cha
 }
 
 // cqrsync is a mirror of the model, as a user has it.
-func (b *replicaBench) cqrsync(ctx context.Context, c consumption) (err error) {
+func (b *replicaBench) cqrsync(ctx context.Context, c consumption) error {
+	return b.mirror(ctx, c, nil)
+}
+
+// traced is the same with its messages looked at for a trace that is recorded; none is.
+func (b *replicaBench) traced(ctx context.Context, c consumption) error {
+	return b.mirror(ctx, c, notSampling())
+}
+
+func (b *replicaBench) mirror(ctx context.Context, c consumption, tracer replica.Tracer) (err error) {
 	address, err := withParameters(b.address, map[string]string{"exchange": c.exchange})
 	if err != nil {
 		return err
@@ -310,7 +321,7 @@ func (b *replicaBench) cqrsync(ctx context.Context, c consumption) (err error) {
 	if !ok {
 		return fmt.Errorf("%T takes single acks only", opened)
 	}
-	rep, err := replica.New(b.db, replica.Config{Queue: c.queue, Workers: c.workers, Logger: logger})
+	rep, err := replica.New(b.db, replica.Config{Queue: c.queue, Workers: c.workers, Logger: logger, Tracer: tracer})
 	if err != nil {
 		return err
 	}

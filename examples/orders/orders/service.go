@@ -23,6 +23,8 @@ type Config struct {
 	Now func() time.Time
 	// Triggers has the database capture the orders, whoever writes them. Default: what goes through bun.
 	Triggers bool
+	// Outbox is what tracing needs of the outbox: Trace and Headers. Default: no tracing.
+	Outbox outbox.Config
 }
 
 // Service is the Orders service on one database.
@@ -34,7 +36,7 @@ type Service struct {
 
 // New prepares the service: its tables, the outbox beside them, and Order as a tracked model.
 func New(ctx context.Context, db *bun.DB, config Config) (*Service, error) {
-	box, err := outbox.New(db, outbox.Config{})
+	box, err := outbox.New(db, config.Outbox)
 	if err != nil {
 		return nil, err
 	}

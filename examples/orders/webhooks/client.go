@@ -28,14 +28,14 @@ func newClient(config Config) *client {
 		// shall see it. Followed, it would lead to where nobody has looked.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		// There is no Proxy: it would dial in our place, past the check of the address.
-		Transport: &http.Transport{
+		Transport: config.Transport(&http.Transport{
 			DialContext:            dialer.DialContext,
 			TLSHandshakeTimeout:    config.Timeout,
 			MaxResponseHeaderBytes: 16 << 10,
 			DisableCompression:     true,
 			MaxIdleConnsPerHost:    1,
 			IdleConnTimeout:        30 * time.Second,
-		},
+		}),
 	}}
 }
 
@@ -79,6 +79,9 @@ func (c *client) send(
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "cqrsync-example-webhooks")
+	if delivery.TraceParent != "" {
+		request.Header.Set("traceparent", delivery.TraceParent)
+	}
 	if err := sign(request.Header, secret, delivery.MessageID, at, delivery.Body); err != nil {
 		return 0, err
 	}

@@ -2,7 +2,10 @@ package webhooks
 
 import (
 	"net"
+	"net/http"
 	"time"
+
+	"github.com/cqrsync/cqrsync/replica"
 )
 
 // Config says how deliveries are posted, and where. The zero value is ready to use.
@@ -25,6 +28,11 @@ type Config struct {
 	MaxSubscriptions int
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
+	// Tracer sees what becomes of the messages. Default: none.
+	Tracer replica.Tracer
+	// Transport wraps what posts deliveries. Each has the header traceparent of the change that it
+	// tells of. Default: nothing around it.
+	Transport func(http.RoundTripper) http.RoundTripper
 
 	resolver *net.Resolver // a test's own; nil is the system's
 }
@@ -55,6 +63,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Transport == nil {
+		c.Transport = func(inner http.RoundTripper) http.RoundTripper { return inner }
 	}
 	return c
 }

@@ -57,6 +57,7 @@ type Delivery struct {
 	State          State           `bun:",notnull" json:"state"`
 	Tries          int             `bun:",notnull" json:"-"` // since it was last asked for
 	NextAt         time.Time       `bun:",notnull" json:"next_at,omitzero"`
+	TraceParent    string          `bun:",notnull" json:"-"` // of the change; "" if it had none
 	CreatedAt      time.Time       `bun:",notnull" json:"created_at"`
 	Attempts       []*Attempt      `bun:"rel:has-many,join:id=delivery_id" json:"attempts,omitempty"`
 }

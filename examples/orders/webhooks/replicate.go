@@ -37,7 +37,7 @@ func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Ev
 			return fmt.Errorf("delete copy of order %d: %w", before.ID, err)
 		}
 		before.Revision = change.Revision
-		return s.notify(ctx, tx, event{Deleted, before})
+		return s.notify(ctx, tx, event{Deleted, before}, change.Headers)
 	}
 	after := &change.Data
 	if known { // no upsert: each database writes its own, and the gate lets one message of a key pass at a time
@@ -52,14 +52,16 @@ func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Ev
 	case change.Sync:
 		return nil // a repair of this copy is no news to anybody else
 	case known:
-		return s.notify(ctx, tx, event{Updated, after})
+		return s.notify(ctx, tx, event{Updated, after}, change.Headers)
 	default:
-		return s.notify(ctx, tx, event{Created, after})
+		return s.notify(ctx, tx, event{Created, after}, change.Headers)
 	}
 }
 
 // notify queues one delivery per subscriber, or notes the action for its summary.
-func (s *Service) notify(ctx context.Context, tx bun.Tx, event event) error {
+func (s *Service) notify(
+	ctx context.Context, tx bun.Tx, event event, headers map[string]string,
+) error {
 	var subscribers []Subscription
 	if err := tx.NewSelect().Model(&subscribers).Order("id").Scan(ctx); err != nil {
 		return fmt.Errorf("read subscriptions: %w", err)
@@ -81,13 +83,14 @@ func (s *Service) notify(ctx context.Context, tx bun.Tx, event event) error {
 			return fmt.Errorf("keep order %d for summaries: %w", event.Order.ID, err)
 		}
 	}
-	_, err := queue(ctx, tx, event, each, now)
+	_, err := queue(ctx, tx, event, each, headers["traceparent"], now)
 	return err
 }
 
 // queue queues one delivery per subscriber.
 func queue(
-	ctx context.Context, tx bun.Tx, event event, subscribers []Subscription, now time.Time,
+	ctx context.Context, tx bun.Tx, event event, subscribers []Subscription, trace string,
+	now time.Time,
 ) ([]Delivery, error) {
 	if len(subscribers) == 0 {
 		return nil, nil
@@ -101,7 +104,7 @@ func queue(
 		deliveries[i] = Delivery{
 			SubscriptionID: subscriber.ID, OrderID: event.Order.ID, Action: event.Action,
 			MessageID: newMessageID(), URL: subscriber.URL, Body: body,
-			State: Pending, NextAt: now, CreatedAt: now,
+			State: Pending, NextAt: now, CreatedAt: now, TraceParent: trace,
 		}
 	}
 	if _, err := tx.NewInsert().Model(&deliveries).Exec(ctx); err != nil {

@@ -39,7 +39,7 @@ type Service struct {
 // New prepares the service: its tables, the replica's ledger beside them, and the handler of "order". queue is the name
 // under which the service follows its masters; all its processes share it.
 func New(ctx context.Context, db *bun.DB, queue string, config Config) (*Service, error) {
-	rep, err := replica.New(db, replica.Config{Queue: queue})
+	rep, err := replica.New(db, replica.Config{Queue: queue, Tracer: config.Tracer})
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,7 @@ func (s *Service) triggerOne(ctx context.Context, tx bun.Tx, id, only int64) ([]
 	if len(subscribers) == 0 {
 		return nil, web.ConflictError("nobody has subscribed to every action")
 	}
-	return queue(ctx, tx, event{Triggered, &copies[0]}, subscribers, s.config.now())
+	return queue(ctx, tx, event{Triggered, &copies[0]}, subscribers, "", s.config.now())
 }
 
 // redeliver answers POST /deliveries/{id}/redeliver: it is posted again, under the id it had.
