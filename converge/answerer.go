@@ -152,6 +152,7 @@ func (a *Answerer) Run(ctx context.Context) error {
 	running.Go(func() { a.every(ctx, "the heartbeat", a.config.Pace, a.beat) })
 	running.Go(func() { a.every(ctx, "the queues of replicas", a.config.Pace, a.KeepQueues) })
 	running.Go(func() { a.every(ctx, "the verification", min(a.config.Pace, verifyLook), a.verifyAll) })
+	running.Go(func() { a.every(ctx, "questions about keys", inquireEvery, a.inquire) })
 	running.Go(func() { a.backfills(ctx) })
 	running.Wait()
 	if err := inbox.Close(); err != nil {

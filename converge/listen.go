@@ -66,6 +66,8 @@ func (a *Answerer) hear(ctx context.Context, body []byte) {
 			err = a.hearResync(ctx, body)
 		case kindBackfill:
 			err = a.hearBackfill(ctx, body)
+		case kindEntry:
+			err = a.hearEntry(ctx, body)
 		case kindCompared, kindSettled:
 			err = a.hearVerifying(ctx, h, body)
 		default:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/mirrored"
 )
 
 // version is that of the conversation. What has a later one is not understood, and ignored.
@@ -27,6 +28,9 @@ const (
 	// A replica asks for all of a model, and hears when all of it has come.
 	kindBackfill   kind = "backfill"
 	kindBackfilled kind = "backfilled"
+	// A master asks what a replica has of one key, and hears it.
+	kindInquiry kind = "inquiry"
+	kindEntry   kind = "entry"
 )
 
 // head is how every message begins.
@@ -62,6 +66,8 @@ type modelReport struct {
 	// Waiting and DeadLetters are what the replica's database has of them.
 	Waiting     int64 `json:"waiting"`
 	DeadLetters int64 `json:"dead_letters"`
+	// Stuck are those, grouped by error, as far as there is room.
+	Stuck []mirrored.StuckGroup `json:"stuck,omitempty"`
 	// Asked counts the keys that the process has asked for, by cause.
 	Asked map[string]int64 `json:"asked,omitempty"`
 	// Verify is how the model is to be verified, nil for not at all.

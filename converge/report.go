@@ -56,6 +56,7 @@ func (r *Reporter) report(ctx context.Context) error {
 func (r *Reporter) describe(c mirrored.Condition, now time.Time) modelReport {
 	m := modelReport{
 		ID: c.Model, Applied: c.Applied, Waiting: c.Waiting, DeadLetters: c.DeadLetters,
+		Stuck: c.Stuck,
 		Asked: r.lacks.askedOf(c.Model), Verify: r.verifySetting(c.Model),
 	}
 	if !c.Newest.IsZero() {

@@ -211,6 +211,8 @@ func (r *Reporter) hear(ctx context.Context, body []byte) error {
 		return nil
 	case kindBackfilled:
 		return r.hearBackfilled(ctx, body)
+	case kindInquiry:
+		return r.hearInquiry(ctx, body)
 	case kindRanges, kindListing, kindWalk, kindAbsent:
 		return r.verifier.hear(h.Kind, body)
 	default:

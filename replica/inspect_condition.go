@@ -41,6 +41,9 @@ func (r inspected) Conditions(ctx context.Context) ([]mirrored.Condition, error)
 		all[i] = mirrored.Condition{
 			Model: b.model, Applied: b.applied.Load(), Waiting: waiting[b.model], DeadLetters: dead[b.model],
 		}
+		if all[i].Stuck, err = r.stuck(ctx, all[i]); err != nil {
+			return nil, err
+		}
 		if micros := b.newest.Load(); micros != 0 {
 			all[i].Newest = time.UnixMicro(micros).UTC()
 		}

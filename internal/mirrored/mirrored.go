@@ -86,6 +86,8 @@ type Replica interface {
 	Listen(l Listener) error
 	// Conditions returns how things stand with each model, in the order of registration.
 	Conditions(ctx context.Context) ([]Condition, error)
+	// Entry returns what is here of one key, as ledgers spell it.
+	Entry(ctx context.Context, model, key string) (Entry, error)
 
 	// WantBackfills notes which models the replica asks its master for: those that it has nothing
 	// of, and never asked for. It is for the time before the first message.
@@ -170,6 +172,8 @@ type Condition struct {
 	Applied int64
 	// Waiting and DeadLetters are what the database has of them.
 	Waiting, DeadLetters int64
+	// Stuck are those, grouped by error: the largest groups of the latest ones.
+	Stuck []StuckGroup
 }
 
 // Shape is how a model is kept.

@@ -46,6 +46,8 @@ type ReplicaModel struct {
 	// Waiting messages cannot be applied yet, DeadLetters were given up.
 	Waiting     int64 `json:"waiting"`
 	DeadLetters int64 `json:"dead_letters"`
+	// Stuck are those, grouped by error: the largest groups.
+	Stuck []ReplicaStuck `json:"stuck"`
 	// EqualThrough says that what was committed at the master before then is with the replica, or
 	// something newer of the same key; nil where that is not known. Verified is how the last
 	// comparison ended: equal, repaired, differs or unproven.
@@ -57,6 +59,19 @@ type ReplicaModel struct {
 	Asked map[string]int64 `json:"asked"`
 	// Backfill is the last one of the model, nil where there was none.
 	Backfill *ReplicaBackfill `json:"backfill"`
+}
+
+// ReplicaStuck is what a replica did not apply for one reason. Its names in JSON are never changed.
+type ReplicaStuck struct {
+	// Dead says that the messages were given up; else they wait.
+	Dead  bool   `json:"dead"`
+	Error string `json:"error"`
+	// Count is how many there are among those that the replica looked at, First and Last when they
+	// began to wait, or were given up, by its clock. Keys are some of them.
+	Count int       `json:"count"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	Keys  []string  `json:"keys"`
 }
 
 // Replicas returns the replicas that are known, by name.
@@ -113,7 +128,9 @@ func knownReplica(r registry.Replica, now time.Time) (k KnownReplica, err error)
 	}
 	models := make(map[string]*ReplicaModel, len(r.Models))
 	for _, id := range r.Models {
-		k.Models = append(k.Models, ReplicaModel{Model: id, Asked: map[string]int64{}})
+		k.Models = append(k.Models, ReplicaModel{
+			Model: id, Asked: map[string]int64{}, Stuck: []ReplicaStuck{},
+		})
 	}
 	for i := range k.Models {
 		models[k.Models[i].Model] = &k.Models[i]
@@ -143,6 +160,7 @@ func addReport(k *KnownReplica, models map[string]*ReplicaModel, text json.RawMe
 			Rate        float64          `json:"rate"`
 			Waiting     int64            `json:"waiting"`
 			DeadLetters int64            `json:"dead_letters"`
+			Stuck       []ReplicaStuck   `json:"stuck"`
 			Asked       map[string]int64 `json:"asked"`
 		} `json:"models"`
 	}
@@ -157,6 +175,7 @@ func addReport(k *KnownReplica, models map[string]*ReplicaModel, text json.RawMe
 		}
 		if k.Instances == 1 {
 			m.Waiting, m.DeadLetters = said.Waiting, said.DeadLetters
+			m.Stuck = append(m.Stuck, said.Stuck...)
 		}
 		if said.Newest != nil && (m.Newest == nil || said.Newest.After(*m.Newest)) {
 			m.Newest = said.Newest

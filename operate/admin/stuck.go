@@ -2,11 +2,10 @@ package admin
 
 import (
 	"context"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/cqrsync/cqrsync/internal/db"
 	"github.com/cqrsync/cqrsync/internal/queue"
 	"github.com/cqrsync/cqrsync/internal/registry"
 )
@@ -61,7 +60,7 @@ func group(all []queue.Stuck, dead bool) (groups []StuckGroup) {
 	slices.SortStableFunc(all, func(a, b queue.Stuck) int { return a.Since.Compare(b.Since) })
 	index := map[string]int{}
 	for _, s := range all {
-		name := Alike(s.Error)
+		name := db.Alike(s.Error)
 		i, is := index[name]
 		if !is {
 			i = len(groups)
@@ -77,13 +76,6 @@ func group(all []queue.Stuck, dead bool) (groups []StuckGroup) {
 	}
 	return groups
 }
-
-// varying is what differs between errors of one cause: quoted text, ids, numbers.
-var varying = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'[^']*'|` +
-	`\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b|[0-9]+`)
-
-// Alike returns what errors of one cause have in common: their words.
-func Alike(err string) string { return strings.TrimSpace(varying.ReplaceAllString(err, "…")) }
 
 // Outage is what a process says that it waits for. Its names in JSON are never changed.
 type Outage struct {

@@ -29,7 +29,7 @@ func (s *State) findReplicas(c Config) {
 				Why: "it was made again, without what was in it, and is not proven equal since"})
 		}
 		for _, m := range r.Models {
-			s.findModel(r, m)
+			s.findModel(r, m, c)
 		}
 	}
 }
@@ -63,15 +63,12 @@ func provenSince(r admin.KnownReplica, t time.Time) bool {
 	return true
 }
 
-func (s *State) findModel(r admin.KnownReplica, m admin.ReplicaModel) {
+func (s *State) findModel(r admin.KnownReplica, m admin.ReplicaModel, c Config) {
 	about := func(k Kind, what, why string, since time.Time) {
 		s.add(Trouble{Kind: k, Queue: r.Queue, Model: m.Model, What: what, Why: why, Since: since})
 	}
 	queue, model := printable(r.Queue), printable(m.Model)
-	if m.DeadLetters > 0 {
-		about(ReplicaLetters, fmt.Sprintf("The replica %s has given up %s of %s", queue,
-			counted(m.DeadLetters, "message", "messages"), model), "", time.Time{})
-	}
+	s.findStuckAt(r, m, c, about)
 	if b := m.Backfill; b != nil {
 		done := b.State == admin.BackfillDone
 		switch {
@@ -97,4 +94,47 @@ func (s *State) findModel(r admin.KnownReplica, m admin.ReplicaModel) {
 		about(ReplicaUncertain, fmt.Sprintf("The comparison of %s with the replica %s ended "+
 			"without answers", model, queue), "", v.Ended)
 	}
+}
+
+// findStuckAt finds what a replica did not apply.
+func (s *State) findStuckAt(
+	r admin.KnownReplica, m admin.ReplicaModel, c Config,
+	about func(k Kind, what, why string, since time.Time),
+) {
+	queue := printable(r.Queue)
+	left := m.DeadLetters
+	for _, g := range m.Stuck {
+		lasts := s.At.Sub(g.First)
+		name := printable(m.Model)
+		if len(g.Keys) > 0 && g.Keys[0] != "" {
+			name = KeyName(m.Model, g.Keys[0])
+		}
+		switch {
+		case g.Dead && g.Count == 1:
+			about(ReplicaLetters, fmt.Sprintf("The replica %s gave up %s %s ago", queue, name,
+				lasting(lasts)), g.Error, g.First)
+		case g.Dead:
+			about(ReplicaLetters, fmt.Sprintf("The replica %s gave up %d messages, of %s first, %s "+
+				"ago", queue, g.Count, name, lasting(lasts)), g.Error, g.First)
+		case lasts < max(c.Patience, c.Late):
+		default:
+			about(ReplicaWaits, fmt.Sprintf("%s %s at the replica %s, %s for %s", counted(
+				int64(g.Count), "message", "messages"), waits(g.Count), queue, name,
+				lasting(lasts)), g.Error, g.First)
+		}
+		if g.Dead {
+			left -= int64(g.Count)
+		}
+	}
+	if left > 0 {
+		about(ReplicaLetters, fmt.Sprintf("The replica %s gave up %s of %s", queue,
+			counted(left, "message", "messages"), printable(m.Model)), "", time.Time{})
+	}
+}
+
+func waits(n int) string {
+	if n == 1 {
+		return "waits"
+	}
+	return "wait"
 }
