@@ -8,12 +8,17 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/cqrsync/cqrsync/internal/registry"
 	"github.com/cqrsync/cqrsync/transport"
 )
 
 // beat sends a heartbeat to each replica whose turn it is.
 func (a *Answerer) beat(ctx context.Context) error {
 	replicas, _, err := a.registry.Replicas(ctx)
+	if err != nil {
+		return err
+	}
+	verifications, err := a.registry.Verifications(ctx)
 	if err != nil {
 		return err
 	}
@@ -25,7 +30,7 @@ func (a *Answerer) beat(ctx context.Context) error {
 		}
 		mine, err := a.registry.Beat(ctx, r.Queue, a.config.Pace-a.config.Pace/10)
 		if err == nil && mine {
-			err = a.sendHeartbeat(ctx, r.Queue, models)
+			err = a.sendHeartbeat(ctx, r.Queue, models, verifications)
 		}
 		errs = append(errs, err)
 	}
@@ -34,13 +39,16 @@ func (a *Answerer) beat(ctx context.Context) error {
 
 // sendHeartbeat says to a queue how far it has everything. What it says must be true when it is
 // published: so the outbox is asked before.
-func (a *Answerer) sendHeartbeat(ctx context.Context, queue string, models []string) error {
+func (a *Answerer) sendHeartbeat(
+	ctx context.Context, queue string, models []string, verifications []registry.Verification,
+) error {
 	sent, through, err := a.outbox.Through(ctx)
 	if err != nil {
 		return err
 	}
 	body, err := json.Marshal(heartbeat{
 		head: head{Version: version, Kind: kindHeartbeat}, Models: models, Sent: sent, Through: through,
+		Verified: verifiedOf(verifications, queue, models),
 	})
 	if err != nil {
 		return fmt.Errorf("write a heartbeat: %w", err)

@@ -106,6 +106,8 @@ type heartbeat struct {
 	// Sent is when it went out, Through the time up to which all that was committed went out before.
 	Sent    time.Time `json:"sent"`
 	Through time.Time `json:"through"`
+	// Verified is how the comparisons of these models with the replica ended.
+	Verified []verified `json:"verified,omitempty"`
 }
 
 // maxKeys is how many keys one request may name.

@@ -98,6 +98,7 @@ type Reporter struct {
 	counts    reported
 	verifier  *verifier
 	kept      kept
+	noted     noted
 }
 
 // NewReporter makes the replica's side. publisher sends to the master, and should return
@@ -208,7 +209,7 @@ func (r *Reporter) hear(ctx context.Context, body []byte) error {
 			return err
 		}
 		r.masters.hear(beat, time.Now())
-		return nil
+		return r.note(ctx, beat)
 	case kindBackfilled:
 		return r.hearBackfilled(ctx, body)
 	case kindInquiry:

@@ -19,6 +19,7 @@
 //	    every_revision: true   # masters: no revision is dropped for a newer one
 //	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies (default: refused)
 //	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
+//	    verify: content        # replicas: the columns are compared with the master's, too (default: revisions)
 //
 // What needs code (serializers, relations of several steps, handlers) is registered in a binary of
 // one's own.
@@ -70,6 +71,11 @@ type Model struct {
 	// models are kept in one table, and may be part of its key.
 	Constants map[string]any `yaml:"constants"`
 
+	// Verify is for replicas: content where the columns are compared with the master's, too, so that
+	// changes behind the replica's back are found. It costs both sides as much as reading all rows.
+	// Default: revisions.
+	Verify string `yaml:"verify"`
+
 	// Filter is for masters: a condition in SQL on the columns of the row, which may be named t. Rows
 	// for which it is not true are not sent, and one that leaves it is a DELETE. It must depend on the
 	// row alone. Default: all rows are sent.
@@ -94,6 +100,22 @@ type Model struct {
 }
 
 const truncateDeletes = "deletes"
+
+const (
+	verifyContent   = "content"
+	verifyRevisions = "revisions"
+)
+
+// VerifiedContent are the models of which the columns are compared with the master's (Model.Verify), in
+// order.
+func (m *Manifest) VerifiedContent() (models []string) {
+	for _, id := range slices.Sorted(maps.Keys(m.Models)) {
+		if m.Models[id].Verify == verifyContent {
+			models = append(models, id)
+		}
+	}
+	return models
+}
 
 // IfEmpty has a replica ask its master for the models that it has nothing of (Manifest.Backfill).
 const IfEmpty = "if_empty"
@@ -170,6 +192,9 @@ func (m Model) check(id string) []error {
 				errs = append(errs, fmt.Errorf("%s: %q, want a name of letters, digits and _", field, name))
 			}
 		}
+	}
+	if m.Verify != "" && m.Verify != verifyContent && m.Verify != verifyRevisions {
+		errs = append(errs, fmt.Errorf("verify: %q, want %s or %s", m.Verify, verifyContent, verifyRevisions))
 	}
 	for field, names := range map[string]Names{"key": m.Key, "columns": m.Columns} {
 		for i, name := range names {

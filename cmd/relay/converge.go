@@ -84,10 +84,15 @@ func (o *options) verifyFlags() []cli.Flag {
 			Name: "verify", Sources: cli.EnvVars("CQRSYNC_VERIFY"), Value: string(converge.Repair), Destination: &o.verify,
 			Usage: "what to do about rows that are not as the master has them: repair, report, or off to compare nothing",
 		},
+		&cli.DurationFlag{
+			Name: "verify-grace", Sources: cli.EnvVars("CQRSYNC_VERIFY_GRACE"), Value: 30 * time.Second,
+			Destination: &o.verifyGrace,
+			Usage:       "how long a difference must last to be one: a change that is on its way is none",
+		},
 		&cli.StringSliceFlag{
 			Name: "verify-content", Sources: cli.EnvVars("CQRSYNC_VERIFY_CONTENT"), Destination: &o.verifyContent,
 			Usage: "CQRS ids of models of which the columns are compared, too, and not the revisions alone: costs " +
-				"as much as reading all rows",
+				"as much as reading all rows (default: those that the file says verify: content of)",
 		},
 	}
 }
@@ -186,7 +191,7 @@ func (o *options) replicateReporting(
 	o.closers = append(o.closers, publisher)
 	reporter, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{
 		Logger: log, Backfill: converge.Fill(o.backfill),
-		Verify: converge.Verify(o.verify), Content: o.verifyContent,
+		Verify: converge.Verify(o.verify), Content: o.verifyContent, Grace: o.verifyGrace,
 	})
 	if err != nil {
 		return err

@@ -115,3 +115,25 @@ func quotedRows(name string) string {
 	}
 	return `"rows"`
 }
+
+func TestWhatIsVerifiedOfAModelIsCheckedBeforeAnythingRuns(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "cqrsync.yaml")
+	describe := func(text string) {
+		require.NoError(t, os.WriteFile(config, []byte("queue: stats\nmodels:\n"+text), 0o600))
+	}
+	copies := dbtest.SQLiteURL(t)
+	_, err := dbtest.Open(t, copies).ExecContext(t.Context(), "CREATE TABLE orders (id integer NOT NULL PRIMARY KEY)")
+	require.NoError(t, err)
+	refused := func(more ...string) string {
+		r := invoke(t.Context(), append([]string{"replicate", "--db", copies, "--broker", "sqlite://x", "--config", config}, more...)...)
+		require.Equal(t, exit.Usage, r.code, r.stderr)
+		return r.stderr
+	}
+	describe("  order: {table: orders, verify: columns}\n")
+	require.Contains(t, refused(), `models: order: verify: "columns", want content or revisions`)
+	describe("  order: {table: orders, verify: content}\n")
+	said := refused("--verify", "sometimes", "--verify-content", "order,water", "--verify-grace", "-1s")
+	require.Contains(t, said, `--verify (or CQRSYNC_VERIFY): "sometimes", want repair, report or off`)
+	require.Contains(t, said, `--verify-content (or CQRSYNC_VERIFY_CONTENT): "water", want one of order`)
+	require.Contains(t, said, `--verify-grace (or CQRSYNC_VERIFY_GRACE): -1s, want a time such as 30s, at most an hour`)
+}

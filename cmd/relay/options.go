@@ -41,6 +41,7 @@ type options struct {
 
 	verifyEvery   time.Duration // of run and answer
 	verify        string        // of replicate: what to do about differences
+	verifyGrace   time.Duration // of replicate: how long they have to last
 	verifyContent []string      // of replicate: models whose columns are compared
 
 	config, masterDB, replicaDB, queue string // of what works on the tables of a cqrsync.yaml

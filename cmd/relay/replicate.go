@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -50,7 +53,7 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 			"sqlite://FILE"))
 	}
 	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr,
-		o.checkBackfill()); err != nil {
+		o.checkBackfill(), o.checkVerify()); err != nil {
 		return err
 	}
 	subscriber, err := open.Subscriber(o.broker, rep.Queue(), open.Options{Logger: log})
@@ -95,4 +98,40 @@ func (o *options) checkBackfill() error {
 			"leave out one of them"))
 	}
 	return nil
+}
+
+var (
+	verifySetting        = setting{"--verify", "CQRSYNC_VERIFY"}
+	verifyGraceSetting   = setting{"--verify-grace", "CQRSYNC_VERIFY_GRACE"}
+	verifyContentSetting = setting{"--verify-content", "CQRSYNC_VERIFY_CONTENT"}
+)
+
+// checkVerify checks what is compared with the master, and takes from the file of which models the
+// columns are, where no flag says so.
+func (o *options) checkVerify() error {
+	var errs []error
+	switch converge.Verify(o.verify) {
+	case converge.Repair, converge.ReportOnly, converge.NoVerify:
+	default:
+		errs = append(errs, verifySetting.wrong(fmt.Errorf("%q, want %s, %s or %s", o.verify,
+			converge.Repair, converge.ReportOnly, converge.NoVerify)))
+	}
+	if o.verifyGrace <= 0 || o.verifyGrace > time.Hour {
+		errs = append(errs, verifyGraceSetting.wrong(fmt.Errorf("%s, want a time such as 30s, at most "+
+			"an hour", o.verifyGrace)))
+	}
+	m, err := manifest.Read(o.config)
+	if err != nil {
+		return errors.Join(errs...) // that was said
+	}
+	if len(o.verifyContent) == 0 {
+		o.verifyContent = m.VerifiedContent()
+	}
+	for _, model := range o.verifyContent {
+		if _, is := m.Models[model]; !is {
+			errs = append(errs, verifyContentSetting.wrong(fmt.Errorf("%q, want one of %s", model,
+				strings.Join(slices.Sorted(maps.Keys(m.Models)), ", "))))
+		}
+	}
+	return errors.Join(errs...)
 }

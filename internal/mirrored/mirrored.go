@@ -96,6 +96,18 @@ type Replica interface {
 	WantedBackfills(ctx context.Context) ([]Backfill, error)
 	// Backfilled notes that all of a model has come, by the backfill with this id.
 	Backfilled(ctx context.Context, model, id string) error
+
+	// Verified notes how the last comparison of a model with its master ended.
+	Verified(ctx context.Context, v Verification) error
+}
+
+// Verification is how a comparison of a model ended. Through is up to when all was proven to be
+// here, zero for never; its times are by the master's clock.
+type Verification struct {
+	Model, Outcome string
+	Through, Ended time.Time
+	// Found counts the keys that differed, by how.
+	Found map[string]int64
 }
 
 // Backfill is a model that the replica asks its master for.

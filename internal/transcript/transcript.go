@@ -12,7 +12,8 @@
 //
 // Each command is a line of bash of its own, in one folder. One that ends with & goes on until kill
 // ends it, or the test does; kill %2 means the second one of the page. A file that is shown with
-// cat and does not exist is made as it is shown. Times of day are not compared.
+// cat and does not exist is made as it is shown. Times of day, and how long something
+// took ("in 1.2s"), are not compared.
 package transcript
 
 import (
@@ -106,10 +107,14 @@ func (s *Shell) make(file, text string) {
 	require.NoError(s, os.WriteFile(path, []byte(text), 0o600))
 }
 
-var aTime = regexp.MustCompile(`2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00(:00)?`)
+var (
+	aTime   = regexp.MustCompile(`2\d{3}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00(:00)?|Z)`)
+	howLong = regexp.MustCompile(`\bin ([0-9.]+m)?[0-9.]+m?s\b`)
+)
 
 func timeless(text string) string {
-	return strings.TrimSuffix(aTime.ReplaceAllString(text, "TIME"), "\n")
+	text = howLong.ReplaceAllString(aTime.ReplaceAllString(text, "TIME"), "in TIME")
+	return strings.TrimSuffix(text, "\n")
 }
 
 func (s *Shell) command(ctx context.Context, line string) *exec.Cmd {

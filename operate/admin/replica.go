@@ -19,6 +19,22 @@ type ReplicaStatus struct {
 	Masters []KnownMaster `json:"masters"`
 	// Databases are others that were found behind the replica's queue.
 	Databases []OtherDatabase `json:"other_databases"`
+	// Verifications are how the last comparisons with masters ended, as those said.
+	Verifications []ReplicaVerification `json:"verifications"`
+}
+
+// ReplicaVerification is what a replica knows of the last comparison of all keys of a model with its
+// master. Its times are by the clock of the master's database.
+type ReplicaVerification struct {
+	Queue string `json:"queue"`
+	Model string `json:"model"`
+	// Outcome is that of a Verification, and Found counts the keys that differed, by how.
+	Outcome string           `json:"outcome"`
+	Ended   time.Time        `json:"ended"`
+	Found   map[string]int64 `json:"found"`
+	// EqualThrough says that what was committed at the master before then was here when it was
+	// compared, or something newer of the same key; nil for never.
+	EqualThrough *time.Time `json:"equal_through"`
 }
 
 // KnownMaster is an incarnation of a master that sent messages of a model.
@@ -61,7 +77,20 @@ func (r *Replica) Status(ctx context.Context) (st ReplicaStatus, err error) {
 	if err != nil {
 		return st, err
 	}
-	st = ReplicaStatus{Waiting: waiting, Masters: []KnownMaster{}, Databases: []OtherDatabase{}}
+	verifications, err := r.tables.Verifications(ctx)
+	if err != nil {
+		return st, err
+	}
+	st = ReplicaStatus{
+		Waiting: waiting, Masters: []KnownMaster{}, Databases: []OtherDatabase{},
+		Verifications: make([]ReplicaVerification, len(verifications)),
+	}
+	for i, v := range verifications {
+		st.Verifications[i] = ReplicaVerification{
+			Queue: v.Queue, Model: v.Model, Outcome: v.Outcome, Ended: v.Ended, Found: v.Found,
+			EqualThrough: timeOrNil(v.Through),
+		}
+	}
 	for i, m := range masters {
 		st.Masters = append(st.Masters, KnownMaster{
 			Model: m.Model, Incarnation: m.Incarnation, First: m.First, Last: m.Last,

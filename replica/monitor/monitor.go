@@ -23,6 +23,7 @@ type Monitor struct {
 
 	messages, deadLetters, waiting, lag, readable *prometheus.Desc
 	overtaken, changes, masters, neighbours       *prometheus.Desc
+	equal                                         *prometheus.Desc
 
 	// guards what follows, which is asked from the database at most once in askEvery
 	mu    sync.Mutex
@@ -36,7 +37,9 @@ type state struct {
 	// masters counts the incarnations that write a model, and databases those behind the queue.
 	masters   map[string]int64
 	databases int64
-	err       error
+	// equal is up to when models were proven equal.
+	equal map[string]time.Time
+	err   error
 }
 
 const (
@@ -68,6 +71,9 @@ func New(r *replica.Replica) *Monitor {
 			"Incarnations of masters that write a model now; more than one is a mistake.", "model"),
 		neighbours: desc("cqrsync_replica_databases",
 			"Databases behind the queue; with more than one, each gets a part of the messages."),
+		equal: desc("cqrsync_replica_equal_through_timestamp_seconds",
+			"Up to when the replica was proven to have all that its master committed, by the "+
+				"master's clock; missing while it never was.", "model"),
 		readable: desc("cqrsync_replica_readable",
 			"1 while the state of the replica could be read; without it the series that come from "+
 				"its database are missing."),
@@ -78,6 +84,7 @@ func New(r *replica.Replica) *Monitor {
 func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		m.messages, m.deadLetters, m.waiting, m.lag, m.readable, m.overtaken, m.changes, m.masters, m.neighbours,
+		m.equal,
 	} {
 		out <- desc
 	}
@@ -116,6 +123,9 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	for model, n := range s.masters {
 		send(m.masters, prometheus.GaugeValue, float64(n), model)
 	}
+	for model, through := range s.equal {
+		send(m.equal, prometheus.GaugeValue, float64(through.UnixMicro())/1e6, model)
+	}
 	send(m.neighbours, prometheus.GaugeValue, float64(s.databases))
 }
 
@@ -135,6 +145,9 @@ func (m *Monitor) ask() state {
 	}
 	if m.state.err == nil {
 		m.state.err = m.state.count(ctx, m.replica)
+	}
+	if m.state.err == nil {
+		m.state.equal, m.state.err = m.replica.EqualThrough(ctx)
 	}
 	m.asked = time.Now()
 	return m.state

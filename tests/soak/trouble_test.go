@@ -118,7 +118,8 @@ func newTroubled(t *testing.T, server *postgres) *troubled {
 	t.Helper()
 	f := &troubled{t: t, server: server, broker: memory.New(), log: &seen{Handler: slog.DiscardHandler, warn: make(chan struct{})}}
 	f.admin(t, "DROP TABLE IF EXISTS orders; DROP TABLE IF EXISTS replica_revisions, replica_waiting, replica_dead_letters, replica_migrations, "+
-		"replica_identity, replica_databases, replica_masters, replica_gaps, replica_backfills")
+		"replica_identity, replica_databases, replica_masters, replica_gaps, replica_backfills, "+
+		"replica_verifications")
 	f.admin(t, "DROP FUNCTION IF EXISTS full_disk")
 	f.admin(t, "DO $$ BEGIN CREATE ROLE replica LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT ALL ON SCHEMA public TO replica")
 	address := fmt.Sprintf("postgres://replica@127.0.0.1:%d/postgres?sslmode=disable", server.port)

@@ -120,3 +120,17 @@ CREATE TABLE IF NOT EXISTS {{.Table "replica_backfills"}} (
     done_at  bigint,
     PRIMARY KEY (queue, model)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+--bun:split
+-- How the last comparison of all keys of a model with the master ended, as the master said.
+--   through_at what was committed before then, by the master's clock, was proven to be here; null for never
+--   ended_at   when the last comparison ended, by the master's clock, with this outcome
+--   found      what differed in it, as a JSON object: how to the number of keys
+CREATE TABLE IF NOT EXISTS {{.Table "replica_verifications"}} (
+    queue      varchar(255) NOT NULL,
+    model      varchar(200) NOT NULL,
+    outcome    varchar(20) NOT NULL,
+    through_at bigint,
+    ended_at   bigint NOT NULL,
+    found      text NOT NULL,
+    PRIMARY KEY (queue, model)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

@@ -120,3 +120,17 @@ CREATE TABLE {{.Table "replica_backfills"}} (
     done_at  integer,
     PRIMARY KEY (queue, model)
 );
+--bun:split
+-- How the last comparison of all keys of a model with the master ended, as the master said.
+--   through_at what was committed before then, by the master's clock, was proven to be here; null for never
+--   ended_at   when the last comparison ended, by the master's clock, with this outcome
+--   found      what differed in it, as a JSON object: how to the number of keys
+CREATE TABLE {{.Table "replica_verifications"}} (
+    queue      text NOT NULL,
+    model      text NOT NULL,
+    outcome    text NOT NULL,
+    through_at integer,
+    ended_at   integer NOT NULL,
+    found      text NOT NULL,
+    PRIMARY KEY (queue, model)
+);

@@ -126,12 +126,31 @@ func printReplicaStatus(cmd *cli.Command, st admin.ReplicaStatus) error {
 				"sync --force\n", m.Overtaken)
 		}
 	}
+	for _, v := range st.Verifications {
+		fmt.Fprintf(table, "%s of queue %s\t%s\n", oneLine(v.Model), oneLine(v.Queue), proof(v))
+	}
 	for _, d := range st.Databases {
 		fmt.Fprintf(table, "queue %s\tanother database, %s, was found behind it %d times, last "+
 			"%s\n",
 			oneLine(d.Queue), oneLine(d.Database), d.Times, d.Last.Format(time.RFC3339))
 	}
 	return table.Flush()
+}
+
+// proof says up to when a model was proven equal to its master's.
+func proof(v admin.ReplicaVerification) string {
+	through := "never proven equal to its master"
+	if v.EqualThrough != nil {
+		through = "equal through " + v.EqualThrough.Format(time.RFC3339)
+	}
+	if v.Outcome == admin.VerifiedEqual {
+		return through
+	}
+	text := through + "; at " + v.Ended.Format(time.RFC3339) + " " + v.Outcome
+	if len(v.Found) > 0 {
+		text += ": " + foundText(v.Found)
+	}
+	return text
 }
 
 func title(m admin.KnownMaster) string {

@@ -75,13 +75,9 @@ func printVerification(cmd *cli.Command, r admin.Verification) error {
 	if cmd.Bool("json") {
 		return printJSON(cmd, r)
 	}
-	var found []string
-	for _, how := range slices.Sorted(maps.Keys(r.Found)) {
-		found = append(found, fmt.Sprintf("%d %s", r.Found[how], strings.ReplaceAll(how, "_", " ")))
-	}
 	end := ""
-	if len(found) > 0 {
-		end = ": " + strings.Join(found, ", ")
+	if len(r.Found) > 0 {
+		end = ": " + foundText(r.Found)
 	}
 	if r.Outcome == admin.VerifiedEqual {
 		end = " through " + r.Started.Format(time.RFC3339)
@@ -90,4 +86,13 @@ func printVerification(cmd *cli.Command, r admin.Verification) error {
 		r.Model, r.Outcome, end,
 		r.Keys, r.Ended.Sub(r.Started).Round(time.Millisecond))
 	return err
+}
+
+// foundText says how many keys differed how.
+func foundText(found map[string]int64) string {
+	var kinds []string
+	for _, how := range slices.Sorted(maps.Keys(found)) {
+		kinds = append(kinds, fmt.Sprintf("%d %s", found[how], oneLine(strings.ReplaceAll(how, "_", " "))))
+	}
+	return strings.Join(kinds, ", ")
 }
