@@ -42,6 +42,7 @@ func TestTablesAreMadeAndThenHaveTwoSides(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, admin.ReplicaStatus{
 			Waiting: map[string]int64{}, Masters: []admin.KnownMaster{}, Databases: []admin.OtherDatabase{},
+			Verifications: []admin.ReplicaVerification{},
 		}, of)
 	})
 }
