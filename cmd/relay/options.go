@@ -35,6 +35,9 @@ type options struct {
 	listenDB     string
 	watch        time.Duration // how often run looks at the triggers
 
+	ui, uiTokenFile, uiUserHeader string // of run
+	uiActions                     bool
+
 	queues   []string // of run and answer
 	backfill string   // of replicate
 	silent   bool     // of run and replicate: no conversation

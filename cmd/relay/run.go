@@ -57,7 +57,7 @@ func (o *options) runFlags() []cli.Flag {
 			Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback " +
 				"interface; nothing by default",
 		},
-	}, o.answerFlags()...)
+	}, append(o.answerFlags(), o.uiFlags()...)...)
 }
 
 func (o *options) run(ctx context.Context, cmd *cli.Command) error {
@@ -66,7 +66,8 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	publisher, brokerErr := o.openPublisher(log)
 	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)
-	if err := exit.Wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr,
+	ui, uiErr := o.listenUI(ctx)
+	if err := exit.Wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, uiErr,
 		o.checkTimes()); err != nil {
 		return err
 	}
@@ -97,6 +98,10 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	mon.Watch(rel)
+	page, err := o.dashboard(ui, tables, rel, log)
+	if err != nil {
+		return err
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
@@ -107,7 +112,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 			"at once")
 	})()
 	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep, answer,
-		tell(rel, tables, log))
+		tell(rel, tables, log), page)
 	stats := rel.Stats()
 	log.Info("relay stopped", "published", stats.Published, "dead_letters", stats.DeadLetters)
 	return err

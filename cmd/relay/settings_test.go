@@ -29,6 +29,8 @@ var configured = []struct{ title, folder, name string }{
 	{"relay.Config", "relay", "Config"},
 	{"replica.Config", "replica", "Config"},
 	{"relay/monitor.Config", "relay/monitor", "Config"},
+	{"dashboard.Config", "dashboard", "Config"},
+	{"operate/diagnosis.Config", "operate/diagnosis", "Config"},
 	{"transport/amqp.Config", "transport/amqp", "Config"},
 	{"transport/sqlite.Config", "transport/sqlite", "Config"},
 	{"cqrsync.yaml", "manifest", "Manifest"},

@@ -54,6 +54,9 @@ func (m *Master) Stuck(ctx context.Context) ([]StuckGroup, error) {
 	return append(group(waiting, false), group(dead, true)...), nil
 }
 
+// Alike returns what errors of one cause have in common: their words.
+func Alike(err string) string { return db.Alike(err) }
+
 func group(all []queue.Stuck, dead bool) (groups []StuckGroup) {
 	more := len(all) > stuckRead
 	all = all[:min(len(all), stuckRead)]

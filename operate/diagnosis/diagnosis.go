@@ -53,6 +53,8 @@ type State struct {
 	Replicas []admin.KnownReplica `json:"-"`
 	Stuck    []admin.StuckGroup   `json:"-"`
 	Outages  []admin.Outage       `json:"-"`
+
+	answers bool // the database did
 }
 
 // Trouble is one thing that is wrong. Its names in JSON are never changed, only added.
@@ -87,7 +89,7 @@ func Read(ctx context.Context, tables *admin.Tables, c Config) State {
 	s := State{At: time.Now().UTC(), Troubles: []Trouble{}}
 	if err := s.read(ctx, tables); err != nil {
 		s.Readable = false
-		s.add(unreadable(err))
+		s.add(s.unreadable(err))
 	} else {
 		s.Readable = true
 		s.find(c)
@@ -107,6 +109,7 @@ func (s *State) read(ctx context.Context, tables *admin.Tables) error {
 	if s.At, err = master.Now(ctx); err != nil {
 		return err
 	}
+	s.answers = true
 	if s.Master, err = master.Status(ctx); err != nil {
 		return err
 	}
@@ -120,10 +123,14 @@ func (s *State) read(ctx context.Context, tables *admin.Tables) error {
 	return err
 }
 
-func unreadable(err error) Trouble {
+func (s *State) unreadable(err error) Trouble {
 	if errors.Is(err, admin.ErrNotMigrated) {
 		return Trouble{Kind: NotMigrated, Why: err.Error(),
 			What: "The master's database has no tables of this version"}
+	}
+	if s.answers && !errors.Is(err, context.DeadlineExceeded) {
+		return Trouble{Kind: Unreadable, Why: err.Error(),
+			What: "The state of the master cannot be read"}
 	}
 	return Trouble{Kind: DatabaseAway, Why: err.Error(),
 		What: "The master's database does not answer"}

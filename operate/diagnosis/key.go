@@ -49,9 +49,6 @@ type Event struct {
 	Bad bool `json:"bad"`
 }
 
-// master is where events of the master happened.
-const master = "master"
-
 // OfKey says where a key is on its way.
 func OfKey(k *admin.Key) KeyState {
 	s := KeyState{Timeline: timeline(k)}
@@ -117,32 +114,32 @@ func what(known, deleted bool, revision int64) string {
 
 func timeline(k *admin.Key) []Event {
 	var events []Event
-	add := func(at time.Time, where, what string, bad bool) {
-		events = append(events, Event{at, where, what, bad})
+	add := func(at time.Time, what string, bad bool) {
+		events = append(events, Event{at, "master", what, bad})
 	}
 	if k.Known {
 		verb := "wrote"
 		if k.Deleted {
 			verb = "deleted it in"
 		}
-		add(k.Updated, master, fmt.Sprintf("%s revision %d", verb, k.Revision), false)
+		add(k.Updated, fmt.Sprintf("%s revision %d", verb, k.Revision), false)
 	} else {
-		add(time.Time{}, master, "does not know it", false)
+		add(time.Time{}, "does not know it", false)
 	}
 	for _, u := range k.Unsent {
 		to := ""
 		if u.Queue != "" {
 			to = ", for " + printable(u.Queue) + " alone"
 		}
-		add(u.Created, master, fmt.Sprintf("has %s of revision %d to send%s", u.Signal, u.Revision,
+		add(u.Created, fmt.Sprintf("has %s of revision %d to send%s", u.Signal, u.Revision,
 			to), false)
 	}
 	if r := k.Retry; r != nil {
-		add(r.Since, master, fmt.Sprintf("waits, tried %s, again at %s: %s", counted(
+		add(r.Since, fmt.Sprintf("waits, tried %s, again at %s: %s", counted(
 			int64(r.Attempts), "time", "times"), r.Next.Format("15:04:05"), printable(r.Error)), true)
 	}
 	for _, d := range k.DeadLetters {
-		add(d.Dead, master, fmt.Sprintf("gave up %s of revision %d: %s", d.Signal, d.Revision,
+		add(d.Dead, fmt.Sprintf("gave up %s of revision %d: %s", d.Signal, d.Revision,
 			printable(d.Error)), true)
 	}
 	for _, r := range k.Replicas {

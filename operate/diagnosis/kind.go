@@ -10,6 +10,7 @@ type Kind string
 const (
 	DatabaseAway     Kind = "database-away"
 	NotMigrated      Kind = "not-migrated"
+	Unreadable       Kind = "unreadable"
 	NoRelay          Kind = "no-relay"
 	BrokerRefuses    Kind = "broker-refuses"
 	BrokerFull       Kind = "broker-full"
@@ -35,7 +36,7 @@ const (
 func Kinds() []Kind { return slices.Clone(kinds) }
 
 var kinds = []Kind{
-	DatabaseAway, NotMigrated, NoRelay, BrokerRefuses, BrokerFull, BrokerAway, OtherOutage,
+	DatabaseAway, NotMigrated, Unreadable, NoRelay, BrokerRefuses, BrokerFull, BrokerAway, OtherOutage,
 	LanesUnowned, QueueVanished, WentBack, KeysWait, DeadLetters, Stalled, BackfillStopped,
 	BackfillLacks, ReplicaSilent, ReplicaLate, ReplicaLetters, ReplicaWaits, ReplicaDiffers,
 	ReplicaUncertain,
@@ -56,6 +57,8 @@ var steps = map[Kind]step{
 		"Start the database, or correct --db. Nothing is lost, and relays go on by themselves."},
 	NotMigrated: {"the master's database has no tables of this version",
 		"Run `relay migrate` as the owner of the tables."},
+	Unreadable: {"the master's database answers, and its state cannot be read",
+		"Mend what the error names; often it is a role without the grants of docs/production.md."},
 	NoRelay: {"no relay runs",
 		"Start `relay run`. What waits is sent then."},
 	BrokerRefuses: {"the broker refuses the login, or the right to publish",
