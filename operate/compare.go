@@ -168,7 +168,9 @@ func (c *comparer) difference() Difference {
 func (c *comparer) differs(m claim, kept mirrored.Kept) (bool, error) {
 	switch {
 	case kept.Revision > m.revision: // saved or deleted since the master was read
-		return !kept.Updated.After(c.began), nil
+		// At the same time is since: SQLite's clock has milliseconds, and what is not listed now is
+		// listed the next time.
+		return kept.Updated.Before(c.began), nil
 	case !kept.Present || kept.Revision < m.revision:
 		return true, nil
 	case c.columns == nil || !c.shape.Mirrored:

@@ -127,7 +127,7 @@ func (d *deleter) due(
 	for i, k := range kept {
 		switch {
 		case !k.Present && (k.Deleted || k.Revision < 0): // it is gone already
-		case k.Applied.After(d.listed):
+		case !k.Applied.Before(d.listed): // in the same millisecond, too: it is never deleted in doubt
 			newer++
 		default:
 			messages = append(messages, deletion(d.done.Model, pks[i], k))

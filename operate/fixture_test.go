@@ -210,6 +210,7 @@ func (s *service) load(dump string, o operate.LoadOptions) operate.Loaded {
 	s.Helper()
 	loaded, err := operate.Load(s.Context(), s.rep, strings.NewReader(dump), o)
 	require.NoError(s, err)
+	later(s.Context(), s, s.rep)
 	return loaded
 }
 
