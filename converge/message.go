@@ -31,6 +31,8 @@ const (
 	// A master asks what a replica has of one key, and hears it.
 	kindInquiry kind = "inquiry"
 	kindEntry   kind = "entry"
+	// A master has a replica try its dead letters again.
+	kindRetry kind = "retry"
 )
 
 // head is how every message begins.

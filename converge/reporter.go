@@ -98,6 +98,8 @@ type Reporter struct {
 	counts    reported
 	verifier  *verifier
 	kept      kept
+	retries   chan string   // models whose dead letters are to be tried again
+	hurry     chan struct{} // a report is due at once
 	noted     noted
 }
 
@@ -121,6 +123,7 @@ func NewReporter(
 	r := &Reporter{
 		config: config, publisher: transport.Batch(publisher), queue: rep.Queue(),
 		replica: mirrored.Of(rep), running: rep.Running(), reported: make(chan struct{}), log: config.Logger.With("queue", rep.Queue()),
+		retries: make(chan string, 100), hurry: make(chan struct{}, 1),
 		before: map[string]counted{}, lacks: lacks{again: askAgain * config.Pace},
 	}
 	if !r.replica.HasLedger() { // then nobody knows what is there, and what is lacking
@@ -152,6 +155,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	running.Go(func() { r.ask(ctx) })
 	running.Go(func() { r.askBackfills(ctx) })
 	running.Go(func() { r.verifier.run(ctx) })
+	running.Go(func() { r.retryLetters(ctx) })
 	tick := time.NewTicker(r.config.Pace)
 	defer tick.Stop()
 	select { // a master that knows of the replica expects its queue to be there
@@ -175,6 +179,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-again:
 		case <-r.masters.news():
+		case <-r.hurry:
 		case <-ctx.Done():
 		}
 	}
@@ -212,6 +217,8 @@ func (r *Reporter) hear(ctx context.Context, body []byte) error {
 		return r.note(ctx, beat)
 	case kindBackfilled:
 		return r.hearBackfilled(ctx, body)
+	case kindRetry:
+		return r.hearRetry(body)
 	case kindInquiry:
 		return r.hearInquiry(ctx, body)
 	case kindRanges, kindListing, kindWalk, kindAbsent:
@@ -259,48 +266,3 @@ func (r *Reporter) say(ctx context.Context, k kind, model string, body []byte) (
 
 // expiration is how long the broker keeps what a replica says, in milliseconds.
 const expiration = "600000"
-
-// silent are the topics of masters that nobody takes anything from. It is safe for concurrent use.
-type silent struct {
-	mu     sync.Mutex
-	topics map[string]silence
-}
-
-// silence is when a topic was tried last, and how long it is not tried again.
-type silence struct {
-	tried time.Time
-	pause time.Duration
-}
-
-// A master that does not answer may be starting, or does not know how. It is tried again after
-// retrySilent, and each time after twice as long.
-const (
-	retrySilent     = time.Second
-	retrySilentMost = time.Minute
-)
-
-func (s *silent) still(topic string, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	last, is := s.topics[topic]
-	return is && now.Sub(last.tried) < last.pause
-}
-
-func (s *silent) add(topic string, now time.Time) (isNew bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.topics == nil {
-		s.topics = map[string]silence{}
-	}
-	last, was := s.topics[topic]
-	s.topics[topic] = silence{now, min(max(2*last.pause, retrySilent), retrySilentMost)}
-	return !was
-}
-
-func (s *silent) end(topic string) (was bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, was = s.topics[topic]
-	delete(s.topics, topic)
-	return was
-}

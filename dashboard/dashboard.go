@@ -131,12 +131,11 @@ func (d *Dashboard) Run(ctx context.Context) error {
 	}
 }
 
-const (
-	// fresh is how long what was read is shown, however many look.
-	fresh = 2 * time.Second
-	// readTime bounds how long the database may take.
-	readTime = 5 * time.Second
-)
+// fresh is how long what was read is shown, however many look.
+var fresh = 2 * time.Second
+
+// readTime bounds how long the database may take.
+const readTime = 5 * time.Second
 
 // read returns how things stand, and notes it for the plots.
 func (d *Dashboard) read(ctx context.Context) diagnosis.State {

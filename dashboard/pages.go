@@ -36,6 +36,9 @@ func (d *Dashboard) routes() http.Handler {
 	} {
 		mux.HandleFunc("GET /"+name, asset(name, kind))
 	}
+	if d.config.Actions != nil {
+		d.actions(mux)
+	}
 	if d.config.Token != "" {
 		mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
 			d.render(w, r, "login", "Enter", loginPage{})
@@ -132,14 +135,16 @@ type keyPage struct {
 	Wrong string
 	Key   *admin.Key
 	State diagnosis.KeyState
-	Acts  bool
+	// Resync says that a key can be sent again.
+	Resync bool
 }
 
 // answerTime is how long replicas may take to say what they have of a key.
 const answerTime = 5 * time.Second
 
 func (d *Dashboard) key(w http.ResponseWriter, r *http.Request) {
-	page := keyPage{Asked: r.URL.Query().Get("q"), Acts: d.config.Actions != nil}
+	page := keyPage{Asked: r.URL.Query().Get("q")}
+	page.Resync = d.config.Actions != nil && d.config.Actions.Resync != nil
 	title := "Find a key"
 	if page.Asked != "" {
 		model, key, err := diagnosis.ParseKey(page.Asked)

@@ -29,7 +29,8 @@ func TestPagesShowHowThingsStand(t *testing.T) {
 		s.exec(`INSERT INTO outbox_retries (model, "key", attempts, next_attempt_at, last_error, since) `+
 			"VALUES ('order', '17', 4, ?, 'the queue is full', ?)", s.at(0), s.at(12*time.Minute+time.Second))
 		s.letter(1, "18", "too large", `{"id": 18, "password": "hunter2", "note": "<b>x</b>"}`)
-		s.wait()
+		require.Eventually(s, func() bool { return strings.Contains(s.get("/"), "order 17") },
+			time.Minute, 10*time.Millisecond)
 		overview := s.get("/")
 		require.Contains(s, overview, "order 17 waits for 12 min: the broker does not take it: the "+
 			"queue is full. And 2 other troubles.")
@@ -51,17 +52,6 @@ func TestPagesShowHowThingsStand(t *testing.T) {
 			require.NotContains(s, page, "confirm?")
 		}
 	})
-}
-
-// wait has what was read before become old.
-func (s scene) wait() {
-	s.Helper()
-	timer := time.NewTimer(2100 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-s.Context().Done():
-	}
 }
 
 func TestAKeyIsFound(t *testing.T) {

@@ -119,6 +119,7 @@ func (o *options) answers(
 	if err != nil {
 		return nil, nil, err
 	}
+	o.answerer = answerer
 	mon.WatchReplicas(monitor.Replicas{Read: readReplicas(tables), Ready: answerer.Ready})
 	return answerer.KeepQueues, func(ctx context.Context) {
 		if err := answerer.Run(ctx); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/transport"
@@ -37,6 +38,7 @@ type options struct {
 
 	ui, uiTokenFile, uiUserHeader string // of run
 	uiActions                     bool
+	answerer                      *converge.Answerer // nil where replicas are not answered
 
 	queues   []string // of run and answer
 	backfill string   // of replicate

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/dashboard"
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/operate/exit"
@@ -116,6 +117,7 @@ func (o *options) dashboard(
 	}
 	config := dashboard.Config{
 		Tables: tables, Relay: rel, Token: token, UserHeader: o.uiUserHeader, Logger: log,
+		Actions: o.actions(),
 	}
 	page, err := dashboard.Handler(config)
 	if err != nil {
@@ -131,6 +133,21 @@ func (o *options) dashboard(
 		}
 		sampling.Wait()
 	}, nil
+}
+
+// actions are what visitors may do, nil for nothing.
+func (o *options) actions() *dashboard.Actions {
+	if !o.uiActions {
+		return nil
+	}
+	a := &dashboard.Actions{}
+	if answerer := o.answerer; answerer != nil {
+		a.Resync, a.RetryAt = answerer.SendStates, answerer.RetryDeadLetters
+		a.Backfill = func(ctx context.Context, queue, model string) error {
+			return answerer.OrderBackfill(ctx, converge.Backfill{Queue: queue, Model: model})
+		}
+	}
+	return a
 }
 
 func whoMayLook(c dashboard.Config) string {

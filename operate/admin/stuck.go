@@ -25,6 +25,8 @@ type StuckGroup struct {
 	Last  time.Time `json:"last"`
 	// Keys are some of them, oldest first.
 	Keys []StuckKey `json:"keys"`
+
+	all []StuckKey // as many as were looked at
 }
 
 // StuckKey is the key of a message that does not leave.
@@ -73,9 +75,8 @@ func group(all []queue.Stuck, dead bool) (groups []StuckGroup) {
 		g := &groups[i]
 		g.Count++
 		g.Error, g.Last = s.Error, s.Since
-		if len(g.Keys) < stuckKeys {
-			g.Keys = append(g.Keys, StuckKey{s.Model, s.Key.Key, s.Attempts, s.Since, s.ID})
-		}
+		g.all = append(g.all, StuckKey{s.Model, s.Key.Key, s.Attempts, s.Since, s.ID})
+		g.Keys = g.all[:min(len(g.all), stuckKeys)]
 	}
 	return groups
 }
