@@ -110,7 +110,7 @@ func (r *Relay) deliver(ctx context.Context, incarnation string, batch []outgoin
 func (r *Relay) settle(batch []outgoing, errs []error, lanes []queue.Lane, current bool) {
 	var away error
 	var again []outgoing
-	answered := false
+	answered, now := false, time.Now()
 	if current {
 		r.open.lanes = lanes
 	}
@@ -126,7 +126,7 @@ func (r *Relay) settle(batch []outgoing, errs []error, lanes []queue.Lane, curre
 		case err == nil:
 			answered = true
 			r.absence.pause = 0
-			r.stats.published.Add(1)
+			r.stats.confirmed(m.Claimed, now)
 			if !current {
 				continue
 			}

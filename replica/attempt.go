@@ -70,11 +70,12 @@ func (e *engine) end(a *attempt) { e.endAll([]*attempt{a}) }
 
 // endAll settles attempts whose outcome is known, once.
 func (e *engine) endAll(attempts []*attempt) {
-	byDeliverer := make(map[deliverer][]*attempt, 1)
+	byDeliverer, now := make(map[deliverer][]*attempt, 1), time.Now()
 	for _, a := range attempts {
 		e.count(a.outcome)
 		if a.outcome.effective() && a.binding != nil {
 			a.binding.moved(a.message.Updated)
+			e.counts.applied(a.message, now)
 		}
 		byDeliverer[a.from] = append(byDeliverer[a.from], a)
 	}

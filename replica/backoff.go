@@ -41,7 +41,7 @@ func newBackOff() *countedBackOff {
 func (b *batch) pause(pause *countedBackOff, err error) {
 	d := pause.next()
 	if (!db.Conflicted(err) || pause.tries > conflictsBeforeWarning) &&
-		b.engine.trouble.worth("apply", err) {
+		b.engine.trouble.worth(applying, err) {
 		b.engine.log.Warn("batch not applied; trying again until it is", "keys", len(b.chains),
 			"in", d, "error", err)
 	}

@@ -78,13 +78,16 @@ func (e *engine) settle(slots []*slot) {
 	for {
 		b.dropStopped()
 		if len(b.chains) == 0 {
+			if pause.tries > 0 { // nothing waits for the database here any more
+				e.trouble.over(applying)
+			}
 			return
 		}
 		if err := b.attempt(); err != nil {
 			b.pause(pause, err)
 			continue
 		}
-		if since, was := b.engine.trouble.over("apply"); was {
+		if since, was := b.engine.trouble.over(applying); was {
 			b.engine.log.Info("messages are applied again", "after",
 				time.Since(since).Round(time.Second))
 		}

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type repeated struct {
 type saying struct {
 	text        string
 	since, said time.Time
+	err         error
 }
 
 // worth says whether an error is to be logged. Numbers in it do not count as a change: ports and
@@ -36,7 +38,7 @@ func (r *repeated) worth(what string, err error) bool {
 	if before.since.IsZero() {
 		before.since = now
 	}
-	r.last[what] = saying{text, before.since, now}
+	r.last[what] = saying{text, before.since, now, err}
 	return true
 }
 
@@ -47,6 +49,13 @@ func (r *repeated) over(what string) (since time.Time, was bool) {
 	before, was := r.last[what]
 	delete(r.last, what)
 	return before.since, was
+}
+
+// now returns what is in trouble.
+func (r *repeated) now() map[string]saying {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.last)
 }
 
 func withoutDigits(text string) string {

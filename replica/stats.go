@@ -3,6 +3,10 @@ package replica
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
+
+	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/delay"
 )
 
 // Outcome is what became of a message.
@@ -117,6 +121,27 @@ func (r *Replica) Stats() Stats {
 	}
 }
 
+// ModelStats counts what was applied of a model since New.
+type ModelStats struct {
+	// Applied messages changed the database, or were handled.
+	Applied uint64
+	// Timed of them told of a change, and were not sent on request. Took is how long these took
+	// together, from the master's change to its effect here; Within says of some times how many took
+	// no longer. The master's clock is compared with that of this process.
+	Timed  uint64
+	Took   time.Duration
+	Within map[time.Duration]uint64
+}
+
+// ModelStats returns the counts of each registered model of which something was applied.
+func (r *Replica) ModelStats() map[string]ModelStats {
+	all := map[string]ModelStats{}
+	for model, c := range r.counts.models.Each() {
+		all[model] = ModelStats{c.Messages, c.Timed, c.Sum, c.Within}
+	}
+	return all
+}
+
 // DeadLetters returns how many messages became dead letters since New, by reason.
 func (r *Replica) DeadLetters() map[Reason]int64 {
 	counts := make(map[Reason]int64, reasons)
@@ -132,4 +157,15 @@ type counters struct {
 	reasons  [reasons]atomic.Int64
 
 	overtaken, changes atomic.Int64
+
+	models delay.Models
+}
+
+// applied counts a message that had an effect.
+func (c *counters) applied(m *envelope.Message, now time.Time) {
+	if m.Updated.IsZero() || m.Signal == envelope.Sync {
+		c.models.Add(m.Model)
+		return
+	}
+	c.models.AddTook(m.Model, now.Sub(m.Updated))
 }

@@ -66,7 +66,7 @@ func (s *subscription) wait(ctx context.Context, d time.Duration, reason error) 
 	if ctx.Err() != nil {
 		return
 	}
-	if s.engine.trouble.worth("subscription "+s.named(), reason) {
+	if s.engine.trouble.worth(subscribing+s.named(), reason) {
 		s.engine.log.Warn("not subscribed; trying again until it is", "topic", s.named(), "in", d,
 			"error", reason)
 	}
@@ -92,7 +92,7 @@ func (s *subscription) consume(ctx context.Context) (some bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if since, was := s.engine.trouble.over("subscription " + s.named()); was {
+	if since, was := s.engine.trouble.over(subscribing + s.named()); was {
 		s.engine.log.Info("subscribed again", "topic", s.named(), "after",
 			time.Since(since).Round(time.Second))
 	}

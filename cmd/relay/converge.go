@@ -224,9 +224,14 @@ func readReplicas(tables *admin.Tables) func(context.Context) ([]monitor.Replica
 				all[i].Vanished = *k.Vanished
 			}
 			for _, m := range k.Models {
-				all[i].Models = append(all[i].Models, monitor.ReplicaModel{
+				shown := monitor.ReplicaModel{
 					Model: m.Model, Waiting: m.Waiting, DeadLetters: m.DeadLetters,
-				})
+					AppliedPerSecond: m.AppliedPerSecond,
+				}
+				if m.EqualThrough != nil {
+					shown.EqualThrough = *m.EqualThrough
+				}
+				all[i].Models = append(all[i].Models, shown)
 			}
 		}
 		return all, err

@@ -100,3 +100,30 @@ func TestQueuesAreNamedWithModels(t *testing.T) {
 	require.Equal(t, exit.Usage, r.code)
 	require.Contains(t, r.stderr, "--queue (or CQRSYNC_QUEUES): --config is not given")
 }
+
+// A replica serves how it is doing, as a relay does.
+func TestAReplicaServesItsHealth(t *testing.T) {
+	folder := t.TempDir()
+	config := filepath.Join(folder, "stats.yaml")
+	require.NoError(t, os.WriteFile(config, []byte("queue: stats\nmodels:\n  order:\n    table: orders\n"), 0o600))
+	copies := dbtest.SQLiteURL(t)
+	_, err := dbtest.Open(t, copies).ExecContext(t.Context(),
+		"CREATE TABLE orders (id integer NOT NULL PRIMARY KEY, status text NOT NULL)")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var stderr output
+	ended := make(chan int, 1)
+	go func() {
+		ended <- execute(ctx, []string{
+			"relay", "replicate", "--migrate", "--db", copies, "--silent", "--health", "0", "--config", config,
+			"--broker", "sqlite://" + filepath.Join(folder, "broker.db"),
+		}, io.Discard, &stderr)
+	}()
+	stderr.wait(t, "health and metrics")
+	require.Eventually(t, func() bool { return fetch(t, stderr.String(), "/readyz") == "ready\n" },
+		time.Minute, 20*time.Millisecond, stderr.String())
+	require.Contains(t, fetch(t, stderr.String(), "/metrics"), "\ncqrsync_replica_readable{queue=\"stats\"} 1\n")
+	stop()
+	require.Equal(t, exit.Done, <-ended, stderr.String())
+}

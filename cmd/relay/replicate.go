@@ -16,6 +16,7 @@ import (
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/replica/monitor"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
@@ -36,6 +37,7 @@ func (o *options) replicateFlags() []cli.Flag {
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the replica's ledger first",
 		},
+		o.healthFlag(),
 	}, o.verifyFlags()...)
 }
 
@@ -52,7 +54,8 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or " +
 			"sqlite://FILE"))
 	}
-	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr,
+	health, healthErr := o.listenHealth(ctx)
+	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr, healthErr,
 		o.checkBackfill(), o.checkVerify()); err != nil {
 		return err
 	}
@@ -68,11 +71,12 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	}
 	log.Info("replica started", "queue", rep.Queue(), "config", o.config,
 		"database", database.Redact(o.db), "broker", database.Redact(o.broker))
-	if o.silent {
-		err = rep.Run(ctx, subscriber)
-	} else {
-		err = o.replicateReporting(ctx, rep, subscriber, log)
-	}
+	err = runBeside(ctx, func(ctx context.Context) error {
+		if o.silent {
+			return rep.Run(ctx, subscriber)
+		}
+		return o.replicateReporting(ctx, rep, subscriber, log)
+	}, serve(monitor.New(rep), health, log))
 	log.Info("replica stopped", "counts", fmt.Sprintf("%+v", rep.Stats()))
 	return err
 }

@@ -52,11 +52,7 @@ func (o *options) runFlags() []cli.Flag {
 			Usage: "where to LISTEN for wake-ups, if --db leads through a proxy such as " +
 				"PgBouncer: the database's own address",
 		},
-		&cli.StringFlag{
-			Name: "health", Sources: cli.EnvVars("CQRSYNC_HEALTH"), Destination: &o.health,
-			Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback " +
-				"interface; nothing by default",
-		},
+		o.healthFlag(),
 	}, append(o.answerFlags(), o.uiFlags()...)...)
 }
 
@@ -98,6 +94,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	mon.Watch(rel)
+	mon.WatchTroubles(readTroubles(tables))
 	page, err := o.dashboard(ui, tables, rel, log)
 	if err != nil {
 		return err
@@ -111,7 +108,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		log.Info("stopping when what is in flight is finished; a second signal ends the process " +
 			"at once")
 	})()
-	err = runBeside(ctx, rel, listener.Run, serve(mon, health, log), sweep, answer,
+	err = runBeside(ctx, rel.Run, listener.Run, serve(mon, health, log), sweep, answer,
 		tell(rel, tables, log), page)
 	stats := rel.Stats()
 	log.Info("relay stopped", "published", stats.Published, "dead_letters", stats.DeadLetters)
@@ -145,6 +142,14 @@ func (o *options) checkTimes() error {
 	return errors.Join(errs...)
 }
 
+func (o *options) healthFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "health", Sources: cli.EnvVars("CQRSYNC_HEALTH"), Destination: &o.health,
+		Usage: "serve /healthz, /readyz and /metrics on HOST:PORT, or on PORT of the loopback " +
+			"interface; nothing by default",
+	}
+}
+
 // listenHealth opens the address of --health, nil if there is none; close closes it.
 func (o *options) listenHealth(ctx context.Context) (net.Listener, error) {
 	if o.health == "" {
@@ -168,14 +173,16 @@ func (l closeOnce) Close() error {
 	return nil
 }
 
-// runBeside runs the relay, and tasks beside it until it has stopped.
-func runBeside(ctx context.Context, rel *relay.Relay, tasks ...func(context.Context)) error {
+// runBeside runs a relay or a replica, and tasks beside it until it has stopped.
+func runBeside(
+	ctx context.Context, run func(context.Context) error, tasks ...func(context.Context),
+) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	for _, task := range tasks {
 		running.Go(func() { task(beside) })
 	}
-	err := rel.Run(ctx)
+	err := run(ctx)
 	stop()
 	running.Wait()
 	return err
@@ -193,16 +200,35 @@ func tell(rel *relay.Relay, tables *admin.Tables, log *slog.Logger) func(context
 	}
 }
 
+// served is a monitor, of a relay or of a replica.
+type served interface {
+	Serve(ctx context.Context, listener net.Listener) error
+}
+
 // serve answers on the address of --health. Should that fail the relay goes on: what must not stop
 // is the messages.
-func serve(mon *monitor.Monitor, health net.Listener, log *slog.Logger) func(context.Context) {
+func serve(mon served, health net.Listener, log *slog.Logger) func(context.Context) {
 	return func(ctx context.Context) {
 		if health == nil {
 			return
 		}
 		log.Info("health and metrics", "address", "http://"+health.Addr().String())
 		if err := mon.Serve(ctx, health); err != nil {
-			log.Error("health and metrics are gone, the relay goes on", "error", err)
+			log.Error("health and metrics are gone, all else goes on", "error", err)
 		}
+	}
+}
+
+// readTroubles counts what is wrong by kind, as relay status has it.
+func readTroubles(tables *admin.Tables) func(context.Context) map[string]int {
+	return func(ctx context.Context) map[string]int {
+		found := map[string]int{}
+		for _, kind := range diagnosis.Kinds() {
+			found[string(kind)] = 0
+		}
+		for _, t := range diagnosis.Read(ctx, tables, diagnosis.Config{}).Troubles {
+			found[string(t.Kind)]++
+		}
+		return found
 	}
 }

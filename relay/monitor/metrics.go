@@ -69,7 +69,13 @@ var (
 	retries = counter("cqrsync_relay_retries_total",
 		"How often a message failed for a reason of its own and its key was parked for another "+
 			"attempt.")
-	buried     = counter("cqrsync_relay_dead_letters_total", "Messages given up.")
+	buried         = counter("cqrsync_relay_dead_letters_total", "Messages given up.")
+	modelPublished = counter("cqrsync_relay_model_published_messages_total",
+		"Messages of a model that the broker confirmed.", "model")
+	confirmDelay = series{prometheus.NewDesc("cqrsync_relay_confirm_delay_seconds",
+		"From a commit to the broker's confirm, without what is sent on request; the clock of "+
+			"the database is compared with the relay's.", []string{"model"}, nil),
+		prometheus.UntypedValue}
 	lanes      = gauge("cqrsync_relay_lanes", "Lanes this relay owns.")
 	leasesLost = counter("cqrsync_relay_leases_lost_total",
 		"How often lanes were lost otherwise than by handing them over.")
@@ -96,9 +102,10 @@ var (
 func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
 	for _, s := range []series{
 		unsent, oldest, parked, deadLetters, relays, allLanes, ownedLanes, readable,
-		published, compacted, batches, retries, buried, lanes, leasesLost, breaker,
+		published, compacted, modelPublished, confirmDelay, batches, retries, buried, lanes, leasesLost, breaker,
 		confirmed, returned, nacked, refused, unknown, unroutable, ready,
 		replicaLag, replicaSilent, replicaVanished, replicaWaiting, replicaDeadLetters,
+		replicaApplied, replicaEqual, troubles,
 	} {
 		out <- s.desc
 	}
@@ -114,7 +121,9 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	}
 	m.collectOutbox(ctx, send)
 	m.collectRelay(send)
+	m.collectModels(out, send)
 	m.collectReplicas(ctx, send)
+	m.collectTroubles(ctx, send)
 	p := &m.published
 	send(confirmed, float64(p.confirmed.Load()))
 	send(returned, float64(p.returned.Load()))
@@ -163,6 +172,22 @@ func (m *Monitor) collectRelay(send sender) {
 	send(leasesLost, float64(st.LeasesLost))
 	send(breaker, oneIf(st.BrokerAway), "broker")
 	send(breaker, oneIf(st.DatabaseAway), "database")
+}
+
+func (m *Monitor) collectModels(out chan<- prometheus.Metric, send sender) {
+	w := m.watched.Load()
+	if w == nil {
+		return
+	}
+	for model, s := range w.ModelStats() {
+		send(modelPublished, float64(s.Published), model)
+		within := make(map[float64]uint64, len(s.Within))
+		for bound, n := range s.Within {
+			within[bound.Seconds()] = n
+		}
+		out <- prometheus.MustNewConstHistogram(confirmDelay.desc, s.Timed, s.Took.Seconds(), within,
+			model)
+	}
 }
 
 func oneIf(yes bool) float64 {

@@ -65,6 +65,7 @@ type Monitor struct {
 	watched atomic.Pointer[watched]
 
 	replicas atomic.Pointer[watchedReplicas]
+	troubles atomic.Pointer[watchedTroubles]
 
 	published publications
 	contact   contact
@@ -81,6 +82,7 @@ type watched struct{ Relay }
 type Relay interface {
 	ID() string
 	Stats() relay.Stats
+	ModelStats() map[string]relay.ModelStats
 	Progress(ctx context.Context) (relay.Progress, error)
 	Status(ctx context.Context) (relay.Status, error)
 }

@@ -22,6 +22,10 @@ type Replica struct {
 type ReplicaModel struct {
 	Model                string
 	Waiting, DeadLetters int64
+	// AppliedPerSecond is what its processes applied lately, all together.
+	AppliedPerSecond float64
+	// EqualThrough says through when it is proven to have all; zero where that is not known.
+	EqualThrough time.Time
 }
 
 // Replicas tell a Monitor of the replicas of the relay's master.
@@ -76,6 +80,14 @@ var (
 		"Messages that a replica gave up, as it reports.", "queue", "model")
 )
 
+var (
+	replicaApplied = gauge("cqrsync_master_replica_applied_per_second",
+		"Messages that a replica applied lately, as it reports.", "queue", "model")
+	replicaEqual = gauge("cqrsync_master_replica_equal_through_timestamp_seconds",
+		"Through when a replica is proven to have all changes; missing where that is not known.",
+		"queue", "model")
+)
+
 func (m *Monitor) collectReplicas(ctx context.Context, send sender) {
 	w := m.replicas.Load()
 	if w == nil {
@@ -98,6 +110,10 @@ func (m *Monitor) collectReplicas(ctx context.Context, send sender) {
 		for _, model := range r.Models {
 			send(replicaWaiting, float64(model.Waiting), r.Queue, model.Model)
 			send(replicaDeadLetters, float64(model.DeadLetters), r.Queue, model.Model)
+			send(replicaApplied, model.AppliedPerSecond, r.Queue, model.Model)
+			if !model.EqualThrough.IsZero() {
+				send(replicaEqual, float64(model.EqualThrough.UnixMilli())/1000, r.Queue, model.Model)
+			}
 		}
 	}
 }

@@ -22,6 +22,7 @@ type Monitor struct {
 	replica *replica.Replica
 
 	messages, deadLetters, waiting, lag, readable *prometheus.Desc
+	applied, delay                                *prometheus.Desc
 	overtaken, changes, masters, neighbours       *prometheus.Desc
 	equal                                         *prometheus.Desc
 
@@ -58,6 +59,11 @@ func New(r *replica.Replica) *Monitor {
 			"outcome"),
 		deadLetters: desc("cqrsync_replica_dead_letters_total", "Messages given up, by reason.",
 			"reason"),
+		applied: desc("cqrsync_replica_model_applied_messages_total",
+			"Messages of a model that were applied.", "model"),
+		delay: desc("cqrsync_replica_apply_delay_seconds",
+			"From a change at the master to its effect here, without what is sent on request; the "+
+				"master's clock is compared with the replica's.", "model"),
 		waiting: desc("cqrsync_replica_waiting_messages",
 			"Messages that wait for another try, of all processes.", "model"),
 		lag: desc("cqrsync_replica_lag_seconds",
@@ -83,7 +89,8 @@ func New(r *replica.Replica) *Monitor {
 // Describe implements prometheus.Collector.
 func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		m.messages, m.deadLetters, m.waiting, m.lag, m.readable, m.overtaken, m.changes, m.masters, m.neighbours,
+		m.messages, m.deadLetters, m.applied, m.delay, m.waiting, m.lag, m.readable,
+		m.overtaken, m.changes, m.masters, m.neighbours,
 		m.equal,
 	} {
 		out <- desc
@@ -105,6 +112,14 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	}
 	for reason, n := range m.replica.DeadLetters() {
 		send(m.deadLetters, prometheus.CounterValue, float64(n), reason.String())
+	}
+	for model, s := range m.replica.ModelStats() {
+		send(m.applied, prometheus.CounterValue, float64(s.Applied), model)
+		within := make(map[float64]uint64, len(s.Within))
+		for bound, n := range s.Within {
+			within[bound.Seconds()] = n
+		}
+		out <- prometheus.MustNewConstHistogram(m.delay, s.Timed, s.Took.Seconds(), within, model)
 	}
 	send(m.overtaken, prometheus.CounterValue, float64(stats.Overtaken))
 	send(m.changes, prometheus.CounterValue, float64(stats.MasterChanges))
