@@ -19,8 +19,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func root(stdout, stderr io.Writer) *cli.Command {
 	o := &options{stderr: stderr, watch: watchEvery}
 	root := &cli.Command{
-		Name:  "relay",
-		Usage: "publish the messages of a cqrsync outbox",
+		Name:    "relay",
+		Usage:   "publish the messages of a cqrsync outbox",
+		Version: version(), EnableShellCompletion: true,
 		Flags: o.commonFlags(),
 		Commands: []*cli.Command{{
 			Name:   "run",
@@ -30,7 +31,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		}},
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.Args().Present() {
-				return exit.Wrong(errors.New("unknown command: see --help"))
+				return unknown(cmd)
 			}
 			return exit.Wrong(errors.New("no command: see --help"))
 		},
@@ -52,14 +53,16 @@ func root(stdout, stderr io.Writer) *cli.Command {
 			Action: o.replicate,
 		})
 	o.wire(root)
+	describe(root)
+	hideDefaults(root)
 	return root
 }
 
 // wire has a command, and those below it, close what they opened, and makes a mistake in their
 // flags a usage error.
 func (o *options) wire(cmd *cli.Command) {
-	cmd.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-		return exit.Wrong(exit.Flags(err))
+	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+		return exit.Wrong(exit.Flags(misspelt(cmd, err)))
 	}
 	if run := cmd.Action; run != nil {
 		cmd.Action = func(ctx context.Context, cmd *cli.Command) (err error) {

@@ -145,7 +145,9 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			require.Contains(t, r.stdout, "outbox: up to date\nreplica: applied 20261123000001_replica\n")
 
 			r = invoke(t.Context(), "status", "--db", url)
-			require.Equal(t, result{stdout: "" +
+			require.Equal(t, result{stdout: "No relay runs.\n" +
+				"  Do: Start `relay run`. What waits is sent then.\n" +
+				"  See docs/operations.md#no-relay\n\n" +
 				"unsent messages     0\n" +
 				"oldest              0s\n" +
 				"keys being retried  0\n" +
@@ -158,9 +160,14 @@ func TestMigrateStatusAndPrint(t *testing.T) {
 			require.NoError(t, json.Unmarshal([]byte(r.stdout), &object))
 			require.NotEmpty(t, object["incarnation"])
 			delete(object, "incarnation")
+			require.Equal(t, "No relay runs.", object["sentence"])
+			require.Len(t, object["troubles"], 1)
+			delete(object, "sentence")
+			delete(object, "troubles")
 			require.Equal(t, map[string]any{
 				"incarnation_reason": "the tables were made", "unsent": 0.0, "oldest_seconds": 0.0, "retrying_keys": 0.0, "dead_letters": 0.0,
 				"relays": 0.0, "lanes": 64.0, "lanes_owned": 0.0, "lanes_ahead": 0.0, "replicas": []any{},
+				"stuck": []any{}, "outages": []any{},
 			}, object)
 		})
 	}

@@ -52,7 +52,7 @@ func TestStatusOfAReplica(t *testing.T) {
 			}
 			require.Equal(t, exit.Done, invoke(t.Context(), "migrate", "--side", "replica", "--db", url).code)
 			require.Equal(t, "waiting messages  0\n", status().stdout)
-			require.JSONEq(t, `{"waiting":{},"masters":[],"other_databases":[]}`, status("--json").stdout)
+			require.JSONEq(t, `{"waiting":{},"masters":[],"other_databases":[],"verifications":[]}`, status("--json").stdout)
 
 			s, err := replicaTables(dbtest.Open(t, url))
 			require.NoError(t, err)

@@ -40,7 +40,7 @@ type Source struct {
 // Commands returns the commands.
 func (s Source) Commands() []*cli.Command {
 	all := []*cli.Command{
-		s.migrate(), s.status(), s.deadLetters(), s.forgetDeleted(), s.lanes(), s.incarnation(), s.replicas(), s.verify(),
+		s.migrate(), s.status(), s.deadLetters(), s.forgetDeleted(), s.lanes(), s.incarnation(), s.replicas(), s.verify(), s.key(),
 	}
 	for _, c := range all {
 		withCodes(c)

@@ -3,6 +3,8 @@ package commands
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -64,6 +66,10 @@ func (s Source) listLanes(ctx context.Context, cmd *cli.Command) error {
 }
 
 func printLanes(cmd *cli.Command, lanes []admin.Lane) error {
+	if err := printOwners(cmd, lanes); err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.Root().Writer)
 	table := newTable(cmd)
 	fmt.Fprintln(table, "LANE\tEPOCH\tEXPIRES\tOWNER")
 	for _, l := range lanes {
@@ -111,4 +117,32 @@ func (s Source) setLanes(ctx context.Context, cmd *cli.Command) error {
 	}
 	fmt.Fprintf(stdout(cmd), "there are %d lanes\n", count)
 	return nil
+}
+
+// printOwners prints how many lanes each relay has: more than one look tells of 64 lanes.
+func printOwners(cmd *cli.Command, lanes []admin.Lane) error {
+	live, over := map[string]int{}, map[string]int{}
+	for _, l := range lanes {
+		switch {
+		case l.Owner == "":
+			over[""]++
+		case l.Left < 0:
+			over[l.Owner]++
+		default:
+			live[l.Owner]++
+		}
+	}
+	table := newTable(cmd)
+	fmt.Fprintln(table, "LANES\tLEASE\tOWNER")
+	for _, owner := range slices.Sorted(maps.Keys(live)) {
+		fmt.Fprintf(table, "%d\truns\t%s\n", live[owner], oneLine(owner))
+	}
+	for _, owner := range slices.Sorted(maps.Keys(over)) {
+		if owner == "" {
+			fmt.Fprintf(table, "%d\t-\t-\n", over[owner])
+		} else {
+			fmt.Fprintf(table, "%d\tran out\t%s\n", over[owner], oneLine(owner))
+		}
+	}
+	return table.Flush()
 }

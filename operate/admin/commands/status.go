@@ -2,12 +2,14 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/cqrsync/cqrsync/operate/admin"
+	"github.com/cqrsync/cqrsync/operate/diagnosis"
 )
 
 func (s Source) status() *cli.Command {
@@ -16,14 +18,24 @@ func (s Source) status() *cli.Command {
 		Flags: []cli.Flag{
 			sideFlag("whose: outbox (what is to be published) or replica (what waits there, and " +
 				"where its messages come from)"),
-			jsonFlag("one JSON object instead of a table"),
+			jsonFlag("one JSON object instead of text"),
+			&cli.DurationFlag{
+				Name: "watch", Usage: "show it again so often, as in 2s, until Ctrl-C",
+			},
 		},
-		Action: bySide(s.masterStatus, s.replicaStatus),
+		Action: watched(bySide(s.masterStatus, s.replicaStatus)),
 	}
 }
 
 // masterStatusObject is what status --json prints.
 type masterStatusObject struct {
+	// Sentence says all of it in one line; Troubles are what is wrong, with what to do. Stuck is what
+	// does not leave the outbox, by its error, and Outages what processes wait for.
+	Sentence string              `json:"sentence"`
+	Troubles []diagnosis.Trouble `json:"troubles"`
+	Stuck    []admin.StuckGroup  `json:"stuck"`
+	Outages  []admin.Outage      `json:"outages"`
+
 	Unsent        int64   `json:"unsent"`
 	OldestSeconds float64 `json:"oldest_seconds"`
 	RetryingKeys  int64   `json:"retrying_keys"`
@@ -43,33 +55,53 @@ type masterStatusObject struct {
 }
 
 func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
-	m, err := s.master(ctx, cmd)
+	t, err := s.open(ctx, false, noArguments(cmd))
 	if err != nil {
 		return err
 	}
-	st, err := m.Status(ctx)
-	if err != nil {
-		return err
-	}
-	replicas, err := m.Replicas(ctx)
-	if err != nil {
+	state := diagnosis.Read(ctx, t, diagnosis.Config{})
+	if !state.Readable { // the error decides about the exit code
+		_, err := t.Master(ctx)
+		if err == nil {
+			err = errors.New(state.Sentence)
+		}
+		if !cmd.Bool("json") {
+			printTroubles(cmd, state)
+		}
 		return err
 	}
 	if cmd.Bool("json") {
-		return printJSON(cmd, masterStatusObject{
-			Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
-			DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
-			LanesAhead: st.LanesAhead, UnsentEstimated: st.UnsentEstimated,
-			RetryingKeysEstimated: st.RetriesEstimated, DeadLettersEstimated: st.DeadLettersEstimated,
-			Incarnation: st.Incarnation.ID, Reason: st.Incarnation.Reason,
-			Replicas: replicas,
-		})
+		return printJSON(cmd, statusObject(state))
 	}
-	if err := printMasterStatus(cmd, st); err != nil || len(replicas) == 0 {
+	printTroubles(cmd, state)
+	fmt.Fprintln(cmd.Root().Writer)
+	if err := printMasterStatus(cmd, state.Master); err != nil || len(state.Replicas) == 0 {
 		return err
 	}
 	fmt.Fprintln(cmd.Root().Writer)
-	return printReplicas(cmd, replicas)
+	return printReplicas(cmd, state.Replicas)
+}
+
+func statusObject(state diagnosis.State) masterStatusObject {
+	st := state.Master
+	return masterStatusObject{
+		Sentence: state.Sentence, Troubles: state.Troubles,
+		Stuck: orEmpty(state.Stuck), Outages: orEmpty(state.Outages),
+		Unsent: st.Unsent, OldestSeconds: st.OldestAge.Seconds(), RetryingKeys: st.Retries,
+		DeadLetters: st.DeadLetters, Relays: st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned,
+		LanesAhead: st.LanesAhead, UnsentEstimated: st.UnsentEstimated,
+		RetryingKeysEstimated: st.RetriesEstimated, DeadLettersEstimated: st.DeadLettersEstimated,
+		Incarnation: st.Incarnation.ID, Reason: st.Incarnation.Reason,
+		Replicas: state.Replicas,
+	}
+}
+
+// orEmpty is a list that JSON shows as one.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func printMasterStatus(cmd *cli.Command, st admin.MasterStatus) error {
