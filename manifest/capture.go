@@ -22,8 +22,11 @@ type Capture struct {
 }
 
 // Capture reads the tables from the catalog. It changes nothing. config says where the outbox is.
-func (m *Manifest) Capture(ctx context.Context, db *bun.DB, config outbox.Config) (*Capture, error) {
-	c := &Capture{capture: capture.New(db, capture.Names{Schema: config.Schema, Prefix: config.TablePrefix})}
+func (m *Manifest) Capture(
+	ctx context.Context, db *bun.DB, config outbox.Config,
+) (*Capture, error) {
+	names := capture.Names{Schema: config.Schema, Prefix: config.TablePrefix}
+	c := &Capture{capture: capture.New(db, names)}
 	err := m.each(func(id string, model Model) error {
 		captured, err := model.captured(ctx, db, id)
 		c.models = append(c.models, captured)
@@ -58,7 +61,9 @@ func (c *Capture) Check(ctx context.Context) ([]string, error) {
 // Installed says that any of the manifest's models has triggers.
 func (c *Capture) Installed(ctx context.Context) (bool, error) {
 	ids, err := c.capture.Installed(ctx)
-	return slices.ContainsFunc(c.models, func(m capture.Model) bool { return slices.Contains(ids, m.ID) }), err
+	return slices.ContainsFunc(c.models, func(m capture.Model) bool {
+		return slices.Contains(ids, m.ID)
+	}), err
 }
 
 // Remove takes the triggers of the manifest's models away, and with the last of the database's
@@ -109,7 +114,9 @@ func (m Model) captured(ctx context.Context, db *bun.DB, id string) (capture.Mod
 func (m Model) capturedColumns(db *bun.DB, columns []catalog.Column, c *capture.Model) error {
 	var errs []error
 	hasKey := false
-	slices.SortStableFunc(columns, func(a, b catalog.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
+	slices.SortStableFunc(columns, func(a, b catalog.Column) int {
+		return m.rank(a.Name) - m.rank(b.Name)
+	})
 	for _, column := range columns {
 		if len(m.Key) > 0 {
 			column.IsKey = slices.Contains(m.Key, column.Name)
@@ -123,13 +130,16 @@ func (m Model) capturedColumns(db *bun.DB, columns []catalog.Column, c *capture.
 			errs = append(errs, fmt.Errorf("column %q of table %s: %w", column.Name, m.Table, err))
 			continue
 		}
-		c.Fields = append(c.Fields, capture.Field{Name: m.nameOf(column.Name), Column: captured, Finite: m.NaNAsNull})
+		c.Fields = append(c.Fields, capture.Field{
+			Name: m.nameOf(column.Name), Column: captured, Finite: m.NaNAsNull,
+		})
 		if column.IsKey {
 			c.Key = append(c.Key, captured)
 		}
 	}
 	if !hasKey {
-		errs = append(errs, fmt.Errorf("table %s has no primary key: name the columns under key", m.Table))
+		errs = append(errs, fmt.Errorf(
+			"table %s has no primary key: name the columns under key", m.Table))
 	}
 	return errors.Join(errs...)
 }
@@ -146,7 +156,8 @@ func (m Model) nameOf(column string) string {
 var kinds = map[family]capture.Kind{
 	texts: capture.Text, integers: capture.Integer, truths: capture.Bool, singles: capture.Float,
 	doubles: capture.Float, moments: capture.Moment, dates: capture.Date, documents: capture.JSON,
-	binaries: capture.Bytes, paddedTexts: capture.PaddedText, decimals: capture.Decimal, uuids: capture.UUID,
+	binaries: capture.Bytes, paddedTexts: capture.PaddedText, decimals: capture.Decimal,
+	uuids: capture.UUID,
 }
 
 // capturedColumn is a column as triggers know it. said is what the file says that it holds.
@@ -165,7 +176,8 @@ func capturedColumn(db *bun.DB, c catalog.Column, said string) (capture.Column, 
 	if name != dialect.PG {
 		kind, known := capture.KeyKind(name, c.Base)
 		if column.Kind = kind; !known {
-			return column, fmt.Errorf("its type %s is not known to triggers as that of a key, want one of %s",
+			return column, fmt.Errorf(
+				"its type %s is not known to triggers as that of a key, want one of %s",
 				c.Type, capture.KnownKeys)
 		}
 		return column, nil

@@ -41,7 +41,9 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		Tag: reflect.StructTag(fmt.Sprintf(`bun:"table:%s,alias:t"`, m.Table)),
 	}}
 	// A key of several columns is a list in the order that the file gives them.
-	slices.SortStableFunc(columns, func(a, b catalog.Column) int { return m.rank(a.Name) - m.rank(b.Name) })
+	slices.SortStableFunc(columns, func(a, b catalog.Column) int {
+		return m.rank(a.Name) - m.rank(b.Name)
+	})
 	var errs []error
 	var keys []reflect.StructField
 	hasKey, sessionMatters := false, false
@@ -68,7 +70,8 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 		errs = append(errs, checkPostgresSession(ctx, db))
 	}
 	if !hasKey {
-		errs = append(errs, fmt.Errorf("table %s has no primary key: name the columns under key", m.Table))
+		errs = append(errs, fmt.Errorf(
+			"table %s has no primary key: name the columns under key", m.Table))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -80,8 +83,8 @@ func typeOf(ctx context.Context, db *bun.DB, m Model) (reflect.Type, error) {
 	return reflect.StructOf(append(fields, relations...)), nil
 }
 
-// takes says that a column is one of the model's. Columns that the database computes can be read, and
-// not written: they are where the file names them.
+// takes says that a column is one of the model's. Columns that the database computes can be read,
+// and not written: they are where the file names them.
 func (m Model) takes(c catalog.Column) bool {
 	named := slices.Contains(m.Columns, c.Name)
 	_, constant := m.Constants[c.Name]
@@ -129,8 +132,11 @@ func (m Model) checkNames(columns []catalog.Column) error {
 	for _, name := range slices.Sorted(maps.Keys(m.Map)) {
 		check("map", name)
 		if len(m.Columns) > 0 && !slices.Contains(m.Columns, name) && !slices.Contains(m.Key, name) &&
-			!slices.ContainsFunc(columns, func(c catalog.Column) bool { return c.Name == name && c.IsKey && len(m.Key) == 0 }) {
-			errs = append(errs, fmt.Errorf("map: column %q is not among columns, so it is not kept: add it there", name))
+			!slices.ContainsFunc(columns, func(c catalog.Column) bool {
+				return c.Name == name && c.IsKey && len(m.Key) == 0
+			}) {
+			errs = append(errs, fmt.Errorf(
+				"map: column %q is not among columns, so it is not kept: add it there", name))
 		}
 	}
 	return errors.Join(errs...)
@@ -139,7 +145,8 @@ func (m Model) checkNames(columns []catalog.Column) error {
 // fieldOf is the field of the struct. Its Go name is nobody's business.
 func fieldOf(c catalog.Column, i int, name dialect.Name, said string) (reflect.StructField, error) {
 	if !columnName.MatchString(c.Name) {
-		return reflect.StructField{}, errors.New("names of letters, digits and _ are known here: list the others under columns")
+		return reflect.StructField{}, errors.New(
+			"names of letters, digits and _ are known here: list the others under columns")
 	}
 	typ, sqlType, err := goType(name, c)
 	if said != "" {
@@ -165,21 +172,24 @@ func fieldOf(c catalog.Column, i int, name dialect.Name, said string) (reflect.S
 	}, nil
 }
 
-// printsBySession says that PostgreSQL makes another text of the column's values for another session.
+// printsBySession says that PostgreSQL makes another text of the
+// column's values for another session.
 func printsBySession(name dialect.Name, c catalog.Column) bool {
 	if name != dialect.PG {
 		return false
 	}
 	isTime := strings.HasPrefix(c.Base, "time") || c.Base == "date" || c.Base == "interval"
-	return c.Base == "interval" || c.Base == "timetz" || c.Array && isTime || c.Class == catalog.CompositeType ||
-		c.Class == catalog.RangeType && c.Base != "int4range" && c.Base != "int8range" && c.Base != "numrange"
+	isOther := c.Class == catalog.RangeType &&
+		c.Base != "int4range" && c.Base != "int8range" && c.Base != "numrange"
+	return c.Base == "interval" || c.Base == "timetz" || c.Array && isTime ||
+		c.Class == catalog.CompositeType || isOther
 }
 
 // checkPostgresSession refuses settings by which the two sides would print one value in two ways.
 func checkPostgresSession(ctx context.Context, db *bun.DB) error {
 	var s struct{ Interval, Date, Zone string }
-	err := db.NewRaw(`SELECT current_setting('IntervalStyle') AS "interval", current_setting('DateStyle') AS "date",
-		current_setting('TimeZone') AS zone`).Scan(ctx, &s)
+	err := db.NewRaw(`SELECT current_setting('IntervalStyle') AS "interval",
+		current_setting('DateStyle') AS "date", current_setting('TimeZone') AS zone`).Scan(ctx, &s)
 	if err != nil {
 		return fmt.Errorf("ask the database about the session: %w", err)
 	}
@@ -198,6 +208,7 @@ func checkPostgresSession(ctx context.Context, db *bun.DB) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return fmt.Errorf("the table has ranges, intervals or lists of times, which PostgreSQL prints by settings of the "+
-		"session: %s; run ALTER ROLE … SET, or put them into the URL, as in ?timezone=UTC", strings.Join(wrong, "; "))
+	return fmt.Errorf("the table has ranges, intervals or lists of times, which PostgreSQL prints "+
+		"by settings of the session: %s; run ALTER ROLE … SET, or put them into the URL, "+
+		"as in ?timezone=UTC", strings.Join(wrong, "; "))
 }

@@ -92,7 +92,8 @@ func checkMoments(words []word, printed string) error {
 	for _, w := range words {
 		if w.kind == quotedText && relative.MatchString(w.text) &&
 			!strings.Contains(printed, "'"+strings.ReplaceAll(w.text, "'", "''")+"'::") {
-			return fmt.Errorf("'%s' is another time whenever it is read: write the time that is meant", w.text)
+			return fmt.Errorf(
+				"'%s' is another time whenever it is read: write the time that is meant", w.text)
 		}
 	}
 	return nil
@@ -112,9 +113,9 @@ func whyNot(err error) string {
 	return ""
 }
 
-// rowCondition is for MariaDB and SQLite, which have no word for what depends on the row alone: here
-// it is a list of functions. It returns the condition with the table before each column, because a
-// query may join others.
+// rowCondition is for MariaDB and SQLite, which have no word for what depends on the row alone:
+// here it is a list of functions. It returns the condition with the table before each column,
+// because a query may join others.
 func (m Model) rowCondition(ctx context.Context, db *bun.DB, words []word) (string, error) {
 	columns, err := columnsOf(ctx, db, m.Table)
 	if err != nil {
@@ -131,7 +132,8 @@ func (m Model) rowCondition(ctx context.Context, db *bun.DB, words []word) (stri
 	}
 	condition := qualified(m.Filter, words, columns)
 	table := string(db.QueryGen().AppendIdent(nil, m.Table))
-	rows, err := db.DB.QueryContext(ctx, "SELECT 1 FROM "+table+" AS t WHERE 1 = 0 AND ("+condition+")")
+	rows, err := db.DB.QueryContext(ctx,
+		"SELECT 1 FROM "+table+" AS t WHERE 1 = 0 AND ("+condition+")")
 	if err != nil {
 		return "", fmt.Errorf("%w, %s", err, whatIsOneOf)
 	}
@@ -213,14 +215,18 @@ var (
 	comparing = setOf("and or not in is like between regexp rlike glob isnull notnull xor true false")
 	// changing stand without parentheses, and are not the row's.
 	changing = setOf("current_timestamp current_date current_time localtime localtimestamp " +
-		"current_user current_role session_user sysdate rowid oid _rowid_ utc_date utc_time utc_timestamp")
-	beforeParenthesis = setOf("and or not in is like between regexp rlike glob xor div mod case when " +
+		"current_user current_role session_user sysdate rowid oid _rowid_ " +
+		"utc_date utc_time utc_timestamp")
+	beforeParenthesis = setOf("and or not in is like between regexp rlike glob xor div mod case " +
+		"when " +
 		"then else cast decimal char varchar numeric binary escape collate")
-	ofTheRow = setOf("lower upper trim ltrim rtrim length octet_length coalesce ifnull nullif abs round " +
+	ofTheRow = setOf("lower upper trim ltrim rtrim length octet_length coalesce ifnull nullif " +
+		"abs round " +
 		"floor ceil ceiling mod sign substr substring instr replace concat hex json_extract json_valid " +
 		"json_type json_array_length if iif char_length character_length lcase ucase mid left right " +
 		"locate position concat_ws reverse lpad rpad ascii field find_in_set least greatest truncate " +
-		"date year month day dayofmonth dayofweek weekday quarter hour minute second datediff json_value " +
+		"date year month day dayofmonth dayofweek weekday quarter hour minute second datediff " +
+		"json_value " +
 		"json_unquote json_length json_contains json_exists isnull nvl md5 sha1 sha2 crc32")
 	// ofMariaDB have another meaning on SQLite, or none: date() is the time there.
 	ofMariaDB = setOf("date year month day hour minute second left right")

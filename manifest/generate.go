@@ -41,7 +41,8 @@ func Generate(ctx context.Context, db *bun.DB, prefix string) (string, error) {
 	if models.Len() == 0 {
 		models.WriteString("  {}\n")
 	}
-	return "# Written from the catalog. Take out what no other service needs: all of it is sent.\nmodels:\n" +
+	return "# Written from the catalog. Take out what no other service needs: all of it is sent.\n" +
+		"models:\n" +
 		models.String() + left.String(), nil
 }
 
@@ -101,7 +102,8 @@ func generated(ctx context.Context, db *bun.DB, table string) (text, why string)
 	keys := 0
 	for i, c := range columns {
 		if c.Generated && !c.IsKey {
-			notes = append(notes, "    # column "+c.Name+" is left out: the database computes it; name it under columns to send it\n")
+			notes = append(notes, "    # column "+c.Name+" is left out: the database computes it; "+
+				"name it under columns to send it\n")
 			continue
 		}
 		if _, err := fieldOf(c, i, db.Dialect().Name(), ""); err != nil {
@@ -128,7 +130,8 @@ func generated(ctx context.Context, db *bun.DB, table string) (text, why string)
 
 // tablesOf lists the ordinary tables by name. Partitions go with the table that they are a part of.
 func tablesOf(ctx context.Context, db *bun.DB) ([]string, error) {
-	query := `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`
+	query := `SELECT name FROM sqlite_master
+		WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`
 	switch db.Dialect().Name() { //nolint:exhaustive // those that manifests know
 	case dialect.PG:
 		query = `SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition

@@ -1,6 +1,6 @@
-// Package manifest lets the stock binary work on plain tables without Go code: a cqrsync.yaml names the tables, the
-// database's catalog says of what types their columns are, and the package registers them with an outbox or a replica as if
-// a service had written the structs.
+// Package manifest lets the stock binary work on plain tables without Go code: a cqrsync.yaml names
+// the tables, the database's catalog says of what types their columns are, and the package
+// registers them with an outbox or a replica as if a service had written the structs.
 //
 //	queue: webhooks            # replicas: the name of this service
 //	models:
@@ -9,17 +9,17 @@
 //	    key: id                # or [tenant, number]; the table's primary key if left out
 //	    columns: [id, status]  # all if left out
 //	    map: {state: status}   # column: what messages call it, where that differs
-//	    types: {id: uuid}      # column: what it holds, where its type (char(32), binary(16)) does not say so
+//	    types: {id: uuid}      # column: what it holds, where its type (char(32)) does not say so
 //	    nan_as_null: true      # NaN and infinities of floats: null (default: as Python has them)
 //	    filter: status <> 'draft' # masters: only these rows are sent; one that leaves is a DELETE
 //	    relations:             # masters: rows of other tables, nested in the message
-//	      lines: {table: order_lines, key: order_id, columns: [sku, qty], order: position, many: true}
+//	      lines: {table: order_lines, key: order_id, columns: [sku, qty], order: pos, many: true}
 //	    track: [status]        # masters with triggers: the values before a change travel along
 //	    touch: {lines: order_id} # masters with triggers: a row of lines belongs to an order
 //	    every_revision: true   # masters: no revision is dropped for a newer one
-//	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies (default: refused)
-//	    constants: {shop: uk}  # replicas: column: its value in every row, where several models share the table
-//	    verify: content        # replicas: the columns are compared with the master's, too (default: revisions)
+//	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies; default: refused
+//	    constants: {shop: uk}  # replicas: column: its value in all rows, where models share the table
+//	    verify: content        # replicas: columns are compared with the master's, too; default: revisions
 //
 // What needs code (serializers, relations of several steps, handlers) is registered in a binary of
 // one's own.
@@ -55,20 +55,21 @@ type Manifest struct {
 type Model struct {
 	// Table is its name, with its schema where that is not on the search path.
 	Table string `yaml:"table"`
-	// Key are the columns by which a row is known; a replica's table needs a unique index on them. Default: the primary key.
+	// Key are the columns by which a row is known; a replica's table needs a unique index on
+	// them. Default: the primary key.
 	Key Names `yaml:"key"`
 	// Columns are those that are sent or kept. The key always is. Default: all.
 	Columns Names `yaml:"columns"`
-	// Map says which field of the message a column is, where the names differ: on a replica the field that it holds, on a
-	// master the one that it is sent as.
+	// Map says which field of the message a column is, where the names differ: on a replica the field
+	// that it holds, on a master the one that it is sent as.
 	Map map[string]string `yaml:"map"`
-	// Types says what columns hold where their type does not: uuid, for a uuid in a char(32), as Django keeps it on SQLite
-	// and older MariaDBs, in binary(16) or in a text.
+	// Types says what columns hold where their type does not: uuid, for a uuid in a char(32), as
+	// Django keeps it on SQLite and older MariaDBs, in binary(16) or in a text.
 	Types map[string]string `yaml:"types"`
 	// NaNAsNull sends null for NaN and the infinities, or stores NULL for them.
 	NaNAsNull bool `yaml:"nan_as_null"`
-	// Constants are columns of a replica that have one value in every row of the model. They say whose a row is, where several
-	// models are kept in one table, and may be part of its key.
+	// Constants are columns of a replica that have one value in every row of the model. They say whose
+	// a row is, where several models are kept in one table, and may be part of its key.
 	Constants map[string]any `yaml:"constants"`
 
 	// Verify is for replicas: content where the columns are compared with the master's, too, so that
@@ -88,10 +89,11 @@ type Model struct {
 
 	// What follows is for masters whose tables have triggers (relay capture install).
 
-	// Track are columns whose values before the transaction travel along (previous_data). It implies EveryRevision.
+	// Track are columns whose values before the transaction travel along
+	// (previous_data). It implies EveryRevision.
 	Track Names `yaml:"track"`
-	// Touch names tables whose rows belong to the model's, and their columns that hold its key: a write of such a row sends
-	// the entity.
+	// Touch names tables whose rows belong to the model's, and their columns that hold its key: a
+	// write of such a row sends the entity.
 	Touch map[string]Names `yaml:"touch"`
 	// EveryRevision sends every revision. Default: the relay drops what a newer one replaces.
 	EveryRevision bool `yaml:"every_revision"`
@@ -106,8 +108,8 @@ const (
 	verifyRevisions = "revisions"
 )
 
-// VerifiedContent are the models of which the columns are compared with the master's (Model.Verify), in
-// order.
+// VerifiedContent are the models of which the columns are compared with the
+// master's (Model.Verify), in order.
 func (m *Manifest) VerifiedContent() (models []string) {
 	for _, id := range slices.Sorted(maps.Keys(m.Models)) {
 		if m.Models[id].Verify == verifyContent {
@@ -158,7 +160,8 @@ func Parse(text []byte) (*Manifest, error) {
 		errs = append(errs, fmt.Errorf("backfill: %q, want %s or none", m.Backfill, IfEmpty))
 	}
 	if len(m.Models) == 0 {
-		errs = append(errs, errors.New(`models: none, want for example "models: {order: {table: orders}}"`))
+		errs = append(errs, errors.New(
+			`models: none, want for example "models: {order: {table: orders}}"`))
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.Models)) {
 		for _, err := range m.Models[id].check(id) {
@@ -179,7 +182,8 @@ func (m Model) check(id string) []error {
 		errs = append(errs, err)
 	}
 	if !tableName.MatchString(m.Table) {
-		errs = append(errs, fmt.Errorf("table: %q, want a name of letters, digits and _, or schema.name", m.Table))
+		errs = append(errs, fmt.Errorf(
+			"table: %q, want a name of letters, digits and _, or schema.name", m.Table))
 	}
 	for field, names := range map[string][]string{
 		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
@@ -209,19 +213,22 @@ func (m Model) check(id string) []error {
 		}
 		for _, name := range m.Touch[table] {
 			if !columnName.MatchString(name) {
-				errs = append(errs, fmt.Errorf("touch: %s: %q, want a name of letters, digits and _", table, name))
+				errs = append(errs, fmt.Errorf(
+					"touch: %s: %q, want a name of letters, digits and _", table, name))
 			}
 		}
 	}
 	errs = append(errs, m.checkRelations()...)
 	if m.Truncate != "" && m.Truncate != truncateDeletes {
-		errs = append(errs, fmt.Errorf("truncate: %q, want deletes, or nothing: then it is refused", m.Truncate))
+		errs = append(errs, fmt.Errorf(
+			"truncate: %q, want deletes, or nothing: then it is refused", m.Truncate))
 	}
 	for _, column := range slices.Sorted(maps.Keys(m.Constants)) {
 		switch value := m.Constants[column].(type) {
 		case string, int, int64, uint64, bool:
 		default:
-			errs = append(errs, fmt.Errorf("constants: %s: %v, want a text, a whole number, true or false", column, value))
+			errs = append(errs, fmt.Errorf(
+				"constants: %s: %v, want a text, a whole number, true or false", column, value))
 		}
 		if _, mapped := m.Map[column]; mapped {
 			errs = append(errs, fmt.Errorf("constants: %s stands under map, too", column))

@@ -53,7 +53,8 @@ func twoSteps(text []byte) error {
 
 var (
 	unknownKey = regexp.MustCompile(`^(line \d+): field (.*) not found in type (\S+)$`)
-	wrongValue = regexp.MustCompile("(?s)^(line \\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
+	wrongValue = regexp.MustCompile(
+		"(?s)^(line \\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
 )
 
 // mistake is one of yaml's sentences in the words of the file.

@@ -20,7 +20,8 @@ import (
 func (m *Manifest) Only(id string) (*Manifest, error) {
 	model, found := m.Models[id]
 	if !found {
-		return nil, fmt.Errorf("models: no %q, want one of %s", id, strings.Join(slices.Sorted(maps.Keys(m.Models)), ", "))
+		return nil, fmt.Errorf("models: no %q, want one of %s",
+			id, strings.Join(slices.Sorted(maps.Keys(m.Models)), ", "))
 	}
 	return &Manifest{Queue: m.Queue, Models: map[string]Model{id: model}}, nil
 }
@@ -73,8 +74,11 @@ func (m Model) filterOption(ctx context.Context, db *bun.DB) ([]outbox.Option, e
 	return []outbox.Option{option}, nil
 }
 
-// Replica makes a replica on db with the models registered, whose tables it checks. Queue is taken from the manifest where config has none.
-func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Config) (*replica.Replica, error) {
+// Replica makes a replica on db with the models registered, whose tables it checks. Queue is taken
+// from the manifest where config has none.
+func (m *Manifest) Replica(
+	ctx context.Context, db *bun.DB, config replica.Config,
+) (*replica.Replica, error) {
 	if config.Queue == "" {
 		config.Queue = m.Queue
 	}
@@ -98,7 +102,8 @@ func (m *Manifest) Replica(ctx context.Context, db *bun.DB, config replica.Confi
 			options = append(options, replica.NaNAsNull())
 		}
 		for _, column := range slices.Sorted(maps.Keys(model.Constants)) {
-			options = append(options, replica.Constant(column, constantOf(typ, column, model.Constants[column])))
+			value := constantOf(typ, column, model.Constants[column])
+			options = append(options, replica.Constant(column, value))
 		}
 		return replica.RegisterType(rep, typ, id, options...)
 	})
@@ -116,7 +121,8 @@ func (m Model) checkReplica() error {
 			"master's file, and take it out here (diff reads both: --master-config, --replica-config)")
 	}
 	if len(m.Relations) > 0 {
-		return errors.New("relations: a replica keeps one table, and a column of JSON for what is nested: " +
+		return errors.New("relations: a replica keeps one table, and a column of JSON for what is " +
+			"nested: " +
 			"put the relations into the master's file, and take them out here (diff reads both: " +
 			"--master-config, --replica-config)")
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/catalog"
 )
 
-// What a column becomes is decided by the name of the type that it comes down to, and by nothing else:
-// docs/types.md has the same tables, and a test holds them together.
+// What a column becomes is decided by the name of the type that it comes down to, and by nothing
+// else: docs/types.md has the same tables, and a test holds them together.
 
 // family is what a type is to us.
 type family int
@@ -48,7 +48,8 @@ var postgresTypes = map[string]family{
 	"text": texts, "varchar": texts, "bpchar": paddedTexts, "name": texts, "char": texts, "xml": texts,
 	"uuid": uuids, "inet": texts, "cidr": texts, "macaddr": texts, "macaddr8": texts,
 	"bit": texts, "varbit": texts,
-	"point": texts, "line": texts, "lseg": texts, "box": texts, "path": texts, "polygon": texts, "circle": texts,
+	"point": texts, "line": texts, "lseg": texts, "box": texts, "path": texts, "polygon": texts,
+	"circle":   texts,
 	"tsvector": texts, "tsquery": texts, "jsonpath": texts, "pg_lsn": texts,
 }
 
@@ -56,11 +57,13 @@ var postgresTypes = map[string]family{
 var addedTypes = []string{"citext", "hstore", "ltree"}
 
 var mysqlTypes = map[string]family{
-	"tinyint": integers, "smallint": integers, "mediumint": integers, "int": integers, "bigint": integers,
-	"year": integers, "bit": bitFields, "float": singles, "double": doubles, "decimal": decimals,
+	"tinyint": integers, "smallint": integers, "mediumint": integers, "int": integers,
+	"bigint": integers,
+	"year":   integers, "bit": bitFields, "float": singles, "double": doubles, "decimal": decimals,
 	"datetime": moments, "timestamp": moments, "date": dates, "time": clocks,
 	"json": documents, "char": texts, "varchar": texts,
-	"tinytext": texts, "text": texts, "mediumtext": texts, "longtext": texts, "enum": texts, "set": texts,
+	"tinytext": texts, "text": texts, "mediumtext": texts, "longtext": texts, "enum": texts,
+	"set":  texts,
 	"uuid": uuids, "inet4": texts, "inet6": texts,
 	"binary": binaries, "varbinary": binaries,
 	"tinyblob": binaries, "blob": binaries, "mediumblob": binaries, "longblob": binaries,
@@ -68,16 +71,19 @@ var mysqlTypes = map[string]family{
 
 // sqliteTypes are the names that people give. SQLite takes any, and goes by letters in it.
 var sqliteTypes = map[string]family{
-	"integer": integers, "int": integers, "bigint": integers, "smallint": integers, "tinyint": integers,
-	"mediumint": integers, "int2": integers, "int4": integers, "int8": integers, "unsigned big int": integers,
-	"integer unsigned": integers, "smallint unsigned": integers, "bigint unsigned": integers, // Django's positive ones
+	"integer": integers, "int": integers, "bigint": integers, "smallint": integers,
+	"tinyint": integers, "mediumint": integers, "int2": integers, "int4": integers,
+	"int8": integers, "unsigned big int": integers,
+	// Django's positive ones.
+	"integer unsigned": integers, "smallint unsigned": integers, "bigint unsigned": integers,
 	"boolean": truths, "bool": truths,
 	"real": doubles, "double": doubles, "double precision": doubles, "float": doubles,
 	"numeric": decimals, "decimal": decimals,
 	"timestamp": moments, "datetime": moments, "timestamptz": moments, "date": dates, "time": texts,
 	"json": documents, "jsonb": documents, "blob": binaries, "bytea": binaries,
 	"text": texts, "varchar": texts, "character varying": texts, "char": texts, "character": texts,
-	"nchar": texts, "nvarchar": texts, "varying character": texts, "native character": texts, "clob": texts,
+	"nchar": texts, "nvarchar": texts, "varying character": texts, "native character": texts,
+	"clob": texts,
 	"uuid": texts,
 }
 
@@ -94,18 +100,24 @@ func saidType(c catalog.Column, said string) (reflect.Type, error) {
 	case catalog.BinaryUUID:
 		return reflect.TypeFor[column.BinaryUUID](), nil
 	}
-	return nil, fmt.Errorf("types: its type %s holds no uuid; want uuid, char(32), char(36), binary(16), text or bytea", c.Type)
+	return nil, fmt.Errorf("types: its type %s holds no uuid; "+
+		"want uuid, char(32), char(36), binary(16), text or bytea", c.Type)
 }
 
 // goType is the Go type for a column, and the SQL type that bun must know of.
 func goType(name dialect.Name, c catalog.Column) (reflect.Type, string, error) {
 	f, known := familyOf(name, c)
 	if !known || c.Array && c.Base == "box" { // of which a list has semicolons
-		return nil, "", fmt.Errorf("its type %s is not known here; leave it out (list the others under columns), "+
-			"or make it one of docs/types.md", c.Type)
+		return nil, "", fmt.Errorf("its type %s is not known here; leave it out (list the others "+
+			"under columns), or make it one of docs/types.md", c.Type)
 	}
 	if c.Array {
 		return arrayOf(f), "", nil
+	}
+	if c.IsKey && (f == uuids || f == decimals || f == paddedTexts) {
+		// Two spellings of a uuid may be two keys where the master has them in a column of texts:
+		// the file has to say that it is a uuid there.
+		return reflect.TypeFor[string](), "", nil
 	}
 	switch f {
 	case integers:
@@ -139,19 +151,10 @@ func goType(name dialect.Name, c catalog.Column) (reflect.Type, string, error) {
 	case clocks:
 		return reflect.TypeFor[clock](), "", nil
 	case uuids:
-		if c.IsKey { // of a text on the master two spellings may be two keys: the file has to say that it is a uuid there
-			return reflect.TypeFor[string](), "", nil
-		}
 		return reflect.TypeFor[column.TextUUID](), "", nil
 	case decimals:
-		if c.IsKey {
-			return reflect.TypeFor[string](), "", nil
-		}
 		return reflect.TypeFor[decimal](), "", nil
 	case paddedTexts:
-		if c.IsKey {
-			return reflect.TypeFor[string](), "", nil
-		}
 		return reflect.TypeFor[padded](), "", nil
 	default:
 		return reflect.TypeFor[string](), "", nil

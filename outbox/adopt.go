@@ -76,7 +76,8 @@ func (m *model) checkStamps(ctx context.Context, db *bun.DB) error {
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("table %s has no column %s, as a master of django-cqrs has: there is "+
-			"nothing to adopt, and its first captured writes begin with revision 1", m.table.Name, strings.Join(missing, " and "))
+			"nothing to adopt, and its first captured writes begin with revision 1",
+			m.table.Name, strings.Join(missing, " and "))
 	}
 	return rows.Err()
 }

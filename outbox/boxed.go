@@ -12,7 +12,8 @@ import (
 )
 
 func init() {
-	boxed.Of = func(box any) boxed.Box { return operated{box.(*Box)} } //nolint:forcetypeassert // it says so
+	//nolint:forcetypeassert // it says so
+	boxed.Of = func(box any) boxed.Box { return operated{box.(*Box)} }
 	boxed.Rows = wireRows{}
 	boxed.Where = func(condition string) any { return whose(condition) }
 }

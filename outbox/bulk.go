@@ -49,7 +49,8 @@ func BulkDelete[T any](
 }
 
 func bulk[T any](
-	ctx context.Context, tx bun.Tx, where func(bun.QueryBuilder) bun.QueryBuilder, write func(rows *[]T) error,
+	ctx context.Context, tx bun.Tx, where func(bun.QueryBuilder) bun.QueryBuilder,
+	write func(rows *[]T) error,
 ) (written int64, err error) {
 	_, m, err := registered[T](tx)
 	if err != nil {

@@ -141,15 +141,7 @@ func (s *session) commits(event *bun.QueryEvent) bool {
 func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured, *RefusedError) {
 	explicit := isExplicit(ctx)
 	if m := s.box.canonical(event); m != nil && !explicit && !s.box.hasTriggers(m) {
-		c := &captured{model: m, verb: "INSERT", whole: m.savesRead(event.DB)}
-		if _, update := event.IQuery.(*bun.UpdateQuery); update {
-			c.verb = "UPDATE"
-		}
-		if refused := s.name(ctx, event, c); refused != nil {
-			return nil, refused
-		}
-		name := registeredName(m)
-		return s.captureRelated(ctx, event, write{c.verb, name.schema, name.name}, c)
+		return s.captureCanonical(ctx, event, m)
 	}
 	j := judgementOf(event)
 	if j.ends {
@@ -173,7 +165,7 @@ func (s *session) capture(ctx context.Context, event *bun.QueryEvent) (*captured
 			}
 		case m == nil:
 			c, refused = s.captureRelated(ctx, event, w, c)
-		case s.box.hasTriggers(m) && w.verb != "COPY": // which would wait for ever for somebody to feed it
+		case s.box.hasTriggers(m) && w.verb != "COPY": // a COPY would wait for ever to be fed
 			tracked--
 			if c == nil {
 				c = &captured{verb: w.verb}

@@ -187,7 +187,8 @@ func (m *model) changedBy(table *schema.Table, behaviour catalog.Behaviour) []*F
 	}
 	if behaviour.RowSecurity {
 		found = append(found, m.finding(FoundRowSecurity, table,
-			"it has row level security; what a session may not read is not sent", "give the services' role BYPASSRLS"))
+			"it has row level security; what a session may not read is not sent",
+			"give the services' role BYPASSRLS"))
 	}
 	return found
 }

@@ -30,7 +30,8 @@ func effectOf(event *bun.QueryEvent) effect {
 	case errors.As(event.Err, &refused) || db.SQLState(event.Err) != "" ||
 		db.SQLiteCode(event.Err) != 0:
 		return effect{nothing: true}
-	case event.Err != nil || event.Result == nil: // the statement may have run: reading its rows failed
+	case event.Err != nil || event.Result == nil:
+		// The statement may have run: reading its rows failed.
 		return effect{affected: -1}
 	}
 	n, err := event.Result.RowsAffected()

@@ -33,7 +33,8 @@ func (m *model) encode(row record, relations []string) (json.RawMessage, error) 
 // encodeRow writes a row as an object: the columns under their SQL names, or those that names has
 // for them, then the named relations under theirs.
 func encodeRow(
-	table *schema.Table, columns []*schema.Field, names map[string]string, row record, relations []string,
+	table *schema.Table, columns []*schema.Field, names map[string]string, row record,
+	relations []string,
 ) (json.RawMessage, error) {
 	b := []byte{'{'}
 	var err error
@@ -246,7 +247,8 @@ func unsendable(typ reflect.Type, above map[reflect.Type]bool) reflect.Type {
 	}
 	above[typ] = true
 	for _, form := range []reflect.Type{
-		reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler](), reflect.TypeFor[driver.Valuer](),
+		reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler](),
+		reflect.TypeFor[driver.Valuer](),
 	} {
 		if reflect.PointerTo(typ).Implements(form) {
 			return nil

@@ -145,6 +145,19 @@ func plainColumn(item []token) (string, bool) {
 	return item[0].text, true
 }
 
+// wrote says what an INSERT of n rows, with that effect, did with each of them.
+func (in insertion) wrote(n int, e effect) deed {
+	switch {
+	case in.conflict == conflictFails:
+		return created
+	case in.conflict == conflictSkips && e.affected == int64(n) && !in.returned:
+		return created
+	case in.conflict == conflictUpdates && e.affected >= int64(n):
+		return written
+	}
+	return touched
+}
+
 // insertedRows lists the rows of an INSERT that inserted some: as many as the database did, or an
 // error.
 func (s *session) insertedRows(
@@ -152,14 +165,7 @@ func (s *session) insertedRows(
 ) ([]touchedRow, error) {
 	m, in := c.model, c.insert
 	n := len(c.rows)
-	how := touched
-	switch {
-	case in.conflict == conflictFails, in.conflict == conflictSkips && e.affected == int64(n) &&
-		!in.returned:
-		how = created
-	case in.conflict == conflictUpdates && e.affected >= int64(n):
-		how = written
-	}
+	how := in.wrote(n, e)
 	returned, fresh := m.returnedRows(event, c, e)
 	if !fresh {
 		if err := s.keptKeys(ctx, c, e); err != nil {
@@ -205,8 +211,8 @@ func (s *session) insertedRows(
 	}
 	return rows, unseen("INSERT", m.table.Name,
 		fmt.Sprintf("it inserted rows whose keys the database drew, and did not bring "+
-			"them back into its model (%d of %d are known): leave RETURNING to bun and scan into the "+
-			"model", known, n))
+			"them back into its model (%d of %d are known): leave RETURNING to bun and scan into "+
+			"the model", known, n))
 }
 
 // returnedRows are the rows that RETURNING wrote into the model: the first ones, as many as the

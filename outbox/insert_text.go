@@ -63,8 +63,8 @@ func afterComments(query string) int {
 	return at
 }
 
-// valueRow reads the values of one row from behind its parenthesis, and says where the next row, if there are more, or
-// else the rest begins. It returns nil where it cannot.
+// valueRow reads the values of one row from behind its parenthesis, and says where the next row, if
+// there are more, or else the rest begins. It returns nil where it cannot.
 func valueRow(query string, at int, backslash bool) (row []string, next int, more bool) {
 	depth, start := 0, at
 	for i := at; i < len(query); {

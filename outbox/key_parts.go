@@ -82,7 +82,8 @@ func (m *model) rowOfPK(pk json.RawMessage) (reflect.Value, error) {
 		parts = nil // or json would write the first part over pk
 		if err := json.Unmarshal(pk, &parts); err != nil || len(parts) != len(m.table.PKs) {
 			return row, &KeyError{m.id, string(pk), fmt.Errorf(
-				"want a list of %d values, one per primary key column of %s", len(m.table.PKs), m.table.TypeName)}
+				"want a list of %d values, one per primary key column of %s",
+				len(m.table.PKs), m.table.TypeName)}
 		}
 	}
 	for i, field := range m.table.PKs {
@@ -113,7 +114,8 @@ func decodeKeyPart(field *schema.Field, into reflect.Value, part json.RawMessage
 		return scanner.Scan([]byte(part))
 	}
 	switch kind := field.IndirectType.Kind(); {
-	case !isText && kind == reflect.String: // a number for a text column, as some other side's column has it
+	case !isText && kind == reflect.String:
+		// A number for a text column, as some other side's column has it.
 		return json.Unmarshal(strconv.AppendQuote(nil, string(part)), into.Addr().Interface())
 	case isText && kind >= reflect.Bool && kind <= reflect.Float64: // and the other way round
 		return json.Unmarshal(wholeNumber(text), into.Addr().Interface())

@@ -33,7 +33,8 @@ func (m *model) stored(
 }
 
 func (m *model) storedAs(
-	ctx context.Context, tx bun.IDB, rows []reflect.Value, lock func(*bun.SelectQuery) *bun.SelectQuery,
+	ctx context.Context, tx bun.IDB, rows []reflect.Value,
+	lock func(*bun.SelectQuery) *bun.SelectQuery,
 ) ([]reflect.Value, error) {
 	var found []reflect.Value
 	for chunk := range slices.Chunk(rows, flushBatch) {
@@ -83,7 +84,8 @@ func (m *model) found(
 
 // versions reads an expression, which changes with a write, of those of the rows that are stored.
 func (m *model) versions(
-	ctx context.Context, tx bun.IDB, rows []reflect.Value, expr string, lock func(*bun.SelectQuery) *bun.SelectQuery,
+	ctx context.Context, tx bun.IDB, rows []reflect.Value, expr string,
+	lock func(*bun.SelectQuery) *bun.SelectQuery,
 ) ([]string, error) {
 	var all []string
 	for chunk := range slices.Chunk(rows, flushBatch) {
@@ -112,7 +114,8 @@ func (m *model) keysOf(rows []reflect.Value) any {
 
 // keysWhere reads the keys of the rows that a condition finds, also those that are deleted softly.
 func (m *model) keysWhere(
-	ctx context.Context, tx bun.IDB, lock func(*bun.SelectQuery) *bun.SelectQuery, condition string, args ...any,
+	ctx context.Context, tx bun.IDB, lock func(*bun.SelectQuery) *bun.SelectQuery, condition string,
+	args ...any,
 ) ([]reflect.Value, error) {
 	rows := reflect.New(reflect.SliceOf(m.table.Type))
 	query := tx.NewSelect().Model(rows.Interface()).ColumnExpr("?",

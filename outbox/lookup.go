@@ -68,7 +68,8 @@ func (b operated) Lookup(
 
 // pairUnpadded asks once more for the keys without a row that a replica's column has padded.
 func pairUnpadded(
-	key []*schema.Field, asked []reflect.Value, paired []*found, find func([]reflect.Value) ([]found, error),
+	key []*schema.Field, asked []reflect.Value, paired []*found,
+	find func([]reflect.Value) ([]found, error),
 ) error {
 	var rows []reflect.Value
 	var places []int

@@ -33,7 +33,8 @@ func (m *model) messages(
 	for i, c := range changes {
 		message := common
 		message.Key, message.PK = c.mark.key, c.mark.pk
-		message.Revision, message.After, message.Follows = c.revision.Revision, c.revision.After, c.revision.Follows
+		message.Revision, message.After = c.revision.Revision, c.revision.After
+		message.Follows = c.revision.Follows
 		message.Updated = c.revision.Updated
 		say(&message, c.mark.said)
 		switch c.outcome {

@@ -78,7 +78,8 @@ func (s *session) keptKeys(ctx context.Context, c *captured, e effect) error {
 	case before.rewrites || inserts && !c.updates():
 	case !inserts: // which of the rows it wrote is not known
 		wanted, found = len(before.versions), len(after)
-	case s.box.db.Dialect().Name() == dialect.SQLite: // it inserts under the key in the text, or meets that row
+	case s.box.db.Dialect().Name() == dialect.SQLite:
+		// It inserts under the key in the text, or meets that row.
 		wanted, found = len(before.named), len(after)
 	}
 	if found >= wanted {

@@ -83,8 +83,10 @@ func New(db *bun.DB, config Config) (*Box, error) {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
 	b := &Box{
-		db: db, own: own, migrator: tables.New(own), catalog: catalog.New(own), ledger: ledger.NewRevisions(own), writer: master.New(own),
-		contextHeaders: config.Headers, trace: config.Trace, log: config.Logger, prepare: config.Prepare, finite: config.NaNAsNull,
+		db: db, own: own, migrator: tables.New(own), catalog: catalog.New(own),
+		ledger: ledger.NewRevisions(own), writer: master.New(own),
+		contextHeaders: config.Headers, trace: config.Trace, log: config.Logger,
+		prepare: config.Prepare, finite: config.NaNAsNull,
 		schema: config.Schema, prefix: config.TablePrefix,
 		wake:    make(chan struct{}, 1),
 		byType:  map[reflect.Type]*model{},

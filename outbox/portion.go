@@ -58,8 +58,9 @@ func (b operated) AdoptUnknown(
 	return n, nil
 }
 
-// Unknown reads the instances that the ledger does not know, and those that it has as deleted, in the
-// snapshot in which the rows were read: what was deleted since is no such row. A page may be empty.
+// Unknown reads the instances that the ledger does not know, and those that it has
+// as deleted, in the snapshot in which the rows were read: what was deleted since is
+// no such row. A page may be empty.
 func (b operated) Unknown(
 	ctx context.Context, model string, s boxed.Selection,
 ) iter.Seq2[[]boxed.Instance, error] {
@@ -116,8 +117,8 @@ func (b operated) Digest(
 	return ledger.Digest{Keys: sum.Keys, Sum: sum.String(), Last: last, More: more}, err
 }
 
-// Claims returns what is sent in a part of the ledger, and the last key that it has there. more says
-// that its limit ended it.
+// Claims returns what is sent in a part of the ledger, and the last key that it has there. more
+// says that its limit ended it.
 func (b operated) Claims(
 	ctx context.Context, model string, p boxed.Portion,
 ) (claims []boxed.Claim, last string, more bool, err error) {

@@ -32,8 +32,8 @@ func (e *RefusedError) Error() string {
 		e.Fix)
 }
 
-const reportIt = "or run it under outbox.Explicit(ctx) and name the rows with Saved or Deleted in " +
-	"the same transaction"
+const reportIt = "or run it under outbox.Explicit(ctx) and name the rows with Saved or " +
+	"Deleted in the same transaction"
 
 func outsideTx(verb, table string) *RefusedError {
 	return &RefusedError{verb, table, "it is outside Box.RunInTx, so no message can commit with it",
@@ -53,7 +53,8 @@ func besideTx(event *bun.QueryEvent) *RefusedError {
 func unseen(verb, table, reason string) *RefusedError {
 	return &RefusedError{verb, table, reason,
 		"write rows by their primary key through bun (NewInsert().Model(&row), NewUpdate or " +
-			"NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or BulkDelete, " + reportIt}
+			"NewDelete().Model(&row).WherePK()), or a WHERE with outbox.BulkUpdate or " +
+			"BulkDelete, " + reportIt}
 }
 
 // lateWrite refuses what a goroutine, a Filter or a Serializer does when the messages are made.

@@ -13,7 +13,8 @@ import (
 // A row that a statement of the transaction left there, and that is in no place where the flush can
 // find it, forbids the commit.
 func (s *session) spellings(
-	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]record, respelled map[string]*mark,
+	ctx context.Context, tx bun.IDB, m *model, marks []*mark, rows map[string]record,
+	respelled map[string]*mark,
 ) (map[*mark]bool, error) {
 	var missing []*mark
 	var keys []reflect.Value
@@ -120,7 +121,8 @@ func (s *session) rename(m *model, given string, row reflect.Value) error {
 	}
 	d := s.dirty[m][given]
 	s.dirty[m][given] = &mark{
-		key: d.key, pk: d.pk, row: d.row, inserted: d.inserted, guessed: d.guessed, stored: true, moved: true,
+		key: d.key, pk: d.pk, row: d.row, inserted: d.inserted, guessed: d.guessed,
+		stored: true, moved: true,
 	}
 	if same := s.dirty[m][key]; same != nil {
 		same.state, same.guessed = nil, same.guessed && d.guessed

@@ -95,6 +95,21 @@ func (b *Box) canonical(event *bun.QueryEvent) *model {
 	return m
 }
 
+// captureCanonical is capture for a statement of which canonical returned the model.
+func (s *session) captureCanonical(
+	ctx context.Context, event *bun.QueryEvent, m *model,
+) (*captured, *RefusedError) {
+	c := &captured{model: m, verb: "INSERT", whole: m.savesRead(event.DB)}
+	if _, update := event.IQuery.(*bun.UpdateQuery); update {
+		c.verb = "UPDATE"
+	}
+	if refused := s.name(ctx, event, c); refused != nil {
+		return nil, refused
+	}
+	name := registeredName(m)
+	return s.captureRelated(ctx, event, write{c.verb, name.schema, name.name}, c)
+}
+
 // savesRead says that a message is made of nothing but the row, on a database that can tell whether
 // a row is what was written (PlainColumns). A row with a time of its deletion is not one of those
 // that a SELECT finds.

@@ -75,7 +75,8 @@ func (m *model) rowsOfKeys(keys []string) []reflect.Value {
 
 // sentOf reads the states of rows that are there and are sent, as many at a time as can be held.
 func (b operated) sentOf(
-	ctx context.Context, m *model, rows []reflect.Value, withData bool, found map[string]boxed.Instance,
+	ctx context.Context, m *model, rows []reflect.Value, withData bool,
+	found map[string]boxed.Instance,
 ) error {
 	for len(rows) > 0 {
 		read, err := b.page(ctx, m, withData, func(q *bun.SelectQuery) *bun.SelectQuery {

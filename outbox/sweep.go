@@ -129,7 +129,8 @@ func (b *Box) unswept(ctx context.Context) ([]*Finding, error) {
 	}
 	return []*Finding{{
 		FoundUnswept, id, b.prefix + "outbox_dirty",
-		fmt.Sprintf("what triggers noted has waited for %s, so nobody seems to sweep", waits.Round(time.Second)),
+		fmt.Sprintf("what triggers noted has waited for %s, so nobody seems to sweep",
+			waits.Round(time.Second)),
 		"call Box.RunSweep in a service, or relay run --config beside it",
 	}}, nil
 }

@@ -39,21 +39,23 @@ func bareTable(name string) string {
 	return strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
 }
 
-// may says that a name in a statement may mean the registered table: a schema that only one of them has depends on the
-// search path. That refuses too much rather than too little.
+// may says that a name in a statement may mean the registered table: a schema that only one of them
+// has depends on the search path. That refuses too much rather than too little.
 func (n tableName) may(w write) bool {
 	written := nameOf(w.schema, w.table)
-	return n.name == written.name && (n.schema == written.schema || n.schema == "" || written.schema == "")
+	sameSchema := n.schema == written.schema || n.schema == "" || written.schema == ""
+	return n.name == written.name && sameSchema
 }
 
-// target finds the registered model whose rows a statement writes, nil for none. The reason, if there is one, says why
-// the statement's table is not the one that the model's registration names.
+// target finds the registered model whose rows a statement writes, nil for none. The reason, if
+// there is one, says why the statement's table is not the one that the model's registration names.
 func (b *Box) target(event *bun.QueryEvent, w write) (m *model, reason string) {
 	if given, isModel := event.Model.(bun.TableModel); isModel && isBuilder(event) {
 		if m = b.modelOfType(given.Table().Type); m != nil {
 			if registeredName(m) != nameOf(w.schema, w.table) {
 				reason = "the table registered for " + m.table.TypeName + " is " + m.table.Name +
-					": a table of its own, as a tenant's, needs a box of its own on a bun.DB whose search path names it"
+					": a table of its own, as a tenant's, needs a box of its own on a bun.DB " +
+					"whose search path names it"
 			}
 			return m, reason
 		}
@@ -62,7 +64,8 @@ func (b *Box) target(event *bun.QueryEvent, w write) (m *model, reason string) {
 		return m, ""
 	}
 	if m = b.kinOf(w); m != nil {
-		reason = "it is a partition, parent, child or view of the registered table " + m.table.Name + ": write that"
+		reason = "it is a partition, parent, child or view of the registered table " +
+			m.table.Name + ": write that"
 	}
 	return m, reason
 }
@@ -87,8 +90,8 @@ func (b *Box) modelOf(w write) *model {
 	return nil
 }
 
-// outside refuses a write that is in no transaction of the box, or nothing if it may run. s is the session of another box
-// that the statement is in, if any.
+// outside refuses a write that is in no transaction of the box, or nothing if it may run. s is the
+// session of another box that the statement is in, if any.
 func (b *Box) outside(s *session, event *bun.QueryEvent, w write) *RefusedError {
 	m, _ := b.target(event, w)
 	if m == nil || b.hasTriggers(m) {
@@ -107,8 +110,9 @@ func (b *Box) outside(s *session, event *bun.QueryEvent, w write) *RefusedError 
 	return refused
 }
 
-// mayBeChanged says that a statement outside of transactions, of which the text does not tell what it writes, may change
-// rows of a registered table. Changes of the schema are no business of the box there.
+// mayBeChanged says that a statement outside of transactions, of which the text does not tell what
+// it writes, may change rows of a registered table. Changes of the schema are no business of the
+// box there.
 func (b *Box) mayBeChanged(event *bun.QueryEvent, j judgement) bool {
 	for _, m := range b.models() {
 		if !b.hasTriggers(m) && j.mayChange(event.Query, registeredName(m).name) {
@@ -118,15 +122,16 @@ func (b *Box) mayBeChanged(event *bun.QueryEvent, j judgement) bool {
 	return false
 }
 
-// kin are the relations through which rows of registered tables are written under another name: partitions, parents and
-// children by inheritance, and views.
+// kin are the relations through which rows of registered tables are written under another name:
+// partitions, parents and children by inheritance, and views.
 type kin struct {
 	names []catalog.Kin
 	model []*model
 	at    time.Time
 }
 
-// kinFor is how long the catalog's word on them is taken. A partition that is made meanwhile is known after that.
+// kinFor is how long the catalog's word on them is taken. A partition that is made meanwhile is
+// known after that.
 const kinFor = time.Minute
 
 // askKin reads the kin of all registered tables once in a while, outside of transactions.

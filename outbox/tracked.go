@@ -60,8 +60,11 @@ func requireSession(ctx context.Context, q trackedQuery, verb, table string) err
 		return refused
 	}
 	if given, isModel := q.GetModel().(bun.TableModel); isModel && !s.box.knows(given.Table()) {
-		refused := &RefusedError{verb, table, given.Table().TypeName +
-			" embeds outbox.Tracked and is not registered with the Box of this transaction", "register it, and all models that one transaction writes, with one Box, or take outbox.Tracked out of it"}
+		refused := &RefusedError{verb, table,
+			given.Table().TypeName +
+				" embeds outbox.Tracked and is not registered with the Box of this transaction",
+			"register it, and all models that one transaction writes, with one Box, " +
+				"or take outbox.Tracked out of it"}
 		if !s.box.observer.allows(ctx, refused) {
 			return refused
 		}

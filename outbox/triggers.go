@@ -177,8 +177,9 @@ func (s *session) takeMarks(ctx context.Context, tx bun.IDB) error {
 	for m := range s.watched {
 		if !slices.ContainsFunc(marks, func(mark capture.Mark) bool { return mark.Model == m.id }) {
 			s.box.captures.Store(nil)
-			return fmt.Errorf("outbox: rows of %s were written, and its triggers marked none: they were removed or disabled "+
-				"(relay capture check, or Box.Check, says which)", m.table.Name)
+			return fmt.Errorf("outbox: rows of %s were written, and its triggers marked none: "+
+				"they were removed or disabled (relay capture check, or Box.Check, says which)",
+				m.table.Name)
 		}
 	}
 	return nil

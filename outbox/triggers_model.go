@@ -46,12 +46,14 @@ func unquoted(name string) string { return strings.NewReplacer("`", "", `"`, "")
 
 // keyColumns reads what the columns of the key are.
 func (m *model) keyColumns(ctx context.Context) ([]capture.Column, error) {
-	shape, err := catalog.ShapeOf(ctx, m.box.db, string(m.table.SQLName), unquoted(string(m.table.SQLName)))
+	name := string(m.table.SQLName)
+	shape, err := catalog.ShapeOf(ctx, m.box.db, name, unquoted(name))
 	if err != nil {
 		return nil, err
 	}
 	if len(shape.Columns) == 0 {
-		return nil, fmt.Errorf("table %s does not exist: make it before Box.Migrate, which puts triggers on it", m.table.Name)
+		return nil, fmt.Errorf("table %s does not exist: make it before Box.Migrate, which puts "+
+			"triggers on it", m.table.Name)
 	}
 	var columns []capture.Column
 	for _, pk := range m.table.PKs {
@@ -69,7 +71,8 @@ func (m *model) keyColumns(ctx context.Context) ([]capture.Column, error) {
 				"leave outbox.Triggers out", pk.Name, shape.Columns[at].Type, capture.KnownKeys)
 		}
 		if kind == capture.Date && pk.IndirectType != reflect.TypeFor[time.Time]() {
-			return nil, fmt.Errorf("key column %s is a date, and a %s in Go, which may spell it otherwise than "+
+			return nil, fmt.Errorf("key column %s is a date, and a %s in Go, which may spell it "+
+				"otherwise than "+
 				"triggers do: make it a time.Time with the tag type:date, or leave outbox.Triggers out",
 				pk.Name, pk.IndirectType)
 		}

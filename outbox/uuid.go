@@ -29,7 +29,8 @@ func (m *model) checkUUIDs(ctx context.Context) error {
 		if want := c.UUIDField(); found && stored.Misspells(f.IndirectType, want) {
 			errs = append(errs,
 				fmt.Errorf("outbox: model %s: column %s of table %s is %s, which does not hold "+
-					"what a %s writes; make the field a column.%s", m.id, f.Name, m.table.Name, c.Type, f.IndirectType, want))
+					"what a %s writes; make the field a column.%s",
+					m.id, f.Name, m.table.Name, c.Type, f.IndirectType, want))
 		}
 	}
 	errs = append(errs, m.checkSpelling(ctx))

@@ -204,7 +204,8 @@ func named(table *schema.Table, err error) error {
 		"give the field a type that holds it (types in cqrsync.yaml), " + leaveOut,
 	}
 	switch unread.Field.IndirectType {
-	case reflect.TypeFor[time.Time](), reflect.TypeFor[bun.NullTime](), reflect.TypeFor[sql.NullTime]():
+	case reflect.TypeFor[time.Time](), reflect.TypeFor[bun.NullTime](),
+		reflect.TypeFor[sql.NullTime]():
 		refused = &ValueError{"the database's value is not a time of the years 1 to 9999", fixTime}
 	}
 	err = fmt.Errorf("column %s: %w", unread.Field.Name, refused)

@@ -1,5 +1,5 @@
-// Package quickstart is the code that the README shows: a master and a replica in ten lines each. Its test runs it and
-// compares the README with it.
+// Package quickstart is the code that the README shows: a master and a replica in ten lines each.
+// Its test runs it and compares the README with it.
 package quickstart
 
 import (

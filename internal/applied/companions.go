@@ -40,8 +40,9 @@ func (s *Tables) WaitingIn(
 func (s *Tables) companions(
 	ctx context.Context, tx bun.IDB, condition string, n int, arg any,
 ) (found []Waiting, err error) {
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
-		`, body, metadata, attempts FROM ? WHERE `+condition+` ORDER BY since DESC, revision DESC LIMIT ? `+
+	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted,
+			`+s.dialect.Micros("updated_at")+`, body, metadata, attempts
+		FROM ? WHERE `+condition+` ORDER BY since DESC, revision DESC LIMIT ? `+
 		s.dialect.LockRows()), s.Table("replica_waiting"), arg, n)
 	if err != nil {
 		return nil, fmt.Errorf("look for what waits with a message: %w", err)

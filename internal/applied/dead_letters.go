@@ -17,7 +17,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/db"
 )
 
-// BodyEncoding is the metadata key that says how a dead letter's body is kept, where it is not as it came.
+// BodyEncoding is the metadata key that says how a dead letter's body is
+// kept, where it is not as it came.
 const BodyEncoding = "cqrsync_body_encoding"
 
 // DeadLetter is a message that a replica can never apply, whole, with the reason.
@@ -34,13 +35,14 @@ type DeadLetter struct {
 	Error    string
 }
 
-// BodyCut is the metadata key that says how many bytes a dead letter's body had, where the database takes only the first of
-// them.
+// BodyCut is the metadata key that says how many bytes a dead letter's body had, where the database
+// takes only the first of them.
 const BodyCut = "cqrsync_body_cut"
 
-// AddDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column holds neither
-// NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata says so under BodyEncoding. Of a body
-// that is larger than MostText the rest is cut off, which the metadata says under BodyCut, and the error.
+// AddDeadLetter keeps a dead letter. Nothing that a broker can deliver is refused: a text column
+// holds neither NUL nor invalid UTF-8, so a body with such bytes is kept as base64 and its metadata
+// says so under BodyEncoding. Of a body that is larger than MostText the rest is cut off, which the
+// metadata says under BodyCut, and the error.
 func (s *Tables) AddDeadLetter(ctx context.Context, conn bun.IDB, d DeadLetter) error {
 	metadata := maps.Clone(d.Metadata)
 	if metadata == nil {
@@ -52,13 +54,16 @@ func (s *Tables) AddDeadLetter(ctx context.Context, conn bun.IDB, d DeadLetter) 
 		return fmt.Errorf("encode a dead letter's metadata: %w", err)
 	}
 	values := []any{
-		printable(d.Queue), db.OrNull(printable(d.Model)), db.OrNull(printable(d.Key)), d.Revision, body, string(headers), printable(d.Error),
+		printable(d.Queue), db.OrNull(printable(d.Model)), db.OrNull(printable(d.Key)), d.Revision,
+		body, string(headers), printable(d.Error),
 	}
 	if tx, inTx := conn.(bun.Tx); inTx && len(body) > largeBody {
 		_, err = tx.Tx.ExecContext(ctx, s.SQL("INSERT INTO "+string(s.Table("replica_dead_letters"))+
-			` (queue, model, "key", revision, body, metadata, error) VALUES (`+s.dialect.placeholders(len(values))+")"), values...)
+			` (queue, model, "key", revision, body, metadata, error)
+			VALUES (`+s.dialect.placeholders(len(values))+")"), values...)
 	} else {
-		_, err = conn.ExecContext(ctx, s.SQL(`INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
+		_, err = conn.ExecContext(ctx, s.SQL(`
+			INSERT INTO ? (queue, model, "key", revision, body, metadata, error)
 			VALUES (?, ?, ?, ?, ?, ?, ?)`), append([]any{s.Table("replica_dead_letters")}, values...)...)
 	}
 	if err != nil {
@@ -67,7 +72,8 @@ func (s *Tables) AddDeadLetter(ctx context.Context, conn bun.IDB, d DeadLetter) 
 	return nil
 }
 
-// largeBody is from where on a body does not become a part of the statement: that takes ten times its memory.
+// largeBody is from where on a body does not become a part of the statement:
+// that takes ten times its memory.
 const largeBody = 1 << 20
 
 func (postgres) placeholders(n int) string {
@@ -81,7 +87,8 @@ func (postgres) placeholders(n int) string {
 func (mariadb) placeholders(n int) string { return strings.Repeat("?, ", n-1) + "?" }
 func (sqlite) placeholders(n int) string  { return strings.Repeat("?, ", n-1) + "?" }
 
-// bodyText is the body as a text column can hold it. What it is instead stands in the metadata and the error.
+// bodyText is the body as a text column can hold it. What it is instead
+// stands in the metadata and the error.
 func (s *Tables) bodyText(d *DeadLetter, metadata map[string]string) string {
 	whole, plain := len(d.Body), utf8.Valid(d.Body) && bytes.IndexByte(d.Body, 0) < 0
 	most := s.MostText()
@@ -94,7 +101,8 @@ func (s *Tables) bodyText(d *DeadLetter, metadata map[string]string) string {
 			kept = kept[:len(kept)-1]
 		}
 		metadata[BodyCut] = strconv.Itoa(whole)
-		d.Error += fmt.Sprintf("; only the first %d of its %d bytes are kept, which is what the database takes", len(kept), whole)
+		d.Error += fmt.Sprintf("; only the first %d of its %d bytes are kept, which is what the "+
+			"database takes", len(kept), whole)
 	}
 	if plain {
 		return string(kept)
@@ -103,7 +111,8 @@ func (s *Tables) bodyText(d *DeadLetter, metadata map[string]string) string {
 	return base64.StdEncoding.EncodeToString(kept)
 }
 
-// printable is s as a text column can hold it. It is for what describes a message, never for the message itself.
+// printable is s as a text column can hold it. It is for what describes a
+// message, never for the message itself.
 func printable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
@@ -116,15 +125,20 @@ type StoredDeadLetter struct {
 	Dead time.Time
 }
 
-// DeadLetters returns at most limit dead letters, in the order of their identity; 0 means all of them.
-func (s *Tables) DeadLetters(ctx context.Context, f db.DeadLetterFilter, limit int) ([]StoredDeadLetter, error) {
+// DeadLetters returns at most limit dead letters, in the order of
+// their identity; 0 means all of them.
+func (s *Tables) DeadLetters(
+	ctx context.Context, f db.DeadLetterFilter, limit int,
+) ([]StoredDeadLetter, error) {
 	condition, args := f.Condition(s.Database)
-	query := s.SQL(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body, metadata, error, ` +
+	query := s.SQL(`SELECT id, queue, coalesce(model, ''), coalesce("key", ''), revision, body,
+		metadata, error, ` +
 		s.dialect.Micros("dead_at") + " FROM ? WHERE " + condition + " ORDER BY id")
 	if limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", limit)
 	}
-	rows, err := s.DB().QueryContext(ctx, query, append([]any{s.Table("replica_dead_letters")}, args...)...)
+	args = append([]any{s.Table("replica_dead_letters")}, args...)
+	rows, err := s.DB().QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
@@ -134,7 +148,8 @@ func (s *Tables) DeadLetters(ctx context.Context, f db.DeadLetterFilter, limit i
 		var d StoredDeadLetter
 		var body, metadata string
 		var dead int64
-		if err := rows.Scan(&d.ID, &d.Queue, &d.Model, &d.Key, &d.Revision, &body, &metadata, &d.Error, &dead); err != nil {
+		if err := rows.Scan(&d.ID, &d.Queue, &d.Model, &d.Key, &d.Revision, &body, &metadata,
+			&d.Error, &dead); err != nil {
 			return nil, fmt.Errorf("read dead letters: %w", err)
 		}
 		if err := json.Unmarshal([]byte(metadata), &d.Metadata); err != nil {
@@ -155,7 +170,8 @@ func (s *Tables) DeadLetters(ctx context.Context, f db.DeadLetterFilter, limit i
 // RemoveDeadLetters forgets dead letters for good, and returns how many.
 func (s *Tables) RemoveDeadLetters(ctx context.Context, f db.DeadLetterFilter) (int64, error) {
 	condition, args := f.Condition(s.Database)
-	result, err := s.DB().ExecContext(ctx, "DELETE FROM ? WHERE "+condition, append([]any{s.Table("replica_dead_letters")}, args...)...)
+	args = append([]any{s.Table("replica_dead_letters")}, args...)
+	result, err := s.DB().ExecContext(ctx, "DELETE FROM ? WHERE "+condition, args...)
 	if err != nil {
 		return 0, fmt.Errorf("remove dead letters: %w", err)
 	}

@@ -66,7 +66,8 @@ func (s *Tables) AddPassed(
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, s.SQL(`INSERT INTO ? (model, "key", applied, had, missing, late, due_at)
+		_, err = tx.ExecContext(ctx, s.SQL(`
+			INSERT INTO ? (model, "key", applied, had, missing, late, due_at)
 			VALUES (?, ?, ?, ?, ?, ?, `+s.dialect.After(s.dialect.Now(), in)+`)`+
 			s.Upsert(`model, "key", applied`, "had", "missing", "late", "due_at")),
 			s.Table("replica_gaps"), p.Model, p.Key.Key, p.Applied, p.Had, p.Missing, string(late))
@@ -107,7 +108,8 @@ func (s *Tables) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []L
 	const which = ` WHERE model = ? AND "key" = ? AND applied = ?`
 	for _, l := range late {
 		if p.Closes(l) {
-			_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ?`+which), s.Table("replica_gaps"), p.Model, p.Key.Key, p.Applied)
+			_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ?`+which),
+				s.Table("replica_gaps"), p.Model, p.Key.Key, p.Applied)
 			return err
 		}
 	}
@@ -123,7 +125,8 @@ func (s *Tables) closePassed(ctx context.Context, tx bun.IDB, p Passed, late []L
 // TakePassed returns up to n holes whose time has come, and forgets them: nothing of them came.
 func (s *Tables) TakePassed(ctx context.Context, n int) (taken []Passed, err error) {
 	err = s.InBounds(ctx, s.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		taken, err = s.passed(ctx, tx, `WHERE due_at <= `+s.dialect.Now()+` ORDER BY due_at LIMIT ? `+s.dialect.LockRows(), n)
+		taken, err = s.passed(ctx, tx, `WHERE due_at <= `+s.dialect.Now()+
+			` ORDER BY due_at LIMIT ? `+s.dialect.LockRows(), n)
 		if err != nil || len(taken) == 0 {
 			return err
 		}
@@ -131,7 +134,8 @@ func (s *Tables) TakePassed(ctx context.Context, n int) (taken []Passed, err err
 		for i, p := range taken {
 			exact[i] = bun.Tuple([]any{p.Model, p.Key.Key, p.Applied})
 		}
-		_, err = tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key", applied) IN (?)`), s.Table("replica_gaps"), db.AnyOfTuples(exact))
+		_, err = tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key", applied) IN (?)`),
+			s.Table("replica_gaps"), db.AnyOfTuples(exact))
 		return err
 	})
 	if err != nil {
@@ -151,7 +155,8 @@ func (s *Tables) forUpdate() string {
 func (s *Tables) passed(
 	ctx context.Context, tx bun.IDB, condition string, args ...any,
 ) (found []Passed, err error) {
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", applied, had, missing, late FROM ? `+condition),
+	rows, err := tx.QueryContext(ctx,
+		s.SQL(`SELECT model, "key", applied, had, missing, late FROM ? `+condition),
 		append([]any{s.Table("replica_gaps")}, args...)...)
 	if err != nil {
 		return nil, err
@@ -178,7 +183,8 @@ func (s *Tables) DeadLetterAfter(
 	ctx context.Context, tx bun.IDB, model, key string, revision int64,
 ) (dead bool, after *int64, err error) {
 	var text string
-	err = tx.QueryRowContext(ctx, s.SQL(`SELECT metadata FROM ? WHERE "key" = ? AND model = ? AND revision = ? ORDER BY id LIMIT 1`),
+	err = tx.QueryRowContext(ctx, s.SQL(`SELECT metadata FROM ?
+		WHERE "key" = ? AND model = ? AND revision = ? ORDER BY id LIMIT 1`),
 		s.Table("replica_dead_letters"), key, model, revision).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil, nil

@@ -76,7 +76,8 @@ func (s *Tables) readApplied(
 			keys, sorted = append(keys, sorted[0].Key), sorted[1:]
 		}
 		condition, keyArgs := db.Among(keys)
-		selects = append(selects, `SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
+		selects = append(selects, `SELECT model, "key", revision, deleted, `+
+			s.dialect.Micros("updated_at")+
 			`, version FROM ? WHERE model = ? AND `+condition)
 		args = append(append(args, s.Table("replica_revisions"), model), keyArgs...)
 	}
@@ -179,7 +180,8 @@ func (s *Tables) settleApplied(ctx context.Context, tx bun.IDB, rows []Applied) 
 	}
 	_, err := tx.ExecContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", revision, deleted, updated_at, deleted_at, applied_at)
-		VALUES `+strings.Join(values, ", ")+s.Upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at", "applied_at")+
+		VALUES `+strings.Join(values, ", ")+
+		s.Upsert(`model, "key"`, "revision", "deleted", "updated_at", "deleted_at", "applied_at")+
 		", version = "+string(s.Table("replica_revisions"))+".version + 1"), args...)
 	return err
 }

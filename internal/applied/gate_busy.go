@@ -60,7 +60,8 @@ func (s *Tables) LockFree(
 func (s *Tables) lockUnlocked(
 	ctx context.Context, tx bun.IDB, keys []Key, free map[Key]bool,
 ) error {
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
+	rows, err := tx.QueryContext(ctx,
+		s.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+s.dialect.LockRows()),
 		s.Table("replica_revisions"), db.Tuples(keys))
 	if err != nil {
 		return err

@@ -26,8 +26,10 @@ func (s *Tables) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied)
 	if len(known) > 0 {
 		if err := settleArrays(ctx, tx, known, `
 			UPDATE ? AS r SET revision = n.revision, deleted = n.deleted, updated_at = n.updated_at,
-				deleted_at = CASE WHEN n.deleted THEN clock_timestamp() END, applied_at = clock_timestamp(), version = r.version + 1
-			FROM ? WHERE r.model = n.model AND r.key = n.key AND r.version + 1 = n.version`, ledger); err != nil {
+				deleted_at = CASE WHEN n.deleted THEN clock_timestamp() END,
+				applied_at = clock_timestamp(), version = r.version + 1
+			FROM ? WHERE r.model = n.model AND r.key = n.key AND r.version + 1 = n.version`,
+			ledger); err != nil {
 			return err
 		}
 	}
@@ -36,7 +38,8 @@ func (s *Tables) settleCompared(ctx context.Context, tx bun.IDB, rows []Applied)
 	}
 	return settleArrays(ctx, tx, unknown, `
 		INSERT INTO ? (model, key, revision, deleted, updated_at, deleted_at, applied_at)
-		SELECT model, key, revision, deleted, updated_at, CASE WHEN deleted THEN clock_timestamp() END, clock_timestamp()
+		SELECT model, key, revision, deleted, updated_at,
+			CASE WHEN deleted THEN clock_timestamp() END, clock_timestamp()
 		FROM ? ON CONFLICT DO NOTHING`, ledger)
 }
 
@@ -59,9 +62,11 @@ func settleArrays(
 			updated.Add(a.Updated.UTC().Format(time.RFC3339Nano))
 		}
 	}
-	n := bun.SafeQuery(`unnest(?::text[], ?::text[], ?::bigint[], ?::boolean[], ?::timestamptz[], ?::bigint[])
+	n := bun.SafeQuery(`unnest(
+		?::text[], ?::text[], ?::bigint[], ?::boolean[], ?::timestamptz[], ?::bigint[])
 		AS n(model, key, revision, deleted, updated_at, version)`,
-		models.Literal(), keys.Literal(), revisions.Literal(), deleted.Literal(), updated.Literal(), versions.Literal())
+		models.Literal(), keys.Literal(), revisions.Literal(), deleted.Literal(),
+		updated.Literal(), versions.Literal())
 	result, err := tx.ExecContext(ctx, statement, ledger, n)
 	if err != nil {
 		return err

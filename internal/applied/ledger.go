@@ -15,7 +15,8 @@ import (
 func (s *Tables) AppliedRevision(ctx context.Context, key Key) (Applied, error) {
 	a := Applied{Key: key}
 	var updated *int64
-	err := s.DB().QueryRowContext(ctx, s.SQL(`SELECT revision, deleted, `+s.dialect.Micros("updated_at")+
+	err := s.DB().QueryRowContext(ctx, s.SQL(`
+		SELECT revision, deleted, `+s.dialect.Micros("updated_at")+
 		` FROM ? WHERE model = ? AND "key" = ?`), s.Table("replica_revisions"), key.Model, key.Key).
 		Scan(&a.Revision, &a.Deleted, &updated)
 	switch {
@@ -59,9 +60,12 @@ func (s *Tables) CollectTombstones(ctx context.Context, age time.Duration, n int
 	ledger := s.Table("replica_revisions")
 	// MariaDB deletes with a LIMIT but not from a table that a subquery reads; the others the other
 	// way round.
-	statement, args := `DELETE FROM ? WHERE deleted_at < `+s.dialect.After(s.dialect.Now(), -age)+` AND deleted LIMIT ?`, []any{ledger, n}
+	statement := `DELETE FROM ? WHERE deleted_at < ` + s.dialect.After(s.dialect.Now(), -age) +
+		` AND deleted LIMIT ?`
+	args := []any{ledger, n}
 	if s.dialect.ledgerMode() != lockLedger {
-		statement = `DELETE FROM ? WHERE (model, "key") IN (SELECT model, "key" FROM ? WHERE deleted_at < ` +
+		statement = `DELETE FROM ? WHERE (model, "key") IN (
+			SELECT model, "key" FROM ? WHERE deleted_at < ` +
 			s.dialect.After(s.dialect.Now(), -age) + ` AND deleted LIMIT ?) AND deleted AND deleted_at < ` +
 			s.dialect.After(s.dialect.Now(), -age)
 		args = []any{ledger, ledger, n}

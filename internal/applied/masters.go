@@ -29,7 +29,8 @@ func (s *Tables) Masters(ctx context.Context) (masters []Master, now time.Time, 
 	if now, err = s.Now(ctx); err != nil {
 		return nil, now, err
 	}
-	rows, err := s.DB().QueryContext(ctx, `SELECT model, incarnation, `+s.dialect.Micros("first_at")+`, `+
+	rows, err := s.DB().QueryContext(ctx, `
+		SELECT model, incarnation, `+s.dialect.Micros("first_at")+`, `+
 		s.dialect.Micros("last_at")+`, `+s.dialect.Micros("newest_at")+`, returns, overtaken FROM ?
 		ORDER BY model, first_at, incarnation`, s.Table("replica_masters"))
 	if err != nil {
@@ -72,7 +73,9 @@ func (s *Tables) NoteMasters(ctx context.Context, masters []Master) error {
 			args = append(args, m.Model, m.Incarnation, s.TimeOrNull(m.Clock), m.Returns,
 				m.Overtaken)
 		}
-		_, err := s.DB().ExecContext(ctx, `INSERT INTO ? (model, incarnation, first_at, last_at, newest_at, returns, overtaken) VALUES `+
+		_, err := s.DB().ExecContext(ctx, `
+		INSERT INTO ? (model, incarnation, first_at, last_at, newest_at, returns, overtaken)
+		VALUES `+
 			row+strings.Repeat(", "+row, len(chunk)-1)+
 			s.Upsert("model, incarnation", "last_at", "newest_at")+", "+
 			added("returns")+", "+added("overtaken"), args...)

@@ -73,13 +73,16 @@ func (s *Tables) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) err
 			", ?, ?, ?, ?, " + gapAt + ")"
 		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.TimeOrNull(w.Updated),
 			string(w.Body),
-			string(metadata), w.Attempts, printable(w.Error), db.OrNull(w.Parent.Model), db.OrNull(w.Parent.Key), w.Awaits)
+			string(metadata), w.Attempts, printable(w.Error),
+			db.OrNull(w.Parent.Model), db.OrNull(w.Parent.Key), w.Awaits)
 	}
 	_, err := tx.ExecContext(ctx, s.SQL(`
-		INSERT INTO ? (model, "key", revision, deleted, updated_at, body, metadata, attempts, next_attempt_at, error,
+		INSERT INTO ? (model, "key", revision, deleted, updated_at, body, metadata, attempts,
+			next_attempt_at, error,
 			parent_model, parent_key, awaits, gap_at)
 		VALUES `+strings.Join(values, ", ")+
-		s.Upsert(`model, "key", revision`, "deleted", "updated_at", "body", "metadata", "attempts", "next_attempt_at",
+		s.Upsert(`model, "key", revision`, "deleted", "updated_at", "body", "metadata",
+			"attempts", "next_attempt_at",
 			"error", "parent_model", "parent_key", "awaits", "gap_at")), args...)
 	return err
 }
@@ -88,7 +91,8 @@ func (s *Tables) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) err
 func (s *Tables) ForgetWaiting(ctx context.Context, tx bun.IDB, keys []Key) error {
 	for chunk := range slices.Chunk(slices.SortedFunc(slices.Values(keys), db.CompareKeys),
 		db.MaxKeys) {
-		_, err := tx.ExecContext(ctx, s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
+		_, err := tx.ExecContext(ctx,
+			s.SQL(`DELETE FROM ? WHERE (model, "key") IN (?) AND awaits IS NULL`),
 			s.Table("replica_waiting"), db.Tuples(chunk))
 		if err != nil {
 			return fmt.Errorf("forget what waits for %d keys: %w", len(keys), err)
@@ -112,7 +116,8 @@ func (s *Tables) WaitingFor(ctx context.Context, tx bun.IDB, keys []Key) (map[Ke
 func (s *Tables) waitingFor(
 	ctx context.Context, tx bun.IDB, keys []Key, into map[Key]Applied,
 ) error {
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
+	rows, err := tx.QueryContext(ctx, s.SQL(`
+		SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
 		` FROM ? WHERE (model, "key") IN (?)`), s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
 		return err
@@ -169,8 +174,10 @@ func (s *Tables) ClaimWaiting(
 		for i, w := range claimed {
 			exact[i] = bun.Tuple([]any{w.Model, w.Key.Key, w.Revision})
 		}
-		_, err = tx.ExecContext(ctx, s.SQL(`UPDATE ? SET next_attempt_at = `+s.dialect.After(s.dialect.Now(), lease)+
-			` WHERE (model, "key", revision) IN (?)`), s.Table("replica_waiting"), db.AnyOfTuples(exact))
+		_, err = tx.ExecContext(ctx, s.SQL(`
+			UPDATE ? SET next_attempt_at = `+s.dialect.After(s.dialect.Now(), lease)+
+			` WHERE (model, "key", revision) IN (?)`),
+			s.Table("replica_waiting"), db.AnyOfTuples(exact))
 		return err
 	})
 	if err != nil {
@@ -180,8 +187,10 @@ func (s *Tables) ClaimWaiting(
 }
 
 func (s *Tables) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiting, err error) {
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+
-		`, body, metadata, attempts, error, parent_model, parent_key, awaits, `+s.dialect.Micros("gap_at")+` - `+
+	rows, err := tx.QueryContext(ctx, s.SQL(`
+		SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+`,
+			body, metadata, attempts, error, parent_model, parent_key, awaits,
+			`+s.dialect.Micros("gap_at")+` - `+
 		s.dialect.Micros(s.dialect.Now())+` FROM ? WHERE next_attempt_at <= `+s.dialect.Now()+
 		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.LockRows()), s.Table("replica_waiting"), n)
 	if err != nil {

@@ -22,7 +22,8 @@ func (s *Tables) ReleaseNext(
 		due, err := s.awaiting(ctx, tx, chunk, reached)
 		if err == nil && len(due) > 0 {
 			_, err = tx.ExecContext(ctx, s.SQL(`UPDATE ? SET next_attempt_at = `+s.dialect.Now()+
-				`, awaits = NULL, gap_at = NULL WHERE (model, "key", revision) IN (?)`), s.Table("replica_waiting"), db.AnyOfTuples(due))
+				`, awaits = NULL, gap_at = NULL WHERE (model, "key", revision) IN (?)`),
+				s.Table("replica_waiting"), db.AnyOfTuples(due))
 		}
 		if err != nil {
 			return released, fmt.Errorf("release what waits for a revision of %d keys: %w",
@@ -38,8 +39,10 @@ func (s *Tables) ReleaseNext(
 func (s *Tables) awaiting(
 	ctx context.Context, tx bun.IDB, keys []Key, reached map[Key]int64,
 ) (due []bun.TupleValues, err error) {
-	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
-		AND awaits IS NOT NULL ORDER BY model, "key", revision`), s.Table("replica_waiting"), db.Tuples(keys))
+	rows, err := tx.QueryContext(ctx, s.SQL(`
+		SELECT model, "key", revision, awaits FROM ? WHERE (model, "key") IN (?)
+			AND awaits IS NOT NULL ORDER BY model, "key", revision`),
+		s.Table("replica_waiting"), db.Tuples(keys))
 	if err != nil {
 		return nil, err
 	}

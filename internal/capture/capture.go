@@ -146,6 +146,6 @@ func (c Column) isKey() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("column %s is part of the key, and triggers know keys of %s only: leave the table "+
-		"to the capture of a Go service", c.Name, KnownKeys)
+	return fmt.Errorf("column %s is part of the key, and triggers know keys of %s only: "+
+		"leave the table to the capture of a Go service", c.Name, KnownKeys)
 }

@@ -1,12 +1,9 @@
 package capture
 
 import (
-	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -73,12 +70,14 @@ func (c *Capture) Standing(ctx context.Context) (Standing, error) {
 
 // Keeps says that there is a table of marks for the sweep, also where the triggers are gone since.
 func (c *Capture) Keeps(ctx context.Context) (found bool, err error) {
-	query, args := "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)", []any{c.names.Prefix + "outbox_dirty"}
+	query := "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)"
+	args := []any{c.names.Prefix + "outbox_dirty"}
 	switch c.db.Dialect().Name() { //nolint:exhaustive // those that have triggers
 	case dialect.PG:
 		query, args = "SELECT to_regclass($1) IS NOT NULL", []any{c.qualified("outbox_dirty")}
 	case dialect.MySQL:
-		query = "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ?)"
+		query = `SELECT EXISTS (SELECT 1 FROM information_schema.tables
+			WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ?)`
 		args = []any{c.names.Schema, c.names.Prefix + "outbox_dirty"}
 	}
 	if err := c.db.DB.QueryRowContext(ctx, query, args...).Scan(&found); err != nil {
@@ -91,12 +90,14 @@ func (c *Capture) standingPostgres(ctx context.Context) (Standing, error) {
 	rows, err := c.db.DB.QueryContext(ctx, `
 		SELECT substr(d.description, length('cqrsync marks ') + 1), n.nspname || '.' || c.relname
 		FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass AND starts_with(d.description, 'cqrsync marks ')
+		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
+			AND starts_with(d.description, 'cqrsync marks ')
 		JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE t.tgparentid = 0 AND t.tgenabled = 'A' AND t.tgtype & 32 = 0 AND p.pronamespace = (
 			SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1)) AND starts_with(p.proname, $2)
 		GROUP BY d.description, n.nspname, c.relname
-		HAVING count(*) = 3 OR bool_or(t.tgtype & 1 <> 0)`, c.qualified("outbox_marks"), c.names.Prefix+"outbox_mark_")
+		HAVING count(*) = 3 OR bool_or(t.tgtype & 1 <> 0)`,
+		c.qualified("outbox_marks"), c.names.Prefix+"outbox_mark_")
 	if err != nil {
 		return nil, fmt.Errorf("ask the catalog for triggers: %w", err)
 	}
@@ -130,7 +131,8 @@ func (c *Capture) Newest(ctx context.Context, tx bun.IDB) (id int64, err error) 
 	if c.db.Dialect().Name() != dialect.SQLite {
 		return 0, nil
 	}
-	err = tx.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM "+c.qualified("outbox_dirty")).Scan(&id)
+	query := "SELECT coalesce(max(id), 0) FROM " + c.qualified("outbox_dirty")
+	err = tx.QueryRowContext(ctx, query).Scan(&id)
 	return id, err
 }
 
@@ -152,8 +154,9 @@ func (c *Capture) takePostgres(ctx context.Context, tx bun.IDB, ids []string) ([
 	for i, id := range ids {
 		list[i] = literal(id)
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT model, key, inserted, gone, touched FROM "+c.qualified("outbox_take")+
-		"(ARRAY["+strings.Join(list, ", ")+"]::text[])")
+	query := "SELECT model, key, inserted, gone, touched FROM " + c.qualified("outbox_take") +
+		"(ARRAY[" + strings.Join(list, ", ") + "]::text[])"
+	rows, err := tx.QueryContext(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("take what triggers marked: %w", err)
 	}
@@ -176,8 +179,9 @@ func (c *Capture) Sweep(ctx context.Context, tx bun.IDB, ids []string, limit int
 	if c.db.Dialect().Name() == dialect.PG {
 		lock = " FOR UPDATE SKIP LOCKED"
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT id FROM "+c.qualified("outbox_dirty")+" WHERE model IN (?) ORDER BY id LIMIT ?"+lock,
-		bun.List(ids), limit)
+	query := "SELECT id FROM " + c.qualified("outbox_dirty") +
+		" WHERE model IN (?) ORDER BY id LIMIT ?" + lock
+	rows, err := tx.QueryContext(ctx, query, bun.List(ids), limit)
 	if err != nil {
 		return nil, fmt.Errorf("look for what triggers marked: %w", err)
 	}
@@ -195,84 +199,6 @@ func (c *Capture) Sweep(ctx context.Context, tx bun.IDB, ids []string, limit int
 	}
 	_ = rows.Close() // SQLite has one statement at a time on a connection
 	return c.takeRows(ctx, tx, "id IN (?)", bun.List(list))
-}
-
-// noted is a row of outbox_dirty.
-type noted struct {
-	id int64
-	Mark
-	op string
-}
-
-// takeRows deletes marks, and returns one for each key of those that were still there.
-func (c *Capture) takeRows(ctx context.Context, tx bun.IDB, where string, args ...any) ([]Mark, error) {
-	key := "key"
-	if c.db.Dialect().Name() == dialect.MySQL {
-		key = "`key`"
-	}
-	said := "NULL, NULL, NULL"
-	if c.db.Dialect().Name() == dialect.PG {
-		said = "meta::text, headers::text, correlation_id"
-	}
-	rows, err := tx.QueryContext(ctx, "DELETE FROM "+c.qualified("outbox_dirty")+" WHERE "+where+
-		" RETURNING id, model, "+key+", op, "+said, args...)
-	if err != nil {
-		return nil, fmt.Errorf("take what triggers marked: %w", err)
-	}
-	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
-	var all []noted
-	for rows.Next() {
-		n, err := scanNoted(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, n)
-	}
-	slices.SortFunc(all, func(a, b noted) int { return cmp.Compare(a.id, b.id) })
-	return fold(all), rows.Err()
-}
-
-func scanNoted(rows *sql.Rows) (n noted, err error) {
-	var meta, headers, correlation *string
-	if err := rows.Scan(&n.id, &n.Model, &n.Key, &n.op, &meta, &headers, &correlation); err != nil {
-		return n, err
-	}
-	if meta != nil {
-		n.Said.Meta = json.RawMessage(*meta)
-	}
-	if correlation != nil {
-		n.Said.CorrelationID = *correlation
-	}
-	if headers != nil {
-		err = json.Unmarshal([]byte(*headers), &n.Said.Headers)
-	}
-	return n, err
-}
-
-// fold makes one mark of all those of a key, which come in their order.
-func fold(all []noted) []Mark {
-	at := map[[2]string]int{}
-	var marks []Mark
-	for _, n := range all {
-		key := [2]string{n.Model, n.Key}
-		i, known := at[key]
-		if !known {
-			i = len(marks)
-			at[key] = i
-			n.Touched = true
-			marks = append(marks, n.Mark)
-		}
-		m := &marks[i]
-		m.Said = n.Said
-		if n.op == "t" {
-			continue
-		}
-		if m.Touched {
-			m.Touched, m.Inserted = false, n.op == "i"
-		}
-		m.Gone = n.op == "d"
-	}
-	return marks
 }
 
 // KeyKind is what a column of a key is to triggers, by the name of its type.

@@ -22,15 +22,18 @@ func newPostgres(ctx context.Context, db *bun.DB, names Names) (*postgres, error
 		table = quote(names.Schema) + "." + table
 	}
 	var schema, encoding string
-	err := db.QueryRowContext(ctx, `SELECT coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.oid = to_regclass(?)), ''), current_setting('server_encoding')`, table).Scan(&schema, &encoding)
+	err := db.QueryRowContext(ctx, `SELECT
+		coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.oid = to_regclass(?)), ''),
+		current_setting('server_encoding')`, table).Scan(&schema, &encoding)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("ask where the outbox is: %w", err)
 	case schema == "":
 		return nil, fmt.Errorf("table %s is missing: run relay migrate first", table)
 	case encoding != "UTF8":
-		return nil, fmt.Errorf("the database has the encoding %s, and messages are UTF-8: triggers need a UTF8 database", encoding)
+		return nil, fmt.Errorf("the database has the encoding %s, and messages are UTF-8: "+
+			"triggers need a UTF8 database", encoding)
 	}
 	return &postgres{db, place{schema, names.Prefix}}, nil
 }
@@ -56,7 +59,8 @@ func (e *postgres) plan(ctx context.Context, m Model) (plan, error) {
 	}
 	for _, f := range m.Track {
 		if f.Column.Kind == Float || f.Column.Array {
-			errs = append(errs, fmt.Errorf("track: column %s: triggers track neither floats nor lists", f.Column.Name))
+			errs = append(errs, fmt.Errorf(
+				"track: column %s: triggers track neither floats nor lists", f.Column.Name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -121,7 +125,8 @@ func (e *postgres) targets(ctx context.Context, table string, touch *Touch) ([]t
 			return nil, err
 		}
 		if kind != "r" && kind != "p" {
-			return nil, fmt.Errorf("%s is no table of this database (a view, or a foreign table): triggers stand on tables", name)
+			return nil, fmt.Errorf("%s is no table of this database (a view, or a foreign table): "+
+				"triggers stand on tables", name)
 		}
 		all = append(all, target{
 			name: quote(schema) + "." + quote(name), partitioned: kind == "p", touch: touch,
@@ -150,10 +155,12 @@ func (e *postgres) checkKey(ctx context.Context, m Model) error {
 	var errs []error
 	for _, c := range m.Key {
 		var notNull bool
-		err := e.db.QueryRowContext(ctx, "SELECT coalesce(bool_and(attnotnull), false) FROM pg_attribute WHERE attrelid = to_regclass(?) AND attname = ?",
+		err := e.db.QueryRowContext(ctx, `SELECT coalesce(bool_and(attnotnull), false)
+			FROM pg_attribute WHERE attrelid = to_regclass(?) AND attname = ?`,
 			tableName(m.Table), c.Name).Scan(&notNull)
 		if err == nil && !notNull {
-			err = fmt.Errorf("key column %s of table %s may be NULL, and a row without a key cannot be sent: make it NOT NULL", c.Name, m.Table)
+			err = fmt.Errorf("key column %s of table %s may be NULL, and a row without a key "+
+				"cannot be sent: make it NOT NULL", c.Name, m.Table)
 		}
 		errs = append(errs, err)
 	}
@@ -170,7 +177,8 @@ func (e *postgres) shared(plans []plan, others ...string) []string {
 	var comments []string
 	for _, p := range plans {
 		ids = append(ids, p.model.ID)
-		comments = append(comments, fmt.Sprintf("COMMENT ON FUNCTION %s IS %s", e.flusher(p.model.ID), literal(comment(p.model.ID, p.digest))))
+		comments = append(comments, fmt.Sprintf("COMMENT ON FUNCTION %s IS %s",
+			e.flusher(p.model.ID), literal(comment(p.model.ID, p.digest))))
 	}
 	flush := e.place.name("outbox_flush")
 	statements := []string{

@@ -29,13 +29,15 @@ DECLARE
 BEGIN
 ` + p.flushPlain(m, table) + `	` + p.raise(m, "") + `;
 	WITH m AS MATERIALIZED (
-		SELECT key, bool_or(op = 'd') AS gone, bool_and(op = 't') AS touched` + m.oldest() + ` ` + marked + `
+		SELECT key, bool_or(op = 'd') AS gone, bool_and(op = 't') AS touched` + m.oldest() + `
+		` + marked + `
 	), j AS MATERIALIZED (
 		SELECT m.*, l.at, l.revision, l.after, l.updated_at, l.deleted, ` + m.present() + ` AS here,
 			` + m.kept() + ` AS kept, ` + m.unsendable() + ` AS unsendable,
 			` + m.data() + ` AS data` + m.now() + `
 		FROM m CROSS JOIN LATERAL (
-			SELECT *, ctid AS at FROM ` + revisions + ` AS l WHERE l.model = ` + literal(m.ID) + ` AND l.key = m.key OFFSET 0
+			SELECT *, ctid AS at FROM ` + revisions + ` AS l
+			WHERE l.model = ` + literal(m.ID) + ` AND l.key = m.key OFFSET 0
 		) AS l LEFT JOIN LATERAL (
 			SELECT * FROM ` + table + ` AS t WHERE ` + keyOf(m.Key, "m.key") + ` OFFSET 0
 		) AS t ON true
@@ -47,20 +49,23 @@ BEGIN
 			` + m.left() + `ELSE 'DELETE'
 		END AS outcome, ` + keyJSON(m.Key, "key") + ` AS pk FROM j
 	), appended AS (
-		INSERT INTO ` + p.name("outbox_messages") + ` (lane, model, key, revision, after, signal, pk, data,
-			previous, meta, headers, correlation_id, updated_at, keep)
+		INSERT INTO ` + p.name("outbox_messages") + ` (lane, model, key, revision, after, signal,
+			pk, data, previous, meta, headers, correlation_id, updated_at, keep)
 		SELECT ` + m.lane("key") + `,
 			` + literal(m.ID) + `, key, revision, after, outcome, pk::json,
 			CASE outcome WHEN 'SAVE' THEN data ELSE '{"id":' || pk || '}' END::json,
-			` + m.previous() + `, _meta, _headers, _correlation, updated_at, ` + boolean(m.Everything || len(m.Track) > 0) + `
+			` + m.previous() + `, _meta, _headers, _correlation, updated_at,
+			` + boolean(m.Everything || len(m.Track) > 0) + `
 		FROM o WHERE outcome IN ('SAVE', 'DELETE')
 	), settled AS (
 		UPDATE ` + revisions + ` AS l SET
 			deleted  = CASE outcome WHEN 'unchanged' THEN l.deleted ELSE outcome IN ('DELETE', 'hidden') END,
 			produced = CASE WHEN outcome IN ('SAVE', 'DELETE') THEN l.produced ELSE l.after END,
-			revision = CASE outcome WHEN 'unchanged' THEN l.revision - 1 ELSE l.revision END` + m.remember() + `
+			revision = CASE outcome WHEN 'unchanged' THEN l.revision - 1
+				ELSE l.revision END` + m.remember() + `
 		FROM o WHERE l.ctid = o.at
-			AND (outcome <> 'SAVE' OR o.deleted` + m.remembers() + `) AND NOT (outcome = 'unchanged' AND o.revision = 0)
+			AND (outcome <> 'SAVE' OR o.deleted` + m.remembers() + `)
+			AND NOT (outcome = 'unchanged' AND o.revision = 0)
 	), forgotten AS (
 		DELETE FROM ` + revisions + ` AS l USING o
 		WHERE l.ctid = o.at AND outcome = 'unchanged' AND o.revision = 0
@@ -74,25 +79,28 @@ $cqrsync$`
 // complain raises an exception about a row that cannot be sent.
 func (m Model) complain() string {
 	return `	IF _what IS NOT NULL THEN
-		RAISE EXCEPTION 'cqrsync: column % of table % holds what replicas cannot read, in the row %', _what, ` +
-		literal(m.Table) + `, _key
+		RAISE EXCEPTION 'cqrsync: column % of table % holds what replicas cannot read, ` +
+		`in the row %', _what, ` + literal(m.Table) + `, _key
 			USING HINT = 'Times lie between the years 1 and 9999.';
 	ELSIF _key IS NOT NULL THEN
-		RAISE EXCEPTION 'cqrsync: row % of table % was written in this transaction and is not found at its end', _key, ` +
-		literal(m.Table) + `
-			USING HINT = 'Row level security may hide it from the owner of the triggers, or a trigger was disabled meanwhile.';
+		RAISE EXCEPTION 'cqrsync: row % of table % was written in this transaction ` +
+		`and is not found at its end', _key, ` + literal(m.Table) + `
+			USING HINT = 'Row level security may hide it from the owner of the triggers, ` +
+		`or a trigger was disabled meanwhile.';
 	END IF;
 `
 }
 
 // marked are the keys that the transaction marked of a model.
 func (p place) marked(m Model) string {
-	return `FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` GROUP BY key`
+	return `FROM ` + p.name("outbox_marks") + `
+		WHERE xid = txid_current() AND model = ` + literal(m.ID) + ` GROUP BY key`
 }
 
 // raise locks the keys in the ledger, in their order, and draws their revisions.
 func (p place) raise(m Model, also string) string {
-	return `INSERT INTO ` + p.name("outbox_revisions") + ` AS l (model, key, revision, produced, updated_at)
+	return `INSERT INTO ` + p.name("outbox_revisions") + ` AS l
+		(model, key, revision, produced, updated_at)
 	SELECT ` + literal(m.ID) + `, k.key, k.was, k.was, clock_timestamp()
 	FROM (
 		SELECT key, 1 - (` + wasInserted + `)::integer AS was ` + p.marked(m) + `
@@ -103,7 +111,8 @@ func (p place) raise(m Model, also string) string {
 
 // lane is that of a key: a number that every database makes of it.
 func (m Model) lane(key string) string {
-	return `_first + ('x' || left(md5(` + literal(m.ID+":") + ` || ` + key + `), 8))::bit(32)::bigint % _count`
+	return `_first + ('x' || left(md5(` + literal(m.ID+":") + ` || ` + key +
+		`), 8))::bit(32)::bigint % _count`
 }
 
 // keep is the flush of a model whose messages only Go can write: it keeps the marks for the sweep.
@@ -177,7 +186,8 @@ func (m Model) now() string {
 	if len(m.Track) == 0 {
 		return ""
 	}
-	return ", (" + m.trackedObject("t") + ")::json AS now, CASE WHEN l.deleted THEN NULL ELSE coalesce(m.old, l.tracked) END AS before"
+	return ", (" + m.trackedObject("t") + ")::json AS now, " +
+		"CASE WHEN l.deleted THEN NULL ELSE coalesce(m.old, l.tracked) END AS before"
 }
 
 func (m Model) previous() string {
@@ -190,7 +200,8 @@ func (m Model) previous() string {
 		parts = append(parts, "CASE WHEN "+old+" <> (now -> "+literal(f.Column.Name)+")::text THEN "+
 			literal(jsonName(f.Name)+":")+" || "+old+" END")
 	}
-	return "CASE outcome WHEN 'SAVE' THEN ('{' || nullif(concat_ws(',', " + strings.Join(parts, ", ") + "), '') || '}')::json END"
+	return "CASE outcome WHEN 'SAVE' THEN ('{' || " +
+		"nullif(concat_ws(',', " + strings.Join(parts, ", ") + "), '') || '}')::json END"
 }
 
 func (m Model) remember() string {

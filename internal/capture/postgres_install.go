@@ -72,7 +72,8 @@ func (e *postgres) inTx(ctx context.Context, fn func(tx bun.Tx) error) error {
 		return e.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			err := run(ctx, tx, []string{
 				fmt.Sprintf("SET LOCAL lock_timeout = %d", lockWait.Milliseconds()),
-				"SELECT pg_advisory_xact_lock(hashtextextended(" + literal("cqrsync capture "+e.place.name("")) + ", 0))",
+				"SELECT pg_advisory_xact_lock(hashtextextended(" +
+					literal("cqrsync capture "+e.place.name("")) + ", 0))",
 			})
 			if err == nil {
 				err = fn(tx)
@@ -114,7 +115,8 @@ func (e *postgres) state(ctx context.Context, w wanted) (state string, err error
 
 // installedIn reads the comments by id.
 func (e *postgres) installedIn(ctx context.Context, tx bun.IDB) (map[string]string, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT d.description FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+	rows, err := tx.QueryContext(ctx, `SELECT d.description
+		FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
 		WHERE n.nspname = ? AND starts_with(p.proname, ?) AND d.description LIKE 'cqrsync capture %'`,
 		e.place.schema, e.place.prefix+"outbox_flush_")
@@ -174,7 +176,8 @@ func (e *postgres) check(ctx context.Context, p plan) ([]Finding, error) {
 		case state == "D":
 			add(w.table, "trigger "+w.name+" is disabled")
 		case state != w.state:
-			add(w.table, "trigger "+w.name+" is not enabled "+map[string]string{"A": "ALWAYS", "R": "for replica"}[w.state])
+			add(w.table, "trigger "+w.name+" is not enabled "+
+				map[string]string{"A": "ALWAYS", "R": "for replica"}[w.state])
 		}
 	}
 	return all, nil

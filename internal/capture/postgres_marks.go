@@ -77,8 +77,9 @@ func (m Model) function(name, body string) []string {
 		settings = append(settings, pinned...)
 	}
 	return []string{
-		"CREATE OR REPLACE FUNCTION " + name + "() RETURNS trigger\nLANGUAGE plpgsql SECURITY DEFINER SET " +
-			strings.Join(settings, " SET ") + " AS $cqrsync$\n" + body + "\n$cqrsync$",
+		"CREATE OR REPLACE FUNCTION " + name + "() RETURNS trigger\n" +
+			"LANGUAGE plpgsql SECURITY DEFINER SET " + strings.Join(settings, " SET ") +
+			" AS $cqrsync$\n" + body + "\n$cqrsync$",
 		"COMMENT ON FUNCTION " + name + "() IS " + literal(markComment(m.ID)),
 	}
 }
@@ -117,7 +118,8 @@ BEGIN
 
 func (p place) insert(m Model, from string) string {
 	return `	INSERT INTO ` + p.name("outbox_marks") + ` (xid, first, model, key, op, old)
-	SELECT txid_current(), _first AND row_number() OVER () = 1, ` + literal(m.ID) + `, k.key, k.op, k.old
+		SELECT txid_current(), _first AND row_number() OVER () = 1,
+			` + literal(m.ID) + `, k.key, k.op, k.old
 	FROM (` + from + `) AS k;
 	RETURN NULL;
 END`
@@ -134,13 +136,16 @@ func (p place) markStatement(m Model, t target, e event) string {
 	var from string
 	switch e.letter {
 	case "i":
-		from = "SELECT " + m.keyIn(t, "n") + ` AS key, 'i'::"char" AS op, NULL::json AS old FROM cqrsync_new AS n`
+		from = "SELECT " + m.keyIn(t, "n") +
+			` AS key, 'i'::"char" AS op, NULL::json AS old FROM cqrsync_new AS n`
 	case "d":
-		from = "SELECT " + m.keyIn(t, "o") + ` AS key, 'd'::"char" AS op, ` + m.oldValues("o") + " AS old FROM cqrsync_old AS o"
+		from = "SELECT " + m.keyIn(t, "o") +
+			` AS key, 'd'::"char" AS op, ` + m.oldValues("o") + " AS old FROM cqrsync_old AS o"
 	default: // which old row became which new one is not known, where a key changes
 		from = `SELECT coalesce(` + m.keyIn(t, "n") + `, ` + m.keyIn(t, "o") + `) AS key,
-		(CASE WHEN o.` + quote(m.Key[0].Name) + ` IS NULL THEN 'i' WHEN n.` + quote(m.Key[0].Name) + ` IS NULL THEN 'd'
-			ELSE 'u' END)::"char" AS op, ` + m.oldValues("o") + ` AS old
+			(CASE WHEN o.` + quote(m.Key[0].Name) + ` IS NULL THEN 'i'
+				WHEN n.` + quote(m.Key[0].Name) + ` IS NULL THEN 'd'
+				ELSE 'u' END)::"char" AS op, ` + m.oldValues("o") + ` AS old
 		FROM cqrsync_new AS n FULL JOIN cqrsync_old AS o ON ` + m.sameKey("n", "o")
 	}
 	return p.begin(some) + p.insert(m, from)
@@ -178,13 +183,15 @@ func (t target) touched(m Model, e event) string {
 	case "u":
 		keys += " UNION " + side("cqrsync_old")
 	}
-	return `SELECT key, 't'::"char" AS op, NULL::json AS old FROM (SELECT DISTINCT key FROM (` + keys + `) AS s) AS d`
+	return `SELECT key, 't'::"char" AS op, NULL::json AS old
+		FROM (SELECT DISTINCT key FROM (` + keys + `) AS s) AS d`
 }
 
 // markRow marks for one row.
 func (p place) markRow(m Model, t target) string {
 	begin := `DECLARE
-	_first boolean := NOT EXISTS (SELECT FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current());
+	_first boolean := NOT EXISTS (
+		SELECT FROM ` + p.name("outbox_marks") + ` WHERE xid = txid_current());
 `
 	insert := func(row, op, old, also string) string {
 		condition := t.owned(row)
@@ -194,7 +201,8 @@ func (p place) markRow(m Model, t target) string {
 			condition += " AND " + also
 		}
 		return `		INSERT INTO ` + p.name("outbox_marks") + ` (xid, first, model, key, op, old)
-		SELECT txid_current(), _first, ` + literal(m.ID) + `, ` + m.keyIn(t, row) + `, ` + op + `, ` + old + condition + `;
+		SELECT txid_current(), _first, ` + literal(m.ID) + `, ` + m.keyIn(t, row) + `,
+			` + op + `, ` + old + condition + `;
 		_first := _first AND NOT FOUND;
 `
 	}
@@ -228,13 +236,17 @@ END`
 func (p place) markTruncate(m Model, t target) string {
 	if !m.Truncates {
 		return fmt.Sprintf(`BEGIN
-	RAISE EXCEPTION 'cqrsync: TRUNCATE of table %% is refused: its copies at the replicas of model %% would be emptied', TG_TABLE_NAME, %s
-		USING HINT = 'DELETE FROM the table sends a DELETE for each row; truncate: deletes in cqrsync.yaml makes TRUNCATE do so.';
+	RAISE EXCEPTION 'cqrsync: TRUNCATE of table %% is refused: its copies at the replicas `+
+			`of model %% would be emptied', TG_TABLE_NAME, %s
+		USING HINT = 'DELETE FROM the table sends a DELETE for each row; `+
+			`truncate: deletes in cqrsync.yaml makes TRUNCATE do so.';
 END`, literal(m.ID))
 	}
-	from := "SELECT " + m.keyIn(t, "r") + ` AS key, 'd'::"char" AS op, ` + m.oldValues("r") + " AS old FROM " + t.name + " AS r"
+	from := "SELECT " + m.keyIn(t, "r") +
+		` AS key, 'd'::"char" AS op, ` + m.oldValues("r") + " AS old FROM " + t.name + " AS r"
 	if t.touch != nil {
-		from = `SELECT key, 't'::"char" AS op, NULL::json AS old FROM (SELECT DISTINCT ` + m.keyIn(t, "r") + " AS key FROM " +
+		from = `SELECT key, 't'::"char" AS op, NULL::json AS old FROM (` +
+			`SELECT DISTINCT ` + m.keyIn(t, "r") + " AS key FROM " +
 			t.name + " AS r" + t.owned("r") + ") AS d"
 	}
 	return p.begin(t.name) + p.insert(m, from)

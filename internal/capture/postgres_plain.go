@@ -21,8 +21,8 @@ func (p place) flushPlain(m Model, table string) string {
 			` + p.raise(m, `, deleted = false
 			RETURNING l.key, l.revision, l.after, l.updated_at`) + `
 		), appended AS (
-			INSERT INTO ` + p.name("outbox_messages") + ` (lane, model, key, revision, after, signal, pk, data,
-				meta, headers, correlation_id, updated_at, keep)
+			INSERT INTO ` + p.name("outbox_messages") + ` (lane, model, key, revision, after,
+				signal, pk, data, meta, headers, correlation_id, updated_at, keep)
 			SELECT ` + m.lane("l.key") + `, ` + literal(m.ID) + `, l.key, l.revision, l.after, 'SAVE',
 				(` + keyJSON(m.Key, "l.key") + `)::json, (` + object("t", m.Fields, nil, nil) + `)::json,
 				_meta, _headers, _correlation, l.updated_at, ` + boolean(m.Everything) + `
@@ -35,7 +35,8 @@ func (p place) flushPlain(m Model, table string) string {
 		END IF;
 		SELECT l.key, ` + m.unsendable() + ` INTO _key, _what FROM (SELECT key ` + p.marked(m) + `) AS l
 		` + row + ` WHERE ` + wrong + ` LIMIT 1;
-	` + m.complain() + `		RAISE EXCEPTION 'cqrsync: table % has several rows of one key', ` + literal(m.Table) + `
+` + m.complain() + `		RAISE EXCEPTION 'cqrsync: table % has several rows of one key',
+			` + literal(m.Table) + `
 			USING HINT = 'A key must be unique, also among tables that inherit from each other.';
 	END IF;
 `

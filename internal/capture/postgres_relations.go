@@ -34,8 +34,9 @@ func (r Relation) value(key []Column, value func(f Field, row string) string) st
 	if !r.Many {
 		return "coalesce((SELECT " + one + " FROM " + r.of(key) + "), 'null')"
 	}
-	return "'[' || coalesce((SELECT string_agg(" + one + ", ',' ORDER BY " + strings.Join(order, ", ") +
-		") FROM " + r.of(key) + "), '') || ']'"
+	return "'[' || coalesce((" +
+		"SELECT string_agg(" + one + ", ',' ORDER BY " + strings.Join(order, ", ") + ") " +
+		"FROM " + r.of(key) + "), '') || ']'"
 }
 
 // of are the relation's rows, x, for the row t.

@@ -51,7 +51,8 @@ func (e *postgres) remove(ctx context.Context, ids []string) error {
 func (e *postgres) requireSwept(ctx context.Context, tx bun.Tx) error {
 	var unswept int
 	dirty := e.place.name("outbox_dirty")
-	if err := tx.Tx.QueryRowContext(ctx, "SELECT count(*) FROM "+dirty).Scan(&unswept); err != nil || unswept == 0 {
+	query := "SELECT count(*) FROM " + dirty
+	if err := tx.Tx.QueryRowContext(ctx, query).Scan(&unswept); err != nil || unswept == 0 {
 		return err
 	}
 	return unsent(unswept, dirty)
@@ -59,16 +60,20 @@ func (e *postgres) requireSwept(ctx context.Context, tx bun.Tx) error {
 
 // unsent is the error of removing the last triggers while marks wait.
 func unsent(marks int, dirty string) error {
-	return fmt.Errorf("%d changes are noted in %s and not sent yet: the triggers are gone; let the relay (run --config) or "+
-		"the service (Box.RunSweep) send them, then remove again", marks, dirty)
+	return fmt.Errorf("%d changes are noted in %s and not sent yet: the triggers are gone; "+
+		"let the relay (run --config) or the service (Box.RunSweep) send them, then remove again",
+		marks, dirty)
 }
 
 // removeTriggers drops those of a model but some.
 func (e *postgres) removeTriggers(ctx context.Context, id string, but []wanted) error {
 	rows, err := e.db.QueryContext(ctx, `SELECT n.nspname, c.relname, t.tgname
-		FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+		JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
-		WHERE t.tgparentid = 0 AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?) AND d.description = ?
+		WHERE t.tgparentid = 0
+			AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?)
+			AND d.description = ?
 			AND starts_with(p.proname, ?)`, e.place.schema, markComment(id), e.place.prefix+"outbox_mark_")
 	if err != nil {
 		return err

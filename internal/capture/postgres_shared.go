@@ -35,7 +35,8 @@ func (p place) marks() []string {
 	op    "char"  NOT NULL,
 	old   json
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)`,
-		`CREATE INDEX IF NOT EXISTS ` + quote(p.prefix+"outbox_marks_xid") + ` ON ` + p.name("outbox_marks") + ` (xid)`,
+		`CREATE INDEX IF NOT EXISTS ` + quote(p.prefix+"outbox_marks_xid") +
+			` ON ` + p.name("outbox_marks") + ` (xid)`,
 		`CREATE TABLE IF NOT EXISTS ` + p.name("outbox_dirty") + ` (
 	id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	model text COLLATE "C" NOT NULL,
@@ -56,7 +57,8 @@ func (p place) marks() []string {
 func (p place) dispatcher(models []string) string {
 	var cases []string
 	for _, id := range slices.Sorted(slices.Values(models)) {
-		cases = append(cases, fmt.Sprintf("WHEN %s THEN\n\t\t\t\tPERFORM %s(_plain, _first, _count, _meta, _headers, _correlation);",
+		cases = append(cases, fmt.Sprintf("WHEN %s THEN\n"+
+			"\t\t\t\tPERFORM %s(_plain, _first, _count, _meta, _headers, _correlation);",
 			literal(id), p.name("outbox_flush_"+short(id))))
 	}
 	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_flush") + `() RETURNS trigger
@@ -64,7 +66,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET ` + path + ` SET row_security = off
 SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET ` + strings.Join(pinned, " SET ") + ` AS $cqrsync$
 DECLARE
-	_model text; _plain boolean; _first integer; _count integer; _meta json; _headers json; _correlation text;
+	_model text; _plain boolean; _first integer; _count integer;
+	_meta json; _headers json; _correlation text;
 BEGIN
 	IF TG_OP = 'INSERT' THEN -- stand in line once more, behind the deferred triggers of others
 		UPDATE ` + p.name("outbox_marks") + ` SET first = true WHERE xid = txid_current() AND id = NEW.id;
@@ -84,7 +87,8 @@ BEGIN
 		CASE _model
 			` + strings.Join(cases, "\n\t\t\t") + `
 			ELSE
-				RAISE EXCEPTION 'cqrsync: rows of model % are marked, and nothing makes messages of them', _model
+				RAISE EXCEPTION 'cqrsync: rows of model % are marked, ` +
+		`and nothing makes messages of them', _model
 					USING HINT = 'Run relay capture install.';
 		END CASE;
 	END LOOP;
@@ -110,7 +114,8 @@ BEGIN
 	INSERT INTO ` + marks + ` (xid, first, model, key, op) VALUES (txid_current(), false, '', '', 'g');
 	SET CONSTRAINTS ALL IMMEDIATE;
 	RETURN QUERY WITH taken AS (
-		DELETE FROM ` + marks + ` WHERE xid = txid_current() AND (model = ANY (_models) OR op = 'g') RETURNING *
+		DELETE FROM ` + marks + ` WHERE xid = txid_current() AND (model = ANY (_models) OR op = 'g')
+		RETURNING *
 	)
 	SELECT t.model, t.key, ` + wasInserted + `, coalesce((array_agg(t.op ORDER BY t.id DESC)
 			FILTER (WHERE t.op <> 't'))[1] = 'd', false),
@@ -129,7 +134,8 @@ const wasInserted = `coalesce(min(id) FILTER (WHERE op = 'i')
 // settings reads what a transaction says about itself, in any language: SET LOCAL
 // cqrsync.correlation_id = '…', cqrsync.meta = '{…}', cqrsync.traceparent = '…'.
 func (p place) settings() string {
-	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_settings") + `(OUT meta json, OUT headers json, OUT correlation text)
+	return `CREATE OR REPLACE FUNCTION ` + p.name("outbox_settings") + `(
+	OUT meta json, OUT headers json, OUT correlation text)
 LANGUAGE plpgsql SET ` + path + ` AS $cqrsync$
 DECLARE
 	_trace text := nullif(current_setting('cqrsync.traceparent', true), '');
@@ -153,7 +159,8 @@ BEGIN
 			meta := NULL;
 		END;
 		IF meta IS NULL OR json_typeof(meta) <> 'object' THEN
-			RAISE EXCEPTION 'cqrsync.meta is no JSON object' USING HINT = 'SET LOCAL cqrsync.meta = ''{"user": 7}''';
+			RAISE EXCEPTION 'cqrsync.meta is no JSON object'
+				USING HINT = 'SET LOCAL cqrsync.meta = ''{"user": 7}''';
 		END IF;
 	END IF;
 	IF _trace IS NOT NULL THEN

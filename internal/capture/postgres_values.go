@@ -11,14 +11,15 @@ import (
 
 // pinned are those settings.
 var pinned = []string{
-	`"DateStyle" = 'ISO'`, `"IntervalStyle" = 'postgres'`, `"TimeZone" = 'UTC'`, `extra_float_digits = 1`,
-	`bytea_output = 'hex'`,
+	`"DateStyle" = 'ISO'`, `"IntervalStyle" = 'postgres'`, `"TimeZone" = 'UTC'`,
+	`extra_float_digits = 1`, `bytea_output = 'hex'`,
 }
 
 // jsonText is a text as a JSON string. Two characters are escaped that only Go escapes, so that the
 // keys of Go and of SQL are equal byte by byte.
 func jsonText(expr string) string {
-	return "replace(replace(to_json(" + expr + ")::text, chr(8232), chr(92) || 'u2028'), chr(8233), chr(92) || 'u2029')"
+	return "replace(replace(to_json(" + expr + ")::text, " +
+		"chr(8232), chr(92) || 'u2028'), chr(8233), chr(92) || 'u2029')"
 }
 
 // plain is a column's value as JSON, where it is not NULL.
@@ -134,16 +135,16 @@ func object(row string, fields []Field, more, odd []string) string {
 	all := strings.Join(members, " || ',' || ")
 	head := "'{'"
 	if len(odd) > 0 { // as envelope.Shelve keeps them
-		head = `'{' || coalesce('"cqrs_nonfinite":{' || nullif(concat_ws(',', ` + strings.Join(odd, ", ") +
-			`), '') || '},', '')`
+		head = `'{' || coalesce('"cqrs_nonfinite":{' || ` +
+			`nullif(concat_ws(',', ` + strings.Join(odd, ", ") + `), '') || '},', '')`
 	}
 	return asKnown(row, fields, head+" || "+all+" || '}'")
 }
 
-// asKnown is an expression that PostgreSQL takes only while the columns are of the kinds for which it
-// was written: a column that becomes a text would else be sent as the number that it was. The types
-// are checked when PostgreSQL plans the statement, anew after each ALTER TABLE, and nothing of it is
-// evaluated.
+// asKnown is an expression that PostgreSQL takes only while the columns are of the kinds for
+// which it was written: a column that becomes a text would else be sent as the number that it
+// was. The types are checked when PostgreSQL plans the statement, anew after each ALTER
+// TABLE, and nothing of it is evaluated.
 func asKnown(row string, fields []Field, expr string) string {
 	var kinds []string
 	for _, f := range fields {
@@ -211,7 +212,8 @@ func (c Column) keyPart(row string) string {
 	if c.Kind != TextUUID && c.Kind != HexUUID {
 		return text
 	}
-	wrong := literal("column " + c.Name + ", want a uuid in lower case as its column spells them, not ")
+	wrong := literal("column " + c.Name +
+		", want a uuid in lower case as its column spells them, not ")
 	return "CASE WHEN rtrim(" + column + "::text) = " + c.spelled(text) + " THEN " + text +
 		" ELSE (" + wrong + " || " + column + "::text)::uuid::text END"
 }

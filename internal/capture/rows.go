@@ -57,8 +57,9 @@ func (e *rowsEngine) base() []string { return e.in.table(e.dirty()) }
 
 func (e *rowsEngine) plan(ctx context.Context, m Model) (plan, error) {
 	if len(m.Track) > 0 {
-		return plan{}, fmt.Errorf("track: the values before a change are kept by triggers of PostgreSQL only; " +
-			"here the ledger keeps them, for a service that registers the model with outbox.TrackPrevious")
+		return plan{}, fmt.Errorf("track: the values before a change are kept by triggers of " +
+			"PostgreSQL only; here the ledger keeps them, for a service that registers the model " +
+			"with outbox.TrackPrevious")
 	}
 	if err := e.in.exists(ctx, e.db, m.Table); err != nil {
 		return plan{}, err
@@ -162,7 +163,8 @@ func (e *rowsEngine) triggers(m Model, t target) []wanted {
 	same := e.in.same(e.key(columns, "OLD"), e.key(columns, "NEW"))
 	bodies := map[string]string{
 		"INSERT": e.note(m, t, "NEW", "i", ""),
-		"UPDATE": e.note(m, t, "NEW", "u", same) + e.note(m, t, "OLD", "d", "NOT ("+same+")") + e.note(m, t, "NEW", "i", "NOT ("+same+")"),
+		"UPDATE": e.note(m, t, "NEW", "u", same) +
+			e.note(m, t, "OLD", "d", "NOT ("+same+")") + e.note(m, t, "NEW", "i", "NOT ("+same+")"),
 		"DELETE": e.note(m, t, "OLD", "d", ""),
 	}
 	if t.touch != nil {
@@ -173,7 +175,8 @@ func (e *rowsEngine) triggers(m Model, t target) []wanted {
 	var all []wanted
 	for _, event := range events {
 		all = append(all, wanted{
-			table: t.name, name: e.prefix + m.trigger(t, event.letter, e.prefix), when: "AFTER", event: event.verb, create: bodies[event.verb],
+			table: t.name, name: e.prefix + m.trigger(t, event.letter, e.prefix),
+			when: "AFTER", event: event.verb, create: bodies[event.verb],
 		})
 	}
 	return all
@@ -181,6 +184,7 @@ func (e *rowsEngine) triggers(m Model, t target) []wanted {
 
 // body is the text of a trigger. The comment in it is how check tells one generation from another.
 func (e *rowsEngine) statements(p plan, w wanted) []string {
-	body := "BEGIN /* " + strings.ReplaceAll(comment(p.model.ID, p.digest), "*/", "") + " */ " + w.create + "END"
+	mark := strings.ReplaceAll(comment(p.model.ID, p.digest), "*/", "")
+	body := "BEGIN /* " + mark + " */ " + w.create + "END"
 	return e.in.create(w.name, w.when, w.event, w.table, body)
 }

@@ -30,7 +30,8 @@ func (e *rowsEngine) install(ctx context.Context, plans []plan) error {
 			}
 		}
 		for name, s := range standing {
-			if s.model() == p.model.ID && !slices.ContainsFunc(p.triggers, func(w wanted) bool { return w.name == name }) {
+			wanted := slices.ContainsFunc(p.triggers, func(w wanted) bool { return w.name == name })
+			if s.model() == p.model.ID && !wanted {
 				if err := e.drop(ctx, name); err != nil {
 					return err
 				}
@@ -51,7 +52,9 @@ func (e *rowsEngine) print(plans []plan) []string {
 }
 
 func (e *rowsEngine) inTx(ctx context.Context, statements []string) error {
-	return e.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return run(ctx, tx, statements) })
+	return e.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		return run(ctx, tx, statements)
+	})
 }
 
 func (e *rowsEngine) drop(ctx context.Context, name string) error {
@@ -88,7 +91,8 @@ func (e *rowsEngine) standing(ctx context.Context) (map[string]standingTrigger, 
 		if err := rows.Scan(&table, &name, &text); err != nil {
 			return nil, err
 		}
-		if c := commented.FindStringSubmatch(text); c != nil && strings.HasPrefix(name, e.prefix+"cqrsync_") {
+		c := commented.FindStringSubmatch(text)
+		if c != nil && strings.HasPrefix(name, e.prefix+"cqrsync_") {
 			found[name] = standingTrigger{table, c[1]}
 		}
 	}
@@ -149,7 +153,8 @@ func (e *rowsEngine) remove(ctx context.Context, ids []string) error {
 		return nil
 	}
 	var unswept int
-	if err := e.db.DB.QueryRowContext(ctx, "SELECT count(*) FROM "+e.dirty()).Scan(&unswept); err != nil {
+	query := "SELECT count(*) FROM " + e.dirty()
+	if err := e.db.DB.QueryRowContext(ctx, query).Scan(&unswept); err != nil {
 		return nil //nolint:nilerr // it was never made
 	}
 	if unswept > 0 {

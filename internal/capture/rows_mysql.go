@@ -10,13 +10,20 @@ import (
 
 type mysqlRows struct{}
 
-func (mysqlRows) quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+func (mysqlRows) quote(name string) string {
+	return "`" + strings.ReplaceAll(name, "`", "``") + "`"
+}
 
 func (mysqlRows) table(name string) []string {
-	return []string{`CREATE TABLE IF NOT EXISTS ` + name + " (\n\tid bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,\n" +
-		"\tsession bigint NOT NULL,\n\tmodel varchar(200) NOT NULL,\n\t`key` varchar(512) NOT NULL,\n\top char(1) NOT NULL,\n" +
+	return []string{`CREATE TABLE IF NOT EXISTS ` + name + " (\n" +
+		"\tid bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,\n" +
+		"\tsession bigint NOT NULL,\n" +
+		"\tmodel varchar(200) NOT NULL,\n" +
+		"\t`key` varchar(512) NOT NULL,\n" +
+		"\top char(1) NOT NULL,\n" +
 		"\tnoted_at timestamp(6) NOT NULL DEFAULT current_timestamp(6),\n" +
-		"\tKEY session (session)\n) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"}
+		"\tKEY session (session)\n" +
+		") ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"}
 }
 
 func (mysqlRows) text(column string) string { return "CAST(" + column + " AS CHAR)" }
@@ -26,11 +33,14 @@ func (m mysqlRows) json(c Column, column string) string {
 	if c.Kind == Integer {
 		return m.text(column)
 	}
-	return "REPLACE(REPLACE(JSON_QUOTE(" + m.text(column) + "), CONVERT(0xE280A8 USING utf8mb4), CONCAT(CHAR(92), 'u2028')), " +
+	return "REPLACE(REPLACE(JSON_QUOTE(" + m.text(column) + "), " +
+		"CONVERT(0xE280A8 USING utf8mb4), CONCAT(CHAR(92), 'u2028')), " +
 		"CONVERT(0xE280A9 USING utf8mb4), CONCAT(CHAR(92), 'u2029'))"
 }
 
-func (mysqlRows) concat(parts ...string) string { return "CONCAT(" + strings.Join(parts, ", ") + ")" }
+func (mysqlRows) concat(parts ...string) string {
+	return "CONCAT(" + strings.Join(parts, ", ") + ")"
+}
 
 func (mysqlRows) isUUID(c Column, column string) string {
 	switch c.Kind {
@@ -55,7 +65,8 @@ func (mysqlRows) same(a, b string) string {
 	return "CAST(" + a + " AS BINARY) <=> CAST(" + b + " AS BINARY)"
 }
 
-// insert is no INSERT … SELECT: that locks the numbers of the table until the writer's statement ends.
+// insert is no INSERT … SELECT: that locks the numbers of the table until the writer's statement
+// ends.
 func (mysqlRows) insert(into string, values, conditions []string) string {
 	text := into + " VALUES (" + strings.Join(values, ", ") + "); "
 	if conditions != nil {
@@ -65,11 +76,13 @@ func (mysqlRows) insert(into string, values, conditions []string) string {
 }
 
 func (m mysqlRows) create(name, when, event, table, body string) []string {
-	return []string{"CREATE OR REPLACE TRIGGER " + m.quote(name) + " " + when + " " + event + " ON " + table + " FOR EACH ROW " + body}
+	return []string{"CREATE OR REPLACE TRIGGER " + m.quote(name) + " " + when + " " + event +
+		" ON " + table + " FOR EACH ROW " + body}
 }
 
 func (mysqlRows) texts() string {
-	return "SELECT event_object_table, trigger_name, action_statement FROM information_schema.triggers WHERE trigger_schema = database()"
+	return "SELECT event_object_table, trigger_name, action_statement " +
+		"FROM information_schema.triggers WHERE trigger_schema = database()"
 }
 
 func split(table string) (schema, name string) {
@@ -84,14 +97,16 @@ func (mysqlRows) exists(ctx context.Context, db *bun.DB, table string) error {
 	schema, name := split(table)
 	var engine *string
 	err := db.DB.QueryRowContext(ctx, `SELECT max(engine) FROM information_schema.tables
-		WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ? AND table_type = 'BASE TABLE'`, schema, name).Scan(&engine)
+		WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ?
+			AND table_type = 'BASE TABLE'`, schema, name).Scan(&engine)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask the catalog for table %s: %w", table, err)
 	case engine == nil:
 		return fmt.Errorf("table %s does not exist (triggers stand on tables, not on views)", table)
 	case !strings.EqualFold(*engine, "InnoDB"):
-		return fmt.Errorf("table %s has the engine %s, which knows no transactions: what is written and what is noted could part", table, *engine)
+		return fmt.Errorf("table %s has the engine %s, which knows no transactions: "+
+			"what is written and what is noted could part", table, *engine)
 	}
 	return nil
 }
@@ -101,13 +116,17 @@ func (mysqlRows) refuses(ctx context.Context, db *bun.DB, table, owner string) e
 	schema, name := split(table)
 	_, owner = split(owner)
 	var key *string
-	err := db.DB.QueryRowContext(ctx, `SELECT max(constraint_name) FROM information_schema.referential_constraints
+	err := db.DB.QueryRowContext(ctx, `SELECT max(constraint_name)
+		FROM information_schema.referential_constraints
 		WHERE constraint_schema = coalesce(nullif(?, ''), database()) AND table_name = ?
-			AND referenced_table_name <> ? AND (delete_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT') OR update_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT'))`,
+		AND referenced_table_name <> ?
+		AND (delete_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT')
+			OR update_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT'))`,
 		schema, name, owner).Scan(&key)
 	if err == nil && key != nil {
-		err = fmt.Errorf("foreign key %s of table %s deletes or changes its rows by itself, and MariaDB tells no trigger of it: "+
-			"make it RESTRICT, and let the application delete the rows", *key, table)
+		err = fmt.Errorf("foreign key %s of table %s deletes or changes its rows by itself, "+
+			"and MariaDB tells no trigger of it: make it RESTRICT, and let the application "+
+			"delete the rows", *key, table)
 	}
 	return err
 }

@@ -30,7 +30,8 @@ func (s sqliteRows) json(c Column, column string) string {
 	if c.Kind == Integer {
 		return s.text(column)
 	}
-	return `replace(replace(json_quote(` + s.text(column) + `), char(8232), '\u2028'), char(8233), '\u2029')`
+	return `replace(replace(json_quote(` + s.text(column) + `), ` +
+		`char(8232), '\u2028'), char(8233), '\u2029')`
 }
 
 func (sqliteRows) concat(parts ...string) string { return strings.Join(parts, " || ") }
@@ -70,7 +71,8 @@ func (sqliteRows) insert(into string, values, conditions []string) string {
 func (sqliteRows) create(name, when, event, table, body string) []string {
 	return []string{
 		"DROP TRIGGER IF EXISTS " + quote(name),
-		"CREATE TRIGGER " + quote(name) + " " + when + " " + event + " ON " + table + " FOR EACH ROW " + body,
+		"CREATE TRIGGER " + quote(name) + " " + when + " " + event + " ON " + table +
+			" FOR EACH ROW " + body,
 	}
 }
 
@@ -80,7 +82,8 @@ func (sqliteRows) texts() string {
 
 func (sqliteRows) exists(ctx context.Context, db *bun.DB, table string) error {
 	var found bool
-	err := db.DB.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?))", table).Scan(&found)
+	err := db.DB.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_master
+		WHERE type = 'table' AND lower(name) = lower(?))`, table).Scan(&found)
 	if err == nil && !found {
 		err = fmt.Errorf("table %s does not exist (triggers stand on tables, not on views)", table)
 	}

@@ -28,8 +28,9 @@ func (s sqliteRows) others(
 	for _, c := range key {
 		condition += " AND x." + quote(c.Name) + " IS NOT NULL"
 	}
-	body := "INSERT INTO " + e.dirty() + " (session, model, key, op) SELECT " + s.session() + ", " +
-		literal(m.ID) + ", " + e.key(key, "x") + ", 't' FROM " + t.name + " AS x WHERE " + condition + "; "
+	body := "INSERT INTO " + e.dirty() + " (session, model, key, op) " +
+		"SELECT " + s.session() + ", " + literal(m.ID) + ", " + e.key(key, "x") + ", 't' " +
+		"FROM " + t.name + " AS x WHERE " + condition + "; "
 	var all []wanted
 	for _, event := range []event{{letter: "p", verb: "INSERT"}, {letter: "q", verb: "UPDATE"}} {
 		all = append(all, wanted{
@@ -74,9 +75,9 @@ func (sqliteRows) uniqueMatches(
 	var met []string
 	for _, index := range order {
 		if len(columns[index]) == 0 {
-			return nil, fmt.Errorf("table %s has the unique index %s on an expression: a REPLACE may delete "+
-				"rows by it that no trigger sees; take it away, or leave the table to the capture of a "+
-				"Go service", table, index)
+			return nil, fmt.Errorf("table %s has the unique index %s on an expression: a REPLACE "+
+				"may delete rows by it that no trigger sees; take it away, or leave the table to "+
+				"the capture of a Go service", table, index)
 		}
 		met = append(met, "("+strings.Join(columns[index], " AND ")+")")
 	}

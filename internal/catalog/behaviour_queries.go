@@ -7,7 +7,8 @@ func (postgres) behaviour() behaviourQueries {
 	const partitions = `(SELECT to_regclass(?0)::oid
 		UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(?0)))`
 	rule := func(code string) string {
-		return `CASE ` + code + ` WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' END`
+		return `CASE ` + code +
+			` WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' END`
 	}
 	return behaviourQueries{
 		byQuotedName: true,
@@ -50,7 +51,8 @@ func (postgres) behaviour() behaviourQueries {
 			FROM pg_attribute AS a
 				JOIN pg_type AS t ON t.oid = a.atttypid
 				JOIN pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-			WHERE a.attrelid = to_regclass(?0) AND a.attnum > 0 AND NOT a.attisdropped AND b.typcategory = 'S'`,
+			WHERE a.attrelid = to_regclass(?0) AND a.attnum > 0 AND NOT a.attisdropped
+				AND b.typcategory = 'S'`,
 		cachedSequence: `
 			SELECT s.seqrelid::regclass::text, '', ''
 			FROM pg_sequence AS s
@@ -82,7 +84,8 @@ func (mariadb) behaviour() behaviourQueries {
 			WHERE ` + of + ` AND collation_name LIKE '%\_ci'`,
 		texts: `
 			SELECT column_name, '', column_type FROM information_schema.columns
-			WHERE ` + of + ` AND (collation_name IS NOT NULL OR data_type LIKE '%binary' OR data_type LIKE '%blob')`,
+			WHERE ` + of + ` AND (collation_name IS NOT NULL
+				OR data_type LIKE '%binary' OR data_type LIKE '%blob')`,
 	}
 }
 
@@ -112,6 +115,7 @@ func (sqlite) behaviour() behaviourQueries {
 		// https://sqlite.org/datatype3.html#determination_of_column_affinity
 		texts: `
 			SELECT name, '', type FROM pragma_table_xinfo(?0)
-			WHERE type NOT LIKE '%int%' AND (type LIKE '%char%' OR type LIKE '%clob%' OR type LIKE '%text%')`,
+			WHERE type NOT LIKE '%int%'
+				AND (type LIKE '%char%' OR type LIKE '%clob%' OR type LIKE '%text%')`,
 	}
 }

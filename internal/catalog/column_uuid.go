@@ -45,8 +45,9 @@ func (c Column) UUIDForm() UUIDForm {
 	switch c.Base {
 	case "uuid":
 		return TextUUID
-	case "char", "varchar", "bpchar", "character", "character varying", "nchar", "nvarchar", "varying character",
-		"native character", "text", "tinytext", "mediumtext", "longtext", "clob":
+	case "char", "varchar", "bpchar", "character", "character varying", "nchar", "nvarchar",
+		"varying character", "native character", "text", "tinytext", "mediumtext", "longtext",
+		"clob":
 		switch {
 		case length == digits:
 			return HexUUID

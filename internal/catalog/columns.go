@@ -83,8 +83,9 @@ func tableColumns(
 	for i, f := range facts {
 		columns[i] = Column{
 			Name: f.Name, Type: f.Type, Base: strings.ToLower(f.Base), Class: f.Class, Array: f.IsArray,
-			Scale: -1, NotNull: f.NotNull, IsKey: f.IsKey, HasDefault: f.HasDefault, Generated: f.IsGenerated,
-			IdentityAlways: f.IdentityAlways, ZeroDraws: f.ZeroDraws, Folded: f.Folded,
+			Scale: -1, NotNull: f.NotNull, IsKey: f.IsKey, HasDefault: f.HasDefault,
+			Generated: f.IsGenerated, IdentityAlways: f.IdentityAlways, ZeroDraws: f.ZeroDraws,
+			Folded: f.Folded,
 		}
 		q.read(&columns[i], f)
 	}
@@ -161,7 +162,8 @@ const mysqlColumns = `
 		is_nullable = 'NO' AS not_null, column_key = 'PRI' AS is_key,
 		column_default IS NOT NULL OR extra LIKE '%auto_increment%' AS has_default,
 		is_generated <> 'NEVER' AS is_generated, 
-		extra LIKE '%auto_increment%' AND NOT find_in_set('NO_AUTO_VALUE_ON_ZERO', @@sql_mode) AS zero_draws,
+		extra LIKE '%auto_increment%'
+			AND NOT find_in_set('NO_AUTO_VALUE_ON_ZERO', @@sql_mode) AS zero_draws,
 		CASE WHEN collation_name IS NULL OR collation_name LIKE '%nopad\_bin' THEN ''
 			ELSE concat('collation ', collation_name) END AS folded,
 		concat('json_valid(', '` + "`', column_name, '`" + `', ')') IN (
@@ -197,8 +199,9 @@ const sqliteColumns = `
 var sqliteType = regexp.MustCompile(`^([^(]*)(?:\([^)]*\))?(.*)$`)
 
 // jsonCheck is the constraint by which Django, and others, keep JSON in a column of texts.
-var jsonCheck = regexp.MustCompile(`(?i)\bcheck\s*\(+\s*json_valid\s*\(\s*["\x60\[]?(\w+)["\x60\]]?\s*\)` +
-	`(?:\s+or\s+["\x60\[]?(\w+)["\x60\]]?\s+is\s+null)?\s*\)`)
+var jsonCheck = regexp.MustCompile(
+	`(?i)\bcheck\s*\(+\s*json_valid\s*\(\s*["\x60\[]?(\w+)["\x60\]]?\s*\)` +
+		`(?:\s+or\s+["\x60\[]?(\w+)["\x60\]]?\s+is\s+null)?\s*\)`)
 
 // isJSON says that a table's statement lets nothing but JSON into a column.
 func isJSON(statement, column string) bool {

@@ -196,7 +196,8 @@ func (sqlite) catalog() catalogQueries {
 		references: `
 			SELECT min(f."from") AS "column",
 				CASE WHEN ?1 IN ('', 'main') THEN f."table" ELSE ?1 || '.' || f."table" END AS "table",
-				coalesce(min(f."to"), (SELECT name FROM pragma_table_info(f."table", nullif(?1, '')) WHERE pk = 1))
+				coalesce(min(f."to"), (
+					SELECT name FROM pragma_table_info(f."table", nullif(?1, '')) WHERE pk = 1))
 					AS target,
 				1 AS "deferrable"
 			FROM pragma_foreign_key_list(?0, nullif(?1, '')) AS f
@@ -204,7 +205,8 @@ func (sqlite) catalog() catalogQueries {
 		// An INTEGER PRIMARY KEY is the row's number, and has no index.
 		unique: `
 			SELECT ' row' AS name, name AS "column", 0 AS partial FROM pragma_table_info(?0, nullif(?1, ''))
-			WHERE pk > 0 AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?0, nullif(?1, '')) WHERE origin = 'pk')
+			WHERE pk > 0 AND NOT EXISTS (
+				SELECT 1 FROM pragma_index_list(?0, nullif(?1, '')) WHERE origin = 'pk')
 			UNION ALL
 			SELECT l.name, coalesce(i.name, ''), l.partial OR i.name IS NULL
 			FROM pragma_index_list(?0, nullif(?1, '')) AS l, pragma_index_info(l.name, nullif(?1, '')) AS i

@@ -82,10 +82,12 @@ func (c *Catalog) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, err
 // table behind a view; what a foreign table has is not known.
 func (postgres) traits(table string) (query string, args []any) {
 	return `
-		WITH RECURSIVE top AS (SELECT * FROM pg_class WHERE oid = to_regclass(?)), below(oid, relkind) AS (
+		WITH RECURSIVE top AS (
+			SELECT * FROM pg_class WHERE oid = to_regclass(?)), below(oid, relkind) AS (
 			SELECT oid, relkind FROM top UNION SELECT c.oid, c.relkind FROM below b CROSS JOIN LATERAL (
 				SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = b.oid
-				UNION ALL SELECT d.refobjid FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+				UNION ALL SELECT d.refobjid FROM pg_rewrite r JOIN pg_depend d
+					ON d.classid = 'pg_rewrite'::regclass
 					AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> b.oid
 				WHERE r.ev_class = b.oid AND b.relkind = 'v'
 			) n JOIN pg_class c ON c.oid = n.oid
@@ -96,10 +98,13 @@ func (postgres) traits(table string) (query string, args []any) {
 				FROM below JOIN pg_rewrite r ON r.ev_class = below.oid
 			UNION ALL SELECT 4 + 16 FROM below WHERE relkind = 'f'
 		)
-		SELECT coalesce(bool_or(top.relkind NOT IN ('r', 'p') OR top.relhasrules OR t.tgtype & 66 <> 0), false),
-			EXISTS (SELECT 1 FROM moves WHERE type & 4 <> 0), EXISTS (SELECT 1 FROM moves WHERE type & 16 <> 0),
+		SELECT coalesce(bool_or(
+				top.relkind NOT IN ('r', 'p') OR top.relhasrules OR t.tgtype & 66 <> 0), false),
+			EXISTS (SELECT 1 FROM moves WHERE type & 4 <> 0),
+			EXISTS (SELECT 1 FROM moves WHERE type & 16 <> 0),
 			false, coalesce(bool_or(top.relkind IN ('r', 'p')), false)
-		FROM top LEFT JOIN pg_trigger t ON t.tgrelid = top.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'`, []any{table}
+		FROM top LEFT JOIN pg_trigger t
+			ON t.tgrelid = top.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'`, []any{table}
 }
 
 func (postgres) rowVersion() string { return "tableoid::text || ctid::text" }
@@ -107,12 +112,14 @@ func (mariadb) rowVersion() string  { return "'row'" }
 func (sqlite) rowVersion() string   { return "'row'" }
 
 func (postgres) lastInserted(table, column, sqlColumn string) string {
+	names := `'` + db.QuoteText(table) + `', '` + db.QuoteText(column) + `'`
 	return sqlColumn + ` = (
-		SELECT currval(pg_get_serial_sequence('` + db.QuoteText(table) + `', '` + db.QuoteText(column) + `'))
+		SELECT currval(pg_get_serial_sequence(` + names + `))
 		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-		WHERE a.attrelid = to_regclass('` + db.QuoteText(table) + `') AND a.attname = '` + db.QuoteText(column) + `'
+		WHERE a.attrelid = to_regclass('` + db.QuoteText(table) + `')
+			AND a.attname = '` + db.QuoteText(column) + `'
 			AND (a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%')
-			AND pg_get_serial_sequence('` + db.QuoteText(table) + `', '` + db.QuoteText(column) + `') IS NOT NULL
+			AND pg_get_serial_sequence(` + names + `) IS NOT NULL
 			AND NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal))`
 }
 
@@ -122,15 +129,19 @@ func (postgres) kin(table string) (query string, args []any) {
 	return `
 		WITH RECURSIVE step(from_oid, to_oid) AS (
 			SELECT inhparent, inhrelid FROM pg_inherits UNION SELECT inhrelid, inhparent FROM pg_inherits
-			UNION SELECT d.refobjid, r.ev_class FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+			UNION SELECT d.refobjid, r.ev_class FROM pg_rewrite r JOIN pg_depend d
+				ON d.classid = 'pg_rewrite'::regclass
 				AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
-			UNION SELECT r.ev_class, d.refobjid FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+			UNION SELECT r.ev_class, d.refobjid FROM pg_rewrite r JOIN pg_depend d
+				ON d.classid = 'pg_rewrite'::regclass
 				AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
 		), kin(oid) AS (
 			SELECT to_regclass(?)::oid UNION SELECT s.to_oid FROM kin JOIN step s ON s.from_oid = kin.oid
 		)
-		SELECT n.nspname, c.relname FROM kin JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.oid <> to_regclass(?) AND n.nspname NOT IN ('pg_catalog', 'information_schema')`, []any{table, table}
+		SELECT n.nspname, c.relname FROM kin JOIN pg_class c USING (oid)
+			JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid <> to_regclass(?)
+			AND n.nspname NOT IN ('pg_catalog', 'information_schema')`, []any{table, table}
 }
 
 // traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its
@@ -147,7 +158,8 @@ func (mariadb) traits(table string) (query string, args []any) {
 func (mariadb) lastInserted(table, column, sqlColumn string) string {
 	schema, name := db.BareName(table, "`")
 	return sqlColumn + ` = (SELECT LAST_INSERT_ID() FROM information_schema.columns
-		WHERE table_schema = coalesce(nullif('` + db.QuoteText(schema) + `', ''), database()) AND table_name = '` + db.QuoteText(name) + `'
+		WHERE table_schema = coalesce(nullif('` + db.QuoteText(schema) + `', ''), database())
+			AND table_name = '` + db.QuoteText(name) + `'
 			AND column_name = '` + db.QuoteText(column) + `' AND extra LIKE '%auto_increment%')`
 }
 
@@ -157,20 +169,26 @@ func (mariadb) kin(table string) (query string, args []any) {
 		SELECT '', v.table_name FROM information_schema.views v
 		WHERE v.table_schema = coalesce(nullif(?, ''),
 			database()) AND v.view_definition LIKE concat('%', ?, '%')
-		UNION SELECT '', t.table_name FROM information_schema.views v JOIN information_schema.tables t ON t.table_schema = v.table_schema
-			AND t.table_name <> v.table_name AND v.view_definition LIKE concat('%', '` + "`" + `', t.table_name, '` + "`" + `', '%')
+		UNION SELECT '', t.table_name FROM information_schema.views v
+			JOIN information_schema.tables t ON t.table_schema = v.table_schema
+			AND t.table_name <> v.table_name
+			AND v.view_definition LIKE concat('%', '` + "`" + `', t.table_name, '` + "`" + `', '%')
 		WHERE v.table_schema = coalesce(nullif(?, ''), database()) AND v.table_name = ?`,
 		[]any{schema, "`" + name + "`", schema, name}
 }
 
-// traits: only a view has its rows elsewhere, and no trigger changes what an INSERT stores; an AFTER trigger may update it.
+// traits are those of a view alone, which has its rows elsewhere: no trigger changes what an INSERT
+// stores, and an AFTER trigger may update it.
 func (sqlite) traits(table string) (query string, args []any) {
 	_, name := db.BareName(table, `"`)
-	const moves = `EXISTS (SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?))`
+	const moves = `EXISTS (SELECT 1 FROM sqlite_master
+		WHERE type IN ('view', 'trigger') AND lower(tbl_name) = lower(?))`
 	return `
-		SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'view' AND lower(name) = lower(?)), ` + moves + `, ` + moves + `,
+		SELECT EXISTS (SELECT 1 FROM sqlite_master
+				WHERE type = 'view' AND lower(name) = lower(?)), ` + moves + `, ` + moves + `,
 			EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)
-				AND (sql LIKE '%conflict%replace%' OR sql LIKE '%conflict%fail%')), FALSE`, []any{name, name, name, name}
+				AND (sql LIKE '%conflict%replace%' OR sql LIKE '%conflict%fail%')), FALSE`,
+		[]any{name, name, name, name}
 }
 
 func (sqlite) lastInserted(string, string, string) string { return "rowid = last_insert_rowid()" }
@@ -178,7 +196,9 @@ func (sqlite) lastInserted(string, string, string) string { return "rowid = last
 func (sqlite) kin(table string) (query string, args []any) {
 	_, name := db.BareName(table, `"`)
 	return `
-		SELECT '', name FROM sqlite_master WHERE type = 'view' AND lower(name) <> lower(?) AND instr(lower(sql), lower(?)) > 0
-		UNION SELECT '', t.name FROM sqlite_master AS v JOIN sqlite_master AS t ON t.type = 'table' AND instr(lower(v.sql), lower(t.name)) > 0
+		SELECT '', name FROM sqlite_master
+		WHERE type = 'view' AND lower(name) <> lower(?) AND instr(lower(sql), lower(?)) > 0
+		UNION SELECT '', t.name FROM sqlite_master AS v
+			JOIN sqlite_master AS t ON t.type = 'table' AND instr(lower(v.sql), lower(t.name)) > 0
 		WHERE v.type = 'view' AND lower(v.name) = lower(?)`, []any{name, name, name}
 }

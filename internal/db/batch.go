@@ -96,13 +96,16 @@ func (w *lookout) end() {
 
 // inBatch sets the bounds with the question for the session, in one round trip.
 func (postgresSessions) inBatch(
-	ctx context.Context, db *bun.DB, b Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
+	ctx context.Context, db *bun.DB, b Bounds, l BatchLimits,
+	fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
 	return db.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error {
 		var session int64
 		var idle, lock string
-		err := tx.QueryRowContext(ctx, `SELECT pg_backend_pid(), set_config('idle_in_transaction_session_timeout', ?, true),
-			set_config('lock_timeout', ?, true)`, fmt.Sprint(b.Idle.Milliseconds()), fmt.Sprint(b.Lock.Milliseconds())).
+		err := tx.QueryRowContext(ctx, `SELECT pg_backend_pid(),
+			set_config('idle_in_transaction_session_timeout', ?, true),
+			set_config('lock_timeout', ?, true)`,
+			fmt.Sprint(b.Idle.Milliseconds()), fmt.Sprint(b.Lock.Milliseconds())).
 			Scan(&session, &idle, &lock)
 		if err != nil {
 			return err
@@ -113,7 +116,8 @@ func (postgresSessions) inBatch(
 
 // inBatch has no bounds of its own; see inTx.
 func (sqliteSessions) inBatch(
-	ctx context.Context, db *bun.DB, _ Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
+	ctx context.Context, db *bun.DB, _ Bounds, l BatchLimits,
+	fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
 	return db.RunInTx(ctx, l.Options, func(ctx context.Context, tx bun.Tx) error {
 		return fn(ctx, tx, 0)
@@ -121,7 +125,8 @@ func (sqliteSessions) inBatch(
 }
 
 func (mariadbSessions) inBatch(
-	ctx context.Context, db *bun.DB, b Bounds, l BatchLimits, fn func(ctx context.Context, tx bun.Tx, session int64) error,
+	ctx context.Context, db *bun.DB, b Bounds, l BatchLimits,
+	fn func(ctx context.Context, tx bun.Tx, session int64) error,
 ) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {

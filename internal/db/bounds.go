@@ -97,7 +97,8 @@ func (b Bounds) setAtOnce() string {
 }
 
 func (postgresSessions) inTx(
-	ctx context.Context, db *bun.DB, b Bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
+	ctx context.Context, db *bun.DB, b Bounds, _ string,
+	fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if _, err := tx.ExecContext(ctx, b.setAtOnce()); err != nil {
@@ -110,7 +111,8 @@ func (postgresSessions) inTx(
 // inTx has no bounds of its own: SQLite knows no session that could be ended, and waits as long as
 // the connection's busy_timeout says (package database: ten seconds).
 func (sqliteSessions) inTx(
-	ctx context.Context, db *bun.DB, _ Bounds, _ string, fn func(ctx context.Context, tx bun.IDB) error,
+	ctx context.Context, db *bun.DB, _ Bounds, _ string,
+	fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return fn(ctx, tx) })
 }
@@ -123,7 +125,8 @@ func (sqliteSessions) inTx(
 // Each is a statement of its own: a proxy that sends reads to other servers (MaxScale) must see the
 // transaction begin.
 func (m mariadbSessions) inTx(
-	ctx context.Context, db *bun.DB, b Bounds, isolation string, fn func(ctx context.Context, tx bun.IDB) error,
+	ctx context.Context, db *bun.DB, b Bounds, isolation string,
+	fn func(ctx context.Context, tx bun.IDB) error,
 ) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -173,11 +176,13 @@ func sessionBounds(b Bounds) string {
 	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 	return fmt.Sprintf(`SET @cqrsync_idle = @@SESSION.idle_transaction_timeout,
 		@cqrsync_lock = @@SESSION.innodb_lock_wait_timeout, @cqrsync_table = @@SESSION.lock_wait_timeout,
-		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d, SESSION lock_wait_timeout = %d`,
+		SESSION idle_transaction_timeout = %d, SESSION innodb_lock_wait_timeout = %d,
+		SESSION lock_wait_timeout = %d`,
 		seconds(b.Idle), seconds(b.Lock), seconds(b.Lock))
 }
 
-const restoreBounds = `SET SESSION idle_transaction_timeout = @cqrsync_idle, SESSION innodb_lock_wait_timeout = @cqrsync_lock,
+const restoreBounds = `SET SESSION idle_transaction_timeout = @cqrsync_idle,
+	SESSION innodb_lock_wait_timeout = @cqrsync_lock,
 	SESSION lock_wait_timeout = @cqrsync_table`
 
 func execOn(ctx context.Context, conn bun.Conn, statements []string) error {

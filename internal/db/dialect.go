@@ -85,10 +85,12 @@ func (Postgres) After(t string, d time.Duration) string {
 // not, and SKIP LOCKED. Its times are integers: microseconds since 1970 in UTC.
 type MariaDB struct{}
 
-func (MariaDB) Name() string                { return "mysql" }
-func (MariaDB) Quote() string               { return "`" }
-func (MariaDB) HasSchemas() bool            { return true }
-func (MariaDB) Now() string                 { return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))" }
+func (MariaDB) Name() string     { return "mysql" }
+func (MariaDB) Quote() string    { return "`" }
+func (MariaDB) HasSchemas() bool { return true }
+func (MariaDB) Now() string {
+	return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+}
 func (d MariaDB) Steady() string            { return d.Now() } // UTC_TIMESTAMP is, unlike SYSDATE
 func (MariaDB) Micros(col string) string    { return col }
 func (MariaDB) Time(t time.Time) any        { return t.UnixMicro() }
@@ -97,13 +99,15 @@ func (MariaDB) LockRows() string            { return "FOR UPDATE SKIP LOCKED" }
 func (MariaDB) OnConflict(string) string    { return "ON DUPLICATE KEY UPDATE" }
 func (MariaDB) Proposed(col string) string  { return "VALUES(" + col + ")" }
 
-// LanesOptions are those in which a statement locks no more than it changes: under REPEATABLE READ InnoDB locks every
-// row that a statement looks at, so that relays which renew their own lanes would lock those of all others.
+// LanesOptions are those in which a statement locks no more than it changes: under REPEATABLE READ
+// InnoDB locks every row that a statement looks at, so that relays which renew their own lanes
+// would lock those of all others.
 func (MariaDB) LanesOptions() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 }
 
-// MaxStatement stays under max_allowed_packet, whose default is 16 MiB, also when every second byte is escaped.
+// MaxStatement stays under max_allowed_packet, whose default is 16 MiB, also when every second byte
+// is escaped.
 func (MariaDB) MaxStatement() int { return 4 << 20 }
 
 func (MariaDB) After(t string, d time.Duration) string {

@@ -39,7 +39,8 @@ func (mariadbSessions) places(table string, _ bool) []string {
 	return []string{"SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
 		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' " +
 		"ELSE CONCAT(@@server_id, '/', UNIX_TIMESTAMP(create_time)) END FROM information_schema.tables " +
-		"WHERE table_schema = coalesce(nullif('" + QuoteText(schema) + "', ''), database()) AND table_name = '" + QuoteText(name) + "'"}
+		"WHERE table_schema = coalesce(nullif('" + QuoteText(schema) + "', ''), database()) " +
+		"AND table_name = '" + QuoteText(name) + "'"}
 }
 
 // places: a file does not say that it is a copy.

@@ -51,7 +51,8 @@ func (d *Database) CheckSession(ctx context.Context, conn bun.IDB) error {
 				"session's time zone is not that of the driver and of bun; open the database with "+
 				"package database, or put time_zone='+00:00' and loc=UTC into the DSN, and make bun's "+
 				"dialect WithTimeLocation(\"UTC\")",
-				time.Duration(session.Moment.Unix()-at)*time.Second, time.Duration(session.Stated.Unix()-at)*time.Second))
+				time.Duration(session.Moment.Unix()-at)*time.Second,
+				time.Duration(session.Stated.Unix()-at)*time.Second))
 	}
 	return errors.Join(errs...)
 }

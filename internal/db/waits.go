@@ -179,7 +179,8 @@ func describeHolder(pid int64, name, state string, since time.Duration) string {
 	return text
 }
 
-const postgresHolder = `coalesce(concat_ws(' at ', coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
+const postgresHolder = `coalesce(concat_ws(' at ',
+		coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
 	coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8`
 
 // holders: during a wait they are those who block whoever waits in a statement that names one of
@@ -192,13 +193,17 @@ func (postgresSessions) holders(names Names) (during, afterwards string) {
 		SELECT DISTINCT p.pid, ` + columns + `
 		FROM pg_stat_activity AS w CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS p(pid)
 			LEFT JOIN pg_stat_activity AS b ON b.pid = p.pid
-		WHERE w.wait_event_type = 'Lock' AND w.datname = current_database() AND w.query ~ '` + ownTables(names) + `'
+		WHERE w.wait_event_type = 'Lock' AND w.datname = current_database()
+			AND w.query ~ '` + ownTables(names) + `'
 		ORDER BY 1 LIMIT 5`, `
 		SELECT DISTINCT coalesce(l.pid, 0), ` + columns + `
-		FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation LEFT JOIN pg_stat_activity AS b ON b.pid = l.pid
-		WHERE l.granted AND l.locktype = 'relation' AND c.relname ~ '^` + ownTables(names) + `' AND l.pid IS DISTINCT FROM pg_backend_pid()
+		FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+			LEFT JOIN pg_stat_activity AS b ON b.pid = l.pid
+		WHERE l.granted AND l.locktype = 'relation' AND c.relname ~ '^` + ownTables(names) + `'
+			AND l.pid IS DISTINCT FROM pg_backend_pid()
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND coalesce(clock_timestamp() - b.xact_start > interval '` + fmt.Sprint(Exclusive.Lock.Milliseconds()) + ` ms', TRUE)
+			AND coalesce(clock_timestamp() - b.xact_start
+				> interval '` + fmt.Sprint(Exclusive.Lock.Milliseconds()) + ` ms', TRUE)
 		ORDER BY 1 LIMIT 5`
 }
 
@@ -225,7 +230,8 @@ func (mariadbSessions) holders(names Names) (during, afterwards string) {
 		SELECT ` + columns + ` FROM information_schema.innodb_trx AS t ` + process + `
 		WHERE ` + idle + ` AND EXISTS (
 			SELECT 1 FROM information_schema.processlist AS w
-			WHERE w.state LIKE 'Waiting for table metadata lock%' AND w.info REGEXP '` + ownTables(names) + `')
+			WHERE w.state LIKE 'Waiting for table metadata lock%'
+				AND w.info REGEXP '` + ownTables(names) + `')
 		LIMIT 5`, `
 		SELECT ` + columns + ` FROM information_schema.innodb_trx AS t ` + process + `
 		WHERE ` + idle + ` ORDER BY t.trx_started LIMIT 5`

@@ -1,4 +1,5 @@
-// Package dbtest gives tests a real, empty database each: SQLite always, PostgreSQL and MariaDB where one is named.
+// Package dbtest gives tests a real, empty database each: SQLite always,
+// PostgreSQL and MariaDB where one is named.
 //
 // Test packages only; the linter keeps it out of the library.
 package dbtest
@@ -33,12 +34,13 @@ const (
 // Variable is the environment variable that holds the address of a service.
 func Variable(service string) string { return "CQRSYNC_TEST_" + strings.ToUpper(service) }
 
-// Start finds a service that has no variable, or returns why it cannot. Package tests/containers sets it; elsewhere
-// it is nil and such a test is skipped.
+// Start finds a service that has no variable, or returns why it cannot. Package tests/containers
+// sets it; elsewhere it is nil and such a test is skipped.
 var Start func(t testing.TB, service string) (address string, err error)
 
-// Address returns where a service is: by its variable, else from Start, else the test is skipped with a message that
-// names the variable. CQRSYNC_TEST_REQUIRE (a comma-separated list of services) turns that skip into a failure.
+// Address returns where a service is: by its variable, else from Start, else the test is skipped
+// with a message that names the variable. CQRSYNC_TEST_REQUIRE (a comma-separated list of services)
+// turns that skip into a failure.
 func Address(t testing.TB, service string) string {
 	t.Helper()
 	if address := os.Getenv(Variable(service)); address != "" {
@@ -56,7 +58,8 @@ func Address(t testing.TB, service string) string {
 	return ""
 }
 
-// Missing skips the test for want of a service, or fails it where CQRSYNC_TEST_REQUIRE names that. fix says what to do.
+// Missing skips the test for want of a service, or fails it where CQRSYNC_TEST_REQUIRE
+// names that. fix says what to do.
 func Missing(t testing.TB, service, fix string) {
 	t.Helper()
 	message := fmt.Sprintf("needs %s: %s", service, fix)
@@ -77,8 +80,8 @@ func Each(t *testing.T, test func(t *testing.T, db *bun.DB)) {
 	}
 }
 
-// Everywhere runs a suite on every kind of database, and on PostgreSQL with a bun.DB that knows nothing of its driver.
-// open makes an empty database.
+// Everywhere runs a suite on every kind of database, and on PostgreSQL with a bun.DB that knows
+// nothing of its driver. open makes an empty database.
 func Everywhere(t *testing.T, suite func(t *testing.T, open func(testing.TB) *bun.DB)) {
 	t.Helper()
 	for name, newURL := range Kinds() {
@@ -87,7 +90,9 @@ func Everywhere(t *testing.T, suite func(t *testing.T, open func(testing.TB) *bu
 		})
 	}
 	t.Run("postgres, any driver", func(t *testing.T) {
-		suite(t, func(t testing.TB) *bun.DB { return bun.NewDB(Open(t, PostgresURL(t)).DB, pgdialect.New()) })
+		suite(t, func(t testing.TB) *bun.DB {
+			return bun.NewDB(Open(t, PostgresURL(t)).DB, pgdialect.New())
+		})
 	})
 }
 
@@ -115,7 +120,9 @@ func NotOnMariaDB(t testing.TB, db *bun.DB, why string) {
 
 // Kinds lists the database kinds: each function makes an empty database and returns its URL.
 func Kinds() map[string]func(testing.TB) string {
-	return map[string]func(testing.TB) string{"sqlite": SQLiteURL, "postgres": PostgresURL, "mariadb": MariaDBURL}
+	return map[string]func(testing.TB) string{
+		"sqlite": SQLiteURL, "postgres": PostgresURL, "mariadb": MariaDBURL,
+	}
 }
 
 // Open opens a URL and closes it when the test ends.
@@ -134,8 +141,8 @@ func SQLiteURL(t testing.TB) string {
 
 var schemas atomic.Int64
 
-// PostgresURL makes a schema that is dropped when the test ends. The URL's search path holds that schema only, so that
-// an unqualified name cannot reach another test's tables.
+// PostgresURL makes a schema that is dropped when the test ends. The URL's search path holds that
+// schema only, so that an unqualified name cannot reach another test's tables.
 func PostgresURL(t testing.TB) string {
 	t.Helper()
 	address := Address(t, Postgres)
@@ -162,8 +169,8 @@ func PsqlURL(t testing.TB) string {
 	return u.String()
 }
 
-// PostgresDatabaseURL makes a database that is dropped when the test ends: for tests of what a whole
-// database has only once, such as an extension or a schema of a given name.
+// PostgresDatabaseURL makes a database that is dropped when the test ends: for tests of what a
+// whole database has only once, such as an extension or a schema of a given name.
 func PostgresDatabaseURL(t testing.TB) string {
 	t.Helper()
 	address := Address(t, Postgres)

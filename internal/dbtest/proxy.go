@@ -12,8 +12,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Proxy stands between a client and a database server. When it is frozen nothing passes any more and nobody is told, so to
-// the server the client looks like a process that was stopped, and to the client the network like one that is gone.
+// Proxy stands between a client and a database server. When it is frozen nothing passes any more
+// and nobody is told, so to the server the client looks like a process that was stopped, and to the
+// client the network like one that is gone.
 type Proxy struct {
 	listener net.Listener
 	server   string
@@ -26,14 +27,18 @@ type Proxy struct {
 	conns []net.Conn
 }
 
-// NewProxy starts one before the server of a URL and returns it with the URL of what it serves. It ends with the test.
+// NewProxy starts one before the server of a URL and returns it with the URL of what
+// it serves. It ends with the test.
 func NewProxy(t testing.TB, rawURL string) (*Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(rawURL)
 	require.NoError(t, err)
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	p := &Proxy{listener: listener, server: u.Host, frozen: make(chan struct{}), closed: make(chan struct{})}
+	p := &Proxy{
+		listener: listener, server: u.Host,
+		frozen: make(chan struct{}), closed: make(chan struct{}),
+	}
 	p.freeze = sync.OnceFunc(func() { close(p.frozen) })
 	p.running.Go(p.serve)
 	t.Cleanup(p.Close)
@@ -116,8 +121,8 @@ func (p *Proxy) forward(from, to net.Conn) {
 	}
 }
 
-// FreezeBefore is a hook of bun that freezes a proxy when so many statements with Text in them, those that begin and end
-// transactions among them, have been run.
+// FreezeBefore is a hook of bun that freezes a proxy when so many statements with Text in them,
+// those that begin and end transactions among them, have been run.
 type FreezeBefore struct {
 	Proxy      *Proxy
 	Statements int

@@ -79,7 +79,8 @@ func (l *Revisions) AdoptRevisions(
 // writeRevisions writes ledger rows of keys that replicas have. conflict is what it does with those
 // that are there.
 func (l *Revisions) writeRevisions(
-	ctx context.Context, tx bun.IDB, model string, keys []string, rows map[string]Known, conflict string,
+	ctx context.Context, tx bun.IDB, model string, keys []string, rows map[string]Known,
+	conflict string,
 ) error {
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		args := []any{l.table}
@@ -88,7 +89,8 @@ func (l *Revisions) writeRevisions(
 			args = append(args, model, key, k.Revision, k.Revision, l.dialect.Time(k.Updated))
 		}
 		const row = "(?, ?, ?, ?, ?)"
-		_, err := tx.ExecContext(ctx, l.SQL(`INSERT INTO ? (model, "key", revision, produced, updated_at) VALUES `+
+		_, err := tx.ExecContext(ctx, l.SQL(`
+			INSERT INTO ? (model, "key", revision, produced, updated_at) VALUES `+
 			row+strings.Repeat(", "+row, len(chunk)-1)+" "+conflict), args...)
 		if err != nil {
 			return fmt.Errorf("write %d revisions of %s into the ledger: %w", len(keys), model, err)

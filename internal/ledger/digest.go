@@ -111,7 +111,8 @@ func (l *Ledger) addBlock(
 		return len(page), last, err
 	}
 	var text string
-	err = tx.QueryRowContext(ctx, l.SQL(`SELECT count(*), coalesce(max("key"), ''), `+whole+` FROM (`+query+`) AS page`), args...).
+	err = tx.QueryRowContext(ctx, l.SQL(`SELECT count(*), coalesce(max("key"), ''), `+whole+
+		` FROM (`+query+`) AS page`), args...).
 		Scan(&n, &last, &text)
 	if err != nil || n == 0 {
 		return n, last, err

@@ -47,7 +47,8 @@ func (l *Revisions) forgetSome(
 			return err
 		}
 		var keys []string
-		err := tx.NewRaw(l.SQL(`SELECT "key" FROM ? WHERE model = ? AND "key" > ? AND `+old+` ORDER BY "key" LIMIT ?`),
+		err := tx.NewRaw(l.SQL(`SELECT "key" FROM ? WHERE model = ? AND "key" > ? AND `+old+`
+			ORDER BY "key" LIMIT ?`),
 			ledger, model, after, forgetAtOnce).Scan(ctx, &keys)
 		if err != nil || len(keys) == 0 {
 			return err
@@ -69,8 +70,11 @@ func (l *Revisions) requireSent(ctx context.Context, tx bun.IDB, before string) 
 	var unsent int
 	err := tx.QueryRowContext(ctx, `
 		SELECT count(*) FROM (
-			SELECT (SELECT m.created_at FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1) AS created FROM ? AS l
-		) AS h WHERE h.created < `+before, l.Table("outbox_messages"), l.Table("outbox_lanes")).Scan(&unsent)
+			SELECT (
+				SELECT m.created_at FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1
+			) AS created FROM ? AS l
+		) AS h WHERE h.created < `+before,
+		l.Table("outbox_messages"), l.Table("outbox_lanes")).Scan(&unsent)
 	if err == nil && unsent > 0 {
 		err = ErrUnsent
 	}

@@ -76,7 +76,8 @@ func byLength(a, b string) int {
 func (l *Ledger) lookUp(
 	ctx context.Context, tx bun.IDB, model, condition string, args ...any,
 ) ([]Known, error) {
-	rows, err := tx.QueryContext(ctx, l.SQL(`SELECT "key", revision, deleted, `+l.dialect.Micros("updated_at")+`, `+l.applied+`
+	rows, err := tx.QueryContext(ctx, l.SQL(`
+		SELECT "key", revision, deleted, `+l.dialect.Micros("updated_at")+`, `+l.applied+`
 		FROM ? WHERE model = ? AND `+condition), append([]any{l.table, model}, args...)...)
 	if err != nil {
 		return nil, err

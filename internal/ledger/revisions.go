@@ -87,7 +87,8 @@ func (l *Revisions) lock(
 		INSERT INTO ? (model, "key", revision, produced, updated_at)
 		VALUES `+strings.Join(values, ", ")+`
 		`+l.dialect.OnConflict(`model, "key"`)+" "+Raise(l.dialect, string(l.table)+".")+`
-		RETURNING model, "key", revision, after, `+Follows("")+`, deleted, tracked, `+l.dialect.Micros("updated_at")), args...)
+		RETURNING model, "key", revision, after, `+Follows("")+`, deleted, tracked, `+
+		l.dialect.Micros("updated_at")), args...)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,8 @@ func (l *Revisions) lock(
 // next message of each must not leave before that has been read.
 func (l *Revisions) NoteResent(ctx context.Context, tx bun.IDB, model string, keys []string) error {
 	for chunk := range slices.Chunk(slices.Sorted(slices.Values(keys)), db.MaxKeys) {
-		_, err := tx.ExecContext(ctx, l.SQL(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
+		_, err := tx.ExecContext(ctx,
+			l.SQL(`UPDATE ? SET resent = revision WHERE model = ? AND "key" IN (?)`),
 			l.table, model, bun.List(chunk))
 		if err != nil {
 			return fmt.Errorf("note %d keys of %s as sent again: %w", len(keys), model, err)

@@ -59,7 +59,8 @@ func (w *Writer) appendChunk(ctx context.Context, tx bun.IDB, messages []outgoin
 		}
 		args = append(args, lanes.Lane(m.Model, m.Key), m.Model, m.Key, m.Revision, m.After,
 			m.Signal,
-			db.OrNull(m.Queue), string(m.PK), string(m.Data), db.OrNull(string(m.Previous)), db.OrNull(string(m.Meta)),
+			db.OrNull(m.Queue), string(m.PK), string(m.Data),
+			db.OrNull(string(m.Previous)), db.OrNull(string(m.Meta)),
 			headers, db.OrNull(m.CorrelationID), w.dialect.Time(m.Updated), expires, m.Keep)
 		if created != nil {
 			args = append(args, created)
@@ -77,7 +78,8 @@ func (w *Writer) appendChunk(ctx context.Context, tx bun.IDB, messages []outgoin
 		_, err := tx.ExecContext(ctx, statement, args...)
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, statement+w.SQL(` RETURNING model, "key", id, `)+w.dialect.Micros("created_at"), args...)
+	statement += w.SQL(` RETURNING model, "key", id, `) + w.dialect.Micros("created_at")
+	rows, err := tx.QueryContext(ctx, statement, args...)
 	if err != nil {
 		return err
 	}

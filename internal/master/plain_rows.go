@@ -18,7 +18,8 @@ func NewPlainRows(table string, keys, columns []string, types map[string]string)
 	}
 	typed := make([]string, len(columns))
 	for i, column := range columns {
-		typed[i] = fmt.Sprintf("pg_typeof(cqrs_row.%s) = '%s'::regtype", column, types[strings.Trim(column, `"`)])
+		typed[i] = fmt.Sprintf("pg_typeof(cqrs_row.%s) = '%s'::regtype",
+			column, types[strings.Trim(column, `"`)])
 	}
 	return &PlainRows{table, strings.Join(found, " AND "), strings.Join(typed, " AND ")}
 }

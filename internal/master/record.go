@@ -43,7 +43,8 @@ type Entity struct {
 //
 // rows may be nil for states that are certain.
 func (w *Writer) Record(
-	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows,
+	to *handover.Appended,
 ) (recorded bool, err error) {
 	// the one lock order
 	slices.SortFunc(entities, func(a, b Entity) int { return strings.Compare(a.Key, b.Key) })
@@ -72,7 +73,8 @@ func (w *Writer) Record(
 // recordInFunction calls the functions that the migrations made. One entity is by far the most
 // frequent case, and arrays of one cost a quarter more.
 func (w *Writer) recordInFunction(
-	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows,
+	to *handover.Appended,
 ) (bool, error) {
 	headers, err := headersJSON(common.Headers)
 	if err != nil {
@@ -137,7 +139,8 @@ func returnsRow(rows *sql.Rows, err error) (bool, error) {
 // run one after the other. What the function draws is read as one value: as the columns of a table
 // that it makes, it would cost a fifth more.
 func (w *Writer) recordOffered(
-	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, plain *PlainRows, lanes outgoing.Numbering,
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity,
+	plain *PlainRows, lanes outgoing.Numbering,
 	before func(Entity) []any, shared []any, to *handover.Appended,
 ) (recorded bool, err error) {
 	var data db.Array
@@ -203,7 +206,8 @@ func draw(m *outgoing.Message, row string) bool {
 	revision, noRevision := strconv.ParseInt(fields[1], 10, 64)
 	updated, noTime := parseTime(strings.Trim(fields[3], `"`))
 	created, neverMade := parseTime(strings.Trim(fields[5], `"`))
-	m.ID, m.Revision, m.Updated, m.Follows, m.Created = id, revision, updated, fields[4] == "t", created
+	m.ID, m.Revision, m.Updated, m.Created = id, revision, updated, created
+	m.Follows = fields[4] == "t"
 	var noAfter error
 	if fields[2] != "" {
 		var after int64
@@ -226,7 +230,8 @@ func parseTime(text string) (time.Time, error) {
 // recordInSteps is Record where the states are certain: no database without the function compares
 // rows.
 func (w *Writer) recordInSteps(
-	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows, to *handover.Appended,
+	ctx context.Context, tx bun.IDB, common outgoing.Message, entities []Entity, rows *PlainRows,
+	to *handover.Appended,
 ) (recorded bool, err error) {
 	if rows != nil {
 		return false, nil

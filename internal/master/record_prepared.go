@@ -52,7 +52,8 @@ func (w *Writer) preparedFor(rows *PlainRows) *sql.Stmt {
 }
 
 func recordPrepared(
-	ctx context.Context, stmt *sql.Stmt, args []any, common outgoing.Message, e Entity, lanes outgoing.Numbering, to *handover.Appended,
+	ctx context.Context, stmt *sql.Stmt, args []any, common outgoing.Message, e Entity,
+	lanes outgoing.Numbering, to *handover.Appended,
 ) (bool, error) {
 	var drawn string
 	err := stmt.QueryRowContext(ctx, args...).Scan(&drawn)

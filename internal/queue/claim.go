@@ -88,7 +88,8 @@ func (q *Queue) Glance(
 // claimOver claims over connections. An answer that is younger than trusted tells which server it
 // is.
 func (q *Queue) claimOver(
-	ctx context.Context, starts []Start, perLane, connections int, except Except, trusted time.Duration,
+	ctx context.Context, starts []Start, perLane, connections int, except Except,
+	trusted time.Duration,
 ) (claimed []*Claimed, unread []int, err error) {
 	if len(starts) == 0 {
 		return nil, nil, nil
@@ -230,7 +231,8 @@ func (q *Queue) claimQuery(starts []Start, perLane int, except Except) string {
 
 // replaceable is the condition for a message m that a newer one of its key replaces, and that
 // replaces older ones.
-const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL AND m."signal" IN ('SAVE', 'DELETE')`
+const replaceable = `NOT m.keep AND m.previous IS NULL AND m.queue IS NULL ` +
+	`AND m."signal" IN ('SAVE', 'DELETE')`
 
 // claimColumns are those of a message m, as a claimedRow reads them before the attempts.
 func (q *Queue) claimColumns() string {
@@ -238,7 +240,8 @@ func (q *Queue) claimColumns() string {
 	if _, ok := q.binary(); ok {
 		micros = func(column string) string { return column } // is what the format has
 	}
-	return q.dialect.place("m") + q.SQL(`, m.id, m.lane, m.model, m."key", m.revision, m.after, m."signal", m.queue, m.pk, m.data,
+	return q.dialect.place("m") + q.SQL(`, m.id, m.lane, m.model, m."key", m.revision, m.after,
+			m."signal", m.queue, m.pk, m.data,
 			m.previous, m.meta, m.headers, m.correlation_id, m.keep, `) +
 		micros("m.updated_at") + `, ` + micros("m.created_at") + `, ` + micros("m.expires_at")
 }
@@ -262,8 +265,9 @@ func (q *Queue) newClaimedRow() *claimedRow {
 		r.epoch = binaryEpoch
 	}
 	r.columns = []any{
-		&r.m.place, &r.m.ID, &r.lane, &r.m.Model, &r.m.Key, &r.m.Revision, &r.after, &r.m.Signal, &r.queue, &r.pk, &r.data,
-		&r.previous, &r.meta, &r.headers, &r.correlation, &r.m.Keep, &r.updated, &r.created, &r.expires, &r.attempts,
+		&r.m.place, &r.m.ID, &r.lane, &r.m.Model, &r.m.Key, &r.m.Revision, &r.after, &r.m.Signal,
+		&r.queue, &r.pk, &r.data, &r.previous, &r.meta, &r.headers, &r.correlation, &r.m.Keep,
+		&r.updated, &r.created, &r.expires, &r.attempts,
 	}
 	return r
 }

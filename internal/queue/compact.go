@@ -112,21 +112,25 @@ func (p postgres) compact(
 	moved := 0
 	err = tx.QueryRowContext(ctx, `
 		WITH seen AS MATERIALIZED (
-			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal, `+q.SQL(replaceable)+` AS replaceable
+			SELECT m.ctid AS place, m.id, m.lane, m.model, m.key, m.after, m.signal,
+				`+q.SQL(replaceable)+` AS replaceable
 			FROM `+p.starts(c.starts)+` CROSS JOIN LATERAL (
 				SELECT ctid, * FROM ? AS m WHERE m.lane = l.lane AND m.id > l.after ORDER BY m.id LIMIT ?) AS m
 			WHERE l.?),
 		keys AS MATERIALIZED (
-			SELECT min(lane) AS lane, model, key, count(*) > 1 AND bool_and(replaceable) AS several, min(id) AS oldest,
-				max(id) AS newest, CASE WHEN count(after) = count(*) THEN min(after) END AS after
+			SELECT min(lane) AS lane, model, key, count(*) > 1 AND bool_and(replaceable) AS several,
+				min(id) AS oldest, max(id) AS newest,
+				CASE WHEN count(after) = count(*) THEN min(after) END AS after
 			FROM seen WHERE signal <> 'SYNC' GROUP BY model, key),
 		places AS MATERIALIZED (
-			SELECT seen.place, seen.id = keys.newest AS newest, keys.after FROM seen JOIN keys USING (model, key)
+			SELECT seen.place, seen.id = keys.newest AS newest, keys.after
+			FROM seen JOIN keys USING (model, key)
 			WHERE seen.replaceable AND keys.several),
 		dropped AS (
 			DELETE FROM ? WHERE ctid = ANY (ARRAY(SELECT place FROM places WHERE NOT newest)) RETURNING 1),
 		kept AS (
-			UPDATE ? AS m SET after = places.after FROM places WHERE places.newest AND m.ctid = places.place RETURNING 1),
+			UPDATE ? AS m SET after = places.after FROM places
+			WHERE places.newest AND m.ctid = places.place RETURNING 1),
 		remaining AS (
 			SELECT lane, min(id) - 1 AS before
 			FROM (SELECT lane, CASE WHEN several THEN newest ELSE oldest END AS id FROM keys
@@ -157,13 +161,16 @@ func (p postgres) compact(
 func (mariadb) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (Compacted, error) {
 	return q.compactLanes(ctx, tx, c,
 		"UPDATE ? AS m JOIN ? ON m.id = k.newest SET m.after = k.after",
-		"DELETE m FROM ? AS m JOIN ? ON m.model = k.model AND m.`key` = k.`key` AND m.id < k.newest JOIN ? AS n ON n.id = k.newest WHERE ?")
+		"DELETE m FROM ? AS m "+
+			"JOIN ? ON m.model = k.model AND m.`key` = k.`key` AND m.id < k.newest "+
+			"JOIN ? AS n ON n.id = k.newest WHERE ?")
 }
 
 func (sqlite) compact(ctx context.Context, tx bun.IDB, q *Queue, c compaction) (Compacted, error) {
 	return q.compactLanes(ctx, tx, c,
 		"UPDATE ? AS m SET after = k.after FROM ? WHERE m.id = k.newest",
-		`DELETE FROM ?0 WHERE id IN (SELECT m.id FROM ?1 CROSS JOIN ?0 AS m ON m.model = k.model AND m.key = k.key AND m.id < k.newest
+		`DELETE FROM ?0 WHERE id IN (SELECT m.id FROM ?1
+			CROSS JOIN ?0 AS m ON m.model = k.model AND m.key = k.key AND m.id < k.newest
 			JOIN ?0 AS n ON n.id = k.newest WHERE ?3)`)
 }
 
@@ -199,7 +206,8 @@ func (q *Queue) compactLanes(
 		part := bun.SafeQuery("m.lane = ? AND m.id > ? AND m.id <= ?", start.Lane, start.After,
 			*last)
 		keys := bun.SafeQuery(q.SQL(`(
-			SELECT m.model, m."key", max(m.id) AS newest, CASE WHEN count(m.after) = count(*) THEN min(m.after) END AS after
+		SELECT m.model, m."key", max(m.id) AS newest,
+			CASE WHEN count(m.after) = count(*) THEN min(m.after) END AS after
 			FROM ? AS m WHERE ? AND m."signal" <> 'SYNC' AND ? GROUP BY m.model, m."key"
 			HAVING count(*) > 1 AND min(CASE WHEN `+replaceable+` THEN 1 ELSE 0 END) = 1) AS k`),
 			messages, part, q.fence(c.relay, c.lanes))

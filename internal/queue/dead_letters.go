@@ -31,7 +31,8 @@ func (q *Queue) DeadLetters(
 ) error {
 	condition, args := f.Condition(q.Database)
 	query := q.SQL(`
-		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, correlation_id, `) +
+		SELECT id, model, "key", revision, after, "signal", queue, pk, data, previous, meta,
+			headers, correlation_id, `) +
 		q.dialect.Micros("updated_at") + ", " + q.dialect.Micros("created_at") + ", " +
 		q.dialect.Micros("expires_at") +
 		", attempts, last_error, " + q.dialect.Micros("dead_at") + " FROM ? WHERE " + condition +
@@ -67,7 +68,8 @@ func scanDeadLetter(rows *sql.Rows) (d DeadLetter, err error) {
 	var expires sql.NullInt64
 	err = rows.Scan(&d.ID, &d.Model, &d.Key, &d.Revision, &d.After, &d.Signal, &queue,
 		(*[]byte)(&d.PK), (*[]byte)(&d.Data),
-		(*[]byte)(&d.Previous), (*[]byte)(&d.Meta), &headers, &correlation, &updated, &created, &expires, &d.Attempts, &d.Error, &dead)
+		(*[]byte)(&d.Previous), (*[]byte)(&d.Meta), &headers, &correlation,
+		&updated, &created, &expires, &d.Attempts, &d.Error, &dead)
 	if err != nil {
 		return d, err
 	}
@@ -76,7 +78,8 @@ func scanDeadLetter(rows *sql.Rows) (d DeadLetter, err error) {
 		d.Headers = map[string]string{"": string(headers)}
 	}
 	d.Queue, d.CorrelationID = queue.String, correlation.String
-	d.Updated, d.Created, d.Dead = time.UnixMicro(updated).UTC(), time.UnixMicro(created).UTC(), time.UnixMicro(dead).UTC()
+	d.Updated, d.Created = time.UnixMicro(updated).UTC(), time.UnixMicro(created).UTC()
+	d.Dead = time.UnixMicro(dead).UTC()
 	if expires.Valid {
 		d.Expires = time.UnixMicro(expires.Int64).UTC()
 	}
@@ -96,7 +99,8 @@ var ErrSuperseded = errors.New("it is superseded")
 func (q *Queue) RetryDeadLetter(ctx context.Context, id int64) error {
 	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
 		var d Message
-		err := tx.QueryRowContext(ctx, q.SQL(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
+		err := tx.QueryRowContext(ctx,
+			q.SQL(`SELECT model, "key", revision, "signal" FROM ? WHERE id = ?`),
 			q.Table("outbox_dead_letters"), id).Scan(&d.Model, &d.Key, &d.Revision, &d.Signal)
 		if err != nil {
 			return err
@@ -138,7 +142,8 @@ func (q *Queue) requireNewest(ctx context.Context, tx bun.IDB, m Message) error 
 	}
 	var revision, produced int64
 	var deleted bool
-	err := tx.QueryRowContext(ctx, q.SQL(`SELECT revision, coalesce(produced, -1), deleted FROM ? WHERE model = ? AND "key" = ?`),
+	err := tx.QueryRowContext(ctx, q.SQL(`SELECT revision, coalesce(produced, -1), deleted
+		FROM ? WHERE model = ? AND "key" = ?`),
 		q.Table("outbox_revisions"), m.Model, m.Key).Scan(&revision, &produced, &deleted)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):

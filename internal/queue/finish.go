@@ -106,7 +106,8 @@ func (q *Queue) finish(ctx context.Context, relay string, lanes []Lane, done Out
 			return err
 		}
 		for chunk := range slices.Chunk(settled, db.MaxKeys) {
-			_, err := tx.ExecContext(ctx, q.SQL(`DELETE FROM ? WHERE (model, "key") IN (?)`), q.Table("outbox_retries"), db.Tuples(chunk))
+			_, err := tx.ExecContext(ctx, q.SQL(`DELETE FROM ? WHERE (model, "key") IN (?)`),
+				q.Table("outbox_retries"), db.Tuples(chunk))
 			if err != nil {
 				return fmt.Errorf("forget retries: %w", err)
 			}
@@ -210,8 +211,8 @@ func selectIDs(messages string, claimed []*Claimed, lock string) string {
 // of them that it keeps when it goes back.
 const (
 	messageColumns = "id, lane, created_at, " + contentColumns
-	contentColumns = `model, "key", revision, after, "signal", queue, pk, data, previous, meta, headers, ` +
-		"correlation_id, updated_at, expires_at, keep"
+	contentColumns = `model, "key", revision, after, "signal", queue, pk, data, previous, meta, ` +
+		"headers, correlation_id, updated_at, expires_at, keep"
 )
 
 func (q *Queue) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane, f Failure) error {
@@ -221,11 +222,13 @@ func (q *Queue) bury(ctx context.Context, tx bun.IDB, relay string, lanes []Lane
 	// The row may be there: written, but not removed, by an owner that lost the lane in between.
 	_, err := tx.ExecContext(ctx, q.SQL(`
 		INSERT INTO ? (`+messageColumns+`, attempts, last_error)
-		SELECT `+messageColumns+`, ?, ? FROM ? WHERE lane = ? AND id = ? AND `+q.dialect.Micros("created_at")+` = ?
+		SELECT `+messageColumns+`, ?, ? FROM ?
+		WHERE lane = ? AND id = ? AND `+q.dialect.Micros("created_at")+` = ?
 			AND revision = ? AND model = ? AND "key" = ? AND ?`+
 		q.Upsert("id", "attempts", "last_error")),
 		q.Table("outbox_dead_letters"), f.attempts(), clean(f.Error),
-		q.Table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key, q.fence(relay, lanes))
+		q.Table("outbox_messages"), f.Lane, f.ID, f.Created.UnixMicro(), f.Revision, f.Model, f.Key,
+		q.fence(relay, lanes))
 	if err != nil {
 		return fmt.Errorf("write dead letter %d: %w", f.ID, err)
 	}

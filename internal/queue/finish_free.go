@@ -29,7 +29,8 @@ func (q *Queue) FinishFree(ctx context.Context, relay string, lanes []Lane, done
 	touched := setOf(free.retried())
 	alone, together := free.split(func(key Key) bool { return touched[key] })
 	switch err := q.finish(ctx, relay, lanes, together); {
-	case db.LockTimedOut(err): // somebody was quicker, or the database looks at more rows than those it deletes
+	case db.LockTimedOut(err):
+		// Somebody was quicker, or the database looks at more rows than those it deletes.
 		alone = free
 	case err != nil:
 		return err
@@ -99,7 +100,8 @@ func (q *Queue) rowsOf(
 		}
 	}
 	for chunk := range slices.Chunk(done.retried(), db.MaxKeys) {
-		rows, err := tx.QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?)`+lock),
+		rows, err := tx.QueryContext(ctx,
+			q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?)`+lock),
 			q.Table("outbox_retries"), db.Tuples(chunk))
 		if err != nil {
 			return nil, err

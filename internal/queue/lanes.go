@@ -81,7 +81,8 @@ func (r renewal) micros() int64 { return max(r.ttl, 0).Microseconds() }
 
 // renewing runs a transaction that writes a new beat to the relay's lanes.
 func (q *Queue) renewing(
-	ctx context.Context, relay string, ttl time.Duration, do func(context.Context, bun.IDB, renewal) (Ownership, error),
+	ctx context.Context, relay string, ttl time.Duration,
+	do func(context.Context, bun.IDB, renewal) (Ownership, error),
 ) (owned Ownership, err error) {
 	if err := q.settleIn(ctx); err != nil {
 		return owned, err
@@ -186,47 +187,6 @@ func (q *Queue) giveUp(ctx context.Context, tx bun.IDB, relay string) error {
 	return err
 }
 
-// Leave hands lanes back and signs the relay off, so that others take over at once instead of after
-// the ttl. Lanes that are not the relay's any more under the tenures that lanes names stay: a request
-// of a process that was killed may come late, when another one has its name.
-func (q *Queue) Leave(ctx context.Context, relay string, lanes []Lane) error {
-	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		for tenure, numbers := range lanesByTenure(lanes) {
-			_, err := tx.ExecContext(ctx, "UPDATE ? SET owner = NULL, expires_at = NULL "+
-				"WHERE owner = ? AND epoch = ? AND nonce = ? AND lane IN (?)", q.Table("outbox_lanes"),
-				relay, tenure.Epoch, tenure.Nonce, bun.List(numbers))
-			if err != nil {
-				return err
-			}
-		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ? AND NOT EXISTS "+
-			"(SELECT 1 FROM ? WHERE owner = ?)", q.Table("outbox_relays"), relay,
-			q.Table("outbox_lanes"), relay)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("hand back lanes: %w", err)
-	}
-	q.timeline.left(relay)
-	return nil
-}
-
-// LeaveAll hands back every lane that is owned under a name, and signs it off.
-func (q *Queue) LeaveAll(ctx context.Context, relay string) error {
-	err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-		if err := q.giveUp(ctx, tx, relay); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM ? WHERE id = ?", q.Table("outbox_relays"), relay)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("hand back lanes: %w", err)
-	}
-	q.timeline.left(relay)
-	return nil
-}
-
 func (q *Queue) renew(ctx context.Context, tx bun.IDB, r renewal) ([]Lane, error) {
 	until := q.dialect.After(q.dialect.Now(), r.ttl)
 	_, err := tx.ExecContext(ctx, "INSERT INTO ? (id, expires_at, ttl, protocol) VALUES (?, "+until+
@@ -266,8 +226,10 @@ func (q *Queue) take(ctx context.Context, tx bun.IDB, r renewal, n int) ([]Lane,
 	}
 	nonce := random()
 	_, err = tx.ExecContext(ctx, `
-		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?, expires_at = `+q.dialect.After(q.dialect.Now(), r.ttl)+`
-		WHERE lane IN (?)`, q.Table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
+		UPDATE ? SET owner = ?, epoch = epoch + 1, nonce = ?, beat = ?, ttl = ?,
+			expires_at = `+q.dialect.After(q.dialect.Now(), r.ttl)+`
+		WHERE lane IN (?)`,
+		q.Table("outbox_lanes"), r.relay, nonce, r.beat, r.micros(), bun.List(numbers(free)))
 	for i := range free {
 		free[i].Epoch++
 		free[i].Nonce = nonce

@@ -107,7 +107,8 @@ func (q *Queue) lateLeases(
 	rows, err := tx.QueryContext(ctx, `
 		SELECT id, `+expires+`, ttl FROM ? WHERE id <> ? AND `+q.ahead("")+`
 		UNION ALL
-		SELECT owner, max(`+expires+`), max(ttl) FROM ? WHERE owner <> ? AND `+q.ahead("")+` GROUP BY owner`,
+		SELECT owner, max(`+expires+`), max(ttl) FROM ?
+		WHERE owner <> ? AND `+q.ahead("")+` GROUP BY owner`,
 		q.Table("outbox_relays"), relay, q.Table("outbox_lanes"), relay)
 	if err != nil {
 		return nil, err

@@ -36,7 +36,8 @@ func (p postgres) serverQuery() string { return "SELECT " + p.server() }
 
 func (p postgres) oldestPerLane(messages, due string, starts []Start, n int) string {
 	return fmt.Sprintf("%s CROSS JOIN LATERAL (SELECT ctid, * FROM %s AS m "+
-		"WHERE m.lane = l.lane AND m.id > l.after AND %s ORDER BY m.id LIMIT %d) AS m", p.starts(starts), messages, due, n)
+		"WHERE m.lane = l.lane AND m.id > l.after AND %s ORDER BY m.id LIMIT %d) AS m",
+		p.starts(starts), messages, due, n)
 }
 
 // orderOfClaim leaves the order in a lane to oldestPerLane: it reads a lane in the order of m.id,
@@ -92,7 +93,8 @@ func (p postgres) same(claimed []*Claimed) schema.QueryWithArgs {
 	return bun.SafeQuery(hashed(`(id, `+p.Micros("created_at")+`, revision, model, key)`, fmt.Sprintf(
 		"SELECT unnest('{%s}'::bigint[]), unnest('{%s}'::bigint[]), unnest('{%s}'::bigint[]), "+
 			"unnest(?::text[]), unnest(?::text[])",
-		db.JoinInts(ids), db.JoinInts(created), db.JoinInts(revisions))), models.Literal(), keys.Literal())
+		db.JoinInts(ids), db.JoinInts(created), db.JoinInts(revisions))),
+		models.Literal(), keys.Literal())
 }
 
 // lookedUp finds the places first, one descent of the index for each: a list of lanes and one of
@@ -135,10 +137,14 @@ func (postgres) writers(messages string) string {
 	return `
 		WITH identity AS (SELECT pg_get_serial_sequence('` + messages + `', 'id')::regclass AS sequence),
 		drawn AS MATERIALIZED (
-			SELECT CASE WHEN has_sequence_privilege(sequence, 'SELECT, USAGE') THEN pg_sequence_last_value(sequence) END AS id
+			SELECT CASE WHEN has_sequence_privilege(sequence, 'SELECT, USAGE')
+				THEN pg_sequence_last_value(sequence) END AS id
 			FROM identity)
-		SELECT coalesce(drawn.id, 0), l.virtualtransaction FROM drawn LEFT JOIN pg_locks AS l ON l.locktype = 'relation'
-			AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.relation = (SELECT sequence FROM identity)
+		SELECT coalesce(drawn.id, 0), l.virtualtransaction
+		FROM drawn LEFT JOIN pg_locks AS l ON l.locktype = 'relation'
+			AND l.mode = 'RowExclusiveLock' AND l.granted
+			AND l.pid IS DISTINCT FROM pg_backend_pid()
+			AND l.relation = (SELECT sequence FROM identity)
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 }
 

@@ -25,18 +25,22 @@ func (q *Queue) Progress(ctx context.Context, relay string) (Progress, error) {
 	var oldest, orphan sql.NullInt64
 	now := q.dialect.Now()
 	err := q.DB().QueryRowContext(ctx, q.SQL(`
-		SELECT count(*), count(CASE WHEN h.live THEN 1 END), count(CASE WHEN h.owner = ? AND h.live THEN 1 END),
+		SELECT count(*), count(CASE WHEN h.live THEN 1 END),
+			count(CASE WHEN h.owner = ? AND h.live THEN 1 END),
 			`+q.dialect.Micros(now)+` - min(CASE WHEN h.owner = ? THEN h.created END),
 			`+q.dialect.Micros(now)+` - min(CASE WHEN NOT h.live THEN h.created END)
 		FROM (
-			SELECT l.owner, coalesce(`+q.leased("l.")+`, FALSE) AS live, CASE WHEN l.owner = ? OR NOT coalesce(`+q.leased("l.")+`, FALSE) THEN (
-				SELECT `+q.dialect.Micros("m.created_at")+` FROM ? AS m
-				WHERE m.lane = l.lane AND NOT EXISTS (SELECT 1 FROM ? AS r WHERE r.model = m.model AND r."key" = m."key")
-				ORDER BY m.id LIMIT 1
+			SELECT l.owner, coalesce(`+q.leased("l.")+`, FALSE) AS live,
+				CASE WHEN l.owner = ? OR NOT coalesce(`+q.leased("l.")+`, FALSE) THEN (
+					SELECT `+q.dialect.Micros("m.created_at")+` FROM ? AS m
+					WHERE m.lane = l.lane AND NOT EXISTS (
+						SELECT 1 FROM ? AS r WHERE r.model = m.model AND r."key" = m."key")
+					ORDER BY m.id LIMIT 1
 			) END AS created
 			FROM ? AS l
 		) AS h`),
-		relay, relay, relay, q.Table("outbox_messages"), q.Table("outbox_retries"), q.Table("outbox_lanes")).
+		relay, relay, relay,
+		q.Table("outbox_messages"), q.Table("outbox_retries"), q.Table("outbox_lanes")).
 		Scan(&p.Lanes, &p.Owned, &p.Own, &oldest, &orphan)
 	if err != nil {
 		return Progress{}, fmt.Errorf("look at the oldest messages: %w", err)

@@ -77,7 +77,8 @@ type laneRow struct {
 func (q *Queue) moveMessages(ctx context.Context, tx bun.IDB, next outgoing.Numbering) error {
 	type move struct{ from, to int }
 	moves := map[move][]int64{}
-	rows, err := tx.QueryContext(ctx, q.SQL(`SELECT id, lane, model, "key" FROM ?`), q.Table("outbox_messages"))
+	rows, err := tx.QueryContext(ctx, q.SQL(`SELECT id, lane, model, "key" FROM ?`),
+		q.Table("outbox_messages"))
 	if err != nil {
 		return err
 	}

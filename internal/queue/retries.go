@@ -28,7 +28,8 @@ func (q *Queue) postpone(ctx context.Context, tx bun.IDB, failed []Failure) erro
 		args = append(args, f.Model, f.Key, f.attempts(), clean(f.Error), id)
 	}
 	_, err := tx.ExecContext(ctx, q.SQL(`
-		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id, since) VALUES `+strings.Join(rows, ", ")+
+		INSERT INTO ? (model, "key", attempts, next_attempt_at, last_error, message_id, since)
+		VALUES `+strings.Join(rows, ", ")+
 		q.Upsert(`model, "key"`, "attempts", "next_attempt_at", "last_error", "message_id")), args...)
 	if err != nil {
 		return fmt.Errorf("postpone %d keys: %w", len(failed), err)
@@ -41,7 +42,8 @@ func (q *Queue) postpone(ctx context.Context, tx bun.IDB, failed []Failure) erro
 func (q *Queue) MakeDue(ctx context.Context, keys []Key) error {
 	for chunk := range slices.Chunk(keys, db.MaxKeys) {
 		err := q.InBounds(ctx, q.Bounds(), func(ctx context.Context, tx bun.IDB) error {
-			rows, err := tx.QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+q.dialect.LockRows()),
+			rows, err := tx.QueryContext(ctx,
+				q.SQL(`SELECT model, "key" FROM ? WHERE (model, "key") IN (?) `+q.dialect.LockRows()),
 				q.Table("outbox_retries"), db.Tuples(chunk))
 			if err != nil {
 				return err
@@ -51,7 +53,8 @@ func (q *Queue) MakeDue(ctx context.Context, keys []Key) error {
 				len(free) == 0 {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, q.SQL("UPDATE ? SET next_attempt_at = "+q.dialect.Now()+` WHERE (model, "key") IN (?)`),
+			_, err = tx.ExecContext(ctx,
+				q.SQL("UPDATE ? SET next_attempt_at = "+q.dialect.Now()+` WHERE (model, "key") IN (?)`),
 				q.Table("outbox_retries"), db.Tuples(free))
 			return err
 		})

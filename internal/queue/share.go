@@ -52,19 +52,23 @@ type parties struct{ lanes, free, others, most, relays, dead, late, changing int
 func (q *Queue) parties(ctx context.Context, tx bun.IDB, relay string) (p parties, err error) {
 	now := q.dialect.Now()
 	err = tx.QueryRowContext(ctx, `
-		SELECT coalesce(sum(o.n), 0), coalesce(sum(o.free), 0), coalesce(sum(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
+		SELECT coalesce(sum(o.n), 0), coalesce(sum(o.free), 0),
+			coalesce(sum(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
 			coalesce(max(CASE WHEN o.owner <> ? THEN o.n - o.free ELSE 0 END), 0),
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id <> ?),
 			(SELECT count(*) FROM ? WHERE expires_at < `+now+`),
-			(SELECT count(*) FROM ? WHERE id <> ? AND `+q.ahead("")+`) + coalesce(sum(CASE WHEN o.owner <> ? THEN o.late ELSE 0 END), 0),
+			(SELECT count(*) FROM ? WHERE id <> ? AND `+q.ahead("")+`)
+				+ coalesce(sum(CASE WHEN o.owner <> ? THEN o.late ELSE 0 END), 0),
 			(SELECT count(*) FROM ? WHERE expires_at >= `+now+` AND id = ?)
 		FROM (
-			SELECT owner, count(*) AS n, count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END) AS free,
+			SELECT owner, count(*) AS n,
+				count(CASE WHEN owner IS NULL OR expires_at < `+now+` THEN 1 END) AS free,
 				count(CASE WHEN `+q.ahead("")+` THEN 1 END) AS late
 			FROM ? GROUP BY owner
 		) AS o`,
-		relay, relay, q.Table("outbox_relays"), changer, q.Table("outbox_relays"), q.Table("outbox_relays"), relay, relay,
-		q.Table("outbox_relays"), changer, q.Table("outbox_lanes")).
+		relay, relay, q.Table("outbox_relays"), changer, q.Table("outbox_relays"),
+		q.Table("outbox_relays"), relay, relay, q.Table("outbox_relays"), changer,
+		q.Table("outbox_lanes")).
 		Scan(&p.lanes, &p.free, &p.others, &p.most, &p.relays, &p.dead, &p.late, &p.changing)
 	return p, err
 }

@@ -64,7 +64,8 @@ func (q *Queue) status(ctx context.Context) (st Status, err error) {
 			coalesce(`+now+` - min(h.created), 0)
 		FROM (
 			SELECT `+q.leased("l.")+` AS live, `+q.ahead("l.")+` AS ahead, (
-				SELECT `+q.dialect.Micros("m.created_at")+` FROM ? AS m WHERE m.lane = l.lane ORDER BY m.id LIMIT 1
+				SELECT `+q.dialect.Micros("m.created_at")+` FROM ? AS m
+				WHERE m.lane = l.lane ORDER BY m.id LIMIT 1
 			) AS created
 			FROM ? AS l
 		) AS h`,

@@ -137,8 +137,8 @@ func (q *Queue) findStanding(ctx context.Context, c *supersession) error {
 	return rows.Err()
 }
 
-// identityColumns are what tells a message from another one that has its identity after the database
-// went back.
+// identityColumns are what tells a message from another one that has its
+// identity after the database went back.
 func identityColumns(d db.Dialect) string {
 	return `id, model, "key", revision, ` + d.Micros("created_at")
 }
@@ -191,21 +191,25 @@ func (p postgres) supersede(ctx context.Context, q *Queue, c *supersession) erro
 	err := q.DB().QueryRowContext(ctx, `
 		WITH l AS MATERIALIZED (
 			SELECT * FROM unnest(
-				?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[])
+				?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[],
+				?::text[], ?::text[])
 				AS l(lane, id, created, revision, newer, after, model, key)),
 		found AS MATERIALIZED (
 			SELECT m.place, l.id, l.newer, l.after FROM l
 			CROSS JOIN LATERAL (
 				SELECT m.ctid AS place FROM ? AS m
-				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision AND m.model = l.model AND m.key = l.key
+				WHERE m.lane = l.lane AND m.id = l.id AND m.revision = l.revision
+					AND m.model = l.model AND m.key = l.key
 					AND `+p.Micros("m.created_at")+` = l.created
 				LIMIT 1 FOR UPDATE SKIP LOCKED) AS m
 			WHERE l.?),
 		held AS MATERIALIZED (
 			SELECT l.newer FROM l JOIN ? AS m ON m.lane = l.lane AND m.id = l.id
-			WHERE (SELECT count(*) FROM found) < (SELECT count(*) FROM l) AND l.id NOT IN (SELECT id FROM found)),
+			WHERE (SELECT count(*) FROM found) < (SELECT count(*) FROM l)
+				AND l.id NOT IN (SELECT id FROM found)),
 		kept AS (
-			UPDATE ? AS m SET after = found.after FROM found WHERE m.ctid = found.place AND found.id = found.newer
+			UPDATE ? AS m SET after = found.after FROM found
+			WHERE m.ctid = found.place AND found.id = found.newer
 			RETURNING m.id, m.ctid AS place),
 		removed AS (
 			DELETE FROM ? WHERE ctid = ANY (ARRAY(

@@ -115,8 +115,8 @@ func (q *Queue) holdSuperseded(
 	}
 	slices.Sort(ids) // the one order of locks
 	rows, err := tx.QueryContext(ctx,
-		q.SQL(`SELECT `+identityColumns(q.dialect)+` FROM ? WHERE id IN (?) AND lane IN (?) ORDER BY id `)+
-			q.dialect.LockRows(),
+		q.SQL(`SELECT `+identityColumns(q.dialect)+` FROM ?
+			WHERE id IN (?) AND lane IN (?) ORDER BY id `)+q.dialect.LockRows(),
 		q.Table("outbox_messages"), bun.List(ids), bun.List(lanes))
 	if err != nil {
 		return nil, err

@@ -100,7 +100,8 @@ const maxWaiting = 10_000
 
 // waitingKeys lists them, up to one more than maxWaiting.
 func (q *Queue) waitingKeys(ctx context.Context) (keys []Key, err error) {
-	rows, err := q.DB().QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? LIMIT ?`), q.Table("outbox_retries"), maxWaiting+1)
+	rows, err := q.DB().QueryContext(ctx, q.SQL(`SELECT model, "key" FROM ? LIMIT ?`),
+		q.Table("outbox_retries"), maxWaiting+1)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,8 @@ func (r *Rows) datesOf(query *bun.SelectQuery, fields []*schema.Field) string {
 	var cases strings.Builder
 	for _, f := range fields {
 		switch f.IndirectType {
-		case reflect.TypeFor[time.Time](), reflect.TypeFor[bun.NullTime](), reflect.TypeFor[sql.NullTime]():
+		case reflect.TypeFor[time.Time](), reflect.TypeFor[bun.NullTime](),
+			reflect.TypeFor[sql.NullTime]():
 			name := string(r.table.SQLAlias) + "." + string(f.SQLName)
 			fmt.Fprintf(&cases, " WHEN MONTH(%s) = 0 OR DAYOFMONTH(%s) = 0 THEN '%s'",
 				name, name, strings.ReplaceAll(f.Name, "'", "''"))

@@ -75,7 +75,8 @@ func findUUIDs(
 	}
 	var uuids []string
 	err := db.NewRaw(`SELECT column_name FROM information_schema.columns
-		WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ? AND data_type = 'uuid'`,
+		WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ?
+			AND data_type = 'uuid'`,
 		in, name).Scan(ctx, &uuids)
 	if err != nil {
 		return fmt.Errorf("ask for the key of table %s: %w", table.Name, err)

@@ -129,7 +129,8 @@ func (e *ScanError) Unwrap() error { return e.Err }
 
 // scanRow reads one row and runs the model's hooks, as bun does.
 func scanRow(
-	ctx context.Context, rows *sql.Rows, table *schema.Table, row reflect.Value, cells []cell, targets []any,
+	ctx context.Context, rows *sql.Rows, table *schema.Table, row reflect.Value, cells []cell,
+	targets []any,
 ) error {
 	if hook, has := row.Addr().Interface().(bun.BeforeScanRowHook); has {
 		if err := hook.BeforeScanRow(ctx); err != nil {

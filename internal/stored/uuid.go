@@ -34,10 +34,12 @@ func UUIDText(typ reflect.Type, raw json.RawMessage) json.RawMessage {
 		return raw
 	}
 	value := reflect.New(typ)
-	if value.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)) != nil { //nolint:forcetypeassert // see IsUUID
+	//nolint:forcetypeassert // see IsUUID
+	if value.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)) != nil {
 		return raw
 	}
-	spelled, err := value.Elem().Interface().(encoding.TextMarshaler).MarshalText() //nolint:forcetypeassert // as above
+	//nolint:forcetypeassert // as above
+	spelled, err := value.Elem().Interface().(encoding.TextMarshaler).MarshalText()
 	if err != nil {
 		return raw
 	}

@@ -36,7 +36,8 @@ func Print(dialectName string, side db.Side, names db.Names) (string, error) {
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out,
-		"-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n", side, d.Name())
+		"-- cqrsync, %s tables for %s. Apply in one transaction, stopping at the first error.\n",
+		side, d.Name())
 	fmt.Fprintf(&out, "%s;\n", data.createApplied(side))
 	for _, path := range paths {
 		sql, err := render(files, path, data)

@@ -127,7 +127,8 @@ func (s *Shell) run(line string) string {
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
 	output, err := s.command(ctx, line).CombinedOutput()
-	if _, exited := err.(*exec.ExitError); err != nil && !exited { //nolint:errorlint // as os/exec returns it
+	//nolint:errorlint // as os/exec returns it
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
 		require.NoError(s, err, line)
 	}
 	return string(output)

@@ -30,8 +30,8 @@ type backlog struct {
 	drop func() error
 }
 
-// newBacklog writes rows messages of keys keys, key after key and then their next revisions. With keep none replaces
-// another.
+// newBacklog writes rows messages of keys keys, key after key and then their next revisions. With
+// keep none replaces another.
 func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err error) {
 	db, drop, err := openPostgres(ctx)
 	if err != nil {
@@ -101,7 +101,8 @@ func (b *backlog) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// clear empties the outbox, for good. No case is to pay for what PostgreSQL has not written yet of the one before.
+// clear empties the outbox, for good. No case is to pay for what PostgreSQL has
+// not written yet of the one before.
 func (b *backlog) clear(ctx context.Context) error {
 	return b.exec(ctx, "TRUNCATE outbox_messages, outbox_retries, outbox_dead_letters, outbox_relays",
 		"UPDATE outbox_lanes SET owner = NULL, expires_at = NULL", "VACUUM outbox_lanes", "CHECKPOINT")
@@ -116,7 +117,8 @@ func (b *backlog) fill(ctx context.Context) error {
 			correlation_id, updated_at, created_at, expires_at, keep FROM full_outbox ORDER BY n`)
 }
 
-// calm waits for the claim that a relay may have begun during fill: it looks at all that was being written, and sees none.
+// calm waits for the claim that a relay may have begun during fill: it looks at all that
+// was being written, and sees none.
 func (b *backlog) calm(ctx context.Context) error {
 	for {
 		var claiming bool
@@ -139,7 +141,9 @@ type relays struct {
 	stop  func() error
 }
 
-func (b *backlog) start(ctx context.Context, publisher func() message.Publisher, n int) (*relays, error) {
+func (b *backlog) start(
+	ctx context.Context, publisher func() message.Publisher, n int,
+) (*relays, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	group := &relays{}
 	var running sync.WaitGroup
@@ -187,7 +191,9 @@ func (g *relays) settled() (n int) {
 }
 
 // drain fills the outbox while the relays are idle, and returns how long they take to empty it.
-func (b *backlog) drain(ctx context.Context, publisher func() message.Publisher, n int) (took time.Duration, err error) {
+func (b *backlog) drain(
+	ctx context.Context, publisher func() message.Publisher, n int,
+) (took time.Duration, err error) {
 	if err := b.clear(ctx); err != nil {
 		return 0, err
 	}
@@ -226,8 +232,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// nowhere is a publisher that takes everything, and knows afterwards whether the order per key was kept. To look at that at
-// once costs a tenth of what the relay does, and is no part of it.
+// nowhere is a publisher that takes everything, and knows afterwards whether the order per key was
+// kept. To look at that at once costs a tenth of what the relay does, and is no part of it.
 type nowhere struct {
 	seed  maphash.Seed
 	mu    sync.Mutex

@@ -10,7 +10,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// benchCompaction catches up after an outage: many revisions of few keys, with and without dropping what newer ones replace.
+// benchCompaction catches up after an outage: many revisions of few keys, with and without
+// dropping what newer ones replace.
 func benchCompaction(ctx context.Context, o options, report func(result)) (err error) {
 	const rows, keys = 500_000, 5_000
 	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))

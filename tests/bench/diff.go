@@ -87,7 +87,8 @@ func createTable(ctx context.Context, db *bun.DB, model any) error {
 	return err
 }
 
-// fill makes rows 1 to n with their ledger, without going through capture: what is measured is reading them.
+// fill makes rows 1 to n with their ledger, without going through capture:
+// what is measured is reading them.
 func fill(ctx context.Context, db *bun.DB, table, ledger string, n int) error {
 	for _, statement := range []string{
 		fmt.Sprintf(`INSERT INTO %s SELECT i, 'customer ' || i, 'new', i * 100,
@@ -112,8 +113,8 @@ func (p *pair) close() error {
 	return errors.Join(errs...)
 }
 
-// benchDiff compares a master and a replica that are equal, and that differ in ten keys, with what a plain loop over both
-// ledgers takes.
+// benchDiff compares a master and a replica that are equal, and that differ in ten keys, with what
+// a plain loop over both ledgers takes.
 func benchDiff(ctx context.Context, o options, report func(result)) (err error) {
 	p, err := newPair(ctx, o.rows, true)
 	if err != nil {
@@ -159,7 +160,8 @@ func benchDiff(ctx context.Context, o options, report func(result)) (err error) 
 	return nil
 }
 
-// spoil makes so many keys of the replica differ: a row that is missing, and revisions that are behind.
+// spoil makes so many keys of the replica differ: a row that is
+// missing, and revisions that are behind.
 func (p *pair) spoil(ctx context.Context, rows, n int) error {
 	for i := range n {
 		id := (i + 1) * rows / (n + 1)
@@ -208,8 +210,11 @@ func (p *pair) plainLoop(ctx context.Context, rows, differing int) (float64, err
 	return float64(rows) / time.Since(start).Seconds(), nil
 }
 
-// diff runs the two stages as a pipe does. Differences are looked at twice, without a pause between.
-func (p *pair) diff(ctx context.Context, rows, differing int) (rate, bytes, peak float64, err error) {
+// diff runs the two stages as a pipe does. Differences are looked at
+// twice, without a pause between.
+func (p *pair) diff(
+	ctx context.Context, rows, differing int,
+) (rate, bytes, peak float64, err error) {
 	start := time.Now()
 	r, w := io.Pipe()
 	counted := &counter{w: w}
@@ -238,7 +243,8 @@ func (c *counter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// samplePeak watches how much memory the heap's objects take, garbage included; stop returns the most there was.
+// samplePeak watches how much memory the heap's objects take, garbage included;
+// stop returns the most there was.
 func samplePeak() (stop func() float64) {
 	done, result := make(chan struct{}), make(chan float64)
 	go func() {

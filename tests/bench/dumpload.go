@@ -14,7 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate"
 )
 
-// benchDumpLoad fills an empty replica by dump | load, and by COPY out of the same table and in, which knows no revisions.
+// benchDumpLoad fills an empty replica by dump | load, and by COPY out of the same table
+// and in, which knows no revisions.
 func benchDumpLoad(ctx context.Context, o options, report func(result)) (err error) {
 	p, err := newPair(ctx, o.rows, false)
 	if err != nil {

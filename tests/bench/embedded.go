@@ -40,8 +40,8 @@ const (
 	rabbitBroker    = "RabbitMQ"
 )
 
-// benchEmbedded compares the broker in a SQLite file with RabbitMQ, behind the same master on a SQLite file and a relay in its
-// process.
+// benchEmbedded compares the broker in a SQLite file with RabbitMQ, behind the same master on a
+// SQLite file and a relay in its process.
 func benchEmbedded(ctx context.Context, o options, report func(result)) error {
 	brokers := map[string]func(dir string) string{
 		fileBroker: func(dir string) string { return "sqlite://" + filepath.Join(dir, "broker.db") },
@@ -234,7 +234,8 @@ func (e *embedded) backlog(ctx context.Context) (perSecond float64, err error) {
 	return embeddedBacklog / time.Since(began).Seconds(), err
 }
 
-// idle measures the process's time on a processor while nothing is to be done. The server's own is not in it.
+// idle measures the process's time on a processor while nothing is to be
+// done. The server's own is not in it.
 func (e *embedded) idle(ctx context.Context) (perSecond float64, err error) {
 	err = e.relaying(ctx, func() error {
 		if err := errors.Join(e.write(ctx, 1), e.receive(ctx)); err != nil {

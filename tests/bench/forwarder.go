@@ -15,7 +15,8 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
 
-// forwarded empties a table of watermill-sql with Watermill's forwarder, tuned: batches of 1,000, no waiting between them.
+// forwarded empties a table of watermill-sql with Watermill's forwarder, tuned: batches
+// of 1,000, no waiting between them.
 func (r relayBench) forwarded() func(context.Context) (float64, error) {
 	rows := r.backlog.rows
 	return r.timed(rows, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
@@ -60,7 +61,9 @@ func (r relayBench) forwarded() func(context.Context) (float64, error) {
 }
 
 // fillForwarder writes what forwarder.Publisher would, in one statement.
-func (r relayBench) fillForwarder(ctx context.Context, topic string, at publishPlace, rows int) error {
+func (r relayBench) fillForwarder(
+	ctx context.Context, topic string, at publishPlace, rows int,
+) error {
 	msg := r.message()
 	payload, err := json.Marshal(map[string]any{
 		"destination_topic": at.topic, "uuid": msg.UUID, "payload": []byte(msg.Payload), "metadata": msg.Metadata,
@@ -87,7 +90,9 @@ func (r relayBench) stockPublisher(at publishPlace) (message.Publisher, error) {
 }
 
 // arrived waits until the queue holds all messages.
-func (r relayBench) arrived(ctx context.Context, at publishPlace, messages int, ended <-chan error) (err error) {
+func (r relayBench) arrived(
+	ctx context.Context, at publishPlace, messages int, ended <-chan error,
+) (err error) {
 	conn, err := amqp091.Dial(r.address)
 	if err != nil {
 		return errors.New("RabbitMQ cannot be reached")

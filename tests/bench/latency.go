@@ -27,10 +27,12 @@ import (
 	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
-// latencyTime is how long a case writes in a round: long enough for a 99th percentile at 100 a second.
+// latencyTime is how long a case writes in a round: long enough for a
+// 99th percentile at 100 a second.
 const latencyTime = 4 * time.Second
 
-// latencyWarmUp is how long it writes before: until sessions have been opened, and have read the catalogue and planned.
+// latencyWarmUp is how long it writes before: until sessions have been opened, and
+// have read the catalogue and planned.
 const latencyWarmUp = time.Second
 
 // benchLatency measures the time from COMMIT, as the writer sees it, to a RabbitMQ consumer.
@@ -200,7 +202,9 @@ func (l *latencyBench) close() error {
 }
 
 // run writes at a steady rate and returns the delay of every message in milliseconds.
-func (l *latencyBench) run(ctx context.Context, rate int, way latencyWay) (delays []float64, err error) {
+func (l *latencyBench) run(
+	ctx context.Context, rate int, way latencyWay,
+) (delays []float64, err error) {
 	if !way.byHand {
 		stop, err := l.startRelay(ctx, way)
 		if err != nil {
@@ -248,11 +252,13 @@ func (l *latencyBench) delays(committed map[string]time.Time) []float64 {
 	return delays
 }
 
-// write commits transactions at a steady rate, however long each takes, and returns when each had committed.
+// write commits transactions at a steady rate, however long each takes, and
+// returns when each had committed.
 func (l *latencyBench) write(
 	ctx context.Context, rate int, way latencyWay, duration time.Duration,
 ) (committed map[string]time.Time, err error) {
-	// Few a core: more only make each other wait, for both ways, and what is measured then is the scheduler.
+	// Few a core: more only make each other wait, for both ways, and what is
+	// measured then is the scheduler.
 	writers := 4 * runtime.GOMAXPROCS(0)
 	var mu sync.Mutex
 	committed = map[string]time.Time{}
@@ -291,7 +297,9 @@ func (l *latencyBench) write(
 	return committed, work.Wait()
 }
 
-func (l *latencyBench) transaction(ctx context.Context, row plainOrder, way latencyWay) (committed time.Time, err error) {
+func (l *latencyBench) transaction(
+	ctx context.Context, row plainOrder, way latencyWay,
+) (committed time.Time, err error) {
 	if way.byHand {
 		err = l.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			_, err := tx.NewInsert().Model(&row).Exec(ctx)
@@ -332,7 +340,9 @@ func (l *latencyBench) box(way latencyWay) *outbox.Box {
 }
 
 // startRelay runs a relay, on connections of its own where it is elsewhere; stop ends it.
-func (l *latencyBench) startRelay(ctx context.Context, way latencyWay) (stop func() error, err error) {
+func (l *latencyBench) startRelay(
+	ctx context.Context, way latencyWay,
+) (stop func() error, err error) {
 	address, err := withParameters(os.Getenv(dbtest.Variable(dbtest.RabbitMQ)), map[string]string{"exchange": l.exchange})
 	if err != nil {
 		return nil, err

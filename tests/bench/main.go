@@ -1,12 +1,13 @@
-// Command bench compares what cqrsync does with what one would write by hand or take instead. Absolute figures move by
-// tens of percent with the machine, so every case of a comparison runs in the same minutes, round by round, and the
-// result is a ratio with its spread.
+// Command bench compares what cqrsync does with what one would write by hand or take instead.
+// Absolute figures move by tens of percent with the machine, so every case of a comparison runs in
+// the same minutes, round by round, and the result is a ratio with its spread.
 //
 //	go run ./tests/bench --list
 //	go run ./tests/bench write
 //	go run ./tests/bench --json write     # a line per case
 //
-// Services are found as the tests find them: CQRSYNC_TEST_POSTGRES, CQRSYNC_TEST_RABBITMQ. It ends by itself.
+// Services are found as the tests find them: CQRSYNC_TEST_POSTGRES,
+// CQRSYNC_TEST_RABBITMQ. It ends by itself.
 package main
 
 import (
@@ -72,8 +73,8 @@ func main() {
 	}
 }
 
-// parseAnywhere takes flags before, between and after the names, which it returns: package flag ends at
-// the first name.
+// parseAnywhere takes flags before, between and after the names, which it returns:
+// package flag ends at the first name.
 func parseAnywhere(flags *flag.FlagSet, args []string) (names []string, err error) {
 	for {
 		if err := flags.Parse(args); err != nil {

@@ -28,8 +28,8 @@ type result struct {
 	values map[string][]float64 // case → one value per round, from the first on
 }
 
-// measure runs the cases round by round, so that a slow minute of the machine hits all, each round in an order of its own, so
-// that none always runs behind the same one and pays for its traces.
+// measure runs the cases round by round, so that a slow minute of the machine hits all, each round
+// in an order of its own, so that none always runs behind the same one and pays for its traces.
 func (g group) measure(ctx context.Context, o options) (result, error) {
 	r := result{group: g, values: map[string][]float64{}}
 	for round := range o.rounds {

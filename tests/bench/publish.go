@@ -30,7 +30,8 @@ const (
 	anyNumber       = -1    // of messages is right
 )
 
-// benchPublish compares publishers that have every message confirmed, each with empty durable queues of its own.
+// benchPublish compares publishers that have every message confirmed, each with
+// empty durable queues of its own.
 func benchPublish(ctx context.Context, o options, report func(result)) error {
 	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))
 	if address == "" {
@@ -88,9 +89,10 @@ func (p publishBench) message() *message.Message {
 	return msg
 }
 
-// onShortQueues is rate with a new queue after every publishedInto messages. RabbitMQ copies a classic queue's messages in memory
-// about twice per thousand that come in (it collects its garbage), so one that nobody reads takes half as many a second as an
-// empty one, and whoever fills it fastest would be compared with others on a shorter queue.
+// onShortQueues is rate with a new queue after every publishedInto messages. RabbitMQ copies a
+// classic queue's messages in memory about twice per thousand that come in (it collects its
+// garbage), so one that nobody reads takes half as many a second as an empty one, and whoever fills
+// it fastest would be compared with others on a shorter queue.
 func (p publishBench) onShortQueues(
 	messages int, publish func(context.Context, publishPlace) error,
 ) func(context.Context) (float64, error) {
@@ -108,8 +110,11 @@ func (p publishBench) onShortQueues(
 	}
 }
 
-// rate makes an exchange and a queue, publishes, sees that everything is in the queue, and removes both.
-func (p publishBench) rate(messages int, publish func(context.Context, publishPlace) error) func(context.Context) (float64, error) {
+// rate makes an exchange and a queue, publishes, sees that everything
+// is in the queue, and removes both.
+func (p publishBench) rate(
+	messages int, publish func(context.Context, publishPlace) error,
+) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (rate float64, err error) {
 		at := publishPlace{exchange: "cqrsync_bench_" + watermill.NewShortUUID(), topic: "order", messages: messages}
 		conn, err := amqp091.Dial(p.address)
@@ -149,7 +154,9 @@ func (p publishBench) rate(messages int, publish func(context.Context, publishPl
 }
 
 // allThere waits until the broker counts all messages, which lags behind the confirms.
-func (publishBench) allThere(ctx context.Context, channel *amqp091.Channel, queue string, want int) error {
+func (publishBench) allThere(
+	ctx context.Context, channel *amqp091.Channel, queue string, want int,
+) error {
 	deadline := time.NewTimer(10 * time.Second)
 	defer deadline.Stop()
 	for {
@@ -167,12 +174,14 @@ func (publishBench) allThere(ctx context.Context, channel *amqp091.Channel, queu
 	}
 }
 
-// raw is what one writes for speed on the client library: a thousand confirms in flight, the oldest awaited.
+// raw is what one writes for speed on the client library: a thousand
+// confirms in flight, the oldest awaited.
 func (p publishBench) raw(ctx context.Context, at publishPlace) error {
 	return p.pipelined(ctx, at, false)
 }
 
-// rawMandatory also hears of every message that no queue takes, as ours does where routes are required.
+// rawMandatory also hears of every message that no queue takes, as
+// ours does where routes are required.
 func (p publishBench) rawMandatory(ctx context.Context, at publishPlace) error {
 	return p.pipelined(ctx, at, true)
 }
@@ -225,7 +234,9 @@ func (p publishBench) pipelined(ctx context.Context, at publishPlace, mandatory 
 }
 
 // ours publishes size messages a call, with that many calls at once.
-func (p publishBench) ours(ctx context.Context, at publishPlace, mandatory bool, calls, size int) (err error) {
+func (p publishBench) ours(
+	ctx context.Context, at publishPlace, mandatory bool, calls, size int,
+) (err error) {
 	address, err := withParameters(p.address, map[string]string{
 		"exchange": at.exchange, "mandatory": strconv.FormatBool(mandatory),
 	})

@@ -93,7 +93,9 @@ func notSampling() *otelcqrs.Tracing {
 }
 
 // publishers returns a function that makes one, and one that closes them all.
-func (r relayBench) publishers(at publishPlace) (open func() message.Publisher, closeAll func() error, err error) {
+func (r relayBench) publishers(
+	at publishPlace,
+) (open func() message.Publisher, closeAll func() error, err error) {
 	address, err := withParameters(r.address, map[string]string{"exchange": at.exchange})
 	if err != nil {
 		return nil, nil, err

@@ -15,7 +15,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 )
 
-// benchRelayEngine measures the engine without a broker: what it costs beyond fetching and deleting.
+// benchRelayEngine measures the engine without a broker: what it costs
+// beyond fetching and deleting.
 func benchRelayEngine(ctx context.Context, o options, report func(result)) (err error) {
 	const rows = 100_000
 	b, err := newBacklog(ctx, rows, 25_000, true)
@@ -52,7 +53,8 @@ func benchRelayEngine(ctx context.Context, o options, report func(result)) (err 
 	return err
 }
 
-// handLoop is what one writes on pgx: lock a thousand rows, make Watermill messages of them, delete them, commit.
+// handLoop is what one writes on pgx: lock a thousand rows, make Watermill
+// messages of them, delete them, commit.
 type handLoop struct {
 	b    *backlog
 	conn *pgx.Conn

@@ -10,7 +10,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// benchRelayHeld drains a large backlog while another session holds a snapshot, so that no removed row goes away.
+// benchRelayHeld drains a large backlog while another session holds a snapshot,
+// so that no removed row goes away.
 func benchRelayHeld(ctx context.Context, o options, report func(result)) (err error) {
 	const rows = 500_000
 	b, err := newBacklog(ctx, rows, rows, true)

@@ -41,7 +41,8 @@ const (
 	orderLease     = 2 * time.Second
 )
 
-// benchRelayOrder looks at what a queue receives while relays join, are killed, and are stopped and continued.
+// benchRelayOrder looks at what a queue receives while relays join, are
+// killed, and are stopped and continued.
 func benchRelayOrder(ctx context.Context, o options, report func(result)) (err error) {
 	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))
 	if address == "" {
@@ -101,7 +102,9 @@ func orderRound(ctx context.Context, p publishBench) (got map[string]float64, er
 }
 
 // orderTrial writes while the relays come and go, and counts what the queue received.
-func orderTrial(ctx context.Context, s *mastertest.Outbox, url, broker, address string, at publishPlace) (map[string]float64, error) {
+func orderTrial(
+	ctx context.Context, s *mastertest.Outbox, url, broker, address string, at publishPlace,
+) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	received := make(chan *orderLog, 1)
@@ -124,8 +127,8 @@ func orderTrial(ctx context.Context, s *mastertest.Outbox, url, broker, address 
 	return (<-received).counts(), nil
 }
 
-// comeAndGo starts three relays, then a fourth; kills one; stops one past its lease and continues it. The rest is left to
-// them until the queue has everything.
+// comeAndGo starts three relays, then a fourth; kills one; stops one past its lease and continues
+// it. The rest is left to them until the queue has everything.
 func comeAndGo(ctx context.Context, url, broker string) (err error) {
 	var children []*exec.Cmd
 	defer func() {
@@ -205,7 +208,8 @@ func orderRelay(url, broker string) error {
 	return rel.Run(ctx)
 }
 
-// writeZipf writes every key's revisions, the hot keys' first, in transactions of 50 from four writers.
+// writeZipf writes every key's revisions, the hot keys' first, in
+// transactions of 50 from four writers.
 func writeZipf(ctx context.Context, s *mastertest.Outbox) (int, error) {
 	const writers, perTransaction = 4, 50
 	work, ctx := errgroup.WithContext(ctx)
@@ -247,7 +251,9 @@ func writeZipf(ctx context.Context, s *mastertest.Outbox) (int, error) {
 	return orderKeys * orderRevisions, work.Wait()
 }
 
-func writeOrderKeys(ctx context.Context, s *mastertest.Outbox, chosen map[int]bool, writers, writer int) error {
+func writeOrderKeys(
+	ctx context.Context, s *mastertest.Outbox, chosen map[int]bool, writers, writer int,
+) error {
 	return s.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		var changes []ledger.Change
 		for key := range chosen {
@@ -274,7 +280,9 @@ func kept(key string) bool { return (key[len(key)-1]-'0')%2 == 0 }
 var errAllThere = errors.New("everything has arrived")
 
 // consumeOrder notes what arrives until all of it has, and a second more for what arrives twice.
-func consumeOrder(ctx context.Context, address string, at publishPlace, written <-chan int) (seen *orderLog, err error) {
+func consumeOrder(
+	ctx context.Context, address string, at publishPlace, written <-chan int,
+) (seen *orderLog, err error) {
 	seen = &orderLog{got: map[string]map[int64]bool{}, newest: map[string]int64{}}
 	conn, err := amqp091.Dial(address)
 	if err != nil {
@@ -313,7 +321,8 @@ type orderLog struct {
 	newest                          map[string]int64
 }
 
-// note counts a message that arrives for the first time after a newer one of its key as an inversion.
+// note counts a message that arrives for the first time after a newer
+// one of its key as an inversion.
 func (l *orderLog) note(d amqp091.Delivery) {
 	key := fmt.Sprint(d.Headers["cqrs_key"])
 	revision, err := strconv.ParseInt(fmt.Sprint(d.Headers["cqrs_revision"]), 10, 64)

@@ -96,7 +96,8 @@ type replicaBench struct {
 	db      *bun.DB
 }
 
-// consumption is one case's queue, and whom to tell of every message that is committed and acknowledged.
+// consumption is one case's queue, and whom to tell of every message
+// that is committed and acknowledged.
 type consumption struct {
 	exchange, queue string
 	workers         int
@@ -126,7 +127,9 @@ func (b *replicaBench) empty(ctx context.Context) error {
 }
 
 // withQueue gives use an exchange and a durable queue, and removes them.
-func (b *replicaBench) withQueue(use func(c consumption, channel *amqp091.Channel) error) (err error) {
+func (b *replicaBench) withQueue(
+	use func(c consumption, channel *amqp091.Channel) error,
+) (err error) {
 	conn, err := amqp091.Dial(b.address)
 	if err != nil {
 		return errors.New("RabbitMQ cannot be reached") // the error may quote the URL
@@ -160,7 +163,9 @@ func (b *replicaBench) withQueue(use func(c consumption, channel *amqp091.Channe
 }
 
 // publish sends message i and does not wait.
-func (b *replicaBench) publish(ctx context.Context, channel *amqp091.Channel, exchange string, i int) (*amqp091.DeferredConfirmation, error) {
+func (b *replicaBench) publish(
+	ctx context.Context, channel *amqp091.Channel, exchange string, i int,
+) (*amqp091.DeferredConfirmation, error) {
 	id, revision := int64(i%appliedKeys), int64(i/appliedKeys)
 	row := newOrder(id)
 	m := envelope.Message{Signal: envelope.Save, Model: "order", PK: fmt.Appendf(nil, "%d", id), Revision: revision, Updated: time.Now()}
@@ -185,7 +190,9 @@ func (b *replicaBench) publish(ctx context.Context, channel *amqp091.Channel, ex
 }
 
 // rate fills a queue, and measures how fast the consumer empties it.
-func (b *replicaBench) rate(messages, workers int, consume consumer) func(context.Context) (float64, error) {
+func (b *replicaBench) rate(
+	messages, workers int, consume consumer,
+) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (rate float64, err error) {
 		if err := b.empty(ctx); err != nil {
 			return 0, err
@@ -216,7 +223,9 @@ func (b *replicaBench) rate(messages, workers int, consume consumer) func(contex
 }
 
 // until runs a consumer for so many acks, and returns the time of the last.
-func (b *replicaBench) until(ctx context.Context, consume consumer, c consumption, acks <-chan time.Time, n int) (end time.Time, err error) {
+func (b *replicaBench) until(
+	ctx context.Context, consume consumer, c consumption, acks <-chan time.Time, n int,
+) (end time.Time, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
@@ -246,8 +255,11 @@ func (b *replicaBench) checkCopies(ctx context.Context, messages int) error {
 	return err
 }
 
-// delay publishes at a steady rate, and returns a percentile of the times from there to the ack, which follows the commit.
-func (b *replicaBench) delay(percentile int, consume consumer) func(context.Context) (float64, error) {
+// delay publishes at a steady rate, and returns a percentile of the times from there to
+// the ack, which follows the commit.
+func (b *replicaBench) delay(
+	percentile int, consume consumer,
+) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (ms float64, err error) {
 		if err := b.empty(ctx); err != nil {
 			return 0, err
@@ -280,7 +292,9 @@ func (b *replicaBench) delay(percentile int, consume consumer) func(context.Cont
 	}
 }
 
-func (b *replicaBench) publishSteadily(ctx context.Context, channel *amqp091.Channel, exchange string, messages int) error {
+func (b *replicaBench) publishSteadily(
+	ctx context.Context, channel *amqp091.Channel, exchange string, messages int,
+) error {
 	tick := time.NewTicker(time.Second / delayRate)
 	defer tick.Stop()
 	for i := range messages {

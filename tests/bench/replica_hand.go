@@ -20,7 +20,9 @@ type watched struct {
 	acked func(time.Time, []byte)
 }
 
-func (w *watched) SubscribeBatch(ctx context.Context, topics []string, window int) (transport.Subscription, error) {
+func (w *watched) SubscribeBatch(
+	ctx context.Context, topics []string, window int,
+) (transport.Subscription, error) {
 	s, err := w.BatchSubscriber.SubscribeBatch(ctx, topics, window)
 	settle := s.Settle
 	s.Settle = func(acked, returned []*message.Message) {
@@ -48,7 +50,8 @@ type handMessage struct {
 
 // onChannels gives each worker a connection with deliveries.
 func (b *replicaBench) onChannels(
-	ctx context.Context, c consumption, prefetch int, work func(context.Context, *amqp091.Channel, <-chan amqp091.Delivery) error,
+	ctx context.Context, c consumption, prefetch int,
+	work func(context.Context, *amqp091.Channel, <-chan amqp091.Delivery) error,
 ) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for range c.workers {
@@ -106,7 +109,10 @@ func (b *replicaBench) byHand(ctx context.Context, c consumption) error {
 const upsertOne = `INSERT INTO bench_copies (id, customer, status, total, note) VALUES ($1, $2, $3, $4, $5)
 	ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, status = excluded.status, total = excluded.total, note = excluded.note`
 
-func (b *replicaBench) each(ctx context.Context, c consumption, deliveries <-chan amqp091.Delivery, apply func(handMessage) error) error {
+func (b *replicaBench) each(
+	ctx context.Context, c consumption, deliveries <-chan amqp091.Delivery,
+	apply func(handMessage) error,
+) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -132,7 +138,8 @@ func (b *replicaBench) each(ctx context.Context, c consumption, deliveries <-cha
 
 const idealBatch = 500
 
-// ideal takes what waits, up to 500, and writes it with one statement: no gate, the newest message of each key, one ack.
+// ideal takes what waits, up to 500, and writes it with one statement: no gate, the
+// newest message of each key, one ack.
 func (b *replicaBench) ideal(ctx context.Context, c consumption) error {
 	return b.onChannels(ctx, c, 2*idealBatch, func(ctx context.Context, channel *amqp091.Channel, deliveries <-chan amqp091.Delivery) error {
 		for {
@@ -155,7 +162,9 @@ func (b *replicaBench) ideal(ctx context.Context, c consumption) error {
 }
 
 // gather waits for one delivery and takes those that are there; nothing when ctx ends.
-func gather(ctx context.Context, deliveries <-chan amqp091.Delivery) (batch []amqp091.Delivery, err error) {
+func gather(
+	ctx context.Context, deliveries <-chan amqp091.Delivery,
+) (batch []amqp091.Delivery, err error) {
 	for len(batch) < idealBatch {
 		if len(batch) > 0 && len(deliveries) == 0 {
 			select {

@@ -86,7 +86,9 @@ type writeBench struct {
 	next          atomic.Int64
 }
 
-func (w *writeBench) run(ctx context.Context, name string, open opener, report func(result)) (err error) {
+func (w *writeBench) run(
+	ctx context.Context, name string, open opener, report func(result),
+) (err error) {
 	db, drop, err := open(ctx)
 	if err != nil {
 		return err
@@ -187,8 +189,11 @@ func newOrder(id int64) plainOrder {
 	}
 }
 
-// rate runs transactions on every writer for the duration and returns how many committed per second.
-func (w *writeBench) rate(ctx context.Context, transaction func(ctx context.Context, rows []plainOrder) error) (float64, error) {
+// rate runs transactions on every writer for the duration and returns
+// how many committed per second.
+func (w *writeBench) rate(
+	ctx context.Context, transaction func(ctx context.Context, rows []plainOrder) error,
+) (float64, error) {
 	var committed atomic.Int64
 	start := time.Now()
 	group, ctx := errgroup.WithContext(ctx)

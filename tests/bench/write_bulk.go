@@ -38,7 +38,9 @@ func benchWriteBulk(ctx context.Context, o options, report func(result)) error {
 	return nil
 }
 
-func (b *bulkBench) run(ctx context.Context, name string, o options, report func(result)) (err error) {
+func (b *bulkBench) run(
+	ctx context.Context, name string, o options, report func(result),
+) (err error) {
 	db, drop, err := openPostgres(ctx)
 	if err != nil {
 		return err

@@ -1,12 +1,14 @@
-// Package containers starts the services that tests need in containers, where no variable names a running one
-// (package internal/dbtest): one per service and process, terminated at its end.
+// Package containers starts the services that tests need in containers, where no variable names a
+// running one (package internal/dbtest): one per service and process, terminated at its end.
 //
 //	func TestMain(m *testing.M) { containers.Main(m) }
 //
-// The images are those of CQRSYNC_TEST_POSTGRES_IMAGE (postgres:17-alpine), CQRSYNC_TEST_MARIADB_IMAGE (mariadb:11) and
-// CQRSYNC_TEST_RABBITMQ_IMAGE (rabbitmq:4-alpine). Without a Docker engine the tests are skipped, as they are without this package.
+// The images are those of CQRSYNC_TEST_POSTGRES_IMAGE (postgres:17-alpine),
+// CQRSYNC_TEST_MARIADB_IMAGE (mariadb:11) and CQRSYNC_TEST_RABBITMQ_IMAGE (rabbitmq:4-alpine).
+// Without a Docker engine the tests are skipped, as they are without this package.
 //
-// It stands under tests/, in a module of its own, so that users of the library do not inherit Docker's dependencies.
+// It stands under tests/, in a module of its own, so that users of the library do
+// not inherit Docker's dependencies.
 package containers
 
 import (
@@ -29,13 +31,14 @@ import (
 // startTimeout includes pulling the image.
 const startTimeout = 5 * time.Minute
 
-// Main is the whole of a TestMain: it runs the tests, terminates the containers they started, and fails if goroutines
-// are left.
+// Main is the whole of a TestMain: it runs the tests, terminates the containers they started, and
+// fails if goroutines are left.
 func Main(m *testing.M) {
 	dbtest.Start = func(t testing.TB, service string) (string, error) {
 		return Start(context.WithoutCancel(t.Context()), service) // other tests go on using it
 	}
-	// The connection to testcontainers' reaper lasts as long as the process: that is how the reaper notices a crash.
+	// The connection to testcontainers' reaper lasts as long as the process: that is
+	// how the reaper notices a crash.
 	goleak.VerifyTestMain(terminating{m},
 		goleak.IgnoreAnyFunction("github.com/testcontainers/testcontainers-go.(*Reaper).connect.func1"))
 }
@@ -63,8 +66,8 @@ var (
 	started = map[string]*service{}
 )
 
-// Start returns the address of a service in a container, in the form of the service's variable. The first call starts
-// it.
+// Start returns the address of a service in a container, in the form of the service's
+// variable. The first call starts it.
 func Start(ctx context.Context, name string) (address string, err error) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -113,7 +116,8 @@ func start(ctx context.Context, name string) (s *service) {
 	return s
 }
 
-// healthy says quickly whether there is an engine. testcontainers panics in some of the cases where there is none.
+// healthy says quickly whether there is an engine. testcontainers panics in some
+// of the cases where there is none.
 func healthy(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil || err != nil {
@@ -139,7 +143,8 @@ func (s *service) postgres(ctx context.Context) {
 	}
 }
 
-// mariaDB waits for the second start: the image starts the server once without a port, to make the database.
+// mariaDB waits for the second start: the image starts the server once
+// without a port, to make the database.
 func (s *service) mariaDB(ctx context.Context) {
 	s.plain(ctx, image(dbtest.MariaDB, "mariadb:11"), "3306/tcp",
 		map[string]string{"MARIADB_ROOT_PASSWORD": "cqrsync", "MARIADB_DATABASE": "cqrsync"},
@@ -149,7 +154,8 @@ func (s *service) mariaDB(ctx context.Context) {
 	}
 }
 
-// rabbitMQ runs a plain container: testcontainers' own module does not compile with this version of it.
+// rabbitMQ runs a plain container: testcontainers' own module does not
+// compile with this version of it.
 func (s *service) rabbitMQ(ctx context.Context) {
 	s.plain(ctx, image(dbtest.RabbitMQ, "rabbitmq:4-alpine"), "5672/tcp",
 		map[string]string{"RABBITMQ_DEFAULT_USER": "cqrsync", "RABBITMQ_DEFAULT_PASS": "cqrsync"},
@@ -160,7 +166,9 @@ func (s *service) rabbitMQ(ctx context.Context) {
 }
 
 // plain runs an image and sets the address to host:port.
-func (s *service) plain(ctx context.Context, image, port string, environment map[string]string, ready wait.Strategy) {
+func (s *service) plain(
+	ctx context.Context, image, port string, environment map[string]string, ready wait.Strategy,
+) {
 	container, err := testcontainers.Run(ctx, image, testcontainers.WithEnv(environment), testcontainers.WithExposedPorts(port),
 		testcontainers.WithWaitStrategy(wait.ForAll(ready, wait.ForListeningPort(port)).WithDeadline(2*time.Minute)))
 	if container != nil {

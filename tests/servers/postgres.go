@@ -70,7 +70,8 @@ func (p *Postgres) Standby(t testing.TB) *Postgres {
 	return copied
 }
 
-// Promote starts a standby, and makes it the server at the address of the one that it was copied from, which is dead.
+// Promote starts a standby, and makes it the server at the address of the one that
+// it was copied from, which is dead.
 func (p *Postgres) Promote() error {
 	if err := p.Start(); err != nil {
 		return err

@@ -154,7 +154,9 @@ func (c *checker) inOrder(h *history, m *envelope.Message, excused bool, dead []
 
 // ends judges the whole: what was committed has arrived, or was given up, or a newer message that
 // did replaced it. Nobody waited for others for longer than patient, unless that is 0.
-func (c *checker) ends(dead []queue.Message, patient time.Duration, poisoned func(key string) bool) {
+func (c *checker) ends(
+	dead []queue.Message, patient time.Duration, poisoned func(key string) bool,
+) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, h := range c.keys {

@@ -87,7 +87,9 @@ func (p *process) step(ctx context.Context, takes, own time.Duration) error {
 }
 
 // ask sends a request to the database. What becomes of it is drawn.
-func ask[T any](ctx context.Context, p *process, what string, request func() (T, error)) (answer T, err error) {
+func ask[T any](
+	ctx context.Context, p *process, what string, request func() (T, error),
+) (answer T, err error) {
 	r, s := p.world.schedule.dice(p.name+what, p.count(what)), p.world.schedule
 	there, back := between(r, 1, 3*time.Millisecond), between(r, 1, 3*time.Millisecond)
 	own := between(r, 1, time.Millisecond)
@@ -140,15 +142,21 @@ func (p *process) cutOff() bool {
 
 // Enter, Balance, Renew, Others, Withdraw, SignOff and Leave are requests about the lanes.
 
-func (p *process) Enter(ctx context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+func (p *process) Enter(
+	ctx context.Context, relay string, ttl time.Duration,
+) (queue.Ownership, error) {
 	return ask(ctx, p, "enter", func() (queue.Ownership, error) { return p.Queue.Enter(ctx, relay, ttl) })
 }
 
-func (p *process) Balance(ctx context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+func (p *process) Balance(
+	ctx context.Context, relay string, ttl time.Duration,
+) (queue.Ownership, error) {
 	return ask(ctx, p, "balance", func() (queue.Ownership, error) { return p.Queue.Balance(ctx, relay, ttl) })
 }
 
-func (p *process) Renew(ctx context.Context, relay string, ttl time.Duration) (queue.Ownership, error) {
+func (p *process) Renew(
+	ctx context.Context, relay string, ttl time.Duration,
+) (queue.Ownership, error) {
 	return ask(ctx, p, "renew", func() (queue.Ownership, error) { return p.Queue.Renew(ctx, relay, ttl) })
 }
 
@@ -234,12 +242,16 @@ func (p *process) MakeDue(ctx context.Context, keys []queue.Key) error {
 
 // Finish, FinishFree, Supersede and Compact are those of removal.
 
-func (p *process) Finish(ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome) error {
+func (p *process) Finish(
+	ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
+) error {
 	_, err := ask(ctx, p, "finish", func() (any, error) { return nil, p.Queue.Finish(ctx, relay, lanes, done) })
 	return err
 }
 
-func (p *process) FinishFree(ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome) error {
+func (p *process) FinishFree(
+	ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
+) error {
 	_, err := ask(ctx, p, "free", func() (any, error) { return nil, p.Queue.FinishFree(ctx, relay, lanes, done) })
 	return err
 }

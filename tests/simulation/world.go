@@ -88,8 +88,8 @@ func (w *world) poisonous(m *envelope.Message) bool {
 	return happens(w.schedule.dice("poison "+m.Key, int(m.Revision)), w.schedule.poison)
 }
 
-// suffers says that a key has messages that the broker refuses, or that somebody holds, for which it
-// waits with reason.
+// suffers says that a key has messages that the broker refuses, or that somebody
+// holds, for which it waits with reason.
 func (w *world) suffers(key string) bool {
 	for revision := range int64(200) {
 		if w.poisonous(&envelope.Message{Key: key, Revision: revision}) {

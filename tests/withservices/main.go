@@ -2,9 +2,10 @@
 //
 //	go run ./tests/withservices go test work
 //
-// It sets CQRSYNC_TEST_POSTGRES, CQRSYNC_TEST_MARIADB and CQRSYNC_TEST_RABBITMQ for the command. Those that are set already stay as they are;
-// for the others it starts containers (package tests/containers says which images) and removes them afterwards,
-// also when it is interrupted. The exit code is the command's.
+// It sets CQRSYNC_TEST_POSTGRES, CQRSYNC_TEST_MARIADB and CQRSYNC_TEST_RABBITMQ for the command.
+// Those that are set already stay as they are; for the others it starts containers (package
+// tests/containers says which images) and removes them afterwards, also when it is interrupted. The
+// exit code is the command's.
 package main
 
 import (

@@ -29,7 +29,8 @@ func (b TopologyBuilder) ExchangeDeclare(
 
 // BuildTopology implements watermill-amqp's TopologyBuilder.
 func (b TopologyBuilder) BuildTopology(
-	channel *amqp091.Channel, params wamqp.BuildTopologyParams, config wamqp.Config, _ watermill.LoggerAdapter,
+	channel *amqp091.Channel, params wamqp.BuildTopologyParams, config wamqp.Config,
+	_ watermill.LoggerAdapter,
 ) error {
 	if err := b.ExchangeDeclare(channel, params.ExchangeName, config); err != nil {
 		return err

@@ -21,7 +21,9 @@ const (
 // prune drops what has expired, and the oldest messages of each queue, where they are older than
 // the retention: these it counts by queue. It runs within publishing, because only publishing makes
 // a queue grow; after a full catch the next batch prunes again, so that it keeps up.
-func (p *Publisher) prune(ctx context.Context, tx transaction) (dropped map[string]int64, err error) {
+func (p *Publisher) prune(
+	ctx context.Context, tx transaction,
+) (dropped map[string]int64, err error) {
 	now := time.Now()
 	if now.Before(p.nextPrune) {
 		return nil, nil

@@ -29,8 +29,8 @@ type Comparison struct {
 	Differences             []string // at most as many as were asked for
 }
 
-// Compare holds every row of both replicas against the master's, and the master's against theirs. It reads the tables
-// side by side in order of id, page by page, and stops after limit differences.
+// Compare holds every row of both replicas against the master's, and the master's against theirs.
+// It reads the tables side by side in order of id, page by page, and stops after limit differences.
 func (d Databases) Compare(ctx context.Context, limit int) (Comparison, error) {
 	var c Comparison
 	var err error
@@ -49,8 +49,11 @@ type row struct {
 
 type rows = iter.Seq2[row, error]
 
-// merge walks through both sides in order of id and notes what only one has, or both have differently.
-func (c *Comparison) merge(replica string, masters, copies rows, limit int) (inMaster, inReplica int, err error) {
+// merge walks through both sides in order of id and notes what only
+// one has, or both have differently.
+func (c *Comparison) merge(
+	replica string, masters, copies rows, limit int,
+) (inMaster, inReplica int, err error) {
 	nextMaster, stopMaster := iter.Pull2(masters)
 	defer stopMaster()
 	nextCopy, stopCopy := iter.Pull2(copies)
@@ -148,7 +151,8 @@ func page[T any](ctx context.Context, db *bun.DB) func(after int64) ([]T, error)
 	}
 }
 
-// paged makes one sequence of a table's pages, so that a comparison holds a page in memory and no transaction open.
+// paged makes one sequence of a table's pages, so that a comparison holds a page
+// in memory and no transaction open.
 func paged[T any](as func(T) row, read func(after int64) ([]T, error)) rows {
 	return func(yield func(row, error) bool) {
 		var last int64 = -math.MaxInt64 // a copy may have what no order could be

@@ -1,8 +1,9 @@
-// Package demo shows that the example keeps its promise: it writes orders in every way a service might, from several
-// goroutines, waits for the replicas, and compares every row. It can kill the relay while it does so.
+// Package demo shows that the example keeps its promise: it writes orders in every way a
+// service might, from several goroutines, waits for the replicas, and compares every row. It
+// can kill the relay while it does so.
 //
-// It drives the Orders service from inside, as its own code would; the replicas and the relay run beside it, in this
-// process or in others.
+// It drives the Orders service from inside, as its own code would; the replicas and the relay run
+// beside it, in this process or in others.
 package demo
 
 import (
@@ -57,7 +58,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// ErrDifferent is returned, after the report, when a replica differs from the master at the end of the time.
+// ErrDifferent is returned, after the report, when a replica differs from
+// the master at the end of the time.
 var ErrDifferent = errors.New("the replicas differ from the master")
 
 // demo is one run.
@@ -97,7 +99,8 @@ func Run(ctx context.Context, service *orders.Service, databases Databases, conf
 	return nil
 }
 
-// write runs the workload, which takes some time, and beside it kills the relay, which may take longer.
+// write runs the workload, which takes some time, and beside it kills
+// the relay, which may take longer.
 func (d *demo) write(ctx context.Context) (done tallies, took time.Duration, err error) {
 	begin, progress := time.Now(), newProgress(d.Progress, d.Orders)
 	load := &workload{service: d.service, committed: func(created int) {
@@ -116,8 +119,8 @@ func (d *demo) write(ctx context.Context) (done tallies, took time.Duration, err
 	return done, took, err
 }
 
-// killRelay kills the relay at even distances between the created orders. Where the relay cannot keep up with the
-// writers, the last kills come while it catches up.
+// killRelay kills the relay at even distances between the created orders. Where the relay cannot
+// keep up with the writers, the last kills come while it catches up.
 func (d *demo) killRelay(ctx context.Context) error {
 	for i := 1; i <= d.KillRelay; i++ {
 		threshold := int64(d.Orders) * int64(i) / int64(d.KillRelay+1)

@@ -17,8 +17,9 @@ func (o outcome) changes() int {
 	return len(o.created) + len(o.updated) + len(o.deleted) + len(o.restored)
 }
 
-// known is which orders there are, as far as the committed transactions of this run say. All writers share it, so that
-// they get in each other's way: an order is changed by several at once, or deleted under the hands of another.
+// known is which orders there are, as far as the committed transactions of this run say. All
+// writers share it, so that they get in each other's way: an order is changed by several at once,
+// or deleted under the hands of another.
 type known struct {
 	mu      sync.Mutex
 	live    []int64

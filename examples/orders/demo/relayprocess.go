@@ -16,8 +16,8 @@ type RelayProcess struct {
 	kills   chan chan struct{}
 }
 
-// NewRelayProcess makes one. The command must write a line to its standard output when it begins to publish, and end
-// when its standard input does.
+// NewRelayProcess makes one. The command must write a line to its standard output when it begins to
+// publish, and end when its standard input does.
 func NewRelayProcess(command func() *exec.Cmd) *RelayProcess {
 	return &RelayProcess{command: command, kills: make(chan chan struct{})}
 }
@@ -25,8 +25,8 @@ func NewRelayProcess(command func() *exec.Cmd) *RelayProcess {
 // patience is how long Kill waits for a relay to publish, and Run for one to end.
 const patience = 15 * time.Second
 
-// Run keeps the process running until ctx ends, and starts it again after each Kill. That it ends by itself is an
-// error.
+// Run keeps the process running until ctx ends, and starts it again after each Kill.
+// That it ends by itself is an error.
 func (r *RelayProcess) Run(ctx context.Context) error {
 	for {
 		running, err := start(r.command())
@@ -39,8 +39,8 @@ func (r *RelayProcess) Run(ctx context.Context) error {
 	}
 }
 
-// Kill ends the process with SIGKILL, in the middle of its work: right after it began to publish, if it does so within
-// some seconds. Run starts the next one.
+// Kill ends the process with SIGKILL, in the middle of its work: right after it began to publish,
+// if it does so within some seconds. Run starts the next one.
 func (r *RelayProcess) Kill(ctx context.Context) error {
 	done := make(chan struct{})
 	select {

@@ -57,7 +57,8 @@ func (w *writer) remove(ctx context.Context, tx bun.Tx) (outcome, error) {
 	return outcome{deleted: []int64{id}}, orders.Delete(ctx, tx, id)
 }
 
-// createAgain brings a deleted order back under its old id: the key's revision must go on, not start again.
+// createAgain brings a deleted order back under its old id: the key's
+// revision must go on, not start again.
 func (w *writer) createAgain(ctx context.Context, tx bun.Tx) (outcome, error) {
 	id, err := w.known.takeDeleted(w.random)
 	if err != nil {
@@ -115,8 +116,8 @@ func (w *writer) rolledBack(ctx context.Context, tx bun.Tx) (outcome, error) {
 	return outcome{}, errOnPurpose
 }
 
-// change updates the orders with these ids. Ids come sorted: two transactions that lock the same rows in the same
-// order wait for each other, in different orders they deadlock.
+// change updates the orders with these ids. Ids come sorted: two transactions that lock the same
+// rows in the same order wait for each other, in different orders they deadlock.
 func (w *writer) change(ctx context.Context, tx bun.Tx, ids []int64) (outcome, error) {
 	if len(ids) == 0 {
 		return outcome{}, orders.ErrNotFound

@@ -20,8 +20,8 @@ type workload struct {
 	committed func(created int)
 }
 
-// write creates count orders, among other transactions, from several goroutines. The same seed chooses the same
-// transactions; how they interleave is up to the scheduler.
+// write creates count orders, among other transactions, from several goroutines. The same seed
+// chooses the same transactions; how they interleave is up to the scheduler.
 func (w *workload) write(ctx context.Context, count, writers int, seed uint64) (tallies, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	each := make([]tallies, writers)

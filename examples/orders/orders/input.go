@@ -10,8 +10,8 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// What the limits are for: the total of the largest order fits an int64 while it is added up, and so do
-// the totals of nine million orders of the largest that is taken.
+// What the limits are for: the total of the largest order fits an int64 while it is added up, and
+// so do the totals of nine million orders of the largest that is taken.
 const (
 	maxText     = 200
 	maxLines    = 1000

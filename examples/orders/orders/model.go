@@ -22,8 +22,8 @@ type Order struct {
 	Lines     []*Line   `bun:"rel:has-many,join:id=order_id" json:"lines"`
 }
 
-// Line belongs to an order and travels in its message. It is not tracked itself: whoever changes a line also changes
-// the order's row, as the functions of this package do.
+// Line belongs to an order and travels in its message. It is not tracked itself: whoever changes a
+// line also changes the order's row, as the functions of this package do.
 type Line struct {
 	bun.BaseModel `bun:"table:order_lines"`
 

@@ -1,5 +1,5 @@
-// Package orders is the master service of the example: it owns orders, over HTTP, and every change it commits becomes
-// a message for whoever follows the model "order".
+// Package orders is the master service of the example: it owns orders, over HTTP, and every change
+// it commits becomes a message for whoever follows the model "order".
 //
 // New is all of cqrsync that a master needs; the rest of the package is an ordinary service on bun.
 package orders
@@ -21,7 +21,8 @@ import (
 type Config struct {
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
-	// Triggers has the database capture the orders, whoever writes them. Default: what goes through bun.
+	// Triggers has the database capture the orders, whoever writes them.
+	// Default: what goes through bun.
 	Triggers bool
 	// Outbox is what tracing needs of the outbox: Trace and Headers. Default: no tracing.
 	Outbox outbox.Config

@@ -12,10 +12,12 @@ import (
 	"github.com/cqrsync/cqrsync/examples/orders/internal/web"
 )
 
-// Insert, Update and Delete are what an application writes anyway: bun statements in a transaction. They know nothing
-// of messages. Run them in Box.RunInTx, alone or several together. Where the caller left UpdatedAt out, it is now.
+// Insert, Update and Delete are what an application writes anyway: bun statements in a transaction.
+// They know nothing of messages. Run them in Box.RunInTx, alone or several together. Where the
+// caller left UpdatedAt out, it is now.
 
-// Insert writes a new order with its lines. With an ID it takes that one: an order that was deleted may come back.
+// Insert writes a new order with its lines. With an ID it takes that one: an
+// order that was deleted may come back.
 func Insert(ctx context.Context, tx bun.Tx, order *Order) error {
 	order.Total, order.UpdatedAt = total(order.Lines), stored(order.UpdatedAt)
 	order.CreatedAt = order.UpdatedAt
@@ -25,8 +27,8 @@ func Insert(ctx context.Context, tx bun.Tx, order *Order) error {
 	return insertLines(ctx, tx, order)
 }
 
-// Update replaces the order's customer, status and lines. The order's row is written first: that locks it, so that two
-// updates cannot mix their lines.
+// Update replaces the order's customer, status and lines. The order's row is written first: that
+// locks it, so that two updates cannot mix their lines.
 func Update(ctx context.Context, tx bun.Tx, order *Order) error {
 	order.Total, order.UpdatedAt = total(order.Lines), stored(order.UpdatedAt)
 	result, err := tx.NewUpdate().Model(order).Column("customer", "status", "total", "updated_at").WherePK().Exec(ctx)

@@ -1,5 +1,5 @@
-// Package stats is a replica service of the example that mirrors a table: it keeps the columns of orders that it needs
-// and answers questions about them from its own database.
+// Package stats is a replica service of the example that mirrors a table: it keeps the columns of
+// orders that it needs and answers questions about them from its own database.
 //
 // New is all of cqrsync that a mirror needs.
 package stats
@@ -42,8 +42,9 @@ type Service struct {
 	running   chan struct{}
 }
 
-// New prepares the service: its table, the replica's ledger beside it, and Order as the mirror of "order". queue is the
-// name under which the service follows its masters; all its consumers and processes share it.
+// New prepares the service: its table, the replica's ledger beside it, and Order as the
+// mirror of "order". queue is the name under which the service follows its masters; all its
+// consumers and processes share it.
 func New(ctx context.Context, db *bun.DB, queue string, config Config) (*Service, error) {
 	s := &Service{db: db, queue: queue, running: make(chan struct{})}
 	for range max(config.Consumers, 1) {

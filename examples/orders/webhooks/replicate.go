@@ -20,8 +20,8 @@ type event struct {
 	Order  *Order `json:"order"`
 }
 
-// orderChanged keeps the copy of an order and notes whom to tell, in the transaction that marks the message as done:
-// it happens once, or not at all.
+// orderChanged keeps the copy of an order and notes whom to tell, in the transaction that marks the
+// message as done: it happens once, or not at all.
 func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Event[Order]) error {
 	before := &Order{ID: change.Data.ID}
 	err := tx.NewSelect().Model(before).WherePK().Scan(ctx)

@@ -9,8 +9,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// collision is how PostgreSQL, MariaDB and SQLite say that they gave a transaction up because of another:
-// nothing of it happened, and it may be run again. (The text, because each driver has a type of its own.)
+// collision is how PostgreSQL, MariaDB and SQLite say that they gave a transaction up
+// because of another: nothing of it happened, and it may be run again. (The text, because
+// each driver has a type of its own.)
 var collision = regexp.MustCompile(`\b(40001|40P01|SQLITE_BUSY)\b`)
 
 const maxCollisions = 10

@@ -1,9 +1,9 @@
-// Package webhooks is a replica service of the example with a handler of its own: it keeps a copy of every order and
-// tells subscribers what happened to it.
+// Package webhooks is a replica service of the example with a handler of its own: it keeps a copy
+// of every order and tells subscribers what happened to it.
 //
-// New is all of cqrsync that a replica needs; orderChanged is what happens per message, in one transaction with the
-// replica's ledger. The posts themselves are made afterwards, by Deliver, from a table: a transaction never waits for
-// somebody else's server.
+// New is all of cqrsync that a replica needs; orderChanged is what happens per message, in one
+// transaction with the replica's ledger. The posts themselves are made afterwards, by Deliver, from
+// a table: a transaction never waits for somebody else's server.
 //
 //	replicate.go      orders come in: the copy, and whom to tell
 //	queues.go         deliveries go out: one queue per subscriber
@@ -36,8 +36,9 @@ type Service struct {
 	tidied time.Time // when tidy last ran
 }
 
-// New prepares the service: its tables, the replica's ledger beside them, and the handler of "order". queue is the name
-// under which the service follows its masters; all its processes share it.
+// New prepares the service: its tables, the replica's ledger beside them, and the
+// handler of "order". queue is the name under which the service follows its
+// masters; all its processes share it.
 func New(ctx context.Context, db *bun.DB, queue string, config Config) (*Service, error) {
 	rep, err := replica.New(db, replica.Config{Queue: queue, Tracer: config.Tracer})
 	if err != nil {

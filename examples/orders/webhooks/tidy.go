@@ -15,9 +15,10 @@ const (
 	tidyBatch = 500
 )
 
-// tidy cancels what waits for subscribers that are gone, and forgets history that is too old. It reads
-// first and writes by primary key: a statement that looks for its rows locks what it passes on its way,
-// in another order than a delivery on its way does, and then one of the two is given up.
+// tidy cancels what waits for subscribers that are gone, and forgets history that is too
+// old. It reads first and writes by primary key: a statement that looks for its rows
+// locks what it passes on its way, in another order than a delivery on its way does, and
+// then one of the two is given up.
 func (s *Service) tidy(ctx context.Context) error {
 	now := s.config.now()
 	if now.Sub(s.tidied).Abs() < tidyEvery {

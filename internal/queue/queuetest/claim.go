@@ -18,7 +18,8 @@ func claimsWholeMessages(t *testing.T, s *queueSuite) {
 	updated := time.Date(2026, 11, 22, 22, 16, 33, 237828000, time.UTC)
 	full := queue.Message{
 		Model: "order", Key: `["a'?",1]`, Revision: 7, After: &after, Signal: "SAVE", Queue: "webhooks",
-		PK: json.RawMessage(`["a'?",1]`), Data: json.RawMessage(`{"n":12345678901234567890.10,"s":"é ' \" ?"}`),
+		PK:       json.RawMessage(`["a'?",1]`),
+		Data:     json.RawMessage(`{"n":12345678901234567890.10,"s":"é ' \" ?"}`),
 		Previous: json.RawMessage(`{"n":1}`), Meta: json.RawMessage(`{"m":[]}`),
 		Headers: map[string]string{"traceparent": "00-ab-cd-01"}, CorrelationID: "c-1",
 		Updated: updated, Expires: updated.Add(24 * time.Hour), Keep: true,
@@ -69,15 +70,21 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 	for _, m := range one {
 		require.Equal(t, all[0].Lane, m.Lane)
 	}
-	rest, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane, After: all[0].ID}}, 1000, 2, queue.Except{})
+	from := []queue.Start{{Lane: all[0].Lane, After: all[0].ID}}
+	rest, _, err := s.Claim(t.Context(), from, 1000, 2, queue.Except{})
 	require.NoError(t, err)
 	require.Equal(t, one[1:], rest)
 	last := all[len(all)-1].Lane
-	turned, _, err := s.Claim(t.Context(), []queue.Start{{Lane: last}, {Lane: all[0].Lane}}, 1, 2, queue.Except{})
+	both := []queue.Start{{Lane: last}, {Lane: all[0].Lane}}
+	turned, _, err := s.Claim(t.Context(), both, 1, 2, queue.Except{})
 	require.NoError(t, err)
-	require.Equal(t, []int{last, all[0].Lane}, []int{turned[0].Lane, turned[1].Lane}, "lanes come as they are listed")
+	require.Equal(t, []int{last, all[0].Lane}, []int{turned[0].Lane, turned[1].Lane},
+		"lanes come as they are listed")
 	some, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1, 2, queue.Except{
-		IDs: []int64{one[0].ID, 12345}, Keys: []queue.Key{{Model: "order", Key: one[1].Key}, {Model: "other", Key: one[0].Key}},
+		IDs: []int64{one[0].ID, 12345},
+		Keys: []queue.Key{
+			{Model: "order", Key: one[1].Key}, {Model: "other", Key: one[0].Key},
+		},
 	})
 	require.NoError(t, err)
 	for _, m := range some {
@@ -144,7 +151,8 @@ func findsLateCommits(t *testing.T, s *queueSuite) {
 
 func saysWhatIsInvalid(t *testing.T, s *relaySuite) {
 	s.append(t, message("bad", 0), message("good", 0))
-	s.exec(t, `UPDATE outbox_messages SET headers = '["not","an","object"]' WHERE ? = 'bad'`, bun.Ident("key"))
+	s.exec(t, `UPDATE outbox_messages SET headers = '["not","an","object"]' WHERE ? = 'bad'`,
+		bun.Ident("key"))
 	for _, m := range s.claim(t) {
 		if m.Key == "bad" {
 			require.ErrorContains(t, m.Invalid, "headers of outbox message")
@@ -161,7 +169,9 @@ func leavesOutWaitingKeys(t *testing.T, s *relaySuite) {
 	require.Equal(t, []string{"good/0"}, names(s.claim(t)))
 	require.Equal(t, int64(1), s.status(t).Retries)
 
-	s.exec(t, "UPDATE outbox_retries SET next_attempt_at = (SELECT min(created_at) FROM outbox_messages)") // its time has come
+	// Its time has come.
+	s.exec(t, "UPDATE outbox_retries SET "+
+		"next_attempt_at = (SELECT min(created_at) FROM outbox_messages)")
 	claimed := s.claim(t)
 	require.ElementsMatch(t, []string{"bad/0", "bad/1", "good/0"}, names(claimed))
 	bad := only(claimed, "bad", 0)

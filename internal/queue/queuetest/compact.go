@@ -26,7 +26,9 @@ func chain(key string, first, last int64) (messages []queue.Message) {
 	return messages
 }
 
-func (s *queueSuite) compact(t *testing.T, relay string, owned []queue.Lane, perLane int) (seen, dropped int) {
+func (s *queueSuite) compact(
+	t *testing.T, relay string, owned []queue.Lane, perLane int,
+) (seen, dropped int) {
 	t.Helper()
 	done, err := s.Compact(t.Context(), relay, owned, allLanes(), perLane, time.Minute)
 	require.NoError(t, err)
@@ -42,7 +44,8 @@ func compacts(t *testing.T, s *queueSuite) {
 	s.append(t, gone...)
 	s.append(t, chain("single", 5, 5)...)
 	dropped := 0
-	require.Eventually(t, func() bool { // a lane that another one's transaction keeps waiting is left for the next time
+	// A lane that another one's transaction keeps waiting is left for the next time.
+	require.Eventually(t, func() bool {
 		_, some := s.compact(t, "a", owned, 100)
 		dropped += some
 		return dropped >= 7
@@ -104,7 +107,8 @@ func compactsOnward(t *testing.T, s *queueSuite) {
 	}
 }
 
-// compactsNothingChanged: what somebody else changes meanwhile stays, and what it follows must, too.
+// compactsNothingChanged: what somebody else changes meanwhile stays,
+// and what it follows must, too.
 func compactsNothingChanged(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, chain("1", 0, 9)...)
@@ -121,8 +125,8 @@ func compactsNothingChanged(t *testing.T, s *relaySuite) {
 	require.Nil(t, s.claim(t)[0].After)
 }
 
-// removesWhatMoves: a compaction changes what was handed over and not read, also while it is removed. A row that stayed would
-// be sent again, behind newer ones.
+// removesWhatMoves: a compaction changes what was handed over and not read, also while it is
+// removed. A row that stayed would be sent again, behind newer ones.
 func removesWhatMoves(t *testing.T, s *relaySuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, chain("1", 0, 9)...)
@@ -159,8 +163,10 @@ func (s *relaySuite) whileRevision4Moves(t *testing.T, run func() error) {
 	ended := make(chan error, 1)
 	go func() { ended <- run() }()
 	require.Eventually(t, func() (waits bool) {
-		require.NoError(t, s.DB().NewRaw(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
-			WHERE l.relation = 'outbox_messages'::regclass AND a.wait_event_type = 'Lock')`).Scan(t.Context(), &waits))
+		require.NoError(t, s.DB().NewRaw(`SELECT EXISTS (
+			SELECT 1 FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)
+			WHERE l.relation = 'outbox_messages'::regclass AND a.wait_event_type = 'Lock')`).
+			Scan(t.Context(), &waits))
 		return waits
 	}, time.Minute, 5*time.Millisecond)
 	require.NoError(t, tx.Commit())
@@ -182,7 +188,8 @@ func compactsNoOther(t *testing.T, s *queueSuite) {
 	_, dropped := s.compact(t, "a", owned, 100)
 	require.Equal(t, 1, dropped)
 	claimed := s.claim(t)
-	require.ElementsMatch(t, []string{"1/0", "1/1", "1/2", "1/3", "1/4", "1/5", "2/0", "3/1", "3/2"}, names(claimed),
+	require.ElementsMatch(t,
+		[]string{"1/0", "1/1", "1/2", "1/3", "1/4", "1/5", "2/0", "3/1", "3/2"}, names(claimed),
 		"1/1 says that it follows 1/0")
 	require.Nil(t, only(claimed, "3", 2)[0].After)
 }

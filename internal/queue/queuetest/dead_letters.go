@@ -30,8 +30,11 @@ func (s *relaySuite) record(t *testing.T, key string) {
 	require.NoError(t, err)
 }
 
-// die claims what is there, makes the message of one key and revision a dead letter, and removes the rest as sent.
-func (s *relaySuite) die(t *testing.T, owned []queue.Lane, key string, revision int64) queue.DeadLetter {
+// die claims what is there, makes the message of one key and revision a dead
+// letter, and removes the rest as sent.
+func (s *relaySuite) die(
+	t *testing.T, owned []queue.Lane, key string, revision int64,
+) queue.DeadLetter {
 	t.Helper()
 	var done queue.Outcome
 	for _, m := range s.claim(t) {
@@ -130,7 +133,8 @@ func retryWaitsForWriters(t *testing.T, s *relaySuite) {
 	select {
 	case err := <-retried:
 		require.FailNow(t, "it did not wait", "%v", err)
-	case <-time.After(50 * time.Millisecond): // a chance to do it wrong; the test does not depend on it
+	case <-time.After(50 * time.Millisecond):
+		// A chance to do it wrong; the test does not depend on it.
 	}
 	require.NoError(t, tx.Commit())
 	require.ErrorIs(t, <-retried, queue.ErrSuperseded)
@@ -153,7 +157,8 @@ func listsAndPurges(t *testing.T, s *relaySuite) {
 	}
 	require.Equal(t, []string{"1", "2", "3'"}, found(db.DeadLetterFilter{}, 0))
 	require.Equal(t, []string{"2"}, found(db.DeadLetterFilter{After: ids[0]}, 1))
-	require.Equal(t, []string{"1", "3'"}, found(db.DeadLetterFilter{IDs: []int64{ids[0], ids[2], 99999}}, 0))
+	require.Equal(t, []string{"1", "3'"},
+		found(db.DeadLetterFilter{IDs: []int64{ids[0], ids[2], 99999}}, 0))
 	require.Equal(t, []string{"3'"}, found(db.DeadLetterFilter{Model: "order", Key: "3'"}, 0))
 	require.Empty(t, found(db.DeadLetterFilter{Model: "customer"}, 0))
 	require.Empty(t, found(db.DeadLetterFilter{Before: time.Now().Add(-time.Hour)}, 0))

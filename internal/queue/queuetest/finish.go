@@ -124,7 +124,8 @@ func buriesWhole(t *testing.T, s *relaySuite) {
 		LastError     string
 	}
 	require.NoError(t, s.DB().NewSelect().Table("outbox_dead_letters").
-		Column("id", "model", "key", "revision", "queue", "meta", "correlation_id", "attempts", "last_error").
+		Column("id", "model", "key", "revision", "queue", "meta", "correlation_id", "attempts",
+			"last_error").
 		Scan(t.Context(), &row))
 	require.Equal(t, claimed[0].ID, row.ID)
 	require.Equal(t, int64(3), row.Revision)
@@ -142,7 +143,8 @@ func storesAnyErrorText(t *testing.T, s *relaySuite) {
 	failed[0].Error = "broken \x00 \xff? ' " + strings.Repeat("é", 10_000)
 	s.finish(t, "a", owned, queue.Outcome{Failed: failed})
 	var text string
-	require.NoError(t, s.DB().NewSelect().Table("outbox_retries").Column("last_error").Scan(t.Context(), &text))
+	require.NoError(t, s.DB().NewSelect().Table("outbox_retries").Column("last_error").
+		Scan(t.Context(), &text))
 	require.True(t, strings.HasPrefix(text, "broken  ? ' é"))
 	require.LessOrEqual(t, len(text), 2000)
 }

@@ -173,14 +173,16 @@ func tellsWhatIsFree(t *testing.T, s *relaySuite) {
 	require.Equal(t, s.OneWriter, renewed.Alone)
 }
 
-// endsLeasesAhead: the database's clock went back by an hour when the owner had died, so that its lease runs for an hour.
+// endsLeasesAhead: the database's clock went back by an hour when the owner had died, so
+// that its lease runs for an hour.
 func endsLeasesAhead(t *testing.T, s *relaySuite) {
 	const short = 300 * time.Millisecond
 	s.balance(t, "dead", short)
 	s.append(t, message("1", 0))
 	s.clockGoesBack(t)
 	st := s.status(t)
-	require.Equal(t, []int64{0, lanes, 0}, []int64{st.LanesOwned, st.LanesAhead, st.Relays}, "an owner that may be dead")
+	require.Equal(t, []int64{0, lanes, 0}, []int64{st.LanesOwned, st.LanesAhead, st.Relays},
+		"an owner that may be dead")
 
 	var owned []queue.Lane
 	began := time.Now()
@@ -189,7 +191,8 @@ func endsLeasesAhead(t *testing.T, s *relaySuite) {
 		return len(owned) > 0
 	}, time.Minute, 20*time.Millisecond)
 	require.Greater(t, time.Since(began), short, "a live owner had that long to renew")
-	require.Eventually(t, func() bool { return len(s.balance(t, "next", ttl)) == lanes }, time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(s.balance(t, "next", ttl)) == lanes },
+		time.Minute, 20*time.Millisecond)
 	require.Zero(t, s.status(t).LanesAhead)
 }
 
@@ -216,7 +219,8 @@ func (s *relaySuite) clockGoesBack(t *testing.T) {
 	s.exec(t, "UPDATE outbox_relays SET expires_at = "+later)
 }
 
-// refusesOtherProtocols: a relay that does not say which protocol it speaks would not stand still while the lanes change.
+// refusesOtherProtocols: a relay that does not say which protocol it speaks would not
+// stand still while the lanes change.
 func refusesOtherProtocols(t *testing.T, s *relaySuite) {
 	s.balance(t, "old", ttl)
 	s.exec(t, "UPDATE outbox_relays SET protocol = 0")
@@ -233,8 +237,12 @@ func seesAllLanes(t *testing.T, s *relaySuite) {
 	s.append(t, message("1", 0))
 	owned := s.balance(t, "dead", ttl)
 	s.clockGoesBack(t)
+	twoHours := "- 7200000000"
+	if s.DB().Dialect().Name() == dialect.PG {
+		twoHours = "- interval '2 hours'"
+	}
 	s.exec(t, "UPDATE outbox_messages SET created_at = (SELECT min(expires_at) FROM outbox_lanes) "+
-		map[bool]string{true: "- interval '2 hours'", false: "- 7200000000"}[s.DB().Dialect().Name() == dialect.PG])
+		twoHours)
 	p, err := s.Progress(t.Context(), "watcher")
 	require.NoError(t, err)
 	require.Equal(t, []int64{int64(len(owned)), 0, 0}, []int64{p.Lanes, p.Owned, p.Own})

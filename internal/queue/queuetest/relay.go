@@ -73,7 +73,8 @@ func allLanes() []queue.Start {
 func message(key string, revision int64) queue.Message {
 	return queue.Message{
 		Model: "order", Key: key, Revision: revision, Signal: "SAVE",
-		PK: json.RawMessage(fmt.Sprintf("%q", key)), Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
+		PK:   json.RawMessage(fmt.Sprintf("%q", key)),
+		Data: json.RawMessage(`{"status":"new"}`), Updated: time.Now(),
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// removesNothingUnknown: a relay sent messages, and before it removes them the database goes back. What has their identities
-// then, and their places, was never sent.
+// removesNothingUnknown: a relay sent messages, and before it removes them the database goes back.
+// What has their identities then, and their places, was never sent.
 func removesNothingUnknown(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	s.append(t, kept("before", 0))
@@ -30,7 +30,8 @@ func removesNothingUnknown(t *testing.T, s *queueSuite) {
 		s.append(t, lost[0], kept("1", 0), kept("3", 1), kept("2", 0))
 		s.finish(t, "a", owned, done)
 		require.ElementsMatch(t, []string{"same/0", "1/0", "2/0", "3/1"}, names(s.claim(t)), name)
-		require.Equal(t, int64(len(done.Dead)/5), s.status(t).DeadLetters, "the one that was there before")
+		require.Equal(t, int64(len(done.Dead)/5), s.status(t).DeadLetters,
+			"the one that was there before")
 	}
 }
 

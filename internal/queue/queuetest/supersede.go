@@ -41,7 +41,8 @@ func supersedes(t *testing.T, s *queueSuite) {
 	require.Equal(t, int64(4), *only(claimed, "old", 7)[0].After)
 	require.NotEmpty(t, only(claimed, "other", 0))
 
-	require.Equal(t, fates, s.supersede(t, "a", owned, list), "once more, as after an error that says nothing")
+	require.Equal(t, fates, s.supersede(t, "a", owned, list),
+		"once more, as after an error that says nothing")
 	sent := make([]*queue.Claimed, len(list))
 	for i, m := range list {
 		sent[i] = m.Claimed
@@ -50,7 +51,9 @@ func supersedes(t *testing.T, s *queueSuite) {
 	require.Equal(t, []string{"other/0"}, names(s.claim(t)), "they are found where they are now")
 }
 
-func (s *queueSuite) supersede(t *testing.T, relay string, lanes []queue.Lane, list []queue.Superseding) []queue.Superseded {
+func (s *queueSuite) supersede(
+	t *testing.T, relay string, lanes []queue.Lane, list []queue.Superseding,
+) []queue.Superseded {
 	t.Helper()
 	fates, err := s.Supersede(t.Context(), relay, lanes, list)
 	require.NoError(t, err)
@@ -86,15 +89,18 @@ func supersedesWhatIsHeld(t *testing.T, s *queueSuite) {
 	var list []queue.Superseding
 	for _, key := range []string{"1", "2", "3"} {
 		list = append(list, queue.Superseding{
-			Claimed: only(claimed, key, 2)[0], Older: append(only(claimed, key, 0), only(claimed, key, 1)...),
+			Claimed: only(claimed, key, 2)[0],
+			Older:   append(only(claimed, key, 0), only(claimed, key, 1)...),
 		})
 	}
 	release := s.Hold(t, list[1].Older[1].ID, list[2].ID)
-	require.Equal(t, []queue.Superseded{queue.Gone, queue.Standing, queue.Missing}, s.supersede(t, "a", owned, list))
+	require.Equal(t, []queue.Superseded{queue.Gone, queue.Standing, queue.Missing},
+		s.supersede(t, "a", owned, list))
 	require.Len(t, s.claim(t), 7, "what is held says that it follows the one before it")
 	release()
 	require.Len(t, only(s.claim(t), "3", 0), 1, "nothing is removed without its successor")
-	require.Equal(t, slices.Repeat([]queue.Superseded{queue.Gone}, 3), s.supersede(t, "a", owned, list))
+	require.Equal(t, slices.Repeat([]queue.Superseded{queue.Gone}, 3),
+		s.supersede(t, "a", owned, list))
 	require.ElementsMatch(t, []string{"1/2", "2/2", "3/2"}, names(s.claim(t)))
 }
 

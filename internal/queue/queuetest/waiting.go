@@ -11,7 +11,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// endsTheWaitForAWholeClaim: were a key's wait over for the later rows of a claim only, they would leave before the others.
+// endsTheWaitForAWholeClaim: were a key's wait over for the later rows of a claim only,
+// they would leave before the others.
 func endsTheWaitForAWholeClaim(t *testing.T, s *queueSuite) {
 	owned := s.balance(t, "a", ttl)
 	var messages []queue.Message
@@ -29,7 +30,8 @@ func endsTheWaitForAWholeClaim(t *testing.T, s *queueSuite) {
 	oldest := map[string]*queue.Claimed{"1": first(s.claim(t), "1"), "2": first(s.claim(t), "2")}
 	for range 25 {
 		wait := time.Duration(rand.Int64N(int64(20 * time.Millisecond)))
-		s.finish(t, "a", owned, queue.Outcome{Failed: failures([]*queue.Claimed{oldest["1"], oldest["2"]}, wait)})
+		failed := failures([]*queue.Claimed{oldest["1"], oldest["2"]}, wait)
+		s.finish(t, "a", owned, queue.Outcome{Failed: failed})
 		for waiting := true; waiting; {
 			claimed := s.claim(t)
 			waiting = len(claimed) < 1000
@@ -51,7 +53,8 @@ func endsTheWait(t *testing.T, s *queueSuite) {
 	require.Empty(t, s.claim(t))
 
 	s.append(t, kept("1", 1), message("2", 1))
-	require.Empty(t, s.claim(t), "what replaces nothing waits, and what cannot be replaced is waited for")
+	require.Empty(t, s.claim(t),
+		"what replaces nothing waits, and what cannot be replaced is waited for")
 	s.append(t, message("1", 2))
 	claimed := s.claim(t)
 	require.Equal(t, []string{"1/2"}, names(claimed))

@@ -59,7 +59,8 @@ func listsNoOtherWriters(t *testing.T, s *relaySuite) {
 	elsewhere, err := s.DB().BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer func() { _ = elsewhere.Rollback() }() // it is to be open until the end
-	_, err = s.Lock(t.Context(), elsewhere, []ledger.Change{{Key: queue.Key{Model: "order", Key: "2"}}})
+	change := ledger.Change{Key: queue.Key{Model: "order", Key: "2"}}
+	_, err = s.Lock(t.Context(), elsewhere, []ledger.Change{change})
 	require.NoError(t, err)
 	writers, ok, err := s.Writers(t.Context())
 	require.NoError(t, err)

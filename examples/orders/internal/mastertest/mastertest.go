@@ -1,5 +1,5 @@
-// Package mastertest plays the master for tests of the replica services: it sends messages about orders through a
-// broker in memory, and says when they have been dealt with.
+// Package mastertest plays the master for tests of the replica services: it sends messages about
+// orders through a broker in memory, and says when they have been dealt with.
 package mastertest
 
 import (
@@ -50,7 +50,8 @@ func Start(t *testing.T, service Service) *Master {
 	return &Master{t: t, service: service, publisher: broker.Publisher(), revisions: map[int64]int64{}}
 }
 
-// Save sends an order, given as instance_data without the revision, and waits until the service has it.
+// Save sends an order, given as instance_data without the revision,
+// and waits until the service has it.
 func (m *Master) Save(id int64, data string) {
 	m.send(envelope.Save, id, json.RawMessage(data))
 }

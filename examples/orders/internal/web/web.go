@@ -16,12 +16,14 @@ var ErrNotFound = errors.New("not found")
 // ErrTooLarge is answered with 413.
 var ErrTooLarge = errors.New("too large")
 
-// ConflictError is answered with 409: the request is right, but not in the state that things are in.
+// ConflictError is answered with 409: the request is right, but not in
+// the state that things are in.
 type ConflictError string
 
 func (e ConflictError) Error() string { return string(e) }
 
-// InvalidError is what the client can correct, answered with 400: every problem at once, each naming its field.
+// InvalidError is what the client can correct, answered with 400: every
+// problem at once, each naming its field.
 type InvalidError []string
 
 func (e InvalidError) Error() string { return strings.Join(e, "; ") }
