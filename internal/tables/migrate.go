@@ -220,11 +220,12 @@ func (m *Migrator) makeApplied(ctx context.Context, side db.Side) error {
 			return db.ExecAll(ctx, tx, []string{statement})
 		})
 	}
-	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed: the next time the
-	// table is there.
-	const uniqueViolation, duplicateTable = "23505", "42P07"
+	// IF NOT EXISTS loses a race on PostgreSQL after the other one has committed, at the table, at the
+	// type of its rows, or at an index of the catalog: the next time the table is there.
+	const uniqueViolation, duplicateTable, duplicateObject = "23505", "42P07", "42710"
 	lost := func(err error) bool {
-		return db.SQLState(err) == uniqueViolation || db.SQLState(err) == duplicateTable
+		return slices.Contains([]string{uniqueViolation, duplicateTable, duplicateObject},
+			db.SQLState(err))
 	}
 	err := create()
 	for pause := db.MinPause; err != nil && ctx.Err() == nil &&
