@@ -92,7 +92,8 @@ func (u TextUUID) Alike() []json.RawMessage { return alike(uuid.UUID(u)) }
 func alike(u uuid.UUID) (all []json.RawMessage) {
 	digits := hex.EncodeToString(u[:])
 	for _, text := range []string{
-		u.String(), digits, strings.ToUpper(u.String()), strings.ToUpper(digits), base64.StdEncoding.EncodeToString(u[:]),
+		u.String(), digits, strings.ToUpper(u.String()), strings.ToUpper(digits),
+		base64.StdEncoding.EncodeToString(u[:]),
 	} {
 		all = append(all, json.RawMessage(`"`+text+`"`))
 	}

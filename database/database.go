@@ -39,7 +39,7 @@ import (
 //
 //	postgres://user:password@host:5432/name?sslmode=require&search_path=orders
 //	mysql://user:password@host:3306/name?tls=true
-//	sqlite://orders.db      a file, relative to the working directory, which is made if it is not there
+//	sqlite://orders.db      a file, relative to the working directory, made if it is not there
 //	sqlite:///var/lib/x.db  a file, absolute
 //	sqlite://x.db?mode=rw   a file that must be there (see OpenExisting); mode=ro: only to be read
 //
@@ -247,7 +247,8 @@ func (d *preciseMySQL) OnTable(table *schema.Table) {
 // mysqlModes have MariaDB refuse what it would cut. A server without them, as some installations
 // are, would change what a replica writes. NO_AUTO_VALUE_ON_ZERO is not among them: bun inserts 0
 // to have a key drawn.
-const mysqlModes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+const mysqlModes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO," +
+	"NO_ENGINE_SUBSTITUTION"
 
 // mysqlTimeout is how long Open waits for a MariaDB server.
 const mysqlTimeout = 10 * time.Second

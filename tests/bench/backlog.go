@@ -72,8 +72,9 @@ var note = strings.Repeat("a note of some length, ", 11)
 func backlogMessage(key int, revision int64, keep bool) queue.Message {
 	id := strconv.Itoa(key)
 	m := queue.Message{
-		Model: "order", Key: id, Revision: revision, Signal: "SAVE", Updated: time.Now(), Keep: keep, PK: json.RawMessage(id),
-		Data: json.RawMessage(fmt.Sprintf(`{"id":%s,"customer":"customer %s","status":"status %d","total":%d,"note":%q}`,
+		Model: "order", Key: id, Revision: revision, Signal: "SAVE", Updated: time.Now(),
+		Keep: keep, PK: json.RawMessage(id), Data: json.RawMessage(fmt.Sprintf(
+			`{"id":%s,"customer":"customer %s","status":"status %d","total":%d,"note":%q}`,
 			id, id, revision, key*100, note)),
 	}
 	if revision > 0 {
@@ -86,7 +87,8 @@ func backlogMessage(key int, revision int64, keep bool) queue.Message {
 // wire is what a relay makes of it.
 func wire(m queue.Message) ([]byte, error) {
 	e := envelope.Message{
-		Signal: envelope.Signal(m.Signal), Model: m.Model, PK: m.PK, Data: envelope.AppendStamp(nil, m.Data, m.Revision, m.Updated),
+		Signal: envelope.Signal(m.Signal), Model: m.Model, PK: m.PK,
+		Data:     envelope.AppendStamp(nil, m.Data, m.Revision, m.Updated),
 		Revision: m.Revision, Updated: m.Updated,
 	}
 	return e.Encode()
@@ -111,8 +113,8 @@ func (b *backlog) clear(ctx context.Context) error {
 // fill writes the messages, in one transaction.
 func (b *backlog) fill(ctx context.Context) error {
 	return b.exec(ctx, `
-		INSERT INTO outbox_messages (lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers,
-			correlation_id, updated_at, created_at, expires_at, keep)
+		INSERT INTO outbox_messages (lane, model, key, revision, after, signal, queue, pk, data,
+			previous, meta, headers, correlation_id, updated_at, created_at, expires_at, keep)
 		SELECT lane, model, key, revision, after, signal, queue, pk, data, previous, meta, headers,
 			correlation_id, updated_at, created_at, expires_at, keep FROM full_outbox ORDER BY n`)
 }
@@ -123,7 +125,8 @@ func (b *backlog) calm(ctx context.Context) error {
 	for {
 		var claiming bool
 		err := b.DB().NewRaw(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-			WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%outbox_messages%')`,
+			WHERE datname = current_database() AND pid <> pg_backend_pid()
+				AND state = 'active' AND query LIKE '%outbox_messages%')`,
 		).Scan(ctx, &claiming)
 		if err != nil || !claiming {
 			return err
@@ -166,7 +169,8 @@ func (b *backlog) start(
 		group.all, group.wakes = append(group.all, rel), append(group.wakes, wake)
 		running.Go(func() { errs[i] = rel.Run(ctx) })
 	}
-	for slices.ContainsFunc(group.all, func(r *relay.Relay) bool { return r.Stats().Lanes != int64(64/n) }) {
+	unequal := func(r *relay.Relay) bool { return r.Stats().Lanes != int64(64/n) }
+	for slices.ContainsFunc(group.all, unequal) {
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return nil, errors.Join(err, group.stop())
 		}
@@ -215,7 +219,8 @@ func (b *backlog) drain(
 		if group.settled() >= b.rows {
 			return took, nil
 		}
-		if err := pause(ctx, max(time.Millisecond, took/500)); err != nil { // whoever looks needs a core, too
+		// Whoever looks needs a core, too.
+		if err := pause(ctx, max(time.Millisecond, took/500)); err != nil {
 			return 0, err
 		}
 	}
@@ -255,7 +260,8 @@ func (p *nowhere) PublishBatch(_ context.Context, batch []transport.Outgoing) []
 		if err != nil {
 			revision = -1
 		}
-		p.taken = append(p.taken, taken{maphash.String(p.seed, out.Message.Metadata.Get("cqrs_key")), revision})
+		key := maphash.String(p.seed, out.Message.Metadata.Get("cqrs_key"))
+		p.taken = append(p.taken, taken{key, revision})
 	}
 	return make([]error, len(batch))
 }

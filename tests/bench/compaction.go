@@ -26,14 +26,16 @@ func benchCompaction(ctx context.Context, o options, report func(result)) (err e
 	r := relayBench{publishBench{address: address, kind: "classic"}, b}
 	drained := func(keep string) func(context.Context) (float64, error) {
 		return func(ctx context.Context) (float64, error) {
-			if err := b.exec(ctx, "ALTER TABLE full_outbox DROP COLUMN keep, ADD COLUMN keep boolean NOT NULL DEFAULT "+keep); err != nil {
+			if err := b.exec(ctx, "ALTER TABLE full_outbox DROP COLUMN keep, "+
+				"ADD COLUMN keep boolean NOT NULL DEFAULT "+keep); err != nil {
 				return 0, err
 			}
 			return r.caughtUp(ctx)
 		}
 	}
 	result, err := group{
-		bench: "compaction", name: "500,000 rows of 5,000 keys, PostgreSQL to a classic queue", unit: "rows/s", of: "every revision",
+		bench: "compaction", name: "500,000 rows of 5,000 keys, PostgreSQL to a classic queue",
+		unit: "rows/s", of: "every revision",
 		cases: []benchCase{{"every revision", drained("true")}, {"compacted", drained("false")}},
 	}.measure(ctx, o)
 	if err == nil {

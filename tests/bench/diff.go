@@ -65,7 +65,8 @@ func newPair(ctx context.Context, rows int, copied bool) (p *pair, err error) {
 		return p, err
 	}
 	if p.rep, err = replica.New(p.copies, replica.Config{
-		Queue: "bench", Batch: 5000, Workers: 2, Logger: slog.New(slog.DiscardHandler), // as the relay's load
+		Queue: "bench", Batch: 5000, Workers: 2, // as the relay's load
+		Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		return p, err
 	}
@@ -95,7 +96,8 @@ func fill(ctx context.Context, db *bun.DB, table, ledger string, n int) error {
 			'a note of about the length that notes have, because rows of a few bytes flatter everybody alike'
 			FROM generate_series(1, %d) i`, table, n),
 		fmt.Sprintf(`INSERT INTO %s (model, key, revision, updated_at)
-			SELECT 'order', i::text, i %% 7, '2026-11-22 12:00:00+00' FROM generate_series(1, %d) i`, ledger, n),
+			SELECT 'order', i::text, i %% 7, '2026-11-22 12:00:00+00'
+			FROM generate_series(1, %d) i`, ledger, n),
 		"VACUUM ANALYZE " + table, "VACUUM ANALYZE " + ledger,
 	} {
 		if _, err := db.DB.ExecContext(ctx, statement); err != nil {
@@ -127,9 +129,12 @@ func benchDiff(ctx context.Context, o options, report func(result)) (err error) 
 			return err
 		}
 		g := group{
-			bench: "diff", name: fmt.Sprintf("%d rows, %d differing", o.rows, differing), unit: "rows/s", of: "plain loop",
+			bench: "diff", name: fmt.Sprintf("%d rows, %d differing", o.rows, differing),
+			unit: "rows/s", of: "plain loop",
 			cases: []benchCase{
-				{"plain loop", func(ctx context.Context) (float64, error) { return p.plainLoop(ctx, o.rows, differing) }},
+				{"plain loop", func(ctx context.Context) (float64, error) {
+					return p.plainLoop(ctx, o.rows, differing)
+				}},
 				{"diff-master | diff-replica", func(ctx context.Context) (float64, error) {
 					rate, n, most, err := p.diff(ctx, o.rows, differing)
 					bytes, peak = n, max(peak, most)
@@ -165,9 +170,11 @@ func benchDiff(ctx context.Context, o options, report func(result)) (err error) 
 func (p *pair) spoil(ctx context.Context, rows, n int) error {
 	for i := range n {
 		id := (i + 1) * rows / (n + 1)
-		statement := fmt.Sprintf("UPDATE replica_revisions SET revision = -1 + revision * 0 WHERE key = '%d'", id)
+		statement := fmt.Sprintf("UPDATE replica_revisions "+
+			"SET revision = -1 + revision * 0 WHERE key = '%d'", id)
 		if i%2 == 0 {
-			statement = fmt.Sprintf("UPDATE replica_revisions SET revision = revision + 3, updated_at = '2026-11-21' WHERE key = '%d'", id)
+			statement = fmt.Sprintf("UPDATE replica_revisions "+
+				"SET revision = revision + 3, updated_at = '2026-11-21' WHERE key = '%d'", id)
 		}
 		if _, err := p.copies.DB.ExecContext(ctx, statement); err != nil {
 			return err
@@ -179,12 +186,14 @@ func (p *pair) spoil(ctx context.Context, rows, n int) error {
 // plainLoop reads key and revision on both sides, in the order of keys, and counts the differences.
 func (p *pair) plainLoop(ctx context.Context, rows, differing int) (float64, error) {
 	start := time.Now()
-	left, err := p.master.DB.QueryContext(ctx, "SELECT key, revision FROM outbox_revisions WHERE model = 'order' ORDER BY key")
+	left, err := p.master.DB.QueryContext(ctx,
+		"SELECT key, revision FROM outbox_revisions WHERE model = 'order' ORDER BY key")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = left.Close() }() // errors surface in Err
-	right, err := p.copies.DB.QueryContext(ctx, "SELECT key, revision FROM replica_revisions WHERE model = 'order' ORDER BY key")
+	right, err := p.copies.DB.QueryContext(ctx,
+		"SELECT key, revision FROM replica_revisions WHERE model = 'order' ORDER BY key")
 	if err != nil {
 		return 0, err
 	}
@@ -205,7 +214,8 @@ func (p *pair) plainLoop(ctx context.Context, rows, differing int) (float64, err
 		return 0, err
 	}
 	if seen != rows || found != differing {
-		return 0, fmt.Errorf("the plain loop saw %d rows and %d differences, want %d and %d", seen, found, rows, differing)
+		return 0, fmt.Errorf("the plain loop saw %d rows and %d differences, want %d and %d",
+			seen, found, rows, differing)
 	}
 	return float64(rows) / time.Since(start).Seconds(), nil
 }
@@ -268,7 +278,10 @@ func samplePeak() (stop func() float64) {
 
 // single is a group of values that were measured on the way.
 func single(bench, name, unit, of string, values map[string]float64) result {
-	r := result{group: group{bench: bench, name: name, unit: unit, of: of}, values: map[string][]float64{}}
+	r := result{
+		group:  group{bench: bench, name: name, unit: unit, of: of},
+		values: map[string][]float64{},
+	}
 	r.cases = append(r.cases, benchCase{name: of})
 	for name, value := range values {
 		r.values[name] = []float64{value}

@@ -26,7 +26,9 @@ func benchDumpLoad(ctx context.Context, o options, report func(result)) (err err
 	g := group{
 		bench: "dump-load", name: fmt.Sprintf("%d rows", o.rows), unit: "rows/s", of: "COPY out and in",
 		cases: []benchCase{
-			{"COPY out and in", func(ctx context.Context) (float64, error) { return p.copyRows(ctx, o.rows) }},
+			{"COPY out and in", func(ctx context.Context) (float64, error) {
+				return p.copyRows(ctx, o.rows)
+			}},
 			{"dump | load", func(ctx context.Context) (float64, error) {
 				rate, most, err := p.dumpLoad(ctx, o.rows)
 				peak = max(peak, most)
@@ -94,7 +96,8 @@ func onPgConn(ctx context.Context, db *bun.DB, do func(*pgconn.PgConn) error) er
 	}
 	defer func() { _ = conn.Close() }() // back into the pool
 	return conn.Raw(func(driverConn any) error {
-		return do(driverConn.(interface{ Conn() *pgx.Conn }).Conn().PgConn()) //nolint:forcetypeassert // database.Open runs on pgx
+		//nolint:forcetypeassert // database.Open runs on pgx
+		return do(driverConn.(interface{ Conn() *pgx.Conn }).Conn().PgConn())
 	})
 }
 

@@ -43,20 +43,15 @@ const (
 // benchEmbedded compares the broker in a SQLite file with RabbitMQ, behind the same master on a
 // SQLite file and a relay in its process.
 func benchEmbedded(ctx context.Context, o options, report func(result)) error {
-	brokers := map[string]func(dir string) string{
-		fileBroker: func(dir string) string { return "sqlite://" + filepath.Join(dir, "broker.db") },
-	}
-	if address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ)); address != "" {
-		brokers[rabbitBroker] = func(string) string {
-			return address + "?exchange=cqrsync_bench_" + watermill.NewShortUUID()
-		}
-	}
+	brokers := embeddedBrokers()
 	p99 := map[string][]float64{}
 	for _, g := range []struct {
 		name, unit string
 		measure    func(ctx context.Context, e *embedded, broker string) (float64, error)
 	}{
-		{"delay at 100 transactions a second, p50", "ms", func(ctx context.Context, e *embedded, broker string) (float64, error) {
+		{"delay at 100 transactions a second, p50", "ms", func(
+			ctx context.Context, e *embedded, broker string,
+		) (float64, error) {
 			delays, err := e.delays(ctx, o.duration)
 			if err != nil {
 				return 0, err
@@ -64,10 +59,14 @@ func benchEmbedded(ctx context.Context, o options, report func(result)) error {
 			p99[broker] = append(p99[broker], percentile(delays, 0.99))
 			return percentile(delays, 0.5), nil
 		}},
-		{"a backlog of 20,000 messages", "messages/s", func(ctx context.Context, e *embedded, _ string) (float64, error) {
+		{"a backlog of 20,000 messages", "messages/s", func(
+			ctx context.Context, e *embedded, _ string,
+		) (float64, error) {
 			return e.backlog(ctx)
 		}},
-		{"idle relay and consumer", "ms of CPU a second", func(ctx context.Context, e *embedded, _ string) (float64, error) {
+		{"idle relay and consumer", "ms of CPU a second", func(
+			ctx context.Context, e *embedded, _ string,
+		) (float64, error) {
 			return e.idle(ctx)
 		}},
 	} {
@@ -79,9 +78,12 @@ func benchEmbedded(ctx context.Context, o options, report func(result)) error {
 			if brokers[name] == nil {
 				continue
 			}
-			compared.cases = append(compared.cases, benchCase{name, func(ctx context.Context) (float64, error) {
-				return withEmbedded(ctx, brokers[name], func(e *embedded) (float64, error) { return g.measure(ctx, e, name) })
-			}})
+			measured := func(ctx context.Context) (float64, error) {
+				return withEmbedded(ctx, brokers[name], func(e *embedded) (float64, error) {
+					return g.measure(ctx, e, name)
+				})
+			}
+			compared.cases = append(compared.cases, benchCase{name, measured})
 		}
 		r, err := compared.measure(ctx, o)
 		if err != nil {
@@ -95,6 +97,20 @@ func benchEmbedded(ctx context.Context, o options, report func(result)) error {
 		}
 	}
 	return nil
+}
+
+// embeddedBrokers are the URLs of the brokers to compare, for a folder of their own: the file, and
+// RabbitMQ where there is one.
+func embeddedBrokers() map[string]func(dir string) string {
+	brokers := map[string]func(dir string) string{
+		fileBroker: func(dir string) string { return "sqlite://" + filepath.Join(dir, "broker.db") },
+	}
+	if address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ)); address != "" {
+		brokers[rabbitBroker] = func(string) string {
+			return address + "?exchange=cqrsync_bench_" + watermill.NewShortUUID()
+		}
+	}
+	return brokers
 }
 
 // embedded is a master and a consumer.
@@ -126,7 +142,8 @@ func withEmbedded(
 	if e.box, err = outbox.New(e.db, outbox.Config{}); err != nil {
 		return 0, err
 	}
-	if err = errors.Join(outbox.Register[embeddedItem](e.box, "item"), e.box.Migrate(ctx)); err != nil {
+	err = errors.Join(outbox.Register[embeddedItem](e.box, "item"), e.box.Migrate(ctx))
+	if err != nil {
 		return 0, err
 	}
 	if _, err = e.db.NewCreateTable().Model((*embeddedItem)(nil)).Exec(ctx); err != nil {

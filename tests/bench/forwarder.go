@@ -22,15 +22,19 @@ func (r relayBench) forwarded() func(context.Context) (float64, error) {
 	return r.timed(rows, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
 		const topic = "forwarded"
 		schema := sql.DefaultPostgreSQLSchema{SubscribeBatchSize: 1000}
-		drop := []string{"DROP TABLE IF EXISTS watermill_" + topic, "DROP TABLE IF EXISTS watermill_offsets_" + topic}
+		drop := []string{
+			"DROP TABLE IF EXISTS watermill_" + topic,
+			"DROP TABLE IF EXISTS watermill_offsets_" + topic,
+		}
 		if err := r.backlog.exec(ctx, drop...); err != nil {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, r.backlog.exec(context.WithoutCancel(ctx), drop...)) }()
 		db := sql.BeginnerFromStdSQL(r.backlog.DB().DB)
 		subscriber, err := sql.NewSubscriber(db, sql.SubscriberConfig{
-			SchemaAdapter: schema, OffsetsAdapter: sql.DefaultPostgreSQLOffsetsAdapter{}, InitializeSchema: true,
-			PollInterval: time.Millisecond,
+			SchemaAdapter: schema, OffsetsAdapter: sql.DefaultPostgreSQLOffsetsAdapter{},
+			InitializeSchema: true,
+			PollInterval:     time.Millisecond,
 		}, watermill.NopLogger{})
 		if err != nil {
 			return 0, err
@@ -45,7 +49,8 @@ func (r relayBench) forwarded() func(context.Context) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		f, err := forwarder.NewForwarder(subscriber, publisher, watermill.NopLogger{}, forwarder.Config{ForwarderTopic: topic})
+		f, err := forwarder.NewForwarder(subscriber, publisher, watermill.NopLogger{},
+			forwarder.Config{ForwarderTopic: topic})
 		if err != nil {
 			return 0, err
 		}
@@ -66,13 +71,15 @@ func (r relayBench) fillForwarder(
 ) error {
 	msg := r.message()
 	payload, err := json.Marshal(map[string]any{
-		"destination_topic": at.topic, "uuid": msg.UUID, "payload": []byte(msg.Payload), "metadata": msg.Metadata,
+		"destination_topic": at.topic, "uuid": msg.UUID, "payload": []byte(msg.Payload),
+		"metadata": msg.Metadata,
 	})
 	if err != nil {
 		return err
 	}
 	_, err = r.backlog.DB().ExecContext(ctx, fmt.Sprintf(
-		"INSERT INTO watermill_%s (uuid, payload, metadata, transaction_id) SELECT ?, ?::json, '{}', pg_current_xact_id() FROM generate_series(1, %d)", topic, rows),
+		"INSERT INTO watermill_%s (uuid, payload, metadata, transaction_id) "+
+			"SELECT ?, ?::json, '{}', pg_current_xact_id() FROM generate_series(1, %d)", topic, rows),
 		msg.UUID, string(payload))
 	return err
 }
@@ -84,7 +91,8 @@ func (r relayBench) stockPublisher(at publishPlace) (message.Publisher, error) {
 		GenerateName: wamqp.GenerateExchangeNameConstant(at.exchange), Type: "topic", Durable: true,
 	}
 	config.Publish = wamqp.PublishConfig{
-		GenerateRoutingKey: func(topic string) string { return topic }, ConfirmDelivery: true, ChannelPoolSize: 1,
+		GenerateRoutingKey: func(topic string) string { return topic }, ConfirmDelivery: true,
+		ChannelPoolSize: 1,
 	}
 	return wamqp.NewPublisher(config, watermill.NopLogger{})
 }

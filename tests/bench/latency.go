@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,13 +14,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"github.com/uptrace/bun"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
-	"github.com/cqrsync/cqrsync/relay"
-	"github.com/cqrsync/cqrsync/relay/wake"
-	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
 // latencyTime is how long a case writes in a round: long enough for a
@@ -83,7 +75,10 @@ func benchLatency(ctx context.Context, o options, report func(result)) (err erro
 	if !strings.Contains(idle, o.only) {
 		return nil
 	}
-	g := group{bench: "latency", name: idle, unit: "statements/s", of: "cqrsync", cases: []benchCase{{"cqrsync", l.idleQueries}}}
+	g := group{
+		bench: "latency", name: idle, unit: "statements/s", of: "cqrsync",
+		cases: []benchCase{{"cqrsync", l.idleQueries}},
+	}
 	o.rounds = 1
 	r, err := g.measure(ctx, o)
 	if err == nil {
@@ -116,7 +111,8 @@ type latencyBench struct {
 
 func newLatencyBench(ctx context.Context, db *bun.DB) (*latencyBench, error) {
 	l := &latencyBench{
-		db: bun.NewDB(db.DB, db.Dialect()), next: 1_000_000, exchange: "cqrsync_bench_" + watermill.NewShortUUID(),
+		db: bun.NewDB(db.DB, db.Dialect()), next: 1_000_000,
+		exchange: "cqrsync_bench_" + watermill.NewShortUUID(),
 		received: map[string]time.Time{}, arrived: make(chan struct{}, 1),
 	}
 	if err := db.NewRaw("SELECT current_schema()").Scan(ctx, &l.schema); err != nil {
@@ -152,13 +148,16 @@ func (l *latencyBench) connect() error {
 	var err error
 	for _, conn := range []**amqp091.Connection{&l.conn, &l.consumer} {
 		if *conn, err = amqp091.Dial(os.Getenv(dbtest.Variable(dbtest.RabbitMQ))); err != nil {
-			return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ)) // the error may quote it
+			// The error may quote the URL.
+			return fmt.Errorf("set %s to the URL of a RabbitMQ broker",
+				dbtest.Variable(dbtest.RabbitMQ))
 		}
 	}
 	if l.channel, err = l.conn.Channel(); err != nil {
 		return err
 	}
-	if err := l.channel.ExchangeDeclare(l.exchange, "topic", true, false, false, false, nil); err != nil {
+	err = l.channel.ExchangeDeclare(l.exchange, "topic", true, false, false, false, nil)
+	if err != nil {
 		return err
 	}
 	if _, err := l.channel.QueueDeclare(l.exchange, true, false, false, false, nil); err != nil {
@@ -198,7 +197,8 @@ func (l *latencyBench) connect() error {
 
 func (l *latencyBench) close() error {
 	_, err := l.channel.QueueDelete(l.exchange, false, false, false)
-	return errors.Join(err, l.channel.ExchangeDelete(l.exchange, false, false), l.conn.Close(), l.consumer.Close())
+	return errors.Join(err, l.channel.ExchangeDelete(l.exchange, false, false),
+		l.conn.Close(), l.consumer.Close())
 }
 
 // run writes at a steady rate and returns the delay of every message in milliseconds.
@@ -251,162 +251,6 @@ func (l *latencyBench) delays(committed map[string]time.Time) []float64 {
 	clear(l.received)
 	return delays
 }
-
-// write commits transactions at a steady rate, however long each takes, and
-// returns when each had committed.
-func (l *latencyBench) write(
-	ctx context.Context, rate int, way latencyWay, duration time.Duration,
-) (committed map[string]time.Time, err error) {
-	// Few a core: more only make each other wait, for both ways, and what is
-	// measured then is the scheduler.
-	writers := 4 * runtime.GOMAXPROCS(0)
-	var mu sync.Mutex
-	committed = map[string]time.Time{}
-	work, ctx := errgroup.WithContext(ctx)
-	rows := make(chan plainOrder)
-	for range writers {
-		work.Go(func() error {
-			for row := range rows {
-				at, err := l.transaction(ctx, row, way)
-				if err != nil {
-					return err
-				}
-				mu.Lock()
-				committed[strconv.FormatInt(row.ID, 10)] = at
-				mu.Unlock()
-			}
-			return nil
-		})
-	}
-	work.Go(func() error {
-		defer close(rows)
-		start := time.Now()
-		for n := range int(duration.Seconds() * float64(rate)) {
-			if err := pause(ctx, time.Until(start.Add(time.Duration(n)*time.Second/time.Duration(rate)))); err != nil {
-				return err
-			}
-			l.next++
-			select {
-			case rows <- newOrder(l.next):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		return nil
-	})
-	return committed, work.Wait()
-}
-
-func (l *latencyBench) transaction(
-	ctx context.Context, row plainOrder, way latencyWay,
-) (committed time.Time, err error) {
-	if way.byHand {
-		err = l.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-			_, err := tx.NewInsert().Model(&row).Exec(ctx)
-			return err
-		})
-		committed = time.Now()
-		if err != nil {
-			return committed, err
-		}
-		body, err := json.Marshal(row)
-		if err != nil {
-			return committed, err
-		}
-		_, err = l.channel.PublishWithDeferredConfirm(l.exchange, "order", false, false, amqp091.Publishing{
-			ContentType: "text/plain", DeliveryMode: amqp091.Persistent, Body: body,
-			Headers: amqp091.Table{"cqrs_key": strconv.FormatInt(row.ID, 10)},
-		})
-		return committed, err
-	}
-	box := l.box(way)
-	tracked := trackedOrder{ID: row.ID, Customer: row.Customer, Status: row.Status, Total: row.Total, Note: row.Note}
-	err = box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewInsert().Model(&tracked).Exec(ctx)
-		return err
-	})
-	return time.Now(), err
-}
-
-func (l *latencyBench) box(way latencyWay) *outbox.Box {
-	switch {
-	case way.listen:
-		return l.loud
-	case way.prepared:
-		return l.prepared
-	default:
-		return l.quiet
-	}
-}
-
-// startRelay runs a relay, on connections of its own where it is elsewhere; stop ends it.
-func (l *latencyBench) startRelay(
-	ctx context.Context, way latencyWay,
-) (stop func() error, err error) {
-	address, err := withParameters(os.Getenv(dbtest.Variable(dbtest.RabbitMQ)), map[string]string{"exchange": l.exchange})
-	if err != nil {
-		return nil, err
-	}
-	config, err := amqp.NewConfig(address, "")
-	if err != nil {
-		return nil, err
-	}
-	publisher, err := amqp.NewPublisher(config)
-	if err != nil {
-		return nil, err
-	}
-	cfg := relay.Config{Logger: slog.New(slog.DiscardHandler)}
-	listener, err := wake.NewListener(os.Getenv(dbtest.Variable(dbtest.Postgres)), wake.Config{Schema: l.schema, Logger: cfg.Logger})
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case way.wake:
-		cfg.Handover = l.box(way).Handover()
-	case way.listen:
-		cfg.Wake = listener.Wake()
-	}
-	rel, err := relay.New(l.db.WithQueryHook(statementCounter{&l.statements}), publisher, cfg)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var running errgroup.Group
-	running.Go(func() error { return rel.Run(ctx) })
-	if way.listen {
-		running.Go(func() error {
-			listener.Run(ctx)
-			return nil
-		})
-	}
-	<-rel.Running()
-	return func() error {
-		cancel()
-		return errors.Join(running.Wait(), publisher.Close())
-	}, nil
-}
-
-// idleQueries counts the statements a second of a relay that has nothing to do.
-func (l *latencyBench) idleQueries(ctx context.Context) (float64, error) {
-	stop, err := l.startRelay(ctx, latencyWay{listen: true})
-	if err != nil {
-		return 0, err
-	}
-	const calm, watch = 3 * time.Second, 10 * time.Second
-	time.Sleep(calm) //nolint:forbidigo // it looks again and again after work, and less and less
-	before := l.statements.Load()
-	time.Sleep(watch) //nolint:forbidigo // that is what is measured
-	return float64(l.statements.Load()-before) / watch.Seconds(), stop()
-}
-
-// statementCounter is a hook that counts a relay's statements.
-type statementCounter struct{ n *atomic.Int64 }
-
-func (statementCounter) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
-	return ctx
-}
-
-func (c statementCounter) AfterQuery(context.Context, *bun.QueryEvent) { c.n.Add(1) }
 
 func percentile(values []float64, p float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))

@@ -40,20 +40,33 @@ type options struct {
 
 func benches() []bench {
 	return []bench{
-		{"write", "transactions per second: business statement / with a hand-written outbox insert / with cqrsync", benchWrite},
-		{"publish", "messages per second to RabbitMQ, all confirmed: raw amqp091 / ours / watermill-amqp", benchPublish},
-		{"latency", "milliseconds from commit to a RabbitMQ consumer: hand-written publish after commit / cqrsync", benchLatency},
-		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches and deletes", benchRelayEngine},
-		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica", benchDiff},
-		{"verify", "rows per second: a plain loop over both ledgers / a verification over a broker; bytes beside diff", benchVerify},
+		{"write", "transactions per second: business statement / with a hand-written outbox " +
+			"insert / with cqrsync", benchWrite},
+		{"publish", "messages per second to RabbitMQ, all confirmed: raw amqp091 / ours / " +
+			"watermill-amqp", benchPublish},
+		{"latency", "milliseconds from commit to a RabbitMQ consumer: hand-written publish after " +
+			"commit / cqrsync", benchLatency},
+		{"relay-engine", "the relay without a broker / a hand-written loop on pgx that fetches " +
+			"and deletes", benchRelayEngine},
+		{"diff", "rows per second: a plain loop over both ledgers / diff-master | diff-replica",
+			benchDiff},
+		{"verify", "rows per second: a plain loop over both ledgers / a verification over a " +
+			"broker; bytes beside diff", benchVerify},
 		{"dump-load", "rows per second: COPY out and in / dump | load through the gate", benchDumpLoad},
-		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a hand-written ideal; and the delay", benchReplica},
-		{"backfill", "rows per second of a backfill PostgreSQL → RabbitMQ → PostgreSQL / the ideal of replica; and what it costs live changes", benchBackfill},
-		{"relay", "a backlog from PostgreSQL to RabbitMQ: raw publisher alone / 1, 2 and 4 relays / Watermill forwarder", benchRelay},
-		{"relay-held", "a large backlog, with and without a snapshot held open by another session", benchRelayHeld},
-		{"relay-order", "what a queue receives while relays join, are killed, stopped and continued", benchRelayOrder},
-		{"embedded", "the broker in a SQLite file / RabbitMQ: delay, throughput, and what it costs when idle", benchEmbedded},
-		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of each key", benchCompaction},
+		{"replica", "messages per second from RabbitMQ into PostgreSQL: one by one / cqrsync / a " +
+			"hand-written ideal; and the delay", benchReplica},
+		{"backfill", "rows per second of a backfill PostgreSQL → RabbitMQ → PostgreSQL / the " +
+			"ideal of replica; and what it costs live changes", benchBackfill},
+		{"relay", "a backlog from PostgreSQL to RabbitMQ: raw publisher alone / 1, 2 and 4 relays " +
+			"/ Watermill forwarder", benchRelay},
+		{"relay-held", "a large backlog, with and without a snapshot held open by another session",
+			benchRelayHeld},
+		{"relay-order", "what a queue receives while relays join, are killed, stopped and " +
+			"continued", benchRelayOrder},
+		{"embedded", "the broker in a SQLite file / RabbitMQ: delay, throughput, and what it " +
+			"costs when idle", benchEmbedded},
+		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of " +
+			"each key", benchCompaction},
 	}
 }
 
@@ -95,8 +108,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := options{progress: stderr}
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each case runs")
 	flags.StringVar(&o.only, "only", "", "measure only the groups whose name contains this")
-	flags.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long a case runs in a round, where it is timed by duration")
-	flags.IntVar(&o.rows, "rows", 1_000_000, "how many rows the tables have, where a case reads a table")
+	flags.DurationVar(&o.duration, "duration", 1500*time.Millisecond,
+		"how long a case runs in a round, where it is timed by duration")
+	flags.IntVar(&o.rows, "rows", 1_000_000,
+		"how many rows the tables have, where a case reads a table")
 	names, err := parseAnywhere(flags, args)
 	if err != nil {
 		return err

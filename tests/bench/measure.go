@@ -20,7 +20,9 @@ type group struct {
 	bench, name, unit string
 	of                string // the case that the ratios refer to
 	cases             []benchCase
-	rounds            map[string]int // of cases that take long, never of the one in of: the first so many only
+	// rounds has the cases that take long, but never the one in of: only that many first rounds
+	// measure them.
+	rounds map[string]int
 }
 
 type result struct {
@@ -38,7 +40,8 @@ func (g group) measure(ctx context.Context, o options) (result, error) {
 			if limit, limited := g.rounds[c.name]; limited && round >= limit {
 				continue
 			}
-			fmt.Fprintf(o.progress, "\r\x1b[K%s %s: round %d of %d: %s", g.bench, g.name, round+1, o.rounds, c.name)
+			fmt.Fprintf(o.progress, "\r\x1b[K%s %s: round %d of %d: %s",
+				g.bench, g.name, round+1, o.rounds, c.name)
 			value, err := c.measure(ctx)
 			if err != nil {
 				return r, fmt.Errorf("%s: %s: %w", g.name, c.name, err)

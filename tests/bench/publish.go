@@ -6,19 +6,14 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp091 "github.com/rabbitmq/amqp091-go"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
-	"github.com/cqrsync/cqrsync/transport"
-	"github.com/cqrsync/cqrsync/transport/amqp"
 )
 
 const (
@@ -44,18 +39,26 @@ func benchPublish(ctx context.Context, o options, report func(result)) error {
 		}
 		p := publishBench{address: address, kind: kind, payload: payloadOf(500)}
 		ours := func(mandatory bool, calls, size int) func(context.Context, publishPlace) error {
-			return func(ctx context.Context, at publishPlace) error { return p.ours(ctx, at, mandatory, calls, size) }
+			return func(ctx context.Context, at publishPlace) error {
+				return p.ours(ctx, at, mandatory, calls, size)
+			}
 		}
-		g := group{bench: "publish", name: name, unit: "messages/s", of: "raw amqp091, window 1000", cases: []benchCase{
-			{"raw amqp091, window 1000", p.onShortQueues(publishedFast, p.raw)},
-			{"the same, mandatory", p.onShortQueues(publishedFast, p.rawMandatory)},
-			{"ours", p.onShortQueues(publishedFast, ours(false, 1, publishedInto))},
-			{"ours, mandatory", p.onShortQueues(publishedFast, ours(true, 1, publishedInto))},
-			{"ours, 1000 a call", p.onShortQueues(publishedFast, ours(false, 1, publishedAtOnce))},
-			{"ours, 1000 a call, 2 at once", p.onShortQueues(publishedFast, ours(false, 2, publishedAtOnce))},
-			{"ours, 1000 a call, 4 at once", p.onShortQueues(publishedFast, ours(false, 4, publishedAtOnce))},
-			{"watermill-amqp", p.onShortQueues(publishedSlow, p.watermill)},
-		}}
+		g := group{
+			bench: "publish", name: name, unit: "messages/s", of: "raw amqp091, window 1000",
+			cases: []benchCase{
+				{"raw amqp091, window 1000", p.onShortQueues(publishedFast, p.raw)},
+				{"the same, mandatory", p.onShortQueues(publishedFast, p.rawMandatory)},
+				{"ours", p.onShortQueues(publishedFast, ours(false, 1, publishedInto))},
+				{"ours, mandatory", p.onShortQueues(publishedFast, ours(true, 1, publishedInto))},
+				{"ours, 1000 a call",
+					p.onShortQueues(publishedFast, ours(false, 1, publishedAtOnce))},
+				{"ours, 1000 a call, 2 at once",
+					p.onShortQueues(publishedFast, ours(false, 2, publishedAtOnce))},
+				{"ours, 1000 a call, 4 at once",
+					p.onShortQueues(publishedFast, ours(false, 4, publishedAtOnce))},
+				{"watermill-amqp", p.onShortQueues(publishedSlow, p.watermill)},
+			},
+		}
 		r, err := g.measure(ctx, o)
 		if err != nil {
 			return err
@@ -78,7 +81,8 @@ type publishPlace struct {
 
 // payloadOf makes a SAVE of about that many bytes.
 func payloadOf(size int) []byte {
-	const frame = `{"signal_type":"SAVE","cqrs_id":"order","instance_data":{"id":1,"note":""},"previous_data":null}`
+	const frame = `{"signal_type":"SAVE","cqrs_id":"order",` +
+		`"instance_data":{"id":1,"note":""},"previous_data":null}`
 	return []byte(strings.Replace(frame, `""`, `"`+strings.Repeat("x", size-len(frame))+`"`, 1))
 }
 
@@ -116,7 +120,10 @@ func (p publishBench) rate(
 	messages int, publish func(context.Context, publishPlace) error,
 ) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (rate float64, err error) {
-		at := publishPlace{exchange: "cqrsync_bench_" + watermill.NewShortUUID(), topic: "order", messages: messages}
+		at := publishPlace{
+			exchange: "cqrsync_bench_" + watermill.NewShortUUID(), topic: "order",
+			messages: messages,
+		}
 		conn, err := amqp091.Dial(p.address)
 		if err != nil {
 			return 0, errors.New("RabbitMQ cannot be reached") // the error may quote the URL
@@ -126,11 +133,13 @@ func (p publishBench) rate(
 		if err != nil {
 			return 0, err
 		}
-		if err := channel.ExchangeDeclare(at.exchange, "topic", true, false, false, false, nil); err != nil {
+		err = channel.ExchangeDeclare(at.exchange, "topic", true, false, false, false, nil)
+		if err != nil {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, channel.ExchangeDelete(at.exchange, false, false)) }()
-		queue, err := channel.QueueDeclare(at.exchange, true, false, false, false, amqp091.Table{"x-queue-type": p.kind})
+		queue, err := channel.QueueDeclare(at.exchange, true, false, false, false,
+			amqp091.Table{"x-queue-type": p.kind})
 		if err != nil {
 			return 0, err
 		}
@@ -172,125 +181,6 @@ func (publishBench) allThere(
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// raw is what one writes for speed on the client library: a thousand
-// confirms in flight, the oldest awaited.
-func (p publishBench) raw(ctx context.Context, at publishPlace) error {
-	return p.pipelined(ctx, at, false)
-}
-
-// rawMandatory also hears of every message that no queue takes, as
-// ours does where routes are required.
-func (p publishBench) rawMandatory(ctx context.Context, at publishPlace) error {
-	return p.pipelined(ctx, at, true)
-}
-
-func (p publishBench) pipelined(ctx context.Context, at publishPlace, mandatory bool) (err error) {
-	conn, err := amqp091.Dial(p.address)
-	if err != nil {
-		return errors.New("RabbitMQ cannot be reached")
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	channel, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	if err := channel.Confirm(false); err != nil {
-		return err
-	}
-	inFlight := make([]*amqp091.DeferredConfirmation, 0, at.messages)
-	await := func(c *amqp091.DeferredConfirmation) error {
-		acked, err := c.WaitContext(ctx)
-		if err == nil && !acked {
-			err = errors.New("nacked")
-		}
-		return err
-	}
-	for i := range at.messages {
-		if i >= publishWindow {
-			if err := await(inFlight[i-publishWindow]); err != nil {
-				return err
-			}
-		}
-		confirm, err := channel.PublishWithDeferredConfirmWithContext(ctx, at.exchange, at.topic, mandatory, false, amqp091.Publishing{
-			ContentType:  "text/plain",
-			DeliveryMode: amqp091.Persistent,
-			MessageId:    watermill.NewUUID(),
-			Headers:      amqp091.Table{"cqrs_key": "1", "cqrs_revision": "7"},
-			Body:         p.payload,
-		})
-		if err != nil {
-			return err
-		}
-		inFlight = append(inFlight, confirm)
-	}
-	for _, confirm := range inFlight[max(0, len(inFlight)-publishWindow):] {
-		if err := await(confirm); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ours publishes size messages a call, with that many calls at once.
-func (p publishBench) ours(
-	ctx context.Context, at publishPlace, mandatory bool, calls, size int,
-) (err error) {
-	address, err := withParameters(p.address, map[string]string{
-		"exchange": at.exchange, "mandatory": strconv.FormatBool(mandatory),
-	})
-	if err != nil {
-		return err
-	}
-	config, err := amqp.NewConfig(address, "")
-	if err != nil {
-		return err
-	}
-	publisher, err := amqp.NewPublisher(config)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, publisher.Close()) }()
-	work, ctx := errgroup.WithContext(ctx)
-	for range calls {
-		work.Go(func() error {
-			for range at.messages / calls / min(size, at.messages/calls) {
-				batch := make([]transport.Outgoing, min(size, at.messages/calls))
-				for i := range batch {
-					batch[i] = transport.Outgoing{Topic: at.topic, Message: p.message()}
-				}
-				if err := errors.Join(publisher.PublishBatch(ctx, batch)...); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	return work.Wait()
-}
-
-// watermill is the stock publisher with confirms, one channel kept open.
-func (p publishBench) watermill(_ context.Context, at publishPlace) (err error) {
-	config := wamqp.NewDurablePubSubConfig(p.address, nil)
-	config.Exchange = wamqp.ExchangeConfig{
-		GenerateName: wamqp.GenerateExchangeNameConstant(at.exchange), Type: "topic", Durable: true,
-	}
-	config.Publish = wamqp.PublishConfig{
-		GenerateRoutingKey: func(topic string) string { return topic },
-		ConfirmDelivery:    true,
-		ChannelPoolSize:    1,
-	}
-	publisher, err := wamqp.NewPublisher(config, watermill.NopLogger{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, publisher.Close()) }()
-	messages := make([]*message.Message, at.messages)
-	for i := range messages {
-		messages[i] = p.message()
-	}
-	return publisher.Publish(at.topic, messages...)
 }
 
 func withParameters(address string, parameters map[string]string) (string, error) {

@@ -67,7 +67,9 @@ type relayBench struct {
 
 // drained empties the backlog with n relays, each with its own publisher.
 func (r relayBench) drained(n int, with publishersAt) func(context.Context) (float64, error) {
-	return r.timed(r.backlog.rows, func(ctx context.Context, at publishPlace) (took time.Duration, err error) {
+	return r.timed(r.backlog.rows, func(
+		ctx context.Context, at publishPlace,
+	) (took time.Duration, err error) {
 		publisher, closeAll, err := with(at)
 		if err != nil {
 			return 0, err

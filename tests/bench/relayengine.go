@@ -40,7 +40,8 @@ func benchRelayEngine(ctx context.Context, o options, report func(result)) (err 
 		}
 	}
 	r, err := group{
-		bench: "relay-engine", name: "100,000 rows, 25,000 keys, PostgreSQL to nowhere", unit: "messages/s", of: "hand-written loop",
+		bench: "relay-engine", name: "100,000 rows, 25,000 keys, PostgreSQL to nowhere",
+		unit: "messages/s", of: "hand-written loop",
 		cases: []benchCase{
 			{"hand-written loop", loop.drain},
 			{"cqrsync, 1 relay", drained(1)},
@@ -75,14 +76,17 @@ func newHandLoop(ctx context.Context, b *backlog) (*handLoop, error) {
 		return nil, err
 	}
 	return &handLoop{b, conn}, b.exec(ctx, `CREATE TABLE hand_outbox (
-		id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text NOT NULL, key text NOT NULL, payload json NOT NULL,
-		headers json, created_at timestamptz NOT NULL DEFAULT now())
+		id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text NOT NULL, key text NOT NULL,
+		payload json NOT NULL, headers json, created_at timestamptz NOT NULL DEFAULT now())
 		WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)`)
 }
 
 func (h *handLoop) drain(ctx context.Context) (float64, error) {
-	err := h.b.exec(ctx, "TRUNCATE hand_outbox", `INSERT INTO hand_outbox (topic, key, payload, headers)
-		SELECT model, key, data, json_build_object('cqrs_key', key, 'cqrs_revision', revision::text) FROM full_outbox ORDER BY n`)
+	err := h.b.exec(ctx, "TRUNCATE hand_outbox", `
+		INSERT INTO hand_outbox (topic, key, payload, headers)
+		SELECT model, key, data,
+			json_build_object('cqrs_key', key, 'cqrs_revision', revision::text)
+		FROM full_outbox ORDER BY n`)
 	if err != nil {
 		return 0, err
 	}
@@ -103,7 +107,8 @@ func (h *handLoop) step(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // after the commit it does nothing
-	rows, err := tx.Query(ctx, `SELECT id, topic, key, payload::text, headers::text FROM hand_outbox ORDER BY id LIMIT 1000
+	rows, err := tx.Query(ctx, `SELECT id, topic, key, payload::text, headers::text
+		FROM hand_outbox ORDER BY id LIMIT 1000
 		FOR UPDATE SKIP LOCKED`)
 	if err != nil {
 		return 0, err

@@ -30,12 +30,17 @@ func benchRelayHeld(ctx context.Context, o options, report func(result)) (err er
 	}
 	report(r)
 	for _, d := range []*heldDrain{free, held} {
-		tenths := group{bench: "relay-held", name: name + ", no snapshot held", unit: "messages/s", of: "first tenth"}
+		tenths := group{
+			bench: "relay-held", name: name + ", no snapshot held", unit: "messages/s",
+			of: "first tenth",
+		}
 		if d.hold {
 			tenths.name = name + ", a snapshot held"
 		}
 		tenths.cases = []benchCase{{name: "first tenth"}, {name: "last tenth"}}
-		report(result{group: tenths, values: map[string][]float64{"first tenth": d.first, "last tenth": d.last}})
+		report(result{group: tenths, values: map[string][]float64{
+			"first tenth": d.first, "last tenth": d.last,
+		}})
 	}
 	return nil
 }

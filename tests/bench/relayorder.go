@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	amqp091 "github.com/rabbitmq/amqp091-go"
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 
@@ -50,8 +49,8 @@ func benchRelayOrder(ctx context.Context, o options, report func(result)) (err e
 	}
 	g := group{
 		bench: "relay-order", unit: "messages", of: "written",
-		name: "4 relays, one joining, one killed, one stopped and continued; 10,000 keys × 20 revisions, Zipf, " +
-			"of which every other key's may be replaced",
+		name: "4 relays, one joining, one killed, one stopped and continued; 10,000 keys × 20 " +
+			"revisions, Zipf, of which every other key's may be replaced",
 		cases: []benchCase{{name: "written"}, {name: "inversions"}, {name: "lost"}, {name: "duplicates"}},
 	}
 	r := result{group: g, values: map[string][]float64{}}
@@ -87,7 +86,8 @@ func orderRound(ctx context.Context, p publishBench) (got map[string]float64, er
 	if err := db.NewRaw("SELECT current_schema()").Scan(ctx, &schema); err != nil {
 		return nil, err
 	}
-	url, err := withParameters(os.Getenv(dbtest.Variable(dbtest.Postgres)), map[string]string{"search_path": schema})
+	url, err := withParameters(os.Getenv(dbtest.Variable(dbtest.Postgres)),
+		map[string]string{"search_path": schema})
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +257,9 @@ func writeOrderKeys(
 	return s.DB().RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		var changes []ledger.Change
 		for key := range chosen {
-			changes = append(changes, ledger.Change{Key: queue.Key{Model: "order", Key: strconv.Itoa(key*writers + writer)}})
+			changes = append(changes, ledger.Change{
+				Key: queue.Key{Model: "order", Key: strconv.Itoa(key*writers + writer)},
+			})
 		}
 		revisions, err := s.Lock(ctx, tx, changes)
 		if err != nil {
@@ -266,7 +268,8 @@ func writeOrderKeys(
 		var messages []queue.Message
 		for key, r := range revisions {
 			messages = append(messages, queue.Message{
-				Model: key.Model, Key: key.Key, Revision: r.Revision, After: r.After, Signal: "SAVE", Updated: r.Updated, Keep: kept(key.Key),
+				Model: key.Model, Key: key.Key, Revision: r.Revision, After: r.After,
+				Signal: "SAVE", Updated: r.Updated, Keep: kept(key.Key),
 				PK: json.RawMessage(key.Key), Data: json.RawMessage(`{"id":` + key.Key + `}`),
 			})
 		}
@@ -276,93 +279,3 @@ func writeOrderKeys(
 
 // kept says of a key that every revision of it leaves. Of the others the newest one must.
 func kept(key string) bool { return (key[len(key)-1]-'0')%2 == 0 }
-
-var errAllThere = errors.New("everything has arrived")
-
-// consumeOrder notes what arrives until all of it has, and a second more for what arrives twice.
-func consumeOrder(
-	ctx context.Context, address string, at publishPlace, written <-chan int,
-) (seen *orderLog, err error) {
-	seen = &orderLog{got: map[string]map[int64]bool{}, newest: map[string]int64{}}
-	conn, err := amqp091.Dial(address)
-	if err != nil {
-		return seen, errors.New("RabbitMQ cannot be reached")
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	channel, err := conn.Channel()
-	if err != nil {
-		return seen, err
-	}
-	deliveries, err := channel.ConsumeWithContext(ctx, at.exchange, "", true, true, false, false, nil)
-	if err != nil {
-		return seen, err
-	}
-	var late <-chan time.Time
-	for {
-		select {
-		case seen.written = <-written:
-		case d := <-deliveries:
-			seen.note(d)
-		case <-late:
-			return seen, errAllThere
-		case <-ctx.Done():
-			return seen, fmt.Errorf("%d messages are missing: %w", seen.missing(), ctx.Err())
-		}
-		if late == nil && seen.written > 0 && seen.missing() == 0 {
-			late = time.After(3 * orderLease)
-		}
-	}
-}
-
-type orderLog struct {
-	written, inversions, duplicates int
-	needed                          int // of those that must arrive, so many have
-	got                             map[string]map[int64]bool
-	newest                          map[string]int64
-}
-
-// note counts a message that arrives for the first time after a newer
-// one of its key as an inversion.
-func (l *orderLog) note(d amqp091.Delivery) {
-	key := fmt.Sprint(d.Headers["cqrs_key"])
-	revision, err := strconv.ParseInt(fmt.Sprint(d.Headers["cqrs_revision"]), 10, 64)
-	if err != nil {
-		return
-	}
-	if l.got[key] == nil {
-		l.got[key] = map[int64]bool{}
-		l.newest[key] = -1
-	}
-	switch {
-	case l.got[key][revision]:
-		l.duplicates++
-		return
-	case revision < l.newest[key]:
-		l.inversions++
-	}
-	l.got[key][revision] = true
-	if kept(key) || revision == orderRevisions-1 {
-		l.needed++
-	}
-	l.newest[key] = max(l.newest[key], revision)
-}
-
-// missing is how many have not arrived of those that must.
-func (l *orderLog) missing() int {
-	must := 0
-	for key := range orderKeys {
-		if kept(strconv.Itoa(key)) {
-			must += orderRevisions
-		} else {
-			must++
-		}
-	}
-	return must - l.needed
-}
-
-func (l *orderLog) counts() map[string]float64 {
-	return map[string]float64{
-		"written": float64(l.written), "inversions": float64(l.inversions), "lost": float64(l.missing()),
-		"duplicates": float64(l.duplicates),
-	}
-}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +58,8 @@ func benchReplica(ctx context.Context, o options, report func(result)) (err erro
 	var groups []group
 	for _, workers := range []int{1, 4} {
 		groups = append(groups, group{
-			bench: "replica", name: fmt.Sprintf("apply, %d workers", workers), unit: "messages/s", of: "hand-written ideal",
+			bench: "replica", name: fmt.Sprintf("apply, %d workers", workers),
+			unit: "messages/s", of: "hand-written ideal",
 			cases: []benchCase{
 				{"one transaction per message", b.rate(appliedSlow, workers, b.byOne)},
 				{"cqrsync", b.rate(appliedFast, workers, b.cqrsync)},
@@ -70,7 +70,8 @@ func benchReplica(ctx context.Context, o options, report func(result)) (err erro
 	}
 	for _, p := range []int{50, 99} {
 		groups = append(groups, group{
-			bench: "replica", name: fmt.Sprintf("p%d delay at %d messages/s", p, delayRate), unit: "ms", of: "hand-written consumer",
+			bench: "replica", name: fmt.Sprintf("p%d delay at %d messages/s", p, delayRate),
+			unit: "ms", of: "hand-written consumer",
 			cases: []benchCase{
 				{"cqrsync", b.delay(p, b.cqrsync)},
 				{"hand-written consumer", b.delay(p, b.byHand)},
@@ -111,7 +112,8 @@ func (b *replicaBench) prepare(ctx context.Context) error {
 	if _, err := b.db.NewCreateTable().Model((*orderCopy)(nil)).Exec(ctx); err != nil {
 		return err
 	}
-	if _, err := b.db.ExecContext(ctx, "CREATE TABLE bench_processed (id bigint PRIMARY KEY, revision bigint NOT NULL)"); err != nil {
+	if _, err := b.db.ExecContext(ctx, "CREATE TABLE bench_processed "+
+		"(id bigint PRIMARY KEY, revision bigint NOT NULL)"); err != nil {
 		return err
 	}
 	rep, err := replica.New(b.db, replica.Config{Queue: "bench"})
@@ -122,7 +124,8 @@ func (b *replicaBench) prepare(ctx context.Context) error {
 }
 
 func (b *replicaBench) empty(ctx context.Context) error {
-	_, err := b.db.ExecContext(ctx, "TRUNCATE bench_copies, bench_processed, replica_revisions, replica_waiting")
+	_, err := b.db.ExecContext(ctx,
+		"TRUNCATE bench_copies, bench_processed, replica_revisions, replica_waiting")
 	return err
 }
 
@@ -148,7 +151,8 @@ func (b *replicaBench) withQueue(
 		return err
 	}
 	defer func() {
-		for _, queue := range []string{name, "dead_letter_" + name, name + ".database"} { // ours makes the others
+		// Ours makes the others.
+		for _, queue := range []string{name, "dead_letter_" + name, name + ".database"} {
 			_, deleteErr := channel.QueueDelete(queue, false, false, false)
 			err = errors.Join(err, deleteErr)
 		}
@@ -168,8 +172,12 @@ func (b *replicaBench) publish(
 ) (*amqp091.DeferredConfirmation, error) {
 	id, revision := int64(i%appliedKeys), int64(i/appliedKeys)
 	row := newOrder(id)
-	m := envelope.Message{Signal: envelope.Save, Model: "order", PK: fmt.Appendf(nil, "%d", id), Revision: revision, Updated: time.Now()}
-	m.Data = envelope.Stamp(fmt.Appendf(nil, `{"id":%d,"customer":%q,"status":"status %d","total":%d,"note":%q}`,
+	m := envelope.Message{
+		Signal: envelope.Save, Model: "order", PK: fmt.Appendf(nil, "%d", id),
+		Revision: revision, Updated: time.Now(),
+	}
+	m.Data = envelope.Stamp(fmt.Appendf(nil,
+		`{"id":%d,"customer":%q,"status":"status %d","total":%d,"note":%q}`,
 		id, row.Customer, revision, row.Total, row.Note), revision, m.Updated)
 	if revision > 0 {
 		after := revision - 1
@@ -184,9 +192,12 @@ func (b *replicaBench) publish(
 		headers[key] = value
 	}
 	headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00" // not sampled
-	return channel.PublishWithDeferredConfirmWithContext(ctx, exchange, "order", false, false, amqp091.Publishing{
-		ContentType: "text/plain", DeliveryMode: amqp091.Persistent, MessageId: watermill.NewUUID(), Headers: headers, Body: body,
-	})
+	message := amqp091.Publishing{
+		ContentType: "text/plain", DeliveryMode: amqp091.Persistent,
+		MessageId: watermill.NewUUID(), Headers: headers, Body: body,
+	}
+	return channel.PublishWithDeferredConfirmWithContext(
+		ctx, exchange, "order", false, false, message)
 }
 
 // rate fills a queue, and measures how fast the consumer empties it.
@@ -253,61 +264,6 @@ func (b *replicaBench) checkCopies(ctx context.Context, messages int) error {
 		err = fmt.Errorf("%d rows, want %d", n, min(messages, appliedKeys))
 	}
 	return err
-}
-
-// delay publishes at a steady rate, and returns a percentile of the times from there to
-// the ack, which follows the commit.
-func (b *replicaBench) delay(
-	percentile int, consume consumer,
-) func(context.Context) (float64, error) {
-	return func(ctx context.Context) (ms float64, err error) {
-		if err := b.empty(ctx); err != nil {
-			return 0, err
-		}
-		messages := int(b.o.duration.Seconds() * delayFor * delayRate)
-		var delays []float64
-		err = b.withQueue(func(c consumption, channel *amqp091.Channel) error {
-			acks := make(chan time.Time, messages)
-			took := make(chan float64, messages)
-			c.workers = 1
-			c.acked = func(at time.Time, body []byte) {
-				if m, err := envelope.Decode(body, nil); err == nil {
-					took <- float64(at.Sub(m.Updated).Microseconds()) / 1000
-				}
-				acks <- at
-			}
-			publishing := make(chan error, 1)
-			go func() { publishing <- b.publishSteadily(ctx, channel, c.exchange, messages) }()
-			_, err := b.until(ctx, consume, c, acks, messages)
-			for range len(took) {
-				delays = append(delays, <-took)
-			}
-			return errors.Join(err, <-publishing)
-		})
-		if err != nil {
-			return 0, err
-		}
-		slices.Sort(delays)
-		return delays[min(len(delays)-1, len(delays)*percentile/100)], nil
-	}
-}
-
-func (b *replicaBench) publishSteadily(
-	ctx context.Context, channel *amqp091.Channel, exchange string, messages int,
-) error {
-	tick := time.NewTicker(time.Second / delayRate)
-	defer tick.Stop()
-	for i := range messages {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if _, err := b.publish(ctx, channel, exchange, i); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // cqrsync is a mirror of the model, as a user has it.

@@ -68,7 +68,8 @@ func (b *replicaBench) onChannels(
 			if err := channel.Qos(prefetch, 0, false); err != nil {
 				return err
 			}
-			deliveries, err := channel.ConsumeWithContext(context.WithoutCancel(ctx), c.queue, "", false, false, false, false, nil)
+			deliveries, err := channel.ConsumeWithContext(context.WithoutCancel(ctx), c.queue, "",
+				false, false, false, false, nil)
 			if err != nil {
 				return err
 			}
@@ -80,16 +81,21 @@ func (b *replicaBench) onChannels(
 
 // byOne does it right and one by one: a transaction with a gate, the row, commit, ack.
 func (b *replicaBench) byOne(ctx context.Context, c consumption) error {
-	return b.onChannels(ctx, c, 100, func(ctx context.Context, _ *amqp091.Channel, deliveries <-chan amqp091.Delivery) error {
+	return b.onChannels(ctx, c, 100, func(
+		ctx context.Context, _ *amqp091.Channel, deliveries <-chan amqp091.Delivery,
+	) error {
 		return b.each(ctx, c, deliveries, func(m handMessage) error {
 			return b.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-				_, err := tx.Tx.ExecContext(ctx, `INSERT INTO bench_processed AS p (id, revision) VALUES ($1, $2)
-					ON CONFLICT (id) DO UPDATE SET revision = excluded.revision WHERE p.revision < excluded.revision`,
+				_, err := tx.Tx.ExecContext(ctx, `
+					INSERT INTO bench_processed AS p (id, revision) VALUES ($1, $2)
+					ON CONFLICT (id) DO UPDATE SET revision = excluded.revision
+					WHERE p.revision < excluded.revision`,
 					m.Data.ID, m.Data.Revision)
 				if err != nil {
 					return err
 				}
-				_, err = tx.Tx.ExecContext(ctx, upsertOne, m.Data.ID, m.Data.Customer, m.Data.Status, m.Data.Total, m.Data.Note)
+				_, err = tx.Tx.ExecContext(ctx, upsertOne, m.Data.ID, m.Data.Customer,
+					m.Data.Status, m.Data.Total, m.Data.Note)
 				return err
 			})
 		})
@@ -98,16 +104,21 @@ func (b *replicaBench) byOne(ctx context.Context, c consumption) error {
 
 // byHand is the quickest per message: one upsert, ack.
 func (b *replicaBench) byHand(ctx context.Context, c consumption) error {
-	return b.onChannels(ctx, c, 100, func(ctx context.Context, _ *amqp091.Channel, deliveries <-chan amqp091.Delivery) error {
+	return b.onChannels(ctx, c, 100, func(
+		ctx context.Context, _ *amqp091.Channel, deliveries <-chan amqp091.Delivery,
+	) error {
 		return b.each(ctx, c, deliveries, func(m handMessage) error {
-			_, err := b.db.DB.ExecContext(ctx, upsertOne, m.Data.ID, m.Data.Customer, m.Data.Status, m.Data.Total, m.Data.Note)
+			_, err := b.db.DB.ExecContext(ctx, upsertOne, m.Data.ID, m.Data.Customer,
+				m.Data.Status, m.Data.Total, m.Data.Note)
 			return err
 		})
 	})
 }
 
-const upsertOne = `INSERT INTO bench_copies (id, customer, status, total, note) VALUES ($1, $2, $3, $4, $5)
-	ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, status = excluded.status, total = excluded.total, note = excluded.note`
+const upsertOne = `
+	INSERT INTO bench_copies (id, customer, status, total, note) VALUES ($1, $2, $3, $4, $5)
+	ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, status = excluded.status,
+		total = excluded.total, note = excluded.note`
 
 func (b *replicaBench) each(
 	ctx context.Context, c consumption, deliveries <-chan amqp091.Delivery,
@@ -141,7 +152,9 @@ const idealBatch = 500
 // ideal takes what waits, up to 500, and writes it with one statement: no gate, the
 // newest message of each key, one ack.
 func (b *replicaBench) ideal(ctx context.Context, c consumption) error {
-	return b.onChannels(ctx, c, 2*idealBatch, func(ctx context.Context, channel *amqp091.Channel, deliveries <-chan amqp091.Delivery) error {
+	return b.onChannels(ctx, c, 2*idealBatch, func(
+		ctx context.Context, channel *amqp091.Channel, deliveries <-chan amqp091.Delivery,
+	) error {
 		for {
 			batch, err := gather(ctx, deliveries)
 			if err != nil || len(batch) == 0 {
@@ -206,12 +219,15 @@ func (b *replicaBench) upsertMany(ctx context.Context, batch []amqp091.Delivery)
 	var customers, statuses, notes []string
 	for id, m := range newest {
 		ids, totals = append(ids, id), append(totals, m.Data.Total)
-		customers, statuses, notes = append(customers, m.Data.Customer), append(statuses, m.Data.Status), append(notes, m.Data.Note)
+		customers, statuses = append(customers, m.Data.Customer), append(statuses, m.Data.Status)
+		notes = append(notes, m.Data.Note)
 	}
 	_, err := b.db.DB.ExecContext(ctx, `INSERT INTO bench_copies (id, customer, status, total, note)
-		SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS n (id, customer, status, total, note)
+		SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+			AS n (id, customer, status, total, note)
 		ORDER BY id
-		ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, status = excluded.status, total = excluded.total, note = excluded.note`,
+		ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, status = excluded.status,
+			total = excluded.total, note = excluded.note`,
 		ids, customers, statuses, totals, notes)
 	return err
 }

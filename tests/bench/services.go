@@ -19,7 +19,8 @@ import (
 func openPostgres(ctx context.Context) (db *bun.DB, drop func() error, err error) {
 	address := os.Getenv(dbtest.Variable(dbtest.Postgres))
 	if address == "" {
-		return nil, nil, fmt.Errorf("set %s to the URL of a PostgreSQL database", dbtest.Variable(dbtest.Postgres))
+		return nil, nil, fmt.Errorf("set %s to the URL of a PostgreSQL database",
+			dbtest.Variable(dbtest.Postgres))
 	}
 	u, err := url.Parse(address)
 	if err != nil {
@@ -31,7 +32,8 @@ func openPostgres(ctx context.Context) (db *bun.DB, drop func() error, err error
 	}
 	schema := fmt.Sprintf("cqrsync_bench_%d_%d", os.Getpid(), time.Now().UnixNano())
 	if _, err := admin.ExecContext(ctx, "CREATE SCHEMA "+schema); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("PostgreSQL at %s: %w", database.Redact(address), err), admin.Close())
+		return nil, nil, errors.Join(
+			fmt.Errorf("PostgreSQL at %s: %w", database.Redact(address), err), admin.Close())
 	}
 	query := u.Query()
 	query.Set("search_path", schema)

@@ -65,7 +65,8 @@ func benchWrite(ctx context.Context, o options, report func(result)) error {
 	} {
 		for _, kind := range []string{"insert", "update"} {
 			w := writeBench{writers: setting.writers, rows: setting.rows, update: kind == "update", o: o}
-			name := fmt.Sprintf("%s, %d writers, %s of %d rows", setting.database, setting.writers, kind, setting.rows)
+			name := fmt.Sprintf("%s, %d writers, %s of %d rows",
+				setting.database, setting.writers, kind, setting.rows)
 			if !strings.Contains(name, o.only) {
 				continue
 			}
@@ -100,10 +101,16 @@ func (w *writeBench) run(
 	g := group{
 		bench: "write", name: name, unit: "transactions/s", of: "hand-written outbox",
 		cases: []benchCase{
-			{"business statement alone", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.business) }},
-			{"hand-written outbox", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.byHand) }},
+			{"business statement alone", func(ctx context.Context) (float64, error) {
+				return w.rate(ctx, w.business)
+			}},
+			{"hand-written outbox", func(ctx context.Context) (float64, error) {
+				return w.rate(ctx, w.byHand)
+			}},
 			{"cqrsync", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.captured) }},
-			{"cqrsync, triggers", func(ctx context.Context) (float64, error) { return w.rate(ctx, w.triggered) }},
+			{"cqrsync, triggers", func(ctx context.Context) (float64, error) {
+				return w.rate(ctx, w.triggered)
+			}},
 		},
 	}
 	r, err := g.measure(ctx, w.o)
@@ -137,7 +144,10 @@ func (w *writeBench) prepare(ctx context.Context, db *bun.DB) (err error) {
 	others := make([]triggeredOrder, len(rows))
 	for i := range rows {
 		rows[i] = newOrder(int64(i))
-		others[i] = triggeredOrder{ID: rows[i].ID, Customer: rows[i].Customer, Status: rows[i].Status, Total: rows[i].Total, Note: rows[i].Note}
+		r := rows[i]
+		others[i] = triggeredOrder{
+			ID: r.ID, Customer: r.Customer, Status: r.Status, Total: r.Total, Note: r.Note,
+		}
 	}
 	if _, err = w.db.NewInsert().Model(&rows).Exec(ctx); err != nil {
 		return err
@@ -177,15 +187,20 @@ func installTriggers(ctx context.Context, db *bun.DB) error {
 func (w *writeBench) triggered(ctx context.Context, rows []plainOrder) error {
 	triggered := make([]triggeredOrder, len(rows))
 	for i, r := range rows {
-		triggered[i] = triggeredOrder{ID: r.ID, Customer: r.Customer, Status: r.Status, Total: r.Total, Note: r.Note}
+		triggered[i] = triggeredOrder{
+			ID: r.ID, Customer: r.Customer, Status: r.Status, Total: r.Total, Note: r.Note,
+		}
 	}
-	return w.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return writeRows(ctx, tx, w.update, triggered) })
+	return w.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		return writeRows(ctx, tx, w.update, triggered)
+	})
 }
 
 func newOrder(id int64) plainOrder {
 	return plainOrder{
 		ID: id, Customer: fmt.Sprintf("customer %d", id), Status: "new", Total: id * 100,
-		Note: "a note of about the length that notes have, because rows of a few bytes flatter everybody alike",
+		Note: "a note of about the length that notes have, because rows of a few bytes flatter " +
+			"everybody alike",
 	}
 }
 
@@ -227,7 +242,9 @@ func (w *writeBench) order(writer, n int) []plainOrder {
 }
 
 func (w *writeBench) business(ctx context.Context, rows []plainOrder) error {
-	return w.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return writeRows(ctx, tx, w.update, rows) })
+	return w.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		return writeRows(ctx, tx, w.update, rows)
+	})
 }
 
 func (w *writeBench) byHand(ctx context.Context, rows []plainOrder) error {
@@ -238,7 +255,8 @@ func (w *writeBench) byHand(ctx context.Context, rows []plainOrder) error {
 		messages := make([]handOutbox, len(rows))
 		for i, row := range rows {
 			payload, err := json.Marshal(map[string]any{
-				"id": row.ID, "customer": row.Customer, "status": row.Status, "total": row.Total, "note": row.Note,
+				"id": row.ID, "customer": row.Customer, "status": row.Status, "total": row.Total,
+				"note": row.Note,
 			})
 			if err != nil {
 				return err
@@ -253,9 +271,13 @@ func (w *writeBench) byHand(ctx context.Context, rows []plainOrder) error {
 func (w *writeBench) captured(ctx context.Context, rows []plainOrder) error {
 	tracked := make([]trackedOrder, len(rows))
 	for i, r := range rows {
-		tracked[i] = trackedOrder{ID: r.ID, Customer: r.Customer, Status: r.Status, Total: r.Total, Note: r.Note}
+		tracked[i] = trackedOrder{
+			ID: r.ID, Customer: r.Customer, Status: r.Status, Total: r.Total, Note: r.Note,
+		}
 	}
-	return w.box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return writeRows(ctx, tx, w.update, tracked) })
+	return w.box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		return writeRows(ctx, tx, w.update, tracked)
+	})
 }
 
 // writeRows is the business statement: one INSERT, or one UPDATE by primary key.

@@ -72,7 +72,8 @@ func (b *bulkBench) prepare(ctx context.Context) error {
 	}
 	script := `CREATE TABLE hand_outbox (id bigserial PRIMARY KEY, topic text, key text, payload json)`
 	for _, table := range []string{"bulk_alone", "bulk_hand", "bulk_triggered"} {
-		script += `; CREATE TABLE ` + table + ` (id bigint PRIMARY KEY, customer text, status text, total bigint, note text)`
+		script += `; CREATE TABLE ` + table +
+			` (id bigint PRIMARY KEY, customer text, status text, total bigint, note text)`
 		script += `; ` + b.insert(table, 1)
 	}
 	if _, err := b.db.DB.ExecContext(ctx, script); err != nil {
@@ -110,7 +111,8 @@ func (b *bulkBench) measure(table string, byHand bool) func(ctx context.Context)
 			return 0, err
 		}
 		b.round++
-		statement, where := b.insert(table, b.first), fmt.Sprintf("id BETWEEN %d AND %d", b.first, b.first+bulkRows-1)
+		statement := b.insert(table, b.first)
+		where := fmt.Sprintf("id BETWEEN %d AND %d", b.first, b.first+bulkRows-1)
 		if b.update {
 			where = fmt.Sprintf("id <= %d", bulkRows)
 			statement = fmt.Sprintf("UPDATE %s SET status = 'status %d' WHERE %s", table, b.round, where)
@@ -133,7 +135,8 @@ func (b *bulkBench) measure(table string, byHand bool) func(ctx context.Context)
 func (b *bulkBench) tidy(ctx context.Context) error {
 	for _, statement := range []string{
 		"TRUNCATE hand_outbox", "DELETE FROM outbox_messages",
-		"VACUUM ANALYZE bulk_alone, bulk_hand, bulk_triggered, outbox_messages, outbox_revisions, outbox_marks",
+		"VACUUM ANALYZE bulk_alone, bulk_hand, bulk_triggered, outbox_messages, " +
+			"outbox_revisions, outbox_marks",
 		"CHECKPOINT",
 	} {
 		if _, err := b.db.DB.ExecContext(ctx, statement); err != nil {

@@ -134,7 +134,8 @@ func healthy(ctx context.Context) (err error) {
 }
 
 func (s *service) postgres(ctx context.Context) {
-	container, err := postgres.Run(ctx, image(dbtest.Postgres, "postgres:17-alpine"), postgres.BasicWaitStrategies())
+	container, err := postgres.Run(ctx, image(dbtest.Postgres, "postgres:17-alpine"),
+		postgres.BasicWaitStrategies())
 	if container != nil {
 		s.container = container
 	}
@@ -169,8 +170,9 @@ func (s *service) rabbitMQ(ctx context.Context) {
 func (s *service) plain(
 	ctx context.Context, image, port string, environment map[string]string, ready wait.Strategy,
 ) {
-	container, err := testcontainers.Run(ctx, image, testcontainers.WithEnv(environment), testcontainers.WithExposedPorts(port),
-		testcontainers.WithWaitStrategy(wait.ForAll(ready, wait.ForListeningPort(port)).WithDeadline(2*time.Minute)))
+	listening := wait.ForAll(ready, wait.ForListeningPort(port)).WithDeadline(2 * time.Minute)
+	container, err := testcontainers.Run(ctx, image, testcontainers.WithEnv(environment),
+		testcontainers.WithExposedPorts(port), testcontainers.WithWaitStrategy(listening))
 	if container != nil {
 		s.container = container
 	}

@@ -54,9 +54,10 @@ func (p *Postgres) Standby(t testing.TB) *Postgres {
 	copied := &Postgres{
 		Port: p.Port, bin: p.bin, data: filepath.Join(dir, "data"), as: as, settings: p.settings,
 	}
-	require.NoError(t, p.run("pg_basebackup", "-h", "127.0.0.1", "-p", strconv.Itoa(p.Port), "-U", "postgres",
-		"-D", copied.data, "-X", "stream", "-c", "fast"))
-	locks, err := filepath.Glob(filepath.Join(copied.data, ".s.PGSQL.*")) // of the sockets of the one that was copied
+	require.NoError(t, p.run("pg_basebackup", "-h", "127.0.0.1", "-p", strconv.Itoa(p.Port),
+		"-U", "postgres", "-D", copied.data, "-X", "stream", "-c", "fast"))
+	// Of the sockets of the one that was copied.
+	locks, err := filepath.Glob(filepath.Join(copied.data, ".s.PGSQL.*"))
 	require.NoError(t, err)
 	for _, lock := range locks {
 		require.NoError(t, os.Remove(lock))

@@ -60,7 +60,8 @@ func (c *checker) of(key string) *history {
 	h := c.keys[key]
 	if h == nil {
 		h = &history{
-			newest: -1, ever: map[version]bool{}, arrived: map[version]time.Time{}, since: map[version]bool{},
+			newest: -1,
+			ever:   map[version]bool{}, arrived: map[version]time.Time{}, since: map[version]bool{},
 			last: map[string]int64{},
 		}
 		c.keys[key] = h
@@ -107,7 +108,8 @@ func (c *checker) leaves(by string, m *envelope.Message, unsent []queue.Message)
 	for _, older := range unsent {
 		arrived := h.since[version{older.Revision, older.CorrelationID}]
 		if older.Key == m.Key && older.Revision < m.Revision && !arrived && older.Signal != "SYNC" {
-			c.fault("P4: %s/%d leaves while %d, which never left, stays in the outbox", m.Key, m.Revision, older.Revision)
+			c.fault("P4: %s/%d leaves while %d, which never left, stays in the outbox",
+				m.Key, m.Revision, older.Revision)
 		}
 	}
 }
@@ -147,8 +149,11 @@ func (c *checker) inOrder(h *history, m *envelope.Message, excused bool, dead []
 		c.fault("P4: %s/%d comes for the first time after %d", m.Key, m.Revision, last)
 	}
 	if after := m.After; after != nil && m.Revision > h.newest && *after > h.newest &&
-		!slices.ContainsFunc(dead, func(d queue.Message) bool { return d.Key == m.Key && d.Revision > h.newest }) {
-		c.fault("P8: %s/%d says that it follows %d, and %d was the last that came", m.Key, m.Revision, *after, h.newest)
+		!slices.ContainsFunc(dead, func(d queue.Message) bool {
+			return d.Key == m.Key && d.Revision > h.newest
+		}) {
+		c.fault("P8: %s/%d says that it follows %d, and %d was the last that came",
+			m.Key, m.Revision, *after, h.newest)
 	}
 }
 

@@ -19,7 +19,8 @@ var errPoison = errors.New("the broker cannot take what this message says")
 type publisher struct{ *process }
 
 func (p publisher) Publish(topic string, messages ...*message.Message) error {
-	return p.PublishBatch(messages[0].Context(), []transport.Outgoing{{Topic: topic, Message: messages[0]}})[0]
+	batch := []transport.Outgoing{{Topic: topic, Message: messages[0]}}
+	return p.PublishBatch(messages[0].Context(), batch)[0]
 }
 
 func (publisher) Close() error { return nil }
@@ -27,7 +28,8 @@ func (publisher) Close() error { return nil }
 // Probe finds the broker unless it is away.
 func (p publisher) Probe(ctx context.Context) error {
 	r := p.world.schedule.dice(p.name+"probe", p.count("probe"))
-	if err := p.step(ctx, between(r, 1, 3*time.Millisecond), between(r, 1, time.Millisecond)); err != nil {
+	err := p.step(ctx, between(r, 1, 3*time.Millisecond), between(r, 1, time.Millisecond))
+	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 	}
 	return nil

@@ -107,7 +107,8 @@ func ask[T any](
 	if trouble && happens(r, s.pause) {
 		p.stand(between(r, 0, 3*ttl))
 	}
-	if trouble && what == "finish" && happens(r, s.stopInFinish) { // until others have its lanes, and read
+	if trouble && what == "finish" && happens(r, s.stopInFinish) {
+		// Until others have its lanes, and read.
 		p.stand(between(r, ttl, 2*ttl))
 	}
 	lost, late := trouble && happens(r, s.requestLost), trouble && happens(r, s.lateRequest)
@@ -145,19 +146,25 @@ func (p *process) cutOff() bool {
 func (p *process) Enter(
 	ctx context.Context, relay string, ttl time.Duration,
 ) (queue.Ownership, error) {
-	return ask(ctx, p, "enter", func() (queue.Ownership, error) { return p.Queue.Enter(ctx, relay, ttl) })
+	return ask(ctx, p, "enter", func() (queue.Ownership, error) {
+		return p.Queue.Enter(ctx, relay, ttl)
+	})
 }
 
 func (p *process) Balance(
 	ctx context.Context, relay string, ttl time.Duration,
 ) (queue.Ownership, error) {
-	return ask(ctx, p, "balance", func() (queue.Ownership, error) { return p.Queue.Balance(ctx, relay, ttl) })
+	return ask(ctx, p, "balance", func() (queue.Ownership, error) {
+		return p.Queue.Balance(ctx, relay, ttl)
+	})
 }
 
 func (p *process) Renew(
 	ctx context.Context, relay string, ttl time.Duration,
 ) (queue.Ownership, error) {
-	return ask(ctx, p, "renew", func() (queue.Ownership, error) { return p.Queue.Renew(ctx, relay, ttl) })
+	return ask(ctx, p, "renew", func() (queue.Ownership, error) {
+		return p.Queue.Renew(ctx, relay, ttl)
+	})
 }
 
 func (p *process) Others(ctx context.Context, relay string) (bool, error) {
@@ -174,7 +181,9 @@ func (p *process) SignOff(ctx context.Context, relay string) error {
 }
 
 func (p *process) Leave(ctx context.Context, relay string, lanes []queue.Lane) error {
-	_, err := ask(ctx, p, "leave", func() (any, error) { return nil, p.Queue.Leave(ctx, relay, lanes) })
+	_, err := ask(ctx, p, "leave", func() (any, error) {
+		return nil, p.Queue.Leave(ctx, relay, lanes)
+	})
 	return err
 }
 
@@ -245,14 +254,18 @@ func (p *process) MakeDue(ctx context.Context, keys []queue.Key) error {
 func (p *process) Finish(
 	ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
 ) error {
-	_, err := ask(ctx, p, "finish", func() (any, error) { return nil, p.Queue.Finish(ctx, relay, lanes, done) })
+	_, err := ask(ctx, p, "finish", func() (any, error) {
+		return nil, p.Queue.Finish(ctx, relay, lanes, done)
+	})
 	return err
 }
 
 func (p *process) FinishFree(
 	ctx context.Context, relay string, lanes []queue.Lane, done queue.Outcome,
 ) error {
-	_, err := ask(ctx, p, "free", func() (any, error) { return nil, p.Queue.FinishFree(ctx, relay, lanes, done) })
+	_, err := ask(ctx, p, "free", func() (any, error) {
+		return nil, p.Queue.FinishFree(ctx, relay, lanes, done)
+	})
 	return err
 }
 

@@ -34,10 +34,13 @@ type schedule struct {
 
 	// blind is a database that cannot tell who writes.
 	requestLost, answerLost, slow, lateRequest, pause, disorder int // on the way to the database
-	slowLease                                                   int // of requests about lanes
-	stopInFinish                                                int // of processes, while they write down what they sent
-	outages, partition                                          int // of the database, for all and for one process
-	blind                                                       bool
+
+	slowLease          int // of requests about lanes
+	stopInFinish       int // of processes, while they write down what they sent
+	outages, partition int // of the database, for all and for one process
+
+	// blind is a database that cannot tell who writes.
+	blind bool
 
 	unanswered, cutOff, rejected, poison, lateArrival, twice, never int // on the way to the broker
 
@@ -47,8 +50,11 @@ type schedule struct {
 
 	restores int  // how often the database goes back
 	failover bool // another server answers then
-	alike    bool // what is written once more cannot be told from what was lost, but by who owns its lane
 	byHand   int  // rows that are put below all others
+
+	// alike is that what is written once more cannot be told from what was lost, but by who owns
+	// its lane.
+	alike bool
 }
 
 func newSchedule(seed uint64) *schedule {

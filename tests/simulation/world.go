@@ -79,8 +79,9 @@ func (w *world) trouble() bool { return time.Since(w.began) < troubled }
 
 // away says that the database cannot be reached by anybody.
 func (w *world) away() bool {
-	const part = 400 * time.Millisecond
-	return w.trouble() && happens(w.schedule.dice("outage", int(time.Since(w.began)/part)), w.schedule.outages)
+	const length = 400 * time.Millisecond
+	part := int(time.Since(w.began) / length)
+	return w.trouble() && happens(w.schedule.dice("outage", part), w.schedule.outages)
 }
 
 // poisonous says that the broker refuses what a message says.
@@ -125,7 +126,8 @@ func (w *world) live(ctx context.Context, p *process, slot int) {
 	s := w.schedule
 	r := s.dice("end of "+p.name, 0)
 	rel, err := relay.Over(p, publisher{p}, relay.Config{
-		ID: p.id, BatchSize: s.batchOf(slot), PollInterval: 100 * time.Millisecond, LeaseTTL: ttl, MaxAttempts: s.attempts,
+		ID: p.id, BatchSize: s.batchOf(slot), PollInterval: 100 * time.Millisecond,
+		LeaseTTL: ttl, MaxAttempts: s.attempts,
 		RetryMin: 20 * time.Millisecond, RetryMax: 200 * time.Millisecond, ShutdownTimeout: ttl,
 		Handover: w.handoverOf(slot), Logger: w.log,
 	})

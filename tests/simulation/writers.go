@@ -115,7 +115,9 @@ func (w *world) putByHand() {
 // stands says that one of several messages is in the outbox.
 func (w *world) stands(any []queue.Message) bool {
 	return slices.ContainsFunc(w.database.Unsent(), func(m queue.Message) bool {
-		return slices.ContainsFunc(any, func(a queue.Message) bool { return a.ID == m.ID && a.Created.Equal(m.Created) })
+		return slices.ContainsFunc(any, func(a queue.Message) bool {
+			return a.ID == m.ID && a.Created.Equal(m.Created)
+		})
 	})
 }
 

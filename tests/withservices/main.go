@@ -52,7 +52,8 @@ func run(ctx context.Context, command []string) (code int, err error) {
 	child := exec.CommandContext(ctx, command[0], command[1:]...)
 	child.Env = environment
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	child.Cancel = func() error { return child.Process.Signal(os.Interrupt) } // it cleans up before the containers go
+	// The child cleans up before the containers go.
+	child.Cancel = func() error { return child.Process.Signal(os.Interrupt) }
 	child.WaitDelay = 30 * time.Second
 	err = child.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {

@@ -22,13 +22,15 @@
 //
 //	exchange         name of the exchange; default cqrs
 //	queue_type       classic (default, what django-cqrs declares) or quorum
-//	mandatory        true: a message that no queue takes is an error, transport.ErrUnroutable; false (default): it
-//	                 counts as published, is counted (see Publisher.Unroutable), and the first one of a topic is logged
-//	declare          true (default): exchanges, queues and bindings are declared; false: they are there, and the user
-//	                 needs no permission to configure them
-//	connections      how many connections a publisher has at most; default 16. Where the broker allows fewer, it does
-//	                 with those it gets
-//	confirm_timeout  how long the broker may leave a message unconfirmed, or publishers blocked; default 30s
+//	mandatory        true: a message that no queue takes is an error, transport.ErrUnroutable;
+//	                 false (default): it counts as published, is counted (see
+//	                 Publisher.Unroutable), and the first one of a topic is logged
+//	declare          true (default): exchanges, queues and bindings are declared; false: they
+//	                 are there, and the user needs no permission to configure them
+//	connections      how many connections a publisher has at most; default 16. Where the broker
+//	                 allows fewer, it does with those it gets
+//	confirm_timeout  how long the broker may leave a message unconfirmed, or publishers blocked;
+//	                 default 30s
 //	window           how many messages may be unconfirmed at once; default 1000
 //
 // RabbitMQ's own are passed on: certfile, keyfile, cacertfile, server_name_indication,

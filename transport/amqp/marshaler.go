@@ -80,7 +80,8 @@ func checkLimits(publishing amqp091.Publishing) error {
 		return fmt.Errorf("metadata: %w", err)
 	}
 	for _, text := range [...]string{
-		publishing.MessageId, publishing.ContentType, publishing.ContentEncoding, publishing.CorrelationId,
+		publishing.MessageId, publishing.ContentType, publishing.ContentEncoding,
+		publishing.CorrelationId,
 		publishing.ReplyTo, publishing.Expiration, publishing.Type, publishing.UserId, publishing.AppId,
 	} {
 		if err := checkShort(text); err != nil {

@@ -134,7 +134,8 @@ func (p *pool) failed(err error) {
 	}
 	if p.enough != p.sessions {
 		p.log.Warn("no further connection to RabbitMQ is to be had, going on with those that are "+
-			"there (connections in the URL sets how many are wanted)", "connections", p.sessions, "error", err)
+			"there (connections in the URL sets how many are wanted)",
+			"connections", p.sessions, "error", err)
 	}
 	p.enough = p.sessions
 	p.askAgain = time.Now().Add(p.pause.NextBackOff())

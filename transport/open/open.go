@@ -1,14 +1,16 @@
 // Package open makes publishers and subscribers by URL:
 //
-//	amqp://user:password@host:5672/vhost   RabbitMQ; amqps:// with TLS. Options: see package transport/amqp.
-//	sqlite://broker.db                     a file, relative to the working directory; sqlite:///var/lib/x.db: absolute
+//	amqp://user:password@host:5672/vhost   RabbitMQ; amqps:// with TLS. Options: see transport/amqp.
+//	sqlite://broker.db                     a file, relative to the working directory;
+//	                                       sqlite:///var/lib/x.db: absolute
 //	memory: or memory:NAME                 a broker inside the process, one for each name
 //
 // Options of sqlite, after a question mark:
 //
 //	retention   how long a message may wait in a queue, as in 36h; default 0: until it is consumed
-//	mandatory   true (default): a message for a topic without a queue is an error; false: it is dropped, and counted.
-//	            Options.RequireQueue overrules it, as it does RabbitMQ's
+//	mandatory   true (default): a message for a topic without a queue is an error; false: it is
+//	            dropped, and counted. Options.RequireQueue overrules it, as it does
+//	            RabbitMQ's
 //
 // Nothing connects here: errors are about the URL, all at once, and never contain a password.
 //

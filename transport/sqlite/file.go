@@ -59,7 +59,8 @@ func open(config Config) *file {
 	f := files.open[config.Path]
 	if f == nil {
 		f = &file{
-			path: config.Path, logger: config.Logger, consumers: map[*consumer]struct{}{}, opening: make(chan struct{}, 1),
+			path: config.Path, logger: config.Logger,
+			consumers: map[*consumer]struct{}{}, opening: make(chan struct{}, 1),
 		}
 		f.closing, f.close = context.WithCancel(context.Background())
 		files.open[config.Path] = f

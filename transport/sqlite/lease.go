@@ -22,7 +22,8 @@ func (c *consumer) renew(ctx context.Context) {
 			}
 			// A process that was suspended for too long has been buried meanwhile, and rises again.
 			_, err := tx.ExecContext(ctx, `INSERT INTO consumers (id, leased_until, queue) VALUES (?, ?, ?)
-				ON CONFLICT (id) DO UPDATE SET leased_until = excluded.leased_until`, m.id, c.leasedUntil(), c.queue)
+				ON CONFLICT (id) DO UPDATE SET leased_until = excluded.leased_until`,
+				m.id, c.leasedUntil(), c.queue)
 			if err != nil {
 				return err
 			}

@@ -54,7 +54,8 @@ func NewPublisher(config Config) (*Publisher, error) {
 		return nil, err
 	}
 	return &Publisher{
-		config: config, file: open(config), unroutable: map[string]int64{}, neglected: map[string]time.Time{},
+		config: config, file: open(config),
+		unroutable: map[string]int64{}, neglected: map[string]time.Time{},
 	}, nil
 }
 

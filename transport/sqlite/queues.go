@@ -106,7 +106,8 @@ func unbind(ctx context.Context, tx transaction, queue string) error {
 	var known bool
 	var consumers int64
 	err := tx.QueryRowContext(ctx, `SELECT
-			EXISTS (SELECT 1 FROM bindings WHERE queue = ?1) OR EXISTS (SELECT 1 FROM messages WHERE queue = ?1),
+			EXISTS (SELECT 1 FROM bindings WHERE queue = ?1)
+				OR EXISTS (SELECT 1 FROM messages WHERE queue = ?1),
 			(SELECT count(*) FROM consumers WHERE queue = ?1 AND leased_until >= ?2)`,
 		queue, time.Now().UnixMilli()).Scan(&known, &consumers)
 	switch {

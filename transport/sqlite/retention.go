@@ -86,8 +86,10 @@ func (p *Publisher) look(ctx context.Context, tx transaction) ([]neglect, error)
 	var found []neglect
 	for _, queue := range queues {
 		var oldest int64
-		row := tx.QueryRowContext(ctx, `SELECT published_at FROM messages WHERE consumer = 0 AND queue = ?1
-			AND NOT EXISTS (SELECT 1 FROM consumers WHERE queue = ?1 AND leased_until >= ?2) ORDER BY id LIMIT 1`,
+		row := tx.QueryRowContext(ctx, `SELECT published_at FROM messages
+			WHERE consumer = 0 AND queue = ?1 AND NOT EXISTS (
+				SELECT 1 FROM consumers WHERE queue = ?1 AND leased_until >= ?2)
+			ORDER BY id LIMIT 1`,
 			queue, now.UnixMilli())
 		err := row.Scan(&oldest)
 		switch {
@@ -109,8 +111,9 @@ func (p *Publisher) complain(ctx context.Context, found []neglect) {
 			continue
 		}
 		p.neglected[n.queue] = now
-		p.config.Logger.WarnContext(ctx, "nobody reads a queue, and it grows: start its replica, or remove the queue with "+
-			"relay queues remove", "queue", n.queue, "oldest", now.Sub(n.oldest).Round(time.Second), "file", p.file.path)
+		p.config.Logger.WarnContext(ctx, "nobody reads a queue, and it grows: start its replica, or "+
+			"remove the queue with relay queues remove", "queue", n.queue,
+			"oldest", now.Sub(n.oldest).Round(time.Second), "file", p.file.path)
 	}
 }
 

@@ -43,7 +43,8 @@ func prepareStatements(ctx context.Context, writer *sql.DB) (*statements, error)
 		{&prepared.putBack, `UPDATE messages SET consumer = 0
 			WHERE consumer = ?1 AND id IN (SELECT value FROM json_each(?2))`},
 	} {
-		statement, err := writer.PrepareContext(ctx, s.text) //nolint:sqlclosecheck // closes with the writer
+		//nolint:sqlclosecheck // closes with the writer
+		statement, err := writer.PrepareContext(ctx, s.text)
 		if err != nil {
 			return nil, err
 		}

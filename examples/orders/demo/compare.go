@@ -34,7 +34,8 @@ type Comparison struct {
 func (d Databases) Compare(ctx context.Context, limit int) (Comparison, error) {
 	var c Comparison
 	var err error
-	c.Orders, c.Webhooks, err = c.merge("webhooks", d.masterRows(ctx, asWebhooks), d.webhooksRows(ctx), limit)
+	c.Orders, c.Webhooks, err = c.merge("webhooks",
+		d.masterRows(ctx, asWebhooks), d.webhooksRows(ctx), limit)
 	if err == nil {
 		_, c.Stats, err = c.merge("stats", d.masterRows(ctx, asStats), d.statsRows(ctx), limit)
 	}
@@ -73,7 +74,8 @@ func (c *Comparison) merge(
 		case !takeMaster:
 			c.differ("%s: order %d is not in orders: %s", replica, copied.id, copied.text)
 		case master.text != copied.text:
-			c.differ("%s: order %d is\n    %s, in orders it is\n    %s", replica, master.id, copied.text, master.text)
+			c.differ("%s: order %d is\n    %s, in orders it is\n    %s",
+				replica, master.id, copied.text, master.text)
 		}
 		if takeMaster {
 			inMaster++
@@ -117,7 +119,9 @@ func (d Databases) statsRows(ctx context.Context) rows {
 func asWebhooks(o orders.Order) row {
 	lines := []webhooks.Line{}
 	for _, l := range o.Lines {
-		lines = append(lines, webhooks.Line{ID: l.ID, OrderID: l.OrderID, SKU: l.SKU, Quantity: l.Quantity, Price: l.Price})
+		lines = append(lines, webhooks.Line{
+			ID: l.ID, OrderID: l.OrderID, SKU: l.SKU, Quantity: l.Quantity, Price: l.Price,
+		})
 	}
 	return asRow(o.ID, webhooks.Order{
 		ID: o.ID, Customer: o.Customer, Status: o.Status, Total: o.Total,
@@ -127,7 +131,9 @@ func asWebhooks(o orders.Order) row {
 
 // asStats is what Stats should have of an order: the columns it mirrors.
 func asStats(o orders.Order) row {
-	return asRow(o.ID, stats.Order{ID: o.ID, Status: o.Status, Total: o.Total, CreatedAt: exact(o.CreatedAt)})
+	return asRow(o.ID, stats.Order{
+		ID: o.ID, Status: o.Status, Total: o.Total, CreatedAt: exact(o.CreatedAt),
+	})
 }
 
 // exact is the instant alone, without the zone it was read in.

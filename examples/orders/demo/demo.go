@@ -76,7 +76,8 @@ func Run(ctx context.Context, service *orders.Service, databases Databases, conf
 	if err := d.Subscribed(ctx); err != nil {
 		return fmt.Errorf("wait for the replicas: %w", err)
 	}
-	fmt.Fprintf(d.Out, "writing %d orders, among other transactions, by %d writers, seed %d\n", d.Orders, d.Writers, d.Seed)
+	fmt.Fprintf(d.Out, "writing %d orders, among other transactions, by %d writers, seed %d\n",
+		d.Orders, d.Writers, d.Seed)
 	begin := time.Now()
 	done, took, err := d.write(ctx)
 	if err != nil {

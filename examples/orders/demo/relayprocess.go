@@ -98,7 +98,10 @@ func start(command *exec.Cmd) (*child, error) {
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	c := &child{command: command, stdin: stdin, publishes: make(chan struct{}), exited: make(chan struct{})}
+	c := &child{
+		command: command, stdin: stdin,
+		publishes: make(chan struct{}), exited: make(chan struct{}),
+	}
 	go func() {
 		defer close(c.exited)
 		out := bufio.NewReader(stdout)

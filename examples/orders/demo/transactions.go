@@ -133,13 +133,17 @@ func (w *writer) change(ctx context.Context, tx bun.Tx, ids []int64) (outcome, e
 }
 
 var (
-	customers = []string{"Ada", "Brontë & Söhne", "Curie", "d'Arc", "Émilie", "Faraday \"Mike\"", "高橋", "Hypatia"}
-	skus      = []string{"anvil", "book", "candle", "dice", "easel", "flute", "globe", "hammock"}
+	customers = []string{
+		"Ada", "Brontë & Söhne", "Curie", "d'Arc", "Émilie", "Faraday \"Mike\"", "高橋", "Hypatia",
+	}
+	skus = []string{"anvil", "book", "candle", "dice", "easel", "flute", "globe", "hammock"}
 )
 
 // draw makes up an order with one to four lines.
 func (w *writer) draw() *orders.Order {
-	order := &orders.Order{Customer: pick(w.random, customers), Status: pick(w.random, orders.Statuses)}
+	order := &orders.Order{
+		Customer: pick(w.random, customers), Status: pick(w.random, orders.Statuses),
+	}
 	for range 1 + w.random.IntN(4) {
 		order.Lines = append(order.Lines, &orders.Line{
 			SKU: pick(w.random, skus), Quantity: 1 + w.random.Int64N(9), Price: w.random.Int64N(100_00),

@@ -28,7 +28,8 @@ func (w *workload) write(ctx context.Context, count, writers int, seed uint64) (
 	for i := range writers {
 		each[i] = make(tallies, len(kinds))
 		share := (count + i) / writers // over all i this adds up to count
-		one := &writer{workload: w, random: rand.New(rand.NewPCG(seed, uint64(i))), left: share, done: each[i]}
+		source := rand.NewPCG(seed, uint64(i))
+		one := &writer{workload: w, random: rand.New(source), left: share, done: each[i]}
 		group.Go(func() error { return one.run(ctx) })
 	}
 	err := group.Wait()

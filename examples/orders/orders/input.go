@@ -54,7 +54,9 @@ func readOrder(r *http.Request) (*Order, error) {
 func (in input) order() *Order {
 	order := &Order{Customer: in.Customer, Status: in.Status}
 	for _, line := range in.Lines {
-		order.Lines = append(order.Lines, &Line{SKU: line.SKU, Quantity: line.Quantity, Price: line.Price})
+		order.Lines = append(order.Lines, &Line{
+			SKU: line.SKU, Quantity: line.Quantity, Price: line.Price,
+		})
 	}
 	return order
 }
@@ -65,7 +67,8 @@ func (in input) problems() (problems web.InvalidError) {
 		case strings.TrimSpace(value) == "":
 			problems = append(problems, field+": missing")
 		case len(value) > maxText:
-			problems = append(problems, fmt.Sprintf("%s: %d bytes, want at most %d", field, len(value), maxText))
+			problems = append(problems,
+				fmt.Sprintf("%s: %d bytes, want at most %d", field, len(value), maxText))
 		case strings.ContainsRune(value, utf8.RuneError): // which stands for what was not text
 			problems = append(problems, field+": contains something that is not UTF-8")
 		case strings.ContainsRune(value, 0):

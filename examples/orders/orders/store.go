@@ -31,7 +31,8 @@ func Insert(ctx context.Context, tx bun.Tx, order *Order) error {
 // locks it, so that two updates cannot mix their lines.
 func Update(ctx context.Context, tx bun.Tx, order *Order) error {
 	order.Total, order.UpdatedAt = total(order.Lines), stored(order.UpdatedAt)
-	result, err := tx.NewUpdate().Model(order).Column("customer", "status", "total", "updated_at").WherePK().Exec(ctx)
+	result, err := tx.NewUpdate().Model(order).
+		Column("customer", "status", "total", "updated_at").WherePK().Exec(ctx)
 	if err := changedOne(result, err, order.ID); err != nil {
 		return err
 	}
@@ -124,7 +125,8 @@ func createTables(ctx context.Context, db *bun.DB) error {
 	if err != nil {
 		return fmt.Errorf("create table order_lines: %w", err)
 	}
-	_, err = db.NewCreateIndex().Model((*Line)(nil)).Index("order_lines_order_id").Column("order_id").IfNotExists().Exec(ctx)
+	_, err = db.NewCreateIndex().Model((*Line)(nil)).
+		Index("order_lines_order_id").Column("order_id").IfNotExists().Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("create index order_lines_order_id: %w", err)
 	}

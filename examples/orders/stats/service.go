@@ -81,8 +81,8 @@ func createTables(ctx context.Context, db *bun.DB) error {
 	if _, err := db.NewCreateTable().Model((*Order)(nil)).IfNotExists().Exec(ctx); err != nil {
 		return fmt.Errorf("create table stats_orders: %w", err)
 	}
-	_, err := db.NewCreateIndex().Model((*Order)(nil)).Index("stats_orders_created_at").Column("created_at").
-		IfNotExists().Exec(ctx)
+	_, err := db.NewCreateIndex().Model((*Order)(nil)).
+		Index("stats_orders_created_at").Column("created_at").IfNotExists().Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("create index stats_orders_created_at: %w", err)
 	}

@@ -52,7 +52,8 @@ func (s *Service) deliveries(r *http.Request) (web.Response, error) {
 }
 
 func filter(query *bun.SelectQuery, values url.Values) (*bun.SelectQuery, error) {
-	for name, column := range map[string]string{"order": "order_id", "subscription": "subscription_id"} {
+	columns := map[string]string{"order": "order_id", "subscription": "subscription_id"}
+	for name, column := range columns {
 		if !values.Has(name) {
 			continue
 		}

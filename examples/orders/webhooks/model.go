@@ -112,7 +112,8 @@ func createTables(ctx context.Context, db *bun.DB) error {
 		deliveries("webhook_deliveries_due", "subscription_id", "state", "next_at"),
 		deliveries("webhook_deliveries_order", "order_id", "subscription_id", "id"),
 		deliveries("webhook_deliveries_age", "state", "created_at"),
-		db.NewCreateIndex().Model((*Attempt)(nil)).Index("webhook_attempts_delivery").Column("delivery_id"),
+		db.NewCreateIndex().Model((*Attempt)(nil)).
+			Index("webhook_attempts_delivery").Column("delivery_id"),
 		db.NewCreateIndex().Model((*news)(nil)).Index("webhook_news_summary").
 			Column("subscription_id", "message_id"),
 	} {

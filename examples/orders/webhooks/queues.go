@@ -116,7 +116,8 @@ func (q *queues) drain(ctx context.Context, subscriber Subscription) error {
 func (q *queues) due(query *bun.SelectQuery) *bun.SelectQuery {
 	return query.Where("delivery.state = ?", Pending).Where("delivery.next_at <= ?", q.config.now()).
 		Where(`NOT EXISTS (SELECT 1 FROM webhook_deliveries AS e WHERE e.order_id = delivery.order_id
-			AND e.subscription_id = delivery.subscription_id AND e.id < delivery.id AND e.state = ?)`, Pending)
+			AND e.subscription_id = delivery.subscription_id AND e.id < delivery.id
+			AND e.state = ?)`, Pending)
 }
 
 // claim takes a subscriber's oldest delivery that is due, by moving it into the future: should this

@@ -40,7 +40,8 @@ func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Ev
 		return s.notify(ctx, tx, event{Deleted, before}, change.Headers)
 	}
 	after := &change.Data
-	if known { // no upsert: each database writes its own, and the gate lets one message of a key pass at a time
+	// No upsert: each database writes its own, and the gate lets one message of a key pass at a time.
+	if known {
 		_, err = tx.NewUpdate().Model(after).WherePK().Exec(ctx)
 	} else {
 		_, err = tx.NewInsert().Model(after).Exec(ctx)

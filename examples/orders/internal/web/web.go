@@ -60,7 +60,8 @@ func failure(r *http.Request, err error) Response {
 	case errors.Is(err, ErrTooLarge):
 		return Response{Status: http.StatusRequestEntityTooLarge, Body: problems{err.Error()}}
 	case r.Context().Err() == nil:
-		slog.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		slog.ErrorContext(r.Context(), "request failed",
+			"method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	return Response{Status: http.StatusInternalServerError, Body: problems{"internal error"}}
 }
