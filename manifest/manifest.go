@@ -18,8 +18,8 @@
 //	    touch: {lines: order_id} # masters with triggers: a row of lines belongs to an order
 //	    every_revision: true   # masters: no revision is dropped for a newer one
 //	    truncate: deletes      # masters with triggers: TRUNCATE deletes all copies; default: refused
-//	    constants: {shop: uk}  # replicas: column: its value in all rows, where models share the table
-//	    verify: content        # replicas: columns are compared with the master's, too; default: revisions
+//	    constants: {shop: uk}  # replicas: column: its value in all rows, if models share the table
+//	    verify: content        # replicas: columns are compared with the master's, too
 //
 // What needs code (serializers, relations of several steps, handlers) is registered in a binary of
 // one's own.
@@ -198,7 +198,8 @@ func (m Model) check(id string) []error {
 		}
 	}
 	if m.Verify != "" && m.Verify != verifyContent && m.Verify != verifyRevisions {
-		errs = append(errs, fmt.Errorf("verify: %q, want %s or %s", m.Verify, verifyContent, verifyRevisions))
+		errs = append(errs, fmt.Errorf("verify: %q, want %s or %s",
+			m.Verify, verifyContent, verifyRevisions))
 	}
 	for field, names := range map[string]Names{"key": m.Key, "columns": m.Columns} {
 		for i, name := range names {

@@ -80,10 +80,15 @@ func (r relayBench) drained(n int, with publishersAt) func(context.Context) (flo
 }
 
 // publishersAt returns a function that makes a publisher, and one that closes them all.
-type publishersAt func(at publishPlace) (open func() message.Publisher, closeAll func() error, err error)
+type publishersAt func(at publishPlace) (
+	open func() message.Publisher, closeAll func() error, err error,
+)
 
-// tracedPublishers are publishers whose messages are looked at for a trace that is recorded; none is.
-func (r relayBench) tracedPublishers(at publishPlace) (func() message.Publisher, func() error, error) {
+// tracedPublishers are publishers whose messages are looked at for a
+// trace that is recorded; none is.
+func (r relayBench) tracedPublishers(
+	at publishPlace,
+) (func() message.Publisher, func() error, error) {
 	open, closeAll, err := r.publishers(at)
 	return func() message.Publisher { return notSampling().Publisher(open()) }, closeAll, err
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -17,8 +15,6 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
-	"github.com/cqrsync/cqrsync/transport"
-	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 const (
@@ -264,39 +260,4 @@ func (b *replicaBench) checkCopies(ctx context.Context, messages int) error {
 		err = fmt.Errorf("%d rows, want %d", n, min(messages, appliedKeys))
 	}
 	return err
-}
-
-// cqrsync is a mirror of the model, as a user has it.
-func (b *replicaBench) cqrsync(ctx context.Context, c consumption) error {
-	return b.mirror(ctx, c, nil)
-}
-
-// traced is the same with its messages looked at for a trace that is recorded; none is.
-func (b *replicaBench) traced(ctx context.Context, c consumption) error {
-	return b.mirror(ctx, c, notSampling())
-}
-
-func (b *replicaBench) mirror(ctx context.Context, c consumption, tracer replica.Tracer) (err error) {
-	address, err := withParameters(b.address, map[string]string{"exchange": c.exchange})
-	if err != nil {
-		return err
-	}
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	opened, err := open.Subscriber(address, c.queue, open.Options{Logger: logger})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, opened.Close()) }()
-	subscriber, ok := opened.(transport.BatchSubscriber)
-	if !ok {
-		return fmt.Errorf("%T takes single acks only", opened)
-	}
-	rep, err := replica.New(b.db, replica.Config{Queue: c.queue, Workers: c.workers, Logger: logger, Tracer: tracer})
-	if err != nil {
-		return err
-	}
-	if err := replica.Register[orderCopy](rep, "order"); err != nil {
-		return err
-	}
-	return rep.Run(ctx, &watched{BatchSubscriber: subscriber, acked: c.acked})
 }
