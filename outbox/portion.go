@@ -14,8 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/ledger"
 )
 
-// lookedUp is how many keys of the ledger are looked up in the table at once.
-const lookedUp = 1000
+// lookupPage is how many keys of the ledger are looked up in the table at once.
+const lookupPage = 1000
 
 // Speaks says that the ledger of a model has what its table has, and that all of it is sent.
 func (b operated) Speaks(ctx context.Context, model string) (bool, error) {
@@ -37,7 +37,7 @@ func (b operated) AdoptUnknown(
 	if err != nil {
 		return 0, err
 	}
-	for page, err := range b.Unknown(ctx, model, boxed.Selection{PageSize: lookedUp, Bad: bad}) {
+	for page, err := range b.Unknown(ctx, model, boxed.Selection{PageSize: lookupPage, Bad: bad}) {
 		if err != nil {
 			return n, err
 		}
@@ -136,7 +136,7 @@ func (b operated) eachSent(
 	}
 	r := ledger.Range{After: p.After, To: p.To}
 	for rest := p.Limit; ; {
-		size := lookedUp
+		size := lookupPage
 		if p.Limit > 0 {
 			size = min(size, rest)
 		}

@@ -41,10 +41,10 @@ func (d *Database) InBatch(
 	if l.Brief {
 		b.Lock = min(b.Lock, d.sessions.briefLock())
 	}
-	var w *lookout
+	var w *waitWatch
 	err := d.sessions.inBatch(ctx, d.bun, b, l,
 		func(ctx context.Context, tx bun.Tx, session int64) error {
-			w = d.lookOut(ctx, b, session)
+			w = d.watchWaits(ctx, b, session)
 			defer w.end()
 			return fn(ctx, tx)
 		})
@@ -54,17 +54,17 @@ func (d *Database) InBatch(
 	return err
 }
 
-// lookout looks now and then whether a session waits for another one's lock: afterwards nobody
+// waitWatch checks now and then whether a session waits for another one's lock: afterwards nobody
 // could tell whose.
-type lookout struct {
+type waitWatch struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	seen   string // who was waited for last
 }
 
-func (d *Database) lookOut(ctx context.Context, b Bounds, session int64) *lookout {
+func (d *Database) watchWaits(ctx context.Context, b Bounds, session int64) *waitWatch {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &lookout{cancel: cancel, ended: make(chan struct{})}
+	w := &waitWatch{cancel: cancel, ended: make(chan struct{})}
 	query := d.sessions.blockers(session)
 	if query == "" {
 		close(w.ended)
@@ -89,7 +89,7 @@ func (d *Database) lookOut(ctx context.Context, b Bounds, session int64) *lookou
 	return w
 }
 
-func (w *lookout) end() {
+func (w *waitWatch) end() {
 	w.cancel()
 	<-w.ended
 }

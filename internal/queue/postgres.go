@@ -71,7 +71,7 @@ func (p postgres) claimedRows(messages string, claimed []*Claimed) schema.QueryW
 	var places db.Array
 	for _, m := range claimed {
 		if m.place == "" { // not from a claim
-			return p.lookedUp(messages, claimed)
+			return p.atPlaces(messages, claimed)
 		}
 		places.Add(string(m.place))
 	}
@@ -97,10 +97,10 @@ func (p postgres) same(claimed []*Claimed) schema.QueryWithArgs {
 		models.Literal(), keys.Literal())
 }
 
-// lookedUp finds the places first, one descent of the index for each: a list of lanes and one of
-// identities would be one for each pair, ten thousand for a hundred rows. The limit keeps the
-// lookup from becoming a join, which may read the table.
-func (p postgres) lookedUp(messages string, claimed []*Claimed) schema.QueryWithArgs {
+// atPlaces is the condition of the claimed rows that finds their places first, one descent of the
+// index for each: a list of lanes and one of identities would be one for each pair, ten thousand
+// for a hundred rows. The limit keeps the lookup from becoming a join, which may read the table.
+func (p postgres) atPlaces(messages string, claimed []*Claimed) schema.QueryWithArgs {
 	return bun.SafeQuery("ctid = ANY (ARRAY("+p.lookUp(messages, claimed, "")+")) AND ?",
 		p.same(claimed))
 }
@@ -125,7 +125,7 @@ func (postgres) lookUp(messages string, claimed []*Claimed, lock string) string 
 func (p postgres) movedRows(
 	messages string, claimed []*Claimed,
 ) (hold string, found schema.QueryWithArgs) {
-	return p.lookUp(messages, claimed, " FOR UPDATE"), p.lookedUp(messages, claimed)
+	return p.lookUp(messages, claimed, " FOR UPDATE"), p.atPlaces(messages, claimed)
 }
 
 // writers: who draws an identity locks its sequence first, and keeps that until its transaction

@@ -43,7 +43,7 @@ func (q *Queue) Progress(ctx context.Context, relay string) (Progress, error) {
 		q.Table("outbox_messages"), q.Table("outbox_retries"), q.Table("outbox_lanes")).
 		Scan(&p.Lanes, &p.Owned, &p.Own, &oldest, &orphan)
 	if err != nil {
-		return Progress{}, fmt.Errorf("look at the oldest messages: %w", err)
+		return Progress{}, fmt.Errorf("read the oldest messages: %w", err)
 	}
 	p.OldestAge = time.Duration(max(oldest.Int64, 0)) * time.Microsecond
 	p.OrphanAge = time.Duration(max(orphan.Int64, 0)) * time.Microsecond

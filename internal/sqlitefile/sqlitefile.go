@@ -81,7 +81,7 @@ func (i Identity) Moved() error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &MovedError{File: i.path, Gone: true}
 	case err != nil:
-		return fmt.Errorf("look at SQLite file %s: %w", i.path, err)
+		return fmt.Errorf("inspect SQLite file %s: %w", i.path, err)
 	default:
 		return &MovedError{File: i.path}
 	}

@@ -55,7 +55,7 @@ func New(t testing.TB, db *bun.DB, config outbox.Config) *Sent {
 		t.Fatalf("outboxtest: %v", err)
 	}
 	sent := &Sent{t: t, queue: q}
-	sent.look()
+	sent.readNew()
 	sent.open = nil
 	return sent
 }
@@ -87,7 +87,7 @@ func (s *Sent) RequireDeleted(model string, keys ...any) []Message {
 // RequireNothing fails the test if the outbox received a message that no other call has required.
 func (s *Sent) RequireNothing() {
 	s.t.Helper()
-	s.look()
+	s.readNew()
 	if len(s.open) > 0 {
 		s.t.Fatalf("outboxtest: want no further message, the outbox holds:\n%s", s.list())
 	}
@@ -104,7 +104,7 @@ func (s *Sent) asSent(stored json.RawMessage) json.RawMessage {
 
 func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Message {
 	s.t.Helper()
-	s.look()
+	s.readNew()
 	messages := make([]Message, len(keys))
 	for i, key := range keys {
 		text, err := keyText(key)
@@ -130,8 +130,8 @@ func (s *Sent) require(signal envelope.Signal, model string, keys []any) []Messa
 	return messages
 }
 
-// look reads what came since the last time.
-func (s *Sent) look() {
+// readNew reads what came since the last time.
+func (s *Sent) readNew() {
 	s.t.Helper()
 	messages, err := s.queue.Unsent(context.WithoutCancel(s.t.Context()), s.last)
 	if err != nil {

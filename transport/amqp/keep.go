@@ -78,7 +78,7 @@ func (s *Subscriber) onQueue(
 
 func (s *Subscriber) keep(ctx context.Context, queue string, topics []string) error {
 	if s.config.NoDeclare {
-		_, err := s.look(ctx, queue)
+		_, err := s.inspectQueue(ctx, queue)
 		if errors.Is(err, transport.ErrNoQueue) {
 			return fmt.Errorf("%w: make it, durable, and bind it to the exchange %s by each topic "+
 				"(%s) and its direct topic (%s), or leave declare=false out of the URL", err,
@@ -166,7 +166,7 @@ func (s *Subscriber) inspect(ctx context.Context) (amqp091.Queue, error) {
 		return amqp091.Queue{}, fmt.Errorf("look for a queue: %w", err)
 	}
 	state, err := promptly(ctx, s, func(ctx context.Context) (amqp091.Queue, error) {
-		return s.look(ctx, queue)
+		return s.inspectQueue(ctx, queue)
 	})
 	if err != nil {
 		return amqp091.Queue{}, fmt.Errorf("look for the queue %s: %w", queue, err)
@@ -174,7 +174,7 @@ func (s *Subscriber) inspect(ctx context.Context) (amqp091.Queue, error) {
 	return state, nil
 }
 
-func (s *Subscriber) look(ctx context.Context, queue string) (state amqp091.Queue, err error) {
+func (s *Subscriber) inspectQueue(ctx context.Context, queue string) (state amqp091.Queue, err error) {
 	err = s.withChannel(ctx, func(conn *connection, channel *amqp091.Channel) error {
 		return s.limited(conn, func() (err error) {
 			if state, err = passive(channel, queue); err != nil {

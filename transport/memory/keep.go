@@ -14,7 +14,7 @@ var _ transport.QueueKeeper = (*Subscriber)(nil)
 
 // HasQueue implements transport.QueueFinder.
 func (s *Subscriber) HasQueue(ctx context.Context) (has bool, err error) {
-	err = s.look(ctx, func() error {
+	err = s.use(ctx, func() error {
 		s.broker.mu.Lock()
 		defer s.broker.mu.Unlock()
 		s.broker.removeIdle(time.Now())
@@ -26,7 +26,7 @@ func (s *Subscriber) HasQueue(ctx context.Context) (has bool, err error) {
 
 // KeepQueue implements transport.QueueKeeper.
 func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
-	return s.look(ctx, func() error {
+	return s.use(ctx, func() error {
 		if err := names.RequireOneQueue(s.Queue, topics); err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func (s *Subscriber) KeepQueue(ctx context.Context, topics []string) error {
 
 // BindQueue implements transport.QueueKeeper.
 func (s *Subscriber) BindQueue(ctx context.Context, topics []string) error {
-	return s.look(ctx, func() error {
+	return s.use(ctx, func() error {
 		if err := names.RequireOneQueue(s.Queue, topics); err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (s *Subscriber) noQueue() error {
 
 // Waiting implements transport.QueueKeeper.
 func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
-	err = s.look(ctx, func() error {
+	err = s.use(ctx, func() error {
 		s.broker.mu.Lock()
 		defer s.broker.mu.Unlock()
 		now := time.Now()
@@ -80,8 +80,8 @@ func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// look calls do if the subscriber has a named queue and is open, and ctx has not ended.
-func (s *Subscriber) look(ctx context.Context, do func() error) error {
+// use calls do if the subscriber has a named queue and is open, and ctx has not ended.
+func (s *Subscriber) use(ctx context.Context, do func() error) error {
 	if err := names.RequireName(s.queue); err != nil {
 		return err
 	}

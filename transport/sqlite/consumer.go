@@ -136,7 +136,7 @@ func (c *consumer) Exchange(
 	}
 	acked, returned = m.inside(acked), m.inside(returned)
 	if len(acked)+len(returned) == 0 {
-		// Looking costs no lock. Most consumers that are woken find that another one was faster, or
+		// Reading costs no lock. Most consumers that are woken find that another one was faster, or
 		// another queue meant.
 		if found, err := c.waiting(ctx, h); err != nil || !found {
 			return nil, err

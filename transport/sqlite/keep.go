@@ -19,7 +19,7 @@ const hasQueue = "SELECT EXISTS (SELECT 1 FROM bindings WHERE queue = ?)"
 
 // HasQueue implements transport.QueueFinder: a queue is what is bound to a topic.
 func (s *Subscriber) HasQueue(ctx context.Context) (has bool, err error) {
-	err = s.look(ctx, func(h *handle) error {
+	err = s.withFile(ctx, func(h *handle) error {
 		return h.reader.QueryRowContext(ctx, hasQueue, s.config.Queue).Scan(&has)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +65,7 @@ func (s *Subscriber) bindQueue(
 		return err
 	}
 	bound := false
-	err := s.look(ctx, func(h *handle) (err error) {
+	err := s.withFile(ctx, func(h *handle) (err error) {
 		bound, err = isBound(ctx, h, s.config.Queue, topics)
 		return err
 	})
@@ -108,7 +108,7 @@ func isBound(ctx context.Context, h *handle, queue string, topics []string) (boo
 // Waiting implements transport.QueueKeeper.
 func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
 	known := false
-	err = s.look(ctx, func(h *handle) error {
+	err = s.withFile(ctx, func(h *handle) error {
 		// The index has the first number, and the expired messages are few.
 		return h.reader.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM bindings WHERE queue = ?1),
 			(SELECT count(*) FROM messages WHERE consumer = 0 AND queue = ?1) -
@@ -123,9 +123,9 @@ func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// look calls do with the file that stands at the path, if the subscriber is open and has a named
+// withFile calls do with the file that stands at the path, if the subscriber is open and has a named
 // queue. The error is fs.ErrNotExist where there is no file.
-func (s *Subscriber) look(ctx context.Context, do func(*handle) error) error {
+func (s *Subscriber) withFile(ctx context.Context, do func(*handle) error) error {
 	if err := names.RequireName(s.config.Queue); err != nil {
 		return err
 	}

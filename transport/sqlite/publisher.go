@@ -36,7 +36,7 @@ type Publisher struct {
 
 	// The writing goroutine's:
 	nextPrune time.Time
-	nextLook  time.Time
+	nextCheck time.Time
 	neglected map[string]time.Time // queues, and when the log named them last
 }
 
@@ -192,7 +192,7 @@ func (p *Publisher) write(calls []*call) error {
 			if dropped, err = p.prune(ctx, tx); err != nil {
 				return fmt.Errorf("drop old messages: %w", err)
 			}
-			if unread, err = p.look(ctx, tx); err != nil {
+			if unread, err = p.neglectedQueues(ctx, tx); err != nil {
 				return fmt.Errorf("look for queues that nobody reads: %w", err)
 			}
 			for _, c := range calls {

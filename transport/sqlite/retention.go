@@ -72,13 +72,13 @@ type neglect struct {
 	oldest time.Time
 }
 
-// look finds them, once a minute. It counts nothing: that would take long where it matters.
-func (p *Publisher) look(ctx context.Context, tx transaction) ([]neglect, error) {
+// neglectedQueues finds them, once a minute. It counts nothing: that would take long where it matters.
+func (p *Publisher) neglectedQueues(ctx context.Context, tx transaction) ([]neglect, error) {
 	now := time.Now()
-	if now.Before(p.nextLook) {
+	if now.Before(p.nextCheck) {
 		return nil, nil
 	}
-	p.nextLook = now.Add(pollEvery)
+	p.nextCheck = now.Add(pollEvery)
 	queues, err := queueNames(ctx, tx)
 	if err != nil {
 		return nil, err

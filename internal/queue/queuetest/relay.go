@@ -36,7 +36,7 @@ func Relay(t *testing.T, open func(testing.TB) *bun.DB) {
 		"a lease that ends too late is watched, and ended":    endsLeasesAhead,
 		"a lease that is renewed goes on, whatever the clock": keepsLeasesThatAreRenewed,
 		"lanes are not changed beside another protocol":       refusesOtherProtocols,
-		"progress looks at lanes that nobody owns":            seesAllLanes,
+		"progress counts lanes that nobody owns":              seesAllLanes,
 		"a dead letter goes back whole, behind its key":       putsBackWhole,
 		"a superseded dead letter stays":                      keepsSuperseded,
 		"a dead letter of a deleted key stays":                keepsDeleted,
