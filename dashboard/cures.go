@@ -38,7 +38,7 @@ func (d *Dashboard) curesOf(s diagnosis.State, t diagnosis.Trouble) []cure {
 		return about("Verify now", "verify", "model", "")
 	case diagnosis.ReplicaSilent:
 		return about("Forget it", "forget")
-	case diagnosis.ReplicaLetters:
+	case diagnosis.ReplicaDeadLetters:
 		if d.config.Actions.RetryAt != nil {
 			return about("Retry there", "retry-at")
 		}

@@ -207,7 +207,7 @@ func (d *Dashboard) letterOf(ctx context.Context, id int64) (page letterPage, er
 	if err != nil {
 		return page, err
 	}
-	err = master.DeadLetters(ctx, admin.LetterFilter{IDs: []int64{id}}, 1,
+	err = master.DeadLetters(ctx, admin.DeadLetterFilter{IDs: []int64{id}}, 1,
 		func(l admin.DeadLetter) error {
 			page.Letter, page.Acts = &l, d.config.Actions != nil
 			page.Data = masked(l.Data)

@@ -92,7 +92,7 @@ func planLetter(ctx context.Context, master *admin.Master, from url.Values) (pla
 		return plan{}, errNoAction
 	}
 	var letter *admin.DeadLetter
-	filter := admin.LetterFilter{IDs: []int64{id}}
+	filter := admin.DeadLetterFilter{IDs: []int64{id}}
 	err = master.DeadLetters(ctx, filter, 1, func(l admin.DeadLetter) error {
 		letter = &l
 		return nil
@@ -121,7 +121,7 @@ func planLetter(ctx context.Context, master *admin.Master, from url.Values) (pla
 		Button: "Retry", Back: "stuck", what: "retry dead letter: " + what,
 		do: func(ctx context.Context) (outcome string, err error) {
 			outcome = "it is not there any more"
-			err = master.RetryDeadLetters(ctx, filter, func(r admin.RetriedLetter) error {
+			err = master.RetryDeadLetters(ctx, filter, func(r admin.RetriedDeadLetter) error {
 				if outcome = "back in the outbox"; r.Err != nil {
 					outcome = "it stays: " + r.Err.Error()
 				}

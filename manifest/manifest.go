@@ -185,28 +185,10 @@ func (m Model) check(id string) []error {
 		errs = append(errs, fmt.Errorf(
 			"table: %q, want a name of letters, digits and _, or schema.name", m.Table))
 	}
-	for field, names := range map[string][]string{
-		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
-		"types":     slices.Sorted(maps.Keys(m.Types)),
-		"track":     m.Track,
-		"constants": slices.Sorted(maps.Keys(m.Constants)),
-	} {
-		for _, name := range names {
-			if !columnName.MatchString(name) {
-				errs = append(errs, fmt.Errorf("%s: %q, want a name of letters, digits and _", field, name))
-			}
-		}
-	}
+	errs = append(errs, m.checkColumnNames()...)
 	if m.Verify != "" && m.Verify != verifyContent && m.Verify != verifyRevisions {
 		errs = append(errs, fmt.Errorf("verify: %q, want %s or %s",
 			m.Verify, verifyContent, verifyRevisions))
-	}
-	for field, names := range map[string]Names{"key": m.Key, "columns": m.Columns} {
-		for i, name := range names {
-			if slices.Contains(names[:i], name) {
-				errs = append(errs, fmt.Errorf("%s: %s stands there twice", field, name))
-			}
-		}
 	}
 	for _, table := range slices.Sorted(maps.Keys(m.Touch)) {
 		if !tableName.MatchString(table) {
@@ -233,6 +215,31 @@ func (m Model) check(id string) []error {
 		}
 		if _, mapped := m.Map[column]; mapped {
 			errs = append(errs, fmt.Errorf("constants: %s stands under map, too", column))
+		}
+	}
+	return errs
+}
+
+// checkColumnNames checks the columns that the model names, and that none of them stands there twice.
+func (m Model) checkColumnNames() []error {
+	var errs []error
+	for field, names := range map[string][]string{
+		"key": m.Key, "columns": m.Columns, "map": slices.Sorted(maps.Keys(m.Map)),
+		"types":     slices.Sorted(maps.Keys(m.Types)),
+		"track":     m.Track,
+		"constants": slices.Sorted(maps.Keys(m.Constants)),
+	} {
+		for _, name := range names {
+			if !columnName.MatchString(name) {
+				errs = append(errs, fmt.Errorf("%s: %q, want a name of letters, digits and _", field, name))
+			}
+		}
+	}
+	for field, names := range map[string]Names{"key": m.Key, "columns": m.Columns} {
+		for i, name := range names {
+			if slices.Contains(names[:i], name) {
+				errs = append(errs, fmt.Errorf("%s: %s stands there twice", field, name))
+			}
 		}
 	}
 	return errs

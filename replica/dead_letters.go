@@ -71,7 +71,7 @@ func (e *engine) publishDead(ctx context.Context, f failure) error {
 		model = seen.Model
 	}
 	out := message.NewMessage(f.uuid, body)
-	out.Metadata = message.Metadata{transport.LetterReasonKey: f.err.Error()}
+	out.Metadata = message.Metadata{transport.DeadLetterReasonKey: f.err.Error()}
 	maps.Copy(out.Metadata, headers)
 	if e.config.DeadLetterTTL > 0 {
 		out.Metadata.Set(transport.ExpirationKey,

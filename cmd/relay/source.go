@@ -74,8 +74,8 @@ func (o *options) source() command.Source {
 			Layout: func() (string, admin.Config, error) {
 				return dialectOf(o.db), o.names(), o.checkNames()
 			},
-			LetterBox: o.openLetterBox,
-			LetterFlags: []cli.Flag{o.brokerFlag("with --queue: the broker, " +
+			DeadLetterBox: o.openDeadLetterBox,
+			DeadLetterFlags: []cli.Flag{o.brokerFlag("with --queue: the broker, " +
 				"amqp://USER:PASSWORD@HOST:PORT/?exchange=cqrs"), o.configFlag()},
 		},
 	}
@@ -210,8 +210,8 @@ func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err err
 	return finder.HasQueue(ctx)
 }
 
-// openLetterBox opens the dead letters that the broker keeps for a replica; close closes it.
-func (o *options) openLetterBox(queue string) (transport.LetterBox, error) {
+// openDeadLetterBox opens the dead letters that the broker keeps for a replica; close closes it.
+func (o *options) openDeadLetterBox(queue string) (transport.DeadLetterBox, error) {
 	if o.broker == "" {
 		return nil, exit.Wrong(brokerSetting.wrong(errors.New("not set, want " +
 			"amqp://USER:PASSWORD@HOST:PORT/")))
@@ -221,7 +221,7 @@ func (o *options) openLetterBox(queue string) (transport.LetterBox, error) {
 		return nil, exit.Wrong(brokerSetting.wrong(err))
 	}
 	o.closers = append(o.closers, subscriber)
-	box, is := subscriber.(transport.LetterBox)
+	box, is := subscriber.(transport.DeadLetterBox)
 	if !is {
 		return nil, exit.Wrong(brokerSetting.wrong(errors.New("this kind of broker has no queue " +
 			"of dead letters beside a replica's, want amqp://…; without --queue come those in " +

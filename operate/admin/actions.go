@@ -79,7 +79,7 @@ func (m *Master) RetryStuck(ctx context.Context, g StuckGroup) (retried, kept in
 	if len(g.all) == 0 {
 		return 0, 0, nil
 	}
-	err = m.RetryDeadLetters(ctx, LetterFilter{IDs: g.ids()}, func(r RetriedLetter) error {
+	err = m.RetryDeadLetters(ctx, DeadLetterFilter{IDs: g.ids()}, func(r RetriedDeadLetter) error {
 		if r.Err != nil {
 			kept++
 		} else {
@@ -95,7 +95,7 @@ func (m *Master) PurgeStuck(ctx context.Context, g StuckGroup) (int64, error) {
 	if !g.Dead || len(g.all) == 0 {
 		return 0, nil // what waits is the newest state of its key: it is not for purging
 	}
-	return m.PurgeDeadLetters(ctx, LetterFilter{IDs: g.ids()})
+	return m.PurgeDeadLetters(ctx, DeadLetterFilter{IDs: g.ids()})
 }
 
 func (g StuckGroup) ids() []int64 {

@@ -3,8 +3,8 @@
 //
 // A [Tables] is what one database has of them. Its [Master] is the outbox: how much waits, who
 // publishes, what was given up. Its [Replica] is what a replica keeps beside its rows: what waits
-// there, where messages came from, what could not be applied. [BrokerLetters] are dead letters in a
-// queue of the broker.
+// there, where messages came from, what could not be applied. [BrokerDeadLetters] are dead
+// letters in a queue of the broker.
 //
 // No function here knows a model's Go type: what needs one is in package operate, and
 // [github.com/cqrsync/cqrsync/replica.Replica.RetryLetters] applies a replica's dead letters again.

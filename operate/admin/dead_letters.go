@@ -11,10 +11,10 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// LetterFilter chooses dead letters: those for which everything holds that is set. The zero value
-// chooses all.
-type LetterFilter struct {
-	// IDs, Model and Key are what a letter may have.
+// DeadLetterFilter chooses dead letters: those for which everything holds that is
+// set. The zero value chooses all.
+type DeadLetterFilter struct {
+	// IDs, Model and Key are what a dead letter may have.
 	IDs        []int64
 	Model, Key string
 	// OlderThan chooses those given up so long ago, by the clock of the database, which dated them.
@@ -25,7 +25,7 @@ type LetterFilter struct {
 }
 
 // in is the filter as a database has it.
-func (f LetterFilter) in(ctx context.Context, d *db.Database) (db.DeadLetterFilter, error) {
+func (f DeadLetterFilter) in(ctx context.Context, d *db.Database) (db.DeadLetterFilter, error) {
 	filter := db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, After: f.After}
 	if f.OlderThan <= 0 {
 		return filter, nil
@@ -53,11 +53,11 @@ type DeadLetter struct {
 	Created time.Time `json:"created"`
 	Dead    time.Time `json:"dead"`
 
-	*LetterContent
+	*DeadLetterContent
 }
 
-// LetterContent is what a dead letter carries.
-type LetterContent struct {
+// DeadLetterContent is what a dead letter carries.
+type DeadLetterContent struct {
 	// After is the revision of the key that was sent before, nil for the first.
 	After *int64 `json:"after"`
 	// PK, Data, Previous and Meta are instance_pk, instance_data, previous_data and custom_meta of
@@ -76,7 +76,7 @@ type LetterContent struct {
 }
 
 func deadLetterOf(d queue.DeadLetter) DeadLetter {
-	content := &LetterContent{
+	content := &DeadLetterContent{
 		After: d.After, PK: d.PK, Data: d.Data, Previous: d.Previous, Meta: d.Meta, Headers: d.Headers,
 		CorrelationID: d.CorrelationID, Updated: d.Updated,
 	}
@@ -85,14 +85,14 @@ func deadLetterOf(d queue.DeadLetter) DeadLetter {
 	}
 	return DeadLetter{
 		ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision, Signal: d.Signal, Queue: d.Queue,
-		Attempts: d.Attempts, Error: d.Error, Created: d.Created, Dead: d.Dead, LetterContent: content,
+		Attempts: d.Attempts, Error: d.Error, Created: d.Created, Dead: d.Dead, DeadLetterContent: content,
 	}
 }
 
 // DeadLetters calls fn for at most limit dead letters, oldest first; 0 means all. fn must not use
 // the same database: on SQLite it may wait for itself.
 func (m *Master) DeadLetters(
-	ctx context.Context, f LetterFilter, limit int, fn func(DeadLetter) error,
+	ctx context.Context, f DeadLetterFilter, limit int, fn func(DeadLetter) error,
 ) error {
 	filter, err := f.in(ctx, m.queue.Database)
 	if err != nil {
@@ -103,8 +103,8 @@ func (m *Master) DeadLetters(
 	})
 }
 
-// RetriedLetter is what became of a dead letter that was to be sent again.
-type RetriedLetter struct {
+// RetriedDeadLetter is what became of a dead letter that was to be sent again.
+type RetriedDeadLetter struct {
 	ID         int64
 	Model, Key string
 	// Revision is 0 where it could not be read.
@@ -113,23 +113,23 @@ type RetriedLetter struct {
 	Err error
 }
 
-// lettersPage is how many dead letters are held at once.
-const lettersPage = 500
+// deadLettersPage is how many dead letters are held at once.
+const deadLettersPage = 500
 
 // RetryDeadLetters puts dead letters back into the outbox, and calls tell for each. One stays, with
 // its reason, if something newer of its key was sent or is on its way: sent now it would overtake,
 // or bring back what was deleted.
 func (m *Master) RetryDeadLetters(
-	ctx context.Context, f LetterFilter, tell func(RetriedLetter) error,
+	ctx context.Context, f DeadLetterFilter, tell func(RetriedDeadLetter) error,
 ) error {
 	filter, err := f.in(ctx, m.queue.Database)
 	if err != nil {
 		return err
 	}
 	for {
-		var letters []RetriedLetter
-		err := m.queue.DeadLetters(ctx, filter, lettersPage, func(d queue.DeadLetter) error {
-			letters = append(letters, RetriedLetter{
+		var letters []RetriedDeadLetter
+		err := m.queue.DeadLetters(ctx, filter, deadLettersPage, func(d queue.DeadLetter) error {
+			letters = append(letters, RetriedDeadLetter{
 				ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision,
 			})
 			return nil
@@ -149,15 +149,15 @@ func (m *Master) RetryDeadLetters(
 				return err
 			}
 		}
-		if len(letters) < lettersPage {
+		if len(letters) < deadLettersPage {
 			return nil
 		}
-		filter.After = letters[lettersPage-1].ID
+		filter.After = letters[deadLettersPage-1].ID
 	}
 }
 
 // PurgeDeadLetters forgets dead letters for good and returns how many.
-func (m *Master) PurgeDeadLetters(ctx context.Context, f LetterFilter) (int64, error) {
+func (m *Master) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
 	filter, err := f.in(ctx, m.queue.Database)
 	if err != nil {
 		return 0, err

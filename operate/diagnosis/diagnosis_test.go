@@ -148,7 +148,7 @@ func TestAnOutageHidesWhatFollowsFromIt(t *testing.T) {
 		master, err := s.tables.Master(s.Context())
 		require.NoError(s, err)
 		s.replica("stats", `["order"]`, 10*time.Minute, 3)
-		require.Equal(s, []diagnosis.Kind{diagnosis.ReplicaSilent, diagnosis.ReplicaLetters},
+		require.Equal(s, []diagnosis.Kind{diagnosis.ReplicaSilent, diagnosis.ReplicaDeadLetters},
 			kindsOf(s.read()))
 		say := func(text string) {
 			require.NoError(s, master.SayOutages(s.Context(), "relay one", []admin.Outage{

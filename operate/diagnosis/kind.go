@@ -8,28 +8,28 @@ type Kind string
 
 // The kinds, causes before what follows from them.
 const (
-	DatabaseAway     Kind = "database-away"
-	NotMigrated      Kind = "not-migrated"
-	Unreadable       Kind = "unreadable"
-	NoRelay          Kind = "no-relay"
-	BrokerRefuses    Kind = "broker-refuses"
-	BrokerFull       Kind = "broker-full"
-	BrokerAway       Kind = "broker-away"
-	OtherOutage      Kind = "other-outage"
-	LanesUnowned     Kind = "lanes-unowned"
-	QueueVanished    Kind = "queue-vanished"
-	WentBack         Kind = "went-back"
-	KeysWait         Kind = "keys-wait"
-	DeadLetters      Kind = "dead-letters"
-	Stalled          Kind = "stalled"
-	BackfillStopped  Kind = "backfill-stopped"
-	BackfillLacks    Kind = "backfill-lacks"
-	ReplicaSilent    Kind = "replica-silent"
-	ReplicaLate      Kind = "replica-late"
-	ReplicaLetters   Kind = "replica-dead-letters"
-	ReplicaWaits     Kind = "replica-waits"
-	ReplicaDiffers   Kind = "replica-differs"
-	ReplicaUncertain Kind = "replica-uncertain"
+	DatabaseAway       Kind = "database-away"
+	NotMigrated        Kind = "not-migrated"
+	Unreadable         Kind = "unreadable"
+	NoRelay            Kind = "no-relay"
+	BrokerRefuses      Kind = "broker-refuses"
+	BrokerFull         Kind = "broker-full"
+	BrokerAway         Kind = "broker-away"
+	OtherOutage        Kind = "other-outage"
+	LanesUnowned       Kind = "lanes-unowned"
+	QueueVanished      Kind = "queue-vanished"
+	WentBack           Kind = "went-back"
+	KeysWait           Kind = "keys-wait"
+	DeadLetters        Kind = "dead-letters"
+	Stalled            Kind = "stalled"
+	BackfillStopped    Kind = "backfill-stopped"
+	BackfillLacks      Kind = "backfill-lacks"
+	ReplicaSilent      Kind = "replica-silent"
+	ReplicaLate        Kind = "replica-late"
+	ReplicaDeadLetters Kind = "replica-dead-letters"
+	ReplicaWaits       Kind = "replica-waits"
+	ReplicaDiffers     Kind = "replica-differs"
+	ReplicaUncertain   Kind = "replica-uncertain"
 )
 
 // Kinds returns all kinds, in the order in which troubles are told.
@@ -38,7 +38,7 @@ func Kinds() []Kind { return slices.Clone(kinds) }
 var kinds = []Kind{
 	DatabaseAway, NotMigrated, Unreadable, NoRelay, BrokerRefuses, BrokerFull, BrokerAway, OtherOutage,
 	LanesUnowned, QueueVanished, WentBack, KeysWait, DeadLetters, Stalled, BackfillStopped,
-	BackfillLacks, ReplicaSilent, ReplicaLate, ReplicaLetters, ReplicaWaits, ReplicaDiffers,
+	BackfillLacks, ReplicaSilent, ReplicaLate, ReplicaDeadLetters, ReplicaWaits, ReplicaDiffers,
 	ReplicaUncertain,
 }
 
@@ -95,7 +95,7 @@ var steps = map[Kind]step{
 	ReplicaLate: {"a replica is late",
 		"See whether it works: its log, its database, and how much it applies. Start more " +
 			"processes of it, or remove what slows its writes."},
-	ReplicaLetters: {"a replica has given up messages",
+	ReplicaDeadLetters: {"a replica has given up messages",
 		"Mend what the error names on the replica, then send the keys again."},
 	ReplicaWaits: {"messages wait at a replica for what they need",
 		"Send the keys again that the error names, and verify the model that they point to."},

@@ -111,10 +111,10 @@ func (s *State) findStuckAt(
 		}
 		switch {
 		case g.Dead && g.Count == 1:
-			about(ReplicaLetters, fmt.Sprintf("The replica %s gave up %s %s ago", queue, name,
+			about(ReplicaDeadLetters, fmt.Sprintf("The replica %s gave up %s %s ago", queue, name,
 				lasting(lasts)), g.Error, g.First)
 		case g.Dead:
-			about(ReplicaLetters, fmt.Sprintf("The replica %s gave up %d messages, of %s first, %s "+
+			about(ReplicaDeadLetters, fmt.Sprintf("The replica %s gave up %d messages, of %s first, %s "+
 				"ago", queue, g.Count, name, lasting(lasts)), g.Error, g.First)
 		case lasts < max(c.Patience, c.Late):
 		default:
@@ -127,7 +127,7 @@ func (s *State) findStuckAt(
 		}
 	}
 	if left > 0 {
-		about(ReplicaLetters, fmt.Sprintf("The replica %s gave up %s of %s", queue,
+		about(ReplicaDeadLetters, fmt.Sprintf("The replica %s gave up %s of %s", queue,
 			counted(left, "message", "messages"), printable(m.Model)), "", time.Time{})
 	}
 }

@@ -174,7 +174,9 @@ func (s *Subscriber) inspect(ctx context.Context) (amqp091.Queue, error) {
 	return state, nil
 }
 
-func (s *Subscriber) inspectQueue(ctx context.Context, queue string) (state amqp091.Queue, err error) {
+func (s *Subscriber) inspectQueue(
+	ctx context.Context, queue string,
+) (state amqp091.Queue, err error) {
 	err = s.withChannel(ctx, func(conn *connection, channel *amqp091.Channel) error {
 		return s.limited(conn, func() (err error) {
 			if state, err = passive(channel, queue); err != nil {

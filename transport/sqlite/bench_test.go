@@ -12,7 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/sqlite"
 )
 
-// BenchmarkThroughput is the way of a 500-byte message from PublishBatch to its ack, by batch and window size.
+// BenchmarkThroughput is the way of a 500-byte message from PublishBatch to
+// its ack, by batch and window size.
 func BenchmarkThroughput(b *testing.B) {
 	for _, size := range []int{1, 100, 1000} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {

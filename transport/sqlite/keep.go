@@ -123,8 +123,8 @@ func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// withFile calls do with the file that stands at the path, if the subscriber is open and has a named
-// queue. The error is fs.ErrNotExist where there is no file.
+// withFile calls do with the file that stands at the path, if the subscriber is open and has a
+// named queue. The error is fs.ErrNotExist where there is no file.
 func (s *Subscriber) withFile(ctx context.Context, do func(*handle) error) error {
 	if err := names.RequireName(s.config.Queue); err != nil {
 		return err

@@ -62,7 +62,8 @@ func TestASuspendedConsumerLosesItsMessagesAndGoesOnLater(t *testing.T) {
 	require.Eventually(t, func() bool { return count(t, path, "messages") == 0 }, patience, 5*time.Millisecond)
 }
 
-// What a dead process took after its lease had ended, so after it had been buried, is found as well.
+// What a dead process took after its lease had ended, so after it had
+// been buried, is found as well.
 func TestNoMessageStaysWithTheDead(t *testing.T) {
 	path := newPath(t)
 	makeQueue(t, path, "webhooks", "order")

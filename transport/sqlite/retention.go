@@ -72,7 +72,8 @@ type neglect struct {
 	oldest time.Time
 }
 
-// neglectedQueues finds them, once a minute. It counts nothing: that would take long where it matters.
+// neglectedQueues finds them, once a minute. It counts nothing: that
+// would take long where it matters.
 func (p *Publisher) neglectedQueues(ctx context.Context, tx transaction) ([]neglect, error) {
 	now := time.Now()
 	if now.Before(p.nextCheck) {

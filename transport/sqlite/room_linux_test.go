@@ -28,8 +28,8 @@ func smallDisk(t *testing.T, megabytes int) (folder string) {
 	return folder
 }
 
-// publishUntilRefused returns how many messages were taken: of large batches, and then of the smallest, until nothing goes
-// into the room that is left.
+// publishUntilRefused returns how many messages were taken: of large batches, and then of the
+// smallest, until nothing goes into the room that is left.
 func publishUntilRefused(t *testing.T, pub *sqlite.Publisher) (taken int, err error) {
 	t.Helper()
 	for _, size := range []int{50, 1} {
@@ -40,7 +40,9 @@ func publishUntilRefused(t *testing.T, pub *sqlite.Publisher) (taken int, err er
 	return taken, err
 }
 
-func publishBatchesUntilRefused(t *testing.T, pub *sqlite.Publisher, size int) (taken int, err error) {
+func publishBatchesUntilRefused(
+	t *testing.T, pub *sqlite.Publisher, size int,
+) (taken int, err error) {
 	t.Helper()
 	payload := make([]byte, 4<<10)
 	for range 100_000 {
@@ -83,7 +85,8 @@ func consume(t *testing.T, path string, n int) {
 	require.NoError(t, sub.Close())
 }
 
-// The file does not shrink when everything in it has been consumed: its own pages are the room then.
+// The file does not shrink when everything in it has been consumed:
+// its own pages are the room then.
 func TestAnEmptiedFileTakesMessagesOnADiskAtItsReserve(t *testing.T) {
 	folder := smallDisk(t, 24)
 	path := filepath.Join(folder, "broker.db")

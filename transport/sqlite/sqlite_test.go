@@ -59,7 +59,8 @@ func TestAMessageForNobodyIsRefusedUnlessItMayBeDropped(t *testing.T) {
 	require.Equal(t, 4, count(t, path, "messages"), "its neighbours are published")
 }
 
-// overtaken is a context whose deadline has passed when it is asked for the second time, and no timer has told anybody.
+// overtaken is a context whose deadline has passed when it is asked for the second
+// time, and no timer has told anybody.
 type overtaken struct {
 	context.Context
 	asked *atomic.Int64
@@ -165,7 +166,8 @@ func TestASubscriptionOutlivesTroubleWithTheFile(t *testing.T) {
 		"acks given meanwhile count")
 }
 
-// Two names for one file are two files for the package: as far apart as two processes, except that they die together.
+// Two names for one file are two files for the package: as far apart as two
+// processes, except that they die together.
 func TestMessagesPassBetweenProcesses(t *testing.T) {
 	path := newPath(t)
 	messages, err := newSubscriber(t, sqlite.Config{Path: path, Queue: "webhooks"}).Subscribe(t.Context(), "order")

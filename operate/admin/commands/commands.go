@@ -29,12 +29,12 @@ type Source struct {
 	// Replica, if set, opens the replica with its models, which apply dead letters again. nil
 	// leaves that to nobody.
 	Replica func(ctx context.Context) (*replica.Replica, error)
-	// LetterBox, if set, opens the dead letters that a broker keeps for the replica with a queue.
+	// DeadLetterBox, if set, opens the dead letters that a broker keeps for the replica with a queue.
 	// nil leaves out --queue.
-	LetterBox func(queue string) (transport.LetterBox, error)
-	// LetterFlags are added to dead-letters: those by which Replica and LetterBox know what to
+	DeadLetterBox func(queue string) (transport.DeadLetterBox, error)
+	// DeadLetterFlags are added to dead-letters: those by which Replica and DeadLetterBox know what to
 	// open.
-	LetterFlags []cli.Flag
+	DeadLetterFlags []cli.Flag
 }
 
 // Commands returns the commands.

@@ -14,19 +14,19 @@ import (
 )
 
 func (s Source) listOfReplica(ctx context.Context, cmd *cli.Command) error {
-	r, err := s.replica(ctx, cmd, checkLetters(cmd, false)...)
+	r, err := s.replica(ctx, cmd, checkDeadLetters(cmd, false)...)
 	if err != nil {
 		return err
 	}
-	letters, err := r.DeadLetters(ctx, letterFilter(cmd), cmd.Int("limit"))
+	letters, err := r.DeadLetters(ctx, deadLetterFilter(cmd), cmd.Int("limit"))
 	if err != nil {
 		return err
 	}
-	return printReplicaLetters(cmd, letters)
+	return printReplicaDeadLetters(cmd, letters)
 }
 
-// printReplicaLetters prints a list.
-func printReplicaLetters(cmd *cli.Command, letters []admin.ReplicaLetter) error {
+// printReplicaDeadLetters prints a list.
+func printReplicaDeadLetters(cmd *cli.Command, letters []admin.ReplicaDeadLetter) error {
 	if cmd.Bool("json") {
 		for _, d := range letters {
 			if err := printJSON(cmd, d.WithoutContent()); err != nil {
@@ -69,12 +69,12 @@ func (s Source) showOfReplica(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	letters, err := r.DeadLetters(ctx, letterFilter(cmd), 0)
+	letters, err := r.DeadLetters(ctx, deadLetterFilter(cmd), 0)
 	if err != nil {
 		return err
 	}
 	for _, d := range letters {
-		if err := printReplicaLetter(cmd, d); err != nil {
+		if err := printReplicaDeadLetter(cmd, d); err != nil {
 			return err
 		}
 	}
@@ -83,7 +83,7 @@ func (s Source) showOfReplica(ctx context.Context, cmd *cli.Command) error {
 
 // retryOfReplica needs the models: what is retried is applied here and now.
 func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
-	if _, err := s.replica(ctx, cmd, checkLetters(cmd, true)...); err != nil {
+	if _, err := s.replica(ctx, cmd, checkDeadLetters(cmd, true)...); err != nil {
 		return err
 	}
 	if s.Replica == nil {
@@ -94,7 +94,7 @@ func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	f := letterFilter(cmd)
+	f := deadLetterFilter(cmd)
 	chosen := operate.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key}
 	if f.OlderThan > 0 {
 		now, err := rep.Now(ctx)
@@ -105,7 +105,7 @@ func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
 	}
 	var all retries
 	err = operate.RetryDeadLetters(ctx, rep, chosen, func(d operate.RetriedDeadLetter) {
-		retried := admin.RetriedLetter{ID: d.ID, Model: d.Model, Key: d.Key, Err: d.Err}
+		retried := admin.RetriedDeadLetter{ID: d.ID, Model: d.Model, Key: d.Key, Err: d.Err}
 		_ = printRetried(cmd, all.note(retried, d.Outcome)) // as with any other print
 	})
 	if err != nil {
@@ -115,22 +115,22 @@ func (s Source) retryOfReplica(ctx context.Context, cmd *cli.Command) error {
 }
 
 func (s Source) purgeOfReplica(ctx context.Context, cmd *cli.Command) error {
-	r, err := s.replica(ctx, cmd, checkLetters(cmd, true)...)
+	r, err := s.replica(ctx, cmd, checkDeadLetters(cmd, true)...)
 	if err != nil {
 		return err
 	}
-	n, err := r.PurgeDeadLetters(ctx, letterFilter(cmd))
+	n, err := r.PurgeDeadLetters(ctx, deadLetterFilter(cmd))
 	return printPurged(cmd, n, err)
 }
 
 func (s Source) dumpOfReplica(ctx context.Context, cmd *cli.Command) error {
-	r, err := s.replica(ctx, cmd, checkLetters(cmd, false)...)
+	r, err := s.replica(ctx, cmd, checkDeadLetters(cmd, false)...)
 	if err != nil {
 		return err
 	}
 	const page = 100
-	dump := letterDump{cmd: cmd}
-	for f := letterFilter(cmd); ; {
+	dump := deadLetterDump{cmd: cmd}
+	for f := deadLetterFilter(cmd); ; {
 		letters, err := r.DeadLetters(ctx, f, page)
 		if err != nil {
 			return err

@@ -13,24 +13,24 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-var _ transport.LetterBox = (*Subscriber)(nil)
+var _ transport.DeadLetterBox = (*Subscriber)(nil)
 
-// LetterQueue implements transport.LetterBox.
-func (s *Subscriber) LetterQueue() string {
+// DeadLetterQueue implements transport.DeadLetterBox.
+func (s *Subscriber) DeadLetterQueue() string {
 	return DeadLetterQueue(s.config.Queue.GenerateName(""))
 }
 
-// EachLetter implements transport.LetterBox. The user needs the permission to read the queue, to
-// send letters again that to write to the exchange, and where the queue is a quorum queue that to
-// write to the default exchange (amq.default).
+// EachDeadLetter implements transport.DeadLetterBox. The user needs the permission to read the
+// queue, to send dead letters again that to write to the exchange, and where the queue is a quorum
+// queue that to write to the default exchange (amq.default).
 //
-// A letter is taken, and is the broker's again unless it is acknowledged: when the channel is
+// A dead letter is taken, and is the broker's again unless it is acknowledged: when the channel is
 // closed, or the process has ended. So it keeps its place.
-func (s *Subscriber) EachLetter(
-	ctx context.Context, queue string, visit func(transport.Letter) (more bool, err error),
+func (s *Subscriber) EachDeadLetter(
+	ctx context.Context, queue string, visit func(transport.DeadLetter) (more bool, err error),
 ) error {
 	var visitErr error
-	err := s.withLetters(ctx, queue, func(r *letterReader, count int) (err error) {
+	err := s.withDeadLetters(ctx, queue, func(r *deadLetterReader, count int) (err error) {
 		visitErr, err = r.read(ctx, count, visit)
 		r.closeWriter()
 		if err != nil {
@@ -44,9 +44,9 @@ func (s *Subscriber) EachLetter(
 	return err
 }
 
-// PurgeLetters implements transport.LetterBox.
-func (s *Subscriber) PurgeLetters(ctx context.Context, queue string) (purged int, err error) {
-	err = s.withLetters(ctx, queue, func(r *letterReader, _ int) error {
+// PurgeDeadLetters implements transport.DeadLetterBox.
+func (s *Subscriber) PurgeDeadLetters(ctx context.Context, queue string) (purged int, err error) {
+	err = s.withDeadLetters(ctx, queue, func(r *deadLetterReader, _ int) error {
 		return s.limited(r.conn, func() (err error) {
 			if purged, err = r.channel.QueuePurge(queue, false); err != nil {
 				return err
@@ -57,9 +57,9 @@ func (s *Subscriber) PurgeLetters(ctx context.Context, queue string) (purged int
 	return purged, err
 }
 
-// withLetters calls use with the number of letters in a queue that is there.
-func (s *Subscriber) withLetters(
-	ctx context.Context, queue string, use func(r *letterReader, count int) error,
+// withDeadLetters calls use with the number of dead letters in a queue that is there.
+func (s *Subscriber) withDeadLetters(
+	ctx context.Context, queue string, use func(r *deadLetterReader, count int) error,
 ) error {
 	if !s.begin() {
 		return errSubscriberClosed
@@ -74,12 +74,12 @@ func (s *Subscriber) withLetters(
 		if err != nil {
 			return err
 		}
-		reader := &letterReader{Subscriber: s, conn: conn, channel: channel, queue: queue}
+		reader := &deadLetterReader{Subscriber: s, conn: conn, channel: channel, queue: queue}
 		return use(reader, state.Messages)
 	})
 	var reason *amqp091.Error
 	if errors.As(err, &reason) && reason.Code == amqp091.NotFound {
-		return fmt.Errorf("queue %s: %w", queue, transport.ErrNoLetters)
+		return fmt.Errorf("queue %s: %w", queue, transport.ErrNoDeadLetters)
 	}
 	if err != nil {
 		return fmt.Errorf("dead letters in queue %s: %w", queue, err)
@@ -87,15 +87,15 @@ func (s *Subscriber) withLetters(
 	return nil
 }
 
-// letterReader takes the letters of a queue, and writes on another channel: an error there would
-// give back all that was taken.
-type letterReader struct {
+// deadLetterReader takes the dead letters of a queue, and writes on another channel: an error there
+// would give back all that was taken.
+type deadLetterReader struct {
 	*Subscriber
 	conn     *connection
 	channel  *amqp091.Channel
 	queue    string
-	looked   bool // a letter has been given back before: this is a quorum queue
-	renewing bool // letters go to the end of the queue, one after the other
+	reread   bool // a dead letter has been given back before: this is a quorum queue
+	renewing bool // dead letters go to the end of the queue, one after the other
 
 	writer  *amqp091.Channel // nil until something is written
 	returns chan amqp091.Return
@@ -107,21 +107,21 @@ type letterReader struct {
 // their order. And it drops them at the queue's limit, by default 20 from RabbitMQ 4 on.
 const deliveryCount = "x-delivery-count"
 
-// renewAt is how often a letter may have been given back. Then it is written anew, which is to be
-// long before the limit, of which a client is not told.
+// renewAt is how often a dead letter may have been given back. Then it is written anew, which is to
+// be long before the limit, of which a client is not told.
 const renewAt = 3
 
-// read visits the letters. err is about the reading, and visitErr about what the visitor did, or
-// what had to be done for it.
-func (r *letterReader) read(
-	ctx context.Context, count int, visit func(transport.Letter) (more bool, err error),
+// read visits the dead letters. err is about the reading, and visitErr about what the visitor did,
+// or what had to be done for it.
+func (r *deadLetterReader) read(
+	ctx context.Context, count int, visit func(transport.DeadLetter) (more bool, err error),
 ) (visitErr, err error) {
 	more := true
 	for range count {
 		if visitErr == nil {
 			visitErr = context.Cause(ctx)
 		}
-		if more = more && visitErr == nil; !more && !r.looked {
+		if more = more && visitErr == nil; !more && !r.reread {
 			break
 		}
 		delivery, found, err := r.get()
@@ -129,7 +129,7 @@ func (r *letterReader) read(
 			return visitErr, err
 		}
 		if given := headerCount(delivery); given > 0 {
-			r.looked, r.renewing = true, r.renewing || given >= renewAt
+			r.reread, r.renewing = true, r.renewing || given >= renewAt
 		}
 		gone := false
 		if more {
@@ -144,7 +144,7 @@ func (r *letterReader) read(
 	return visitErr, nil
 }
 
-func (r *letterReader) get() (delivery amqp091.Delivery, found bool, err error) {
+func (r *deadLetterReader) get() (delivery amqp091.Delivery, found bool, err error) {
 	err = r.limited(r.conn, func() (err error) {
 		delivery, found, err = r.channel.Get(r.queue, false)
 		return err
@@ -169,9 +169,9 @@ func headerCount(delivery amqp091.Delivery) int64 {
 }
 
 // letter is a delivery as its visitor sees it. gone becomes true when it is acknowledged.
-func (r *letterReader) letter(
+func (r *deadLetterReader) letter(
 	ctx context.Context, delivery amqp091.Delivery, gone *bool,
-) transport.Letter {
+) transport.DeadLetter {
 	msg, _ := Marshaler{}.Unmarshal(delivery) // it never fails
 	msg.SetContext(ctx)
 	remove := func() error {
@@ -181,7 +181,7 @@ func (r *letterReader) letter(
 		*gone = true
 		return nil
 	}
-	return transport.Letter{
+	return transport.DeadLetter{
 		Message: msg,
 		Remove:  remove,
 		SendAgain: func(topic string, m *message.Message) error {
@@ -193,7 +193,7 @@ func (r *letterReader) letter(
 			exchange := r.config.Exchange.GenerateName(topic)
 			key := r.config.Publish.GenerateRoutingKey(topic)
 			if err := r.write(ctx, exchange, key, publishing); err != nil {
-				return fmt.Errorf("send a letter to %s: %w", key, err)
+				return fmt.Errorf("send a dead letter to %s: %w", key, err)
 			}
 			return remove()
 		},
@@ -206,9 +206,9 @@ func brokersOwn(name string, _ any) bool {
 		strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }
 
-// renew puts a letter to the end of the queue, as one that was never given back. It is done to the
-// end where it was begun, for the order.
-func (r *letterReader) renew(d amqp091.Delivery) error {
+// renew puts a dead letter to the end of the queue, as one that was never given back. It is done to
+// the end where it was begun, for the order.
+func (r *deadLetterReader) renew(d amqp091.Delivery) error {
 	delete(d.Headers, deliveryCount)
 	err := r.write(context.Background(), "", r.queue, amqp091.Publishing{
 		Headers: d.Headers, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding,
@@ -217,7 +217,7 @@ func (r *letterReader) renew(d amqp091.Delivery) error {
 		Timestamp: d.Timestamp, Type: d.Type, AppId: d.AppId, Body: d.Body,
 	})
 	if err != nil {
-		return fmt.Errorf("queue %s would drop letters that are looked at often, so they are "+
+		return fmt.Errorf("queue %s would drop dead letters that are read often, so they are "+
 			"written anew: %w", r.queue, err)
 	}
 	return d.Ack(false)

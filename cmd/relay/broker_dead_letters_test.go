@@ -80,7 +80,7 @@ func TestDeadLettersOfADjangoReplicaAreListedDumpedRetriedAndPurged(t *testing.T
 			require.Equal(t, exit.Differ, retry.code)
 			require.Contains(t, retry.stderr, "3 dead letters stay")
 			require.Contains(t, retry.stdout, ids[0]+": sent to "+r.queue+"\n"+ids[1]+": sent to "+r.queue+"\n"+ids[2]+": ")
-			require.Contains(t, retry.stdout, ids[2]+": send a letter to cqrs."+r.queue+".customer: no queue is bound to the topic: start the replica "+
+			require.Contains(t, retry.stdout, ids[2]+": send a dead letter to cqrs."+r.queue+".customer: no queue is bound to the topic: start the replica "+
 				r.queue+" once with the model customer, or correct --queue")
 			require.Contains(t, retry.stdout, ids[3]+": unreadable message: body: not UTF-8\n"+ids[4]+": unreadable message: signal_type: missing\n")
 			sent := r.drain(r.queue)
@@ -234,7 +234,7 @@ func TestDeadLettersOnABrokerAreNamedInFull(t *testing.T) {
 		"list --side replica --queue= " + broker:                           "--queue: not set",
 		"list --side replica --queue q --dead-letter-queue q" + broker:     "is the replica's own queue",
 		"list --side replica --queue q --dead-letter-queue=" + broker:      "it is empty",
-		"list --side replica --queue q --older-than 1h" + broker:           "a broker does not know since when",
+		"list --side replica --queue q --older-than 1h" + broker:           "a broker does not know how old",
 		"list --side replica --queue q --limit -1" + broker:                "--limit: -1",
 		"retry --side replica --queue q" + broker:                          "choose which",
 		"purge --side replica --queue q --all --model order" + broker:      "choose which",

@@ -14,21 +14,21 @@ import (
 )
 
 func (s Source) listOfMaster(ctx context.Context, cmd *cli.Command) error {
-	m, err := s.master(ctx, cmd, checkLetters(cmd, false)...)
+	m, err := s.master(ctx, cmd, checkDeadLetters(cmd, false)...)
 	if err != nil {
 		return err
 	}
 	limit := cmd.Int("limit")
 	if cmd.Bool("json") {
-		return m.DeadLetters(ctx, letterFilter(cmd), limit, func(d admin.DeadLetter) error {
-			d.LetterContent = nil
+		return m.DeadLetters(ctx, deadLetterFilter(cmd), limit, func(d admin.DeadLetter) error {
+			d.DeadLetterContent = nil
 			return printJSON(cmd, d)
 		})
 	}
 	table := newTable(cmd)
 	var listed int
 	var last int64
-	err = m.DeadLetters(ctx, letterFilter(cmd), limit, func(d admin.DeadLetter) error {
+	err = m.DeadLetters(ctx, deadLetterFilter(cmd), limit, func(d admin.DeadLetter) error {
 		if listed == 0 {
 			fmt.Fprintln(table, "ID\tMODEL\tKEY\tREVISION\tSIGNAL\tGIVEN UP\tATTEMPTS\tERROR")
 		}
@@ -57,12 +57,12 @@ func (s Source) showOfMaster(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	shown := 0
-	err = m.DeadLetters(ctx, letterFilter(cmd), 0, func(d admin.DeadLetter) error {
+	err = m.DeadLetters(ctx, deadLetterFilter(cmd), 0, func(d admin.DeadLetter) error {
 		shown++
 		if cmd.Bool("json") {
 			return printJSON(cmd, d)
 		}
-		return printLetter(cmd, d)
+		return printDeadLetter(cmd, d)
 	})
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (s Source) showOfMaster(ctx context.Context, cmd *cli.Command) error {
 	return checkFound(cmd, shown)
 }
 
-func printLetter(cmd *cli.Command, d admin.DeadLetter) error {
+func printDeadLetter(cmd *cli.Command, d admin.DeadLetter) error {
 	table := newTable(cmd)
 	line := func(name, value string) {
 		if value != "" {
@@ -99,12 +99,12 @@ func printLetter(cmd *cli.Command, d admin.DeadLetter) error {
 }
 
 func (s Source) retryOfMaster(ctx context.Context, cmd *cli.Command) error {
-	m, err := s.master(ctx, cmd, checkLetters(cmd, true)...)
+	m, err := s.master(ctx, cmd, checkDeadLetters(cmd, true)...)
 	if err != nil {
 		return err
 	}
 	var all retries
-	err = m.RetryDeadLetters(ctx, letterFilter(cmd), func(d admin.RetriedLetter) error {
+	err = m.RetryDeadLetters(ctx, deadLetterFilter(cmd), func(d admin.RetriedDeadLetter) error {
 		object := all.note(d, "")
 		switch {
 		case cmd.Bool("json"):
@@ -126,10 +126,10 @@ func (s Source) retryOfMaster(ctx context.Context, cmd *cli.Command) error {
 }
 
 func (s Source) purgeOfMaster(ctx context.Context, cmd *cli.Command) error {
-	m, err := s.master(ctx, cmd, checkLetters(cmd, true)...)
+	m, err := s.master(ctx, cmd, checkDeadLetters(cmd, true)...)
 	if err != nil {
 		return err
 	}
-	n, err := m.PurgeDeadLetters(ctx, letterFilter(cmd))
+	n, err := m.PurgeDeadLetters(ctx, deadLetterFilter(cmd))
 	return printPurged(cmd, n, err)
 }

@@ -20,11 +20,12 @@ type retriedObject struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// retries counts what became of letters.
+// retries counts what became of dead letters.
 type retries struct{ done, stayed int }
 
-// note counts a letter, and returns what is printed of it. reason is that of one that was retried.
-func (r *retries) note(d admin.RetriedLetter, reason string) retriedObject {
+// note counts a dead letter, and returns what is printed of it. reason
+// is that of one that was retried.
+func (r *retries) note(d admin.RetriedDeadLetter, reason string) retriedObject {
 	object := retriedObject{ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision,
 		Retried: d.Err == nil, Reason: reason}
 	if d.Err != nil {
@@ -47,11 +48,11 @@ func (r *retries) end(stay string) error {
 	return nil
 }
 
-// onReplica is what helps with letters of a replica that stay.
+// onReplica is what helps with dead letters of a replica that stay.
 const onReplica = ": mend what the reasons say, or relay dead-letters purge forgets them"
 
-// printRetried prints what became of a replica's letter: all of the reason, at whose end is what
-// helps.
+// printRetried prints what became of a replica's dead letter: all of the
+// reason, at whose end is what helps.
 func printRetried(cmd *cli.Command, object retriedObject) error {
 	if cmd.Bool("json") {
 		return printJSON(cmd, object)

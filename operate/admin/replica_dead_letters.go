@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// ReplicaLetter is a message that a replica could not apply: in its database, or in a queue of the
-// broker.
-type ReplicaLetter struct {
+// ReplicaDeadLetter is a message that a replica could not apply: in its
+// database, or in a queue of the broker.
+type ReplicaDeadLetter struct {
 	// ID chooses it in a filter.
 	ID int64
 	// Queue is the replica's in a database, and on a broker the one that it is in.
@@ -29,14 +29,14 @@ type ReplicaLetter struct {
 	Metadata map[string]string
 }
 
-// WithoutContent is the letter as a list shows it.
-func (l ReplicaLetter) WithoutContent() ReplicaLetter {
+// WithoutContent is the dead letter as a list shows it.
+func (l ReplicaDeadLetter) WithoutContent() ReplicaDeadLetter {
 	l.Body, l.Metadata = nil, nil
 	return l
 }
 
 // MarshalJSON writes body, or body_base64 where it is no text. Names are never changed, only added.
-func (l ReplicaLetter) MarshalJSON() ([]byte, error) {
+func (l ReplicaDeadLetter) MarshalJSON() ([]byte, error) {
 	object := struct {
 		ID       int64             `json:"id"`
 		Queue    string            `json:"queue"`
@@ -63,16 +63,16 @@ func (l ReplicaLetter) MarshalJSON() ([]byte, error) {
 
 // DeadLetters returns at most limit of the dead letters in the database, oldest first; 0 means all.
 func (r *Replica) DeadLetters(
-	ctx context.Context, f LetterFilter, limit int,
-) ([]ReplicaLetter, error) {
+	ctx context.Context, f DeadLetterFilter, limit int,
+) ([]ReplicaDeadLetter, error) {
 	filter, err := f.in(ctx, r.tables.Database)
 	if err != nil {
 		return nil, err
 	}
 	stored, err := r.tables.DeadLetters(ctx, filter, limit)
-	letters := make([]ReplicaLetter, len(stored))
+	letters := make([]ReplicaDeadLetter, len(stored))
 	for i, d := range stored {
-		letters[i] = ReplicaLetter{
+		letters[i] = ReplicaDeadLetter{
 			ID: d.ID, Queue: d.Queue, Model: d.Model, Key: d.Key, Revision: d.Revision,
 			Error: d.Error, Dead: d.Dead, Body: d.Body, Metadata: d.Metadata,
 		}
@@ -81,7 +81,7 @@ func (r *Replica) DeadLetters(
 }
 
 // PurgeDeadLetters forgets dead letters of the database for good and returns how many.
-func (r *Replica) PurgeDeadLetters(ctx context.Context, f LetterFilter) (int64, error) {
+func (r *Replica) PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error) {
 	filter, err := f.in(ctx, r.tables.Database)
 	if err != nil {
 		return 0, err

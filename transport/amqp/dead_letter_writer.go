@@ -12,7 +12,7 @@ import (
 )
 
 // write publishes one message, and returns when a queue has it.
-func (r *letterReader) write(
+func (r *deadLetterReader) write(
 	ctx context.Context, exchange, key string, publishing amqp091.Publishing,
 ) error {
 	if err := errors.Join(checkLimits(publishing), checkShort(key)); err != nil {
@@ -36,7 +36,7 @@ func (r *letterReader) write(
 	return err
 }
 
-func (r *letterReader) openWriter() error {
+func (r *deadLetterReader) openWriter() error {
 	if r.writer != nil {
 		return nil
 	}
@@ -52,7 +52,7 @@ func (r *letterReader) openWriter() error {
 	})
 }
 
-func (r *letterReader) closeWriter() {
+func (r *deadLetterReader) closeWriter() {
 	if r.writer != nil {
 		_ = r.limited(r.conn, r.writer.Close) // what was not confirmed is not counted on
 		r.writer = nil
@@ -60,7 +60,7 @@ func (r *letterReader) closeWriter() {
 }
 
 // await returns nil when the broker has confirmed a message that a queue took.
-func (r *letterReader) await(ctx context.Context, confirm *amqp091.DeferredConfirmation) error {
+func (r *deadLetterReader) await(ctx context.Context, confirm *amqp091.DeferredConfirmation) error {
 	timer := time.NewTimer(r.config.ConfirmTimeout)
 	defer timer.Stop()
 	select {

@@ -12,14 +12,14 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// broker checks the flags and opens the letters of --queue. needed says that something must be
+// broker checks the flags and opens the dead letters of --queue. needed says that something must be
 // chosen.
 func (s Source) broker(
 	cmd *cli.Command, needed bool, problems ...error,
-) (*admin.BrokerLetters, error) {
+) (*admin.BrokerDeadLetters, error) {
 	queue, dead := cmd.String("queue"), cmd.String("dead-letter-queue")
 	problems = append(problems, noArguments(cmd))
-	problems = append(problems, checkLetters(cmd, needed)...)
+	problems = append(problems, checkDeadLetters(cmd, needed)...)
 	switch {
 	case queue == "":
 		problems = append(problems, of("--queue", errors.New("not set, want the name of the "+
@@ -32,13 +32,13 @@ func (s Source) broker(
 			errors.New("it is empty; leave it out for dead_letter_"+queue)))
 	}
 	if cmd.Duration("older-than") != 0 {
-		problems = append(problems, of("--older-than", errors.New("a broker does not know since "+
-			"when its letters are dead: use --id, --model or --key")))
+		problems = append(problems, of("--older-than", errors.New("a broker does not know how "+
+			"old its dead letters are: use --id, --model or --key")))
 	}
 	if queue == "" {
 		queue = "none" // which was said
 	}
-	box, err := s.LetterBox(queue)
+	box, err := s.DeadLetterBox(queue)
 	if exit.IsUsage(err) {
 		problems, err = append(problems, err), nil
 	}
@@ -48,17 +48,17 @@ func (s Source) broker(
 	if err != nil {
 		return nil, err
 	}
-	return admin.NewBrokerLetters(box, queue, dead), nil
+	return admin.NewBrokerDeadLetters(box, queue, dead), nil
 }
 
 // brokerEnd is an error with what helps.
-func brokerEnd(b *admin.BrokerLetters, f admin.LetterFilter, err error) error {
+func brokerEnd(b *admin.BrokerDeadLetters, f admin.DeadLetterFilter, err error) error {
 	switch {
-	case errors.Is(err, transport.ErrNoLetters):
+	case errors.Is(err, transport.ErrNoDeadLetters):
 		return fmt.Errorf("%w: correct --queue, or say with --dead-letter-queue where the "+
-			"letters are", err)
+			"dead letters are", err)
 	case errors.Is(err, admin.ErrAfterGone):
-		return exit.Partly(of("--after", fmt.Errorf("no letter in %s has the id %d any more: "+
+		return exit.Partly(of("--after", fmt.Errorf("no dead letter in %s has the id %d any more: "+
 			"list from the beginning", b.DeadQueue, f.After)))
 	}
 	return err
@@ -69,16 +69,16 @@ func (s Source) listOfBroker(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	var letters []admin.ReplicaLetter
-	f := letterFilter(cmd)
-	err = b.Each(ctx, f, func(d admin.ReplicaLetter) (bool, error) {
+	var letters []admin.ReplicaDeadLetter
+	f := deadLetterFilter(cmd)
+	err = b.Each(ctx, f, func(d admin.ReplicaDeadLetter) (bool, error) {
 		letters = append(letters, d.WithoutContent())
 		return len(letters) != cmd.Int("limit"), nil
 	})
 	if err != nil {
 		return brokerEnd(b, f, err)
 	}
-	return printReplicaLetters(cmd, letters)
+	return printReplicaDeadLetters(cmd, letters)
 }
 
 func (s Source) showOfBroker(ctx context.Context, cmd *cli.Command) error {
@@ -87,10 +87,10 @@ func (s Source) showOfBroker(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	shown := map[int64]bool{}
-	f := letterFilter(cmd)
-	err = b.Each(ctx, f, func(d admin.ReplicaLetter) (bool, error) {
+	f := deadLetterFilter(cmd)
+	err = b.Each(ctx, f, func(d admin.ReplicaDeadLetter) (bool, error) {
 		shown[d.ID] = true
-		return true, printReplicaLetter(cmd, d)
+		return true, printReplicaDeadLetter(cmd, d)
 	})
 	if err != nil {
 		return brokerEnd(b, f, err)
@@ -103,9 +103,9 @@ func (s Source) dumpOfBroker(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	dump := letterDump{cmd: cmd}
-	f := letterFilter(cmd)
-	err = b.Each(ctx, f, func(d admin.ReplicaLetter) (bool, error) { return true, dump.write(d) })
+	dump := deadLetterDump{cmd: cmd}
+	f := deadLetterFilter(cmd)
+	err = b.Each(ctx, f, func(d admin.ReplicaDeadLetter) (bool, error) { return true, dump.write(d) })
 	return errors.Join(brokerEnd(b, f, err), dump.end())
 }
 
@@ -115,8 +115,8 @@ func (s Source) retryOfBroker(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	var all retries
-	f := letterFilter(cmd)
-	err = b.Retry(ctx, f, func(d admin.RetriedLetter) error {
+	f := deadLetterFilter(cmd)
+	err = b.Retry(ctx, f, func(d admin.RetriedDeadLetter) error {
 		if errors.Is(d.Err, transport.ErrUnroutable) {
 			d.Err = fmt.Errorf("%w: start the replica %s once with the model %s, or correct "+
 				"--queue",
@@ -135,7 +135,7 @@ func (s Source) purgeOfBroker(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	f := letterFilter(cmd)
+	f := deadLetterFilter(cmd)
 	n, err := b.Purge(ctx, f)
 	return printPurged(cmd, n, brokerEnd(b, f, err))
 }

@@ -36,9 +36,9 @@ func (r *rabbit) letterQueue(t testing.TB, arguments amqp091.Table, n int) (queu
 }
 
 // look lists at most so many letters of a queue.
-func look(t testing.TB, box transport.LetterBox, queue string, limit int) (bodies []string) {
+func look(t testing.TB, box transport.DeadLetterBox, queue string, limit int) (bodies []string) {
 	t.Helper()
-	require.NoError(t, box.EachLetter(t.Context(), queue, func(l transport.Letter) (bool, error) {
+	require.NoError(t, box.EachDeadLetter(t.Context(), queue, func(l transport.DeadLetter) (bool, error) {
 		bodies = append(bodies, string(l.Message.Payload))
 		return len(bodies) < limit, nil
 	}))
@@ -85,7 +85,7 @@ func TestLettersAreRemovedAndSentAgain(t *testing.T) {
 			look(t, box, queue, 100)
 			r.waits(t, queue, 7)
 			var fates []error
-			require.NoError(t, box.EachLetter(t.Context(), queue, func(l transport.Letter) (bool, error) {
+			require.NoError(t, box.EachDeadLetter(t.Context(), queue, func(l transport.DeadLetter) (bool, error) {
 				again := message.NewMessage("", append([]byte("again "), l.Message.Payload...))
 				again.Metadata["cqrs_key"], again.Metadata["x-delivery-count"] = "7", "9"
 				switch string(l.Message.Payload) {
@@ -118,7 +118,7 @@ func TestLettersAreRemovedAndSentAgain(t *testing.T) {
 				require.Equal(t, "cqrs."+live+".order", got.RoutingKey)
 			}
 			r.waits(t, queue, 4)
-			purged, err := box.PurgeLetters(t.Context(), queue)
+			purged, err := box.PurgeDeadLetters(t.Context(), queue)
 			require.NoError(t, err)
 			require.Equal(t, 4, purged)
 			require.Empty(t, look(t, box, queue, 100))
@@ -133,7 +133,7 @@ func TestLettersThatComeBackAreNotVisitedAgain(t *testing.T) {
 	queue := r.letterQueue(t, nil, 3)
 	channel := r.channel(t)
 	visited := 0
-	require.NoError(t, r.subscriber(t, unique("queue")).EachLetter(t.Context(), queue, func(l transport.Letter) (bool, error) {
+	require.NoError(t, r.subscriber(t, unique("queue")).EachDeadLetter(t.Context(), queue, func(l transport.DeadLetter) (bool, error) {
 		visited++
 		require.NoError(t, channel.Publish("", queue, true, false, amqp091.Publishing{Body: []byte("new")}))
 		return true, l.Remove()
@@ -152,12 +152,12 @@ func TestLettersStayWhenAVisitFails(t *testing.T) {
 	defer cancel()
 	for name, test := range map[string]struct {
 		ctx  context.Context
-		fail func(l transport.Letter) error
+		fail func(l transport.DeadLetter) error
 		want error
 	}{
-		"the visitor": {t.Context(), func(transport.Letter) error { return errTest }, errTest},
-		"interrupted": {ctx, func(transport.Letter) error { cancel(); return nil }, context.Canceled},
-		"no exchange": {t.Context(), func(l transport.Letter) error {
+		"the visitor": {t.Context(), func(transport.DeadLetter) error { return errTest }, errTest},
+		"interrupted": {ctx, func(transport.DeadLetter) error { cancel(); return nil }, context.Canceled},
+		"no exchange": {t.Context(), func(l transport.DeadLetter) error {
 			channel := r.channel(t)
 			require.NoError(t, channel.ExchangeDelete(r.exchange, false, false))
 			return l.SendAgain("order", message.NewMessage("", nil))
@@ -165,7 +165,7 @@ func TestLettersStayWhenAVisitFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			visited := 0
-			require.ErrorIs(t, box.EachLetter(test.ctx, queue, func(l transport.Letter) (bool, error) {
+			require.ErrorIs(t, box.EachDeadLetter(test.ctx, queue, func(l transport.DeadLetter) (bool, error) {
 				visited++
 				if visited == 3 {
 					return true, test.fail(l)
@@ -188,7 +188,7 @@ func letterPermissions(t *testing.T, node ownRabbit, all *amqp.Subscriber) {
 	defer func() { require.NoError(t, conn.Close()) }()
 	channel, err := conn.Channel()
 	require.NoError(t, err)
-	dead := all.LetterQueue()
+	dead := all.DeadLetterQueue()
 	for _, body := range []string{"0", "1"} {
 		require.NoError(t, channel.Publish("", dead, true, false, amqp091.Publishing{Body: []byte(body)}))
 	}
@@ -201,23 +201,23 @@ func letterPermissions(t *testing.T, node ownRabbit, all *amqp.Subscriber) {
 	}
 	node.user(t, "looks", "^$", "^$", "^dead_letter_stats$")
 	node.user(t, "retries", "^$", "^cqrs$", "^dead_letter_stats$")
-	again := func(l transport.Letter) (bool, error) {
+	again := func(l transport.DeadLetter) (bool, error) {
 		return true, l.SendAgain(transport.DirectTopic("stats", "order"), message.NewMessage("", l.Message.Payload))
 	}
 	looks := subscribe(t, node.with(t, "looks", ""))
 	two()
 	require.Equal(t, []string{"0", "1"}, look(t, looks, dead, 100))
 	two()
-	require.ErrorIs(t, looks.EachLetter(t.Context(), dead, again), transport.ErrDestination)
+	require.ErrorIs(t, looks.EachDeadLetter(t.Context(), dead, again), transport.ErrDestination)
 	two()
-	require.NoError(t, subscribe(t, node.with(t, "retries", "")).EachLetter(t.Context(), dead, again))
+	require.NoError(t, subscribe(t, node.with(t, "retries", "")).EachDeadLetter(t.Context(), dead, again))
 	require.Empty(t, look(t, looks, dead, 100))
 
 	for name, user := range map[string]string{"nobody": "writes", "a publisher": "relay"} {
 		box := subscribe(t, node.with(t, user, ""))
 		require.NoError(t, channel.Publish("", dead, true, false, amqp091.Publishing{}))
-		require.ErrorContains(t, box.EachLetter(t.Context(), dead, again), "the user needs the permissions", name)
-		_, err = box.PurgeLetters(t.Context(), dead)
+		require.ErrorContains(t, box.EachDeadLetter(t.Context(), dead, again), "the user needs the permissions", name)
+		_, err = box.PurgeDeadLetters(t.Context(), dead)
 		require.ErrorContains(t, err, "the user needs the permissions", name)
 	}
 }
@@ -228,16 +228,16 @@ func TestLettersOfAQueueThatIsNotThere(t *testing.T) {
 	r := newRabbit(t)
 	queue := unique("queue")
 	box := r.subscriber(t, queue)
-	require.Equal(t, "dead_letter_"+queue, box.LetterQueue())
-	err := box.EachLetter(t.Context(), box.LetterQueue(), func(transport.Letter) (bool, error) { return true, nil })
-	require.ErrorIs(t, err, transport.ErrNoLetters)
+	require.Equal(t, "dead_letter_"+queue, box.DeadLetterQueue())
+	err := box.EachDeadLetter(t.Context(), box.DeadLetterQueue(), func(transport.DeadLetter) (bool, error) { return true, nil })
+	require.ErrorIs(t, err, transport.ErrNoDeadLetters)
 	require.ErrorContains(t, err, "dead_letter_"+queue)
-	_, err = box.PurgeLetters(t.Context(), box.LetterQueue())
-	require.ErrorIs(t, err, transport.ErrNoLetters)
+	_, err = box.PurgeDeadLetters(t.Context(), box.DeadLetterQueue())
+	require.ErrorIs(t, err, transport.ErrNoDeadLetters)
 	require.NoError(t, box.SubscribeInitialize("order"), "the connection goes on")
-	require.Empty(t, look(t, box, box.LetterQueue(), 100))
+	require.Empty(t, look(t, box, box.DeadLetterQueue(), 100))
 	require.NoError(t, box.Close())
-	_, err = box.PurgeLetters(t.Context(), box.LetterQueue())
+	_, err = box.PurgeDeadLetters(t.Context(), box.DeadLetterQueue())
 	require.ErrorContains(t, err, "closed")
 
 	config, err := amqp.NewConfig("amqp://127.0.0.1:1/", queue)
@@ -245,6 +245,6 @@ func TestLettersOfAQueueThatIsNotThere(t *testing.T) {
 	away, err := amqp.NewSubscriber(config)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, away.Close()) }()
-	_, err = away.PurgeLetters(t.Context(), queue)
+	_, err = away.PurgeDeadLetters(t.Context(), queue)
 	require.ErrorIs(t, err, transport.ErrUnavailable)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate/exit"
 )
 
-// printReplicaLetter prints all of one.
-func printReplicaLetter(cmd *cli.Command, d admin.ReplicaLetter) error {
+// printReplicaDeadLetter prints all of one.
+func printReplicaDeadLetter(cmd *cli.Command, d admin.ReplicaDeadLetter) error {
 	out := json.NewEncoder(stdout(cmd))
 	if !cmd.Bool("json") {
 		out.SetIndent("", "  ")
@@ -21,15 +21,16 @@ func printReplicaLetter(cmd *cli.Command, d admin.ReplicaLetter) error {
 	return out.Encode(d)
 }
 
-// letterDump writes bodies as django-cqrs's cqrs_dead_letters dump does: one a line, as they are.
-type letterDump struct {
+// deadLetterDump writes bodies as django-cqrs's cqrs_dead_letters dump
+// does: one a line, as they are.
+type deadLetterDump struct {
 	cmd     *cli.Command
 	leftOut int
 }
 
 // write writes a body. One of several lines has them between its tokens, where a space means the
 // same.
-func (d *letterDump) write(l admin.ReplicaLetter) error {
+func (d *deadLetterDump) write(l admin.ReplicaDeadLetter) error {
 	if !envelope.Peek(l.Body, nil).Object {
 		d.leftOut++
 		fmt.Fprintf(stderr(d.cmd), "%d: left out, it is not a JSON object in UTF-8\n", l.ID)
@@ -45,7 +46,7 @@ func (d *letterDump) write(l admin.ReplicaLetter) error {
 	return err
 }
 
-func (d *letterDump) end() error {
+func (d *deadLetterDump) end() error {
 	if d.leftOut == 0 {
 		return nil
 	}

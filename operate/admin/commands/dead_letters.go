@@ -19,7 +19,7 @@ func (s Source) deadLetters() *cli.Command {
 			{
 				Name:  "list",
 				Usage: "list them, oldest first",
-				Flags: append(s.letterFlags(), jsonFlag("a JSON line for each instead of a table"),
+				Flags: append(s.deadLetterFlags(), jsonFlag("a JSON line for each instead of a table"),
 					&cli.IntFlag{Name: "limit", Value: 100, Usage: "list so many at most; 0: all"},
 					&cli.Int64Flag{Name: "after", Usage: "go on behind this id"}),
 				Action: bySource(s.listOfMaster, s.listOfReplica, s.listOfBroker),
@@ -27,14 +27,14 @@ func (s Source) deadLetters() *cli.Command {
 			{
 				Name:   "show",
 				Usage:  "show one with everything in it",
-				Flags:  append(s.letterSourceFlags(), idFlag(), jsonFlag("one JSON object")),
+				Flags:  append(s.deadLetterSourceFlags(), idFlag(), jsonFlag("one JSON object")),
 				Action: bySource(s.showOfMaster, s.showOfReplica, s.showOfBroker),
 			},
 			{
 				Name: "dump",
 				Usage: "with --side replica: write their bodies, one a line, as django-cqrs's " +
 					"cqrs_dead_letters dump does",
-				Flags: s.letterFlags(),
+				Flags: s.deadLetterFlags(),
 				Description: "What is not JSON cannot be a line of it: it is left out and named " +
 					"on standard error, and the exit code is 1. show has it.",
 				Action: bySource(refuseDump, s.dumpOfReplica, s.dumpOfBroker),
@@ -43,7 +43,7 @@ func (s Source) deadLetters() *cli.Command {
 				Name: "retry",
 				Usage: "send them again, unless a newer message of their key has been sent or is " +
 					"on its way",
-				Flags: append(s.letterFlags(), allFlag("retry"), jsonFlag("a JSON line for each")),
+				Flags: append(s.deadLetterFlags(), allFlag("retry"), jsonFlag("a JSON line for each")),
 				Description: "What is superseded stays: sent now it would overtake, or bring " +
 					"back what was deleted. Purge it. With --side replica they are applied here " +
 					"and now; with --queue, too, they are sent to the replica's queue, as " +
@@ -54,7 +54,7 @@ func (s Source) deadLetters() *cli.Command {
 			{
 				Name:   "purge",
 				Usage:  "forget them for good",
-				Flags:  append(s.letterFlags(), allFlag("purge"), jsonFlag("one JSON object")),
+				Flags:  append(s.deadLetterFlags(), allFlag("purge"), jsonFlag("one JSON object")),
 				Action: bySource(s.purgeOfMaster, s.purgeOfReplica, s.purgeOfBroker),
 			},
 		},
@@ -72,8 +72,8 @@ func allFlag(verb string) cli.Flag {
 	return &cli.BoolFlag{Name: "all", Usage: verb + " all of them"}
 }
 
-func (s Source) letterFlags() []cli.Flag {
-	return append(s.letterSourceFlags(),
+func (s Source) deadLetterFlags() []cli.Flag {
+	return append(s.deadLetterSourceFlags(),
 		idFlag(),
 		&cli.StringFlag{Name: "model", Usage: "those of this model"},
 		&cli.StringFlag{Name: "key", Usage: "those of this key"},
@@ -81,12 +81,12 @@ func (s Source) letterFlags() []cli.Flag {
 	)
 }
 
-// letterSourceFlags say where the dead letters are. --queue has no variable: CQRSYNC_QUEUE says who
-// a replica is.
-func (s Source) letterSourceFlags() []cli.Flag {
+// deadLetterSourceFlags say where the dead letters are. --queue has no variable:
+// CQRSYNC_QUEUE says who a replica is.
+func (s Source) deadLetterSourceFlags() []cli.Flag {
 	flags := []cli.Flag{sideFlag("whose: outbox (messages that could not be published) or " +
 		"replica (that could not be applied: in its database, or with --queue on the broker)")}
-	if s.LetterBox != nil {
+	if s.DeadLetterBox != nil {
 		flags = append(flags,
 			&cli.StringFlag{
 				Name: "queue",
@@ -99,7 +99,7 @@ func (s Source) letterSourceFlags() []cli.Flag {
 					"(Django's CQRS['replica']['dead_letter_queue'])",
 			})
 	}
-	return append(flags, s.LetterFlags...)
+	return append(flags, s.DeadLetterFlags...)
 }
 
 // bySource is the action for the side that --side names, and the place that --queue does.
@@ -118,17 +118,17 @@ func bySource(ofMaster, ofReplica, ofBroker cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
-// letterFilter is what the flags choose.
-func letterFilter(cmd *cli.Command) admin.LetterFilter {
-	return admin.LetterFilter{
+// deadLetterFilter is what the flags choose.
+func deadLetterFilter(cmd *cli.Command) admin.DeadLetterFilter {
+	return admin.DeadLetterFilter{
 		IDs: cmd.Int64Slice("id"), Model: cmd.String("model"), Key: cmd.String("key"),
 		OlderThan: cmd.Duration("older-than"), After: cmd.Int64("after"),
 	}
 }
 
-// checkLetters checks the flags that choose. needed says that something must be chosen.
-func checkLetters(cmd *cli.Command, needed bool) (problems []error) {
-	f, all, limit := letterFilter(cmd), cmd.Bool("all"), cmd.Int("limit")
+// checkDeadLetters checks the flags that choose. needed says that something must be chosen.
+func checkDeadLetters(cmd *cli.Command, needed bool) (problems []error) {
+	f, all, limit := deadLetterFilter(cmd), cmd.Bool("all"), cmd.Int("limit")
 	chosen := len(f.IDs) > 0 || f.Model != "" || f.Key != "" || f.OlderThan != 0
 	if needed && chosen == all {
 		problems = append(problems, errors.New("choose which: --id, --model, --key or "+
@@ -144,7 +144,7 @@ func checkLetters(cmd *cli.Command, needed bool) (problems []error) {
 	return problems
 }
 
-// checkIDs refuses to show letters that nobody named.
+// checkIDs refuses to show dead letters that nobody named.
 func checkIDs(cmd *cli.Command) error {
 	if len(cmd.Int64Slice("id")) > 0 {
 		return nil
@@ -153,7 +153,7 @@ func checkIDs(cmd *cli.Command) error {
 		"shows it"))
 }
 
-// checkFound says that ids were asked for which are no letter's.
+// checkFound says that ids were asked for which are no dead letter's.
 func checkFound(cmd *cli.Command, found int) error {
 	if asked := len(cmd.Int64Slice("id")); found < asked {
 		return exit.Partly(fmt.Errorf("%d of %d ids are no dead letters", asked-found, asked))
