@@ -220,7 +220,8 @@ func (m Model) check(id string) []error {
 	return errs
 }
 
-// checkColumnNames checks the columns that the model names, and that none of them stands there twice.
+// checkColumnNames checks the columns that the model names, and that none of them stands there
+// twice.
 func (m Model) checkColumnNames() []error {
 	var errs []error
 	for field, names := range map[string][]string{

@@ -30,7 +30,7 @@ type Relation struct {
 	Many bool `yaml:"many"`
 }
 
-// check says what is wrong with the relations of the file.
+// checkRelations says what is wrong with the relations of the file.
 func (m Model) checkRelations() (errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(m.Relations)) {
 		r := m.Relations[name]

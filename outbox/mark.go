@@ -35,7 +35,7 @@ const (
 	created             // the statement made it
 	written             // the statement left it there; it may have been there before
 	removed             // the row is gone, as far as the statement tells
-	// the database counted no row, and something in it may have put the row elsewhere
+	// guessed: the database counted no row, and something in it may have put the row elsewhere.
 	guessed
 )
 

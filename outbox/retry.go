@@ -14,7 +14,7 @@ import (
 
 const (
 	retryAttempts = 10
-	// at most, before the second attempt; twice as long before each further one
+	// retryPause is the longest before the second attempt, and twice as long before each further one.
 	retryPause = 5 * time.Millisecond
 )
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// ErrNoQueue: the broker has no queue of that name.
+// ErrNoQueue says that the broker has no queue of that name.
 var ErrNoQueue = errors.New("the broker has no such queue")
 
 // QueueFinder is a subscriber that can tell whether its queue is there, without making it.

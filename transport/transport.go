@@ -22,19 +22,19 @@ import (
 // Errors a BatchPublisher reports, per message; ask with errors.Is. Any other error means that this
 // one message was refused for what it says, and others may pass.
 var (
-	// ErrUnavailable: the broker cannot be reached, is blocked, or did not answer. Whether the
-	// message arrived is unknown; publishing it again later is right, and its neighbours have the
-	// same trouble.
+	// ErrUnavailable says that the broker cannot be reached, is blocked, or did not answer.
+	// Whether the message arrived is unknown; publishing it again later is right, and its
+	// neighbours have the same trouble.
 	ErrUnavailable = errors.New("broker unavailable")
-	// ErrUnroutable: the broker has no queue for the message's topic, and the transport was told to
-	// require one.
+	// ErrUnroutable says that the broker has no queue for the message's topic, and the
+	// transport was told to require one.
 	ErrUnroutable = errors.New("no queue is bound to the topic")
-	// ErrRejected: the broker read the message and did not keep it (a nack), for example because a
-	// queue is full.
+	// ErrRejected says that the broker read the message and did not keep it (a nack), for
+	// example because a queue is full.
 	ErrRejected = errors.New("the broker rejected the message")
-	// ErrDestination: the broker takes nothing for where the message goes: the user may not write
-	// there, or what should take it does not exist or is something else. Messages that go elsewhere
-	// pass.
+	// ErrDestination says that the broker takes nothing for where the message goes: the user
+	// may not write there, or what should take it does not exist or is something else.
+	// Messages that go elsewhere pass.
 	ErrDestination = errors.New("the broker takes nothing for this destination")
 )
 

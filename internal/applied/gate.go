@@ -215,10 +215,10 @@ func (s *Tables) BatchOptions() *sql.TxOptions { return s.dialect.LanesOptions()
 type ledgerMode int
 
 const (
-	// lockLedger: with LockApplied, always.
+	// lockLedger locks the rows, with LockApplied, always.
 	lockLedger ledgerMode = iota
-	// compareLedger: read, decide, and write what is still as it was read.
+	// compareLedger reads, decides, and writes what is still as it was read.
 	compareLedger
-	// ownLedger: a write transaction has the database to itself, so that reading is enough.
+	// ownLedger reads only: a write transaction has the database to itself.
 	ownLedger
 )

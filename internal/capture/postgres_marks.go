@@ -84,7 +84,7 @@ func (m Model) function(name, body string) []string {
 	}
 }
 
-// key is what the rows of a target say about the key of the model.
+// keyIn is what the rows of a target say about the key of the model.
 func (m Model) keyIn(t target, row string) string {
 	if t.touch == nil {
 		return keyText(m.Key, row)

@@ -182,7 +182,8 @@ func (e *rowsEngine) triggers(m Model, t target) []wanted {
 	return all
 }
 
-// body is the text of a trigger. The comment in it is how check tells one generation from another.
+// statements makes a trigger. The comment in its body is how check tells one generation from
+// another.
 func (e *rowsEngine) statements(p plan, w wanted) []string {
 	mark := strings.ReplaceAll(comment(p.model.ID, p.digest), "*/", "")
 	body := "BEGIN /* " + mark + " */ " + w.create + "END"

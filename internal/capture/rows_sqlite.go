@@ -55,7 +55,7 @@ func (sqliteRows) refuse(unless, message string) string {
 	return "SELECT RAISE(ABORT, " + literal(message) + ") WHERE NOT (" + unless + "); "
 }
 
-// session: there is one writer at a time, and what others have committed is of no session.
+// session is none: there is one writer at a time, and what others have committed is of no session.
 func (sqliteRows) session() string { return "NULL" }
 
 func (sqliteRows) same(a, b string) string { return a + " IS " + b }

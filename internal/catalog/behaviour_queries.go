@@ -2,7 +2,8 @@ package catalog
 
 import "strings"
 
-// A foreign key, a trigger or a rule of a partition works like one of the table.
+// behaviour asks for the partitions, too: a foreign key, a trigger or a rule of one works like one
+// of the table.
 func (postgres) behaviour() behaviourQueries {
 	const partitions = `(SELECT to_regclass(?0)::oid
 		UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(?0)))`
@@ -89,7 +90,8 @@ func (mariadb) behaviour() behaviourQueries {
 	}
 }
 
-// SQLite says nothing about the collation of a column, but of those in an index.
+// behaviour leaves out collations: SQLite says nothing about that of a column, but of those in an
+// index.
 func (sqlite) behaviour() behaviourQueries {
 	return behaviourQueries{
 		cascades: `

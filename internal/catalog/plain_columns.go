@@ -47,5 +47,5 @@ func (postgres) plainColumns() string {
 
 func (mariadb) plainColumns() string { return "" }
 
-// plainColumns: SQLite stores any value in any column, and a read costs no round trip.
+// plainColumns is empty: SQLite stores any value in any column, and a read costs no round trip.
 func (sqlite) plainColumns() string { return "" }

@@ -76,10 +76,10 @@ func (c *Catalog) Kin(ctx context.Context, db bun.IDB, table string) ([]Kin, err
 	return all, rows.Err()
 }
 
-// In tgtype 2 is BEFORE, 4 INSERT, 16 UPDATE, 64 INSTEAD OF; in ev_type 2 is UPDATE, 3 INSERT. A
-// table that is not there has no traits: its statements fail. A trigger that runs before a row
-// changes its key, one that runs after it may update it. It may stand on a partition, or on the
-// table behind a view; what a foreign table has is not known.
+// traits reads the catalog. In tgtype 2 is BEFORE, 4 INSERT, 16 UPDATE, 64 INSTEAD OF; in ev_type 2
+// is UPDATE, 3 INSERT. A table that is not there has no traits: its statements fail. A trigger that
+// runs before a row changes its key, one that runs after it may update it. It may stand on a
+// partition, or on the table behind a view; what a foreign table has is not known.
 func (postgres) traits(table string) (query string, args []any) {
 	return `
 		WITH RECURSIVE top AS (
@@ -144,8 +144,8 @@ func (postgres) kin(table string) (query string, args []any) {
 			AND n.nspname NOT IN ('pg_catalog', 'information_schema')`, []any{table, table}
 }
 
-// traits: a trigger of MariaDB cannot put a row elsewhere, but one that runs before can change its
-// key.
+// traits asks for triggers that run before: such a one can change the key of a row. No trigger of
+// MariaDB can put a row elsewhere.
 func (mariadb) traits(table string) (query string, args []any) {
 	schema, name := db.BareName(table, "`")
 	const before = `EXISTS (SELECT 1 FROM information_schema.triggers

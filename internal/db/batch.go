@@ -161,5 +161,5 @@ func (mariadbSessions) blockers(session int64) string {
 		WHERE r.trx_mysql_thread_id = %d LIMIT 5`, session)
 }
 
-// blockers: SQLite knows of no sessions.
+// blockers is empty: SQLite knows of no sessions.
 func (sqliteSessions) blockers(int64) string { return "" }

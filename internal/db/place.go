@@ -15,8 +15,8 @@ func (d *Database) Place(
 	return "", err
 }
 
-// places: a backup that is recovered, and a standby that is promoted, begin a timeline; a dump
-// makes other tables. Not every user may ask for the first two.
+// places tells timelines and tables apart: a backup that is recovered, and a standby that is
+// promoted, begin a timeline; a dump makes other tables. Not every user may ask for the first two.
 func (postgresSessions) places(table string, history bool) []string {
 	cluster := "(SELECT system_identifier::text FROM pg_control_system())"
 	if history {
@@ -32,8 +32,9 @@ func (postgresSessions) places(table string, history bool) []string {
 	return []string{"SELECT " + cluster + " || '/' || " + own, "SELECT " + own}
 }
 
-// places: servers that replicate have numbers of their own, and the file of a table is younger
-// where it was restored. In a Galera cluster each connection may be to another of its servers.
+// places tells servers and the ages of tables apart: servers that replicate have numbers of their
+// own, and the file of a table is younger where it was restored. In a Galera cluster each
+// connection may be to another of its servers.
 func (mariadbSessions) places(table string, _ bool) []string {
 	schema, name := BareName(table, "`")
 	return []string{"SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
@@ -43,5 +44,5 @@ func (mariadbSessions) places(table string, _ bool) []string {
 		"AND table_name = '" + QuoteText(name) + "'"}
 }
 
-// places: a file does not say that it is a copy.
+// places is empty: a file does not say that it is a copy.
 func (sqliteSessions) places(string, bool) []string { return nil }

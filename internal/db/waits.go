@@ -80,8 +80,8 @@ func HoldersOf(err error) string {
 // UnknownHolder is what is waited for where the database does not tell.
 const UnknownHolder = "a transaction that takes long"
 
-// Whoever waits for a lock that excludes all others makes everybody wait who comes after. So it
-// waits for a short time, and between two tries, which become rarer, everybody goes on.
+// MinPause and MaxPause bound the pauses between two tries to lock out all others, in which
+// everybody goes on: whoever waits for such a lock makes everybody wait who comes after.
 const MinPause, MaxPause = 250 * time.Millisecond, 5 * time.Second
 
 // Rest waits for a while.
@@ -134,7 +134,7 @@ func (d *Database) Watched(ctx context.Context, b Bounds, fn func() error) error
 	return &LockedError{Holders: holders, Err: err}
 }
 
-// holdersTimeout: whoever asks has waited for long already.
+// holdersTimeout is short: whoever asks has waited for long already.
 const holdersTimeout = time.Second
 
 // lockHolders describes those that a query of holders finds. pids tells who they are. Both are
@@ -183,7 +183,7 @@ const postgresHolder = `coalesce(concat_ws(' at ',
 		coalesce(nullif(b.application_name, ''), b.usename), host(b.client_addr)), ''),
 	coalesce(b.state, ''), coalesce(extract(epoch FROM clock_timestamp() - b.state_change), 0)::float8`
 
-// holders: during a wait they are those who block whoever waits in a statement that names one of
+// holders are, during a wait, those who block whoever waits in a statement that names one of
 // cqrsync's tables; afterwards, those who have locked one for longer than anybody waits. A user
 // sees of others' sessions no more than their number unless it may read statistics
 // (pg_read_all_stats).
@@ -216,8 +216,8 @@ const (
 	mysqlProcess = "LEFT JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id"
 )
 
-// holders: for the lock of a table InnoDB cannot tell who holds it, so the oldest transactions are
-// named, too. It takes the privilege PROCESS.
+// holders names the oldest transactions, too: InnoDB cannot tell who holds the lock of a table. It
+// takes the privilege PROCESS.
 func (mariadbSessions) holders(names Names) (during, afterwards string) {
 	const columns, process = mysqlHolder, mysqlProcess
 	idle := "p.db = database() AND p.id <> connection_id() AND p.command = 'Sleep'"
@@ -237,5 +237,5 @@ func (mariadbSessions) holders(names Names) (during, afterwards string) {
 		WHERE ` + idle + ` ORDER BY t.trx_started LIMIT 5`
 }
 
-// holders: SQLite knows of no sessions.
+// holders is empty: SQLite knows of no sessions.
 func (sqliteSessions) holders(Names) (during, afterwards string) { return "", "" }

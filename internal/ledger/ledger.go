@@ -75,13 +75,13 @@ func (mariadb) digest() string {
 		"unsigned)), 0))"
 }
 
-// joinPairs: GROUP_CONCAT cuts off at group_concat_max_len.
+// joinPairs is empty: GROUP_CONCAT cuts off at group_concat_max_len.
 func (mariadb) joinPairs() string { return "" }
 
-// digest: SQLite has no hash, and looking keys up costs no round trip.
+// digest is empty: SQLite has no hash, and looking keys up costs no round trip.
 func (sqlite) digest() string { return "" }
 
-// joinPairs: a row costs no round trip here.
+// joinPairs is empty: a row costs no round trip here.
 func (sqlite) joinPairs() string { return "" }
 
 func (postgres) hashBlock() string {
@@ -89,7 +89,7 @@ func (postgres) hashBlock() string {
 		revision || ' ' || length("key") || ' ' || "key", ''), 'UTF8')), 'hex'), '')`
 }
 
-// hashBlock: GROUP_CONCAT cuts off at group_concat_max_len.
+// hashBlock is empty: GROUP_CONCAT cuts off at group_concat_max_len.
 func (mariadb) hashBlock() string { return "" }
 
 func (sqlite) hashBlock() string { return "" }

@@ -82,5 +82,5 @@ func (sqlite) announces() bool         { return false }
 func (sqlite) recordsInFunction() bool { return false }
 func (sqlite) runDeferred() string     { return "" }
 
-// created: SQLite's own clock counts milliseconds.
+// created comes from this process: SQLite's own clock counts milliseconds.
 func (sqlite) created() any { return time.Now().UnixMicro() }

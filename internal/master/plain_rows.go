@@ -24,8 +24,8 @@ func NewPlainRows(table string, keys, columns []string, types map[string]string)
 	return &PlainRows{table, strings.Join(found, " AND "), strings.Join(typed, " AND ")}
 }
 
-// noDeferred: what a deferred trigger writes when the transaction commits is in no comparison
-// before it.
+// noDeferred is the condition that no trigger is deferred: what one writes when the transaction
+// commits is in no comparison before it.
 const noDeferred = "NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgdeferrable AND NOT tgisinternal)"
 
 // same is a condition: the row of a state, an expression for its JSON, is byte for byte what the

@@ -25,7 +25,8 @@ func (q *Queue) fence(relay string, lanes []Lane) schema.QueryWithArgs {
 		q.Table("outbox_lanes"), relay)
 }
 
-// lanesByTenure: the tenures are few, and a list of numbers is read faster than one of tuples.
+// lanesByTenure groups the numbers of lanes: the tenures are few, and a list of numbers is read
+// faster than one of tuples.
 func lanesByTenure(lanes []Lane) map[Lane][]int64 {
 	byTenure := map[Lane][]int64{}
 	for _, l := range lanes {

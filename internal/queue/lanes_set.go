@@ -134,7 +134,7 @@ func (q *Queue) excluded(ctx context.Context) error {
 	return err
 }
 
-// errTaken: a relay that had not seen the change in time took lanes. It gives them back.
+// errTaken says that a relay which had not seen the change in time took lanes. It gives them back.
 var errTaken = errors.New("a relay took lanes meanwhile")
 
 // passing says that trying again may help.

@@ -61,14 +61,14 @@ func (mariadb) waitAtMost(db.Bounds) string { return "" }
 // server leaves out since when it runs, which takes long to ask.
 func (mariadb) server() string { return "CONCAT(@@hostname, ':', @@port, ':', @@server_id)" }
 
-// serverQuery: each connection to a Galera cluster may be to another of its servers.
+// serverQuery is empty for a Galera cluster: each connection may be to another of its servers.
 func (m mariadb) serverQuery() string {
 	return "SELECT CASE WHEN EXISTS (SELECT 1 FROM information_schema.global_variables " +
 		"WHERE variable_name = 'WSREP_ON' AND variable_value = 'ON') THEN '' ELSE " + m.server() +
 		" END"
 }
 
-// writers: what InnoDB knows of open transactions takes a privilege to read.
+// writers is empty: what InnoDB knows of open transactions takes a privilege to read.
 func (mariadb) writers(string) string { return "" }
 
 func (mariadb) inOrder() string { return "" }

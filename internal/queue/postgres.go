@@ -27,7 +27,8 @@ func (postgres) renumber(names Names, first, last int) (before, after []string) 
 		}
 }
 
-// server: another one was started at another time, and so was this one where it was restored.
+// server is the time of its start: another one was started at another time, and so was this one
+// where it was restored.
 func (p postgres) server() string {
 	return "CAST(" + p.Micros("pg_postmaster_start_time()") + " AS text)"
 }
@@ -128,11 +129,12 @@ func (p postgres) movedRows(
 	return p.lookUp(messages, claimed, " FOR UPDATE"), p.atPlaces(messages, claimed)
 }
 
-// writers: who draws an identity locks its sequence first, and keeps that until its transaction
-// ends. Unlike the oldest transaction's number, the lock is not held by those that write elsewhere,
-// nor, as one of the table would be, by those that remove messages. A prepared transaction keeps it
-// until COMMIT PREPARED, and has no pid. The sequence is read before the locks: the outer side of a
-// join on nothing comes first. A role that may not read it does without.
+// writers finds who writes by the lock of the sequence: who draws an identity takes it first, and
+// keeps it until its transaction ends. Unlike the oldest transaction's number, the lock is not
+// held by those that write elsewhere, nor, as one of the table would be, by those that remove
+// messages. A prepared transaction keeps it until COMMIT PREPARED, and has no pid. The
+// sequence is read before the locks: the outer side of a join on nothing comes first. A role
+// that may not read it does without.
 func (postgres) writers(messages string) string {
 	return `
 		WITH identity AS (SELECT pg_get_serial_sequence('` + messages + `', 'id')::regclass AS sequence),
@@ -154,9 +156,9 @@ func (postgres) anyOf(column, query string) string { return hashed(column, query
 // that the way to find the rows.
 func hashed(column, query string) string { return column + " IN (" + query + ") IS TRUE" }
 
-// inOrder: with a limit that it takes for larger than the lane, PostgreSQL would read the whole
-// lane and sort it. And it takes such a statement for so expensive that it compiles it, which costs
-// more than running it.
+// inOrder keeps PostgreSQL to the index: with a limit that it takes for larger than the lane, it
+// would read the whole lane and sort it. And it takes such a statement for so expensive that it
+// compiles it, which costs more than running it.
 func (postgres) inOrder() string {
 	return "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off"
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/cqrsync/cqrsync/internal/outgoing"
 )
 
-// The words that a queue shares with those who append to it.
+// These words a queue shares with those who append to it.
 type (
 	Key         = db.Key
 	Names       = db.Names

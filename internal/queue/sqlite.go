@@ -50,12 +50,12 @@ func (sqlite) identities(messages string, claimed []*Claimed, lock string) strin
 
 func (sqlite) waitAtMost(db.Bounds) string { return "" }
 
-// writers: SQLite leaves nothing of removed rows behind, so a start need not be moved.
+// writers is empty: SQLite leaves nothing of removed rows behind, so a start need not be moved.
 func (sqlite) writers(string) string { return "" }
 
 func (sqlite) inOrder() string { return "" }
 
-// anyOf: the sign keeps SQLite from finding rows by it.
+// anyOf has a sign before the column, which keeps SQLite from finding rows by it.
 func (sqlite) anyOf(column, query string) string { return "+" + column + " IN (" + query + ")" }
 
 func (sqlite) notIn(expression string, numbers []int64) string {

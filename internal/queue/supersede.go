@@ -24,15 +24,16 @@ type Superseding struct {
 type Superseded int
 
 const (
-	// Standing: the older ones are still there, because others hold one of them locked, which says
-	// that it follows the one before it. To call Supersede again is right.
+	// Standing says that the older ones are still there, because others hold one of them locked, which
+	// says that it follows the one before it. To call Supersede again is right.
 	Standing Superseded = iota
-	// Gone: none of the older ones is there any more, and the newer one has its After.
+	// Gone says that none of the older ones is there any more, and the newer one has its After.
 	Gone
-	// Missing: the newer one is not there for this relay: somebody removed it or holds it locked,
-	// or the lanes are another's. Its older ones were left alone: nothing would be left of what
-	// they say. Or another message has the identity of an older one, since the database went back:
-	// then what the relay remembers of the key is not what is there. To read the key anew is right.
+	// Missing says that the newer one is not there for this relay: somebody removed it or
+	// holds it locked, or the lanes are another's. Its older ones were left alone: nothing
+	// would be left of what they say. Or another message has the identity of an older one,
+	// since the database went back: then what the relay remembers of the key is not what is
+	// there. To read the key anew is right.
 	Missing
 )
 

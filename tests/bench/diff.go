@@ -17,7 +17,8 @@ import (
 	"github.com/cqrsync/cqrsync/replica"
 )
 
-// The table that is compared and copied, as master and replica have it.
+// masterOrder and copiedOrder are the table that is compared and
+// copied, as master and replica have it.
 type masterOrder struct {
 	bun.BaseModel `bun:"table:orders"`
 

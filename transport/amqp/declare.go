@@ -22,7 +22,7 @@ func (e *exchangeError) Error() string {
 
 func (e *exchangeError) Unwrap() []error { return []error{transport.ErrDestination, e.reason} }
 
-// errNoExchange: a message was published to an exchange that does not exist.
+// errNoExchange says that a message was published to an exchange that does not exist.
 var errNoExchange = fmt.Errorf("%w: declare the exchange, or let the user do it",
 	transport.ErrDestination)
 

@@ -22,7 +22,7 @@ var ErrNacked = fmt.Errorf("%w (nack): see the limits of the queues bound to its
 // message alone, and comes back with it.
 var ErrRefused = errors.New("the broker refuses the message")
 
-// errReturned: no queue takes the message. Publisher decides what that means.
+// errReturned says that no queue takes the message. Publisher decides what that means.
 var errReturned = errors.New("returned")
 
 // parcel is one message on its way.

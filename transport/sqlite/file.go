@@ -47,7 +47,7 @@ type file struct {
 type wanted bool
 
 const (
-	// nothing: who makes it is a consumer, because only then somebody reads it
+	// existing makes none: who makes it is a consumer, because only then somebody reads it.
 	existing wanted = false
 	made     wanted = true
 )

@@ -64,9 +64,9 @@ func Queues(ctx context.Context, path string) (queues []QueueInfo, err error) {
 
 // Errors of RemoveQueue; ask with errors.Is.
 var (
-	// ErrNoQueue: the file has no queue of that name.
+	// ErrNoQueue says that the file has no queue of that name.
 	ErrNoQueue = errors.New("no such queue")
-	// ErrInUse: the queue has consumers.
+	// ErrInUse says that the queue has consumers.
 	ErrInUse = errors.New("the queue has consumers: stop the replica first")
 )
 
