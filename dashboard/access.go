@@ -95,7 +95,7 @@ func (d *Dashboard) visitor(r *http.Request) (who, why string) {
 	case c.Token != "":
 		bearer, is := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if is && d.session.isToken(c.Token, bearer) || d.session.has(r) {
-			return "who has the token, from " + r.RemoteAddr, ""
+			return "somebody with the token, from " + r.RemoteAddr, ""
 		}
 		return "", "The token is missing or wrong."
 	case !isLoopback(r.RemoteAddr):
@@ -105,7 +105,7 @@ func (d *Dashboard) visitor(r *http.Request) (who, why string) {
 		// another site may have its own name lead here, and read what the browser is shown
 		return "", "Only under the names of the machine itself: localhost or 127.0.0.1."
 	default:
-		return "who sits at the machine", ""
+		return "somebody at the machine", ""
 	}
 }
 

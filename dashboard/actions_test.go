@@ -75,7 +75,7 @@ func TestDeadLettersAreRetriedAndPurgedByGroup(t *testing.T) {
 		require.Zero(s, s.count("outbox_dead_letters"))
 
 		audit := s.get("/audit")
-		require.Contains(s, audit, "who sits at the machine")
+		require.Contains(s, audit, "somebody at the machine")
 		require.Contains(s, audit, "purge dead letters: 1 message such as order 10")
 		require.Contains(s, s.log.String(), "somebody acted by the dashboard")
 	})

@@ -90,6 +90,8 @@ type Dashboard struct {
 	session   session
 	history   history
 	streaming atomic.Int64
+	ended     chan struct{} // closed when Run ends, and with it what keeps pages fresh
+	end       func()
 	log       *slog.Logger
 
 	mu    sync.Mutex
@@ -103,7 +105,9 @@ func Handler(c Config) (*Dashboard, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("dashboard: configuration: %w", err)
 	}
-	d := &Dashboard{config: c, log: cmp.Or(c.Logger, slog.Default()), session: newSession()}
+	d := &Dashboard{config: c, log: cmp.Or(c.Logger, slog.Default()), session: newSession(),
+		ended: make(chan struct{})}
+	d.end = sync.OnceFunc(func() { close(d.ended) })
 	d.handler = d.guarded(d.routes())
 	return d, nil
 }
@@ -116,9 +120,11 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // sampleEvery is how often Run notes how things stand.
 const sampleEvery = 5 * time.Second
 
-// Run notes every five seconds how things stand, for the plots of the last hour, until ctx ends.
-// Without it the plots have what was seen when somebody looked.
+// Run notes every five seconds how things stand, for the plots of the last hour, until ctx ends, and
+// returns nil then. With it ends what keeps open pages fresh, so that a server can shut down: run it
+// for as long as the server. Without it the plots have what was seen when somebody looked.
 func (d *Dashboard) Run(ctx context.Context) error {
+	defer d.end()
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for {

@@ -70,6 +70,8 @@ func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 		case <-tick.C:
 		case <-end.C:
 			return
+		case <-d.ended:
+			return
 		case <-r.Context().Done():
 			return
 		}

@@ -90,6 +90,9 @@ func (p *process) all(ctx context.Context) error {
 	}
 	subscriber := inbox.New(shop.webhooks.Secrets, p.now)
 	inboxURL := p.serve("inbox", letterbox, subscriber.Serve)
+	if err := p.addDashboard(ctx, shop.databases.Orders); err != nil {
+		return err
+	}
 	fmt.Fprint(p.out, tryIt(ordersURL, webhooksURL, statsURL, inboxURL, p.now()))
 	return p.run(ctx)
 }
@@ -104,7 +107,7 @@ func tryIt(ordersURL, webhooksURL, statsURL, inboxURL string, today time.Time) s
   curl '%[2]s/deliveries?order=1'
   curl -X POST %[2]s/orders/1/trigger
   curl %[4]s/inbox
-and go on with examples/orders/README.md
+look at the dashboard, and go on with examples/orders/README.md
 Ctrl-C ends it.
 `, ordersURL, webhooksURL, statsURL, inboxURL, day)
 }

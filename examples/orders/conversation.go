@@ -60,6 +60,7 @@ func (p *process) addAnswerer(service *orders.Service) error {
 	if err != nil {
 		return err
 	}
+	p.answerer = answerer
 	p.runs = append(p.runs, answerer.Run)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/examples/orders/demo"
 	"github.com/cqrsync/cqrsync/examples/orders/orders"
@@ -28,6 +29,8 @@ type process struct {
 	out      io.Writer
 	runs     []func(context.Context) error
 	closes   []func() error
+	relay    *relay.Relay // of this process, and what answers replicas; nil without
+	answerer *converge.Answerer
 	replicas []<-chan struct{} // each closed once that replica has subscribed
 
 	inboxAt net.Addr         // where the subscriber of this process listens; nil without one
@@ -146,6 +149,7 @@ func (p *process) addRelay(
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
+	p.relay = rel
 	p.runSubscribed(rel.Run)
 	return nil
 }

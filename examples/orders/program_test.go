@@ -215,7 +215,8 @@ func rabbitMQ(t *testing.T) (broker, prefix string) {
 // patient keeps a slow machine from failing a test.
 const patient = "--timeout=10m"
 
-var anyPort = []string{"--orders-addr=127.0.0.1:0", "--webhooks-addr=127.0.0.1:0", "--stats-addr=127.0.0.1:0", "--inbox-addr=127.0.0.1:0"}
+var anyPort = []string{"--orders-addr=127.0.0.1:0", "--webhooks-addr=127.0.0.1:0", "--stats-addr=127.0.0.1:0", "--inbox-addr=127.0.0.1:0",
+	"--dashboard-addr=127.0.0.1:0"}
 
 // run runs the program to its end.
 func run(t *testing.T, args ...string) (out string, err error) {

@@ -22,7 +22,7 @@ type settings struct {
 	dir                           string // for the SQLite files of what is not named above
 	queuePrefix                   string
 
-	ordersAddr, webhooksAddr, statsAddr, inboxAddr string
+	ordersAddr, webhooksAddr, statsAddr, inboxAddr, dashboardAddr string
 
 	webhooksAllow, webhooksPorts string // as in subscribers.go
 	statsConsumers               int
@@ -50,6 +50,8 @@ func (s *settings) flags() []cli.Flag {
 		text(&s.statsAddr, "stats-addr", "EXAMPLE_STATS_ADDR", "127.0.0.1:8083", "where Stats listens"),
 		text(&s.inboxAddr, "inbox-addr", "EXAMPLE_INBOX_ADDR", "127.0.0.1:8084",
 			"where a subscriber to try things with listens, beside all three services"),
+		text(&s.dashboardAddr, "dashboard-addr", "EXAMPLE_DASHBOARD_ADDR", "127.0.0.1:9465",
+			"where the dashboard listens, beside all three services"),
 		text(&s.webhooksAllow, "webhooks-allow", "EXAMPLE_WEBHOOKS_ALLOW", "",
 			"networks that subscribers may be in although they are not public: 10.1.0.0/16,127.0.0.1/32"),
 		text(&s.webhooksPorts, "webhooks-ports", "EXAMPLE_WEBHOOKS_PORTS", "80,443", "ports of subscribers"),

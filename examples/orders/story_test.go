@@ -136,12 +136,13 @@ func (s *story) start() (printed string) {
 	go func() { _, _ = io.Copy(io.Discard, reader) }()
 	s.urls = map[string]string{}
 	for line := range strings.SplitSeq(out.String(), "\n") {
-		port := map[string]string{"orders": "8081", "webhooks": "8082", "stats": "8083", "inbox": "8084"}
+		port := map[string]string{"orders": "8081", "webhooks": "8082", "stats": "8083", "inbox": "8084",
+			"dashboard": "9465"}
 		if name, url, is := strings.Cut(line, " "); is && port[name] != "" {
 			s.urls["127.0.0.1:"+port[name]] = hostOf(strings.TrimSpace(url))
 		}
 	}
-	require.Len(s.t, s.urls, 4)
+	require.Len(s.t, s.urls, 5)
 	s.mu.Lock()
 	s.inbox = s.urls["127.0.0.1:8084"]
 	s.mu.Unlock()

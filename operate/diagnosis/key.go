@@ -60,7 +60,7 @@ func OfKey(k *admin.Key) KeyState {
 		case r.Answered == nil:
 			silent = append(silent, queue)
 		case len(r.Stuck) > 0 || !alike(k, r):
-			behind = append(behind, queue+" "+what(r.Known, r.Deleted, r.Revision))
+			behind = append(behind, queue+" "+whatReplica(r))
 		default:
 			has = append(has, queue)
 		}
@@ -110,6 +110,17 @@ func what(known, deleted bool, revision int64) string {
 	default:
 		return fmt.Sprintf("is at revision %d", revision)
 	}
+}
+
+func whatReplica(r admin.KeyAtReplica) string {
+	has := "does not have it"
+	if r.Known {
+		has = what(true, r.Deleted, r.Revision)
+	}
+	if len(r.Stuck) > 0 {
+		has += ", because: " + printable(r.Stuck[0].Error)
+	}
+	return has
 }
 
 func timeline(k *admin.Key) []Event {
