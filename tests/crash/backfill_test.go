@@ -79,20 +79,35 @@ func (c *countdown) spend(n int) {
 	}
 }
 
-// killedPublisher is killed between two messages.
+// killedPublisher is killed between two messages, of those that count.
 type killedPublisher struct {
 	transport.BatchPublisher
 
-	stop *countdown
+	counts func(transport.Outgoing) bool
+	stop   *countdown
 }
 
 func (p killedPublisher) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	errs := p.BatchPublisher.PublishBatch(ctx, batch)
-	p.stop.spend(len(batch))
+	for _, out := range batch {
+		if p.counts(out) {
+			p.stop.spend(1)
+		}
+	}
 	return errs
 }
 
+func anyMessage(transport.Outgoing) bool { return true }
+
 func fillingMaster(ctx context.Context, db *bun.DB, broker string, stop *countdown) error {
+	return runMaster(ctx, db, broker, converge.AnswererConfig{Pace: time.Second},
+		killedPublisher{counts: anyMessage, stop: stop})
+}
+
+// runMaster is the master of the articles. killed says where it is.
+func runMaster(
+	ctx context.Context, db *bun.DB, broker string, config converge.AnswererConfig, killed killedPublisher,
+) error {
 	box, err := outbox.New(db, outbox.Config{Logger: silently})
 	if err != nil {
 		return err
@@ -105,7 +120,8 @@ func fillingMaster(ctx context.Context, db *bun.DB, broker string, stop *countdo
 	if err != nil {
 		return err
 	}
-	publisher = killedPublisher{transport.Batch(publisher), stop}
+	killed.BatchPublisher = transport.Batch(publisher)
+	publisher, config.Logger = killed, silently
 	answerer, err := converge.NewAnswerer(box, converge.Broker{
 		Publisher: publisher,
 		Inbox:     func() (message.Subscriber, error) { return open.Inbox(broker, options) },
@@ -116,7 +132,7 @@ func fillingMaster(ctx context.Context, db *bun.DB, broker string, stop *countdo
 			}
 			return subscriber.(converge.Queue), nil
 		},
-	}, converge.AnswererConfig{Pace: time.Second, Logger: silently})
+	}, config)
 	if err != nil {
 		return err
 	}
@@ -146,7 +162,15 @@ func (k killedStatements) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 }
 
 func fillingReplica(ctx context.Context, db *bun.DB, broker string, stop *countdown) error {
-	db = db.WithQueryHook(killedStatements{stop})
+	return runReplica(ctx, db.WithQueryHook(killedStatements{stop}), broker, converge.ReporterConfig{
+		Pace: time.Second, Backfill: converge.IfEmpty,
+	}, killedPublisher{counts: anyMessage, stop: new(countdown)})
+}
+
+// runReplica is the replica of the articles. killed says after which of its reports it is.
+func runReplica(
+	ctx context.Context, db *bun.DB, broker string, config converge.ReporterConfig, killed killedPublisher,
+) error {
 	rep, err := replica.New(db, replica.Config{Queue: fillQueue, Logger: silently, Batch: 100})
 	if err != nil {
 		return err
@@ -158,9 +182,9 @@ func fillingReplica(ctx context.Context, db *bun.DB, broker string, stop *countd
 	if err != nil {
 		return err
 	}
-	reporter, err := converge.NewReporter(rep, reports, converge.ReporterConfig{
-		Pace: time.Second, Logger: silently, Backfill: converge.IfEmpty,
-	})
+	killed.BatchPublisher = transport.Batch(reports)
+	config.Logger = silently
+	reporter, err := converge.NewReporter(rep, killed, config)
 	if err != nil {
 		return err
 	}
