@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cqrsync/cqrsync/internal/mirrored"
@@ -51,8 +52,9 @@ type verifier struct {
 
 // question is a message of the master.
 type question struct {
-	kind kind
-	body []byte
+	kind  kind
+	body  []byte
+	about about // once it was read
 }
 
 // spoken says whether the ledger spoke for the table when a pass began.
@@ -74,7 +76,7 @@ func (v *verifier) hear(k kind, body []byte) error {
 		return errors.New("a verification, which is switched off here")
 	}
 	select {
-	case v.questions <- question{k, body}:
+	case v.questions <- question{kind: k, body: body}:
 		return nil
 	default:
 		return errors.New("a verification whose questions come too fast")
@@ -115,11 +117,10 @@ func (v *verifier) take(ctx context.Context, q question) error {
 	if err != nil {
 		return err
 	}
+	q.about = m.about
 	waits := q.kind == kindWalk || q.kind == kindRanges && isStep(m.ID)
 	if waits && !m.Urgent && v.now().Before(v.rested) {
-		if len(v.later) < maxQuestions {
-			v.later = append(v.later, q)
-		}
+		v.wait(q)
 		return nil
 	}
 	began := v.now()
@@ -128,6 +129,18 @@ func (v *verifier) take(ctx context.Context, q question) error {
 		v.rested = v.now().Add(min(max(v.rested.Sub(v.now()), 0)+resting(took), longestRest))
 	}
 	return err
+}
+
+// wait has a question wait for the rest to be over. It replaces one that was asked before, and those of
+// a pass that has ended: the master takes no answer to them any more.
+func (v *verifier) wait(q question) {
+	v.later = slices.DeleteFunc(v.later, func(other question) bool {
+		return other.about.Model == q.about.Model &&
+			(other.about.Pass != q.about.Pass || other.about.ID == q.about.ID)
+	})
+	if len(v.later) < maxQuestions {
+		v.later = append(v.later, q)
+	}
 }
 
 // answer answers a question.

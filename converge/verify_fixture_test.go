@@ -30,12 +30,17 @@ type verified struct {
 }
 
 func verify(s *system, config converge.ReporterConfig) *verified {
+	s.Helper()
+	return verifyWith(s, s.replica("stats"), config)
+}
+
+func verifyWith(s *system, rep *replica.Replica, config converge.ReporterConfig) *verified {
 	answerer := s.answerer(converge.AnswererConfig{
 		VerifyEvery: every, Queues: map[string][]string{"stats": nil},
 	})
 	s.runs(answerer.Run)
 	s.runs(s.relay(answerer.KeepQueues).Run)
-	v := &verified{system: s, rep: s.replica("stats"), registry: registry.New(boxed.Of(s.box).Own())}
+	v := &verified{system: s, rep: rep, registry: registry.New(boxed.Of(s.box).Own())}
 	v.reporter = s.verifying(v.rep, config)
 	s.runs(func(ctx context.Context) error { return v.rep.Run(ctx, s.broker.Subscriber("stats")) })
 	s.runs(v.reporter.Run)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/internal/boxed"
@@ -165,30 +166,18 @@ func TestNothingIsRepairedWhereNothingIsWrong(t *testing.T) {
 		v := verify(s, converge.ReporterConfig{})
 		writing, stop := context.WithCancel(s.Context())
 		var written atomic.Int64
-		done := s.runs(func(context.Context) error {
-			r := rand.New(rand.NewPCG(1, 2))
-			for pause := time.NewTimer(0); ; pause.Reset(20 * time.Millisecond) {
-				select {
-				case <-writing.Done():
-					pause.Stop()
-					return nil
-				case <-pause.C:
-				}
-				changed := map[int64]any{} // 500 a second, where the machine is idle
-				for len(changed) < 10 {
-					id := r.Int64N(2500) + 1
-					changed[id] = &Customer{ID: id, Name: fmt.Sprint(r.Int64())}
-				}
-				s.save(slices.Collect(maps.Values(changed))...)
-				written.Add(10)
-			}
-		})
+		done := s.runs(func(context.Context) error { return s.writeSteadily(writing, &written) })
 		s.eventuallyIn(time.Minute, "the replica is known", func() bool { return v.of("customer").Last != nil })
 		for range 10 {
-			before := written.Load()
+			before, began := written.Load(), time.Now()
 			results := s.verifyNow("customer")
 			require.Equal(s, string(registry.Equal), results[0].Outcome, "%+v", results)
-			s.Logf("%s beside %d writes", results[0].Ended.Sub(results[0].Started), written.Load()-before)
+			s.eventuallyIn(time.Minute, "more is written", func() bool {
+				return written.Load()-before >= writesPerSecond/2
+			})
+			wrote := written.Load() - before
+			s.Logf("%s beside %d writes, %.0f a second", results[0].Ended.Sub(results[0].Started), wrote,
+				float64(wrote)/time.Since(began).Seconds())
 		}
 		stop()
 		done()
@@ -197,6 +186,70 @@ func TestNothingIsRepairedWhereNothingIsWrong(t *testing.T) {
 		v.equal("customer")
 		require.Equal(s, v.names(s.master), v.names(s.copies))
 	})
+}
+
+const writesPerSecond = 500
+
+// writeSteadily changes, adds and removes customers, writesPerSecond where the machine allows it: what
+// it is late with it makes up for.
+func (s *system) writeSteadily(ctx context.Context, written *atomic.Int64) error {
+	r := rand.New(rand.NewPCG(1, 2))
+	began, added, removed := time.Now(), int64(2000), int64(2000)
+	for pause := time.NewTimer(0); ; pause.Reset(20 * time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return nil
+		case <-pause.C:
+		}
+		due := int64(time.Since(began).Seconds()*writesPerSecond) - written.Load()
+		ids := map[int64]bool{}
+		for range min(due, 100) {
+			ids[r.Int64N(2000)+1] = true
+		}
+		changed := make([]*Customer, 0, len(ids)+3)
+		for _, id := range slices.Sorted(maps.Keys(ids)) {
+			changed = append(changed, &Customer{ID: id, Name: fmt.Sprint(r.Int64())})
+		}
+		var gone []*Customer
+		for range 3 {
+			added++
+			changed = append(changed, &Customer{ID: added, Name: "new"})
+			if added-removed > 200 {
+				removed++
+				gone = append(gone, &Customer{ID: removed})
+			}
+		}
+		err := s.box.RunInTx(s.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+			err := upsert(ctx, tx, changed)
+			if err == nil && len(gone) > 0 {
+				_, err = tx.NewDelete().Model(&gone).WherePK().Exec(ctx)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		written.Add(int64(len(changed) + len(gone)))
+	}
+}
+
+// upsert writes customers in one statement where the database has one whose rows can be told.
+func upsert(ctx context.Context, tx bun.Tx, rows []*Customer) error {
+	if tx.Dialect().Name() != dialect.MySQL {
+		_, err := tx.NewInsert().Model(&rows).On("CONFLICT (id) DO UPDATE").Set("name = EXCLUDED.name").Exec(ctx)
+		return err
+	}
+	var added []*Customer
+	for _, row := range rows {
+		if row.ID > 2000 {
+			added = append(added, row)
+		} else if _, err := tx.NewUpdate().Model(row).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := tx.NewInsert().Model(&added).Exec(ctx)
+	return err
 }
 
 func (s *system) eventuallyIn(most time.Duration, what string, is func() bool) {

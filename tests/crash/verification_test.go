@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +30,9 @@ const (
 	verifyReplicaURL = "CQRSYNC_CRASH_VERIFY_REPLICA"
 )
 
-const verifyPace = 200 * time.Millisecond
+// verifyPace is how often both sides speak: often enough to end soon, and seldom enough for the race
+// detector.
+const verifyPace = 500 * time.Millisecond
 
 // verifies says that a message is a part of a verification.
 func verifies(out transport.Outgoing) bool {
@@ -65,6 +68,12 @@ func verifiesThoughKilled(t *testing.T, masterURL, replicaURL string) {
 	spoilArticles(t, copies)
 	broker := "sqlite://" + filepath.Join(t.TempDir(), "broker.db")
 
+	tables, err := admin.Open(master, admin.Config{})
+	require.NoError(t, err)
+	m, err := tables.Master(t.Context())
+	require.NoError(t, err)
+	stopDemanding := demand(t, m)
+	t.Cleanup(stopDemanding)
 	var killing errgroup.Group
 	run := func(side, url string, stops ...int) {
 		killing.Go(func() error {
@@ -81,32 +90,40 @@ func verifiesThoughKilled(t *testing.T, masterURL, replicaURL string) {
 	stopWriting := writeArticles(t, master, box)
 	require.NoError(t, killing.Wait())
 	stopWriting()
-	requireProvenEqual(t, master)
+	stopDemanding()
+	requireProvenEqual(t, m)
 	var want, have []article
 	require.NoError(t, master.NewSelect().Model(&want).OrderExpr("id").Scan(t.Context()))
 	require.NoError(t, copies.NewSelect().Model(&have).OrderExpr("id").Scan(t.Context()))
 	require.Equal(t, want, have)
 }
 
-// requireProvenEqual waits for a comparison that began after now and found all equal.
-func requireProvenEqual(t *testing.T, master *bun.DB) {
-	tables, err := admin.Open(master, admin.Config{})
-	require.NoError(t, err)
-	m, err := tables.Master(t.Context())
-	require.NoError(t, err)
-	var now time.Time
-	require.Eventually(t, func() bool {
-		verifications, err := m.Verifications(t.Context())
-		require.NoError(t, err)
-		for _, v := range verifications {
-			if now.IsZero() && !v.Ended.IsZero() {
-				now = v.Ended // by the clock of the master's database
-			}
-			if !now.IsZero() && v.EqualThrough != nil && v.EqualThrough.After(now) {
-				return true
+// demand asks for comparisons until it is stopped, so that no side rests.
+func demand(t *testing.T, m *admin.Master) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for pause := time.NewTicker(verifyPace); ; {
+			_, _ = m.Verify(ctx, fillQueue, nil) // while both are killed nobody may be there
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				pause.Stop()
+				return
 			}
 		}
-		return false
+	}()
+	return sync.OnceFunc(func() { cancel(); <-ended })
+}
+
+// requireProvenEqual waits for a comparison that begins after now and finds all equal.
+func requireProvenEqual(t *testing.T, m *admin.Master) {
+	var results []admin.Verification
+	require.Eventually(t, func() bool {
+		var err error
+		results, err = m.Verify(t.Context(), fillQueue, nil)
+		return err == nil && len(results) == 1 && results[0].Outcome == admin.VerifiedEqual
 	}, 3*time.Minute, 50*time.Millisecond, "it is proven equal")
 }
 
