@@ -47,6 +47,7 @@ type past struct {
 	claimed  *applied.Applied // what waits as, where it was waiting
 	awaits   *int64           // the revision that it waited for
 	gapIn    time.Duration    // for how long yet
+	since    time.Time        // when it began to wait, where it was waiting
 	// busySince is when a message of Apply first met a lock.
 	busySince time.Time
 	// what its HandleFunc said, where it was called and the ledger could not move on

@@ -184,7 +184,7 @@ func (f failure) row() applied.Waiting {
 	w := applied.Waiting{
 		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.past.attempts, Error: f.err.Error(),
 	}
-	w.Awaits, w.GapIn = f.awaits, f.gapIn
+	w.Awaits, w.GapIn, w.Since = f.awaits, f.gapIn, f.past.since
 	after, asked := retryAfter(f.err)
 	switch {
 	case f.class == early:

@@ -92,6 +92,8 @@ func claimsWaiting(t *testing.T, s *suite) {
 	claimed, err := s.ClaimWaiting(ctx, 10, time.Hour)
 	require.NoError(t, err)
 	due.Error, due.In = "no \uFFFD such", 0
+	require.NotZero(t, claimed[0].Since)
+	due.Since = claimed[0].Since
 	require.Equal(t, []applied.Waiting{due}, claimed)
 	claimed, err = s.ClaimWaiting(ctx, 10, time.Hour)
 	require.NoError(t, err)
@@ -108,6 +110,11 @@ func claimsWaiting(t *testing.T, s *suite) {
 	counts, err = s.CountWaiting(ctx)
 	require.NoError(t, err)
 	require.Empty(t, counts)
+	// Who tries it again and fails takes it out and puts it back: it waits since then all the same.
+	require.NoError(t, s.AddWaiting(ctx, s.DB(), []applied.Waiting{due}))
+	claimed, err = s.ClaimWaiting(ctx, 10, time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, []applied.Waiting{due}, claimed)
 }
 
 func replacesWaiting(t *testing.T, s *suite) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -41,7 +42,7 @@ func (s *Tables) companions(
 	ctx context.Context, tx bun.IDB, condition string, n int, arg any,
 ) (found []Waiting, err error) {
 	rows, err := tx.QueryContext(ctx, s.SQL(`SELECT model, "key", revision, deleted,
-			`+s.dialect.Micros("updated_at")+`, body, metadata, attempts
+			`+s.dialect.Micros("updated_at")+`, body, metadata, attempts, `+s.dialect.Micros("since")+`
 		FROM ? WHERE `+condition+` ORDER BY since DESC, revision DESC LIMIT ? `+
 		s.dialect.LockRows()), s.Table("replica_waiting"), arg, n)
 	if err != nil {
@@ -52,9 +53,11 @@ func (s *Tables) companions(
 	for rows.Next() {
 		var w Waiting
 		var metadata string
-		if err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts); err != nil {
+		var since int64
+		if err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &since); err != nil {
 			return nil, err
 		}
+		w.Since = time.UnixMicro(since).UTC()
 		if err := json.Unmarshal([]byte(metadata), &w.Metadata); err != nil {
 			return nil, fmt.Errorf("metadata of model %q key %q: %w", w.Model, w.Key.Key, err)
 		}

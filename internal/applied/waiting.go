@@ -25,6 +25,8 @@ type Waiting struct {
 	// Attempts counts those that failed, Error is the last one's reason.
 	Attempts int
 	Error    string
+	// Since is when it began to wait, by the database's clock; zero for now.
+	Since time.Time
 	// In is how long to wait for the next attempt, at the time of writing.
 	In time.Duration
 	// Parent is the key whose arrival makes the next attempt worth while; zero if none is known.
@@ -69,17 +71,22 @@ func (s *Tables) addWaiting(ctx context.Context, tx bun.IDB, rows []Waiting) err
 		if w.Awaits != nil {
 			gapAt = s.dialect.After(s.dialect.Now(), w.GapIn)
 		}
+		since, began := s.dialect.Now(), []any(nil)
+		if !w.Since.IsZero() {
+			since, began = "?", []any{s.dialect.Time(w.Since)}
+		}
 		values[i] = "(?, ?, ?, ?, ?, ?, ?, ?, " + s.dialect.After(s.dialect.Now(), w.In) +
-			", ?, ?, ?, ?, " + gapAt + ")"
+			", ?, ?, ?, ?, " + gapAt + ", " + since + ")"
 		args = append(args, w.Model, w.Key.Key, w.Revision, w.Deleted, s.TimeOrNull(w.Updated),
 			string(w.Body),
 			string(metadata), w.Attempts, printable(w.Error),
 			db.OrNull(w.Parent.Model), db.OrNull(w.Parent.Key), w.Awaits)
+		args = append(args, began...)
 	}
 	_, err := tx.ExecContext(ctx, s.SQL(`
 		INSERT INTO ? (model, "key", revision, deleted, updated_at, body, metadata, attempts,
 			next_attempt_at, error,
-			parent_model, parent_key, awaits, gap_at)
+			parent_model, parent_key, awaits, gap_at, since)
 		VALUES `+strings.Join(values, ", ")+
 		s.Upsert(`model, "key", revision`, "deleted", "updated_at", "body", "metadata",
 			"attempts", "next_attempt_at",
@@ -191,7 +198,8 @@ func (s *Tables) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiti
 		SELECT model, "key", revision, deleted, `+s.dialect.Micros("updated_at")+`,
 			body, metadata, attempts, error, parent_model, parent_key, awaits,
 			`+s.dialect.Micros("gap_at")+` - `+
-		s.dialect.Micros(s.dialect.Now())+` FROM ? WHERE next_attempt_at <= `+s.dialect.Now()+
+		s.dialect.Micros(s.dialect.Now())+", "+s.dialect.Micros("since")+
+		` FROM ? WHERE next_attempt_at <= `+s.dialect.Now()+
 		` ORDER BY next_attempt_at LIMIT ? `+s.dialect.LockRows()), s.Table("replica_waiting"), n)
 	if err != nil {
 		return nil, err
@@ -202,11 +210,13 @@ func (s *Tables) dueWaiting(ctx context.Context, tx bun.IDB, n int) (due []Waiti
 		var metadata string
 		var parentModel, parentKey *string
 		var gapIn *int64
+		var since int64
 		err := scanApplied(rows, &w.Applied, &w.Body, &metadata, &w.Attempts, &w.Error,
-			&parentModel, &parentKey, &w.Awaits, &gapIn)
+			&parentModel, &parentKey, &w.Awaits, &gapIn, &since)
 		if err != nil {
 			return nil, err
 		}
+		w.Since = time.UnixMicro(since).UTC()
 		if gapIn != nil {
 			w.GapIn = time.Duration(*gapIn) * time.Microsecond
 		}
