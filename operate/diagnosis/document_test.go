@@ -3,6 +3,9 @@ package diagnosis_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,11 +26,12 @@ func TestTheRunbookHasEachTrouble(t *testing.T) {
 	_, after, is := strings.Cut(rest, end)
 	require.True(t, is, "%s has no %q", page, end)
 	var table strings.Builder
-	fmt.Fprintln(&table, "\n| what is wrong | what to do |\n|---|---|")
+	fmt.Fprintln(&table, "\n| what you see | what to do | alert |\n|---|---|---|")
 	for _, k := range diagnosis.Kinds() {
 		require.NotEmpty(t, k.Sees(), k)
 		require.NotEmpty(t, k.Do(), k)
-		fmt.Fprintf(&table, "| <a id=%q></a>%s | %s |\n", string(k), k.Sees(), k.Do())
+		fmt.Fprintf(&table, "| <a id=%q></a>%s | %s | `%s` |\n", string(k), k.Sees(), k.Do(),
+			k.Alert())
 	}
 	want := before + begin + table.String() + "\n" + end + after
 	if os.Getenv("UPDATE") != "" {
@@ -35,4 +39,23 @@ func TestTheRunbookHasEachTrouble(t *testing.T) {
 		return
 	}
 	require.Equal(t, want, string(text), "UPDATE=1 go test ./operate/diagnosis -run Runbook")
+}
+
+// Each scenario of the runbook names a test that plays it.
+func TestTheRunbooksScenariosArePlayed(t *testing.T) {
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	_, rest, is := strings.Cut(string(text), "| scenario |")
+	require.True(t, is)
+	table, _, _ := strings.Cut(rest, "\n\n")
+	named := regexp.MustCompile("`(Test[A-Za-z]+)` in `([a-z/]+)`").FindAllStringSubmatch(table, -1)
+	require.GreaterOrEqual(t, len(named), strings.Count(table, "\n")-1, "a row without a test")
+	for _, name := range named {
+		files, err := filepath.Glob("../../" + name[2] + "/*_test.go")
+		require.NoError(t, err)
+		require.True(t, slices.ContainsFunc(files, func(file string) bool {
+			code, err := os.ReadFile(file) //nolint:gosec // a file of the repository
+			return err == nil && strings.Contains(string(code), "func "+name[1]+"(")
+		}), "%s is not in %s", name[1], name[2])
+	}
 }

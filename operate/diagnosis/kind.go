@@ -1,6 +1,9 @@
 package diagnosis
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Kind says which trouble it is. It is the anchor of its entry in docs/operations.md, a label of
 // alerts, and is never changed.
@@ -40,6 +43,16 @@ var kinds = []Kind{
 	LanesUnowned, QueueVanished, WentBack, KeysWait, DeadLetters, Stalled, BackfillStopped,
 	BackfillLacks, ReplicaSilent, ReplicaLate, ReplicaDeadLetters, ReplicaWaits, ReplicaDiffers,
 	ReplicaUncertain,
+}
+
+// Alert is the name of the kind's alert in Prometheus: CqrsyncBrokerAway.
+func (k Kind) Alert() string {
+	var name strings.Builder
+	name.WriteString("Cqrsync")
+	for part := range strings.SplitSeq(string(k), "-") {
+		name.WriteString(strings.ToUpper(part[:1]) + part[1:])
+	}
+	return name.String()
 }
 
 func order(k Kind) int { return slices.Index(kinds, k) }
