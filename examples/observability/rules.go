@@ -41,7 +41,7 @@ var late = map[diagnosis.Kind]string{
 // warnings can wait until morning: nothing stands because of them.
 var warnings = map[diagnosis.Kind]bool{
 	diagnosis.DeadLetters: true, diagnosis.BackfillStopped: true, diagnosis.BackfillLacks: true,
-	diagnosis.ReplicaLetters: true, diagnosis.ReplicaWaits: true, diagnosis.ReplicaUncertain: true,
+	diagnosis.ReplicaDeadLetters: true, diagnosis.ReplicaWaits: true, diagnosis.ReplicaUncertain: true,
 }
 
 // Alerts returns all alerts: one for each kind of trouble that a relay sees, and those of what no
@@ -78,8 +78,8 @@ func unseen() []Alert {
 			"replica-database-away"),
 		alert("CqrsyncReplicaGivesUp",
 			`sum by (queue) (increase(cqrsync_replica_dead_letters_total[15m])) > 0`, "", "warning",
-			"the replica {{ $labels.queue }} gives up messages", diagnosis.ReplicaLetters.Do(),
-			string(diagnosis.ReplicaLetters)),
+			"the replica {{ $labels.queue }} gives up messages", diagnosis.ReplicaDeadLetters.Do(),
+			string(diagnosis.ReplicaDeadLetters)),
 		alert("CqrsyncReplicaReturns",
 			`sum by (queue) (rate(cqrsync_replica_messages_total{outcome="returned"}[5m])) > 0`,
 			"10m", "page", "the replica {{ $labels.queue }} returns messages to the broker",
