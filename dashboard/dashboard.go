@@ -154,11 +154,12 @@ func (d *Dashboard) read(ctx context.Context) diagnosis.State {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
 	defer cancel()
 	d.state = diagnosis.Read(ctx, d.config.Tables, d.config.Diagnosis)
-	var sent *int64
+	var left *gone
 	if d.config.Relay != nil {
-		sent = new(d.config.Relay.Stats().Published)
+		st := d.config.Relay.Stats()
+		left = &gone{st.Published, st.Published + st.Compacted + st.DeadLetters}
 	}
-	d.history.add(time.Now(), d.state, sent)
+	d.history.add(time.Now(), d.state, left)
 	d.until = time.Now().Add(fresh)
 	return d.state
 }

@@ -15,15 +15,20 @@ import (
 type sample struct {
 	at             time.Time
 	unsent, oldest float64 // NaN where nobody knew
-	sent           float64 // messages a second since the sample before, NaN without a relay
+	// Messages a second since the sample before, that left by this relay and that were written; NaN
+	// where nobody knows: without a relay, or with several.
+	sent, written float64
 }
 
 // history keeps the samples of the last hour. It is safe for concurrent use.
 type history struct {
 	mu      sync.Mutex
 	samples []sample
-	sent    *int64 // by the last one
+	gone    *gone // by the last one
 }
+
+// gone is what has left the outbox by this relay, sent and in all.
+type gone struct{ sent, all int64 }
 
 // kept is how long, and most how many samples are kept.
 const (
@@ -31,10 +36,11 @@ const (
 	mostSamples = int(kept/sampleEvery) + 1
 )
 
-func (h *history) add(now time.Time, s diagnosis.State, sent *int64) {
+func (h *history) add(now time.Time, s diagnosis.State, g *gone) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	next := sample{at: now, unsent: math.NaN(), oldest: math.NaN(), sent: math.NaN()}
+	unknown := math.NaN()
+	next := sample{now, unknown, unknown, unknown, unknown}
 	if s.Readable {
 		next.unsent, next.oldest = float64(s.Master.Unsent), s.Master.OldestAge.Seconds()
 	}
@@ -42,10 +48,15 @@ func (h *history) add(now time.Time, s diagnosis.State, sent *int64) {
 	if n > 0 && now.Sub(h.samples[n-1].at) < sampleEvery-time.Second {
 		return // somebody looks often
 	}
-	if n > 0 && sent != nil && h.sent != nil {
-		next.sent = float64(*sent-*h.sent) / now.Sub(h.samples[n-1].at).Seconds()
+	if n > 0 && g != nil && h.gone != nil {
+		before := h.samples[n-1]
+		took := now.Sub(before.at).Seconds()
+		next.sent = float64(g.sent-h.gone.sent) / took
+		if s.Master.Relays == 1 && !s.Master.UnsentEstimated { // else NaN, or NaN follows from unsent
+			next.written = max(0, float64(g.all-h.gone.all)+next.unsent-before.unsent) / took
+		}
 	}
-	h.sent = sent
+	h.gone = g
 	h.samples = append(h.samples, next)
 	for len(h.samples) > mostSamples || now.Sub(h.samples[0].at) > kept {
 		h.samples = h.samples[1:]
@@ -70,9 +81,10 @@ func (h *history) plots(now time.Time) []plot {
 		h.plot(now, "Unsent messages", number, func(s sample) float64 { return s.unsent }),
 		h.plot(now, "Age of the oldest", seconds, func(s sample) float64 { return s.oldest }),
 	}
-	if h.sent != nil {
-		plots = append(plots, h.plot(now, "Sent a second, by this relay", number,
-			func(s sample) float64 { return s.sent }))
+	if h.gone != nil {
+		plots = append(plots, h.plot(now, "Written a second", number,
+			func(s sample) float64 { return s.written }), h.plot(now, "Sent a second, by this relay",
+			number, func(s sample) float64 { return s.sent }))
 	}
 	return plots
 }

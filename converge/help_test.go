@@ -1,0 +1,75 @@
+package converge_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cqrsync/cqrsync/converge"
+	"github.com/cqrsync/cqrsync/envelope"
+)
+
+// An operator of the master has a replica try again what it gave up. What it still cannot apply stays.
+func TestAReplicaTriesItsDeadLettersAgain(t *testing.T) {
+	each(t, func(s *system) {
+		a := s.answerer(converge.AnswererConfig{})
+		s.runs(a.Run)
+		s.runReplica("stats")
+		s.runs(s.relay(a.KeepQueues).Run)
+		s.eventually("it is known", func() bool { return s.known("stats") != nil })
+		message := &envelope.Message{
+			Signal: envelope.Save, Model: "customer", PK: json.RawMessage("5"), Key: "5", Revision: 3,
+			Updated: time.Now(), Data: envelope.Stamp(json.RawMessage(`{"id": 5, "name": "Ada"}`), 3, time.Now()),
+		}
+		body, err := message.Encode()
+		require.NoError(s, err)
+		letters := func() (n int64) {
+			if k := s.known("stats"); k != nil {
+				for _, m := range k.Models {
+					n += m.DeadLetters
+				}
+			}
+			return n
+		}
+		s.bury("stats", string(body), `{"nobody": "knows what"}`)
+		s.eventually("both are reported", func() bool { return letters() == 2 })
+		require.NoError(s, a.RetryDeadLetters(s.Context(), "stats", "customer"))
+		s.eventually("the one is applied, and gone", func() bool { return letters() == 1 })
+		require.True(s, s.has(&Customer{ID: 5}))
+		require.ErrorContains(s, a.RetryDeadLetters(s.Context(), "stats", "nothing"), "is not one of this master")
+	})
+}
+
+// bury puts dead letters of customers there.
+func (s *system) bury(queue string, bodies ...string) {
+	s.Helper()
+	for _, body := range bodies {
+		_, err := s.copies.ExecContext(s.Context(), "INSERT INTO replica_dead_letters (queue, model, body, "+
+			"metadata, error) VALUES (?, 'customer', ?, '{}', 'no room')", queue, body)
+		require.NoError(s, err)
+	}
+}
+
+// An operator sends a key again to one replica, which lost it behind everybody's back.
+func TestAKeyIsSentAgainToOneReplica(t *testing.T) {
+	each(t, func(s *system) {
+		a := s.answerer(converge.AnswererConfig{})
+		s.runs(a.Run)
+		s.runReplica("stats")
+		s.runs(s.relay(a.KeepQueues).Run)
+		s.save(&Customer{ID: 1, Name: "Ada"})
+		s.eventually("it is there", func() bool { return s.has(&Customer{ID: 1}) })
+		for _, table := range []string{"customers", "replica_revisions"} {
+			_, err := s.copies.ExecContext(s.Context(), "DELETE FROM "+table)
+			require.NoError(s, err)
+		}
+		n, err := a.SendStates(s.Context(), "stats", "customer", []string{"1", "99"})
+		require.NoError(s, err)
+		require.Equal(s, 1, n, "the master neither has nor remembers 99")
+		s.eventually("it is there again", func() bool { return s.has(&Customer{ID: 1}) })
+		_, err = a.SendStates(s.Context(), "stats", "nothing", []string{"1"})
+		require.ErrorContains(s, err, "is not one of this master")
+	})
+}
