@@ -25,19 +25,30 @@ var rows = []row{
 	}},
 	{"Master", []panel{
 		{"Unsent", "short", `max(cqrsync_outbox_unsent_messages)`, "unsent"},
-		{"Published", "cps", `sum by (model) (rate(cqrsync_relay_model_published_messages_total[1m]))`, "{{model}}"},
-		{"Commit to confirm, p99", "s", `histogram_quantile(0.99, sum by (model, le) (rate(cqrsync_relay_confirm_delay_seconds_bucket[5m])))`, "{{model}}"},
-		{"Refused, returned, nacked", "cps", `sum(rate(cqrsync_relay_refused_messages_total[5m])) + sum(rate(cqrsync_relay_returned_messages_total[5m])) + sum(rate(cqrsync_relay_nacked_messages_total[5m]))`, "failed"},
+		{"Published", "cps",
+			`sum by (model) (rate(cqrsync_relay_model_published_messages_total[1m]))`, "{{model}}"},
+		{"Commit to confirm, p99", "s", `histogram_quantile(0.99, ` +
+			`sum by (model, le) (rate(cqrsync_relay_confirm_delay_seconds_bucket[5m])))`, "{{model}}"},
+		{"Refused, returned, nacked", "cps",
+			`sum(rate(cqrsync_relay_refused_messages_total[5m])) + ` +
+				`sum(rate(cqrsync_relay_returned_messages_total[5m])) + ` +
+				`sum(rate(cqrsync_relay_nacked_messages_total[5m]))`, "failed"},
 		{"Dead letters", "short", `max(cqrsync_outbox_dead_letters)`, "master"},
 		{"Lanes owned", "short", `max(cqrsync_outbox_lanes_owned)`, "owned"},
 	}},
 	{"Replicas", []panel{
 		{"Lag", "s", `max by (queue) (cqrsync_master_replica_lag_seconds)`, "{{queue}}"},
-		{"Commit to effect, p99", "s", `histogram_quantile(0.99, sum by (queue, model, le) (rate(cqrsync_replica_apply_delay_seconds_bucket[5m])))`, "{{queue}} {{model}}"},
-		{"Applied", "cps", `sum by (queue, model) (rate(cqrsync_replica_model_applied_messages_total[1m]))`, "{{queue}} {{model}}"},
-		{"Waiting", "short", `max by (queue, model) (cqrsync_master_replica_waiting_messages)`, "{{queue}} {{model}}"},
-		{"Dead letters of replicas", "short", `max by (queue, model) (cqrsync_master_replica_dead_letters)`, "{{queue}} {{model}}"},
-		{"Proven equal, age", "s", `time() - max by (queue, model) (cqrsync_master_replica_equal_through_timestamp_seconds)`, "{{queue}} {{model}}"},
+		{"Commit to effect, p99", "s", `histogram_quantile(0.99, sum by (queue, model, le) ` +
+			`(rate(cqrsync_replica_apply_delay_seconds_bucket[5m])))`, "{{queue}} {{model}}"},
+		{"Applied", "cps",
+			`sum by (queue, model) (rate(cqrsync_replica_model_applied_messages_total[1m]))`,
+			"{{queue}} {{model}}"},
+		{"Waiting", "short",
+			`max by (queue, model) (cqrsync_master_replica_waiting_messages)`, "{{queue}} {{model}}"},
+		{"Dead letters of replicas", "short",
+			`max by (queue, model) (cqrsync_master_replica_dead_letters)`, "{{queue}} {{model}}"},
+		{"Proven equal, age", "s", `time() - max by (queue, model) ` +
+			`(cqrsync_master_replica_equal_through_timestamp_seconds)`, "{{queue}} {{model}}"},
 	}},
 }
 
