@@ -116,8 +116,8 @@ func TestContentOfRelationsAndOfKeysOfSeveralColumnsHeals(t *testing.T) {
 		v.equal("basket")
 		require.Equal(s, v.basketsOf(s.master), v.basketsOf(s.copies))
 		asked := v.reporter.Reported().Asked
-		require.Equal(s, int64(1), asked["missing"])
-		require.Equal(s, int64(1), asked["extra"])
+		require.Positive(s, asked["missing"]) // the next pass may come before the repair
+		require.Positive(s, asked["extra"])
 		require.Greater(s, asked["content"], int64(6))
 	})
 }

@@ -148,7 +148,9 @@ func TestContentHeals(t *testing.T) {
 		v.exec(s.copies, "UPDATE customers SET name = 'spoilt' WHERE id IN (7, 200)")
 		v.exec(s.copies, "UPDATE order_copies SET status = 'spoilt'")
 		v.equal("customer", "order")
-		require.Equal(s, map[string]int64{"content": 3}, v.reporter.Reported().Asked)
+		asked := v.reporter.Reported().Asked
+		require.GreaterOrEqual(s, asked["content"], int64(3)) // the next pass may come before the repair
+		require.Len(s, asked, 1)
 		require.Equal(s, v.names(s.master), v.names(s.copies))
 	})
 }
