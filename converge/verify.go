@@ -31,10 +31,8 @@ const (
 	maxOpen = 64
 	// againSoon is how often a pass that found something is followed by one soon.
 	againSoon = 5
-	// givenUp is how long a pass waits for answers at least; one that nobody waits for outlasts the rests
-	// of the replica.
-	givenUp       = time.Minute
-	givenUpRested = 5 * longestRest
+	// givenUp is how long a pass waits for answers at least.
+	givenUp = time.Minute
 	// hiccup is how much longer than a silent one a replica is asked.
 	hiccup = 3 * time.Second
 	// walkID is that of the question what rows the replica's ledger does not know.
@@ -146,7 +144,7 @@ func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (ques
 	if !p.Urgent && v.Asked.After(p.Started) {
 		p.Urgent, changed = true, true // somebody waits for the one after this
 	}
-	if now.Sub(p.Moved) > patienceOf(p)+10*a.patience(t, 0) {
+	if now.Sub(p.Moved) > givenUp+10*a.patience(t, 0) {
 		a.end(now, t, v, registry.Unproven)
 		return nil, true
 	}
@@ -175,14 +173,6 @@ func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (ques
 // patience is how long an answer may take, with the grace and what came before it in the queue.
 func (a *Answerer) patience(t target, tries int) time.Duration {
 	return (3*a.config.Pace + 3*t.setting.grace()) << min(tries, 6)
-}
-
-// patienceOf is how long a pass waits, beside what the settings of both sides make it wait.
-func patienceOf(p *registry.Pass) time.Duration {
-	if p.Urgent {
-		return givenUp
-	}
-	return givenUpRested
 }
 
 // begin begins a pass, if one is due.

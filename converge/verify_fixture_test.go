@@ -76,7 +76,8 @@ func (v *verified) equal(models ...string) {
 	require.NoError(v, err)
 	for _, model := range models {
 		if !pollUntil(v.system, 2*time.Minute, func() bool { return v.of(model).Through.After(now) }) {
-			v.Fatalf("%s is not equal: %+v, asked for %v", model, v.of(model), v.reporter.Reported().Asked)
+			v.Fatalf("%s is not equal: %+v, of which the pass is %+v, asked for %v", model, v.of(model), v.of(model).Pass,
+				v.reporter.Reported().Asked)
 		}
 	}
 }
