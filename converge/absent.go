@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate"
 )
 
-// deleteAbsent deletes what the replica alone has: keys that the master neither has nor remembers. It
-// does so only where the guards of a diff allow it, for all that the pass has found together.
+// deleteAbsent deletes what the replica alone has: keys that the master neither has nor remembers.
+// It does so only where the guards of a diff allow it, for all that the pass has found together.
 func (v *verifier) deleteAbsent(ctx context.Context, m absent) error {
 	if v.config.Verify != Repair || v.config.NoRequests {
 		return nil
@@ -22,8 +22,8 @@ func (v *verifier) deleteAbsent(ctx context.Context, m absent) error {
 	if !known {
 		err := operate.Guard(ctx, v.rep, m.Model, m.Of, 0)
 		if tooMany := (*operate.TooManyDeletesError)(nil); errors.As(err, &tooMany) {
-			v.log.Error("the master does not have rows that are here, and they are too many to be deleted unasked: "+
-				"look at them with relay diff", "model", m.Model, "error", err)
+			v.log.Error("the master does not have rows that are here, and they are too many to be "+
+				"deleted unasked: look at them with relay diff", "model", m.Model, "error", err)
 		} else if err != nil {
 			return err
 		}
@@ -66,7 +66,8 @@ func (v *verifier) deleteAbsent(ctx context.Context, m absent) error {
 // deletion deletes just the state that was looked at: whatever comes after it is newer to the gate.
 func deletion(model string, pk json.RawMessage, k mirrored.Kept) *envelope.Message {
 	m := &envelope.Message{
-		Signal: envelope.Delete, Model: model, PK: pk, Key: k.Key, Revision: max(k.Revision, 0), Updated: k.Updated,
+		Signal: envelope.Delete, Model: model, PK: pk, Key: k.Key,
+		Revision: max(k.Revision, 0), Updated: k.Updated,
 	}
 	if k.Deleted {
 		m.Revision++ // a row that is there beside its tombstone: only a newer delete passes

@@ -85,7 +85,8 @@ func (c AnswererConfig) validate(models []string) error {
 
 func checkPace(pace time.Duration) error {
 	if pace <= 0 || pace > maxPace {
-		return fmt.Errorf("field Pace is %s: want a positive time, at most %s, or 0 for %s", pace, maxPace, defaultPace)
+		return fmt.Errorf("field Pace is %s: want a positive time, at most %s, or 0 for %s",
+			pace, maxPace, defaultPace)
 	}
 	return nil
 }
@@ -136,7 +137,8 @@ func NewAnswerer(box *outbox.Box, broker Broker, config AnswererConfig) (*Answer
 	}, nil
 }
 
-// Run answers until ctx ends, and returns nil then. It waits for a broker or a database that is away.
+// Run answers until ctx ends, and returns nil then. It waits for a
+// broker or a database that is away.
 func (a *Answerer) Run(ctx context.Context) error {
 	if !a.started.CompareAndSwap(false, true) {
 		return errors.New("converge: Run was called before: make a new Answerer")
@@ -151,7 +153,9 @@ func (a *Answerer) Run(ctx context.Context) error {
 	}
 	running.Go(func() { a.every(ctx, "the heartbeat", a.config.Pace, a.beat) })
 	running.Go(func() { a.every(ctx, "the queues of replicas", a.config.Pace, a.KeepQueues) })
-	running.Go(func() { a.every(ctx, "the verification", min(a.config.Pace, verifyLook), a.verifyAll) })
+	running.Go(func() {
+		a.every(ctx, "the verification", min(a.config.Pace, verifyLook), a.verifyAll)
+	})
 	running.Go(func() { a.every(ctx, "questions about keys", inquireEvery, a.inquire) })
 	running.Go(func() { a.backfills(ctx) })
 	running.Wait()
@@ -186,7 +190,8 @@ func (a *Answerer) say(ctx context.Context, what string, err error) {
 	case ctx.Err() != nil:
 	default:
 		if _, was := a.said.Swap(what, true); !was {
-			a.log.Warn("the conversation with replicas has trouble, and tries again", "what", what, "error", err)
+			a.log.Warn("the conversation with replicas has trouble, and tries again",
+				"what", what, "error", err)
 		}
 	}
 }

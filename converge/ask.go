@@ -45,8 +45,8 @@ type lacked struct {
 	tries int
 }
 
-// add notes a key. One that is noted already keeps its time: so however often it is met, it is asked
-// for once a minute at most.
+// add notes a key. One that is noted already keeps its time: so however often it is met, it is
+// asked for once a minute at most.
 func (l *lacks) add(lack mirrored.Lack, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,8 +98,8 @@ func (l *lacks) take(now time.Time) map[mirrored.Lack][]mirrored.Lack {
 }
 
 // answered notes that keys were asked for. Of what a gap or a verification found nobody sees here
-// whether it is mended: it is asked for once, and remembered for as long as the key may not be asked
-// for again. The next verification sees it.
+// whether it is mended: it is asked for once, and remembered for as long as the key may not be
+// asked for again. The next verification sees it.
 func (l *lacks) answered(about mirrored.Lack, keys []mirrored.Lack) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,7 +170,8 @@ func (r *Reporter) ask(ctx context.Context) {
 	for ctx.Err() == nil {
 		for about, keys := range r.lacks.take(time.Now()) {
 			if err := r.askFor(ctx, about, keys); err != nil && ctx.Err() == nil {
-				r.log.Warn("cannot ask the master for what is lacking; trying again", "model", about.Model, "error", err)
+				r.log.Warn("cannot ask the master for what is lacking; trying again",
+					"model", about.Model, "error", err)
 			}
 		}
 		select {
@@ -200,7 +201,8 @@ func (r *Reporter) askFor(ctx context.Context, about mirrored.Lack, keys []mirro
 	answered, err := r.say(ctx, kindResync, about.Model, body)
 	if answered {
 		r.lacks.answered(about, keys)
-		r.log.Info("asked the master for what is lacking", "model", about.Model, "cause", about.Cause, "keys", len(keys))
+		r.log.Info("asked the master for what is lacking",
+			"model", about.Model, "cause", about.Cause, "keys", len(keys))
 	}
 	return err
 }

@@ -115,7 +115,9 @@ func (a *Answerer) keepQueues(ctx context.Context) error {
 }
 
 // keepQueue makes a queue. known says that its replica has reported, so that it was there.
-func (a *Answerer) keepQueue(ctx context.Context, name string, models []string, known bool) (err error) {
+func (a *Answerer) keepQueue(
+	ctx context.Context, name string, models []string, known bool,
+) (err error) {
 	q, err := a.broker.Queue(name)
 	if err != nil {
 		return err

@@ -55,6 +55,8 @@ func envelop(k kind, body []byte) (*message.Message, error) {
 }
 
 // publish sends one message.
-func publish(ctx context.Context, p transport.BatchPublisher, topic string, m *message.Message) error {
+func publish(
+	ctx context.Context, p transport.BatchPublisher, topic string, m *message.Message,
+) error {
 	return p.PublishBatch(ctx, []transport.Outgoing{{Topic: topic, Message: m}})[0]
 }

@@ -45,7 +45,9 @@ func (a *Answerer) listen(ctx context.Context, inbox message.Subscriber, model s
 	}
 }
 
-func subscribe(ctx context.Context, s message.Subscriber, topic string) (<-chan *message.Message, error) {
+func subscribe(
+	ctx context.Context, s message.Subscriber, topic string,
+) (<-chan *message.Message, error) {
 	if windowed, is := s.(transport.WindowSubscriber); is {
 		return windowed.SubscribeWindow(ctx, topic, inboxWindow)
 	}

@@ -31,7 +31,9 @@ func (m *masters) hear(beat heartbeat, now time.Time) {
 	if i < 0 {
 		// Another list of models: of a new master, or of one that has changed.
 		m.heard = slices.DeleteFunc(m.heard, func(h heard) bool {
-			return slices.ContainsFunc(h.Models, func(id string) bool { return slices.Contains(beat.Models, id) })
+			return slices.ContainsFunc(h.Models, func(id string) bool {
+				return slices.Contains(beat.Models, id)
+			})
 		})
 		m.heard = append(m.heard, heard{beat, now})
 		m.signal()
@@ -42,8 +44,8 @@ func (m *masters) hear(beat heartbeat, now time.Time) {
 	}
 }
 
-// through is the time up to which all is here that was committed at the master of a model; zero where
-// nobody has said.
+// through is the time up to which all is here that was committed at the master of a
+// model; zero where nobody has said.
 func (m *masters) through(model string) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -117,7 +117,8 @@ type reported struct{ reports, ignored, deleted atomic.Int64 }
 func (r *Reporter) Reported() Reported {
 	asked, dropped := r.lacks.asked()
 	return Reported{
-		Reports: r.counts.reports.Load(), Asked: asked, Dropped: dropped, Ignored: r.counts.ignored.Load(),
+		Reports: r.counts.reports.Load(), Asked: asked,
+		Dropped: dropped, Ignored: r.counts.ignored.Load(),
 		Deleted: r.counts.deleted.Load(),
 	}
 }

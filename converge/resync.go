@@ -16,8 +16,8 @@ import (
 
 // hearResync sends the states that a replica asked for, to it alone.
 //
-// They do not go through the outbox: the replica's gate decides by revision whether a state is news,
-// so it may come before or behind messages of its key.
+// They do not go through the outbox: the replica's gate decides by revision whether a state is
+// news, so it may come before or behind messages of its key.
 func (a *Answerer) hearResync(ctx context.Context, body []byte) error {
 	r, err := readResync(body)
 	if err != nil {
@@ -53,7 +53,8 @@ func (a *Answerer) hearResync(ctx context.Context, body []byte) error {
 		}
 		batch = append(batch, out)
 	}
-	a.log.Debug("states are sent again", "queue", r.Queue, "model", r.Model, "cause", r.Cause, "keys", len(batch))
+	a.log.Debug("states are sent again",
+		"queue", r.Queue, "model", r.Model, "cause", r.Cause, "keys", len(batch))
 	return a.sendStates(ctx, batch)
 }
 
@@ -68,7 +69,9 @@ func (a *Answerer) sendStates(ctx context.Context, batch []transport.Outgoing) e
 }
 
 // stateMessage is a state for one queue: a SYNC, or of a key that is deleted its DELETE once more.
-func stateMessage(s boxed.State, model, queue, incarnation string) (out transport.Outgoing, err error) {
+func stateMessage(
+	s boxed.State, model, queue, incarnation string,
+) (out transport.Outgoing, err error) {
 	e := envelope.Message{
 		Signal: envelope.Sync, Model: model, PK: s.PK, Revision: s.Revision, Updated: s.Updated,
 		Key: s.Key, Queue: queue, Incarnation: incarnation,

@@ -15,8 +15,8 @@ import (
 // walkPage is how many rows, or keys of the ledger, are read at once.
 const walkPage = 1000
 
-// walk looks for rows that the ledger does not know: written by somebody else, or the ledger has lost
-// its row. The master says what they are.
+// walk looks for rows that the ledger does not know: written by somebody else, or the ledger has
+// lost its row. The master says what they are.
 func (v *verifier) walk(ctx context.Context, m asked) error {
 	s := suspects{asked: m, seen: v.now(), read: m.Sent, found: map[string]int64{}}
 	speaks, err := v.speaks(ctx, m.about)

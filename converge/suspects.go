@@ -65,8 +65,8 @@ func (v *verifier) suspect(ctx context.Context, s suspects) error {
 	return nil
 }
 
-// lookAgain looks again at keys whose grace is over. That is not before all is here which the master
-// had committed when it made its claim: what is on its way is no difference.
+// lookAgain looks again at keys whose grace is over. That is not before all is here which the
+// master had committed when it made its claim: what is on its way is no difference.
 func (v *verifier) lookAgain(ctx context.Context) error {
 	for i := 0; i < len(v.suspects); i++ {
 		s := v.suspects[i]
@@ -206,7 +206,8 @@ func (v *verifier) judgeExtra(ctx context.Context, s suspects, out *settled) err
 	}
 	for i, e := range s.extra {
 		k := kept[i]
-		if k.Revision == unseen || !k.Present || k.Revision != e.Revision || k.Updated.After(s.since(v.config.Grace)) {
+		if k.Revision == unseen || !k.Present || k.Revision != e.Revision ||
+			k.Updated.After(s.since(v.config.Grace)) {
 			continue // it is gone, or was written since
 		}
 		if k.Deleted {

@@ -12,8 +12,8 @@ import (
 	"github.com/cqrsync/cqrsync/internal/registry"
 )
 
-// verified is how the last comparison of a model of the replica ended. Each heartbeat says it again,
-// so that it arrives whatever is lost.
+// verified is how the last comparison of a model of the replica ended. Each heartbeat says it
+// again, so that it arrives whatever is lost.
 type verified struct {
 	Model   string           `json:"model"`
 	Outcome string           `json:"outcome"`

@@ -55,7 +55,8 @@ func (r Result) Equal() bool { return r.Difference.Equal() && r.Extra == 0 && r.
 // published them. With a filter, what only the replica has is what it selects there; a filter by a
 // field that the replica does not keep is refused.
 func Diff(
-	ctx context.Context, box *outbox.Box, rep *replica.Replica, model string, w io.Writer, o DiffOptions,
+	ctx context.Context, box *outbox.Box, rep *replica.Replica, model string, w io.Writer,
+	o DiffOptions,
 ) (result Result, err error) {
 	d := differ{box: box, rep: rep, model: model, w: w}
 	d.result.Model = model

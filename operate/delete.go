@@ -28,7 +28,8 @@ type Deletion struct {
 // Nothing is deleted before all of the input is there: where it is cut short, or Guard finds it too
 // much, nothing is.
 func DeletedSyncReplica(
-	ctx context.Context, rep *replica.Replica, r io.Reader, o Options, bad func(pk json.RawMessage, err error),
+	ctx context.Context, rep *replica.Replica, r io.Reader, o Options,
+	bad func(pk json.RawMessage, err error),
 ) (done Deletion, err error) {
 	in := newLines(r)
 	h, ok, err := in.header(stageDeletedDiffMaster, o)

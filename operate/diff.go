@@ -25,7 +25,9 @@ type DiffMasterOptions struct {
 
 // DiffMaster writes what the master has: model and time in the first line, then lines of [key,
 // revision] pairs, and a mark that it came to the end. It returns how many instances there were.
-func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DiffMasterOptions) (int64, error) {
+func DiffMaster(
+	ctx context.Context, box *outbox.Box, model string, w io.Writer, o DiffMasterOptions,
+) (int64, error) {
 	where, err := o.Filter.OnMaster(box, model)
 	if err != nil {
 		return 0, err
@@ -37,7 +39,9 @@ func DiffMaster(ctx context.Context, box *outbox.Box, model string, w io.Writer,
 	l := lister{
 		DiffMasterOptions: o, box: box, model: model, pace: o.pace(), bad: o.badRows(), out: newOut(w, h),
 	}
-	l.selection = boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add}
+	l.selection = boxed.Selection{
+		Where: where, After: o.After, PageSize: o.pageSize(diffPage), Bad: l.bad.add,
+	}
 	l.out.opened = o.After != nil
 	err = l.run(ctx)
 	if err == nil {
@@ -84,7 +88,8 @@ func (l *lister) run(ctx context.Context) error {
 
 // ledger writes what the ledger has, in its own words.
 func (l *lister) ledger(ctx context.Context, pages iter.Seq2[boxed.Pairs, error]) error {
-	for page, err := range prefetch(ctx, func(context.Context) iter.Seq2[boxed.Pairs, error] { return pages }) {
+	all := func(context.Context) iter.Seq2[boxed.Pairs, error] { return pages }
+	for page, err := range prefetch(ctx, all) {
 		if err != nil {
 			return err
 		}
@@ -104,9 +109,12 @@ func (l *lister) ledger(ctx context.Context, pages iter.Seq2[boxed.Pairs, error]
 
 // instances writes what read reads.
 func (l *lister) instances(
-	ctx context.Context, read func(context.Context, string, boxed.Selection) iter.Seq2[[]boxed.Instance, error],
+	ctx context.Context,
+	read func(context.Context, string, boxed.Selection) iter.Seq2[[]boxed.Instance, error],
 ) error {
-	pages := func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] { return read(ctx, l.model, l.selection) }
+	pages := func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] {
+		return read(ctx, l.model, l.selection)
+	}
 	for page, err := range prefetch(ctx, pages) {
 		if err != nil {
 			return err

@@ -27,7 +27,9 @@ const dumpMark = "{}"
 
 // Dump writes the instances of a model: the CQRS id in the first line, then one instance_data
 // object per line, in the order of the primary key. It returns how many instances there were.
-func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions) (int64, error) {
+func Dump(
+	ctx context.Context, box *outbox.Box, model string, w io.Writer, o DumpOptions,
+) (int64, error) {
 	where, err := o.Filter.OnMaster(box, model)
 	if err != nil {
 		return 0, err
@@ -40,7 +42,9 @@ func Dump(ctx context.Context, box *outbox.Box, model string, w io.Writer, o Dum
 			_, _ = buffered.WriteString("," + announcesEnd + stageDump)
 		}
 	}
-	selection := boxed.Selection{Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add}
+	selection := boxed.Selection{
+		Where: where, After: o.After, PageSize: o.pageSize(statePage), Bad: bad.add,
+	}
 	var line []byte
 	pages := prefetch(ctx, func(ctx context.Context) iter.Seq2[[]boxed.Instance, error] {
 		return boxed.Of(box).Instances(ctx, model, selection)

@@ -39,7 +39,8 @@ var Lookups = []string{"exact", "ne", "in", "gt", "gte", "lt", "lte", "range", "
 func ParseFilter(text string) (Filter, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
-		return Filter{}, errors.New(`filter: want a JSON object such as {"status": "open"}, or {} for all`)
+		return Filter{}, errors.New(
+			`filter: want a JSON object such as {"status": "open"}, or {} for all`)
 	}
 	var f Filter
 	for d.More() {

@@ -211,7 +211,9 @@ func (l *loader) message(line []byte) (*envelope.Message, error) {
 	if line[0] != '{' {
 		return nil, errors.New("want a JSON object")
 	}
-	body := slices.Concat([]byte(`{"signal_type":"SYNC","cqrs_id":"`+l.loaded.Model+`","instance_pk":null,"instance_data":`), line, []byte("}"))
+	head := `{"signal_type":"SYNC","cqrs_id":"` + l.loaded.Model +
+		`","instance_pk":null,"instance_data":`
+	body := slices.Concat([]byte(head), line, []byte("}"))
 	m, err := envelope.Decode(body, nil)
 	if err != nil {
 		return nil, err

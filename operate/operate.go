@@ -121,6 +121,7 @@ func (p *pace) add(ctx context.Context, n int) error {
 	if p.options.Rate <= 0 {
 		return ctx.Err()
 	}
-	due := p.started.Add(time.Duration(float64(p.done) / float64(p.options.Rate) * float64(time.Second)))
+	seconds := float64(p.done) / float64(p.options.Rate)
+	due := p.started.Add(time.Duration(seconds * float64(time.Second)))
 	return wait(ctx, time.Until(due))
 }

@@ -11,8 +11,8 @@ import (
 
 // Metrics gives the series of monitors (of relay/monitor and replica/monitor, which are
 // prometheus.Collectors) to OpenTelemetry: pass it to a reader with sdkmetric.WithProducer. Names,
-// labels and buckets are those of docs/metrics.md, so dashboards and alerts are the same either way.
-// It is an error to give the same monitor twice.
+// labels and buckets are those of docs/metrics.md, so dashboards and alerts are the same either
+// way. It is an error to give the same monitor twice.
 func Metrics(monitors ...prometheus.Collector) (sdkmetric.Producer, error) {
 	registry := prometheus.NewRegistry()
 	var errs []error

@@ -59,7 +59,8 @@ func (r *Relay) writeDown(work context.Context, now time.Time) {
 // finish is one writing down, by write. What others hold locked is tried again on its own, so that
 // it holds up nothing else.
 func (r *Relay) finish(
-	work context.Context, done results, write func(context.Context, string, []queue.Lane, queue.Outcome) error,
+	work context.Context, done results,
+	write func(context.Context, string, []queue.Lane, queue.Outcome) error,
 ) {
 	r.tasks.finished = true
 	tenure := r.lease.tenure

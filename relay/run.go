@@ -125,7 +125,8 @@ func (r *Relay) due() time.Time {
 	now := time.Now()
 	next := now.Add(r.cfg.heartbeat())
 	for _, at := range []time.Time{
-		r.tasks.finishAt, r.heldAt, r.tasks.supersedeAt, r.lease.beat, r.lease.until, r.reader.at, r.broker.retry, r.database.retry,
+		r.tasks.finishAt, r.heldAt, r.tasks.supersedeAt, r.lease.beat, r.lease.until, r.reader.at,
+		r.broker.retry, r.database.retry,
 	} {
 		if at.After(now) && at.Before(next) {
 			next = at

@@ -41,8 +41,8 @@ type ModelStats struct {
 	Within map[time.Duration]uint64
 }
 
-// ModelStats returns the counters of each model, of the first thousand; those beyond count together as
-// "(other)". It may be called at any time.
+// ModelStats returns the counters of each model, of the first thousand; those beyond count together
+// as "(other)". It may be called at any time.
 func (r *Relay) ModelStats() map[string]ModelStats {
 	all := map[string]ModelStats{}
 	for model, c := range r.stats.models.Each() {

@@ -27,7 +27,8 @@ func (b *batch) missing(
 ) (*int64, error) {
 	m := d.message
 	switch {
-	case b.engine.config.WaitForMissing < 0, !d.binding.manner.inTurn, d.strict, b.called(d), d.overdue():
+	case b.engine.config.WaitForMissing < 0, !d.binding.manner.inTurn, d.strict, b.called(d),
+		d.overdue():
 		return nil, nil
 	case m.Signal == envelope.Sync, m.After == nil, *m.After >= m.Revision:
 		return nil, nil

@@ -170,7 +170,8 @@ func classOfState(state string) retryClass {
 		return outage
 	}
 	switch state[:2] {
-	case "08", "28", "3D", "40", "53", "57", "58", "XX", "F0": // connection, login, conflict, resources, shutdown, files, internal
+	case "08", "28", "3D", "40", "53", "57", "58", "XX", "F0":
+		// Connection, login, conflict, resources, shutdown, files, internal.
 		return outage
 	case "42": // no such table or column, no right to it
 		return endless

@@ -182,7 +182,8 @@ func (b *batch) keepWaiting(ctx context.Context, tx transaction, wait map[db.Key
 
 func (f failure) row() applied.Waiting {
 	w := applied.Waiting{
-		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.past.attempts, Error: f.err.Error(),
+		Applied: f.state(), Body: f.body, Metadata: f.headers, Attempts: f.past.attempts,
+		Error: f.err.Error(),
 	}
 	w.Awaits, w.GapIn, w.Since = f.awaits, f.gapIn, f.past.since
 	after, asked := retryAfter(f.err)

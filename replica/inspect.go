@@ -17,7 +17,8 @@ import (
 )
 
 func init() {
-	mirrored.Of = func(rep any) mirrored.Replica { return inspected{rep.(*Replica)} } //nolint:forcetypeassert // it says so
+	//nolint:forcetypeassert // it says so
+	mirrored.Of = func(rep any) mirrored.Replica { return inspected{rep.(*Replica)} }
 }
 
 // inspected is a replica as package operate sees it (internal/mirrored).

@@ -75,7 +75,8 @@ func (r inspected) eachHeld(
 
 // hold tells those of a page of live keys whose rows are there.
 func (r inspected) hold(
-	ctx context.Context, b *binding, p mirrored.Portion, page []mirrored.KeyRevision, each func(mirrored.Holding),
+	ctx context.Context, b *binding, p mirrored.Portion, page []mirrored.KeyRevision,
+	each func(mirrored.Holding),
 ) error {
 	if p.Speaks && p.Content == nil {
 		for _, k := range page {

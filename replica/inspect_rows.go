@@ -14,29 +14,40 @@ import (
 	"github.com/cqrsync/cqrsync/internal/stored"
 )
 
-// lookUpRows says which rows are there. Those of other models in the table are not.
-func (m *mirror) lookUpRows(
-	ctx context.Context, tx bun.IDB, pks []json.RawMessage, kept []mirrored.Kept, withRows bool,
-) error {
+// rowsOfKeys are rows with the given keys, each as its columns can store and spell it.
+func (m *mirror) rowsOfKeys(
+	ctx context.Context, tx bun.IDB, pks []json.RawMessage,
+) ([]reflect.Value, error) {
 	kinds, err := m.keyKinds(ctx, tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	asked := make([]reflect.Value, len(pks))
+	rows := make([]reflect.Value, len(pks))
 	for i, pk := range pks {
-		if asked[i], err = m.rowOfKey(pk); err != nil {
-			return err
+		if rows[i], err = m.rowOfKey(pk); err != nil {
+			return nil, err
 		}
 		for n, f := range m.table.PKs {
-			err := kinds[n].Check(f, asked[i])
-			if value := f.Value(asked[i]); err == nil && value.Kind() == reflect.String &&
+			err := kinds[n].Check(f, rows[i])
+			if value := f.Value(rows[i]); err == nil && value.Kind() == reflect.String &&
 				kinds[n].IsRespelled(value.String()) {
 				err = fmt.Errorf("column %s spells it otherwise", f.Name)
 			}
 			if err != nil {
-				return &keyError{m.model, string(pk), err}
+				return nil, &keyError{m.model, string(pk), err}
 			}
 		}
+	}
+	return rows, nil
+}
+
+// lookUpRows says which rows are there. Those of other models in the table are not.
+func (m *mirror) lookUpRows(
+	ctx context.Context, tx bun.IDB, pks []json.RawMessage, kept []mirrored.Kept, withRows bool,
+) error {
+	asked, err := m.rowsOfKeys(ctx, tx, pks)
+	if err != nil {
+		return err
 	}
 	foreign := ""
 	if m.shares() {

@@ -238,7 +238,8 @@ func (m *mirror) checkStored(ctx context.Context, tx bun.Tx, rows []*row) error 
 // storedOtherwise blames one row; where there are several, they are tried one by one next.
 func (m *mirror) storedOtherwise(r *row, or string) error {
 	return &codeError{Permanent(fmt.Errorf("key %s: a column of table %s stores it as another "+
-		"one: give the key the type that it has on the master%s", r.key(len(m.table.PKs)), m.table.Name, or))}
+		"one: give the key the type that it has on the master%s",
+		r.key(len(m.table.PKs)), m.table.Name, or))}
 }
 
 // keyIn is the condition that selects rows by their keys, as SQL.

@@ -43,7 +43,8 @@ func (r *Replica) Masters(ctx context.Context) ([]Master, error) {
 	masters := make([]Master, len(noted))
 	for i, m := range noted {
 		masters[i] = Master{
-			Model: m.Model, Incarnation: m.Incarnation, First: m.First, Last: m.Last, Returns: m.Returns, Overtaken: m.Overtaken,
+			Model: m.Model, Incarnation: m.Incarnation, First: m.First, Last: m.Last,
+			Returns: m.Returns, Overtaken: m.Overtaken,
 			Current: i == len(noted)-1 || noted[i+1].Model != m.Model,
 			Rival:   m.Returns > 0 && now.Sub(m.Last) < rivalFor,
 		}
@@ -128,7 +129,8 @@ func (e *engine) noteMasters(ctx context.Context) error {
 	var rows []applied.Master
 	for _, from := range e.origins.all() {
 		m := applied.Master{
-			Model: from.model, Incarnation: from.incarnation, Returns: from.returns.Load(), Overtaken: from.overtaken.Load(),
+			Model: from.model, Incarnation: from.incarnation,
+			Returns: from.returns.Load(), Overtaken: from.overtaken.Load(),
 		}
 		if !from.heard.Swap(false) && m.Returns+m.Overtaken == 0 {
 			continue

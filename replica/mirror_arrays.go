@@ -40,7 +40,8 @@ func (m *mirror) saveArrays(
 		arrays[i] = literal(a.Literal()) + "::" + typ + "[]"
 		types[i] = "(" + literal(f.Name) + ", " + literal(typ) + "::regtype)"
 	}
-	result, err := m.upsert(ctx, tx, set, fmt.Sprintf(`SELECT * FROM unnest(%s) WHERE (SELECT count(*) FROM pg_attribute
+	result, err := m.upsert(ctx, tx, set, fmt.Sprintf(`SELECT * FROM unnest(%s)
+		WHERE (SELECT count(*) FROM pg_attribute
 		WHERE attrelid = %s::regclass AND (attname, atttypid) IN (%s)) = %d`,
 		strings.Join(arrays, ", "), literal(string(m.table.SQLName)), strings.Join(types,
 			", "), len(types)))

@@ -124,9 +124,11 @@ func (m *mirror) folds(column string, shape *mirrorShape) error {
 	e := &foldedKeyError{table: m.table.Name, column: column, by: shape.folded[column]}
 	switch m.gen.Dialect().Name() {
 	case dialect.PG:
-		e.alter = fmt.Sprintf(`ALTER TABLE %s ALTER COLUMN %q TYPE text COLLATE "C"`, m.table.SQLName, column)
+		e.alter = fmt.Sprintf(`ALTER TABLE %s ALTER COLUMN %q TYPE text COLLATE "C"`,
+			m.table.SQLName, column)
 	case dialect.MySQL:
-		e.alter = fmt.Sprintf("ALTER TABLE %s MODIFY `%s` %s CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL",
+		e.alter = fmt.Sprintf("ALTER TABLE %s MODIFY `%s` %s "+
+			"CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL",
 			m.table.SQLName, column, shape.spelled[column])
 	default:
 		e.alter = fmt.Sprintf("a copy of the table with %q text COLLATE BINARY (SQLite cannot "+

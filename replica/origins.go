@@ -131,7 +131,8 @@ func (e *engine) overtake(d *delivery) {
 		}
 		e.log.Warn(what+
 			": it makes changes under revisions that are known here, and they are refused; "+
-			"compare with relay diff, or send everything with relay sync --force", d.attrs("incarnation", m.Incarnation)...)
+			"compare with relay diff, or send everything with relay sync --force",
+			d.attrs("incarnation", m.Incarnation)...)
 	}
 	e.origins.hurry()
 }

@@ -60,7 +60,8 @@ func RegisterType(r *Replica, typ reflect.Type, model string, options ...Option)
 //
 // An error is returned, and Run returns it again.
 func Handle[T any](
-	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, event Event[T]) error, options ...Option,
+	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, event Event[T]) error,
+	options ...Option,
 ) error {
 	return bindHandler[T](r, model, options, handle == nil, true, func(events events) applier {
 		return &eachInTransaction{events, func(ctx context.Context, tx bun.Tx, work any) error {
@@ -73,7 +74,8 @@ func Handle[T any](
 // most one per key, the newest. When it fails, it is called again for the halves, until the event
 // that makes it fail is alone.
 func HandleBatch[T any](
-	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, events []Event[T]) error, options ...Option,
+	r *Replica, model string, handle func(ctx context.Context, tx bun.Tx, events []Event[T]) error,
+	options ...Option,
 ) error {
 	return bindHandler[T](r, model, options, handle == nil, true, func(events events) applier {
 		return &newestTogether{events, func(ctx context.Context, tx bun.Tx, works []any) error {
@@ -94,7 +96,8 @@ func HandleBatch[T any](
 //
 // It works without a database, too: see New.
 func HandleFunc[T any](
-	r *Replica, model string, handle func(ctx context.Context, event Event[T]) error, options ...Option,
+	r *Replica, model string, handle func(ctx context.Context, event Event[T]) error,
+	options ...Option,
 ) error {
 	return bindHandler[T](r, model, options, handle == nil, false, func(events events) applier {
 		return &eachOutside{events, func(ctx context.Context, work any) error {

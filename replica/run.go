@@ -97,7 +97,10 @@ func (r *Replica) checkTables(ctx context.Context, models ...*binding) error {
 // else one per model: the window is shared out among them. A stock subscriber waits for every ack;
 // it gets as many as there are workers.
 func (r *Replica) subscriptions(subscriber message.Subscriber) (all []*subscription) {
-	add := func(subscribe func(context.Context, *subscription) (transport.Subscription, error), topics ...string) {
+	add := func(
+		subscribe func(context.Context, *subscription) (transport.Subscription, error),
+		topics ...string,
+	) {
 		all = append(all, &subscription{engine: &r.engine, topics: topics, subscribe: subscribe})
 	}
 	switch s := subscriber.(type) {

@@ -40,7 +40,8 @@ func (o Outcome) String() string {
 		return fmt.Sprintf("Outcome(%d)", int(o))
 	}
 	return [...]string{
-		"applied", "gap", "duplicate", "stale", "ignored", "discarded", "waiting", "dead_letter", "returned",
+		"applied", "gap", "duplicate", "stale", "ignored", "discarded", "waiting", "dead_letter",
+		"returned",
 	}[o]
 }
 

@@ -235,7 +235,8 @@ func (g *group) write(ctx context.Context, tx transaction) error {
 	return g.batch.write(ctx, tx, chains)
 }
 
-var errStillMissing = &codeError{errors.New("a row that the foreign key points to is still missing")}
+var errStillMissing = &codeError{errors.New(
+	"a row that the foreign key points to is still missing")}
 
 // deferring are the statements around those that may break a constraint for a while.
 func deferring(tx bun.Tx) (before, after string) {

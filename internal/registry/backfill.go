@@ -94,8 +94,9 @@ func (r *Registry) ask(
 	table, clock := r.Table("outbox_backfills"), r.Dialect().Now()
 	err = r.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
 		// A row without an id is one that never was. It is there to be locked.
-		_, err := tx.ExecContext(ctx, `INSERT INTO ? (queue, model, id, filter, rate, sent, bad, error, asked_at,
-			updated_at, finished_at) VALUES (?, ?, '', '{}', 0, 0, 0, '', `+clock+", "+clock+", "+clock+")"+
+		_, err := tx.ExecContext(ctx, `INSERT INTO ? (queue, model, id, filter, rate, sent, bad,
+				error, asked_at, updated_at, finished_at)
+			VALUES (?, ?, '', '{}', 0, 0, 0, '', `+clock+", "+clock+", "+clock+")"+
 			r.Upsert("queue, model", "model"), table, b.Queue, b.Model)
 		if err != nil {
 			return err
@@ -113,8 +114,9 @@ func (r *Registry) ask(
 		if begin, err := anew(asked); err != nil || !begin {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE ? SET id = ?, filter = ?, rate = ?, after_pk = NULL, sent = 0,
-			bad = 0, total = NULL, error = '', asked_at = `+clock+", started_at = NULL, updated_at = "+clock+`,
+		if _, err := tx.ExecContext(ctx, `UPDATE ? SET id = ?, filter = ?, rate = ?,
+			after_pk = NULL, sent = 0, bad = 0, total = NULL, error = '',
+			asked_at = `+clock+", started_at = NULL, updated_at = "+clock+`,
 			finished_at = NULL, owner = NULL, expires_at = NULL WHERE queue = ? AND model = ?`,
 			table, b.ID, b.Filter, b.Rate, b.Queue, b.Model); err != nil {
 			return err

@@ -117,7 +117,8 @@ func (r *Registry) Cancel(ctx context.Context, queue, model string) (was bool, e
 // one that is over had come, nobody knows: it counts as another one, so who asks again gets it.
 func (r *Registry) restartBackfills(ctx context.Context, tx bun.IDB, queue string) error {
 	table := r.Table("outbox_backfills")
-	_, err := tx.ExecContext(ctx, `UPDATE ? SET after_pk = NULL, sent = 0, bad = 0, owner = NULL, expires_at = NULL
+	_, err := tx.ExecContext(ctx, `
+		UPDATE ? SET after_pk = NULL, sent = 0, bad = 0, owner = NULL, expires_at = NULL
 		WHERE queue = ? AND finished_at IS NULL`, table, queue)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, "DELETE FROM ? WHERE queue = ? AND finished_at IS NOT NULL",

@@ -20,8 +20,8 @@ type Trouble struct {
 // maxTroubles bounds what is kept of them.
 const maxTroubles = 1000
 
-// SayTroubles notes what is wrong by what source sees, in place of what it said before. Since counts
-// by the caller's clock: what is written is how long ago it was.
+// SayTroubles notes what is wrong by what source sees, in place of what it said before. Since
+// counts by the caller's clock: what is written is how long ago it was.
 func (r *Registry) SayTroubles(ctx context.Context, source string, troubles []Trouble) error {
 	err := r.InTx(ctx, func(ctx context.Context, tx bun.IDB) error {
 		now, table := r.Dialect().Now(), r.Table("outbox_troubles")

@@ -82,7 +82,8 @@ func brokerDeadLetterOf(queue string, m *message.Message) ReplicaDeadLetter {
 	return ReplicaDeadLetter{
 		ID: deadLetterID(m), Queue: queue,
 		Model: seen.Model, Key: seen.Key, Revision: seen.Revision, Retries: seen.Retries,
-		Error: m.Metadata[transport.DeadLetterReasonKey], Body: m.Payload, Metadata: maps.Clone(m.Metadata),
+		Error: m.Metadata[transport.DeadLetterReasonKey], Body: m.Payload,
+		Metadata: maps.Clone(m.Metadata),
 	}
 }
 

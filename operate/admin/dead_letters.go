@@ -85,7 +85,8 @@ func deadLetterOf(d queue.DeadLetter) DeadLetter {
 	}
 	return DeadLetter{
 		ID: d.ID, Model: d.Model, Key: d.Key, Revision: d.Revision, Signal: d.Signal, Queue: d.Queue,
-		Attempts: d.Attempts, Error: d.Error, Created: d.Created, Dead: d.Dead, DeadLetterContent: content,
+		Attempts: d.Attempts, Error: d.Error, Created: d.Created, Dead: d.Dead,
+		DeadLetterContent: content,
 	}
 }
 

@@ -167,7 +167,8 @@ func (m *Master) keyHere(ctx context.Context, model, key string) (*Key, error) {
 	if retry != nil {
 		k.Retry = new(KeyRetry(*retry))
 	}
-	err = m.DeadLetters(ctx, DeadLetterFilter{Model: model, Key: key}, keyRead, func(d DeadLetter) error {
+	filter := DeadLetterFilter{Model: model, Key: key}
+	err = m.DeadLetters(ctx, filter, keyRead, func(d DeadLetter) error {
 		d.DeadLetterContent = nil
 		k.DeadLetters = append(k.DeadLetters, d)
 		return nil

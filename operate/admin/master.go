@@ -53,7 +53,8 @@ func (m *Master) Status(ctx context.Context) (MasterStatus, error) {
 		Unsent: st.Unsent, OldestAge: st.OldestAge, Retries: st.Retries, DeadLetters: st.DeadLetters,
 		UnsentEstimated: st.UnsentEstimated, RetriesEstimated: st.RetriesEstimated,
 		DeadLettersEstimated: st.DeadLettersEstimated,
-		Relays:               st.Relays, Lanes: st.Lanes, LanesOwned: st.LanesOwned, LanesAhead: st.LanesAhead,
+		Relays:               st.Relays, Lanes: st.Lanes,
+		LanesOwned: st.LanesOwned, LanesAhead: st.LanesAhead,
 		Incarnation: incarnation,
 	}, err
 }

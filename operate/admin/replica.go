@@ -23,8 +23,8 @@ type ReplicaStatus struct {
 	Verifications []ReplicaVerification `json:"verifications"`
 }
 
-// ReplicaVerification is what a replica knows of the last comparison of all keys of a model with its
-// master. Its times are by the clock of the master's database.
+// ReplicaVerification is what a replica knows of the last comparison of all keys of a model with
+// its master. Its times are by the clock of the master's database.
 type ReplicaVerification struct {
 	Queue string `json:"queue"`
 	Model string `json:"model"`

@@ -18,8 +18,8 @@ const (
 	VerifiedUnproven = string(registry.Unproven)
 )
 
-// Verification is the last comparison of all keys of a model of a replica with the master. Its names
-// in JSON are never changed, only added.
+// Verification is the last comparison of all keys of a model of a replica with the master. Its
+// names in JSON are never changed, only added.
 type Verification struct {
 	Queue string `json:"queue"`
 	Model string `json:"model"`
@@ -55,7 +55,8 @@ func verification(v registry.Verification) Verification {
 		Queue: v.Queue, Model: v.Model, Found: map[string]int64{}, EqualThrough: timeOrNil(v.Through),
 	}
 	if last := v.Last; last != nil {
-		out.Outcome, out.Started, out.Ended, out.Keys = string(last.Outcome), last.Started, last.Ended, last.Keys
+		out.Outcome, out.Keys = string(last.Outcome), last.Keys
+		out.Started, out.Ended = last.Started, last.Ended
 		for how, n := range last.Found {
 			out.Found[how] = n
 		}
@@ -66,16 +67,18 @@ func verification(v registry.Verification) Verification {
 const (
 	// answeredIn is how long a relay may take to begin a verification.
 	answeredIn = time.Minute
-	// startsIn is how long a replica may take until it has reported of all its models, at least, and how
-	// much longer than a silent one it is waited for.
+	// startsIn is how long a replica may take until it has reported of all its models, at least, and
+	// how much longer than a silent one it is waited for.
 	startsIn = 3 * time.Second
 	// verifyPoll is how often it is looked whether one has ended.
 	verifyPoll = 200 * time.Millisecond
 )
 
-// Verify has models of a replica compared with the master now, by the relay that runs, and waits for
-// the end of it. No models mean all that the replica wants to have verified.
-func (m *Master) Verify(ctx context.Context, queue string, models []string) ([]Verification, error) {
+// Verify has models of a replica compared with the master now, by the relay that runs, and waits
+// for the end of it. No models mean all that the replica wants to have verified.
+func (m *Master) Verify(
+	ctx context.Context, queue string, models []string,
+) ([]Verification, error) {
 	wanted, err := m.verifiable(ctx, queue, models)
 	if err != nil {
 		return nil, err
@@ -105,9 +108,11 @@ func (m *Master) Verify(ctx context.Context, queue string, models []string) ([]V
 	}
 }
 
-// verifiable are the models of a replica that can be verified. One that has just started reports of one
-// model after the other: so all of them are waited for a little.
-func (m *Master) verifiable(ctx context.Context, queue string, models []string) (able []string, err error) {
+// verifiable are the models of a replica that can be verified. One that has just started reports of
+// one model after the other: so all of them are waited for a little.
+func (m *Master) verifiable(
+	ctx context.Context, queue string, models []string,
+) (able []string, err error) {
 	tick := time.NewTicker(verifyPoll)
 	defer tick.Stop()
 	for began := time.Now(); ; {
@@ -120,7 +125,9 @@ func (m *Master) verifiable(ctx context.Context, queue string, models []string) 
 		if len(wanted) == 0 {
 			wanted = r.Models
 		}
-		lacking := slices.DeleteFunc(slices.Clone(wanted), func(id string) bool { return slices.Contains(able, id) })
+		lacking := slices.DeleteFunc(slices.Clone(wanted), func(id string) bool {
+			return slices.Contains(able, id)
+		})
 		switch {
 		case len(lacking) == 0:
 			return wanted, nil
@@ -128,10 +135,11 @@ func (m *Master) verifiable(ctx context.Context, queue string, models []string) 
 		case len(models) == 0 && len(able) > 0:
 			return able, nil
 		case len(able) == 0:
-			return nil, fmt.Errorf("the replica %q verifies nothing: its version is too old, or it is switched off there",
-				queue)
+			return nil, fmt.Errorf("the replica %q verifies nothing: its version is too old, or it "+
+				"is switched off there", queue)
 		default:
-			return nil, fmt.Errorf("the replica %q does not verify the model %q: it verifies %q", queue, lacking[0], able)
+			return nil, fmt.Errorf("the replica %q does not verify the model %q: it verifies %q",
+				queue, lacking[0], able)
 		}
 		select {
 		case <-ctx.Done():
@@ -199,8 +207,9 @@ func (m *Master) endedSince(
 		case v.Last != nil && !v.Last.Started.Before(since):
 			ended = append(ended, verification(v))
 		case v.Pass == nil && now.Sub(since) > answeredIn:
-			return ended, fmt.Errorf("nobody began to verify %s in %s: does a relay run with --config, and not with "+
-				"--silent, or an application that answers replicas?", v.Model, answeredIn)
+			return ended, fmt.Errorf("nobody began to verify %s in %s: does a relay run with "+
+				"--config, and not with --silent, or an application that answers replicas?",
+				v.Model, answeredIn)
 		}
 	}
 	return ended, nil

@@ -14,7 +14,8 @@ import (
 
 func (s Source) backfill() *cli.Command {
 	return &cli.Command{
-		Name: "backfill", Usage: "send all of a model to one replica, while it goes on", Category: categoryMaster,
+		Name: "backfill", Category: categoryMaster,
+		Usage: "send all of a model to one replica, while it goes on",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "queue", Required: true, Usage: "the replica that is sent the rows"},
 			modelFlag(), narrowFlag(),
@@ -22,9 +23,12 @@ func (s Source) backfill() *cli.Command {
 				"delaying what changes meanwhile"},
 			&cli.BoolFlag{Name: "detach", Usage: "do not wait: whoever answers replicas does it"},
 			&cli.BoolFlag{Name: "cancel", Usage: "end the one that is under way; what was sent stays"},
-			&cli.BoolFlag{Name: "json", Usage: "a JSON line each second, and at the end; with --quiet at the end only"},
-			&cli.BoolFlag{Name: "progress", Usage: "show how far it is: a bar on a terminal, else JSON lines"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but results and errors"},
+			&cli.BoolFlag{Name: "json",
+				Usage: "a JSON line each second, and at the end; with --quiet at the end only"},
+			&cli.BoolFlag{Name: "progress",
+				Usage: "show how far it is: a bar on a terminal, else JSON lines"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"},
+				Usage: "print nothing but results and errors"},
 		},
 		Action: s.runBackfill,
 	}
@@ -77,7 +81,8 @@ func (j *job) followBackfill(ctx context.Context, a *converge.Answerer, queue, m
 		}
 	})
 	if ctx.Err() != nil {
-		j.say("%d rows of %s were sent; whoever answers replicas goes on, and so does the same command", now.Sent, model)
+		j.say("%d rows of %s were sent; whoever answers replicas goes on, and so does the same "+
+			"command", now.Sent, model)
 		return err
 	}
 	if err != nil {

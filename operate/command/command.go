@@ -1,7 +1,8 @@
 // Package command makes command lines of packages operate and operate/admin, to be mounted in any
 // urfave/cli application:
 //
-//	app.Commands = append(app.Commands, command.Commands(command.Source{Box: openBox, Replica: openReplica})...)
+//	source := command.Source{Box: openBox, Replica: openReplica}
+//	app.Commands = append(app.Commands, command.Commands(source)...)
 //
 // A service that mounts them in its own binary has its own serializers, filters and mappings at
 // work; cmd/relay mounts them over tables that a cqrsync.yaml describes.
@@ -119,11 +120,13 @@ func narrowFlag() cli.Flag {
 }
 
 func inputFlag() cli.Flag {
-	return &cli.StringFlag{Name: "input", Aliases: []string{"i"}, Value: "-", Usage: "`FILE` to read, - is standard input"}
+	return &cli.StringFlag{Name: "input", Aliases: []string{"i"}, Value: "-",
+		Usage: "`FILE` to read, - is standard input"}
 }
 
 func outputFlag() cli.Flag {
-	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "-", Usage: "`FILE` to write, - is standard output"}
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "-",
+		Usage: "`FILE` to write, - is standard output"}
 }
 
 func graceFlag() cli.Flag {
@@ -144,14 +147,16 @@ func allowEmptyFlag() cli.Flag {
 }
 
 func maxDeletesFlag() cli.Flag {
-	return &cli.Int64Flag{Name: "max-deletes", Usage: "delete up to `N` rows; if not given, it stops before it deletes more than " +
-		"1 % of the model and more than 100 rows, or all of them, or what a master without rows " +
-		"does not have"}
+	return &cli.Int64Flag{Name: "max-deletes",
+		Usage: "delete up to `N` rows; if not given, it stops before it deletes more than " +
+			"1 % of the model and more than 100 rows, or all of them, or what a master without rows " +
+			"does not have"}
 }
 
 func resumeFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: "resume", Usage: "keep in `FILE` how far it came, and go on from there; it is removed at the end",
+		Name:  "resume",
+		Usage: "keep in `FILE` how far it came, and go on from there; it is removed at the end",
 	}
 }
 
@@ -203,8 +208,10 @@ func options(cmd *cli.Command) (operate.Options, *progress, error) {
 // makes them: they would mean all rows, all queues.
 func noEmptyFlags(cmd *cli.Command) error {
 	want := map[string]string{
-		"filter": "'{}' for all instances", "model": "the CQRS id of a model", "queue": "the queue of a replica, or leave it out",
-		"input": "a file, or - for standard input", "output": "a file, or - for standard output", "resume": "a file",
+		"filter": "'{}' for all instances", "model": "the CQRS id of a model",
+		"queue": "the queue of a replica, or leave it out",
+		"input": "a file, or - for standard input", "output": "a file, or - for standard output",
+		"resume": "a file",
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(want)) {

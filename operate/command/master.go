@@ -52,7 +52,8 @@ func (s Source) sync() *cli.Command {
 
 func (s Source) diffMaster() *cli.Command {
 	return &cli.Command{
-		Name: "diff-master", Usage: "write which revisions the master has, for diff-replica", Category: categoryMaster,
+		Name: "diff-master", Category: categoryMaster,
+		Usage: "write which revisions the master has, for diff-replica",
 		Flags: append(paceFlags(), modelFlag(), filterFlag(), outputFlag(), contentFlag(),
 			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
@@ -66,7 +67,8 @@ func (s Source) diffMaster() *cli.Command {
 
 func (s Source) diffSync() *cli.Command {
 	return &cli.Command{
-		Name: "diff-sync", Usage: "send again what diff-replica found, to that replica only", Category: categoryMaster,
+		Name: "diff-sync", Category: categoryMaster,
+		Usage: "send again what diff-replica found, to that replica only",
 		Flags: append(paceFlags(), inputFlag(), allowEmptyFlag(), resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			sent, err := operate.DiffSync(ctx, j.box, j.in, j.options)
@@ -123,7 +125,8 @@ func (s Source) checkQueue(ctx context.Context, j *job) error {
 
 func (s Source) adopt() *cli.Command {
 	return &cli.Command{
-		Name: "adopt", Usage: "take over the revisions of a table that a Django master wrote", Category: categoryMaster,
+		Name: "adopt", Category: categoryMaster,
+		Usage: "take over the revisions of a table that a Django master wrote",
 		Flags: append(paceFlags(), modelFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
 			adopted, err := operate.Adopt(ctx, j.box, j.model(), j.options)

@@ -29,7 +29,8 @@ func newProgress(cmd *cli.Command) *progress {
 	case isTerminal(p.w):
 		p.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(p.w),
 			progressbar.OptionSetDescription(cmd.Name),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("rows"),
+			progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+			progressbar.OptionSetItsString("rows"),
 			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	default:
 		p.lines = true

@@ -17,7 +17,8 @@ import (
 
 func (s Source) load() *cli.Command {
 	return &cli.Command{
-		Name: "load", Usage: "read what dump (or Django's cqrs_bulk_dump) wrote", Category: categoryReplica,
+		Name: "load", Category: categoryReplica,
+		Usage: "read what dump (or Django's cqrs_bulk_dump) wrote",
 		Flags: append(paceFlags(), inputFlag(), maxDeletesFlag(), resumeFlag(),
 			&cli.BoolFlag{Name: "clear", Usage: "empty the table first; asks, unless " +
 				"--max-deletes allows it"}),
@@ -71,7 +72,8 @@ func ask(ctx context.Context, w io.Writer, e *operate.TooManyDeletesError) error
 
 func (s Source) diffReplica() *cli.Command {
 	return &cli.Command{
-		Name: "diff-replica", Usage: "write which keys of diff-master differ here, for diff-sync", Category: categoryReplica,
+		Name: "diff-replica", Category: categoryReplica,
+		Usage: "write which keys of diff-master differ here, for diff-sync",
 		Flags: append(paceFlags(), inputFlag(), outputFlag(), graceFlag(), allowEmptyFlag(),
 			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {
@@ -118,7 +120,8 @@ func (s Source) deletedDiffReplica() *cli.Command {
 
 func (s Source) deletedSyncReplica() *cli.Command {
 	return &cli.Command{
-		Name: "deleted-sync-replica", Usage: "delete what deleted-diff-master found", Category: categoryReplica,
+		Name: "deleted-sync-replica", Category: categoryReplica,
+		Usage: "delete what deleted-diff-master found",
 		Flags: append(paceFlags(), inputFlag(), graceFlag(), allowEmptyFlag(), maxDeletesFlag(),
 			resumeFlag()),
 		Action: s.action(func(ctx context.Context, j *job) error {

@@ -56,7 +56,8 @@ func output(cmd *cli.Command, again bool) (io.WriteCloser, error) {
 	if again {
 		mode = os.O_APPEND
 	}
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|mode, 0o644) //nolint:gosec // a name that the operator chose
+	//nolint:gosec // a name that the operator chose
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|mode, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("--output: %w", err)
 	}

@@ -16,7 +16,8 @@ var said = []struct {
 	{regexp.MustCompile(`^invalid value "(.*)" for flag -+(\S+): (.*)$`), func(part []string) string {
 		return "--" + part[2] + ": " + unreadable(part[1], part[3])
 	}},
-	{regexp.MustCompile(`^could not parse "(.*)" as \S+ value from environment variable "(\w+)" for flag (\S+): (.*)$`),
+	{regexp.MustCompile(`^could not parse "(.*)" as \S+ value from environment variable ` +
+		`"(\w+)" for flag (\S+): (.*)$`),
 		func(part []string) string {
 			return "--" + part[3] + " (or " + part[2] + "): " + unreadable(part[1], part[4])
 		}},

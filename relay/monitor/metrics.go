@@ -102,7 +102,8 @@ var (
 func (m *Monitor) Describe(out chan<- *prometheus.Desc) {
 	for _, s := range []series{
 		unsent, oldest, parked, deadLetters, relays, allLanes, ownedLanes, readable,
-		published, compacted, modelPublished, confirmDelay, batches, retries, buried, lanes, leasesLost, breaker,
+		published, compacted, modelPublished, confirmDelay, batches, retries, buried, lanes,
+		leasesLost, breaker,
 		confirmed, returned, nacked, refused, unknown, unroutable, ready,
 		replicaLag, replicaSilent, replicaVanished, replicaWaiting, replicaDeadLetters,
 		replicaApplied, replicaEqual, troubles,

@@ -104,9 +104,11 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	}
 	stats := m.replica.Stats()
 	for outcome, n := range map[replica.Outcome]int64{
-		replica.Applied: stats.Applied - stats.Gaps, replica.AppliedGap: stats.Gaps, replica.Duplicate: stats.Duplicates,
-		replica.Stale: stats.Stale, replica.Ignored: stats.Ignored, replica.Discarded: stats.Discarded,
-		replica.Waiting: stats.Waiting, replica.DeadLettered: stats.DeadLettered, replica.Returned: stats.Returned,
+		replica.Applied: stats.Applied - stats.Gaps, replica.AppliedGap: stats.Gaps,
+		replica.Duplicate: stats.Duplicates, replica.Stale: stats.Stale,
+		replica.Ignored: stats.Ignored, replica.Discarded: stats.Discarded,
+		replica.Waiting: stats.Waiting, replica.DeadLettered: stats.DeadLettered,
+		replica.Returned: stats.Returned,
 	} {
 		send(m.messages, prometheus.CounterValue, float64(n), outcome.String())
 	}

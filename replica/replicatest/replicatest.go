@@ -56,7 +56,8 @@ func New(
 ) *Kit {
 	t.Helper()
 	k := &Kit{
-		t: t, db: service, keys: map[db.Key]int64{}, done: map[db.Key]bool{}, clock: time.Now().UTC().Truncate(time.Microsecond),
+		t: t, db: service, keys: map[db.Key]int64{}, done: map[db.Key]bool{},
+		clock: time.Now().UTC().Truncate(time.Microsecond),
 	}
 	d, err := db.New(service, db.Names{Schema: config.Schema, Prefix: config.TablePrefix})
 	if err != nil {

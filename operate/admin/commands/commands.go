@@ -40,7 +40,8 @@ type Source struct {
 // Commands returns the commands.
 func (s Source) Commands() []*cli.Command {
 	all := []*cli.Command{
-		s.migrate(), s.status(), s.deadLetters(), s.forgetDeleted(), s.lanes(), s.incarnation(), s.replicas(), s.verify(), s.key(),
+		s.migrate(), s.status(), s.deadLetters(), s.forgetDeleted(), s.lanes(), s.incarnation(),
+		s.replicas(), s.verify(), s.key(),
 	}
 	for _, c := range all {
 		withCodes(c)
@@ -99,7 +100,8 @@ func noArguments(cmd *cli.Command) error {
 	switch {
 	case !cmd.Args().Present():
 		return nil
-	case len(cmd.VisibleCommands()) > 0 && cmd.VisibleCommands()[0].Name != "help": // every command has that
+	case len(cmd.VisibleCommands()) > 0 && cmd.VisibleCommands()[0].Name != "help":
+		// Every command has that one.
 		return fmt.Errorf("unknown command: want %s alone, or %[1]s %s",
 			cmd.Name, cmd.Commands[0].Name)
 	default:

@@ -70,7 +70,8 @@ func (s Source) incarnation() *cli.Command {
 				"SQLite file, and of a snapshot of disks, nothing tells. Run this before the " +
 				"relay starts.",
 			Flags: []cli.Flag{&cli.StringFlag{
-				Name: "reason", Value: "an operator said that the database was restored", Usage: "why, for status",
+				Name: "reason", Usage: "why, for status",
+				Value: "an operator said that the database was restored",
 			}},
 			Action: func(ctx context.Context, cmd *cli.Command) error {
 				return s.incarnationBy(func(m *admin.Master, ctx context.Context) (admin.Incarnation, error) {

@@ -56,8 +56,8 @@ func printWrapped(out io.Writer, indent, text string) {
 // shortestWatch keeps --watch from being a load of its own.
 const shortestWatch = time.Second
 
-// watched runs an action again and again where --watch asks for it, until the context ends. One that
-// fails is shown, and tried again: whoever watches an outage wants to see its end.
+// watched runs an action again and again where --watch asks for it, until the context ends. One
+// that fails is shown, and tried again: whoever watches an outage wants to see its end.
 func watched(show cli.ActionFunc) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		every := cmd.Duration("watch")

@@ -92,7 +92,8 @@ func printVerification(cmd *cli.Command, r admin.Verification) error {
 func foundText(found map[string]int64) string {
 	var kinds []string
 	for _, how := range slices.Sorted(maps.Keys(found)) {
-		kinds = append(kinds, fmt.Sprintf("%d %s", found[how], oneLine(strings.ReplaceAll(how, "_", " "))))
+		kind := oneLine(strings.ReplaceAll(how, "_", " "))
+		kinds = append(kinds, fmt.Sprintf("%d %s", found[how], kind))
 	}
 	return strings.Join(kinds, ", ")
 }
