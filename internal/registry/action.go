@@ -37,7 +37,7 @@ func (r *Registry) End(ctx context.Context, id int64, outcome string) error {
 	return nil
 }
 
-// Actions returns the latest actions, newest first; only the one with an identity, if that is not 0.
+// Actions returns the latest actions, newest first; with an identity that is not 0, only that one.
 func (r *Registry) Actions(ctx context.Context, id int64, limit int) (all []Action, err error) {
 	rows, err := r.DB().QueryContext(ctx, "SELECT id, "+r.Dialect().Micros("done_at")+
 		", who, action, outcome FROM ? WHERE id = ? OR ? = 0 ORDER BY id DESC LIMIT ?",
