@@ -76,7 +76,8 @@ func (a *Answerer) hearBackfill(ctx context.Context, body []byte) error {
 		return err
 	}
 	if !known {
-		return fmt.Errorf("a backfill of %.40q for a replica that has not reported that it takes it", r.Model)
+		return fmt.Errorf("a backfill of %.40q for a replica that has not reported that it takes it",
+			r.Model)
 	}
 	b, err := a.registry.Request(ctx, registry.Backfill{
 		Queue: r.Queue, Model: r.Model, ID: r.ID, Filter: registry.All,
@@ -136,8 +137,8 @@ type BackfillProgress struct {
 	Done bool
 }
 
-// OrderBackfill notes a backfill for whoever answers replicas. One that is under way with the same filter goes
-// on. The error says where the replica is unknown, and its queue is not on the broker.
+// OrderBackfill notes a backfill for whoever answers replicas. One that is under way with the same
+// filter goes on. The error says where the replica is unknown, and its queue is not on the broker.
 func (a *Answerer) OrderBackfill(ctx context.Context, b Backfill) error {
 	if b.Filter == "" {
 		b.Filter = registry.All
@@ -158,10 +159,12 @@ func (a *Answerer) OrderBackfill(ctx context.Context, b Backfill) error {
 func (a *Answerer) checkBackfill(ctx context.Context, b Backfill) error {
 	var errs []error
 	if !names.MatchString(b.Queue) {
-		errs = append(errs, fmt.Errorf("field Queue is %.40q: want the name of a replica's queue", b.Queue))
+		errs = append(errs, fmt.Errorf(
+			"field Queue is %.40q: want the name of a replica's queue", b.Queue))
 	}
 	if b.Rate < 0 {
-		errs = append(errs, fmt.Errorf("field Rate is %d: want rows a second, or 0 for as many as go", b.Rate))
+		errs = append(errs, fmt.Errorf(
+			"field Rate is %d: want rows a second, or 0 for as many as go", b.Rate))
 	}
 	filter, err := operate.ParseFilter(b.Filter)
 	if err == nil {
@@ -186,14 +189,15 @@ func (a *Answerer) requireQueue(ctx context.Context, name string) (err error) {
 	defer func() { err = errors.Join(err, q.Close()) }()
 	there, err := q.HasQueue(ctx)
 	if err == nil && !there {
-		err = fmt.Errorf("the replica %q has not reported that it takes the model, and the broker has no queue "+
+		err = fmt.Errorf("the replica %q has not reported that it takes the model, and the broker "+
+			"has no queue "+
 			"of that name: start it first, or see relay replicas list for its name", name)
 	}
 	return err
 }
 
-// FollowBackfill does a backfill that was ordered, or watches whoever does, until it is over. progress is
-// called about once a second. When ctx ends, others go on.
+// FollowBackfill does a backfill that was ordered, or watches whoever does, until it is over.
+// progress is called about once a second. When ctx ends, others go on.
 func (a *Answerer) FollowBackfill(
 	ctx context.Context, queue, model string, progress func(BackfillProgress),
 ) (now BackfillProgress, err error) {

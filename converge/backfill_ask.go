@@ -56,8 +56,8 @@ func readAskedBackfill(body []byte) (r askedBackfill, err error) {
 // maxID is how long the id of a backfill may be.
 const maxID = 64
 
-// Starts implements mirrored.Listener: what the replica has nothing of is only known before the first
-// message.
+// Starts implements mirrored.Listener: what the replica has nothing of is
+// only known before the first message.
 func (r *Reporter) Starts(ctx context.Context) error {
 	if r.config.Backfill != IfEmpty {
 		return nil
@@ -115,7 +115,9 @@ func (r *Reporter) askBackfills(ctx context.Context) {
 }
 
 // askWanted asks for those that are due, and returns how many have not come yet.
-func (r *Reporter) askWanted(ctx context.Context, asked map[string]wanted, now time.Time) (left int, err error) {
+func (r *Reporter) askWanted(
+	ctx context.Context, asked map[string]wanted, now time.Time,
+) (left int, err error) {
 	open, err := r.replica.WantedBackfills(ctx)
 	if err != nil {
 		return 0, err
@@ -137,7 +139,8 @@ func (r *Reporter) askWanted(ctx context.Context, asked map[string]wanted, now t
 		}
 		if answered {
 			if !was {
-				r.log.Info("asked the master for all of a model, because nothing of it is here", "model", b.Model)
+				r.log.Info("asked the master for all of a model, because nothing of it is here",
+					"model", b.Model)
 			}
 			w.due, w.pause = now.Add(w.pause), min(2*w.pause, fillAgainMost)
 			asked[b.Model] = w
@@ -148,7 +151,9 @@ func (r *Reporter) askWanted(ctx context.Context, asked map[string]wanted, now t
 
 // parentsComeFirst says that rows which a model points to are on their way, so that its own would
 // only wait for them.
-func (r *Reporter) parentsComeFirst(b mirrored.Backfill, open []mirrored.Backfill, asked map[string]wanted) bool {
+func (r *Reporter) parentsComeFirst(
+	b mirrored.Backfill, open []mirrored.Backfill, asked map[string]wanted,
+) bool {
 	return slices.ContainsFunc(open, func(other mirrored.Backfill) bool {
 		_, comes := asked[other.Model]
 		return comes && slices.Contains(b.Parents, other.Model)

@@ -32,9 +32,11 @@ type filling struct {
 // errNotMine says that somebody else does a backfill by now, or that it was cancelled.
 var errNotMine = errors.New("the backfill is another's by now, or was cancelled")
 
-// fill does a backfill that was taken, and tries again whatever goes wrong, until it is over, not the
-// caller's any more, or ctx ends, which is the only error.
-func (a *Answerer) fill(ctx context.Context, b registry.Backfill, tell func(registry.Backfill)) error {
+// fill does a backfill that was taken, and tries again whatever goes wrong, until it is over, not
+// the caller's any more, or ctx ends, which is the only error.
+func (a *Answerer) fill(
+	ctx context.Context, b registry.Backfill, tell func(registry.Backfill),
+) error {
 	f := &filling{Backfill: b, a: a, tell: tell}
 	log := a.log.With("queue", b.Queue, "model", b.Model)
 	log.Info("a backfill begins, or goes on", "sent", b.Sent)
@@ -79,7 +81,8 @@ func (f *filling) fill(ctx context.Context) (err error) {
 	if err := f.prepare(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.broker.Close()) }() // an error means: once more, which does no harm
+	// An error means: once more, which does no harm.
+	defer func() { err = errors.Join(err, f.broker.Close()) }()
 	selection := boxed.Selection{Where: f.where, After: f.After, PageSize: fillPage, Bad: f.bad}
 	for page, err := range f.a.box.Instances(ctx, f.Model, selection) {
 		if err != nil {
@@ -214,7 +217,9 @@ func (f *filling) send(ctx context.Context, page []boxed.Instance) error {
 }
 
 // publish sends some rows until the broker has all of them that it can take.
-func (f *filling) publish(ctx context.Context, batch []transport.Outgoing, rows []boxed.Instance) error {
+func (f *filling) publish(
+	ctx context.Context, batch []transport.Outgoing, rows []boxed.Instance,
+) error {
 	var trouble error
 	sent, bad := int64(0), []int{}
 	errs := f.a.publisher.PublishBatch(ctx, batch)
@@ -244,7 +249,8 @@ func (f *filling) bad(pk json.RawMessage, err error) {
 	f.Bad++
 	err = fmt.Errorf("key %.100s: %w", pk, err)
 	f.Error = shortened(err)
-	f.a.log.Error("a row cannot be sent to a replica", "queue", f.Queue, "model", f.Model, "error", err)
+	f.a.log.Error("a row cannot be sent to a replica",
+		"queue", f.Queue, "model", f.Model, "error", err)
 }
 
 // alive notes how far it is, unless it has just done so, and fails where it is not the caller's.

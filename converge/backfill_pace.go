@@ -8,8 +8,8 @@ import (
 )
 
 // What changes at the master stands behind a backfill in the replica's queue. So a backfill sends a
-// little at a time, and finds out how fast the replica is. A replica takes what is there, writes it,
-// and comes again: that something waits in its queue now and then says nothing. Where something
+// little at a time, and finds out how fast the replica is. A replica takes what is there, writes
+// it, and comes again: that something waits in its queue now and then says nothing. Where something
 // always does, the backfill was too fast: it waits until that is gone, which shows what the replica
 // can, and goes on with a part of that. It tries again later whether that was all.
 const (
@@ -84,7 +84,9 @@ func (p *pace) next(ctx context.Context, alive func(context.Context) error) (int
 }
 
 // drain waits until what stands in the queue is gone, and learns from that how fast the replica is.
-func (p *pace) drain(ctx context.Context, alive func(context.Context) error, first int64) (int, error) {
+func (p *pace) drain(
+	ctx context.Context, alive func(context.Context) error, first int64,
+) (int, error) {
 	began, waiting := time.Now(), first
 	for float64(waiting) > p.few() {
 		if p.held(began, waiting) {

@@ -63,19 +63,24 @@ func (c ReporterConfig) withDefaults() ReporterConfig {
 func (c ReporterConfig) validate() error {
 	err := checkPace(c.Pace)
 	if !names.MatchString(c.Instance) {
-		err = errors.Join(err, fmt.Errorf("field Instance is %.40q: want a name of at most 200 characters", c.Instance))
+		err = errors.Join(err, fmt.Errorf(
+			"field Instance is %.40q: want a name of at most 200 characters", c.Instance))
 	}
 	if c.Backfill != NoFill && c.Backfill != IfEmpty {
-		err = errors.Join(err, fmt.Errorf("field Backfill is %q: want %q or %q", c.Backfill, NoFill, IfEmpty))
+		err = errors.Join(err, fmt.Errorf(
+			"field Backfill is %q: want %q or %q", c.Backfill, NoFill, IfEmpty))
 	}
 	if c.Backfill == IfEmpty && c.NoRequests {
-		err = errors.Join(err, fmt.Errorf("field Backfill is %q and NoRequests is set: leave out one of them", c.Backfill))
+		err = errors.Join(err, fmt.Errorf(
+			"field Backfill is %q and NoRequests is set: leave out one of them", c.Backfill))
 	}
 	if c.Verify != Repair && c.Verify != ReportOnly && c.Verify != NoVerify {
-		err = errors.Join(err, fmt.Errorf("Verify is %q: want %q, %q or %q", c.Verify, Repair, ReportOnly, NoVerify))
+		err = errors.Join(err, fmt.Errorf(
+			"Verify is %q: want %q, %q or %q", c.Verify, Repair, ReportOnly, NoVerify))
 	}
 	if c.Grace < 0 || c.Grace > maxPace {
-		err = errors.Join(err, fmt.Errorf("the Grace is %s: want a positive time, at most %s, or 0 for %s",
+		err = errors.Join(err, fmt.Errorf(
+			"the Grace is %s: want a positive time, at most %s, or 0 for %s",
 			c.Grace, maxPace, defaultGrace))
 	}
 	return err
@@ -104,8 +109,8 @@ type Reporter struct {
 }
 
 // NewReporter makes the replica's side. publisher sends to the master, and should return
-// transport.ErrUnroutable where nobody takes what it sends (transport/open.Options.RequireQueue): so
-// a replica notices that its master does not answer. Make it before the replica runs.
+// transport.ErrUnroutable where nobody takes what it sends (transport/open.Options.RequireQueue):
+// so a replica notices that its master does not answer. Make it before the replica runs.
 func NewReporter(
 	rep *replica.Replica, publisher message.Publisher, config ReporterConfig,
 ) (*Reporter, error) {
@@ -122,14 +127,16 @@ func NewReporter(
 	}
 	r := &Reporter{
 		config: config, publisher: transport.Batch(publisher), queue: rep.Queue(),
-		replica: mirrored.Of(rep), running: rep.Running(), reported: make(chan struct{}), log: config.Logger.With("queue", rep.Queue()),
+		replica: mirrored.Of(rep), running: rep.Running(), reported: make(chan struct{}),
+		log:     config.Logger.With("queue", rep.Queue()),
 		retries: make(chan string, 100), hurry: make(chan struct{}, 1),
 		before: map[string]counted{}, lacks: lacks{again: askAgain * config.Pace},
 	}
 	if !r.replica.HasLedger() { // then nobody knows what is there, and what is lacking
 		r.config.NoRequests, r.config.Verify = true, NoVerify
 		if r.config.Backfill == IfEmpty {
-			return nil, errors.New("converge: configuration: Backfill: the replica has no database, so nobody knows " +
+			return nil, errors.New("converge: configuration: Backfill: the replica has no database, " +
+				"so nobody knows " +
 				"whether it is empty: leave it out")
 		}
 	}
@@ -240,7 +247,9 @@ func (r *Reporter) verifySetting(model string) *verifySetting {
 }
 
 // say sends something to the master of a model. answered is false where nobody takes it.
-func (r *Reporter) say(ctx context.Context, k kind, model string, body []byte) (answered bool, err error) {
+func (r *Reporter) say(
+	ctx context.Context, k kind, model string, body []byte,
+) (answered bool, err error) {
 	topic := transport.MasterTopic(model)
 	if r.silent.still(topic, time.Now()) {
 		return false, nil
@@ -253,7 +262,8 @@ func (r *Reporter) say(ctx context.Context, k kind, model string, body []byte) (
 	err = publish(ctx, r.publisher, topic, m)
 	if transport.AtDestination(err) {
 		if r.silent.add(topic, time.Now()) {
-			r.log.Info("no master takes reports of this model: it is not known there, or too old; trying again now "+
+			r.log.Info("no master takes reports of this model: it is not known there, or too old; "+
+				"trying again now "+
 				"and then", "model", model, "reason", err)
 		}
 		return false, nil

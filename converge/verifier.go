@@ -107,8 +107,8 @@ func (v *verifier) run(ctx context.Context) {
 	}
 }
 
-// take answers a question, or has it wait. Nobody waits for a rolling comparison: so after each answer
-// the replica rests, until it takes the next step.
+// take answers a question, or has it wait. Nobody waits for a rolling comparison: so after each
+// answer the replica rests, until it takes the next step.
 func (v *verifier) take(ctx context.Context, q question) error {
 	m, err := readVerifying[asked](q.body)
 	if err == nil {
@@ -131,8 +131,8 @@ func (v *verifier) take(ctx context.Context, q question) error {
 	return err
 }
 
-// wait has a question wait for the rest to be over. It replaces one that was asked before, and those of
-// a pass that has ended: the master takes no answer to them any more.
+// wait has a question wait for the rest to be over. It replaces one that was asked before, and
+// those of a pass that has ended: the master takes no answer to them any more.
 func (v *verifier) wait(q question) {
 	v.later = slices.DeleteFunc(v.later, func(other question) bool {
 		return other.about.Model == q.about.Model &&
@@ -199,7 +199,9 @@ func (v *verifier) speaks(ctx context.Context, a about) (bool, error) {
 	return speaks, err
 }
 
-func (v *verifier) portion(ctx context.Context, a asked, after, to string) (p mirrored.Portion, err error) {
+func (v *verifier) portion(
+	ctx context.Context, a asked, after, to string,
+) (p mirrored.Portion, err error) {
 	p = mirrored.Portion{After: after, To: to}
 	if p.Speaks, err = v.speaks(ctx, a.about); err == nil && a.Content {
 		p.Content, err = v.contentOf(a.Model)
@@ -248,7 +250,8 @@ func (v *verifier) list(ctx context.Context, m listing) error {
 		here[h.Key] = h
 	}
 	for _, c := range m.Claims {
-		if h, is := here[c.Key]; !is && !more || is && (h.Revision != c.Revision || h.Content != c.Content) {
+		h, is := here[c.Key]
+		if !is && !more || is && (h.Revision != c.Revision || h.Content != c.Content) {
 			s.claims = append(s.claims, c)
 		}
 		delete(here, c.Key)

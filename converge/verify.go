@@ -112,7 +112,9 @@ func (a *Answerer) targets(r registry.Replica) (targets []target) {
 // advance asks what is due of one.
 func (a *Answerer) advance(ctx context.Context, t target) error {
 	var questions []work
-	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) (changed bool) {
+	err := a.registry.Verify(ctx, t.queue, t.model, func(
+		now time.Time, v *registry.Verification,
+	) (changed bool) {
 		questions, changed = a.plan(t, now, v)
 		return changed
 	})
@@ -136,7 +138,9 @@ func (a *Answerer) ask(ctx context.Context, t target, questions []work) error {
 }
 
 // plan says what is to be asked now, and notes it.
-func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (questions []work, changed bool) {
+func (a *Answerer) plan(
+	t target, now time.Time, v *registry.Verification,
+) (questions []work, changed bool) {
 	if v.Pass == nil && !a.begin(now, v) {
 		return nil, false
 	}
@@ -161,7 +165,9 @@ func (a *Answerer) plan(t target, now time.Time, v *registry.Verification) (ques
 			questions = append(questions, work{*p, id, o})
 		}
 	}
-	if _, open := p.Open[stepID(p.Step)]; !open && !p.AllSent && len(p.Open) <= maxOpen && (p.Urgent || !now.Before(p.Due)) {
+	_, open := p.Open[stepID(p.Step)]
+	due := p.Urgent || !now.Before(p.Due)
+	if !open && !p.AllSent && len(p.Open) <= maxOpen && due {
 		p.Step++
 		o := registry.Open{After: p.Position, Sent: now}
 		p.Open[stepID(p.Step)] = o
@@ -193,7 +199,9 @@ func (a *Answerer) begin(now time.Time, v *registry.Verification) bool {
 }
 
 // end ends a pass, and says when the next one is due.
-func (a *Answerer) end(now time.Time, t target, v *registry.Verification, outcome registry.Outcome) {
+func (a *Answerer) end(
+	now time.Time, t target, v *registry.Verification, outcome registry.Outcome,
+) {
 	p := v.Pass
 	p.Ended, p.Outcome, p.Open = now, outcome, nil
 	v.Last, v.Pass = p, nil
@@ -209,8 +217,8 @@ func (a *Answerer) end(now time.Time, t target, v *registry.Verification, outcom
 	}
 }
 
-// outcomeOf says how a pass ends of which nothing is open any more. Whether keys are deleted that the
-// replica alone has is for the replica to decide.
+// outcomeOf says how a pass ends of which nothing is open any more. Whether keys are deleted that
+// the replica alone has is for the replica to decide.
 func outcomeOf(p *registry.Pass) registry.Outcome {
 	outcome := registry.Equal
 	if p.Absents > 0 {

@@ -68,7 +68,9 @@ func (a *Answerer) askStep(ctx context.Context, t target, w work) error {
 	}
 	rest := resting(time.Since(began))
 	var still bool
-	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
+	err := a.registry.Verify(ctx, t.queue, t.model, func(
+		now time.Time, v *registry.Verification,
+	) bool {
 		o, open := openOf(v, out.about)
 		if still = open; !open {
 			return false
@@ -91,7 +93,8 @@ func (a *Answerer) prepare(ctx context.Context, t target) (speaks bool, err erro
 	cannotBeSent := func(json.RawMessage, error) {} // nothing is compared of it
 	n, err := a.box.AdoptUnknown(ctx, t.model, cannotBeSent)
 	if n > 0 {
-		a.log.Info("rows that the ledger did not know are in it now, with revision 0: they are older than cqrsync, "+
+		a.log.Info("rows that the ledger did not know are in it now, with revision 0: they are "+
+			"older than cqrsync, "+
 			"or were written past it", "model", t.model, "rows", n)
 	}
 	return false, err
@@ -142,7 +145,8 @@ func (a *Answerer) askListing(ctx context.Context, t target, w work) error {
 		return a.askParts(ctx, t, w)
 	}
 	out := listing{
-		asked: a.askedOf(t, w, kindListing), After: w.open.After, To: w.open.To, Claims: make([]claim, len(claims)),
+		asked: a.askedOf(t, w, kindListing), After: w.open.After, To: w.open.To,
+		Claims: make([]claim, len(claims)),
 	}
 	for i, c := range claims {
 		out.Claims[i] = claim(c)

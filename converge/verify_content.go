@@ -1,6 +1,7 @@
 package converge
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,7 +83,9 @@ func appendList(text []byte, value json.RawMessage, columns []string) []byte {
 
 // appendRows writes the mask of the columns that are compared, and the hash of the rows in whatever
 // order.
-func appendRows(text []byte, rows []map[string]json.RawMessage, columns []string, sent []bool) []byte {
+func appendRows(
+	text []byte, rows []map[string]json.RawMessage, columns []string, sent []bool,
+) []byte {
 	words := make([]string, len(rows))
 	for i, row := range rows {
 		var word []byte
@@ -192,7 +195,8 @@ func (k *keeper) values(kept mirrored.Kept) (map[string]json.RawMessage, error) 
 		return nil, fmt.Errorf("key %s: %w", kept.Key, err)
 	}
 	for column, value := range own {
-		if k.shape.Fields[column] == "cqrs_revision" && strings.Trim(string(value), `"`) != strconv.FormatInt(kept.Revision, 10) {
+		if k.shape.Fields[column] == "cqrs_revision" &&
+			strings.Trim(string(value), `"`) != strconv.FormatInt(kept.Revision, 10) {
 			return nil, nil //nolint:nilnil // no master has sent it
 		}
 		if constant, is := k.shape.Constants[column]; is && !isValue(value, constant) {
@@ -205,11 +209,16 @@ func (k *keeper) values(kept mirrored.Kept) (map[string]json.RawMessage, error) 
 // isValue says that a column holds a value.
 func isValue(value json.RawMessage, constant any) bool {
 	text, err := json.Marshal(constant)
-	return err == nil && string(envelope.AppendCanonical(nil, text)) == string(envelope.AppendCanonical(nil, value))
+	if err != nil {
+		return false
+	}
+	return bytes.Equal(envelope.AppendCanonical(nil, text), envelope.AppendCanonical(nil, value))
 }
 
 // appendChildren writes the word of a relation.
-func (k *keeper) appendChildren(text []byte, kept mirrored.Kept, f keptField, like string) ([]byte, error) {
+func (k *keeper) appendChildren(
+	text []byte, kept mirrored.Kept, f keptField, like string,
+) ([]byte, error) {
 	i := slices.IndexFunc(k.shape.Children, func(c mirrored.Child) bool { return c.Field == f.Name })
 	if i < 0 || i >= len(kept.Children) {
 		return append(text, content.NoHash...), nil

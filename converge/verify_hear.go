@@ -53,7 +53,9 @@ func (a *Answerer) targetOf(queue, model string) (target, error) {
 func (a *Answerer) hearCompared(ctx context.Context, t target, c compared) error {
 	var end *registry.Pass
 	var questions []work
-	err := a.registry.Verify(ctx, t.queue, t.model, func(now time.Time, v *registry.Verification) bool {
+	err := a.registry.Verify(ctx, t.queue, t.model, func(
+		now time.Time, v *registry.Verification,
+	) bool {
 		o, open := openOf(v, c.about)
 		if !open {
 			return false
@@ -90,7 +92,9 @@ func (a *Answerer) endIfSettled(now time.Time, t target, v *registry.Verificatio
 }
 
 // goOn asks what follows, and says what a pass that has ended found.
-func (a *Answerer) goOn(ctx context.Context, t target, questions []work, ended *registry.Pass) error {
+func (a *Answerer) goOn(
+	ctx context.Context, t target, questions []work, ended *registry.Pass,
+) error {
 	if ended == nil {
 		return a.ask(ctx, t, questions)
 	}
@@ -101,7 +105,8 @@ func (a *Answerer) goOn(ctx context.Context, t target, questions []work, ended *
 	return a.sendAbsent(ctx, t, ended)
 }
 
-// hearSettled notes what was found, and sends what is to be sent of keys that the replica alone has.
+// hearSettled notes what was found, and sends what is to be sent of
+// keys that the replica alone has.
 func (a *Answerer) hearSettled(ctx context.Context, t target, s settled) error {
 	gone, err := a.tellExtra(ctx, t, s)
 	if err != nil {
@@ -133,9 +138,11 @@ func (a *Answerer) hearSettled(ctx context.Context, t target, s settled) error {
 	return a.goOn(ctx, t, questions, end)
 }
 
-// tellExtra sends what the master knows of keys that the replica alone seems to have: a state, or its
-// delete. It returns those that it does not know.
-func (a *Answerer) tellExtra(ctx context.Context, t target, s settled) (gone []registry.Absent, err error) {
+// tellExtra sends what the master knows of keys that the replica alone seems to have: a state, or
+// its delete. It returns those that it does not know.
+func (a *Answerer) tellExtra(
+	ctx context.Context, t target, s settled,
+) (gone []registry.Absent, err error) {
 	if s.NoRepair || len(s.Extra)+len(s.Buried) == 0 {
 		return nil, nil
 	}
@@ -176,7 +183,9 @@ func (a *Answerer) tellExtra(ctx context.Context, t target, s settled) (gone []r
 }
 
 // verification reads how far one has come.
-func (a *Answerer) verification(ctx context.Context, t target) (found registry.Verification, err error) {
+func (a *Answerer) verification(
+	ctx context.Context, t target,
+) (found registry.Verification, err error) {
 	err = a.registry.Verify(ctx, t.queue, t.model, func(_ time.Time, v *registry.Verification) bool {
 		found = *v
 		return false

@@ -9,10 +9,10 @@ import (
 	"github.com/cqrsync/cqrsync/internal/registry"
 )
 
-// The verification is a conversation of its own. The master sends digests of the ranges of a model's
-// keys, the replica names those that differ, the master divides these, and sends the keys of what is
-// small. The replica looks twice at a key that is not as the master said. What it finds then is
-// settled: counted, and repaired.
+// The verification is a conversation of its own. The master sends digests of the ranges of a
+// model's keys, the replica names those that differ, the master divides these, and sends the keys
+// of what is small. The replica looks twice at a key that is not as the master said. What it finds
+// then is settled: counted, and repaired.
 
 // What is said in it.
 const (
@@ -165,7 +165,8 @@ func (c compared) check() error {
 		return fmt.Errorf("differ: %d, want at most %d", len(c.Differ), splitParts)
 	}
 	for _, d := range c.Differ {
-		if d.Part < 0 || d.Part >= splitParts || d.Keys < 0 || len(d.After) > maxKeyBytes || len(d.To) > maxKeyBytes {
+		if d.Part < 0 || d.Part >= splitParts || d.Keys < 0 ||
+			len(d.After) > maxKeyBytes || len(d.To) > maxKeyBytes {
 			return errors.New("differ: no part of what was asked")
 		}
 	}

@@ -53,8 +53,8 @@ func requestPath(r *http.Request) string {
 	return whole
 }
 
-// redirect leads to another page of the dashboard. http.Redirect would lead to the root of the site,
-// because it does not know where this is mounted.
+// redirect leads to another page of the dashboard. http.Redirect would lead to the root of the
+// site, because it does not know where this is mounted.
 func redirect(w http.ResponseWriter, status int, page string) {
 	w.Header().Set("Location", page)
 	w.WriteHeader(status)

@@ -120,9 +120,9 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // sampleEvery is how often Run notes how things stand.
 const sampleEvery = 5 * time.Second
 
-// Run notes every five seconds how things stand, for the plots of the last hour, until ctx ends, and
-// returns nil then. With it ends what keeps open pages fresh, so that a server can shut down: run it
-// for as long as the server. Without it the plots have what was seen when somebody looked.
+// Run notes every five seconds how things stand, for the plots of the last hour, until ctx ends,
+// and returns nil then. With it ends what keeps open pages fresh, so that a server can shut down:
+// run it for as long as the server. Without it the plots have what was seen when somebody looked.
 func (d *Dashboard) Run(ctx context.Context) error {
 	defer d.end()
 	tick := time.NewTicker(sampleEvery)

@@ -19,8 +19,8 @@ const (
 	mostShown = 64 << 10
 )
 
-// masked is JSON in lines, with the values of secret names hidden. What cannot be read is not shown:
-// nobody knows what is in it.
+// masked is JSON in lines, with the values of secret names hidden. What cannot be read is not
+// shown: nobody knows what is in it.
 func masked(data []byte) string {
 	if len(data) > mostShown {
 		return fmt.Sprintf("(%d bytes are too many to be shown: relay dead-letters list --json)",

@@ -40,9 +40,11 @@ const (
 	liveKeys = 5_000
 )
 
-// benchBackfill measures how fast a replica is filled over RabbitMQ, and what that costs live changes.
+// benchBackfill measures how fast a replica is filled over RabbitMQ,
+// and what that costs live changes.
 func benchBackfill(ctx context.Context, o options, report func(result)) (err error) {
-	b := &fillBench{replicaBench: replicaBench{o: o, address: os.Getenv(dbtest.Variable(dbtest.RabbitMQ))}}
+	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))
+	b := &fillBench{replicaBench: replicaBench{o: o, address: address}}
 	if b.address == "" {
 		return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ))
 	}
@@ -67,13 +69,14 @@ func benchBackfill(ctx context.Context, o options, report func(result)) (err err
 			return percentile(delays, 0.5), nil
 		}}
 	}
-	const alone = "nothing beside it"
+	const alone, handWritten = "nothing beside it", "hand-written ideal of bench replica"
 	groups := []group{
-		{bench: "backfill", name: "rows", unit: "rows/s", of: "hand-written ideal of bench replica", cases: []benchCase{
-			{"cqrsync", b.fillRate}, {"hand-written ideal of bench replica", b.rate(appliedFast, 1, b.ideal)},
+		{bench: "backfill", name: "rows", unit: "rows/s", of: handWritten, cases: []benchCase{
+			{"cqrsync", b.fillRate}, {handWritten, b.rate(appliedFast, 1, b.ideal)},
 		}},
 		{
-			bench: "backfill", name: fmt.Sprintf("p50 delay at %d writes/s", liveRate), unit: "ms", of: alone,
+			bench: "backfill", name: fmt.Sprintf("p50 delay at %d writes/s", liveRate),
+			unit: "ms", of: alone,
 			cases: []benchCase{delay("a backfill beside it", true), delay(alone, false)},
 		},
 	}
@@ -113,7 +116,8 @@ func (b *fillBench) prepareMaster(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.box, err = outbox.New(bun.NewDB(b.db.DB, b.db.Dialect()), outbox.Config{Logger: discarded}); err != nil {
+	db := bun.NewDB(b.db.DB, b.db.Dialect())
+	if b.box, err = outbox.New(db, outbox.Config{Logger: discarded}); err != nil {
 		return err
 	}
 	if err := outbox.Register[filledOrder](b.box, "order"); err != nil {
@@ -122,8 +126,8 @@ func (b *fillBench) prepareMaster(ctx context.Context) (err error) {
 	return b.box.Migrate(ctx)
 }
 
-// with runs a relay, an answerer and a replica, and use beside them. acked is told of each message that
-// the replica has applied.
+// with runs a relay, an answerer and a replica, and use beside them. acked is told of each message
+// that the replica has applied.
 func (b *fillBench) with(
 	ctx context.Context, acked func(at time.Time, body []byte),
 	use func(ctx context.Context, queue string, a *converge.Answerer) error,
@@ -148,7 +152,9 @@ func (b *fillBench) with(
 		if err != nil {
 			return err
 		}
-		rel, err := relay.New(b.db, publisher, relay.Config{Logger: discarded, Handover: b.box.Handover()})
+		rel, err := relay.New(b.db, publisher, relay.Config{
+			Logger: discarded, Handover: b.box.Handover(),
+		})
 		if err != nil {
 			return err
 		}
@@ -164,10 +170,14 @@ func (b *fillBench) with(
 	})
 }
 
-func newAnswerer(box *outbox.Box, publisher message.Publisher, address string) (*converge.Answerer, error) {
+func newAnswerer(
+	box *outbox.Box, publisher message.Publisher, address string,
+) (*converge.Answerer, error) {
 	return converge.NewAnswerer(box, converge.Broker{
 		Publisher: publisher,
-		Inbox:     func() (message.Subscriber, error) { return open.Inbox(address, open.Options{Logger: discarded}) },
+		Inbox: func() (message.Subscriber, error) {
+			return open.Inbox(address, open.Options{Logger: discarded})
+		},
 		Queue: func(name string) (converge.Queue, error) {
 			subscriber, err := open.Subscriber(address, name, open.Options{Logger: discarded})
 			if err != nil {
@@ -213,8 +223,8 @@ func backfill(ctx context.Context, queue string, a *converge.Answerer) error {
 	return err
 }
 
-// liveDelay returns how many milliseconds changes took from their revision to the ack of the replica,
-// for the time that a backfill goes on beside them, or for as long as --duration says.
+// liveDelay returns how many milliseconds changes took from their revision to the ack of the
+// replica, for the time that a backfill goes on beside them, or for as long as --duration says.
 func (b *fillBench) liveDelay(ctx context.Context, filling bool) (delays []float64, err error) {
 	measured := make(chan float64, 1_000_000)
 	err = b.with(ctx, func(at time.Time, body []byte) {
@@ -267,9 +277,10 @@ func (b *fillBench) writeLive(ctx context.Context) error {
 			return group.Wait()
 		}
 		group.Go(func() error {
-			return b.box.RunInTx(context.WithoutCancel(ctx), nil, func(ctx context.Context, tx bun.Tx) error {
-				_, err := tx.NewUpdate().Model(&filledOrder{ID: 1 + i%liveKeys, Status: fmt.Sprint("live ", i)}).
-					Column("status").WherePK().Exec(ctx)
+			set := &filledOrder{ID: 1 + i%liveKeys, Status: fmt.Sprint("live ", i)}
+			ctx := context.WithoutCancel(ctx)
+			return b.box.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+				_, err := tx.NewUpdate().Model(set).Column("status").WherePK().Exec(ctx)
 				return err
 			})
 		})

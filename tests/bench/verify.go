@@ -17,8 +17,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/memory"
 )
 
-// benchVerify compares a master and a replica over a broker in memory, beside a plain loop over both
-// ledgers, and beside what the pipe of a diff carries.
+// benchVerify compares a master and a replica over a broker in memory, beside a plain loop over
+// both ledgers, and beside what the pipe of a diff carries.
 func benchVerify(ctx context.Context, o options, report func(result)) (err error) {
 	p, err := newPair(ctx, o.rows, true)
 	if err != nil {
@@ -81,18 +81,18 @@ func newVerification(ctx context.Context, p *pair) (*verification, error) {
 	if err != nil {
 		return nil, err
 	}
-	reporter, err := converge.NewReporter(p.rep, weighed{broker.Publisher(), &v.sent}, converge.ReporterConfig{
-		Pace: pace, Grace: time.Millisecond, Verify: converge.ReportOnly, Logger: quiet,
-	})
+	reporter, err := converge.NewReporter(p.rep, weighed{broker.Publisher(), &v.sent},
+		converge.ReporterConfig{
+			Pace: pace, Grace: time.Millisecond, Verify: converge.ReportOnly, Logger: quiet,
+		})
 	if err != nil {
 		return nil, err
 	}
 	running, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	errs := make(chan error, 3)
-	for _, run := range []func(context.Context) error{answerer.Run, reporter.Run, func(ctx context.Context) error {
-		return p.rep.Run(ctx, broker.Subscriber("bench"))
-	}} {
+	copies := func(ctx context.Context) error { return p.rep.Run(ctx, broker.Subscriber("bench")) }
+	for _, run := range []func(context.Context) error{answerer.Run, reporter.Run, copies} {
 		all.Go(func() { errs <- run(running) })
 	}
 	v.stop = func() error {
@@ -127,7 +127,9 @@ func (v *verification) known(ctx context.Context) error {
 }
 
 // run compares all, and returns how long that took and what was sent meanwhile.
-func (v *verification) run(ctx context.Context, rows, differing int) (took time.Duration, bytes float64, err error) {
+func (v *verification) run(
+	ctx context.Context, rows, differing int,
+) (took time.Duration, bytes float64, err error) {
 	before := v.sent.Load()
 	results, err := v.admin.Verify(ctx, "bench", []string{"order"})
 	if err != nil {
@@ -138,16 +140,20 @@ func (v *verification) run(ctx context.Context, rows, differing int) (took time.
 		found += n
 	}
 	if r.Keys != int64(rows) || found != int64(differing) {
-		err = fmt.Errorf("the verification compared %d rows and found %v, want %d and %d", r.Keys, r.Found, rows, differing)
+		err = fmt.Errorf("the verification compared %d rows and found %v, want %d and %d",
+			r.Keys, r.Found, rows, differing)
 	}
 	return r.Ended.Sub(r.Started), float64(v.sent.Load() - before), err
 }
 
 func (v *verification) beside(rows, differing int, carried, seconds *float64) group {
 	return group{
-		bench: "verify", name: fmt.Sprintf("%d rows, %d differing", rows, differing), unit: "rows/s", of: "plain loop",
+		bench: "verify", name: fmt.Sprintf("%d rows, %d differing", rows, differing),
+		unit: "rows/s", of: "plain loop",
 		cases: []benchCase{
-			{"plain loop", func(ctx context.Context) (float64, error) { return v.plainLoop(ctx, rows, differing) }},
+			{"plain loop", func(ctx context.Context) (float64, error) {
+				return v.plainLoop(ctx, rows, differing)
+			}},
 			{"verification", func(ctx context.Context) (float64, error) {
 				took, bytes, err := v.run(ctx, rows, differing)
 				*carried, *seconds = bytes, took.Seconds()
