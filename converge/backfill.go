@@ -189,9 +189,8 @@ func (a *Answerer) requireQueue(ctx context.Context, name string) (err error) {
 	defer func() { err = errors.Join(err, q.Close()) }()
 	there, err := q.HasQueue(ctx)
 	if err == nil && !there {
-		err = fmt.Errorf("the replica %q has not reported that it takes the model, and the broker "+
-			"has no queue "+
-			"of that name: start it first, or see relay replicas list for its name", name)
+		err = fmt.Errorf("the replica %q has not reported that it takes the model, and the broker has "+
+			"no queue of that name: start it first, or see relay replicas list for its name", name)
 	}
 	return err
 }

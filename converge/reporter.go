@@ -135,9 +135,8 @@ func NewReporter(
 	if !r.replica.HasLedger() { // then nobody knows what is there, and what is lacking
 		r.config.NoRequests, r.config.Verify = true, NoVerify
 		if r.config.Backfill == IfEmpty {
-			return nil, errors.New("converge: configuration: Backfill: the replica has no database, " +
-				"so nobody knows " +
-				"whether it is empty: leave it out")
+			return nil, errors.New("converge: configuration: Backfill: the replica has no database, so " +
+				"nobody knows whether it is empty: leave it out")
 		}
 	}
 	r.verifier = newVerifier(r, rep)
@@ -262,9 +261,8 @@ func (r *Reporter) say(
 	err = publish(ctx, r.publisher, topic, m)
 	if transport.AtDestination(err) {
 		if r.silent.add(topic, time.Now()) {
-			r.log.Info("no master takes reports of this model: it is not known there, or too old; "+
-				"trying again now "+
-				"and then", "model", model, "reason", err)
+			r.log.Info("no master takes reports of this model: it is not known there, or too old; trying "+
+				"again now and then", "model", model, "reason", err)
 		}
 		return false, nil
 	}

@@ -93,9 +93,8 @@ func (a *Answerer) prepare(ctx context.Context, t target) (speaks bool, err erro
 	cannotBeSent := func(json.RawMessage, error) {} // nothing is compared of it
 	n, err := a.box.AdoptUnknown(ctx, t.model, cannotBeSent)
 	if n > 0 {
-		a.log.Info("rows that the ledger did not know are in it now, with revision 0: they are "+
-			"older than cqrsync, "+
-			"or were written past it", "model", t.model, "rows", n)
+		a.log.Info("rows that the ledger did not know are in it now, with revision 0: they are older "+
+			"than cqrsync, or were written past it", "model", t.model, "rows", n)
 	}
 	return false, err
 }

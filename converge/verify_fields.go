@@ -83,7 +83,6 @@ func (v *verifier) learnUnsent(model string, fields []keptField, words []string)
 	}
 	if len(fresh) > 0 {
 		v.log.Warn("the master does not send what is kept here of a model, at least not of every "+
-			"instance: it is not "+
-			"compared", "model", model, "fields", fresh)
+			"instance: it is not compared", "model", model, "fields", fresh)
 	}
 }

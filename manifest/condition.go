@@ -218,16 +218,13 @@ var (
 		"current_user current_role session_user sysdate rowid oid _rowid_ " +
 		"utc_date utc_time utc_timestamp")
 	beforeParenthesis = setOf("and or not in is like between regexp rlike glob xor div mod case " +
-		"when " +
-		"then else cast decimal char varchar numeric binary escape collate")
-	ofTheRow = setOf("lower upper trim ltrim rtrim length octet_length coalesce ifnull nullif " +
-		"abs round " +
-		"floor ceil ceiling mod sign substr substring instr replace concat hex json_extract json_valid " +
-		"json_type json_array_length if iif char_length character_length lcase ucase mid left right " +
-		"locate position concat_ws reverse lpad rpad ascii field find_in_set least greatest truncate " +
-		"date year month day dayofmonth dayofweek weekday quarter hour minute second datediff " +
-		"json_value " +
-		"json_unquote json_length json_contains json_exists isnull nvl md5 sha1 sha2 crc32")
+		"when then else cast decimal char varchar numeric binary escape collate")
+	ofTheRow = setOf("lower upper trim ltrim rtrim length octet_length coalesce ifnull nullif abs " +
+		"round floor ceil ceiling mod sign substr substring instr replace concat hex json_extract " +
+		"json_valid json_type json_array_length if iif char_length character_length lcase ucase mid " +
+		"left right locate position concat_ws reverse lpad rpad ascii field find_in_set least greatest " +
+		"truncate date year month day dayofmonth dayofweek weekday quarter hour minute second datediff " +
+		"json_value json_unquote json_length json_contains json_exists isnull nvl md5 sha1 sha2 crc32")
 	// ofMariaDB have another meaning on SQLite, or none: date() is the time there.
 	ofMariaDB = setOf("date year month day hour minute second left right")
 )

@@ -122,8 +122,7 @@ func (m Model) checkReplica() error {
 	}
 	if len(m.Relations) > 0 {
 		return errors.New("relations: a replica keeps one table, and a column of JSON for what is " +
-			"nested: " +
-			"put the relations into the master's file, and take them out here (diff reads both: " +
+			"nested: put the relations into the master's file, and take them out here (diff reads both: " +
 			"--master-config, --replica-config)")
 	}
 	return nil

@@ -44,9 +44,8 @@ func (m Model) checkRelations() (errs []error) {
 			add("table: %q, want a name of letters, digits and _, or schema.name", r.Table)
 		}
 		if len(r.Key) == 0 {
-			add("key: not set, want the columns of table %s that hold the key of %s; a table two "+
-				"steps away "+
-				"holds none: give it one, or nest it in a service in Go", r.Table, m.Table)
+			add("key: not set, want the columns of table %s that hold the key of %s; a table two steps "+
+				"away holds none: give it one, or nest it in a service in Go", r.Table, m.Table)
 		}
 		for field, names := range map[string]Names{
 			"key": r.Key, "columns": r.Columns, "order": r.Order,
@@ -140,9 +139,8 @@ func (m Model) nestedTable(ctx context.Context, db *bun.DB, name string) (nested
 			"give it one", n.Table))
 	}
 	if !n.Many && !isUnique(shape, n.Key) {
-		errs = append(errs, fmt.Errorf("several rows of table %s may belong to one of %s: say "+
-			"many: true "+
-			"for a list, or make a unique index on (%s)", n.Table, m.Table, strings.Join(n.Key, ", ")))
+		errs = append(errs, fmt.Errorf("several rows of table %s may belong to one of %s: say many: "+
+			"true for a list, or make a unique index on (%s)", n.Table, m.Table, strings.Join(n.Key, ", ")))
 	}
 	n.order = slices.Clone(n.Order)
 	for _, key := range n.ownKeys {
