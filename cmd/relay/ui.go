@@ -36,8 +36,8 @@ func (o *options) uiFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "ui", Sources: cli.EnvVars("CQRSYNC_UI"), Destination: &o.ui,
-			Usage: "serve the dashboard on HOST:PORT, or on PORT of the loopback interface, as 127.0.0.1:9465; " +
-				"nothing by default",
+			Usage: "serve the dashboard on HOST:PORT, or on PORT of the loopback interface, as " +
+				"127.0.0.1:9465; nothing by default",
 		},
 		&cli.StringFlag{
 			Name: "ui-token-file", Destination: &o.uiTokenFile,
@@ -45,9 +45,10 @@ func (o *options) uiFlags() []cli.Flag {
 				tokenVariable + "; beyond the loopback interface it or --ui-user-header is needed",
 		},
 		&cli.StringFlag{
-			Name: "ui-user-header", Sources: cli.EnvVars("CQRSYNC_UI_USER_HEADER"), Destination: &o.uiUserHeader,
-			Usage: "the header in which a proxy names the user of the dashboard; whoever reaches it past the proxy " +
-				"may write that, too",
+			Name: "ui-user-header", Sources: cli.EnvVars("CQRSYNC_UI_USER_HEADER"),
+			Destination: &o.uiUserHeader,
+			Usage: "the header in which a proxy names the user of the dashboard; whoever reaches it " +
+				"past the proxy may write that, too",
 		},
 		&cli.BoolFlag{
 			Name: "ui-actions", Sources: cli.EnvVars("CQRSYNC_UI_ACTIONS"), Destination: &o.uiActions,
@@ -98,13 +99,15 @@ func (o *options) listenUI(ctx context.Context) (net.Listener, error) {
 	}
 	at, is := listener.Addr().(*net.TCPAddr)
 	if is && !at.IP.IsLoopback() && token == "" && o.uiUserHeader == "" {
-		return nil, uiSetting.wrong(fmt.Errorf("%s is open to the network: set %s or --ui-token-file, or "+
-			"--ui-user-header behind a proxy that knows its users; or name 127.0.0.1", at, tokenVariable))
+		return nil, uiSetting.wrong(fmt.Errorf("%s is open to the network: set %s or "+
+			"--ui-token-file, or --ui-user-header behind a proxy that knows its users; or name "+
+			"127.0.0.1", at, tokenVariable))
 	}
 	return listener, nil
 }
 
-// dashboard serves the dashboard on a listener, which may be nil. Should that fail the relay goes on.
+// dashboard serves the dashboard on a listener, which may be nil.
+// Should that fail the relay goes on.
 func (o *options) dashboard(
 	ui net.Listener, tables *admin.Tables, rel *relay.Relay, log *slog.Logger,
 ) (func(context.Context), error) {

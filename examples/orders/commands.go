@@ -30,7 +30,8 @@ func newCommand(out, errOut io.Writer) *cli.Command {
 				Action: in(s, out, (*process).all)},
 			{Name: "orders", Usage: "the Orders service alone; cmd/relay is its relay",
 				Action: in(s, out, (*process).ordersAlone)},
-			{Name: "webhooks", Usage: "the Webhooks service alone", Action: in(s, out, (*process).webhooksAlone)},
+			{Name: "webhooks", Usage: "the Webhooks service alone",
+				Action: in(s, out, (*process).webhooksAlone)},
 			{Name: "stats", Usage: "the Stats service alone", Action: in(s, out, (*process).statsAlone)},
 			demoCommand(s, out, errOut),
 			relayCommand(s, out),
@@ -39,7 +40,9 @@ func newCommand(out, errOut io.Writer) *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
 	for _, command := range append(root.Commands, root) {
-		command.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err }
+		command.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
+			return err
+		}
 	}
 	return root
 }
@@ -67,7 +70,8 @@ func (p *process) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.addRelay(shop.databases.Orders, relay.Config{Handover: shop.orders.Box().Handover()}, nil); err != nil {
+	config := relay.Config{Handover: shop.orders.Box().Handover()}
+	if err := p.addRelay(shop.databases.Orders, config, nil); err != nil {
 		return err
 	}
 	if err := p.addAnswerer(shop.orders); err != nil {
@@ -102,7 +106,8 @@ func tryIt(ordersURL, webhooksURL, statsURL, inboxURL string, today time.Time) s
 	day := today.UTC().Format(time.DateOnly)
 	return fmt.Sprintf(`try:
   curl -d '{"url": "%[4]s/inbox"}' %[2]s/subscriptions
-  curl -d '{"customer": "Ada", "lines": [{"sku": "book", "quantity": 2, "price": 1250}]}' %[1]s/orders
+  curl -d '{"customer": "Ada", "lines": [{"sku": "book", "quantity": 2, "price": 1250}]}' `+
+		`%[1]s/orders
   curl '%[3]s/stats/orders?from=%[5]s&to=%[5]s'
   curl '%[2]s/deliveries?order=1'
   curl -X POST %[2]s/orders/1/trigger

@@ -20,8 +20,8 @@ type replicated interface {
 	Running() <-chan struct{}
 }
 
-// addReplica adds a service that keeps copies. It reports to the master, asks for what was lost, and
-// for all orders if it has none.
+// addReplica adds a service that keeps copies. It reports to the master, asks for what was lost,
+// and for all orders if it has none.
 func (p *process) addReplica(queue string, service replicated) error {
 	subscriber, err := open.Subscriber(p.broker, queue, open.Options{})
 	if err != nil {
@@ -34,14 +34,17 @@ func (p *process) addReplica(queue string, service replicated) error {
 	}
 	p.closes = append(p.closes, publisher.Close)
 	for _, rep := range service.Replicas() {
-		reporter, err := converge.NewReporter(rep, publisher, converge.ReporterConfig{Backfill: converge.IfEmpty})
+		config := converge.ReporterConfig{Backfill: converge.IfEmpty}
+		reporter, err := converge.NewReporter(rep, publisher, config)
 		if err != nil {
 			return err
 		}
 		p.runs = append(p.runs, reporter.Run)
 	}
 	p.replicas = append(p.replicas, service.Running())
-	p.runs = append(p.runs, func(ctx context.Context) error { return service.Replicate(ctx, subscriber) })
+	p.runs = append(p.runs, func(ctx context.Context) error {
+		return service.Replicate(ctx, subscriber)
+	})
 	return nil
 }
 
@@ -73,7 +76,8 @@ func (p *process) openQueue(name string) (converge.Queue, error) {
 	}
 	queue, is := subscriber.(converge.Queue)
 	if !is {
-		return nil, errors.Join(errors.New("this kind of broker cannot be asked for queues"), subscriber.Close())
+		return nil, errors.Join(errors.New("this kind of broker cannot be asked for queues"),
+			subscriber.Close())
 	}
 	return queue, nil
 }

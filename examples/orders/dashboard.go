@@ -13,8 +13,8 @@ import (
 	"github.com/cqrsync/cqrsync/operate/admin"
 )
 
-// addDashboard adds the page of Orders and its replicas, on which everything may be done, because only who sits at the
-// machine may look.
+// addDashboard adds the page of Orders and its replicas, on which everything may be done, because
+// only who sits at the machine may look.
 func (p *process) addDashboard(ctx context.Context, db *bun.DB) error {
 	tables, err := admin.Open(db, admin.Config{})
 	if err != nil {
@@ -33,7 +33,9 @@ func (p *process) addDashboard(ctx context.Context, db *bun.DB) error {
 		return err
 	}
 	p.runSubscribed(page.Run)
-	_, err = p.listen(ctx, "dashboard", p.dashboardAddr, func(ctx context.Context, listener net.Listener) error {
+	_, err = p.listen(ctx, "dashboard", p.dashboardAddr, func(
+		ctx context.Context, listener net.Listener,
+	) error {
 		return web.Serve(ctx, listener, page)
 	})
 	return err

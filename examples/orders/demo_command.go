@@ -28,12 +28,15 @@ func demoCommand(s *settings, out, errOut io.Writer) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
 		Usage: "write many orders, wait for the replicas, and compare them row by row",
-		Description: "Databases that were used before are used as they are, and all their rows are compared: start with\n" +
-			"empty ones, or with ones that were equal.",
+		Description: "Databases that were used before are used as they are, and all their rows are " +
+			"compared: start with\nempty ones, or with ones that were equal.",
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "orders", Value: 2000, Usage: "how many orders to create", Destination: &config.Orders},
-			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "chooses the transactions", Destination: &config.Seed},
-			&cli.IntFlag{Name: "writers", Value: 4, Usage: "how many goroutines write", Destination: &config.Writers},
+			&cli.IntFlag{Name: "orders", Value: 2000, Destination: &config.Orders,
+				Usage: "how many orders to create"},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Destination: &config.Seed,
+				Usage: "chooses the transactions"},
+			&cli.IntFlag{Name: "writers", Value: 4, Destination: &config.Writers,
+				Usage: "how many goroutines write"},
 			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Destination: &config.Timeout,
 				Usage: "how long the replicas have to become equal after the last write"},
 			&cli.IntFlag{Name: "kill-relay", Destination: &config.KillRelay,
@@ -62,7 +65,9 @@ func (p *process) demo(ctx context.Context, config demo.Config) error {
 		return err
 	}
 	config.Subscribed = p.subscribed
-	config.Stats = map[string]func() replica.Stats{"webhooks": shop.webhooks.Stats, "stats": shop.stats.Stats}
+	config.Stats = map[string]func() replica.Stats{
+		"webhooks": shop.webhooks.Stats, "stats": shop.stats.Stats,
+	}
 	if config.KillRelay > 0 {
 		config.Relay = demo.NewRelayProcess(p.relayCommand)
 		p.runSubscribed(config.Relay.Run)
@@ -106,7 +111,8 @@ func (p *process) drive(ctx context.Context, config demo.Config) error {
 	ordersDB, webhooksDB, statsDB, _ := p.places()
 	err := p.shared(ordersDB, webhooksDB, statsDB)
 	if config.KillRelay > 0 {
-		err = errors.Join(err, errors.New("--kill-relay: the relay of --drive-only runs elsewhere, kill it there"))
+		err = errors.Join(err, errors.New(
+			"--kill-relay: the relay of --drive-only runs elsewhere, kill it there"))
 	}
 	if err != nil {
 		return err
@@ -124,7 +130,8 @@ func (p *process) drive(ctx context.Context, config demo.Config) error {
 		return err
 	}
 	config.Subscribed = func(ctx context.Context) error {
-		return errors.Join(awaitReady(ctx, "webhooks", p.webhooksAddr), awaitReady(ctx, "stats", p.statsAddr))
+		return errors.Join(awaitReady(ctx, "webhooks", p.webhooksAddr),
+			awaitReady(ctx, "stats", p.statsAddr))
 	}
 	err = demo.Run(ctx, master, databases, config)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -155,7 +162,8 @@ func awaitReady(ctx context.Context, name, addr string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-waiting.Done():
-			return fmt.Errorf("%s is not subscribed at %s: start it first (and give --%s-addr)", name, url, name)
+			return fmt.Errorf("%s is not subscribed at %s: start it first (and give --%s-addr)",
+				name, url, name)
 		}
 	}
 }
@@ -168,8 +176,8 @@ func terminal(out io.Writer) io.Writer {
 	return nil
 }
 
-// relayCommand is this program as nothing but the relay. URLs go through the environment: arguments show in the list
-// of processes, and URLs hold passwords.
+// relayCommand is this program as nothing but the relay. URLs go through the environment: arguments
+// show in the list of processes, and URLs hold passwords.
 func (p *process) relayCommand() *exec.Cmd {
 	path, err := os.Executable()
 	command := exec.Command(path, "relay") //nolint:noctx // RelayProcess.Run ends it, in its own way

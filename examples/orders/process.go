@@ -23,7 +23,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport/open"
 )
 
-// process is what runs in this process. Everything is made before anything runs, so that what is wrong shows at once.
+// process is what runs in this process. Everything is made before anything runs, so
+// that what is wrong shows at once.
 type process struct {
 	*settings
 	out      io.Writer
@@ -60,8 +61,8 @@ func (p *process) close() error {
 	return errors.Join(errs...)
 }
 
-// subscribed waits until the replicas in this process have subscribed. A broker keeps nothing for a queue that it has
-// never heard of, so the first message must not leave before.
+// subscribed waits until the replicas in this process have subscribed. A broker keeps nothing for a
+// queue that it has never heard of, so the first message must not leave before.
 func (p *process) subscribed(ctx context.Context) error {
 	for _, ready := range p.replicas {
 		select {
@@ -100,7 +101,8 @@ type shop struct {
 	databases demo.Databases
 }
 
-// addShop adds all three services, without their HTTP interfaces, on files of their own where they have no URLs.
+// addShop adds all three services, without their HTTP interfaces, on files of
+// their own where they have no URLs.
 func (p *process) addShop(ctx context.Context) (s shop, err error) {
 	ordersDB, webhooksDB, statsDB, broker := p.places()
 	cleanup, err := p.temporary(ordersDB, webhooksDB, statsDB, broker)
@@ -180,7 +182,8 @@ func (p *process) addStats(ctx context.Context) (*stats.Service, *bun.DB, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	service, err := stats.New(ctx, db, p.queuePrefix+"stats", stats.Config{Consumers: p.statsConsumers})
+	config := stats.Config{Consumers: p.statsConsumers}
+	service, err := stats.New(ctx, db, p.queuePrefix+"stats", config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("stats: %w", err)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/cqrsync/cqrsync/transport"
 )
 
-// relayCommand is the relay that a demo kills. It says when it begins to publish, and ends with its standard input, so
-// that it never outlives the demo.
+// relayCommand is the relay that a demo kills. It says when it begins to publish, and ends with its
+// standard input, so that it never outlives the demo.
 func relayCommand(s *settings, out io.Writer) *cli.Command {
 	return &cli.Command{Name: "relay", Hidden: true, Action: in(s, out, (*process).relayAlone)}
 }
@@ -48,7 +48,8 @@ func (p *process) relayAlone(ctx context.Context) error {
 	return p.run(ctx)
 }
 
-// announcing says once that the first batch is on its way: the moment at which a kill does most harm.
+// announcing says once that the first batch is on its way: the moment
+// at which a kill does most harm.
 type announcing struct {
 	transport.BatchPublisher
 	announce func()
@@ -60,4 +61,6 @@ func (a *announcing) PublishBatch(ctx context.Context, batch []transport.Outgoin
 }
 
 // Probe lets a relay that cannot reach the broker leave its lanes to others.
-func (a *announcing) Probe(ctx context.Context) error { return transport.Probe(ctx, a.BatchPublisher) }
+func (a *announcing) Probe(ctx context.Context) error {
+	return transport.Probe(ctx, a.BatchPublisher)
+}
