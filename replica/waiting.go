@@ -143,7 +143,10 @@ func (e *engine) again(ctx context.Context, claimed []applied.Waiting) {
 func waited(ctx context.Context, from deliverer, w applied.Waiting) delivery {
 	return delivery{
 		ctx: ctx, from: from, body: w.Body, headers: w.Metadata,
-		past: past{attempts: w.Attempts, since: w.Since, claimed: &w.Applied, awaits: w.Awaits, gapIn: w.GapIn},
+		past: past{
+			attempts: w.Attempts, since: w.Since, claimed: &w.Applied, awaits: w.Awaits,
+			gapIn: w.GapIn,
+		},
 	}
 }
 
