@@ -31,12 +31,14 @@ func (o *options) answerFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{
 			Name: "queue", Sources: cli.EnvVars("CQRSYNC_QUEUES"), Destination: &o.queues,
-			Usage: "with --config: replicas whose queues are made before anything is published, as NAME for all " +
-				"models or NAME:MODEL+MODEL; those that have reported need not be named",
+			Usage: "with --config: replicas whose queues are made before anything is published, as " +
+				"NAME for all models or NAME:MODEL+MODEL; those that have reported need not be named",
 		},
 		&cli.DurationFlag{
-			Name: "verify-every", Sources: cli.EnvVars("CQRSYNC_VERIFY_EVERY"), Value: time.Hour, Destination: &o.verifyEvery,
-			Usage: "with --config: how often all keys are compared with each replica; 0 only when somebody asks (relay verify)",
+			Name: "verify-every", Sources: cli.EnvVars("CQRSYNC_VERIFY_EVERY"), Value: time.Hour,
+			Destination: &o.verifyEvery,
+			Usage: "with --config: how often all keys are compared with each replica; 0 only when " +
+				"somebody asks (relay verify)",
 		},
 	}
 }
@@ -44,8 +46,9 @@ func (o *options) answerFlags() []cli.Flag {
 // answer answers the replicas of a master, in a process of its own.
 func (o *options) answer() *cli.Command {
 	return &cli.Command{
-		Name:  "answer",
-		Usage: "answer the replicas of the tables of cqrsync.yaml, until SIGINT or SIGTERM; relay run --config does, too",
+		Name: "answer",
+		Usage: "answer the replicas of the tables of cqrsync.yaml, until SIGINT or SIGTERM; relay run " +
+			"--config does, too",
 		Flags: append([]cli.Flag{
 			o.configFlag(), o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/ or sqlite://FILE"),
 		}, o.answerFlags()...),
@@ -63,7 +66,8 @@ func (o *options) runAnswerer(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	log.Info("answering replicas", "database", database.Redact(o.db), "broker", database.Redact(o.broker))
+	log.Info("answering replicas",
+		"database", database.Redact(o.db), "broker", database.Redact(o.broker))
 	return answerer.Run(ctx)
 }
 
@@ -81,8 +85,10 @@ func (o *options) commandAnswerer(ctx context.Context) (*converge.Answerer, erro
 func (o *options) verifyFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
-			Name: "verify", Sources: cli.EnvVars("CQRSYNC_VERIFY"), Value: string(converge.Repair), Destination: &o.verify,
-			Usage: "what to do about rows that are not as the master has them: repair, report, or off to compare nothing",
+			Name: "verify", Sources: cli.EnvVars("CQRSYNC_VERIFY"), Value: string(converge.Repair),
+			Destination: &o.verify,
+			Usage: "what to do about rows that are not as the master has them: repair, report, or " +
+				"off to compare nothing",
 		},
 		&cli.DurationFlag{
 			Name: "verify-grace", Sources: cli.EnvVars("CQRSYNC_VERIFY_GRACE"), Value: 30 * time.Second,
@@ -90,9 +96,11 @@ func (o *options) verifyFlags() []cli.Flag {
 			Usage:       "how long a difference must last to be one: a change that is on its way is none",
 		},
 		&cli.StringSliceFlag{
-			Name: "verify-content", Sources: cli.EnvVars("CQRSYNC_VERIFY_CONTENT"), Destination: &o.verifyContent,
-			Usage: "CQRS ids of models of which the columns are compared, too, and not the revisions alone: costs " +
-				"as much as reading all rows (default: those that the file says verify: content of)",
+			Name: "verify-content", Sources: cli.EnvVars("CQRSYNC_VERIFY_CONTENT"),
+			Destination: &o.verifyContent,
+			Usage: "CQRS ids of models of which the columns are compared, too, and not the revisions " +
+				"alone: costs as much as reading all rows (default: those that the file says verify: " +
+				"content of)",
 		},
 	}
 }
@@ -106,11 +114,12 @@ func (o *options) silentFlag(usage string) cli.Flag {
 
 // answers is what a relay does before it publishes, and beside it, for the replicas.
 func (o *options) answers(
-	ctx context.Context, log *slog.Logger, publisher message.Publisher, tables *admin.Tables, mon *monitor.Monitor,
+	ctx context.Context, log *slog.Logger, publisher message.Publisher, tables *admin.Tables,
+	mon *monitor.Monitor,
 ) (before func(context.Context) error, beside func(context.Context), err error) {
 	if o.config == "" && len(o.queues) > 0 {
-		return nil, nil, exit.Wrong(queuesSetting.wrong(errors.New("--config is not given: its models say what the " +
-			"queues are to receive")))
+		return nil, nil, exit.Wrong(queuesSetting.wrong(errors.New("--config is not given: its " +
+			"models say what the queues are to receive")))
 	}
 	if o.config == "" || o.silent {
 		return nil, func(context.Context) {}, nil
@@ -156,7 +165,8 @@ func (o *options) openAnswerer(
 			}
 			queue, is := subscriber.(converge.Queue)
 			if !is {
-				return nil, errors.Join(errors.New("this kind of broker cannot be asked for queues"), subscriber.Close())
+				return nil, errors.Join(errors.New("this kind of broker cannot be asked for queues"),
+					subscriber.Close())
 			}
 			return queue, nil
 		},
@@ -172,7 +182,9 @@ func namedQueues(named []string) (map[string][]string, error) {
 			return nil, fmt.Errorf("%q, want NAME or NAME:MODEL+MODEL", one)
 		}
 		if queues[name] = nil; some {
-			queues[name] = slices.DeleteFunc(strings.Split(models, "+"), func(s string) bool { return s == "" })
+			queues[name] = slices.DeleteFunc(strings.Split(models, "+"), func(s string) bool {
+				return s == ""
+			})
 			if len(queues[name]) == 0 {
 				return nil, fmt.Errorf("%q, want NAME or NAME:MODEL+MODEL", one)
 			}

@@ -29,7 +29,8 @@ func (o *options) runFlags() []cli.Flag {
 		&cli.StringFlag{
 			// not CQRSYNC_CONFIG: that may be the file of a replica
 			Name: "config", Destination: &o.config,
-			Usage: "the `FILE` that describes tables with triggers: what they note of writes is sent, too; none by default",
+			Usage: "the `FILE` that describes tables with triggers: what they note of writes is " +
+				"sent, too; none by default",
 		},
 		o.silentFlag("do not answer replicas: neither list them, nor make their queues, nor send " +
 			"what they ask for"),
@@ -43,7 +44,8 @@ func (o *options) runFlags() []cli.Flag {
 				"wake-up comes (default: 250ms)",
 		},
 		&cli.DurationFlag{
-			Name: "shutdown-timeout", Sources: cli.EnvVars("CQRSYNC_SHUTDOWN_TIMEOUT"), Destination: &o.shutdown,
+			Name: "shutdown-timeout", Sources: cli.EnvVars("CQRSYNC_SHUTDOWN_TIMEOUT"),
+			Destination: &o.shutdown,
 			Usage: "how long, after the first signal, the broker may take to confirm what is in " +
 				"flight (default: 10s)",
 		},
@@ -87,8 +89,9 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	rel, err := relay.New(db, mon.Publisher(publisher), relay.Config{
-		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll, ShutdownTimeout: o.shutdown,
-		Wake: listener.Wake(), Before: before,
+		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll,
+		ShutdownTimeout: o.shutdown,
+		Wake:            listener.Wake(), Before: before,
 	})
 	if err != nil {
 		return err

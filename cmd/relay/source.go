@@ -35,7 +35,8 @@ var (
 
 func (o *options) configFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: "config", Sources: cli.EnvVars("CQRSYNC_CONFIG"), Destination: &o.config, Value: "cqrsync.yaml",
+		Name: "config", Sources: cli.EnvVars("CQRSYNC_CONFIG"), Destination: &o.config,
+		Value: "cqrsync.yaml",
 		Usage: "the `FILE` that describes the tables",
 	}
 }
@@ -103,12 +104,14 @@ func (o *options) sourceFlags(c *cli.Command) (flags []cli.Flag) {
 	case "diff":
 		flags = append(flags,
 			&cli.StringFlag{
-				Name: "master-config", Sources: cli.EnvVars("CQRSYNC_MASTER_CONFIG"), Destination: &o.masterConfig,
-				Usage: "the `FILE` that describes the master's tables, if not that of --config",
+				Name: "master-config", Sources: cli.EnvVars("CQRSYNC_MASTER_CONFIG"),
+				Destination: &o.masterConfig,
+				Usage:       "the `FILE` that describes the master's tables, if not that of --config",
 			},
 			&cli.StringFlag{
-				Name: "replica-config", Sources: cli.EnvVars("CQRSYNC_REPLICA_CONFIG"), Destination: &o.replicaConfig,
-				Usage: "the `FILE` that describes the replica's tables, if not that of --config",
+				Name: "replica-config", Sources: cli.EnvVars("CQRSYNC_REPLICA_CONFIG"),
+				Destination: &o.replicaConfig,
+				Usage:       "the `FILE` that describes the replica's tables, if not that of --config",
 			},
 			&cli.StringFlag{
 				Name: "master-db", Sources: cli.EnvVars("CQRSYNC_MASTER_DB"), Destination: &o.masterDB,

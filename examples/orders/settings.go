@@ -28,8 +28,9 @@ type settings struct {
 	statsConsumers               int
 }
 
-// flags are understood before and after a sub-command. Their variables have a prefix that only this example uses: those of
-// a real service or relay (CQRSYNC_BROKER, STATS_DB) may stand in the shell where somebody tries the demo, which writes.
+// flags are understood before and after a sub-command. Their variables have a prefix that only this
+// example uses: those of a real service or relay (CQRSYNC_BROKER, STATS_DB) may stand in the shell
+// where somebody tries the demo, which writes.
 func (s *settings) flags() []cli.Flag {
 	text := func(into *string, name, variable, value, usage string) cli.Flag {
 		return &cli.StringFlag{
@@ -37,16 +38,21 @@ func (s *settings) flags() []cli.Flag {
 		}
 	}
 	return []cli.Flag{
-		text(&s.ordersDB, "orders-db", "EXAMPLE_ORDERS_DB", "", "database of Orders: postgres://… or sqlite://FILE"),
+		text(&s.ordersDB, "orders-db", "EXAMPLE_ORDERS_DB", "",
+			"database of Orders: postgres://… or sqlite://FILE"),
 		text(&s.webhooksDB, "webhooks-db", "EXAMPLE_WEBHOOKS_DB", "", "database of Webhooks"),
 		text(&s.statsDB, "stats-db", "EXAMPLE_STATS_DB", "", "database of Stats"),
 		text(&s.broker, "broker", "EXAMPLE_BROKER", "", "message broker: amqp://… or sqlite://FILE"),
 		text(&s.queuePrefix, "queue-prefix", "EXAMPLE_QUEUE_PREFIX", "",
-			"stands before the queues' names, webhooks and stats, where several of these examples share a broker"),
+			"stands before the queues' names, webhooks and stats, where several of these examples "+
+				"share a broker"),
 		text(&s.dir, "dir", "EXAMPLE_DIR", "",
-			"folder for the SQLite files of what has no URL; without it they are temporary and removed at the end"),
-		text(&s.ordersAddr, "orders-addr", "EXAMPLE_ORDERS_ADDR", "127.0.0.1:8081", "where Orders listens"),
-		text(&s.webhooksAddr, "webhooks-addr", "EXAMPLE_WEBHOOKS_ADDR", "127.0.0.1:8082", "where Webhooks listens"),
+			"folder for the SQLite files of what has no URL; without it they are temporary and "+
+				"removed at the end"),
+		text(&s.ordersAddr, "orders-addr", "EXAMPLE_ORDERS_ADDR", "127.0.0.1:8081",
+			"where Orders listens"),
+		text(&s.webhooksAddr, "webhooks-addr", "EXAMPLE_WEBHOOKS_ADDR", "127.0.0.1:8082",
+			"where Webhooks listens"),
 		text(&s.statsAddr, "stats-addr", "EXAMPLE_STATS_ADDR", "127.0.0.1:8083", "where Stats listens"),
 		text(&s.inboxAddr, "inbox-addr", "EXAMPLE_INBOX_ADDR", "127.0.0.1:8084",
 			"where a subscriber to try things with listens, beside all three services"),
@@ -54,9 +60,11 @@ func (s *settings) flags() []cli.Flag {
 			"where the dashboard listens, beside all three services"),
 		text(&s.webhooksAllow, "webhooks-allow", "EXAMPLE_WEBHOOKS_ALLOW", "",
 			"networks that subscribers may be in although they are not public: 10.1.0.0/16,127.0.0.1/32"),
-		text(&s.webhooksPorts, "webhooks-ports", "EXAMPLE_WEBHOOKS_PORTS", "80,443", "ports of subscribers"),
+		text(&s.webhooksPorts, "webhooks-ports", "EXAMPLE_WEBHOOKS_PORTS", "80,443",
+			"ports of subscribers"),
 		&cli.IntFlag{Name: "stats-consumers", Sources: cli.EnvVars("EXAMPLE_STATS_CONSUMERS"), Value: 2,
-			Usage: "how many consumers of its queue Stats runs in this process", Destination: &s.statsConsumers},
+			Destination: &s.statsConsumers,
+			Usage:       "how many consumers of its queue Stats runs in this process"},
 	}
 }
 
@@ -99,7 +107,8 @@ func checkBroker(url string) error {
 	return publisher.Close()
 }
 
-// inDir puts the places that have no URL into --dir and returns everything that is wrong with the others.
+// inDir puts the places that have no URL into --dir and returns
+// everything that is wrong with the others.
 func (s *settings) inDir(places ...place) error {
 	var errs []error
 	for _, p := range places {
@@ -124,7 +133,8 @@ func (s *settings) shared(places ...place) error {
 	errs := []error{s.inDir(places...), s.brokerLeavesProcess()}
 	for _, p := range places {
 		if *p.url == "" {
-			errs = append(errs, fmt.Errorf("--%s is missing: give its URL, or --dir, the same to every process", p.flag))
+			errs = append(errs, fmt.Errorf(
+				"--%s is missing: give its URL, or --dir, the same to every process", p.flag))
 		}
 	}
 	return errors.Join(errs...)
@@ -137,7 +147,8 @@ func (s *settings) brokerLeavesProcess() error {
 	return nil
 }
 
-// temporary is inDir with a new folder where --dir is missing, which cleanup removes. cleanup is never nil.
+// temporary is inDir with a new folder where --dir is missing, which
+// cleanup removes. cleanup is never nil.
 func (s *settings) temporary(places ...place) (cleanup func() error, err error) {
 	cleanup = func() error { return nil }
 	missing := func(p place) bool { return *p.url == "" }
