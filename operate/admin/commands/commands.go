@@ -1,5 +1,6 @@
 // Package commands makes command lines of package admin: migrate, status, lanes, dead-letters,
-// forget-deleted and incarnation. operate/command mounts them in any urfave/cli application.
+// waiting, forget-deleted, incarnation and what comes from the replicas. operate/command mounts
+// them in any urfave/cli application.
 //
 // Results go to standard output, everything else to standard error, as the root command's Writer
 // and ErrWriter say. What --json prints keeps its names: some are added, none is changed.
@@ -41,7 +42,7 @@ type Source struct {
 func (s Source) Commands() []*cli.Command {
 	all := []*cli.Command{
 		s.migrate(), s.status(), s.deadLetters(), s.forgetDeleted(), s.lanes(), s.incarnation(),
-		s.replicas(), s.verify(), s.key(),
+		s.replicas(), s.verify(), s.key(), s.waiting(),
 	}
 	for _, c := range all {
 		withCodes(c)

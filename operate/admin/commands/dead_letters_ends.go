@@ -62,12 +62,5 @@ func printRetried(cmd *cli.Command, object retriedObject) error {
 }
 
 func printPurged(cmd *cli.Command, n int64, err error) error {
-	switch {
-	case err != nil:
-		return err
-	case cmd.Bool("json"):
-		return printJSON(cmd, map[string]int64{"purged": n})
-	}
-	fmt.Fprintf(stdout(cmd), "%d purged\n", n)
-	return nil
+	return printChanged(cmd, n, "purged", "%d purged\n", err)
 }
