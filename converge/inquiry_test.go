@@ -32,6 +32,10 @@ func TestAKeyIsFoundOnAllSides(t *testing.T) {
 		s.runReplica("stats")
 		s.runs(s.relay(a.KeepQueues).Run)
 		s.eventually("both are there", func() bool { return s.has(&OrderCopy{ID: 17}) })
+		s.eventually("the replica has reported, and nothing is on its way", func() bool {
+			k = s.key("order", "17", 0)
+			return len(k.Replicas) == 1 && len(k.Unsent) == 0
+		})
 
 		k = s.key("order", "17", time.Minute)
 		require.Empty(s, k.Unsent)

@@ -1,7 +1,6 @@
 package operate
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -250,48 +249,28 @@ func (d *digests) strangers(ctx context.Context) error {
 	return d.keepStrangers(ctx, h, exact)
 }
 
-// keepStrangers keeps what a holder has of them, as the master calls them.
-func (d *digests) keepStrangers(ctx context.Context, h *holder, exact bool) (err error) {
-	if !exact {
-		h.introduce(ctx, func(page []json.RawMessage, failed error) bool {
-			err = errors.Join(failed, d.keep(page))
-			return err == nil
-		})
-		return err
-	}
-	pks := make([]json.RawMessage, len(h.strangers))
-	for i, s := range h.strangers {
-		pks[i] = s.pk
-	}
-	h.strangers = nil
-	return d.keep(pks)
-}
-
-// keep keeps keys until the master is asked for them.
-func (d *digests) keep(pks []json.RawMessage) error {
-	if len(pks) == 0 {
+// keepStrangers keeps what a holder has of them. Those that the ledger has under another spelling
+// are in the ranges.
+func (d *digests) keepStrangers(ctx context.Context, h *holder, exact bool) error {
+	if len(h.strangers) == 0 {
 		return nil
 	}
-	line := []byte{'['}
-	line = append(line, bytes.Join(asBytes(pks), []byte{','})...)
-	return d.extra.add(append(line, ']'))
-}
-
-func asBytes(pks []json.RawMessage) [][]byte {
-	texts := make([][]byte, len(pks))
-	for i, pk := range pks {
-		texts[i] = pk
+	var pks []json.RawMessage
+	if exact {
+		for _, s := range h.strangers {
+			pks = append(pks, s.pk)
+		}
+		h.strangers = nil
+		return d.keep(pks)
 	}
-	return texts
-}
-
-// tell writes what was kept, as DeletedDiffReplica does.
-func (d *digests) tell(w io.Writer) error {
-	to := newOut(w, d.held)
-	to.open()
-	kept, err := d.extra.reader()
-	if err == nil {
-		_, err = io.Copy(to, kept)
+	page, listed, err := h.named(ctx)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, to.end(err == nil))
+	for i, pk := range page {
+		if !listed[i] {
+			pks = append(pks, pk)
+		}
+	}
+	return d.keep(pks)
 }

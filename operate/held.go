@@ -132,32 +132,46 @@ func (h *holder) known(ctx context.Context, rows []reflect.Value) ([]json.RawMes
 }
 
 // introduce hands on the strangers as the master calls them, where the ledger has their rows under
-// another spelling, and as they stand in the table where it has not. It goes through the ledger
-// once.
+// another spelling, and as they stand in the table where it has not.
 func (h *holder) introduce(ctx context.Context, yield func([]json.RawMessage, error) bool) bool {
 	if len(h.strangers) == 0 {
 		return true
 	}
+	page, _, err := h.named(ctx)
+	if err != nil {
+		yield(nil, err)
+		return false
+	}
+	return yield(page, nil)
+}
+
+// named returns the strangers' names, and says which of them the ledger has under another spelling:
+// these have that. They are no strangers afterwards. It goes through the ledger once.
+func (h *holder) named(ctx context.Context) (page []json.RawMessage, listed []bool, err error) {
 	places := make(map[string]int, len(h.strangers))
-	page := make([]json.RawMessage, len(h.strangers))
+	page, listed = make([]json.RawMessage, len(h.strangers)), make([]bool, len(h.strangers))
 	for i, s := range h.strangers {
 		places[s.key], page[i] = i, s.pk
 	}
 	h.strangers = nil
 	for live, err := range livePages(ctx, h.rep, h.model, statePage) {
 		if err == nil {
-			err = h.recognise(ctx, live, places, page)
+			err = h.recognise(ctx, live, func(own string, pk json.RawMessage) {
+				if at, is := places[own]; is {
+					page[at], listed[at] = pk, true
+				}
+			})
 		}
 		if err != nil {
-			yield(nil, err)
-			return false
+			return nil, nil, err
 		}
 	}
-	return yield(page, nil)
+	return page, listed, nil
 }
 
+// recognise tells of each row of the ledger how the table spells its key, and how the ledger does.
 func (h *holder) recognise(
-	ctx context.Context, live []mirrored.KeyRevision, places map[string]int, page []json.RawMessage,
+	ctx context.Context, live []mirrored.KeyRevision, tell func(own string, pk json.RawMessage),
 ) error {
 	pks := make([]json.RawMessage, len(live))
 	for i, k := range live {
@@ -175,9 +189,7 @@ func (h *holder) recognise(
 		if err != nil {
 			return err
 		}
-		if at, is := places[own]; is {
-			page[at] = pks[i]
-		}
+		tell(own, pks[i])
 	}
 	return nil
 }

@@ -51,8 +51,22 @@ func TestStatusOfAReplica(t *testing.T) {
 				require.Contains(t, status().stderr, "relay migrate --side replica")
 			}
 			require.Equal(t, exit.Done, invoke(t.Context(), "migrate", "--side", "replica", "--db", url).code)
-			require.Equal(t, "waiting messages  0\n", status().stdout)
-			require.JSONEq(t, `{"waiting":{},"masters":[],"other_databases":[],"verifications":[]}`, status("--json").stdout)
+			require.Equal(t, "Everything that came is applied. Not compared with its master yet.\n\n"+
+				"waiting messages  0\ndead letters      0\n", status().stdout)
+			var object map[string]any
+			require.NoError(t, json.Unmarshal([]byte(status("--json").stdout), &object))
+			require.NotEmpty(t, object["at"])
+			delete(object, "at")
+			want := map[string]any{
+				"sentence": "Everything that came is applied. Not compared with its master yet.",
+			}
+			for _, list := range []string{"masters", "other_databases", "troubles", "verifications"} {
+				want[list] = []any{}
+			}
+			for _, counts := range []string{"dead_letters", "stuck", "waiting"} {
+				want[counts] = map[string]any{}
+			}
+			require.Equal(t, want, object)
 
 			s, err := replicaTables(dbtest.Open(t, url))
 			require.NoError(t, err)

@@ -178,15 +178,19 @@ func (s *Tables) RemoveDeadLetters(ctx context.Context, f db.DeadLetterFilter) (
 	return result.RowsAffected()
 }
 
-// CountDeadLetters returns how many dead letters of a queue there are, per model; those of which
-// nobody knows the model are under "".
+// CountDeadLetters returns how many dead letters of a queue there are, per model, or of all where
+// queue is empty; those of which nobody knows the model are under "".
 func (s *Tables) CountDeadLetters(ctx context.Context, queue string) (map[string]int64, error) {
 	var rows []struct {
 		Model *string
 		N     int64
 	}
-	err := s.DB().NewRaw("SELECT model, count(*) AS n FROM ? WHERE queue = ? GROUP BY model",
-		s.Table("replica_dead_letters"), queue).Scan(ctx, &rows)
+	of, args := "", []any{s.Table("replica_dead_letters")}
+	if queue != "" {
+		of, args = " WHERE queue = ?", append(args, queue)
+	}
+	err := s.DB().NewRaw("SELECT model, count(*) AS n FROM ?"+of+" GROUP BY model", args...).
+		Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("count dead letters: %w", err)
 	}

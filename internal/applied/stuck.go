@@ -19,11 +19,15 @@ type Stuck struct {
 }
 
 // StuckOf returns up to limit messages of a model that wait, and the latest ones that were given
-// up, also up to limit; only those of one key, if key is not empty. What they hold is not read.
+// up, also up to limit; only those of one key, if key is not empty, and of what was given up only
+// those of one queue, if queue is not empty. What they hold is not read.
 func (s *Tables) StuckOf(
 	ctx context.Context, queue, model, key string, limit int,
 ) (all []Stuck, err error) {
 	where, args := "model = ?", []any{model}
+	if model == "" { // of what was given up nobody may know it
+		where, args = "model IS NULL", nil
+	}
 	if key != "" {
 		where, args = where+s.SQL(` AND "key" = ?`), append(args, key)
 	}
@@ -31,11 +35,14 @@ func (s *Tables) StuckOf(
 		" FROM ? WHERE "+where+" LIMIT ?",
 		append(append([]any{s.Table("replica_waiting")}, args...), limit)...)
 	waiting := len(all)
+	if queue != "" {
+		where, args = where+" AND queue = ?", append(args, queue)
+	}
 	if err == nil {
-		err = s.stuck(ctx, &all, `SELECT model, coalesce("key", ''), coalesce(revision, -1), error, `+
-			s.dialect.Micros("dead_at")+" FROM ? WHERE queue = ? AND "+where+
-			" ORDER BY id DESC LIMIT ?",
-			append(append([]any{s.Table("replica_dead_letters"), queue}, args...), limit)...)
+		err = s.stuck(ctx, &all, `SELECT coalesce(model, ''), coalesce("key", ''),
+			coalesce(revision, -1), error, `+
+			s.dialect.Micros("dead_at")+" FROM ? WHERE "+where+" ORDER BY id DESC LIMIT ?",
+			append(append([]any{s.Table("replica_dead_letters")}, args...), limit)...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read what was not applied: %w", err)

@@ -43,6 +43,7 @@ func TestTablesAreMadeAndThenHaveTwoSides(t *testing.T) {
 		require.Equal(t, admin.ReplicaStatus{
 			Waiting: map[string]int64{}, Masters: []admin.KnownMaster{}, Databases: []admin.OtherDatabase{},
 			Verifications: []admin.ReplicaVerification{},
+			DeadLetters:   map[string]int64{}, Stuck: map[string][]admin.ReplicaStuck{},
 		}, of)
 	})
 }

@@ -12,8 +12,12 @@ type Replica struct{ tables *applied.Tables }
 
 // ReplicaStatus is the state of a replica. Its names in JSON are never changed, only added.
 type ReplicaStatus struct {
-	// Waiting counts the messages that cannot be applied yet, by the reason for which they wait.
+	// Waiting counts the messages that cannot be applied yet, by model.
 	Waiting map[string]int64 `json:"waiting"`
+	// DeadLetters counts those that were given up, by model; those of which nobody knows the model
+	// are under "". Stuck are both, by model and then by error: the largest groups.
+	DeadLetters map[string]int64          `json:"dead_letters"`
+	Stuck       map[string][]ReplicaStuck `json:"stuck"`
 	// Masters are those that messages came from, of each model in the order in which they came
 	// first.
 	Masters []KnownMaster `json:"masters"`
@@ -81,8 +85,16 @@ func (r *Replica) Status(ctx context.Context) (st ReplicaStatus, err error) {
 	if err != nil {
 		return st, err
 	}
+	dead, err := r.tables.CountDeadLetters(ctx, "")
+	if err != nil {
+		return st, err
+	}
+	stuck, err := r.stuck(ctx, waiting, dead)
+	if err != nil {
+		return st, err
+	}
 	st = ReplicaStatus{
-		Waiting: waiting, Masters: []KnownMaster{}, Databases: []OtherDatabase{},
+		Waiting: waiting, DeadLetters: dead, Stuck: stuck, Masters: []KnownMaster{}, Databases: []OtherDatabase{},
 		Verifications: make([]ReplicaVerification, len(verifications)),
 	}
 	for i, v := range verifications {
@@ -102,4 +114,30 @@ func (r *Replica) Status(ctx context.Context) (st ReplicaStatus, err error) {
 		st.Databases = append(st.Databases, OtherDatabase{n.Queue, n.ID, n.First, n.Last, n.Times})
 	}
 	return st, nil
+}
+
+// Now is the time by the clock of the replica's database.
+func (r *Replica) Now(ctx context.Context) (time.Time, error) { return r.tables.Now(ctx) }
+
+// stuck groups by error what was not applied of each model.
+func (r *Replica) stuck(
+	ctx context.Context, waiting, dead map[string]int64,
+) (map[string][]ReplicaStuck, error) {
+	groups := map[string][]ReplicaStuck{}
+	for _, counts := range []map[string]int64{waiting, dead} {
+		for model := range counts {
+			if _, done := groups[model]; done {
+				continue
+			}
+			all, err := r.tables.StuckOf(ctx, "", model, "", applied.StuckRead)
+			if err != nil {
+				return nil, err
+			}
+			groups[model] = []ReplicaStuck{}
+			for _, g := range applied.GroupStuck(all) {
+				groups[model] = append(groups[model], ReplicaStuck(g))
+			}
+		}
+	}
+	return groups, nil
 }

@@ -94,11 +94,16 @@ func Read(ctx context.Context, tables *admin.Tables, c Config) State {
 		s.Readable = true
 		s.find(c)
 	}
+	s.sort()
+	s.Sentence = s.sentence()
+	return s
+}
+
+// sort puts causes before what follows from them.
+func (s *State) sort() {
 	slices.SortStableFunc(s.Troubles, func(a, b Trouble) int {
 		return cmp.Compare(order(a.Kind), order(b.Kind))
 	})
-	s.Sentence = s.sentence()
-	return s
 }
 
 func (s *State) read(ctx context.Context, tables *admin.Tables) error {
@@ -149,8 +154,16 @@ func (s *State) has(kinds ...Kind) bool {
 }
 
 func (s *State) sentence() string {
+	if first := s.first(); first != "" {
+		return first
+	}
+	return "Everything is moving. " + s.equal()
+}
+
+// first says the first trouble, and that there are others; empty where there is none.
+func (s *State) first() string {
 	if len(s.Troubles) == 0 {
-		return "Everything is moving. " + s.equal()
+		return ""
 	}
 	first := s.Troubles[0].Sentence()
 	if more := len(s.Troubles) - 1; more > 0 {

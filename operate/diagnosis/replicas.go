@@ -67,31 +67,32 @@ func (s *State) findModel(r admin.KnownReplica, m admin.ReplicaModel, c Config) 
 	about := func(k Kind, what, why string, since time.Time) {
 		s.add(Trouble{Kind: k, Queue: r.Queue, Model: m.Model, What: what, Why: why, Since: since})
 	}
-	queue, model := printable(r.Queue), printable(m.Model)
+	queue, model := theReplica(r.Queue), modelName(m.Model)
 	s.findStuckAt(r, m, c, about)
 	if b := m.Backfill; b != nil {
 		done := b.State == admin.BackfillDone
 		switch {
 		case b.State == admin.BackfillWaiting && s.At.Sub(b.Moved) > time.Minute:
 			about(BackfillStopped, fmt.Sprintf("The backfill of %s to %s stands for %s, after %s",
-				model, queue, lasting(s.At.Sub(b.Moved)), counted(b.Sent, "row", "rows")), b.Error,
+				model, printable(r.Queue), lasting(s.At.Sub(b.Moved)), counted(b.Sent, "row", "rows")), b.Error,
 				b.Moved)
 		case done && b.Bad > 0 && (m.EqualThrough == nil || m.EqualThrough.Before(*b.Finished)):
-			about(BackfillLacks, fmt.Sprintf("The backfill of %s to %s left out %s", model, queue,
+			about(BackfillLacks, fmt.Sprintf("The backfill of %s to %s left out %s", model,
+				printable(r.Queue),
 				counted(b.Bad, "row", "rows")), b.Error, *b.Finished)
 		}
 	}
 	switch v := m.Verification; {
 	case v == nil:
 	case v.Found["ahead"] > 0:
-		about(WentBack, fmt.Sprintf("The replica %s is ahead of its master in %s of %s", queue,
+		about(WentBack, fmt.Sprintf("The %s is ahead of its master in %s of %s", queue,
 			counted(v.Found["ahead"], "key", "keys"), model),
 			"the master's database went back to an earlier state", v.Ended)
 	case v.Outcome == admin.VerifiedDiffers:
-		about(ReplicaDiffers, fmt.Sprintf("The replica %s is not as its master in %s", queue, model),
+		about(ReplicaDiffers, fmt.Sprintf("The %s is not as its master in %s", queue, model),
 			found(v.Found), v.Ended)
 	case v.Outcome == admin.VerifiedUnproven && !r.Silent:
-		about(ReplicaUncertain, fmt.Sprintf("The comparison of %s with the replica %s ended "+
+		about(ReplicaUncertain, fmt.Sprintf("The comparison of %s with the %s ended "+
 			"without answers", model, queue), "", v.Ended)
 	}
 }
@@ -101,24 +102,24 @@ func (s *State) findStuckAt(
 	r admin.KnownReplica, m admin.ReplicaModel, c Config,
 	about func(k Kind, what, why string, since time.Time),
 ) {
-	queue := printable(r.Queue)
+	queue := theReplica(r.Queue)
 	left := m.DeadLetters
 	for _, g := range m.Stuck {
 		lasts := s.At.Sub(g.First)
-		name := printable(m.Model)
+		name := modelName(m.Model)
 		if len(g.Keys) > 0 && g.Keys[0] != "" {
 			name = KeyName(m.Model, g.Keys[0])
 		}
 		switch {
 		case g.Dead && g.Count == 1:
-			about(ReplicaDeadLetters, fmt.Sprintf("The replica %s gave up %s %s ago", queue, name,
+			about(ReplicaDeadLetters, fmt.Sprintf("The %s gave up %s %s ago", queue, name,
 				lasting(lasts)), g.Error, g.First)
 		case g.Dead:
-			about(ReplicaDeadLetters, fmt.Sprintf("The replica %s gave up %d messages, of %s first, %s "+
+			about(ReplicaDeadLetters, fmt.Sprintf("The %s gave up %d messages, of %s first, %s "+
 				"ago", queue, g.Count, name, lasting(lasts)), g.Error, g.First)
 		case lasts < max(c.Patience, c.Late):
 		default:
-			about(ReplicaWaits, fmt.Sprintf("%s %s at the replica %s, %s for %s", counted(
+			about(ReplicaWaits, fmt.Sprintf("%s %s at the %s, %s for %s", counted(
 				int64(g.Count), "message", "messages"), waits(g.Count), queue, name,
 				lasting(lasts)), g.Error, g.First)
 		}
@@ -127,8 +128,8 @@ func (s *State) findStuckAt(
 		}
 	}
 	if left > 0 {
-		about(ReplicaDeadLetters, fmt.Sprintf("The replica %s gave up %s of %s", queue,
-			counted(left, "message", "messages"), printable(m.Model)), "", time.Time{})
+		about(ReplicaDeadLetters, fmt.Sprintf("The %s gave up %s of %s", queue,
+			counted(left, "message", "messages"), modelName(m.Model)), "", time.Time{})
 	}
 }
 
@@ -137,4 +138,20 @@ func waits(n int) string {
 		return "waits"
 	}
 	return "wait"
+}
+
+// theReplica names a replica; one that asks itself may not know its queue.
+func theReplica(queue string) string {
+	if queue == "" {
+		return "replica"
+	}
+	return "replica " + printable(queue)
+}
+
+// modelName names a model; that of a message which cannot be read is unknown.
+func modelName(model string) string {
+	if model == "" {
+		return "an unknown model"
+	}
+	return printable(model)
 }

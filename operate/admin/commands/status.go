@@ -66,14 +66,14 @@ func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
 			err = errors.New(state.Sentence)
 		}
 		if !cmd.Bool("json") {
-			printTroubles(cmd, state)
+			printSentences(cmd, state.Sentence, state.Troubles)
 		}
 		return err
 	}
 	if cmd.Bool("json") {
 		return printJSON(cmd, statusObject(state))
 	}
-	printTroubles(cmd, state)
+	printSentences(cmd, state.Sentence, state.Troubles)
 	fmt.Fprintln(cmd.Root().Writer)
 	if err := printMasterStatus(cmd, state.Master); err != nil || len(state.Replicas) == 0 {
 		return err
@@ -129,14 +129,19 @@ func (s Source) replicaStatus(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	st, err := r.Status(ctx)
+	state, err := diagnosis.OfReplica(ctx, r, diagnosis.Config{})
 	if err != nil {
 		return err
 	}
 	if cmd.Bool("json") {
-		return printJSON(cmd, st)
+		return printJSON(cmd, struct {
+			diagnosis.ReplicaState
+			admin.ReplicaStatus
+		}{state, state.Status})
 	}
-	return printReplicaStatus(cmd, st)
+	printSentences(cmd, state.Sentence, state.Troubles)
+	fmt.Fprintln(cmd.Root().Writer)
+	return printReplicaStatus(cmd, state.Status)
 }
 
 func printReplicaStatus(cmd *cli.Command, st admin.ReplicaStatus) error {
@@ -145,7 +150,12 @@ func printReplicaStatus(cmd *cli.Command, st admin.ReplicaStatus) error {
 	for _, n := range st.Waiting {
 		waiting += n
 	}
+	var dead int64
+	for _, n := range st.DeadLetters {
+		dead += n
+	}
 	fmt.Fprintf(table, "waiting messages\t%d\n", waiting)
+	fmt.Fprintf(table, "dead letters\t%d\n", dead)
 	for _, m := range st.Masters {
 		fmt.Fprintf(table, "master of %s\t%s, last %s\n",
 			oneLine(m.Model), title(m), m.Last.Format(time.RFC3339))

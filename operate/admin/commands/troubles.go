@@ -18,14 +18,14 @@ import (
 // columns is the width of a terminal that everybody has.
 const columns = 80
 
-// printTroubles prints the sentence and, where something is wrong, what to do about each trouble.
-func printTroubles(cmd *cli.Command, state diagnosis.State) {
+// printSentences prints the sentence or, where something is wrong, each trouble and what to do.
+func printSentences(cmd *cli.Command, sentence string, troubles []diagnosis.Trouble) {
 	out := cmd.Root().Writer
-	if len(state.Troubles) == 0 {
-		printWrapped(out, "", state.Sentence)
+	if len(troubles) == 0 {
+		printWrapped(out, "", sentence)
 		return
 	}
-	for i, t := range state.Troubles {
+	for i, t := range troubles {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
