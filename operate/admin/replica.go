@@ -94,7 +94,8 @@ func (r *Replica) Status(ctx context.Context) (st ReplicaStatus, err error) {
 		return st, err
 	}
 	st = ReplicaStatus{
-		Waiting: waiting, DeadLetters: dead, Stuck: stuck, Masters: []KnownMaster{}, Databases: []OtherDatabase{},
+		Waiting: waiting, DeadLetters: dead, Stuck: stuck,
+		Masters: []KnownMaster{}, Databases: []OtherDatabase{},
 		Verifications: make([]ReplicaVerification, len(verifications)),
 	}
 	for i, v := range verifications {
