@@ -14,30 +14,31 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/driver"
 	"github.com/cqrsync/cqrsync/transport/memory"
 	"github.com/cqrsync/cqrsync/transport/sqlite"
 )
 
-func parseSQLite(rawURL, queue string, o Options) (broker, error) {
+func parseSQLite(rawURL, queue string, o Options) (driver.Broker, error) {
 	location, found := strings.CutPrefix(rawURL, "sqlite://")
 	path, query, _ := strings.Cut(location, "?")
 	if !found || path == "" {
-		return broker{}, errors.New("the file is missing: want sqlite://FILE")
+		return driver.Broker{}, errors.New("the file is missing: want sqlite://FILE")
 	}
 	config := sqlite.Config{Path: filepath.Clean(path), Queue: queue, Logger: o.Logger}
 	if strings.HasSuffix(path, "/") {
-		return broker{}, fmt.Errorf("the path %q is that of a folder: want sqlite://FILE", path)
+		return driver.Broker{}, fmt.Errorf("the path %q is that of a folder: want sqlite://FILE", path)
 	}
 	if err := readOptions(&config, query); err != nil {
-		return broker{}, err
+		return driver.Broker{}, err
 	}
 	config.DropUnroutable = config.DropUnroutable && !o.RequireQueue
-	return broker{
-		publisher: func() (transport.BatchPublisher, error) { return sqlite.NewPublisher(config) },
-		subscriber: func() (transport.WindowSubscriber, error) {
+	return driver.Broker{
+		Publisher: func() (transport.BatchPublisher, error) { return sqlite.NewPublisher(config) },
+		Subscriber: func() (transport.WindowSubscriber, error) {
 			return sqlite.NewSubscriber(config)
 		},
-		inbox: func() (transport.WindowSubscriber, error) {
+		Inbox: func() (transport.WindowSubscriber, error) {
 			config := config
 			config.Queue, config.Inbox = "", true
 			return sqlite.NewSubscriber(config)
@@ -96,10 +97,10 @@ var brokers = struct {
 	named map[string]*memory.Broker
 }{named: map[string]*memory.Broker{}}
 
-func parseMemory(rawURL, queue string, o Options) (broker, error) {
+func parseMemory(rawURL, queue string, o Options) (driver.Broker, error) {
 	name := strings.TrimPrefix(rawURL, "memory:")
 	if strings.ContainsAny(name, "/?") {
-		return broker{}, errors.New("want memory: or memory:NAME, without slashes and options")
+		return driver.Broker{}, errors.New("want memory: or memory:NAME, without slashes and options")
 	}
 	brokers.Lock()
 	defer brokers.Unlock()
@@ -108,13 +109,13 @@ func parseMemory(rawURL, queue string, o Options) (broker, error) {
 		b = memory.New()
 		brokers.named[name] = b
 	}
-	return broker{
-		publisher: func() (transport.BatchPublisher, error) {
+	return driver.Broker{
+		Publisher: func() (transport.BatchPublisher, error) {
 			p := b.Publisher()
 			p.RequireQueue = o.RequireQueue
 			return p, nil
 		},
-		subscriber: func() (transport.WindowSubscriber, error) { return b.Subscriber(queue), nil },
-		inbox:      func() (transport.WindowSubscriber, error) { return b.Inbox(), nil },
+		Subscriber: func() (transport.WindowSubscriber, error) { return b.Subscriber(queue), nil },
+		Inbox:      func() (transport.WindowSubscriber, error) { return b.Inbox(), nil },
 	}, nil
 }

@@ -5,6 +5,11 @@
 //	                                       sqlite:///var/lib/x.db: absolute
 //	memory: or memory:NAME                 a broker inside the process, one for each name
 //
+// Further brokers are modules of their own. A program that imports the package of one, for nothing
+// else, opens its URLs here too:
+//
+//	nats://user:password@host:4222         NATS JetStream: see package transport/nats
+//
 // Options of sqlite, after a question mark:
 //
 //	retention   how long a message may wait in a queue, as in 36h; default 0: until it is consumed
@@ -21,25 +26,16 @@ package open
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"strings"
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/internal/address"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/amqp"
+	"github.com/cqrsync/cqrsync/transport/driver"
 )
 
 // Options are what a URL cannot say. The zero value is ready.
-type Options struct {
-	// Logger receives what no caller can be told, such as trouble that is being retried. Default:
-	// slog.Default().
-	Logger *slog.Logger
-	// RequireQueue makes a publisher refuse a message for a topic that no queue is bound to, with
-	// transport.ErrUnroutable, whatever the URL's mandatory says. Default: as the URL says, and
-	// memory drops it. Publishers only.
-	RequireQueue bool
-}
+type Options = driver.Options
 
 // Publisher returns a publisher for the broker that rawURL names.
 func Publisher(rawURL string, o Options) (transport.BatchPublisher, error) {
@@ -47,7 +43,7 @@ func Publisher(rawURL string, o Options) (transport.BatchPublisher, error) {
 	if err != nil {
 		return nil, explain(rawURL, err)
 	}
-	pub, err := b.publisher()
+	pub, err := b.Publisher()
 	if err != nil {
 		return nil, explain(rawURL, err)
 	}
@@ -65,7 +61,7 @@ func Subscriber(rawURL, queue string, o Options) (transport.WindowSubscriber, er
 	if err != nil {
 		return nil, explain(rawURL, err)
 	}
-	sub, err := b.subscriber()
+	sub, err := b.Subscriber()
 	if err != nil {
 		return nil, explain(rawURL, err)
 	}
@@ -81,7 +77,7 @@ func Inbox(rawURL string, o Options) (transport.WindowSubscriber, error) {
 	if err != nil {
 		return nil, explain(rawURL, err)
 	}
-	sub, err := b.inbox()
+	sub, err := b.Inbox()
 	if err != nil {
 		return nil, explain(rawURL, err)
 	}
@@ -92,41 +88,38 @@ func explain(rawURL string, err error) error {
 	return fmt.Errorf("broker URL %q: %w", database.Redact(rawURL), err)
 }
 
-// broker is what a URL can be made into.
-type broker struct {
-	publisher  func() (transport.BatchPublisher, error)
-	subscriber func() (transport.WindowSubscriber, error)
-	inbox      func() (transport.WindowSubscriber, error)
+func init() {
+	for scheme, d := range map[string]driver.Driver{
+		"amqp":   {Form: "amqp://…", Parse: parseAMQP},
+		"amqps":  {Form: "amqps://…", Parse: parseAMQP},
+		"sqlite": {Form: "sqlite://FILE", Parse: parseSQLite},
+		"memory": {Form: "memory: or memory:NAME", Parse: parseMemory},
+	} {
+		driver.Register(scheme, d)
+	}
 }
 
-func parse(rawURL, queue string, o Options) (broker, error) {
+func parse(rawURL, queue string, o Options) (driver.Broker, error) {
 	if err := address.RequireEscaped(rawURL); err != nil {
-		return broker{}, err
+		return driver.Broker{}, err
 	}
-	scheme, _, _ := strings.Cut(rawURL, ":")
-	switch scheme {
-	case "amqp", "amqps":
-		return parseAMQP(rawURL, queue, o)
-	case "sqlite":
-		return parseSQLite(rawURL, queue, o)
-	case "memory":
-		return parseMemory(rawURL, queue, o)
-	default:
-		return broker{}, errors.New("unknown scheme: want amqp://…, amqps://…, sqlite://FILE, " +
-			"memory: or memory:NAME")
+	d, err := driver.Find(rawURL)
+	if err != nil {
+		return driver.Broker{}, err
 	}
+	return d.Parse(rawURL, queue, o)
 }
 
-func parseAMQP(rawURL, queue string, o Options) (broker, error) {
+func parseAMQP(rawURL, queue string, o Options) (driver.Broker, error) {
 	config, err := amqp.NewConfig(rawURL, queue)
 	config.Logger = o.Logger
 	config.Publish.Mandatory = config.Publish.Mandatory || o.RequireQueue
-	return broker{
-		publisher: func() (transport.BatchPublisher, error) { return amqp.NewPublisher(config) },
-		subscriber: func() (transport.WindowSubscriber, error) {
+	return driver.Broker{
+		Publisher: func() (transport.BatchPublisher, error) { return amqp.NewPublisher(config) },
+		Subscriber: func() (transport.WindowSubscriber, error) {
 			return amqp.NewSubscriber(config)
 		},
-		inbox: func() (transport.WindowSubscriber, error) {
+		Inbox: func() (transport.WindowSubscriber, error) {
 			config, err := amqp.NewInboxConfig(rawURL)
 			if err != nil {
 				return nil, err
