@@ -67,6 +67,8 @@ func Redact(rawURL string) string {
 	shown := kind + "://"
 	if name, _, hasPassword := strings.Cut(user, ":"); hasPassword {
 		shown += name + ":xxxxx@"
+	} else if user != "" && strings.EqualFold(kind, "nats") {
+		shown += "xxxxx@" // NATS takes a user without a password for a token
 	} else if user != "" {
 		shown += name + "@"
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/replica"
+	"github.com/cqrsync/cqrsync/tests/natsserver"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/amqp"
 	"github.com/cqrsync/cqrsync/transport/open"
@@ -98,8 +99,15 @@ func TestHandlersInSeveralProcessesSeeEveryRevision(t *testing.T) {
 			t.Setenv(queueVariable, r.exchange)
 			return r.address + "?exchange=" + r.exchange
 		},
+		"nats": func(t *testing.T) string {
+			t.Setenv(queueVariable, sharedQueue)
+			return natsserver.New(t).URL()
+		},
 	} {
 		for kind, newURL := range dbtest.Kinds() {
+			if name == "nats" && kind != "sqlite" {
+				continue // the other two brokers show that all databases do
+			}
 			for _, handler := range []string{"Handle", "HandleFunc"} {
 				t.Run(name+"/"+kind+"/"+handler, func(t *testing.T) {
 					seeEveryRevision(t, broker(t), newURL(t), handler)

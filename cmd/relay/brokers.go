@@ -1,0 +1,6 @@
+package main
+
+// The stock binary speaks with every broker.
+import (
+	_ "github.com/cqrsync/cqrsync/transport/nats"
+)
