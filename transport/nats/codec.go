@@ -71,7 +71,8 @@ func encodeKey(key string) string {
 		return emptyKey
 	}
 	plain := func(i int, c byte) bool {
-		return c > ' ' && c < 0x7f && c != ':' && c != '%' && (i > 0 || !isServers(key) && key != uuidHeader)
+		return c > ' ' && c < 0x7f && c != ':' && c != '%' &&
+			(i > 0 || !isServers(key) && key != uuidHeader)
 	}
 	return encodeBytes(key, plain)
 }

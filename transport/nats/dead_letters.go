@@ -19,9 +19,9 @@ var _ transport.DeadLetterBox = (*Subscriber)(nil)
 // DeadLetterQueue implements transport.DeadLetterBox.
 func (s *Subscriber) DeadLetterQueue() string { return deadLetterQueue(s.config.Queue) }
 
-// EachDeadLetter implements transport.DeadLetterBox. They are read where they are in the stream, so they
-// keep their places whatever happens. The user needs the permission to read and to delete messages
-// of the stream.
+// EachDeadLetter implements transport.DeadLetterBox. They are read where they are in the stream,
+// so they keep their places whatever happens. The user needs the permission to read and to
+// delete messages of the stream.
 func (s *Subscriber) EachDeadLetter(
 	ctx context.Context, queue string, visit func(transport.DeadLetter) (more bool, err error),
 ) error {
@@ -67,8 +67,8 @@ type deadLetterBox struct {
 	first, last uint64
 }
 
-// onDeadLetters calls do with a queue that is for letters alone: what is in another one's subjects may
-// be acknowledged, and wait for others.
+// onDeadLetters calls do with a queue that is for letters alone: what is in another one's
+// subjects may be acknowledged, and wait for others.
 func (s *Subscriber) onDeadLetters(
 	ctx context.Context, queue string, do func(ctx context.Context, b deadLetterBox) error,
 ) error {
@@ -129,7 +129,9 @@ func (b deadLetterBox) count(ctx context.Context) (n uint64, err error) {
 	return n, nil
 }
 
-func (b deadLetterBox) letter(ctx context.Context, raw *jetstream.RawStreamMsg) transport.DeadLetter {
+func (b deadLetterBox) letter(
+	ctx context.Context, raw *jetstream.RawStreamMsg,
+) transport.DeadLetter {
 	m := &natsgo.Msg{Subject: raw.Subject, Header: raw.Header, Data: raw.Data}
 	msg := decode(m, fmt.Sprintf("%s:%d", b.subscriber.config.Stream, raw.Sequence))
 	msg.SetContext(ctx)

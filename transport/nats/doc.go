@@ -11,9 +11,10 @@
 // message once, until every queue that is bound to its topic has acknowledged it (interest
 // retention), however long that takes, and nothing that no queue is bound to.
 //
-// A queue is a durable pull consumer of that stream. Its filter subjects are its bindings. Processes
-// of one service share it. Beside it stands the consumer dead_letter_QUEUE, that nobody pulls: what
-// a replica gave up waits there. What the name of a consumer cannot hold is percent-encoded.
+// A queue is a durable pull consumer of that stream. Its filter subjects are its bindings.
+// Processes of one service share it. Beside it stands the consumer dead_letter_QUEUE, that
+// nobody pulls: what a replica gave up waits there. What the name of a consumer cannot hold is
+// percent-encoded.
 //
 // The stream cqrs_inbox has the inboxes of masters, a consumer each: topics that begin with
 // cqrsync.master. and no others. The stream cqrs_notes has a word about each queue: which database

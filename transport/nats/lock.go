@@ -19,8 +19,8 @@ const (
 	unlocked  = "unlocked"
 )
 
-// locked calls do while nobody else changes the bindings of a queue: an update replaces all of them,
-// and would undo another's.
+// locked calls do while nobody else changes the bindings of a queue: an update replaces all of
+// them, and would undo another's.
 func (q queues) locked(ctx context.Context, queue string, do func(context.Context) error) error {
 	release, err := q.lock(ctx, queue)
 	if err != nil {

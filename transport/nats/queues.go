@@ -90,7 +90,8 @@ func (q queues) extend(
 	}
 	config.FilterSubjects = append(config.FilterSubjects, add...)
 	_, err := q.js.UpdateConsumer(ctx, q.config.Stream, config)
-	if errors.Is(err, jetstream.ErrConsumerDoesNotExist) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if errors.Is(err, jetstream.ErrConsumerDoesNotExist) ||
+		errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("%w: %q", transport.ErrNoQueue, queue)
 	}
 	return explain(ctx, err)

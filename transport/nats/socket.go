@@ -50,10 +50,10 @@ func (d *dialer) made() *socket {
 	return d.socket
 }
 
-// socket gives every write a deadline: a cut cable swallows. And it asks before each write whether
-// anything may be sent: the client writes from a buffer, in a goroutine of its own, so what was
-// published in time may be about to leave too late. Then the connection is cut, because after a part
-// of a message nothing else makes sense to the server.
+// socket gives every write a deadline: a cut cable swallows. And it asks before each write
+// whether anything may be sent: the client writes from a buffer, in a goroutine of its own, so
+// what was published in time may be about to leave too late. Then the connection is cut, because
+// after a part of a message nothing else makes sense to the server.
 type socket struct {
 	net.Conn
 	timeout time.Duration
