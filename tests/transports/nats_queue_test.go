@@ -106,6 +106,40 @@ func TestNATSMessagesOfADeadConsumerComeAgain(t *testing.T) {
 	}
 }
 
+// A queue that somebody else made decides itself after how long it takes messages back, and one
+// that would drop them is refused.
+func TestNATSQueuesThatOthersMade(t *testing.T) {
+	address := natsserver.New(t).URL()
+	require.NoError(t, natsSubscriber(t, address, "other").KeepQueue(t.Context(), []string{"order"}))
+	_, js := natsAdmin(t, address)
+	make := func(name string, config jetstream.ConsumerConfig) {
+		config.Durable, config.FilterSubjects = name, []string{"cqrs.order", "cqrs.cqrs." + name + ".order"}
+		_, err := js.CreateConsumer(t.Context(), "cqrs", config)
+		require.NoError(t, err)
+	}
+	make("hasty", jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy, AckWait: 300 * time.Millisecond})
+	make("limited", jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 5})
+	make("careless", jetstream.ConsumerConfig{AckPolicy: jetstream.AckAllPolicy})
+	for _, queue := range []string{"limited", "careless"} {
+		_, err := natsSubscriber(t, address, queue).Subscribe(t.Context(), "order")
+		require.ErrorContains(t, err, "want explicit acks and no limit", queue)
+		require.NotErrorIs(t, err, transport.ErrUnavailable)
+	}
+	messages, err := natsSubscriber(t, address, "hasty").SubscribeWindow(t.Context(), "order", 5)
+	require.NoError(t, err)
+	batch := outgoing("order", 1)
+	accepted(t, natsPublisher(t, address).PublishBatch(t.Context(), batch), 1)
+	held := receive(t, messages)
+	other, err := natsSubscriber(t, address, "hasty").SubscribeWindow(t.Context(), "order", 5)
+	require.NoError(t, err)
+	select {
+	case <-other:
+		require.Fail(t, "what is in work went to another one")
+	case <-time.After(time.Second):
+	}
+	held.Ack()
+}
+
 // A queue that somebody deletes is made again by who consumes it, and its other bindings by who
 // looks after it.
 func TestNATSQueueIsMadeAgainByItsConsumer(t *testing.T) {

@@ -17,12 +17,6 @@ import (
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 )
 
-// checkBindings is how often a subscription looks whether its queue is still bound as it should be.
-const checkBindings = 30 * time.Second
-
-// leastPause separates attempts to join a queue.
-const leastPause = 200 * time.Millisecond
-
 // consumer is a subscription's side of a queue: it asks for as many messages as there is room for,
 // keeps those it has alive, and settles them.
 //
@@ -37,6 +31,7 @@ type consumer struct {
 	// What follows belongs to the subscription's loop.
 	nc      *natsgo.Conn
 	joined  time.Time // when that was tried last
+	wait    time.Duration
 	checked time.Time // when the bindings were looked at
 	last    int64
 
@@ -63,47 +58,6 @@ func newConsumer(s *Subscriber, topics []string) *consumer {
 		subscriber: s, topics: topics, ready: make(chan struct{}, 1),
 		held: map[int64]*holding{}, at: map[uint64]*holding{}, stop: make(chan struct{}),
 	}
-}
-
-// join makes the queue, binds it, and begins to listen. It is called again when that broke.
-func (c *consumer) join(ctx context.Context) error {
-	err := c.subscriber.within(ctx, func(ctx context.Context, q queues) error {
-		if err := c.subscriber.bind(ctx, q, c.topics); err != nil {
-			return err
-		}
-		c.checked = time.Now()
-		if c.nc == nil { // it stays the same one, lost or not
-			c.nc = q.nc
-		}
-		return c.listen()
-	})
-	c.joined = time.Now()
-	if err == nil && c.alive == nil {
-		c.subscriber.mu.Lock()
-		c.subscriber.consumers[c] = struct{}{}
-		c.subscriber.mu.Unlock()
-		c.alive = time.NewTicker(c.subscriber.config.AckWait / 3)
-		c.running.Go(c.keepAlive)
-	}
-	return err
-}
-
-// listen takes messages at an address of its own, so that what was asked for before, and may come
-// yet, is nobody's.
-func (c *consumer) listen() error {
-	address := c.nc.NewInbox()
-	sub, err := c.nc.Subscribe(address, c.receive)
-	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
-	}
-	_ = sub.SetPendingLimits(-1, -1) // what comes was asked for
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inbox != nil {
-		_ = c.inbox.Unsubscribe()
-	}
-	c.inbox, c.broken, c.pulls = sub, nil, nil
-	return nil
 }
 
 // Ready implements delivery.Queue.
@@ -158,34 +112,6 @@ func (c *consumer) Exchange(
 		}
 	}
 	return taken, nil
-}
-
-// mend joins the queue anew where that is needed, and looks after its bindings from time to time.
-func (c *consumer) mend(ctx context.Context) error {
-	c.mu.Lock()
-	broken := c.broken
-	c.mu.Unlock()
-	if broken == nil && time.Since(c.checked) < checkBindings {
-		return nil
-	}
-	if broken == nil {
-		return c.subscriber.within(ctx, func(ctx context.Context, q queues) error {
-			c.checked = time.Now()
-			return c.subscriber.bind(ctx, q, c.topics)
-		})
-	}
-	if time.Since(c.joined) < leastPause {
-		return broken // once more at once would not help
-	}
-	return c.join(ctx)
-}
-
-// interrupt has the queue joined anew.
-func (c *consumer) interrupt(why error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.broken = why
-	c.wake()
 }
 
 var (
