@@ -82,3 +82,5 @@ replace github.com/cqrsync/cqrsync => ../
 replace github.com/cqrsync/cqrsync/examples => ../examples
 
 replace github.com/cqrsync/cqrsync/transport/nats => ../transport/nats
+
+replace github.com/cqrsync/cqrsync/transport/redis => ../transport/redis

@@ -12,11 +12,13 @@ require (
 	github.com/cqrsync/cqrsync/examples v0.0.0
 	github.com/cqrsync/cqrsync/otel v0.0.0-00010101000000-000000000000
 	github.com/cqrsync/cqrsync/transport/nats v0.0.0
+	github.com/cqrsync/cqrsync/transport/redis v0.0.0
 	github.com/google/uuid v1.6.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nats-io/nats-server/v2 v2.15.3
 	github.com/nats-io/nats.go v1.55.0
 	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	github.com/testcontainers/testcontainers-go v0.45.0
 	github.com/testcontainers/testcontainers-go/modules/postgres v0.45.0
@@ -116,6 +118,7 @@ require (
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/sdk/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/mod v0.42.0 // indirect
@@ -135,4 +138,5 @@ replace (
 	github.com/cqrsync/cqrsync/examples => ../examples
 	github.com/cqrsync/cqrsync/otel => ../otel
 	github.com/cqrsync/cqrsync/transport/nats => ../transport/nats
+	github.com/cqrsync/cqrsync/transport/redis => ../transport/redis
 )

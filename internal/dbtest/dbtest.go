@@ -29,6 +29,7 @@ const (
 	Postgres = "postgres" // CQRSYNC_TEST_POSTGRES=postgres://user:password@host:port/database
 	MariaDB  = "mariadb"  // CQRSYNC_TEST_MARIADB=mysql://user:password@host:port/database
 	RabbitMQ = "rabbitmq" // CQRSYNC_TEST_RABBITMQ=amqp://user:password@host:port/
+	Redis    = "redis"    // CQRSYNC_TEST_REDIS=redis://:password@host:port/database
 )
 
 // Variable is the environment variable that holds the address of a service.

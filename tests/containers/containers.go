@@ -107,6 +107,8 @@ func start(ctx context.Context, name string) (s *service) {
 		s.mariaDB(ctx)
 	case dbtest.RabbitMQ:
 		s.rabbitMQ(ctx)
+	case dbtest.Redis:
+		s.redis(ctx)
 	default:
 		s.err = fmt.Errorf("no container for service %q", name)
 	}
@@ -163,6 +165,14 @@ func (s *service) rabbitMQ(ctx context.Context) {
 		wait.ForLog("Server startup complete"))
 	if s.err == nil {
 		s.address = "amqp://cqrsync:cqrsync@" + s.address + "/"
+	}
+}
+
+func (s *service) redis(ctx context.Context) {
+	s.plain(ctx, image(dbtest.Redis, "redis:7-alpine"), "6379/tcp", nil,
+		wait.ForLog("Ready to accept connections"))
+	if s.err == nil {
+		s.address = "redis://" + s.address + "/0"
 	}
 }
 

@@ -99,14 +99,18 @@ func TestHandlersInSeveralProcessesSeeEveryRevision(t *testing.T) {
 			t.Setenv(queueVariable, r.exchange)
 			return r.address + "?exchange=" + r.exchange
 		},
+		"redis": func(t *testing.T) string {
+			t.Setenv(queueVariable, sharedQueue)
+			return newRedis(t).url("")
+		},
 		"nats": func(t *testing.T) string {
 			t.Setenv(queueVariable, sharedQueue)
 			return natsserver.New(t).URL()
 		},
 	} {
 		for kind, newURL := range dbtest.Kinds() {
-			if name == "nats" && kind != "sqlite" {
-				continue // the other two brokers show that all databases do
+			if (name == "nats" || name == "redis") && kind != "sqlite" {
+				continue // the others show that all databases do
 			}
 			for _, handler := range []string{"Handle", "HandleFunc"} {
 				t.Run(name+"/"+kind+"/"+handler, func(t *testing.T) {

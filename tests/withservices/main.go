@@ -1,11 +1,11 @@
-// Command withservices runs a command with a PostgreSQL, a MariaDB and a RabbitMQ at hand:
+// Command withservices runs a command with a PostgreSQL, a MariaDB, a RabbitMQ and a Redis at hand:
 //
 //	go run ./tests/withservices go test work
 //
-// It sets CQRSYNC_TEST_POSTGRES, CQRSYNC_TEST_MARIADB and CQRSYNC_TEST_RABBITMQ for the command.
-// Those that are set already stay as they are; for the others it starts containers (package
-// tests/containers says which images) and removes them afterwards, also when it is interrupted. The
-// exit code is the command's.
+// It sets CQRSYNC_TEST_POSTGRES, CQRSYNC_TEST_MARIADB, CQRSYNC_TEST_RABBITMQ and
+// CQRSYNC_TEST_REDIS for the command. Those that are set already stay as they are; for the
+// others it starts containers (package tests/containers says which images) and removes them
+// afterwards, also when it is interrupted. The exit code is the command's.
 package main
 
 import (
@@ -38,7 +38,7 @@ func run(ctx context.Context, command []string) (code int, err error) {
 		return 2, errors.New("which command? For example: go run ./tests/withservices go test work")
 	}
 	environment := os.Environ()
-	for _, service := range []string{dbtest.Postgres, dbtest.MariaDB, dbtest.RabbitMQ} {
+	for _, service := range []string{dbtest.Postgres, dbtest.MariaDB, dbtest.RabbitMQ, dbtest.Redis} {
 		variable := dbtest.Variable(service)
 		if os.Getenv(variable) != "" {
 			continue

@@ -29,7 +29,8 @@ func withServices(t *testing.T, settings []string, command ...string) (stdout, s
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), binary, command...)
 	cmd.Env = append(os.Environ(), asCommand+"=1",
-		dbtest.Variable(dbtest.Postgres)+"=", dbtest.Variable(dbtest.MariaDB)+"=", dbtest.Variable(dbtest.RabbitMQ)+"=")
+		dbtest.Variable(dbtest.Postgres)+"=", dbtest.Variable(dbtest.MariaDB)+"=",
+		dbtest.Variable(dbtest.RabbitMQ)+"=", dbtest.Variable(dbtest.Redis)+"=")
 	cmd.Env = append(cmd.Env, settings...)
 	cmd.Stdin = strings.NewReader("input\n")
 	var out, errs strings.Builder
@@ -40,11 +41,12 @@ func withServices(t *testing.T, settings []string, command ...string) (stdout, s
 
 func TestServicesThatAreSetStayAsTheyAre(t *testing.T) {
 	set := []string{
-		dbtest.Variable(dbtest.Postgres) + "=mine", dbtest.Variable(dbtest.MariaDB) + "=yours", dbtest.Variable(dbtest.RabbitMQ) + "=too",
+		dbtest.Variable(dbtest.Postgres) + "=mine", dbtest.Variable(dbtest.MariaDB) + "=yours",
+		dbtest.Variable(dbtest.RabbitMQ) + "=too", dbtest.Variable(dbtest.Redis) + "=there",
 	}
 	stdout, stderr, code := withServices(t, set, "sh", "-c",
-		`read line; echo "$line $CQRSYNC_TEST_POSTGRES $CQRSYNC_TEST_MARIADB $CQRSYNC_TEST_RABBITMQ"; echo trouble >&2; exit 7`)
-	require.Equal(t, "input mine yours too\n", stdout)
+		`read line; echo "$line $CQRSYNC_TEST_POSTGRES $CQRSYNC_TEST_MARIADB $CQRSYNC_TEST_RABBITMQ $CQRSYNC_TEST_REDIS"; echo trouble >&2; exit 7`)
+	require.Equal(t, "input mine yours too there\n", stdout)
 	require.Equal(t, "trouble\n", stderr)
 	require.Equal(t, 7, code)
 }

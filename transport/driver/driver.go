@@ -71,7 +71,9 @@ func Register(scheme string, d Driver) {
 
 // unlinked are the brokers with a module of their own, and what a program imports for each.
 var unlinked = map[string]string{
-	"nats": "github.com/cqrsync/cqrsync/transport/nats",
+	"nats":   "github.com/cqrsync/cqrsync/transport/nats",
+	"redis":  "github.com/cqrsync/cqrsync/transport/redis",
+	"rediss": "github.com/cqrsync/cqrsync/transport/redis",
 }
 
 // Find returns the driver of a URL's scheme. The error names the schemes that there are, or the

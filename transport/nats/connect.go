@@ -13,20 +13,21 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
 
 // pingInterval finds a connection that is dead without saying so, together with the two pings that
 // may be unanswered.
 const pingInterval = 10 * time.Second
 
-// connect returns a connection, made before ctx ends, and its socket.
+// connect returns a connection, made before ctx ends, and what cuts it.
 func (c Config) connect(
 	ctx context.Context, name string, options ...natsgo.Option,
-) (*natsgo.Conn, *socket, error) {
+) (*natsgo.Conn, *socket.Dialer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
 	defer cancel()
-	d := &dialer{ctx: ctx, timeout: c.ConnectTimeout}
-	defer context.AfterFunc(ctx, d.cut)()
+	d := socket.NewDialer(ctx, c.ConnectTimeout)
+	defer context.AfterFunc(ctx, d.Cut)()
 	base := []natsgo.Option{
 		natsgo.Name(cmp.Or(c.Name, name)),
 		natsgo.SetCustomDialer(d),
@@ -46,7 +47,8 @@ func (c Config) connect(
 		nc.Close()
 		return nil, nil, err
 	}
-	return nc, d.made(), nil
+	d.Free()
+	return nc, d, nil
 }
 
 // checkVersion refuses servers that know no expiration of single messages.

@@ -15,8 +15,8 @@ import (
 // send publishes messages, a window of them unconfirmed at a time, and returns what became of each.
 // err says why some are unknown, and that the session is of no more use.
 func (s *session) send(ctx context.Context, messages []*natsgo.Msg) (fates []fate, err error) {
-	s.socket.permit(func() error { return transport.Ended(ctx) })
-	defer s.socket.permit(nil)
+	s.socket.Permit(func() error { return transport.Ended(ctx) })
+	defer s.socket.Permit(nil)
 	f := s.begin(len(messages))
 	defer s.end()
 	for i, m := range messages {

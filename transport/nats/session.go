@@ -14,12 +14,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
 
 // session is one connection of a publisher, on which one call publishes at a time.
 type session struct {
 	queues
-	socket *socket
+	socket *socket.Dialer
 	inbox  string        // what the replies to messages begin with
 	gone   chan struct{} // closed when the connection is
 
@@ -31,13 +32,13 @@ type session struct {
 // openSession connects, and makes the streams that are missing.
 func openSession(ctx context.Context, config Config) (*session, error) {
 	s := &session{gone: make(chan struct{})}
-	nc, socket, err := config.connect(ctx, "cqrsync publisher", natsgo.NoReconnect(),
+	nc, dialer, err := config.connect(ctx, "cqrsync publisher", natsgo.NoReconnect(),
 		natsgo.ClosedHandler(func(*natsgo.Conn) { close(s.gone) }),
 		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { s.refused(err) }))
 	if err != nil {
 		return nil, err
 	}
-	s.socket = socket
+	s.socket = dialer
 	js, err := jetstream.New(nc)
 	if err == nil {
 		s.queues = queues{config: config, nc: nc, js: js}
@@ -58,7 +59,7 @@ func openSession(ctx context.Context, config Config) (*session, error) {
 
 // cut ends the session without sending anything more.
 func (s *session) cut() {
-	s.socket.cut()
+	s.socket.Cut()
 	s.nc.Close()
 }
 

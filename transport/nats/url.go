@@ -3,17 +3,14 @@ package nats
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/cqrsync/cqrsync/internal/address"
+	"github.com/cqrsync/cqrsync/transport/internal/options"
 )
 
 // NewConfig reads a URL (see the package documentation) for a queue; a publisher needs none. It
@@ -27,31 +24,25 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	if !found || strings.Contains(rest, "#") {
 		return Config{}, errURL
 	}
-	given, err := url.ParseQuery(query)
-	if err != nil {
-		return Config{}, errors.New("NATS configuration: the URL parameters cannot be read: want " +
-			"name=value, joined by &, with % written as %25")
-	}
 	config := Config{Queue: queue}
-	o := options{given: given}
-	o.errs = append(o.errs, config.readPlace(strings.TrimSuffix(rest, "/")))
-	config.Stream = o.text("stream")
-	config.Replicas = o.number("replicas")
-	config.MaxBytes = int64(o.number("max_bytes"))
-	config.DropUnroutable = !o.boolean("mandatory", true)
-	config.NoDeclare = !o.boolean("declare", true)
-	config.Connections = o.number("connections")
-	config.Window = o.number("window")
-	config.ConfirmTimeout = o.duration("confirm_timeout")
-	config.ConnectTimeout = o.duration("connect_timeout")
-	config.AckWait = o.duration("ack_wait")
-	config.Name = o.text("name")
-	config.Connect = append(config.Connect, o.security()...)
-	o.refuseOthers()
+	o := options.Parse(query, known...)
+	o.Errs = append(o.Errs, config.readPlace(strings.TrimSuffix(rest, "/")))
+	config.Stream = o.Text("stream")
+	config.Replicas = o.Number("replicas")
+	config.MaxBytes = int64(o.Number("max_bytes"))
+	config.DropUnroutable = !o.Boolean("mandatory", true)
+	config.NoDeclare = !o.Boolean("declare", true)
+	config.Connections = o.Number("connections")
+	config.Window = o.Number("window")
+	config.ConfirmTimeout = o.Duration("confirm_timeout")
+	config.ConnectTimeout = o.Duration("connect_timeout")
+	config.AckWait = o.Duration("ack_wait")
+	config.Name = o.Text("name")
+	config.Connect = append(config.Connect, security(o)...)
 	if len(config.Servers) > 0 {
-		o.errs = append(o.errs, config.withDefaults().validate())
+		o.Errs = append(o.Errs, config.withDefaults().validate())
 	}
-	if err := errors.Join(o.errs...); err != nil {
+	if err := errors.Join(o.Errs...); err != nil {
 		return Config{}, fmt.Errorf("NATS configuration: %w", err)
 	}
 	return config, nil
@@ -103,99 +94,24 @@ var known = []string{
 	"keyfile", "creds", "nkey",
 }
 
-// options takes the parameters out of a URL's query, and collects what is wrong with them.
-type options struct {
-	given url.Values
-	errs  []error
-}
-
-func (o *options) refuseOthers() {
-	for _, name := range slices.Sorted(maps.Keys(o.given)) {
-		if !slices.Contains(known, name) {
-			o.errs = append(o.errs, fmt.Errorf("unknown URL parameter %.40q: want %s", name,
-				strings.Join(known, ", ")))
-		}
-	}
-}
-
-func (o *options) text(name string) string { return o.given.Get(name) }
-
-func (o *options) wrong(name, value, want string) {
-	o.errs = append(o.errs, fmt.Errorf("URL parameter %s=%.40s: want %s", name, value, want))
-}
-
-func (o *options) boolean(name string, standard bool) bool {
-	text := o.text(name)
-	if text == "" {
-		return standard
-	}
-	value, err := strconv.ParseBool(text)
-	if err != nil {
-		o.wrong(name, text, "true or false")
-	}
-	return value
-}
-
-func (o *options) number(name string) int {
-	text := o.text(name)
-	if text == "" {
-		return 0
-	}
-	value, err := strconv.Atoi(text)
-	if err != nil || value <= 0 {
-		o.wrong(name, text, "a positive number")
-		return 0
-	}
-	return value
-}
-
-func (o *options) duration(name string) time.Duration {
-	text := o.text(name)
-	if text == "" {
-		return 0
-	}
-	value, err := time.ParseDuration(text)
-	if err != nil || value <= 0 {
-		o.wrong(name, text, "a positive duration such as 30s")
-		return 0
-	}
-	return value
-}
-
-// file returns the path of a file that can be read.
-func (o *options) file(name string) string {
-	path := o.text(name)
-	if path == "" {
-		return ""
-	}
-	f, err := os.Open(path) //nolint:gosec // the operator names it
-	if err == nil {
-		err = f.Close()
-	}
-	if err != nil {
-		o.errs = append(o.errs, fmt.Errorf("URL parameter %s: %w", name, err))
-	}
-	return path
-}
-
 // security reads the options of TLS and authentication.
-func (o *options) security() (connect []natsgo.Option) {
-	if o.boolean("tls", false) {
+func security(o *options.Options) (connect []natsgo.Option) {
+	if o.Boolean("tls", false) {
 		connect = append(connect, natsgo.Secure())
 	}
-	if ca := o.file("cacertfile"); ca != "" {
+	if ca := o.File("cacertfile"); ca != "" {
 		connect = append(connect, natsgo.RootCAs(ca))
 	}
-	certificate, key := o.file("certfile"), o.file("keyfile")
+	certificate, key := o.File("certfile"), o.File("keyfile")
 	switch {
 	case certificate != "" && key != "":
 		connect = append(connect, natsgo.ClientCert(certificate, key))
 	case certificate != "" || key != "":
-		o.errs = append(o.errs, errors.New("URL parameters certfile and keyfile: want both"))
+		o.Errs = append(o.Errs, errors.New("URL parameters certfile and keyfile: want both"))
 	}
-	credentials, seed := o.file("creds"), o.text("nkey")
+	credentials, seed := o.File("creds"), o.Text("nkey")
 	if credentials != "" && seed != "" {
-		o.errs = append(o.errs, errors.New("URL parameters creds and nkey: want one"))
+		o.Errs = append(o.Errs, errors.New("URL parameters creds and nkey: want one"))
 	}
 	if credentials != "" {
 		connect = append(connect, natsgo.UserCredentials(credentials))
@@ -204,7 +120,7 @@ func (o *options) security() (connect []natsgo.Option) {
 		option, err := natsgo.NkeyOptionFromSeed(seed)
 		if err != nil { // what it says may be of the seed
 			err = errors.New("URL parameter nkey: want the path of a file with a user's seed")
-			o.errs = append(o.errs, err)
+			o.Errs = append(o.Errs, err)
 			return connect
 		}
 		connect = append(connect, option)

@@ -1,0 +1,104 @@
+// Package socket is the connection of a broker's client, and what a relay needs of it: that it can
+// be cut, and sends nothing that it may not send any more.
+//
+// Neighbours: the transports with a module of their own give it to their clients.
+package socket
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// Dialer connects for a connection of a client's, and keeps hold of what it made: to cut it.
+type Dialer struct {
+	timeout time.Duration // of connecting, and of a write
+
+	mu        sync.Mutex
+	ctx       context.Context // of connecting
+	socket    *socket         // nil before it has connected
+	permitted func() error    // nil: always
+}
+
+// NewDialer returns one that connects before ctx ends, and within a timeout, which is that of each
+// write, too.
+func NewDialer(ctx context.Context, timeout time.Duration) *Dialer {
+	return &Dialer{ctx: ctx, timeout: timeout}
+}
+
+// Dial connects.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	ctx := d.ctx
+	d.mu.Unlock()
+	dial := net.Dialer{Timeout: d.timeout}
+	conn, err := dial.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.socket = &socket{Conn: conn, dialer: d}
+	return d.socket, nil
+}
+
+// Cut closes the connection without sending anything more, neither what the client holds back nor
+// what the operating system still has.
+func (d *Dialer) Cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.socket != nil {
+		d.socket.cut()
+	}
+}
+
+// Free lets the dialer make another connection when that one is lost, for as long as the client
+// tries.
+func (d *Dialer) Free() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ctx = context.Background()
+}
+
+// Permit sets what is asked before each write, nil for nothing.
+func (d *Dialer) Permit(permitted func() error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.permitted = permitted
+}
+
+func (d *Dialer) permission() func() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.permitted
+}
+
+// socket gives every write a deadline: a cut cable swallows. And it asks before each write
+// whether anything may be sent: the client writes from a buffer, in a goroutine of its own, so
+// what was published in time may be about to leave too late. Then the connection is cut, because
+// after a part of a message nothing else makes sense to the server.
+type socket struct {
+	net.Conn
+	dialer *Dialer
+}
+
+func (s *socket) Write(p []byte) (int, error) {
+	if permitted := s.dialer.permission(); permitted != nil {
+		if err := permitted(); err != nil {
+			s.cut()
+			return 0, err
+		}
+	}
+	if err := s.SetWriteDeadline(time.Now().Add(s.dialer.timeout)); err != nil {
+		return 0, err
+	}
+	return s.Conn.Write(p)
+}
+
+func (s *socket) cut() {
+	if tcp, ok := s.Conn.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(0) // it is closed already
+	}
+	_ = s.Close()
+}

@@ -1,0 +1,133 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/inbox"
+	"github.com/cqrsync/cqrsync/transport/internal/socket"
+)
+
+// session is a connection of a publisher, on which one call publishes at a time.
+type session struct {
+	config Config
+	client *goredis.Client
+	dialer *socket.Dialer
+}
+
+// parcel is a message on its way, as the script takes it, and its place in the batch.
+type parcel struct {
+	index     int
+	arguments []any
+}
+
+const (
+	// mostMetadata is well below what a script can hand on at once.
+	mostMetadata = 1000
+	// largestPayload is the server's limit (proto-max-bulk-len), where nobody lowered it.
+	largestPayload = 512 << 20
+)
+
+// arguments are those of the script that publishes a message.
+func (c Config) arguments(topic string, msg *message.Message) ([]any, error) {
+	if err := checkTopic(topic); err != nil {
+		return nil, err
+	}
+	if len(msg.Metadata) > mostMetadata || len(msg.Payload) > largestPayload {
+		return nil, fmt.Errorf("it has %d metadata and %d bytes: want at most %d, and %d bytes",
+			len(msg.Metadata), len(msg.Payload), mostMetadata, largestPayload)
+	}
+	fields, ttl, limited, err := fields(topic, msg)
+	if err != nil {
+		return nil, err
+	}
+	var expires any = ""
+	if limited {
+		expires = ttl.Milliseconds()
+	}
+	head := []any{c.Prefix, topic, expires, inbox.TTL.Milliseconds(), inbox.Most,
+		inbox.Expires.Milliseconds()}
+	return append(head, fields...), nil
+}
+
+// openSession connects, and looks what server that is.
+func openSession(ctx context.Context, config Config) (s *session, warning string, err error) {
+	dial, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	defer cancel()
+	d := socket.NewDialer(dial, config.ConnectTimeout)
+	defer context.AfterFunc(dial, d.Cut)()
+	client := config.client("cqrsync-publisher", d)
+	s = &session{config: config, client: client, dialer: d}
+	if warning, err = check(dial, client); err == nil {
+		err = explain(dial, publishScript.Load(dial, client).Err())
+	}
+	if err != nil {
+		s.cut()
+		return nil, "", fmt.Errorf("connect: %w", err)
+	}
+	d.Free() // a connection that the server closed meanwhile is made again
+	return s, warning, nil
+}
+
+// cut ends the session without sending anything more.
+func (s *session) cut() {
+	s.dialer.Cut()
+	_ = s.client.Close() // it is cut already
+}
+
+// send publishes messages, a window of them at a time, and tells settle how many queues took each.
+// The error says why of some nothing is known.
+func (s *session) send(
+	ctx context.Context, parcels []parcel, settle func(q parcel, taken int64, err error),
+) error {
+	s.dialer.Permit(func() error { return transport.Ended(ctx) })
+	defer s.dialer.Permit(nil)
+	for window := range slices.Chunk(parcels, s.config.Window) {
+		if err := transport.Ended(ctx); err != nil {
+			return err
+		}
+		if err := s.exchange(ctx, window, settle); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) exchange(
+	ctx context.Context, parcels []parcel, settle func(q parcel, taken int64, err error),
+) (lost error) {
+	limited, cancel := context.WithTimeout(ctx, s.config.ConfirmTimeout)
+	defer cancel()
+	pipe := s.client.Pipeline()
+	commands := make([]*goredis.Cmd, len(parcels))
+	for i, q := range parcels {
+		commands[i] = publishScript.EvalSha(limited, pipe, nil, q.arguments...)
+	}
+	_, _ = pipe.Exec(limited) // the first error of all; each has its own
+	for i, q := range parcels {
+		taken, err := commands[i].Int64()
+		if code, answered := codeOf(err); err != nil && (!answered || temporary[code]) {
+			// nothing behind it would arrive in order
+			return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+		}
+		if err != nil {
+			err = refusal(limited, err)
+		}
+		settle(q, taken, err)
+	}
+	return nil
+}
+
+// refusal is what the server says against a message. It is never about the message itself, whose
+// form is this package's.
+func refusal(ctx context.Context, err error) error {
+	if err = explain(ctx, err); transport.AtDestination(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", transport.ErrDestination, err)
+}
