@@ -5,3 +5,10 @@ import (
 	_ "github.com/cqrsync/cqrsync/transport/nats"
 	_ "github.com/cqrsync/cqrsync/transport/redis"
 )
+
+// What --broker may be, as the help of each command says it.
+const (
+	publishTo   = "where to publish: " + brokerURLs
+	subscribeTo = "where to subscribe: " + brokerURLs
+	brokerURLs  = "amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"
+)

@@ -50,7 +50,7 @@ func (o *options) answer() *cli.Command {
 		Usage: "answer the replicas of the tables of cqrsync.yaml, until SIGINT or SIGTERM; relay run " +
 			"--config does, too",
 		Flags: append([]cli.Flag{
-			o.configFlag(), o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"),
+			o.configFlag(), o.brokerFlag(publishTo),
 		}, o.answerFlags()...),
 		Action: o.runAnswerer,
 	}

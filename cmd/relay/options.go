@@ -184,7 +184,7 @@ func (o *options) openAdmin(create bool) (*bun.DB, *admin.Tables, error) {
 
 // openPublisher makes the publisher, which connects later; close closes it.
 func (o *options) openPublisher(log *slog.Logger) (transport.BatchPublisher, error) {
-	const want = "want amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"
+	const want = "want " + brokerURLs
 	switch {
 	case o.broker == "":
 		return nil, brokerSetting.wrong(errors.New("not set, " + want))

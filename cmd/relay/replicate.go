@@ -23,7 +23,7 @@ import (
 func (o *options) replicateFlags() []cli.Flag {
 	return append([]cli.Flag{
 		o.configFlag(),
-		o.brokerFlag("where to subscribe: amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"),
+		o.brokerFlag(subscribeTo),
 		o.queueFlag(),
 		o.silentFlag("do not talk to the master: neither report to it, nor ask it for what is " +
 			"lacking"),

@@ -25,7 +25,7 @@ import (
 
 func (o *options) runFlags() []cli.Flag {
 	return append([]cli.Flag{
-		o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"),
+		o.brokerFlag(publishTo),
 		&cli.StringFlag{
 			// not CQRSYNC_CONFIG: that may be the file of a replica
 			Name: "config", Destination: &o.config,

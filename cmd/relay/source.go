@@ -98,7 +98,7 @@ func (o *options) sourceFlags(c *cli.Command) (flags []cli.Flag) {
 	switch c.Name {
 	case "backfill":
 		flags = append(flags,
-			o.brokerFlag("where to publish: amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"))
+			o.brokerFlag(publishTo))
 	case "sync":
 		flags = append(flags, o.brokerFlag("with --queue: the broker that is asked for the queue"))
 	case "diff":
