@@ -51,8 +51,7 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	}
 	var brokerErr error
 	if o.broker == "" || strings.HasPrefix(o.broker, "memory:") {
-		brokerErr = brokerSetting.wrong(errors.New("want amqp://USER:PASSWORD@HOST:PORT/ or " +
-			"sqlite://FILE"))
+		brokerErr = brokerSetting.wrong(errors.New("want " + brokerURLs))
 	}
 	health, healthErr := o.listenHealth(ctx)
 	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr, healthErr,

@@ -216,8 +216,7 @@ func (o *options) hasQueue(ctx context.Context, queue string) (has bool, err err
 // openDeadLetterBox opens the dead letters that the broker keeps for a replica; close closes it.
 func (o *options) openDeadLetterBox(queue string) (transport.DeadLetterBox, error) {
 	if o.broker == "" {
-		return nil, exit.Wrong(brokerSetting.wrong(errors.New("not set, want " +
-			"amqp://USER:PASSWORD@HOST:PORT/")))
+		return nil, exit.Wrong(brokerSetting.wrong(errors.New("not set, want " + brokerURLs)))
 	}
 	subscriber, err := o.subscribeSilently(queue)
 	if err != nil {
