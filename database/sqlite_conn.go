@@ -98,11 +98,12 @@ func (c *fileConn) beginRead(ctx context.Context) (driver.Tx, error) {
 	if err := c.ensure(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := c.conn.ExecContext(ctx, "PRAGMA query_only = 1", nil); err != nil {
-		return nil, sqlitefile.Explain(c.connector.path, err)
+	var tx driver.Tx
+	_, err := c.conn.ExecContext(ctx, "PRAGMA query_only = 1", nil)
+	if err == nil {
+		tx, err = c.conn.BeginTx(ctx, driver.TxOptions{ReadOnly: true})
 	}
-	tx, err := c.conn.BeginTx(ctx, driver.TxOptions{ReadOnly: true})
-	if err != nil {
+	if err != nil { // one that was cancelled may have come through all the same
 		return nil, errors.Join(sqlitefile.Explain(c.connector.path, err), c.endRead())
 	}
 	c.reading = true
