@@ -37,7 +37,7 @@ func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Ev
 			return fmt.Errorf("delete copy of order %d: %w", before.ID, err)
 		}
 		before.Revision = change.Revision
-		return s.notify(ctx, tx, event{Deleted, before}, change.Headers)
+		return s.notify(ctx, tx, event{Deleted, before}, change)
 	}
 	after := &change.Data
 	// No upsert: each database writes its own, and the gate lets one message of a key pass at a time.
@@ -50,18 +50,25 @@ func (s *Service) orderChanged(ctx context.Context, tx bun.Tx, change replica.Ev
 		return fmt.Errorf("keep copy of order %d: %w", after.ID, err)
 	}
 	switch {
-	case change.Sync:
+	case change.Sync && known:
 		return nil // a repair of this copy is no news to anybody else
 	case known:
-		return s.notify(ctx, tx, event{Updated, after}, change.Headers)
+		return s.notify(ctx, tx, event{Updated, after}, change)
 	default:
-		return s.notify(ctx, tx, event{Created, after}, change.Headers)
+		return s.notify(ctx, tx, event{Created, after}, change)
 	}
+}
+
+// isNewsTo says whether a subscriber is told of an event. An order that is not here yet may come in
+// a fill, or a repair, before its own message does, which is then a repetition that nobody sees. It
+// is news to those who had subscribed when it was created.
+func (e event) isNewsTo(subscriber Subscription, sync bool) bool {
+	return !sync || !subscriber.CreatedAt.After(e.Order.CreatedAt)
 }
 
 // notify queues one delivery per subscriber, or notes the action for its summary.
 func (s *Service) notify(
-	ctx context.Context, tx bun.Tx, event event, headers map[string]string,
+	ctx context.Context, tx bun.Tx, event event, change replica.Event[Order],
 ) error {
 	var subscribers []Subscription
 	if err := tx.NewSelect().Model(&subscribers).Order("id").Scan(ctx); err != nil {
@@ -71,6 +78,9 @@ func (s *Service) notify(
 	var later []news
 	now := s.config.now()
 	for _, subscriber := range subscribers {
+		if !event.isNewsTo(subscriber, change.Sync) {
+			continue
+		}
 		if subscriber.Daily.At == "" {
 			each = append(each, subscriber)
 			continue
@@ -84,7 +94,7 @@ func (s *Service) notify(
 			return fmt.Errorf("keep order %d for summaries: %w", event.Order.ID, err)
 		}
 	}
-	_, err := queue(ctx, tx, event, each, headers["traceparent"], now)
+	_, err := queue(ctx, tx, event, each, change.Headers["traceparent"], now)
 	return err
 }
 

@@ -81,6 +81,25 @@ func TestARepairOfTheCopyIsNoNews(t *testing.T) {
 	})
 }
 
+// A fill may bring an order before its own message does, which is a repetition then.
+func TestAnOrderThatAFillBringsFirstIsNewsToEarlierSubscribers(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
+		service, api := serve(t, db)
+		subscriber := listen(t)
+		api.subscribe(subscriber.url)
+		master := mastertest.Start(t, service)
+		later := strings.ReplaceAll(order(2, "new"), "2026-11-22", "2999-11-22")
+		master.Sync(1, order(1, "new")) // it was there before anybody subscribed
+		master.Sync(2, later)
+		master.Sync(2, later)
+		api.eventually("/deliveries", func(history []delivery) bool {
+			return len(history) == 1 && history[0].Action == "created"
+		})
+		api.eventually("/deliveries?order=2", func(history []delivery) bool { return len(history) == 1 })
+	})
+}
+
 func TestAFailedPostIsTriedAgainAndLaterActionsWait(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, db *bun.DB) {
