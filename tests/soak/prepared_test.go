@@ -145,9 +145,9 @@ func TestWhatIsPreparedLeavesBeforeWhatFollowsIt(t *testing.T) {
 		cancel()
 		require.NoError(t, <-ended)
 	})
-	left := func(key string, n int) {
+	left := func(key, revision string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return len(broker.of(key)) >= n }, time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool { return slices.Contains(broker.of(key), revision) }, time.Minute, time.Millisecond)
 	}
 	// others writes in every lane until the floors have had their time to move.
 	others := func(round int) {
@@ -160,7 +160,7 @@ func TestWhatIsPreparedLeavesBeforeWhatFollowsIt(t *testing.T) {
 	for round, restart := range []bool{false, false, false, false, true} {
 		key := fmt.Sprint("prepared", round)
 		o.append(t, key, 0)
-		left(key, 1)
+		left(key, "0")
 		o.prepare(t, key, key, 1)
 		others(2 * round)
 		if restart {
@@ -173,7 +173,8 @@ func TestWhatIsPreparedLeavesBeforeWhatFollowsIt(t *testing.T) {
 		require.NoError(t, o.DB().RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
 			return o.Append(ctx, tx, []queue.Message{revisionOf(key, 2), revisionOf(key, 3)}, nil)
 		}))
-		left(key, 4)
-		require.Equal(t, []string{"0", "1", "2", "3"}, broker.of(key), "round %d", round)
+		left(key, "3")
+		// A server that stops may take along that a message left, which then leaves once more.
+		require.Equal(t, []string{"0", "1", "2", "3"}, slices.Compact(broker.of(key)), "round %d", round)
 	}
 }
