@@ -44,9 +44,9 @@ func (h header) String() string {
 	return line
 }
 
-// at is when the first stage began, by the clock of its database; zero if that cannot be read.
+// at is when the first stage began, by the clock of its database.
 func (h header) at() time.Time {
-	t, _ := envelope.ParseTime(h.time)
+	t, _ := envelope.ParseTime(h.time) // a header whose time cannot be read is none
 	return t
 }
 
@@ -101,6 +101,11 @@ func parseHeader(line []byte) (header, error) {
 	}
 	if err := envelope.CheckModel(h.model); err != nil {
 		return header{}, fmt.Errorf("line 1: %w: model %w", ErrNotADiff, err)
+	}
+	// Without it nobody knows what changed since, and nothing would be deleted without a word.
+	if _, err := envelope.ParseTime(h.time); err != nil {
+		return header{}, fmt.Errorf("line 1: %w: the time at which it was listed, behind the "+
+			"model: %w", ErrNotADiff, err)
 	}
 	return h, nil
 }

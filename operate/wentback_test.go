@@ -3,6 +3,8 @@ package operate_test
 import (
 	"bytes"
 	"context"
+	"io"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -156,5 +158,24 @@ func TestForcedSyncsSayUntilWhen(t *testing.T) {
 		require.Len(s, messages, 1)
 		require.Equal(s, now, messages[0].ForceUntil)
 		require.False(s, messages[0].Force)
+	})
+}
+
+// A list whose time cannot be read says nothing of what came since: it is refused, and nothing is
+// deleted or forced by it.
+func TestAListWithoutAReadableTimeIsRefused(t *testing.T) {
+	each(t, func(s *service) {
+		s.accounts(1, 2)
+		s.carry()
+		for _, header := range []string{"account,", "account,yesterday", "account,2026-13-40", "account,17"} {
+			_, err := operate.DeletedSyncReplica(s.Context(), s.rep,
+				strings.NewReader(header+"\n[1]\n"), operate.Options{}, nil)
+			require.ErrorIs(s, err, operate.ErrNotADiff, header)
+			require.ErrorContains(s, err, "line 1", header)
+			_, err = operate.DiffReplica(s.Context(), s.rep, strings.NewReader(header+"\n[[1,0]]\n"),
+				io.Discard, operate.Options{})
+			require.ErrorIs(s, err, operate.ErrNotADiff, header)
+		}
+		require.Len(s, s.copied(), 2)
 	})
 }
