@@ -65,6 +65,8 @@ func benches() []bench {
 			"continued", benchRelayOrder},
 		{"embedded", "the broker in a SQLite file / RabbitMQ: delay, throughput, and what it " +
 			"costs when idle", benchEmbedded},
+		{"traces", "a transaction, a relay and a replica without module otel / with it, nothing " +
+			"sampled", benchTraces},
 		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of " +
 			"each key", benchCompaction},
 	}

@@ -187,7 +187,7 @@ func (b *replicaBench) publish(
 	for key, value := range m.Metadata() {
 		headers[key] = value
 	}
-	headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00" // not sampled
+	headers["traceparent"] = notRecorded
 	message := amqp091.Publishing{
 		ContentType: "text/plain", DeliveryMode: amqp091.Persistent,
 		MessageId: watermill.NewUUID(), Headers: headers, Body: body,
