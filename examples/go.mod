@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/cqrsync/cqrsync v0.0.0
+	github.com/cqrsync/cqrsync/transport/kafka v0.0.0
 	github.com/cqrsync/cqrsync/transport/nats v0.0.0
 	github.com/cqrsync/cqrsync/transport/redis v0.0.0
 	github.com/grafana/grafana-foundation-sdk/go v0.0.22
@@ -44,12 +45,16 @@ require (
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/oklog/ulid v1.3.1 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/puzpuzpuz/xsync/v3 v3.5.1 // indirect
 	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/tmthrgd/go-hex v0.0.0-20190904060850-447a3041c3bc // indirect
+	github.com/twmb/franz-go v1.22.3 // indirect
+	github.com/twmb/franz-go/pkg/kadm v1.20.0 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.1 // indirect
 	github.com/uptrace/bun/dialect/mysqldialect v1.3.0 // indirect
 	github.com/uptrace/bun/dialect/pgdialect v1.3.0 // indirect
 	github.com/uptrace/bun/dialect/sqlitedialect v1.3.0 // indirect
@@ -68,6 +73,7 @@ require (
 
 replace (
 	github.com/cqrsync/cqrsync => ../
+	github.com/cqrsync/cqrsync/transport/kafka => ../transport/kafka
 	github.com/cqrsync/cqrsync/transport/nats => ../transport/nats
 	github.com/cqrsync/cqrsync/transport/redis => ../transport/redis
 )

@@ -81,6 +81,8 @@ replace github.com/cqrsync/cqrsync => ../
 
 replace github.com/cqrsync/cqrsync/examples => ../examples
 
+replace github.com/cqrsync/cqrsync/transport/kafka => ../transport/kafka
+
 replace github.com/cqrsync/cqrsync/transport/nats => ../transport/nats
 
 replace github.com/cqrsync/cqrsync/transport/redis => ../transport/redis

@@ -11,6 +11,7 @@ require (
 	github.com/cqrsync/cqrsync v0.0.0
 	github.com/cqrsync/cqrsync/examples v0.0.0
 	github.com/cqrsync/cqrsync/otel v0.0.0-00010101000000-000000000000
+	github.com/cqrsync/cqrsync/transport/kafka v0.0.0
 	github.com/cqrsync/cqrsync/transport/nats v0.0.0
 	github.com/cqrsync/cqrsync/transport/redis v0.0.0
 	github.com/google/uuid v1.6.0
@@ -22,6 +23,9 @@ require (
 	github.com/stretchr/testify v1.12.1
 	github.com/testcontainers/testcontainers-go v0.45.0
 	github.com/testcontainers/testcontainers-go/modules/postgres v0.45.0
+	github.com/twmb/franz-go v1.22.3
+	github.com/twmb/franz-go/pkg/kadm v1.20.0
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
 	github.com/uptrace/bun v1.3.0
 	go.opentelemetry.io/otel/sdk v1.47.0
 	go.uber.org/goleak v1.3.0
@@ -88,6 +92,7 @@ require (
 	github.com/oklog/ulid v1.3.1 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/power-devops/perfstat v0.0.0-20240221224432-82ca36839d55 // indirect
 	github.com/prometheus/client_golang v1.25.0 // indirect
@@ -104,6 +109,7 @@ require (
 	github.com/tklauser/go-sysconf v0.4.0 // indirect
 	github.com/tklauser/numcpus v0.12.0 // indirect
 	github.com/tmthrgd/go-hex v0.0.0-20190904060850-447a3041c3bc // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.1 // indirect
 	github.com/uptrace/bun/dialect/mysqldialect v1.3.0 // indirect
 	github.com/uptrace/bun/dialect/pgdialect v1.3.0 // indirect
 	github.com/uptrace/bun/dialect/sqlitedialect v1.3.0 // indirect
@@ -137,6 +143,7 @@ replace (
 	github.com/cqrsync/cqrsync => ../
 	github.com/cqrsync/cqrsync/examples => ../examples
 	github.com/cqrsync/cqrsync/otel => ../otel
+	github.com/cqrsync/cqrsync/transport/kafka => ../transport/kafka
 	github.com/cqrsync/cqrsync/transport/nats => ../transport/nats
 	github.com/cqrsync/cqrsync/transport/redis => ../transport/redis
 )

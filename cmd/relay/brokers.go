@@ -2,6 +2,7 @@ package main
 
 // The stock binary speaks with every broker.
 import (
+	_ "github.com/cqrsync/cqrsync/transport/kafka"
 	_ "github.com/cqrsync/cqrsync/transport/nats"
 	_ "github.com/cqrsync/cqrsync/transport/redis"
 )
@@ -10,5 +11,5 @@ import (
 const (
 	publishTo   = "where to publish: " + brokerURLs
 	subscribeTo = "where to subscribe: " + brokerURLs
-	brokerURLs  = "amqp://USER:PASSWORD@HOST:PORT/, nats://…, redis://… or sqlite://FILE"
+	brokerURLs  = "amqp://USER:PASSWORD@HOST:PORT/, kafka://…, nats://…, redis://… or sqlite://FILE"
 )

@@ -42,7 +42,7 @@ func (s *settings) flags() []cli.Flag {
 			"database of Orders: postgres://… or sqlite://FILE"),
 		text(&s.webhooksDB, "webhooks-db", "EXAMPLE_WEBHOOKS_DB", "", "database of Webhooks"),
 		text(&s.statsDB, "stats-db", "EXAMPLE_STATS_DB", "", "database of Stats"),
-		text(&s.broker, "broker", "EXAMPLE_BROKER", "", "message broker: amqp://…, nats://…, redis://… or sqlite://FILE"),
+		text(&s.broker, "broker", "EXAMPLE_BROKER", "", "message broker: amqp://…, kafka://…, nats://…, redis://… or sqlite://FILE"),
 		text(&s.queuePrefix, "queue-prefix", "EXAMPLE_QUEUE_PREFIX", "",
 			"stands before the queues' names, webhooks and stats, where several of these examples "+
 				"share a broker"),
@@ -142,7 +142,7 @@ func (s *settings) shared(places ...place) error {
 
 func (s *settings) brokerLeavesProcess() error {
 	if strings.HasPrefix(s.broker, "memory:") {
-		return fmt.Errorf("--broker %s: other processes cannot reach it, want amqp://…, nats://…, redis://… or sqlite://FILE", s.broker)
+		return fmt.Errorf("--broker %s: other processes cannot reach it, want amqp://…, kafka://…, nats://…, redis://… or sqlite://FILE", s.broker)
 	}
 	return nil
 }

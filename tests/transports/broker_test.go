@@ -29,6 +29,41 @@ type broker struct {
 	inboxes  func(t testing.TB) transport.WindowSubscriber
 	features tests.Features
 	topics   int // of one subscription, if not 2,100
+	// perTopic says that order is kept among the messages of a topic only, and not between topics.
+	perTopic bool
+	// countsExpired says that what has expired counts as waiting until somebody comes for it.
+	countsExpired bool
+}
+
+// inOrder sees that what was published is what arrived, in the order that the broker promises.
+func (b broker) inOrder(t *testing.T, published []transport.Outgoing, arrived []string) {
+	t.Helper()
+	if !b.perTopic {
+		require.Equal(t, ids(published), arrived)
+		return
+	}
+	require.ElementsMatch(t, ids(published), arrived)
+	topicOf, want, got := map[string]string{}, map[string][]string{}, map[string][]string{}
+	for _, out := range published {
+		topicOf[out.Message.UUID] = out.Topic
+		want[out.Topic] = append(want[out.Topic], out.Message.UUID)
+	}
+	for _, id := range arrived {
+		got[topicOf[id]] = append(got[topicOf[id]], id)
+	}
+	require.Equal(t, want, got)
+}
+
+// expired returns when messages that were published just now, and may wait for so long, have
+// expired: n others are left.
+func (b broker) expired(t *testing.T, keeper transport.QueueKeeper, longest time.Duration, n int64) {
+	t.Helper()
+	if !b.countsExpired {
+		inQueue(t, keeper, n)
+		return
+	}
+	published := time.Now()
+	require.Eventually(t, func() bool { return time.Since(published) > longest }, patience, time.Millisecond)
 }
 
 func (b broker) pub(t testing.TB) transport.BatchPublisher {

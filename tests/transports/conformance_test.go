@@ -141,7 +141,7 @@ func broadcastAndDirect(t *testing.T, b broker) {
 	batch[1].Topic = transport.DirectTopic(two, topic)
 	accepted(t, b.pub(t).PublishBatch(t.Context(), batch), 3)
 	require.Equal(t, []string{batch[0].Message.UUID, batch[2].Message.UUID}, acked(t, toOne, 2))
-	require.Equal(t, ids(batch), acked(t, toTwo, 3))
+	b.inOrder(t, batch, acked(t, toTwo, 3))
 	silent(t, toOne)
 }
 
@@ -179,7 +179,7 @@ func messagesWait(t *testing.T, b broker) {
 	pub := b.pub(t)
 	accepted(t, pub.PublishBatch(t.Context(), batch), 20)
 	require.NoError(t, pub.Close())
-	require.Equal(t, ids(batch), acked(t, b.window(t, queue, topic, 5), 20))
+	b.inOrder(t, batch, acked(t, b.window(t, queue, topic, 5), 20))
 }
 
 func windowBounds(t *testing.T, b broker) {
@@ -360,7 +360,7 @@ func manyTopics(t *testing.T, b broker) {
 		got[i] = msg.UUID
 		s.Settle([]*message.Message{msg}, nil)
 	}
-	require.Equal(t, ids(batch), got)
+	b.inOrder(t, batch, got)
 }
 
 func topicsOfOneQueue(t *testing.T, b broker) {

@@ -24,7 +24,7 @@ func expires(t *testing.T, b broker) {
 	accepted(t, b.strict(t).PublishBatch(t.Context(), batch), len(batch))
 	own := batch[0].Message.Metadata
 	require.Equal(t, "1", own[transport.ExpirationKey], "the caller's are not touched")
-	inQueue(t, keeper, 8)
+	b.expired(t, keeper, 50*time.Millisecond, 8)
 	messages := b.window(t, queue, topic, 3)
 	for i, out := range batch[4:] {
 		msg := receive(t, messages)
@@ -46,7 +46,7 @@ func expires(t *testing.T, b broker) {
 		late[i].Topic = head
 	}
 	accepted(t, b.strict(t).PublishBatch(t.Context(), late), len(late))
-	inQueue(t, b.keeper(t, quiet), 1)
+	b.expired(t, b.keeper(t, quiet), time.Millisecond, 1)
 	began := time.Now()
 	require.Equal(t, ids(late[300:]), acked(t, b.window(t, quiet, head, 1), 1))
 	require.Less(t, time.Since(began), patience/2)

@@ -94,8 +94,7 @@ func requiresQueue(t *testing.T, b broker) {
 		require.NoError(t, err)
 	}
 	require.ErrorIs(t, strict.Publish(nobody, batch[1].Message), transport.ErrUnroutable)
-	want := []string{batch[0].Message.UUID, batch[2].Message.UUID, batch[4].Message.UUID}
-	require.Equal(t, want, acked(t, messages, 3))
+	b.inOrder(t, []transport.Outgoing{batch[0], batch[2], batch[4]}, acked(t, messages, 3))
 
 	accepted(t, b.pub(t).PublishBatch(t.Context(), outgoing(nobody, 2)), 2)
 	late := b.window(t, unique("queue"), nobody, 1)

@@ -60,7 +60,7 @@ func keepsQueue(t *testing.T, b broker) {
 	}
 	last := outgoing(further, 1)
 	accepted(t, b.strict(t).PublishBatch(t.Context(), last), 1)
-	require.Equal(t, ids(append(batch, last...)), acked(t, b.window(t, queue, orders, 5), 5))
+	b.inOrder(t, append(batch, last...), acked(t, b.window(t, queue, orders, 5), 5))
 	inQueue(t, keeper, 0)
 }
 

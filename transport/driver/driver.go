@@ -71,6 +71,8 @@ func Register(scheme string, d Driver) {
 
 // unlinked are the brokers with a module of their own, and what a program imports for each.
 var unlinked = map[string]string{
+	"kafka":  "github.com/cqrsync/cqrsync/transport/kafka",
+	"kafkas": "github.com/cqrsync/cqrsync/transport/kafka",
 	"nats":   "github.com/cqrsync/cqrsync/transport/nats",
 	"redis":  "github.com/cqrsync/cqrsync/transport/redis",
 	"rediss": "github.com/cqrsync/cqrsync/transport/redis",

@@ -8,7 +8,9 @@
 // Further brokers are modules of their own. A program that imports the package of one, for nothing
 // else, opens its URLs here too:
 //
+//	kafka://user:password@host:9092        Apache Kafka: see package transport/kafka
 //	nats://user:password@host:4222         NATS JetStream: see package transport/nats
+//	redis://user:password@host:6379/0      Redis Streams: see package transport/redis
 //
 // Options of sqlite, after a question mark:
 //

@@ -104,7 +104,7 @@ func TestNothingConnectsBeforeItIsUsed(t *testing.T) {
 func TestAWrongURLSaysWhatIsWrong(t *testing.T) {
 	for rawURL, wants := range map[string][]string{
 		"":                              {"unknown scheme", "amqp://", "amqps://", "sqlite://FILE", "memory:"},
-		"kafka://host":                  {"unknown scheme", `"kafka://host"`},
+		"pulsar://host":                  {"unknown scheme", `"pulsar://host"`},
 		"broker.db":                     {"unknown scheme"},
 		"sqlite:broker.db":              {"the file is missing", "sqlite://FILE"},
 		"sqlite://":                     {"the file is missing"},
@@ -170,7 +170,7 @@ func FuzzURL(f *testing.F) {
 	f.Fuzz(func(t *testing.T, junk string) {
 		const mark = "s3cret"
 		for _, password := range []string{mark + junk, junk + mark, mark + junk + mark} {
-			for _, before := range []string{"amqp://user:", "amqps://:", "kafka://user:", "user:"} {
+			for _, before := range []string{"amqp://user:", "amqps://:", "pulsar://user:", "user:"} {
 				for _, after := range []string{"@127.0.0.1:bad/x", "@127.0.0.1:1/?heartbeat=x", "@127.0.0.1:1/?x=%zz", "@127.0.0.1:1/?x"} {
 					_, err := open.Subscriber(before+password+after, "queue", open.Options{})
 					require.Error(t, err)

@@ -1,13 +1,10 @@
 package redis
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
@@ -44,7 +41,11 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	config.ConnectTimeout = o.Duration("connect_timeout")
 	config.Lease = o.Duration("lease")
 	config.Name = o.Text("name")
-	config.readTLS(o, u)
+	if u.Scheme == "rediss" {
+		config.TLS = o.TLS(u.Hostname())
+	} else {
+		o.NoTLS("rediss://")
+	}
 	o.Errs = append(o.Errs, config.withDefaults().validate())
 	if err := errors.Join(o.Errs...); err != nil {
 		return Config{}, fmt.Errorf("the Redis configuration: %w", err)
@@ -83,35 +84,4 @@ func (c *Config) readPlace(u *url.URL) error {
 	}
 	c.Database = database
 	return nil
-}
-
-// readTLS reads the options of TLS.
-func (c *Config) readTLS(o *options.Options, u *url.URL) {
-	ca, certificate, key := o.File("cacertfile"), o.File("certfile"), o.File("keyfile")
-	if u.Scheme == "redis" {
-		if ca+certificate+key != "" {
-			o.Errs = append(o.Errs, errors.New("URL parameters cacertfile, certfile and keyfile are "+
-				"for rediss://"))
-		}
-		return
-	}
-	c.TLS = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		c.TLS.RootCAs = x509.NewCertPool()
-		content, err := os.ReadFile(ca) //nolint:gosec // the operator names it
-		if err == nil && !c.TLS.RootCAs.AppendCertsFromPEM(content) {
-			o.Errs = append(o.Errs, errors.New("URL parameter cacertfile: the file has no certificate"))
-		}
-	}
-	switch {
-	case certificate != "" && key != "":
-		pair, err := tls.LoadX509KeyPair(certificate, key)
-		if err != nil {
-			o.Errs = append(o.Errs, errors.New("URL parameters certfile and keyfile: want a "+
-				"certificate and its key, in PEM"))
-		}
-		c.TLS.Certificates = []tls.Certificate{pair}
-	case certificate != "" || key != "":
-		o.Errs = append(o.Errs, errors.New("URL parameters certfile and keyfile: want both"))
-	}
 }

@@ -1,37 +1,46 @@
-// Package socket is the connection of a broker's client, and what a relay needs of it: that it can
-// be cut, and sends nothing that it may not send any more.
+// Package socket is the connections of a broker's client, and what a relay needs of them: that they
+// can be cut, and send nothing that they may not send any more.
 //
 // Neighbours: the transports with a module of their own give it to their clients.
 package socket
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Dialer connects for a connection of a client's, and keeps hold of what it made: to cut it.
+// Dialer connects for a client, and keeps hold of what it made: to cut it.
 type Dialer struct {
 	timeout time.Duration // of connecting, and of a write
 
 	mu        sync.Mutex
-	ctx       context.Context // of connecting
-	socket    *socket         // nil before it has connected
-	permitted func() error    // nil: always
+	ctx       context.Context      // of connecting
+	sockets   map[*socket]struct{} // those that are open: a client may have one per server
+	isCut     bool
+	permitted func() error // nil: always
 }
 
 // NewDialer returns one that connects before ctx ends, and within a timeout, which is that of each
 // write, too.
 func NewDialer(ctx context.Context, timeout time.Duration) *Dialer {
-	return &Dialer{ctx: ctx, timeout: timeout}
+	return &Dialer{ctx: ctx, timeout: timeout, sockets: map[*socket]struct{}{}}
 }
 
-// Dial connects.
+var errCut = errors.New("the connection was cut")
+
+// Dial connects, unless Cut was called.
 func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	d.mu.Lock()
-	ctx := d.ctx
+	ctx, cut := d.ctx, d.isCut
 	d.mu.Unlock()
+	if cut {
+		return nil, errCut
+	}
 	dial := net.Dialer{Timeout: d.timeout}
 	conn, err := dial.DialContext(ctx, network, address)
 	if err != nil {
@@ -39,17 +48,23 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.socket = &socket{Conn: conn, dialer: d}
-	return d.socket, nil
+	if d.isCut {
+		return nil, errors.Join(errCut, conn.Close())
+	}
+	s := &socket{Conn: conn, dialer: d}
+	d.sockets[s] = struct{}{}
+	return s, nil
 }
 
-// Cut closes the connection without sending anything more, neither what the client holds back nor
-// what the operating system still has.
+// Cut closes all connections without sending anything more, neither what the client holds back nor
+// what the operating system still has. No further one is made.
 func (d *Dialer) Cut() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.socket != nil {
-		d.socket.cut()
+	d.isCut = true
+	open := slices.Collect(maps.Keys(d.sockets))
+	d.mu.Unlock()
+	for _, s := range open {
+		s.cut()
 	}
 }
 
@@ -101,4 +116,12 @@ func (s *socket) cut() {
 		_ = tcp.SetLinger(0) // it is closed already
 	}
 	_ = s.Close()
+}
+
+// Close closes the connection, of which the dialer need not know any longer.
+func (s *socket) Close() error {
+	s.dialer.mu.Lock()
+	delete(s.dialer.sockets, s)
+	s.dialer.mu.Unlock()
+	return s.Conn.Close()
 }

@@ -1,0 +1,2 @@
+// Package kafka is the transport over Apache Kafka.
+package kafka
