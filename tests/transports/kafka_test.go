@@ -92,18 +92,12 @@ func (k *kafkaPlace) config(t testing.TB, queue, options string) kafka.Config {
 
 func (k *kafkaPlace) publisher(t testing.TB, options string) *kafka.Publisher {
 	t.Helper()
-	pub, err := kafka.NewPublisher(k.config(t, "", options))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, pub.Close()) })
-	return pub
+	return kafkaPublisher(t, k.url(options))
 }
 
 func (k *kafkaPlace) subscriber(t testing.TB, queue, options string) *kafka.Subscriber {
 	t.Helper()
-	sub, err := kafka.NewSubscriber(k.config(t, queue, options))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, sub.Close()) })
-	return sub
+	return kafkaSubscriber(t, k.url(options), queue)
 }
 
 // deleteQueue deletes a queue as an operator does: the groups, and with them how far it was.
@@ -118,4 +112,24 @@ func (k *kafkaPlace) deleteQueue(ctx context.Context, queue string) error {
 func TestConversationOverKafka(t *testing.T) {
 	k := newKafka(t)
 	converse(t, k.url(""), func(queue string) error { return k.deleteQueue(t.Context(), queue) })
+}
+
+func kafkaPublisher(t testing.TB, rawURL string) *kafka.Publisher {
+	t.Helper()
+	config, err := kafka.NewConfig(rawURL, "")
+	require.NoError(t, err)
+	pub, err := kafka.NewPublisher(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pub.Close()) })
+	return pub
+}
+
+func kafkaSubscriber(t testing.TB, rawURL, queue string) *kafka.Subscriber {
+	t.Helper()
+	config, err := kafka.NewConfig(rawURL, queue)
+	require.NoError(t, err)
+	sub, err := kafka.NewSubscriber(config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sub.Close()) })
+	return sub
 }

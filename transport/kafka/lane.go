@@ -127,9 +127,12 @@ func (l *lane) progress() progress {
 		p.settled = append(p.settled, span{e.offset, e.offset + 1})
 	}
 	for _, s := range l.before.settled { // not fetched yet
-		if s.from >= l.seen {
-			p.settled = append(p.settled, s)
+		if s.to > l.seen {
+			p.settled = append(p.settled, span{max(s.from, l.seen), s.to})
 		}
+	}
+	for len(p.settled) > 0 && p.settled[0].from <= p.offset {
+		p.offset, p.settled = p.settled[0].to, p.settled[1:]
 	}
 	return p
 }

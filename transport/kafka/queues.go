@@ -204,6 +204,10 @@ func (q queues) create(ctx context.Context, places []place) error {
 	return nil
 }
 
+// believed is after how long a topic that is not there is not: clients remember for a moment what
+// brokers said, and brokers hear of a new topic one by one.
+const believed = time.Second
+
 // starts returns where a queue begins to read topics, as soon as their partitions have leaders.
 func (q queues) starts(ctx context.Context, places []place) (offsets, error) {
 	var fromStart, fromEnd []string
@@ -214,7 +218,7 @@ func (q queues) starts(ctx context.Context, places []place) (offsets, error) {
 			fromEnd = append(fromEnd, p.name)
 		}
 	}
-	all := offsets{}
+	all, began := offsets{}, time.Now()
 	for {
 		err := errors.Join(
 			q.list(ctx, q.admin.ListStartOffsets, fromStart, all),
@@ -222,7 +226,8 @@ func (q queues) starts(ctx context.Context, places []place) (offsets, error) {
 		switch {
 		case err == nil:
 			return all, nil
-		case q.config.NoDeclare && errors.Is(err, kerr.UnknownTopicOrPartition):
+		case q.config.NoDeclare && errors.Is(err, kerr.UnknownTopicOrPartition) &&
+			time.Since(began) > believed:
 			return nil, fmt.Errorf("%w: make its topics (declare=false), or give it another broker "+
 				"URL: %w", transport.ErrNoQueue, errors.New(err.Error()))
 		case !errors.Is(err, transport.ErrUnavailable):

@@ -112,10 +112,11 @@ func refusal(err error) error {
 	}
 }
 
-// upset are errors of which a new producer knows nothing.
+// upset are errors after which another producer may do better.
 var upset = codes(
 	kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerEpoch,
 	kerr.InvalidProducerIDMapping, kerr.ProducerFenced, kerr.DuplicateSequenceNumber,
+	kerr.UnknownServerError,
 )
 
 // answer is what became of a parcel.
