@@ -84,6 +84,14 @@ func explain(ctx context.Context, err error) error {
 	}
 }
 
+// passing says that brokers answered, and will say something else in a moment: those that have just
+// started know no coordinator of a group yet, and a topic that was just made has no leader.
+func passing(err error) bool {
+	var answer *kerr.Error
+	return errors.As(err, &answer) && errors.Is(err, transport.ErrUnavailable) &&
+		kerr.IsRetriable(answer)
+}
+
 // temporary are errors that end although the client does not try again because of them. Of a
 // refused login the operator has to hear, but it says nothing about messages.
 var temporary = codes(

@@ -237,5 +237,15 @@ func (s *Subscriber) within(
 	defer context.AfterFunc(s.ended, func() { stop(delivery.ErrClosed) })()
 	ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
 	defer cancel()
-	return do(ctx, queues{s.config, s.admin})
+	for {
+		err := do(ctx, queues{s.config, s.admin})
+		if !passing(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return explain(ctx, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
