@@ -25,8 +25,9 @@ func keyed(topic string, n, keys int) []transport.Outgoing {
 
 // Who takes his time is not thrown out, however long it takes: he says that he lives while he
 // works.
-func TestKafkaConsumerThatIsSlow(t *testing.T) {
-	k := newKafka(t)
+func TestKafkaConsumerThatIsSlow(t *testing.T) { slowConsumer(t, newKafka(t)) }
+
+func slowConsumer(t *testing.T, k *kafkaPlace) {
 	queue, topic := unique("queue"), unique("topic")
 	messages, err := k.subscriber(t, queue, "lease=1s").SubscribeWindow(t.Context(), topic, 10)
 	require.NoError(t, err)
@@ -60,8 +61,9 @@ func (k *kafkaPlace) members(t testing.TB, queue string) []kadm.DescribedGroupMe
 
 // When another process comes, it gets partitions that nobody has in hands: what is being worked on
 // is not begun a second time.
-func TestKafkaConsumersThatComeAndGo(t *testing.T) {
-	k := newKafka(t)
+func TestKafkaConsumersThatComeAndGo(t *testing.T) { consumersComeAndGo(t, newKafka(t)) }
+
+func consumersComeAndGo(t *testing.T, k *kafkaPlace) {
 	queue, topic := unique("queue"), unique("topic")
 	const n, keys = 400, 40
 	first, err := k.subscriber(t, queue, "").SubscribeWindow(t.Context(), topic, 50)
@@ -113,8 +115,9 @@ func TestKafkaConsumersThatComeAndGo(t *testing.T) {
 }
 
 // What a process had in its hands when it died comes again, and what it had acknowledged does not.
-func TestKafkaMessagesOfADeadConsumerComeAgain(t *testing.T) {
-	k := newKafka(t)
+func TestKafkaMessagesOfADeadConsumerComeAgain(t *testing.T) { consumerDies(t, newKafka(t)) }
+
+func consumerDies(t *testing.T, k *kafkaPlace) {
 	queue, topic := unique("queue"), unique("topic")
 	ctx, cancel := context.WithCancel(t.Context())
 	messages, err := k.subscriber(t, queue, "").SubscribeWindow(ctx, topic, 10)
@@ -153,8 +156,9 @@ func TestKafkaMessagesOfADeadConsumerComeAgain(t *testing.T) {
 }
 
 // Dead letters keep their places however often they are looked at, and go where they are sent.
-func TestKafkaDeadLetters(t *testing.T) {
-	k := newKafka(t)
+func TestKafkaDeadLetters(t *testing.T) { deadLettersStay(t, newKafka(t)) }
+
+func deadLettersStay(t *testing.T, k *kafkaPlace) {
 	queue := unique("queue")
 	sub, pub := k.subscriber(t, queue, ""), k.publisher(t, "")
 	dead := sub.DeadLetterQueue()
@@ -211,8 +215,9 @@ func TestKafkaDeadLetters(t *testing.T) {
 }
 
 // Whatever a name has in it, it is that name, and so has metadata.
-func TestKafkaNames(t *testing.T) {
-	k := newKafka(t)
+func TestKafkaNames(t *testing.T) { namesAreKept(t, newKafka(t)) }
+
+func namesAreKept(t *testing.T, k *kafkaPlace) {
 	topics := []string{"a b", "a*", "a..b", ".", "ü", "a:b", "\x00", "-x", "order"}
 	queue := "kü chen:*{}\r\n"
 	s, err := k.subscriber(t, queue, "partitions=1").SubscribeBatch(t.Context(), topics, 100)

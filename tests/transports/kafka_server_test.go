@@ -153,10 +153,13 @@ func TestKafkaComesBack(t *testing.T) {
 
 // A message that is too large is refused itself, and its neighbours pass: also where a topic takes
 // less at once than they have together.
-func TestKafkaMessageThatIsTooLarge(t *testing.T) {
-	k := newKafka(t)
+func TestKafkaMessageThatIsTooLarge(t *testing.T) { messageIsTooLarge(t, newKafka(t)) }
+
+func messageIsTooLarge(t *testing.T, k *kafkaPlace) {
 	queue, topic := unique("queue"), unique("topic")
-	require.NoError(t, k.fake.CreateTopic(k.prefix+"."+topic, 1, map[string]string{"max.message.bytes": "20000"}))
+	limit := "20000"
+	_, err := k.admin.CreateTopic(t.Context(), 1, 1, map[string]*string{"max.message.bytes": &limit}, k.prefix+"."+topic)
+	require.NoError(t, err)
 	messages, err := k.subscriber(t, queue, "").SubscribeWindow(t.Context(), topic, 100)
 	require.NoError(t, err)
 	batch := outgoing(topic, 12)

@@ -2,6 +2,7 @@ package transports_test
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,12 +13,43 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/kafka"
 )
 
 func TestKafka(t *testing.T) {
 	conform(t, newKafka(t).broker())
+}
+
+// kafkaVariable is where a real Kafka is. Without it tests of one start it, where Java and Maven are.
+const kafkaVariable = "CQRSYNC_TEST_KAFKA"
+
+// realKafka is a place on an Apache Kafka.
+func realKafka(t testing.TB) *kafkaPlace {
+	t.Helper()
+	address := os.Getenv(kafkaVariable)
+	if address == "" {
+		address = servers.StartKafka(t, 1).URL()
+	}
+	return kafkaAt(t, address)
+}
+
+func TestRealKafka(t *testing.T) {
+	k := realKafka(t)
+	conform(t, k.broker())
+	for name, test := range map[string]func(*testing.T, *kafkaPlace){
+		"a consumer that is slow":               slowConsumer,
+		"consumers that come and go":            consumersComeAndGo,
+		"messages of a dead consumer":           consumerDies,
+		"dead letters":                          deadLettersStay,
+		"names":                                 namesAreKept,
+		"a message that is too large":           messageIsTooLarge,
+		"a new replica reads a compacted topic": compactedTopic,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, kafkaAt(t, k.address)) })
+	}
+	t.Run("a conversation", func(t *testing.T) { talk(t, kafkaAt(t, k.address)) })
 }
 
 // kafkaPlace is topics of its own on a cluster.
@@ -109,8 +141,9 @@ func (k *kafkaPlace) deleteQueue(ctx context.Context, queue string) error {
 	return deleted.Error()
 }
 
-func TestConversationOverKafka(t *testing.T) {
-	k := newKafka(t)
+func TestConversationOverKafka(t *testing.T) { talk(t, newKafka(t)) }
+
+func talk(t *testing.T, k *kafkaPlace) {
 	converse(t, k.url(""), func(queue string) error { return k.deleteQueue(t.Context(), queue) })
 }
 

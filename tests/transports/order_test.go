@@ -103,6 +103,10 @@ func TestHandlersInSeveralProcessesSeeEveryRevision(t *testing.T) {
 			t.Setenv(queueVariable, sharedQueue)
 			return newRedis(t).url("")
 		},
+		"kafka": func(t *testing.T) string {
+			t.Setenv(queueVariable, sharedQueue)
+			return newKafka(t).url("")
+		},
 		"nats": func(t *testing.T) string {
 			t.Setenv(queueVariable, sharedQueue)
 			return natsserver.New(t).URL()
