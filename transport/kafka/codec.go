@@ -106,7 +106,7 @@ func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
 
 type topicPartitioner struct{ kgo.TopicPartitioner }
 
-// RequiresConsistency implements kgo.TopicPartitioner: a partition that has no leader is waited for.
+// RequiresConsistency implements kgo.TopicPartitioner: a partition without a leader is waited for.
 func (topicPartitioner) RequiresConsistency(*kgo.Record) bool { return true }
 
 func (p topicPartitioner) Partition(r *kgo.Record, n int) int {

@@ -18,8 +18,8 @@
 //	cqrs-notes                         nothing; what is known of queues stands beside its offsets
 //
 // A queue is a consumer group, cqrs.webhooks, whose members are the processes of one service. What
-// the queue is bound to are the topics that the group cqrs-bound.webhooks has offsets of: from there
-// on messages are for the queue. It has no members, so it can be written to at any time. Beside an
+// the queue is bound to are the topics of which the group cqrs-bound.webhooks has offsets: from
+// these on messages are for the queue. It has no members, so it can be written to at any time. Beside an
 // offset of the group stand the messages behind it that are acknowledged already: no other process
 // gets them again. To delete a queue, delete both groups, and then the queue's own topics.
 //
@@ -71,8 +71,8 @@
 // When another process comes or goes, it gets partitions of which nothing is in hands, or what was
 // for five seconds: what is still in work then comes again there.
 //
-// Expirations (transport.ExpirationKey) and the age of what is in an inbox are seen by who reads, by
-// the clocks of publisher and reader.
+// Expirations (transport.ExpirationKey) and the age of what is in an inbox are seen by who reads,
+// by the clocks of publisher and reader.
 //
 // Neighbours: transport defines the interfaces, transport/driver makes it known to transport/open.
 package kafka

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 	names "github.com/cqrsync/cqrsync/transport/internal/topics"
@@ -145,4 +144,3 @@ func (q queues) register(ctx context.Context, queue, database string) (before st
 	}
 	return before, q.note(ctx, group, offsets{topic: {0: 0}}, database)
 }
-

@@ -14,13 +14,13 @@ var standard = Config{}.withDefaults()
 
 func TestWhereATopicIs(t *testing.T) {
 	for topic, want := range map[string][2]string{
-		"order":                             {"cqrs.order", ""},
-		"cqrs.webhooks.order":               {"cqrs-queue.webhooks", "webhooks"},
-		"cqrs.webhooks.a.b":                 {"cqrs-queue.webhooks", "webhooks"},
-		"cqrs.":                             {"cqrs.cqrs.", ""},
-		"cqrs..x":                           {"cqrs.cqrs..x", ""},
-		"cqrsync.master.order":              {"cqrs.cqrsync.master.order", ""},
-		"a b-xü":                            {"cqrs.a-x20b-x2dx-xc3-xbc", ""},
+		"order":                              {"cqrs.order", ""},
+		"cqrs.webhooks.order":                {"cqrs-queue.webhooks", "webhooks"},
+		"cqrs.webhooks.a.b":                  {"cqrs-queue.webhooks", "webhooks"},
+		"cqrs.":                              {"cqrs.cqrs.", ""},
+		"cqrs..x":                            {"cqrs.cqrs..x", ""},
+		"cqrsync.master.order":               {"cqrs.cqrsync.master.order", ""},
+		"a b-xü":                             {"cqrs.a-x20b-x2dx-xc3-xbc", ""},
 		transport.DirectTopic("dead", "a:b"): {"cqrs-queue.dead", "dead"},
 	} {
 		name, queue, err := standard.place(topic)

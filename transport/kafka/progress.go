@@ -93,7 +93,9 @@ func (p progress) waiting(end int64) int64 {
 }
 
 // progressOf returns how far a queue is that is bound from an offset on.
-func progressOf(committed kadm.OffsetResponses, topic string, partition int32, bound int64) progress {
+func progressOf(
+	committed kadm.OffsetResponses, topic string, partition int32, bound int64,
+) progress {
 	o, found := committed.Lookup(topic, partition)
 	if !found || o.Err != nil || o.At < bound {
 		return progress{offset: bound}
