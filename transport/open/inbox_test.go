@@ -42,7 +42,7 @@ func TestAnInboxAndWhoWritesToIt(t *testing.T) {
 
 func TestAnInboxOfAWrongURLSaysWhatIsWrong(t *testing.T) {
 	for rawURL, want := range map[string]string{
-		"pulsar://host":          "unknown scheme",
+		"pulsar://host":         "unknown scheme",
 		"amqp://host/?window=x": "window",
 		"sqlite://":             "the file is missing",
 		"sqlite://:memory:":     "transport/memory",

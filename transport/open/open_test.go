@@ -104,7 +104,7 @@ func TestNothingConnectsBeforeItIsUsed(t *testing.T) {
 func TestAWrongURLSaysWhatIsWrong(t *testing.T) {
 	for rawURL, wants := range map[string][]string{
 		"":                              {"unknown scheme", "amqp://", "amqps://", "sqlite://FILE", "memory:"},
-		"pulsar://host":                  {"unknown scheme", `"pulsar://host"`},
+		"pulsar://host":                 {"unknown scheme", `"pulsar://host"`},
 		"broker.db":                     {"unknown scheme"},
 		"sqlite:broker.db":              {"the file is missing", "sqlite://FILE"},
 		"sqlite://":                     {"the file is missing"},
