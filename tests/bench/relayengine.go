@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -29,9 +30,10 @@ func benchRelayEngine(ctx context.Context, o options, report func(result)) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, loop.conn.Close(context.WithoutCancel(ctx))) }()
-	drained := func(relays int) func(context.Context) (float64, error) {
+	drained := func(relays int, wait time.Duration) func(context.Context) (float64, error) {
 		return func(ctx context.Context) (float64, error) {
 			sink := newNowhere()
+			sink.wait = wait
 			took, err := b.drain(ctx, func() message.Publisher { return sink }, relays)
 			if n := sink.outOfOrder(); n > 0 {
 				err = errors.Join(err, fmt.Errorf("%d messages out of order", n))
@@ -39,19 +41,36 @@ func benchRelayEngine(ctx context.Context, o options, report func(result)) (err 
 			return rows / took.Seconds(), err
 		}
 	}
-	r, err := group{
-		bench: "relay-engine", name: "100,000 rows, 25,000 keys, PostgreSQL to nowhere",
-		unit: "messages/s", of: "hand-written loop",
-		cases: []benchCase{
-			{"hand-written loop", loop.drain},
-			{"cqrsync, 1 relay", drained(1)},
-			{"cqrsync, 2 relays", drained(2)},
-		},
-	}.measure(ctx, o)
-	if err == nil {
+	const hand = "hand-written loop"
+	groups := []group{
+		{name: "100,000 rows, 25,000 keys, PostgreSQL to nowhere", cases: []benchCase{
+			{hand, loop.drain},
+			{"cqrsync, 1 relay", drained(1, 0)},
+			{"cqrsync, 2 relays", drained(2, 0)},
+		}},
+		{name: "the same to a broker that takes 10 ms", cases: []benchCase{
+			{hand, loop.drain}, {"cqrsync, 1 relay", drained(1, 10*time.Millisecond)},
+		}},
+		{name: "the same, all in one lane", cases: []benchCase{
+			{hand, loop.drain}, {"cqrsync, 1 relay", drained(1, 0)},
+		}},
+	}
+	for _, g := range groups {
+		if g.bench, g.unit, g.of = "relay-engine", "messages/s", hand; !strings.Contains(g.name, o.only) {
+			continue
+		}
+		if strings.HasSuffix(g.name, "one lane") {
+			if err := b.exec(ctx, "UPDATE full_outbox SET lane = 1"); err != nil {
+				return err
+			}
+		}
+		r, err := g.measure(ctx, o)
+		if err != nil {
+			return err
+		}
 		report(r)
 	}
-	return err
+	return nil
 }
 
 // handLoop is what one writes on pgx: lock a thousand rows, make Watermill
