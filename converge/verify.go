@@ -29,6 +29,9 @@ const (
 	askAtOnce = 32
 	// maxOpen is how many questions may be open before the next step.
 	maxOpen = 64
+	// stepsAtOnce is how many steps are asked without an answer: so the master reads the next one while
+	// the replica reads this one.
+	stepsAtOnce = 2
 	// againSoon is how often a pass that found something is followed by one soon.
 	againSoon = 5
 	// givenUp is how long a pass waits for answers at least.
@@ -124,15 +127,20 @@ func (a *Answerer) advance(ctx context.Context, t target) error {
 	return a.ask(ctx, t, questions)
 }
 
-// ask asks questions.
+// ask asks questions. What is due behind a step is asked, too, while the replica looks at that.
 func (a *Answerer) ask(ctx context.Context, t target, questions []work) error {
 	var errs []error
+	stepped := false
 	// The walk comes first: so the replica looks at its table while the master looks at its own.
 	slices.SortStableFunc(questions, func(x, y work) int { return cmp.Compare(y.id, x.id) })
 	for _, w := range questions {
+		stepped = stepped || isStep(w.id)
 		if err := a.askOne(ctx, t, w); err != nil {
 			errs = append(errs, fmt.Errorf("verify %s with the replica %q: %w", t.model, t.queue, err))
 		}
+	}
+	if stepped && len(errs) == 0 {
+		return a.advance(ctx, t)
 	}
 	return errors.Join(errs...)
 }
@@ -165,15 +173,28 @@ func (a *Answerer) plan(
 			questions = append(questions, work{*p, id, o})
 		}
 	}
-	_, open := p.Open[stepID(p.Step)]
 	due := p.Urgent || !now.Before(p.Due)
-	if !open && !p.AllSent && len(p.Open) <= maxOpen && due {
+	if due && !p.AllSent && len(p.Open) <= maxOpen && mayStep(p) {
 		p.Step++
 		o := registry.Open{After: p.Position, Sent: now}
 		p.Open[stepID(p.Step)] = o
 		questions = append(questions, work{*p, stepID(p.Step), o})
 	}
 	return questions, changed || len(questions) > 0
+}
+
+// mayStep says that another step may be asked: not too many are open, and of each it is known how
+// far it goes.
+func mayStep(p *registry.Pass) bool {
+	steps := 0
+	for id, o := range p.Open {
+		if isStep(id) {
+			if steps++; !o.Measured {
+				return false
+			}
+		}
+	}
+	return steps < stepsAtOnce
 }
 
 // patience is how long an answer may take, with the grace and what came before it in the queue.

@@ -48,34 +48,24 @@ func (a *Answerer) askStep(ctx context.Context, t target, w work) error {
 			return err
 		}
 	}
-	p := a.portion(t, w)
-	p.Limit = partKeys
 	out := ranges{asked: a.askedOf(t, w, kindRanges), After: w.open.After}
-	to, keys := "", 0
-	for len(out.Parts) < stepParts {
-		d, err := a.box.Digest(ctx, t.model, p)
-		if err != nil {
-			return err
-		}
-		if to = d.Last; !d.More {
-			to = ""
-		}
-		keys += d.Keys
-		out.Parts = append(out.Parts, part{to, d.Keys, d.Sum})
-		if p.After = d.Last; to == "" {
-			break
-		}
+	to, keys, err := a.measure(ctx, t, w, &out)
+	if err != nil {
+		return err
 	}
 	rest := resting(time.Since(began))
 	var still bool
-	err := a.registry.Verify(ctx, t.queue, t.model, func(
+	err = a.registry.Verify(ctx, t.queue, t.model, func(
 		now time.Time, v *registry.Verification,
 	) bool {
 		o, open := openOf(v, out.about)
 		if still = open; !open {
 			return false
 		}
-		o.To, o.Keys = to, keys
+		if !o.Measured {
+			v.Pass.Position, v.Pass.AllSent = to, to == ""
+		}
+		o.To, o.Keys, o.Measured = to, keys, true
 		v.Pass.Open[w.id], v.Pass.Speaks, v.Pass.Due = o, w.pass.Speaks, now.Add(rest)
 		return true
 	})
@@ -83,6 +73,32 @@ func (a *Answerer) askStep(ctx context.Context, t target, w work) error {
 		return err
 	}
 	return a.sendVerifying(ctx, t, kindRanges, out)
+}
+
+// measure makes the digests of a step, and says how far it goes. One that was measured before goes
+// as far as it did, so its last part has what is left.
+func (a *Answerer) measure(
+	ctx context.Context, t target, w work, out *ranges,
+) (to string, keys int, err error) {
+	p := a.portion(t, w)
+	for len(out.Parts) < stepParts {
+		if p.Limit = partKeys; w.open.Measured && len(out.Parts) == stepParts-1 {
+			p.Limit = 0
+		}
+		d, err := a.box.Digest(ctx, t.model, p)
+		if err != nil {
+			return "", 0, err
+		}
+		if to = d.Last; !d.More {
+			to = w.open.To
+		}
+		keys += d.Keys
+		out.Parts = append(out.Parts, part{to, d.Keys, d.Sum})
+		if p.After = d.Last; !d.More {
+			break
+		}
+	}
+	return to, keys, nil
 }
 
 // prepare gives rows without a ledger row theirs, and says whether the ledger speaks for the table.

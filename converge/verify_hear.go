@@ -67,7 +67,6 @@ func (a *Answerer) hearCompared(ctx context.Context, t target, c compared) error
 			p.Open[partID(c.ID, d.Part)] = registry.Open{After: d.After, To: d.To, Keys: d.Keys}
 		}
 		if isStep(c.ID) {
-			p.Position, p.AllSent = o.To, o.To == ""
 			p.Keys += int64(o.Keys)
 		}
 		if end = a.endIfSettled(now, t, v); end == nil {

@@ -1,6 +1,8 @@
 package converge_test
 
 import (
+	"bytes"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,6 +11,7 @@ import (
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/outbox"
+	"github.com/cqrsync/cqrsync/transport"
 )
 
 // A replica that was filled is compared at once, though nobody asked and no pass is due.
@@ -60,4 +63,26 @@ func TestAFilteredModelIsProvenEqual(t *testing.T) {
 			require.Equal(s, want, v.names(s.copies))
 		})
 	}
+}
+
+// A step whose question is lost is asked again. It ends where it did, although keys came into it
+// meanwhile: the step behind it has been asked by then.
+func TestAStepThatGrowsIsComparedWhole(t *testing.T) {
+	each(t, func(s *system) {
+		var first, grown atomic.Bool
+		s.drop = func(out transport.Outgoing) bool {
+			holds := func(text string) bool { return bytes.Contains(out.Message.Payload, []byte(text)) }
+			return holds(`"kind":"ranges"`) && holds(`"id":"0"`) && first.CompareAndSwap(false, true) ||
+				holds("customer 10500") && grown.CompareAndSwap(false, true)
+		}
+		s.save(customers(1000, 1399)...) // two steps
+		v := verify(s, converge.ReporterConfig{})
+		s.eventually("the question about the first step is lost", first.Load)
+		s.save(customers(10_000, 10_599)...) // their keys are texts that belong into it
+		s.eventually("the last of them has come", func() bool { return s.has(&Customer{ID: 10_599}) })
+		v.equal("customer")
+		require.True(s, grown.Load())
+		require.Equal(s, v.names(s.master), v.names(s.copies))
+		require.Equal(s, int64(1000), v.of("customer").Last.Keys)
+	})
 }

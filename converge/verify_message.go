@@ -24,10 +24,13 @@ const (
 	kindSettled  kind = "settled"
 )
 
-const (
-	// stepParts ranges of partKeys keys are compared in a step.
+// stepParts ranges of partKeys keys are compared in a step. Tests make smaller ones.
+var (
 	stepParts = 32
 	partKeys  = 4096
+)
+
+const (
 	// splitParts is into how many a range is divided that differs, unless it has no more keys than
 	// fewKeys: those are listed.
 	splitParts = 64

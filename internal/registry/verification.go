@@ -81,6 +81,9 @@ type Open struct {
 	To    string `json:"to,omitempty"`
 	// Keys is about how many the master has there.
 	Keys int `json:"keys,omitempty"`
+	// Measured says of a step that To and Keys are known. It ends there, however often it is asked:
+	// the next one begins there.
+	Measured bool `json:"measured,omitempty"`
 	// Sent is when it was sent, for the last of so many times.
 	Sent  time.Time `json:"sent"`
 	Tries int       `json:"tries,omitempty"`
