@@ -104,13 +104,13 @@ func (r *Registry) Verifications(ctx context.Context) (all []Verification, err e
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
 	for rows.Next() {
-		var one Verification
-		var state string
-		if err := rows.Scan(&one.Queue, &one.Model, &state); err != nil {
+		var queue, model, state string
+		if err := rows.Scan(&queue, &model, &state); err != nil {
 			return nil, fmt.Errorf("read the verifications: %w", err)
 		}
-		if err := json.Unmarshal([]byte(state), &one); err != nil {
-			return nil, fmt.Errorf("the verification of %s by %q: %w", one.Model, one.Queue, err)
+		one, err := parseVerification(queue, model, state)
+		if err != nil {
+			return nil, fmt.Errorf("the verification of %s by %q: %w", model, queue, err)
 		}
 		all = append(all, one)
 	}
@@ -161,8 +161,15 @@ func (r *Registry) lockVerification(
 		" FROM ? WHERE queue = ? AND model = ?",
 		r.Table("outbox_verifications"), queue, model).Scan(&state, &micros)
 	if err == nil {
-		err = json.Unmarshal([]byte(state), &v)
+		v, err = parseVerification(queue, model, state)
 	}
+	return v, time.UnixMicro(micros).UTC(), err
+}
+
+// parseVerification reads what is stored of one. Its maps can be written to, also those that are
+// stored as nothing.
+func parseVerification(queue, model, state string) (v Verification, err error) {
+	err = json.Unmarshal([]byte(state), &v)
 	v.Queue, v.Model = queue, model
 	if p := v.Pass; p != nil && p.Open == nil {
 		p.Open = map[string]Open{}
@@ -170,5 +177,5 @@ func (r *Registry) lockVerification(
 	if p := v.Pass; p != nil && p.Found == nil {
 		p.Found = map[string]int64{}
 	}
-	return v, time.UnixMicro(micros).UTC(), err
+	return v, err
 }
