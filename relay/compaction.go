@@ -79,7 +79,7 @@ func (r *Relay) complete(
 	if err != nil {
 		return nil, 0, err
 	}
-	next, unread, err := r.queue.Claim(ctx, p.starts(), 1, 1, except)
+	next, unread, err := r.queue.Claim(ctx, p.starts(), 1, except)
 	if err != nil {
 		return nil, 0, err
 	}

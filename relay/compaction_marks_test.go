@@ -51,7 +51,7 @@ func (c *compacting) append(t *testing.T, db bun.IDB, key string, states int, ke
 
 func (c *compacting) unsent(t *testing.T) []*queue.Claimed {
 	t.Helper()
-	all, unread, err := c.queue.Claim(t.Context(), everyLane(), 100, 1, queue.Except{})
+	all, unread, err := c.queue.Claim(t.Context(), everyLane(), 100, queue.Except{})
 	require.NoError(t, err)
 	require.Empty(t, unread)
 	return all
@@ -158,7 +158,7 @@ func TestALaneThatWasNotReadIsNotComplete(t *testing.T) {
 		require.NoError(t, err)
 		occupied := 0
 		for _, start := range everyLane() {
-			claimed, _, err := c.queue.Claim(t.Context(), []queue.Start{start}, 1, 1, queue.Except{})
+			claimed, _, err := c.queue.Claim(t.Context(), []queue.Start{start}, 1, queue.Except{})
 			require.NoError(t, err)
 			if len(claimed) > 0 {
 				occupied++

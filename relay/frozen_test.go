@@ -55,7 +55,7 @@ var stoppedIn = map[string]stopped{
 	}},
 	"claim": {before: func(t *testing.T, e *env, _ int) func(context.Context, *mastertest.Outbox) error {
 		return func(ctx context.Context, s *mastertest.Outbox) error {
-			_, _, err := s.Claim(ctx, lanesFrom(e.own(t)), 100, 1, queue.Except{})
+			_, _, err := s.Claim(ctx, lanesFrom(e.own(t)), 100, queue.Except{})
 			return err
 		}
 	}},
@@ -288,7 +288,7 @@ func superseding(claimed []*queue.Claimed) (list []queue.Superseding) {
 
 func (e *env) claimAll(t *testing.T, lanes []queue.Lane) []*queue.Claimed {
 	t.Helper()
-	claimed, _, err := e.Claim(t.Context(), lanesFrom(lanes), 50, 1, queue.Except{})
+	claimed, _, err := e.Claim(t.Context(), lanesFrom(lanes), 50, queue.Except{})
 	require.NoError(t, err)
 	require.NotEmpty(t, claimed)
 	return claimed
@@ -334,7 +334,7 @@ func TestARowThatOthersHoldLockedHoldsUpItsKeyOnly(t *testing.T) {
 				e.save(t, "locked")
 				e.save(t, "l2")
 				if name == "retry" {
-					claimed, _, err := e.Claim(t.Context(), everyLaneOf(64), 10, 1, queue.Except{})
+					claimed, _, err := e.Claim(t.Context(), everyLaneOf(64), 10, queue.Except{})
 					require.NoError(t, err)
 					failed, _ := failures(slices.DeleteFunc(claimed, func(m *queue.Claimed) bool { return m.Key != "locked" }), 1)
 					require.NoError(t, e.Finish(t.Context(), "other", nil, queue.Outcome{Failed: failed}))

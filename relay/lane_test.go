@@ -80,7 +80,7 @@ func TestLowWaterMarksFollowWhatIsSentAndStayWhereAKeyWaits(t *testing.T) {
 			}}, nil))
 		}
 		add("waits")
-		claimed, _, err := r.queue.Claim(t.Context(), everyLane(), 10, 1, queue.Except{})
+		claimed, _, err := r.queue.Claim(t.Context(), everyLane(), 10, queue.Except{})
 		require.NoError(t, err)
 		waiting := claimed[0]
 		require.NoError(t, r.queue.Finish(t.Context(), "other", nil, queue.Outcome{

@@ -18,7 +18,6 @@ type reader struct {
 	full      lanes // those that gave as much as they were asked for, so may have more at once
 	turned    int   // where in lanes the next reading starts
 	deep      bool  // the last reading asked full lanes only
-	late      bool  // when the last reading came in, nothing was left to send of those before
 	backLane  int   // where in lanes the next look back begins, if it is not at all of them
 	window    int   // how many messages the next compaction looks at
 	droppable bool  // the last reading brought messages that a newer one may replace
@@ -46,8 +45,6 @@ type plan struct {
 	check   bool // ask who writes, so that low-water marks can move
 	back    int  // in how many lanes to start at the very beginning
 	compact int  // look at so many messages before, 0 for none
-
-	connections int // to read over
 }
 
 // part is a lane's in a plan, as it was then.

@@ -41,11 +41,11 @@ type ownership interface {
 type finding interface {
 	// Claim reads the oldest messages behind each start, and which lanes it did not read that far.
 	Claim(
-		ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+		ctx context.Context, starts []queue.Start, perLane int, except queue.Except,
 	) (claimed []*queue.Claimed, unread []int, err error)
 	// Glance is Claim for whoever concludes nothing from finding nothing.
 	Glance(
-		ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+		ctx context.Context, starts []queue.Start, perLane int, except queue.Except,
 	) (claimed []*queue.Claimed, unread []int, err error)
 	// Writers lists the transactions that may still add messages below those that were read. ok is
 	// false where the database cannot tell.

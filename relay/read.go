@@ -8,16 +8,6 @@ import (
 	"github.com/cqrsync/cqrsync/internal/queue"
 )
 
-// connectionsToRead is how many of them a reading of a backlog takes. One keeps one core of the
-// database busy, so two where the broker has waited for the last reading. Where other relays work,
-// they do the same.
-func (r *Relay) connectionsToRead() int {
-	if r.reader.late && r.lease.alone {
-		return 2
-	}
-	return 1
-}
-
 // claim reads messages, if it is time and there is room for them.
 func (r *Relay) claim(work context.Context, now time.Time) {
 	if r.tasks.claiming || r.reader.at.After(now) || r.database.retry.After(now) ||
@@ -26,7 +16,6 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 	}
 	r.tasks.claiming = true
 	p, tenure, owned := r.reader.plan(now), r.lease.tenure, r.lease.lanes
-	p.connections = r.connectionsToRead()
 	except := r.flow.except(p.starts())
 	r.tasks.start(func() func() {
 		// a database that hangs is one that is away
@@ -35,7 +24,6 @@ func (r *Relay) claim(work context.Context, now time.Time) {
 		got, err := r.read(ctx, p, except, owned)
 		return func() {
 			r.tasks.claiming = false
-			r.reader.late = r.flow.waiting()+r.tasks.messages == 0
 			if current := tenure == r.lease.tenure; r.answered("claim", err) && current {
 				r.reader.note(p, got, r.flow.add(got.claimed, r.reader.lanes))
 			}
@@ -93,7 +81,7 @@ func (r *Relay) read(
 	if got.checked {
 		look = r.queue.Claim
 	}
-	claimed, unread, err := look(ctx, p.starts(), p.perLane, p.connections, except)
+	claimed, unread, err := look(ctx, p.starts(), p.perLane, except)
 	if err == nil {
 		err = inOrder(claimed)
 	}

@@ -166,7 +166,7 @@ func TestABacklogInOneLaneDoesNotStarveTheOthers(t *testing.T) {
 		for lane := range 16 {
 			starts = append(starts, queue.Start{Lane: lane})
 		}
-		claimed, _, err := e.Claim(t.Context(), starts, 1000, 1, queue.Except{})
+		claimed, _, err := e.Claim(t.Context(), starts, 1000, queue.Except{})
 		require.NoError(t, err)
 		low, high := claimed[0], claimed[len(claimed)-1]
 		require.Less(t, low.Lane, high.Lane)

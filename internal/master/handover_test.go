@@ -41,7 +41,7 @@ func (s suite) write(t *testing.T, done ledger.Settlement, messages ...outgoing.
 // requireClaimed compares an offer with what a claim of its messages brings.
 func (s suite) requireClaimed(t *testing.T, o handover.Offer) {
 	t.Helper()
-	claimed, _, err := s.queue.Claim(t.Context(), everything(), 10_000, 2, queue.Except{})
+	claimed, _, err := s.queue.Claim(t.Context(), everything(), 10_000, queue.Except{})
 	require.NoError(t, err)
 	byID := map[int64]outgoing.Message{}
 	for _, m := range claimed {

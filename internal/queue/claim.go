@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -68,68 +66,48 @@ const maxClaimBytes = 4 << 20
 // It takes no lock; whoever owns the lane is the only one who reads it. It takes from every lane,
 // so that a large backlog in one holds up no other, and because what was written at the same time
 // lies side by side in the table.
-//
-// One statement keeps one core busy, so a large claim is spread over that many connections, each
-// with its part of the lanes.
 func (q *Queue) Claim(
-	ctx context.Context, starts []Start, perLane, connections int, except Except,
+	ctx context.Context, starts []Start, perLane int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
-	return q.claimOver(ctx, starts, perLane, connections, except, 0)
+	return q.claimTrusting(ctx, starts, perLane, except, 0)
 }
 
 // Glance is Claim for whoever concludes nothing from finding nothing: whether that is because
 // another server answers is not asked each time.
 func (q *Queue) Glance(
-	ctx context.Context, starts []Start, perLane, connections int, except Except,
+	ctx context.Context, starts []Start, perLane int, except Except,
 ) (claimed []*Claimed, unread []int, err error) {
-	return q.claimOver(ctx, starts, perLane, connections, except, serverAsked)
+	return q.claimTrusting(ctx, starts, perLane, except, serverAsked)
 }
 
-// claimOver claims over connections. An answer that is younger than trusted tells which server it
-// is.
-func (q *Queue) claimOver(
-	ctx context.Context, starts []Start, perLane, connections int, except Except,
-	trusted time.Duration,
+// claimTrusting claims. An answer that is younger than trusted tells which server it is.
+func (q *Queue) claimTrusting(
+	ctx context.Context, starts []Start, perLane int, except Except, trusted time.Duration,
 ) (claimed []*Claimed, unread []int, err error) {
 	if len(starts) == 0 {
 		return nil, nil, nil
 	}
-	large := perLane > Short
-	if !large || q.dialect.oneRelay() {
-		connections = 1
+	c := &claim{
+		starts: starts, perLane: perLane, except: except, trusted: trusted,
+		inOrder: perLane > Short && q.dialect.inOrder() != "",
 	}
-	var claims []*claim
-	var size atomic.Int64
-	var running sync.WaitGroup
-	for part := range slices.Chunk(starts, (len(starts)+connections-1)/connections) {
-		c := &claim{starts: part, perLane: perLane, inOrder: large &&
-			q.dialect.inOrder() != "", except: except, size: &size, trusted: trusted}
-		claims = append(claims, c)
-		running.Go(func() { c.err = q.claim(ctx, c) })
-	}
-	running.Wait()
-	for _, c := range claims {
-		claimed, unread, err = append(claimed, c.claimed...), append(unread,
-			c.unread...), errors.Join(err, c.err)
-	}
-	if err != nil {
+	if err := q.claim(ctx, c); err != nil {
 		return nil, nil, fmt.Errorf("claim messages: %w", err)
 	}
-	return claimed, unread, nil
+	return c.claimed, c.unread, nil
 }
 
-// claim is one statement of a Claim.
+// claim is the statement of a Claim.
 type claim struct {
 	starts  []Start
 	perLane int
 	inOrder bool // the database has to be told to read so many by the index
 	except  Except
-	size    *atomic.Int64 // of all statements together
-	trusted time.Duration // see claimOver
+	trusted time.Duration // see claimTrusting
 
 	claimed []*Claimed
+	size    int // bytes of their payloads
 	unread  []int
-	err     error
 }
 
 // Short is how many messages of a lane are few: so few that no database would rather read a long
@@ -172,7 +150,7 @@ func (q *Queue) readClaim(ctx context.Context, conn bun.Conn, c *claim) error {
 	err := q.readRows(ctx, conn, row.columns, func() error {
 		m := row.message()
 		c.claimed = append(c.claimed, m)
-		if c.size.Add(int64(len(m.Data)+len(m.Previous)+len(m.Meta))) > maxClaimBytes {
+		if c.size += len(m.Data) + len(m.Previous) + len(m.Meta); c.size > maxClaimBytes {
 			c.leave(m.Lane)
 			return errLarge
 		}

@@ -21,7 +21,7 @@ func TestFinishLeavesAllWhereTheTableIsLocked(t *testing.T) {
 		owned, err := s.Enter(t.Context(), "a", time.Hour)
 		require.NoError(t, err)
 		insert(t, s)
-		claimed, _, err := s.Claim(t.Context(), []queue.Start{{Lane: 1}}, 10, 1, queue.Except{})
+		claimed, _, err := s.Claim(t.Context(), []queue.Start{{Lane: 1}}, 10, queue.Except{})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 

@@ -195,17 +195,17 @@ type claimed struct {
 }
 
 func (p *process) Glance(
-	ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+	ctx context.Context, starts []queue.Start, perLane int, except queue.Except,
 ) ([]*queue.Claimed, []int, error) {
-	return p.Claim(ctx, starts, perLane, connections, except)
+	return p.Claim(ctx, starts, perLane, except)
 }
 
 func (p *process) Claim(
-	ctx context.Context, starts []queue.Start, perLane, connections int, except queue.Except,
+	ctx context.Context, starts []queue.Start, perLane int, except queue.Except,
 ) ([]*queue.Claimed, []int, error) {
 	starts = slices.Clone(starts) // a late request reads them when they have changed
 	got, err := ask(ctx, p, "claim", func() (claimed, error) {
-		messages, unread, err := p.Queue.Claim(ctx, starts, perLane, connections, except)
+		messages, unread, err := p.Queue.Claim(ctx, starts, perLane, except)
 		return claimed{messages, unread}, err
 	})
 	p.disorder(got.messages)

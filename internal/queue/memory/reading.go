@@ -16,7 +16,7 @@ const maxClaimBytes = 4 << 20
 
 // Glance is queue.Queue.Glance.
 func (q *Queue) Glance(
-	_ context.Context, starts []queue.Start, perLane, _ int, except queue.Except,
+	_ context.Context, starts []queue.Start, perLane int, except queue.Except,
 ) (claimed []*queue.Claimed, unread []int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -29,7 +29,7 @@ func (q *Queue) Glance(
 
 // Claim is queue.Queue.Claim.
 func (q *Queue) Claim(
-	_ context.Context, starts []queue.Start, perLane, _ int, except queue.Except,
+	_ context.Context, starts []queue.Start, perLane int, except queue.Except,
 ) (claimed []*queue.Claimed, unread []int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

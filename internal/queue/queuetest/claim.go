@@ -52,7 +52,7 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 		previous := all[i]
 		require.True(t, previous.Lane < m.Lane || previous.Lane == m.Lane && previous.ID < m.ID)
 	}
-	first, unread, err := s.Claim(t.Context(), allLanes(), 2, 2, queue.Except{})
+	first, unread, err := s.Claim(t.Context(), allLanes(), 2, queue.Except{})
 	require.NoError(t, err)
 	require.Empty(t, unread)
 	var want []*queue.Claimed
@@ -64,23 +64,23 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 	}
 	require.Equal(t, want, first)
 
-	one, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1000, 2, queue.Except{})
+	one, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1000, queue.Except{})
 	require.NoError(t, err)
 	require.Len(t, one, perLane[all[0].Lane])
 	for _, m := range one {
 		require.Equal(t, all[0].Lane, m.Lane)
 	}
 	from := []queue.Start{{Lane: all[0].Lane, After: all[0].ID}}
-	rest, _, err := s.Claim(t.Context(), from, 1000, 2, queue.Except{})
+	rest, _, err := s.Claim(t.Context(), from, 1000, queue.Except{})
 	require.NoError(t, err)
 	require.Equal(t, one[1:], rest)
 	last := all[len(all)-1].Lane
 	both := []queue.Start{{Lane: last}, {Lane: all[0].Lane}}
-	turned, _, err := s.Claim(t.Context(), both, 1, 2, queue.Except{})
+	turned, _, err := s.Claim(t.Context(), both, 1, queue.Except{})
 	require.NoError(t, err)
 	require.Equal(t, []int{last, all[0].Lane}, []int{turned[0].Lane, turned[1].Lane},
 		"lanes come as they are listed")
-	some, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1, 2, queue.Except{
+	some, _, err := s.Claim(t.Context(), []queue.Start{{Lane: all[0].Lane}}, 1, queue.Except{
 		IDs: []int64{one[0].ID, 12345},
 		Keys: []queue.Key{
 			{Model: "order", Key: one[1].Key}, {Model: "other", Key: one[0].Key},
@@ -91,7 +91,7 @@ func claimsInOrder(t *testing.T, s *queueSuite) {
 		require.NotEqual(t, one[0].ID, m.ID)
 		require.NotEqual(t, one[1].Key, m.Key)
 	}
-	none, _, err := s.Claim(t.Context(), nil, 10, 2, queue.Except{})
+	none, _, err := s.Claim(t.Context(), nil, 10, queue.Except{})
 	require.NoError(t, err)
 	require.Empty(t, none)
 }
@@ -103,7 +103,7 @@ func claimsBoundedBytes(t *testing.T, s *queueSuite) {
 		s.append(t, large)
 		large.Revision++
 	}
-	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, 2, queue.Except{})
+	claimed, unread, err := s.Claim(t.Context(), allLanes(), 100, queue.Except{})
 	require.NoError(t, err)
 	require.Len(t, claimed, 3)
 	require.Equal(t, claimed[0].Lane, unread[0])
@@ -112,7 +112,7 @@ func claimsBoundedBytes(t *testing.T, s *queueSuite) {
 		large.Key, large.Revision = fmt.Sprint("k", key), 0
 		s.append(t, large)
 	}
-	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, 2, queue.Except{})
+	claimed, unread, err = s.Claim(t.Context(), allLanes(), 100, queue.Except{})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(claimed), 3)
 	require.LessOrEqual(t, len(claimed), 4, "one more for a second connection")
@@ -121,7 +121,7 @@ func claimsBoundedBytes(t *testing.T, s *queueSuite) {
 		for _, m := range more {
 			known.IDs = append(known.IDs, m.ID)
 		}
-		more, _, err = s.Claim(t.Context(), allLanes(), 100, 2, known)
+		more, _, err = s.Claim(t.Context(), allLanes(), 100, known)
 		require.NoError(t, err)
 		for _, m := range more {
 			require.Contains(t, unread, m.Lane, "of message %d nothing was said", m.ID)

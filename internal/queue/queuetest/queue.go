@@ -149,7 +149,7 @@ func (s *queueSuite) append(t *testing.T, messages ...queue.Message) {
 
 func (s *queueSuite) claim(t *testing.T) []*queue.Claimed {
 	t.Helper()
-	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, 2, queue.Except{})
+	claimed, _, err := s.Claim(t.Context(), allLanes(), 10_000, queue.Except{})
 	require.NoError(t, err)
 	return claimed
 }
