@@ -164,7 +164,7 @@ func (a *Answerer) plan(
 		if len(questions) == askAtOnce {
 			return questions, true // the others have their turn with the next answer
 		}
-		if o.Sent.IsZero() || now.Sub(o.Sent) > a.patience(t, o.Tries) {
+		if o.Sent.IsZero() || quietFor(p, o, now) > a.patience(t, o.Tries) {
 			if !o.Sent.IsZero() {
 				o.Tries++
 			}
@@ -195,6 +195,15 @@ func mayStep(p *registry.Pass) bool {
 		}
 	}
 	return steps < stepsAtOnce
+}
+
+// quietFor is for how long nothing has come back since a question was asked. A replica that answers
+// others has this one still before it: to ask again would have it do all twice.
+func quietFor(p *registry.Pass, o registry.Open, now time.Time) time.Duration {
+	if p.Moved.After(o.Sent) {
+		return now.Sub(p.Moved)
+	}
+	return now.Sub(o.Sent)
 }
 
 // patience is how long an answer may take, with the grace and what came before it in the queue.

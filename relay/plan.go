@@ -29,7 +29,7 @@ const backlogBatches = 4
 
 func newReader(cfg Config) reader {
 	return reader{schedule: newSchedule(cfg), batch: cfg.BatchSize, ask: cfg.BatchSize,
-		window: minWindow}
+		window: maxWindow}
 }
 
 // restart forgets how far lanes were read.
@@ -173,8 +173,9 @@ func (r *reader) reschedule(p plan, got reading, added int) {
 	}
 }
 
-// noteCompaction repeats what paid at once. What did not pay is tried again later, on more
-// messages: the larger the part of a backlog it looks at, the more of them are of one key.
+// noteCompaction repeats what paid at once. What did not pay is tried again later. It begins with
+// the largest window, for the larger the part of a backlog it looks at, the more of them are of one
+// key; after one that the database did not manage in time it begins with the smallest again.
 func (r *reader) noteCompaction(p plan, got reading, now time.Time) {
 	if 2*got.compacted >= got.seen && got.seen > 0 {
 		r.compactAt = now
