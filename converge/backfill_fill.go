@@ -83,14 +83,8 @@ func (f *filling) fill(ctx context.Context) (err error) {
 	}
 	// An error means: once more, which does no harm.
 	defer func() { err = errors.Join(err, f.broker.Close()) }()
-	selection := boxed.Selection{Where: f.where, After: f.After, PageSize: fillPage, Bad: f.bad}
-	for page, err := range f.a.box.Instances(ctx, f.Model, selection) {
-		if err != nil {
-			return err
-		}
-		if err := f.send(ctx, page); err != nil {
-			return err
-		}
+	if err := f.sendAll(ctx); err != nil {
+		return err
 	}
 	if f.known && f.Whole() {
 		if err := f.a.tellBackfilled(ctx, f.Backfill); err != nil {
@@ -105,6 +99,24 @@ func (f *filling) fill(ctx context.Context) (err error) {
 		err = f.a.verifySoon(ctx, f.Queue, f.Model)
 	}
 	return err
+}
+
+// sendAll sends all rows that have not been sent yet.
+func (f *filling) sendAll(ctx context.Context) error {
+	pages, stop := f.pages(ctx)
+	defer stop()
+	for page := range pages {
+		for _, row := range page.bad {
+			f.bad(row.pk, row.err)
+		}
+		if page.err != nil {
+			return page.err
+		}
+		if err := f.send(ctx, page.rows); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // verifySoon has the replica compared with the master now. What was sent is in its queue.
@@ -146,7 +158,9 @@ func (f *filling) prepare(ctx context.Context) (err error) {
 	if f.broker, err = f.a.broker.Queue(f.Queue); err != nil {
 		return err
 	}
-	f.pace = pace{waiting: f.broker.Waiting, most: f.a.config.BackfillWaiting, limit: f.Rate}
+	f.pace = pace{
+		waiting: f.broker.Waiting, most: f.a.config.BackfillWaiting, limit: f.Rate, drawn: f.a.drawn,
+	}
 	return nil
 }
 

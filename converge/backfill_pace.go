@@ -18,29 +18,45 @@ const (
 	mostPace  = 1_000_000.0 // so that nothing overflows
 	burstTime = 0.01        // seconds of it that go at once,
 	fewAtOnce = 50          // but no fewer: each time costs something, here and there
-	standing  = 0.03        // seconds of it that may stand in the queue,
-	fewStand  = 100         // and always so many
+	fewStand  = 100         // may stand in the queue anyhow
 	standMost = 0.5         // seconds of it that may do so for a moment
 
 	paceWindow = 250 * time.Millisecond // in which the queue has to be empty once
 	paceLook   = 40 * time.Millisecond
 	paceHeld   = time.Second // then some go all the same, up to the bound
 
-	ofReplica   = 0.6                    // of what a replica can goes at first,
-	ofItAtMost  = 0.7                    // and never more, until it is tried out again
 	tryAfter    = 15 * time.Second       // since that was seen
 	takenByThen = 200 * time.Millisecond // the replica has in its hands what is not in the queue
 	growFast    = 2.0                    // in each window, until it was too fast for the first time
 	growSlowly  = 1.02
 	leastSeen   = 0.8 // of its pace: a replica that pauses once is no slow one
-	restAfter   = 0.5 // of the time that it took to send some
 )
+
+// caution is how much a backfill leaves to what changes meanwhile.
+type caution struct {
+	ofReplica  float64 // of what a replica can goes at first,
+	ofItAtMost float64 // and never more, until it is tried out again
+	standing   float64 // seconds of the pace that may stand in the queue
+	rest       float64 // of the time that it took to send some
+}
+
+var (
+	besideChanges = caution{ofReplica: 0.6, ofItAtMost: 0.7, standing: 0.03, rest: 0.5}
+	alone         = caution{ofReplica: 0.95, ofItAtMost: 1, standing: 0.2, rest: 0}
+)
+
+// calmAfter is for how long nothing must have changed at the master until a backfill takes what the
+// replica can. The first change ends that, and waits behind what stands then.
+const calmAfter = 2 * time.Second
 
 // pace decides how much goes when.
 type pace struct {
 	waiting func(context.Context) (int64, error)
 	most    int // messages may wait in the queue, whatever happens
 	limit   int // messages a second at most; 0 for none
+	// drawn returns a number that grows with what changes at the master; ok is false where the database
+	// cannot tell, so that something may change at any time.
+	drawn func(context.Context) (n int64, ok bool, err error)
 
 	perSecond float64
 	replica   float64   // what it can, 0 before that was seen
@@ -48,6 +64,14 @@ type pace struct {
 	due       time.Time // when the next ones go
 	began     time.Time // when the last ones went
 	window    paceOfWindow
+	caution   caution
+	changes   changes
+}
+
+// changes is what is known of those at the master.
+type changes struct {
+	drawn       int64
+	asked, last time.Time
 }
 
 // paceOfWindow is what was seen in a short time.
@@ -60,7 +84,7 @@ type paceOfWindow struct {
 // next returns how many messages may go now, once some may. alive is called while it waits.
 func (p *pace) next(ctx context.Context, alive func(context.Context) error) (int, error) {
 	if p.perSecond == 0 {
-		p.perSecond = firstPace
+		p.perSecond, p.caution = firstPace, besideChanges
 	}
 	sleep(ctx, time.Until(p.due))
 	for began := time.Now(); ; {
@@ -69,6 +93,9 @@ func (p *pace) next(ctx context.Context, alive func(context.Context) error) (int
 			return 0, err
 		}
 		now := time.Now()
+		if err := p.seeChanges(ctx, now); err != nil {
+			return 0, err
+		}
 		if p.look(now, waiting) {
 			return p.drain(ctx, alive, waiting)
 		}
@@ -81,6 +108,36 @@ func (p *pace) next(ctx context.Context, alive func(context.Context) error) (int
 		}
 		sleep(ctx, paceLook)
 	}
+}
+
+// seeChanges decides how cautious the backfill is, a few times a second.
+func (p *pace) seeChanges(ctx context.Context, now time.Time) error {
+	c := &p.changes
+	if p.drawn == nil || now.Sub(c.asked) < paceWindow {
+		return nil
+	}
+	drawn, ok, err := p.drawn(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok || drawn != c.drawn {
+		c.last = now
+	}
+	c.drawn, c.asked = drawn, now
+	was := p.caution
+	if p.caution = besideChanges; now.Sub(c.last) > calmAfter {
+		p.caution = alone
+	}
+	if p.caution != was && p.replica > 0 {
+		p.perSecond = math.Max(p.replica*p.caution.ofReplica, leastPace)
+	}
+	return nil
+}
+
+// drawn is pace.drawn.
+func (a *Answerer) drawn(ctx context.Context) (n int64, ok bool, err error) {
+	writers, ok, err := a.outbox.Writers(ctx)
+	return writers.Drawn, ok, err
 }
 
 // drain waits until what stands in the queue is gone, and learns from that how fast the replica is.
@@ -104,7 +161,7 @@ func (p *pace) drain(
 	}
 	p.seen = time.Now()
 	p.replica = math.Max(float64(first-waiting)/p.seen.Sub(began).Seconds(), p.perSecond*leastSeen)
-	p.perSecond = math.Min(math.Max(p.replica*ofReplica, leastPace), p.perSecond)
+	p.perSecond = math.Min(math.Max(p.replica*p.caution.ofReplica, leastPace), p.perSecond)
 	sleep(ctx, takenByThen)
 	p.due, p.window = time.Time{}, paceOfWindow{}
 	return p.burst(), ctx.Err()
@@ -137,7 +194,7 @@ func (p *pace) look(now time.Time, waiting int64) (tooFast bool) {
 	case now.Sub(p.seen) > tryAfter:
 		p.perSecond = math.Min(p.perSecond*growSlowly, mostPace)
 	default:
-		p.perSecond = math.Max(math.Min(p.perSecond*growSlowly, p.replica*ofItAtMost), p.perSecond)
+		p.perSecond = math.Max(math.Min(p.perSecond*growSlowly, p.replica*p.caution.ofItAtMost), p.perSecond)
 	}
 	return tooFast
 }
@@ -157,7 +214,7 @@ func (p *pace) burst() int {
 }
 
 // few is how many messages may stand in the queue.
-func (p *pace) few() float64 { return math.Max(p.perSecond*standing, fewStand) }
+func (p *pace) few() float64 { return math.Max(p.perSecond*p.caution.standing, fewStand) }
 
 // sent notes that messages went.
 func (p *pace) sent(n int) {
@@ -168,7 +225,7 @@ func (p *pace) sent(n int) {
 	}
 	p.due = p.due.Add(time.Duration(float64(n) / p.rate() * float64(time.Second)))
 	// Where sending takes all the time there is, some is left to others: to relays, to the broker.
-	if rest := now.Add(time.Duration(float64(now.Sub(p.began)) * restAfter)); p.due.Before(rest) {
+	if rest := now.Add(time.Duration(float64(now.Sub(p.began)) * p.caution.rest)); p.due.Before(rest) {
 		p.due = rest
 	}
 }

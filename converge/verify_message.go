@@ -33,10 +33,10 @@ var (
 const (
 	// splitParts is into how many a range is divided that differs, unless it has no more keys than
 	// fewKeys: those are listed.
-	splitParts = 64
-	fewKeys    = 128
+	splitParts = 16
+	fewKeys    = 300
 	// mostListed bounds a listing, and mostExtra what a replica tells of keys that it alone has.
-	mostListed = 256
+	mostListed = 600
 	mostExtra  = 500
 )
 
@@ -164,11 +164,11 @@ func (a about) check() error {
 func (c compared) of() (queue, model string) { return c.Queue, c.Model }
 
 func (c compared) check() error {
-	if len(c.Differ) > splitParts {
-		return fmt.Errorf("differ: %d, want at most %d", len(c.Differ), splitParts)
+	if most := max(stepParts, splitParts); len(c.Differ) > most {
+		return fmt.Errorf("differ: %d, want at most %d", len(c.Differ), most)
 	}
 	for _, d := range c.Differ {
-		if d.Part < 0 || d.Part >= splitParts || d.Keys < 0 ||
+		if d.Part < 0 || d.Part >= max(stepParts, splitParts) || d.Keys < 0 ||
 			len(d.After) > maxKeyBytes || len(d.To) > maxKeyBytes {
 			return errors.New("differ: no part of what was asked")
 		}
