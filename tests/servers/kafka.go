@@ -41,7 +41,8 @@ func StartKafka(t testing.TB, nodes int) *Kafka {
 			dbtest.Missing(t, "kafka-server", "install a JDK 17 and Maven")
 		}
 	}
-	if output, err := exec.CommandContext(t.Context(), kafkaNode(), "jars").CombinedOutput(); err != nil {
+	output, err := exec.CommandContext(t.Context(), kafkaNode(), "jars").CombinedOutput()
+	if err != nil {
 		dbtest.Missing(t, "kafka-server", fmt.Sprintf("its jars cannot be had: %s: %s", err, output))
 	}
 	k := &Kafka{dir: t.TempDir(), nodes: make([]*daemon, nodes)}
@@ -70,7 +71,8 @@ func StartKafka(t testing.TB, nodes int) *Kafka {
 func (k *Kafka) Start(i int) (err error) {
 	id := strconv.Itoa(i + 1)
 	arguments := append([]string{filepath.Join(k.dir, id), id, strconv.Itoa(k.ports[i])}, k.peers...)
-	k.nodes[i], err = launch(exec.CommandContext(context.Background(), kafkaNode(), arguments...), k.ports[i])
+	command := exec.CommandContext(context.Background(), kafkaNode(), arguments...)
+	k.nodes[i], err = launch(command, k.ports[i])
 	return err
 }
 
@@ -96,7 +98,8 @@ func lowPort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 15_000 + rand.IntN(15_000) //nolint:gosec // any will do
-		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
 		if err == nil {
 			require.NoError(t, listener.Close())
 			return port
