@@ -46,6 +46,7 @@ func TestAQueueThatVanishesMeanwhileIsFilledAnew(t *testing.T) {
 	stop()
 	remove()
 	o.patiently("it is missed", func() bool { return o.answerer.Answered().VanishedQueues > 0 })
+	o.says("a queue is dropped")
 	o.fills()
 	o.patiently("both models have come", func() bool { return o.done(queue, 2) })
 	o.patiently("all is there", o.equal)

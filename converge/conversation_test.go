@@ -66,8 +66,11 @@ func TestAReplicaThatIsGoneIsSilentAndLate(t *testing.T) {
 		known := s.known("stats")
 		return *known.LagSeconds > 0.6 && !known.Silent
 	})
+	s.says("a replica's lag grows", "--late", "500ms")
 	stopReporter()
 	s.eventually("it is silent", func() bool { return s.known("stats").Silent })
+	s.says("a replica is stopped")
+	s.says("a replica or model is no longer followed, or has another name")
 
 	forgotten, err := s.admin.ForgetReplica(t.Context(), "stats")
 	require.NoError(t, err)

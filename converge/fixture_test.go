@@ -14,6 +14,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/runbook"
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/outbox"
 	"github.com/cqrsync/cqrsync/relay"
@@ -62,6 +63,7 @@ type system struct {
 	box            *outbox.Box
 	broker         *memory.Broker
 	drop           func(transport.Outgoing) bool // what the broker loses
+	tables         *admin.Tables
 	admin          *admin.Master
 }
 
@@ -92,9 +94,9 @@ func newSystem(t *testing.T, master, copies *bun.DB, options ...outbox.Option) *
 	require.NoError(t, outbox.Register[Customer](s.box, "customer", options...))
 	require.NoError(t, outbox.Register[Order](s.box, "order"))
 	require.NoError(t, s.box.Migrate(t.Context()))
-	tables, err := admin.Open(master, admin.Config{})
+	s.tables, err = admin.Open(master, admin.Config{})
 	require.NoError(t, err)
-	s.admin, err = tables.Master(t.Context())
+	s.admin, err = s.tables.Master(t.Context())
 	require.NoError(t, err)
 	return s
 }
@@ -231,6 +233,12 @@ func (s *system) known(queue string) *admin.KnownReplica {
 		}
 	}
 	return nil
+}
+
+// says waits until relay status says of a scenario what docs/operations.md promises.
+func (s *system) says(scenario string, flags ...string) {
+	s.Helper()
+	runbook.WillSay(s, scenario, func() string { return runbook.Status(s, s.tables, flags...) })
 }
 
 func (s *system) has(row any) bool {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/operate/admin"
 )
 
 // An operator of the master has a replica try again what it gave up. What it still cannot apply stays.
@@ -39,6 +40,39 @@ func TestAReplicaTriesItsDeadLettersAgain(t *testing.T) {
 		s.eventually("the one is applied, and gone", func() bool { return letters() == 1 })
 		require.True(s, s.has(&Customer{ID: 5}))
 		require.ErrorContains(s, a.RetryDeadLetters(s.Context(), "stats", "nothing"), "is not one of this master")
+	})
+}
+
+// An operator of the master has a replica delete what it gave up, as far as it was reported: what
+// came since stays.
+func TestAReplicaDeletesItsDeadLettersUpToATime(t *testing.T) {
+	each(t, func(s *system) {
+		a := s.answerer(converge.AnswererConfig{})
+		s.runs(a.Run)
+		s.runReplica("stats")
+		s.runs(s.relay(a.KeepQueues).Run)
+		stuck := func() []admin.ReplicaStuck {
+			if k := s.known("stats"); k != nil && len(k.Models) > 0 {
+				return k.Models[0].Stuck
+			}
+			return nil
+		}
+		s.bury("stats", `{"a":1}`, `{"a":2}`)
+		s.eventually("both are reported", func() bool { return len(stuck()) == 1 && stuck()[0].Count == 2 })
+		before := stuck()[0].Last.Add(time.Microsecond)
+		s.eventually("the clock goes on", func() bool {
+			now, err := s.admin.Now(s.Context())
+			return err == nil && now.After(before.Add(2*time.Millisecond))
+		})
+		s.bury("stats", `{"a":3}`)
+		s.eventually("the third is reported", func() bool { return stuck()[0].Count == 3 })
+		require.ErrorContains(s, a.PurgeDeadLetters(s.Context(), "stats", "customer", time.Time{}), "no time up to which")
+		require.ErrorContains(s, a.PurgeDeadLetters(s.Context(), "stats", "nothing", before), "is not one of this master")
+		require.NoError(s, a.PurgeDeadLetters(s.Context(), "stats", "customer", before))
+		s.eventually("one is left", func() bool { return len(stuck()) == 1 && stuck()[0].Count == 1 })
+		var body string
+		require.NoError(s, s.copies.NewRaw("SELECT body FROM replica_dead_letters").Scan(s.Context(), &body))
+		require.JSONEq(s, `{"a":3}`, body)
 	})
 }
 

@@ -33,6 +33,8 @@ const (
 	kindEntry   kind = "entry"
 	// A master has a replica try its dead letters again.
 	kindRetry kind = "retry"
+	// A master has a replica delete dead letters.
+	kindPurge kind = "purge"
 )
 
 // head is how every message begins.

@@ -103,7 +103,7 @@ type Reporter struct {
 	counts    reported
 	verifier  *verifier
 	kept      kept
-	retries   chan string   // models whose dead letters are to be tried again
+	letters   chan letters  // dead letters that something is to be done about
 	hurry     chan struct{} // a report is due at once
 	noted     noted
 }
@@ -129,7 +129,7 @@ func NewReporter(
 		config: config, publisher: transport.Batch(publisher), queue: rep.Queue(),
 		replica: mirrored.Of(rep), running: rep.Running(), reported: make(chan struct{}),
 		log:     config.Logger.With("queue", rep.Queue()),
-		retries: make(chan string, 100), hurry: make(chan struct{}, 1),
+		letters: make(chan letters, 100), hurry: make(chan struct{}, 1),
 		before: map[string]counted{}, lacks: lacks{again: askAgain * config.Pace},
 	}
 	if !r.replica.HasLedger() { // then nobody knows what is there, and what is lacking
@@ -161,7 +161,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	running.Go(func() { r.ask(ctx) })
 	running.Go(func() { r.askBackfills(ctx) })
 	running.Go(func() { r.verifier.run(ctx) })
-	running.Go(func() { r.retryLetters(ctx) })
+	running.Go(func() { r.tendLetters(ctx) })
 	tick := time.NewTicker(r.config.Pace)
 	defer tick.Stop()
 	select { // a master that knows of the replica expects its queue to be there
@@ -223,8 +223,8 @@ func (r *Reporter) hear(ctx context.Context, body []byte) error {
 		return r.note(ctx, beat)
 	case kindBackfilled:
 		return r.hearBackfilled(ctx, body)
-	case kindRetry:
-		return r.hearRetry(body)
+	case kindRetry, kindPurge:
+		return r.hearLetters(h.Kind, body)
 	case kindInquiry:
 		return r.hearInquiry(ctx, body)
 	case kindRanges, kindListing, kindWalk, kindAbsent:

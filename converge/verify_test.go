@@ -18,7 +18,10 @@ import (
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/internal/boxed"
 	"github.com/cqrsync/cqrsync/internal/db"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/registry"
+	"github.com/cqrsync/cqrsync/internal/runbook"
+	"github.com/cqrsync/cqrsync/operate/admin"
 )
 
 func TestAReplicaIsProvenEqual(t *testing.T) {
@@ -99,6 +102,7 @@ func TestAReplicaThatOnlyReportsChangesNothing(t *testing.T) {
 		require.Equal(s, registry.Differs, v.of("customer").Last.Outcome)
 		require.Empty(s, v.reporter.Reported().Asked)
 		require.NotEqual(s, v.names(s.master), v.names(s.copies))
+		s.says("a replica is restored, or made anew")
 	})
 }
 
@@ -135,6 +139,32 @@ func TestAReplicaAheadIsReported(t *testing.T) {
 		s.eventuallyIn(time.Minute, "it is found", func() bool { return v.of("customer").Last.Found["ahead"] == 1 })
 		require.Equal(s, registry.Differs, v.of("customer").Last.Outcome)
 		require.Empty(s, v.reporter.Reported().Asked)
+	})
+}
+
+// A backup of the master is older than what its replica has: its tables and its outbox go back.
+func TestAMasterThatIsRestoredIsSaidToHaveGoneBack(t *testing.T) {
+	each(t, func(s *system) {
+		s.save(customers(1, 20)...)
+		v := verify(s, converge.ReporterConfig{})
+		v.equal("customer")
+		restore := dbtest.BackUpOutbox(s, s.master)
+		v.exec(s.master, "CREATE TABLE backup_customers AS SELECT * FROM customers")
+		for _, name := range []string{"lost", "lost too"} {
+			s.save(&Customer{ID: 7, Name: name})
+		}
+		s.eventually("it is there", func() bool { return v.names(s.copies)[7] == "lost too" })
+		restore()
+		past := bun.NewDB(s.master.DB, s.master.Dialect()) // who restores captures nothing
+		v.exec(past, "DELETE FROM customers")
+		v.exec(past, "INSERT INTO customers SELECT * FROM backup_customers")
+		s.says("the master is restored from a backup")
+		copies, err := admin.Open(s.copies, admin.Config{})
+		require.NoError(s, err)
+		s.save(&Customer{ID: 7, Name: "new"}) // in a revision that the replica has had
+		runbook.WillSay(s, "the master is restored from a backup", func() string {
+			return runbook.Status(s, copies, "--side", "replica")
+		})
 	})
 }
 

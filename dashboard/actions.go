@@ -22,6 +22,9 @@ type Actions struct {
 	Backfill func(ctx context.Context, queue, model string) error
 	// RetryAt has a replica try its dead letters of a model again, and does not wait for it.
 	RetryAt func(ctx context.Context, queue, model string) error
+	// PurgeAt has a replica delete its dead letters of a model that were given up before a time by
+	// its clock, and does not wait for it.
+	PurgeAt func(ctx context.Context, queue, model string, before time.Time) error
 }
 
 // plan is an action before it is done.
@@ -60,7 +63,7 @@ type confirmPage struct {
 
 // fieldsOf are what an action is about, from a link or a form.
 func fieldsOf(from url.Values) (fields []field) {
-	for _, name := range []string{"do", "group", "id", "queue", "model", "key"} {
+	for _, name := range []string{"do", "group", "id", "queue", "model", "key", "before"} {
 		if value := from.Get(name); value != "" {
 			fields = append(fields, field{name, value})
 		}

@@ -137,6 +137,30 @@ type keyPage struct {
 	State diagnosis.KeyState
 	// Resync says that a key can be sent again.
 	Resync bool
+	// Held is what messages hold that replicas did not apply.
+	Held []heldAtReplica
+}
+
+// heldAtReplica is a message that a replica did not apply.
+type heldAtReplica struct {
+	Queue string
+	admin.StuckAtReplica
+	Data string
+}
+
+// heldOf are the messages of a key that replicas did not apply.
+func heldOf(k *admin.Key) (all []heldAtReplica) {
+	for _, r := range k.Replicas {
+		for _, s := range r.Stuck {
+			data := "(it is no JSON, or too large to be told here: relay dead-letters list, or relay " +
+				"waiting list, with --side replica --json and the replica's database)"
+			if len(s.Body) > 0 {
+				data = masked(s.Body)
+			}
+			all = append(all, heldAtReplica{r.Queue, s, data})
+		}
+	}
+	return all
 }
 
 // answerTime is how long replicas may take to say what they have of a key.
@@ -156,6 +180,7 @@ func (d *Dashboard) key(w http.ResponseWriter, r *http.Request) {
 			page.Wrong = err.Error()
 		} else {
 			page.State = diagnosis.OfKey(page.Key)
+			page.Held = heldOf(page.Key)
 		}
 	}
 	d.render(w, r, "key", title, page)

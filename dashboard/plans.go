@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/operate/diagnosis"
@@ -23,6 +24,8 @@ func (d *Dashboard) plan(ctx context.Context, from url.Values) (plan, error) {
 		return planGroup(ctx, master, from)
 	case "verify", "forget":
 		return planReplica(ctx, master, from)
+	case "purge-at":
+		return d.planPurgeAt(ctx, master, from)
 	case "resync", "backfill", "retry-at":
 		return d.planThere(ctx, master, from)
 	default:
@@ -237,4 +240,31 @@ func (d *Dashboard) planThere(
 	default:
 		return plan{}, errNoAction
 	}
+}
+
+// planPurgeAt plans that a replica deletes what it gave up, as far as the visitor saw it.
+func (d *Dashboard) planPurgeAt(
+	ctx context.Context, master *admin.Master, from url.Values,
+) (plan, error) {
+	queue, models, err := knownReplica(ctx, master, from)
+	if err != nil {
+		return plan{}, err
+	}
+	before, err := time.Parse(time.RFC3339Nano, from.Get("before"))
+	if err != nil || len(models) == 0 || d.config.Actions.PurgeAt == nil {
+		return plan{}, errNoAction
+	}
+	model, until := models[0], before.UTC().Format("2006-01-02 15:04:05 UTC")
+	return plan{
+		Will: "The replica " + queue + " deletes for good all its dead letters of " + model +
+			" that it gave up until " + until + ", by the clock of its database, whatever their error " +
+			"is. Its rows stay as they are: the next change of a key, or a verification, brings what " +
+			"they lack.",
+		Button: "Purge there", Danger: true, Back: "stuck",
+		what: "purge dead letters of " + model + " until " + until + " at the replica " + queue,
+		do: func(ctx context.Context) (string, error) {
+			return "asked for; its next report says what is left",
+				d.config.Actions.PurgeAt(ctx, queue, model, before)
+		},
+	}, nil
 }

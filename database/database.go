@@ -202,10 +202,22 @@ func openMySQL(rawURL string) (*bun.DB, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), mysqlTimeout)
 	defer cancel()
 	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to %s: %w", Redact(rawURL), err), db.Close())
+		return nil, errors.Join(&AwayError{Redact(rawURL), err}, db.Close())
 	}
 	return bun.NewDB(db, newPreciseMySQL()), nil
 }
+
+// AwayError says that a server did not answer. A MariaDB server is asked for its version when its
+// database is opened; other databases are asked by the first statement.
+type AwayError struct {
+	URL string // without the password
+	Err error
+}
+
+func (e *AwayError) Error() string { return fmt.Sprintf("connect to %s: %s", e.URL, e.Err) }
+
+// Unwrap returns what the driver said.
+func (e *AwayError) Unwrap() error { return e.Err }
 
 // badOptions names the options that the driver does not take.
 func badOptions(options url.Values) string {

@@ -14,6 +14,8 @@ import (
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/runbook"
+	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/replica"
 )
 
@@ -36,6 +38,10 @@ func TestPoisonIsADeadLetterAndTheNextMessageApplied(t *testing.T) {
 		require.Contains(t, letters[3].Error, "cqrs_id", "the error names the key at fault")
 		require.Contains(t, letters[5].Error, `model "invoice" is not registered`)
 		require.Equal(t, "invoice", letters[5].Model)
+		tables, err := admin.Open(db, admin.Config{})
+		require.NoError(t, err)
+		runbook.Says(t, "a message that cannot be applied (poison)",
+			runbook.Status(t, tables, "--side", "replica"))
 	})
 }
 

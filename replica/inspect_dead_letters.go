@@ -36,6 +36,18 @@ func (r inspected) RetryDeadLetters(
 	}
 }
 
+// PurgeDeadLetters deletes dead letters for good, and returns how many.
+func (r inspected) PurgeDeadLetters(
+	ctx context.Context, f mirrored.DeadLetterFilter,
+) (int64, error) {
+	n, err := r.tables.RemoveDeadLetters(ctx,
+		db.DeadLetterFilter{IDs: f.IDs, Model: f.Model, Key: f.Key, Before: f.Before})
+	if err != nil {
+		return 0, fmt.Errorf("replica: %w", err)
+	}
+	return n, nil
+}
+
 func (r inspected) retryDeadLetter(
 	ctx context.Context, letter applied.StoredDeadLetter,
 ) (mirrored.RetriedDeadLetter, error) {

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -26,8 +27,12 @@ func (r inspected) stuck(
 	return groups, nil
 }
 
-// entryStuck is how many messages of one key are told of.
-const entryStuck = 5
+const (
+	// entryStuck is how many messages of one key are told of.
+	entryStuck = 5
+	// entryBodies bounds what they hold, all together: it stands in one column of the master.
+	entryBodies = 8 << 10
+)
 
 // Entry returns what is here of one key, as ledgers spell it.
 func (r inspected) Entry(ctx context.Context, model, key string) (e mirrored.Entry, err error) {
@@ -46,11 +51,16 @@ func (r inspected) Entry(ctx context.Context, model, key string) (e mirrored.Ent
 	if err != nil {
 		return e, fmt.Errorf("replica: %w", err)
 	}
+	left := entryBodies
 	for _, s := range stuck {
-		e.Stuck = append(e.Stuck, mirrored.Stuck{
+		one := mirrored.Stuck{
 			Key: s.Key.Key, Dead: s.Dead, Revision: s.Revision, Error: applied.ShortError(s.Error),
 			Since: s.Since,
-		})
+		}
+		if len(s.Body) <= left && json.Valid(s.Body) {
+			one.Body, left = s.Body, left-len(s.Body)
+		}
+		e.Stuck = append(e.Stuck, one)
 	}
 	return e, nil
 }

@@ -10,7 +10,7 @@ require (
 	github.com/chromedp/chromedp v0.23.1
 	github.com/cqrsync/cqrsync v0.0.0
 	github.com/cqrsync/cqrsync/examples v0.0.0
-	github.com/cqrsync/cqrsync/otel v0.0.0-00010101000000-000000000000
+	github.com/cqrsync/cqrsync/otel v0.0.0
 	github.com/cqrsync/cqrsync/transport/kafka v0.0.0
 	github.com/cqrsync/cqrsync/transport/nats v0.0.0
 	github.com/cqrsync/cqrsync/transport/redis v0.0.0
@@ -113,6 +113,7 @@ require (
 	github.com/uptrace/bun/dialect/mysqldialect v1.3.0 // indirect
 	github.com/uptrace/bun/dialect/pgdialect v1.3.0 // indirect
 	github.com/uptrace/bun/dialect/sqlitedialect v1.3.0 // indirect
+	github.com/urfave/cli/v3 v3.14.0 // indirect
 	github.com/vmihailenco/msgpack/v5 v5.4.1 // indirect
 	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
 	github.com/yusufpapurcu/wmi v1.2.4 // indirect

@@ -176,7 +176,7 @@ func watchedRelay(t *testing.T) prometheus.Collector {
 	mon.Watch(rel)
 	tables, err := admin.Open(service, admin.Config{})
 	require.NoError(t, err)
-	mon.WatchTroubles(readTroubles(tables))
+	mon.WatchTroubles((&options{}).readTroubles(tables))
 	mon.WatchReplicas(monitor.Replicas{Read: func(context.Context) ([]monitor.Replica, error) {
 		return []monitor.Replica{{
 			Queue: "stats", Lag: new(time.Second),

@@ -16,6 +16,7 @@ import (
 	"github.com/cqrsync/cqrsync/converge"
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/operate/admin"
+	"github.com/cqrsync/cqrsync/operate/diagnosis"
 	"github.com/cqrsync/cqrsync/transport"
 	"github.com/cqrsync/cqrsync/transport/open"
 )
@@ -38,6 +39,8 @@ type options struct {
 
 	ui, uiTokenFile, uiUserHeader string // of run
 	uiActions                     bool
+	traces                        string             // of run and replicate: where spans go
+	diagnosis                     diagnosis.Config   // from when on something is a trouble
 	answerer                      *converge.Answerer // nil where replicas are not answered
 
 	queues   []string // of run and answer

@@ -37,7 +37,7 @@ func (o *options) replicateFlags() []cli.Flag {
 			Name: "migrate", Destination: &o.migrateFirst,
 			Usage: "make or upgrade the replica's ledger first",
 		},
-		o.healthFlag(),
+		o.healthFlag(), o.tracesFlag(),
 	}, o.verifyFlags()...)
 }
 
@@ -45,7 +45,12 @@ func (o *options) replicateFlags() []cli.Flag {
 // database.
 func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	log, logErr := o.logger()
-	rep, repErr := o.openReplica(ctx, "", replica.Config{})
+	config := replica.Config{}
+	tracing, tracesErr := o.openTracing(ctx, "cqrsync-replica", log)
+	if tracing != nil {
+		config.Tracer = tracing
+	}
+	rep, repErr := o.openReplica(ctx, "", config)
 	if repErr != nil && !exit.IsUsage(repErr) {
 		return repErr
 	}
@@ -55,7 +60,7 @@ func (o *options) replicate(ctx context.Context, cmd *cli.Command) error {
 	}
 	health, healthErr := o.listenHealth(ctx)
 	if err := exit.Wrong(noArguments(cmd), repErr, brokerErr, logErr, healthErr,
-		o.checkBackfill(), o.checkVerify()); err != nil {
+		tracesErr, o.checkBackfill(), o.checkVerify()); err != nil {
 		return err
 	}
 	subscriber, err := open.Subscriber(o.broker, rep.Queue(), open.Options{Logger: log})

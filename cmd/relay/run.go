@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/operate/admin"
+	"github.com/cqrsync/cqrsync/operate/admin/commands"
 	"github.com/cqrsync/cqrsync/operate/diagnosis"
 	"github.com/cqrsync/cqrsync/operate/exit"
 	"github.com/cqrsync/cqrsync/relay"
@@ -54,8 +56,8 @@ func (o *options) runFlags() []cli.Flag {
 			Usage: "where to LISTEN for wake-ups, if --db leads through a proxy such as " +
 				"PgBouncer: the database's own address",
 		},
-		o.healthFlag(),
-	}, append(o.answerFlags(), o.uiFlags()...)...)
+		o.healthFlag(), o.tracesFlag(),
+	}, slices.Concat(o.answerFlags(), o.uiFlags(), commands.DiagnosisFlags())...)
 }
 
 func (o *options) run(ctx context.Context, cmd *cli.Command) error {
@@ -65,8 +67,11 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	listener, listenErr := o.openListener(log)
 	health, healthErr := o.listenHealth(ctx)
 	ui, uiErr := o.listenUI(ctx)
+	tracing, tracesErr := o.openTracing(ctx, "cqrsync-relay", log)
+	var diagnosisErr error
+	o.diagnosis, diagnosisErr = commands.DiagnosisConfig(cmd)
 	if err := exit.Wrong(noArguments(cmd), dbErr, brokerErr, logErr, listenErr, healthErr, uiErr,
-		o.checkTimes()); err != nil {
+		diagnosisErr, tracesErr, o.checkTimes()); err != nil {
 		return err
 	}
 	mon, err := monitor.New(monitor.Config{})
@@ -88,7 +93,11 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	rel, err := relay.New(db, mon.Publisher(publisher), relay.Config{
+	publishing := mon.Publisher(publisher)
+	if tracing != nil {
+		publishing = tracing.Publisher(publishing)
+	}
+	rel, err := relay.New(db, publishing, relay.Config{
 		Schema: o.schema, TablePrefix: o.prefix, Logger: log, PollInterval: o.poll,
 		ShutdownTimeout: o.shutdown,
 		Wake:            listener.Wake(), Before: before,
@@ -97,7 +106,7 @@ func (o *options) run(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	mon.Watch(rel)
-	mon.WatchTroubles(readTroubles(tables))
+	mon.WatchTroubles(o.readTroubles(tables))
 	page, err := o.dashboard(ui, tables, rel, log)
 	if err != nil {
 		return err
@@ -223,13 +232,13 @@ func serve(mon served, health net.Listener, log *slog.Logger) func(context.Conte
 }
 
 // readTroubles counts what is wrong by kind, as relay status has it.
-func readTroubles(tables *admin.Tables) func(context.Context) map[string]int {
+func (o *options) readTroubles(tables *admin.Tables) func(context.Context) map[string]int {
 	return func(ctx context.Context) map[string]int {
 		found := map[string]int{}
 		for _, kind := range diagnosis.Kinds() {
 			found[string(kind)] = 0
 		}
-		for _, t := range diagnosis.Read(ctx, tables, diagnosis.Config{}).Troubles {
+		for _, t := range diagnosis.Read(ctx, tables, o.diagnosis).Troubles {
 			found[string(t.Kind)]++
 		}
 		return found

@@ -14,6 +14,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/manifest"
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/operate/admin/commands"
@@ -70,6 +71,9 @@ func (o *options) source() command.Source {
 		Admin: commands.Source{
 			Open: func(_ context.Context, create bool) (*admin.Tables, error) {
 				_, tables, err := o.openAdmin(create)
+				if _, away := errors.AsType[*database.AwayError](err); away {
+					return nil, err // no setting has to be wrong for that
+				}
 				return tables, exit.Wrong(err)
 			},
 			Layout: func() (string, admin.Config, error) {

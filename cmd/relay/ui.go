@@ -120,7 +120,7 @@ func (o *options) dashboard(
 	}
 	config := dashboard.Config{
 		Tables: tables, Relay: rel, Token: token, UserHeader: o.uiUserHeader, Logger: log,
-		Actions: o.actions(),
+		Actions: o.actions(), Diagnosis: o.diagnosis,
 	}
 	page, err := dashboard.Handler(config)
 	if err != nil {
@@ -146,6 +146,7 @@ func (o *options) actions() *dashboard.Actions {
 	a := &dashboard.Actions{}
 	if answerer := o.answerer; answerer != nil {
 		a.Resync, a.RetryAt = answerer.SendStates, answerer.RetryDeadLetters
+		a.PurgeAt = answerer.PurgeDeadLetters
 		a.Backfill = func(ctx context.Context, queue, model string) error {
 			return answerer.OrderBackfill(ctx, converge.Backfill{Queue: queue, Model: model})
 		}

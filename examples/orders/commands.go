@@ -55,6 +55,9 @@ func in(s *settings, out io.Writer, run func(*process, context.Context) error) c
 		}
 		p := &process{settings: s, out: out}
 		defer func() { err = errors.Join(err, p.close()) }()
+		if err := p.openTraces(ctx); err != nil {
+			return err
+		}
 		return run(p, ctx)
 	}
 }
@@ -77,7 +80,7 @@ func (p *process) all(ctx context.Context) error {
 	if err := p.addAnswerer(shop.orders); err != nil {
 		return err
 	}
-	ordersURL, err := p.listen(ctx, "orders", p.ordersAddr, shop.orders.Serve)
+	ordersURL, err := p.listen(ctx, "orders", p.ordersAddr, p.serveOrders(shop.orders))
 	if err != nil {
 		return err
 	}
@@ -131,7 +134,7 @@ func (p *process) ordersAlone(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := p.listen(ctx, "orders", p.ordersAddr, service.Serve); err != nil {
+	if _, err := p.listen(ctx, "orders", p.ordersAddr, p.serveOrders(service)); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.out, "relay     CQRSYNC_DB='%s' CQRSYNC_BROKER='%s' go run ./cmd/relay run\n",

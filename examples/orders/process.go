@@ -33,6 +33,7 @@ type process struct {
 	relay    *relay.Relay // of this process, and what answers replicas; nil without
 	answerer *converge.Answerer
 	replicas []<-chan struct{} // each closed once that replica has subscribed
+	traces   *traces           // nil without --traces
 
 	inboxAt net.Addr         // where the subscriber of this process listens; nil without one
 	now     func() time.Time // a test's own clock; nil is time.Now
@@ -127,7 +128,11 @@ func (p *process) addOrders(ctx context.Context) (*orders.Service, *bun.DB, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	service, err := orders.New(ctx, db, orders.Config{Now: p.now})
+	config := orders.Config{Now: p.now}
+	if p.traces != nil {
+		config.Outbox.Trace, config.Outbox.Headers = p.traces.cqrs.Transaction, p.traces.cqrs.Headers
+	}
+	service, err := orders.New(ctx, db, config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("orders: %w", err)
 	}
@@ -146,6 +151,9 @@ func (p *process) addRelay(
 	p.closes = append(p.closes, publisher.Close)
 	if decorate != nil {
 		publisher = decorate(publisher)
+	}
+	if p.traces != nil {
+		publisher = p.traces.cqrs.Publisher(publisher)
 	}
 	rel, err := relay.New(db, publisher, config)
 	if err != nil {
@@ -168,6 +176,9 @@ func (p *process) addWebhooks(ctx context.Context) (*webhooks.Service, *bun.DB, 
 	}
 	config := p.hooks
 	config.Targets, config.Now = targets, p.now
+	if p.traces != nil {
+		config.Tracer, config.Transport = p.traces.cqrs, p.traces.posting
+	}
 	service, err := webhooks.New(ctx, db, p.queuePrefix+"webhooks", config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("webhooks: %w", err)
@@ -183,6 +194,9 @@ func (p *process) addStats(ctx context.Context) (*stats.Service, *bun.DB, error)
 		return nil, nil, err
 	}
 	config := stats.Config{Consumers: p.statsConsumers}
+	if p.traces != nil {
+		config.Tracer = p.traces.cqrs
+	}
 	service, err := stats.New(ctx, db, p.queuePrefix+"stats", config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("stats: %w", err)

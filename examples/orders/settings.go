@@ -24,6 +24,7 @@ type settings struct {
 
 	ordersAddr, webhooksAddr, statsAddr, inboxAddr, dashboardAddr string
 
+	tracesURL                    string
 	webhooksAllow, webhooksPorts string // as in subscribers.go
 	statsConsumers               int
 }
@@ -58,6 +59,8 @@ func (s *settings) flags() []cli.Flag {
 			"where a subscriber to try things with listens, beside all three services"),
 		text(&s.dashboardAddr, "dashboard-addr", "EXAMPLE_DASHBOARD_ADDR", "127.0.0.1:9465",
 			"where the dashboard listens, beside all three services"),
+		text(&s.tracesURL, "traces", "EXAMPLE_TRACES", "",
+			"an OpenTelemetry collector that spans are sent to: http://127.0.0.1:4318"),
 		text(&s.webhooksAllow, "webhooks-allow", "EXAMPLE_WEBHOOKS_ALLOW", "",
 			"networks that subscribers may be in although they are not public: 10.1.0.0/16,127.0.0.1/32"),
 		text(&s.webhooksPorts, "webhooks-ports", "EXAMPLE_WEBHOOKS_PORTS", "80,443",

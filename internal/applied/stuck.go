@@ -16,11 +16,13 @@ type Stuck struct {
 	Error    string
 	// Since is when it began to wait, or was given up.
 	Since time.Time
+	// Body is the message, where all of one key was asked for.
+	Body []byte
 }
 
 // StuckOf returns up to limit messages of a model that wait, and the latest ones that were given
 // up, also up to limit; only those of one key, if key is not empty, and of what was given up only
-// those of one queue, if queue is not empty. What they hold is not read.
+// those of one queue, if queue is not empty. What they hold is read for one key only.
 func (s *Tables) StuckOf(
 	ctx context.Context, queue, model, key string, limit int,
 ) (all []Stuck, err error) {
@@ -28,11 +30,13 @@ func (s *Tables) StuckOf(
 	if model == "" { // of what was given up nobody may know it
 		where, args = "model IS NULL", nil
 	}
+	body := ""
 	if key != "" {
 		where, args = where+s.SQL(` AND "key" = ?`), append(args, key)
+		body = ", body"
 	}
 	err = s.stuck(ctx, &all, `SELECT model, "key", revision, error, `+s.dialect.Micros("since")+
-		" FROM ? WHERE "+where+" LIMIT ?",
+		body+" FROM ? WHERE "+where+" LIMIT ?",
 		append(append([]any{s.Table("replica_waiting")}, args...), limit)...)
 	waiting := len(all)
 	if queue != "" {
@@ -41,7 +45,7 @@ func (s *Tables) StuckOf(
 	if err == nil {
 		err = s.stuck(ctx, &all, `SELECT coalesce(model, ''), coalesce("key", ''),
 			coalesce(revision, -1), error, `+
-			s.dialect.Micros("dead_at")+" FROM ? WHERE "+where+" ORDER BY id DESC LIMIT ?",
+			s.dialect.Micros("dead_at")+body+" FROM ? WHERE "+where+" ORDER BY id DESC LIMIT ?",
 			append(append([]any{s.Table("replica_dead_letters")}, args...), limit)...)
 	}
 	if err != nil {
@@ -59,10 +63,15 @@ func (s *Tables) stuck(ctx context.Context, into *[]Stuck, statement string, arg
 		return err
 	}
 	defer func() { _ = rows.Close() }() // a read error surfaces in rows.Err
+	columns, err := rows.Columns()
+	if err != nil {
+		return err
+	}
 	for rows.Next() {
 		var one Stuck
 		var since int64
-		err := rows.Scan(&one.Model, &one.Key.Key, &one.Revision, &one.Error, &since)
+		values := []any{&one.Model, &one.Key.Key, &one.Revision, &one.Error, &since, &one.Body}
+		err := rows.Scan(values[:len(columns)]...)
 		if err != nil {
 			return err
 		}

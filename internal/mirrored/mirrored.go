@@ -78,6 +78,8 @@ type Replica interface {
 	// mended. What is applied, known or overtaken is removed, the rest stays. tell is called for
 	// each.
 	RetryDeadLetters(ctx context.Context, f DeadLetterFilter, tell func(RetriedDeadLetter)) error
+	// PurgeDeadLetters deletes dead letters for good, and returns how many.
+	PurgeDeadLetters(ctx context.Context, f DeadLetterFilter) (int64, error)
 
 	// HasLedger says that there is a database, so that Lookup works.
 	HasLedger() bool

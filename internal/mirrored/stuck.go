@@ -1,6 +1,9 @@
 package mirrored
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Stuck is a message that was not applied: it waits, or was given up.
 type Stuck struct {
@@ -9,6 +12,8 @@ type Stuck struct {
 	Revision int64     `json:"revision"`
 	Error    string    `json:"error"`
 	Since    time.Time `json:"since"`
+	// Body is the message, if somebody asked about its key; empty where it is no JSON or too large.
+	Body json.RawMessage `json:"body,omitempty"`
 }
 
 // Entry is what a replica has of one key. Its names in JSON travel to the master.

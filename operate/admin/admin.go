@@ -85,6 +85,9 @@ func (t *Tables) Master(ctx context.Context) (*Master, error) {
 	return &Master{queue.New(own), ledger.NewRevisions(own), registry.New(own)}, nil
 }
 
+// Ping asks the database for a sign of life.
+func (t *Tables) Ping(ctx context.Context) error { return t.migrator.DB().PingContext(ctx) }
+
 // Replica returns what the replica keeps, or an error that says how to make its tables.
 func (t *Tables) Replica(ctx context.Context) (*Replica, error) {
 	if err := t.migrator.RequireMigrated(ctx, db.Replica); err != nil {

@@ -78,6 +78,9 @@ type StuckAtReplica struct {
 	Revision int64     `json:"revision"`
 	Error    string    `json:"error"`
 	Since    time.Time `json:"since"`
+	// Body is the message, nil where it is no JSON or too large. It is in no JSON of Key: what it
+	// holds may be secret.
+	Body []byte `json:"-"`
 }
 
 // keyRead bounds how many messages of a key are read.
@@ -211,12 +214,16 @@ func (m *Master) answers(
 // take notes what a replica answered, or why there is nothing of it.
 func (at *KeyAtReplica) take(r KnownReplica, i registry.Inquiry, wait time.Duration) {
 	var said struct {
-		Known    bool             `json:"known"`
-		Revision int64            `json:"revision"`
-		Deleted  bool             `json:"deleted"`
-		Applied  time.Time        `json:"applied"`
-		Stuck    []StuckAtReplica `json:"stuck"`
-		Error    string           `json:"error"`
+		Known    bool      `json:"known"`
+		Revision int64     `json:"revision"`
+		Deleted  bool      `json:"deleted"`
+		Applied  time.Time `json:"applied"`
+		Stuck    []struct {
+			StuckAtReplica
+
+			Body json.RawMessage `json:"body"`
+		} `json:"stuck"`
+		Error string `json:"error"`
 	}
 	switch {
 	case r.Silent:
@@ -235,6 +242,9 @@ func (at *KeyAtReplica) take(r KnownReplica, i registry.Inquiry, wait time.Durat
 	default:
 		at.Answered, at.Applied = timeOrNil(i.Answered), timeOrNil(said.Applied)
 		at.Known, at.Revision, at.Deleted = said.Known, said.Revision, said.Deleted
-		at.Stuck = append(at.Stuck, said.Stuck...)
+		for _, s := range said.Stuck {
+			s.StuckAtReplica.Body = s.Body
+			at.Stuck = append(at.Stuck, s.StuckAtReplica)
+		}
 	}
 }

@@ -30,9 +30,11 @@ type ReplicaStatus struct {
 // ReplicaVerification is what a replica knows of the last comparison of all keys of a model with
 // its master. Its times are by the clock of the master's database.
 type ReplicaVerification struct {
+	// Queue is the replica's, Model what was compared.
 	Queue string `json:"queue"`
 	Model string `json:"model"`
-	// Outcome is that of a Verification, and Found counts the keys that differed, by how.
+	// Outcome is equal, repaired, differs or unproven, and Found counts the keys that differed, by
+	// how. It ended at Ended.
 	Outcome string           `json:"outcome"`
 	Ended   time.Time        `json:"ended"`
 	Found   map[string]int64 `json:"found"`
@@ -43,6 +45,7 @@ type ReplicaVerification struct {
 
 // KnownMaster is an incarnation of a master that sent messages of a model.
 type KnownMaster struct {
+	// Model is the model's CQRS id.
 	Model string `json:"model"`
 	// Incarnation is empty for one that does not name itself.
 	Incarnation string `json:"incarnation"`
@@ -59,6 +62,7 @@ type KnownMaster struct {
 
 // OtherDatabase is one that was found behind the replica's queue: two of them share it by mistake.
 type OtherDatabase struct {
+	// Queue is the one that is shared, Database the other one's name.
 	Queue    string `json:"queue"`
 	Database string `json:"database"`
 	// First and Last are when it was found, and Times how often.

@@ -37,6 +37,7 @@ type KnownReplica struct {
 
 // ReplicaModel is how things stand with a model on a replica.
 type ReplicaModel struct {
+	// Model is its CQRS id.
 	Model string `json:"model"`
 	// Newest is the latest change that was applied since its processes started, by the master's
 	// clock.
@@ -63,7 +64,8 @@ type ReplicaModel struct {
 
 // ReplicaStuck is what a replica did not apply for one reason. Its names in JSON are never changed.
 type ReplicaStuck struct {
-	// Dead says that the messages were given up; else they wait.
+	// Dead says that the messages were given up; else they wait. Error is what the latest of them
+	// failed with.
 	Dead  bool   `json:"dead"`
 	Error string `json:"error"`
 	// Count is how many there are among those that the replica looked at, First and Last when they

@@ -31,6 +31,7 @@ type StuckGroup struct {
 
 // StuckKey is the key of a message that does not leave.
 type StuckKey struct {
+	// Model and Key name it. Attempts to send it failed, or it was given up, Since then.
 	Model    string    `json:"model"`
 	Key      string    `json:"key"`
 	Attempts int       `json:"attempts"`
@@ -83,7 +84,8 @@ func group(all []queue.Stuck, dead bool) (groups []StuckGroup) {
 
 // Outage is what a process says that it waits for. Its names in JSON are never changed.
 type Outage struct {
-	// Source is who says so; What is broker, or what else it needs.
+	// Source is who says so; What is broker, or what else it needs, Since when that has been away,
+	// and Error why the last try failed.
 	Source string    `json:"source"`
 	What   string    `json:"what"`
 	Since  time.Time `json:"since"`

@@ -59,6 +59,7 @@ type State struct {
 
 // Trouble is one thing that is wrong. Its names in JSON are never changed, only added.
 type Trouble struct {
+	// Kind is the anchor of its entry in docs/operations.md.
 	Kind Kind `json:"kind"`
 	// What says it in words: order 17 waits for 12 min.
 	What string `json:"what"`
@@ -109,6 +110,7 @@ func (s *State) sort() {
 func (s *State) read(ctx context.Context, tables *admin.Tables) error {
 	master, err := tables.Master(ctx)
 	if err != nil {
+		s.answers = tables.Ping(ctx) == nil
 		return err
 	}
 	if s.At, err = master.Now(ctx); err != nil {
@@ -130,15 +132,19 @@ func (s *State) read(ctx context.Context, tables *admin.Tables) error {
 
 func (s *State) unreadable(err error) Trouble {
 	if errors.Is(err, admin.ErrNotMigrated) {
-		return Trouble{Kind: NotMigrated, Why: err.Error(),
-			What: "The master's database has no tables of this version"}
+		return Trouble{Kind: NotMigrated, Why: err.Error(), What: said(NotMigrated, 0)}
 	}
 	if s.answers && !errors.Is(err, context.DeadlineExceeded) {
-		return Trouble{Kind: Unreadable, Why: err.Error(),
-			What: "The state of the master cannot be read"}
+		return Trouble{Kind: Unreadable, Why: err.Error(), What: said(Unreadable, 0)}
 	}
-	return Trouble{Kind: DatabaseAway, Why: err.Error(),
-		What: "The master's database does not answer"}
+	return Trouble{Kind: DatabaseAway, Why: err.Error(), What: said(DatabaseAway, 0)}
+}
+
+// Unanswered is the trouble that a database did not answer, for who could not even open it.
+func Unanswered(kind Kind, err error) Trouble {
+	var s State
+	s.add(Trouble{Kind: kind, Why: err.Error(), What: said(kind, 0)})
+	return s.Troubles[0]
 }
 
 // add adds a trouble, and what is to be done about it.

@@ -35,6 +35,10 @@ const (
 	ReplicaUncertain   Kind = "replica-uncertain"
 )
 
+// ReplicaDatabaseAway is what only who asks the replica's own database is told, so it is none of
+// Kinds.
+const ReplicaDatabaseAway Kind = "replica-database-away"
+
 // Kinds returns all kinds, in the order in which troubles are told.
 func Kinds() []Kind { return slices.Clone(kinds) }
 
@@ -114,6 +118,8 @@ var steps = map[Kind]step{
 		"Send the keys again that the error names, and verify the model that they point to."},
 	ReplicaDiffers: {"a replica is not as its master",
 		"Verify it now. If it stays so, `relay diff` says which keys, and asks before it deletes."},
+	ReplicaDatabaseAway: {"a replica's database does not answer",
+		"Start the database. The replica holds what it has, and goes on by itself."},
 	ReplicaUncertain: {"a comparison ended without answers",
 		"See that the replica runs, and verify it now."},
 }

@@ -10,7 +10,7 @@ import (
 // find finds what is wrong.
 func (s *State) find(c Config) {
 	if s.Master.Relays == 0 {
-		t := Trouble{Kind: NoRelay, What: "No relay runs"}
+		t := Trouble{Kind: NoRelay, What: said(NoRelay, 0)}
 		if s.Master.Unsent > 0 {
 			t.Why, t.Since = s.waiting(), s.At.Add(-s.Master.OldestAge)
 		}
@@ -53,18 +53,13 @@ func (s *State) findOutages(c Config) {
 		}
 		switch {
 		case o.What != "broker":
-			t.What = fmt.Sprintf("%s waits for its %s for %s", o.Source, o.What, lasting(lasts))
+			t.What = said(OtherOutage, 0, o.Source, o.What, lasting(lasts))
 		case refusing.MatchString(o.Error):
-			t.Kind = BrokerRefuses
-			t.What = fmt.Sprintf("The broker refuses the relay for %s, %s", lasting(lasts),
-				s.waiting())
+			t.Kind, t.What = BrokerRefuses, said(BrokerRefuses, 0, lasting(lasts), s.waiting())
 		case full.MatchString(o.Error):
-			t.Kind = BrokerFull
-			t.What = fmt.Sprintf("The broker is full for %s, %s", lasting(lasts), s.waiting())
+			t.Kind, t.What = BrokerFull, said(BrokerFull, 0, lasting(lasts), s.waiting())
 		default:
-			t.Kind = BrokerAway
-			t.What = fmt.Sprintf("The broker cannot be reached for %s, %s", lasting(lasts),
-				s.waiting())
+			t.Kind, t.What = BrokerAway, said(BrokerAway, 0, lasting(lasts), s.waiting())
 		}
 		if told[t.Kind] && t.Kind != OtherOutage {
 			continue // another relay says the same
@@ -83,16 +78,15 @@ func (s *State) findStuck(c Config) {
 		name, number := KeyName(oldest.Model, oldest.Key), many(g)
 		switch {
 		case g.Dead && g.Count == 1:
-			t.Kind, t.What = DeadLetters, fmt.Sprintf("%s was given up %s ago", name, lasting(lasts))
+			t.Kind, t.What = DeadLetters, said(DeadLetters, 0, name, lasting(lasts))
 		case g.Dead:
-			t.Kind, t.What = DeadLetters, fmt.Sprintf("%s messages were given up, %s first, %s ago",
-				number, name, lasting(lasts))
+			t.Kind, t.What = DeadLetters, said(DeadLetters, 1, number, name, lasting(lasts))
 		case lasts < c.Patience:
 			continue
 		case g.Count == 1:
-			t.What = fmt.Sprintf("%s waits for %s", name, lasting(lasts))
+			t.What = said(KeysWait, 0, name, lasting(lasts))
 		default:
-			t.What = fmt.Sprintf("%s keys wait, %s for %s", number, name, lasting(lasts))
+			t.What = said(KeysWait, 1, number, name, lasting(lasts))
 		}
 		t.Why = g.Error
 		if !g.Dead {
@@ -117,11 +111,11 @@ func (s *State) findStalled(c Config) {
 	}
 	if m.LanesOwned < m.Lanes {
 		s.add(Trouble{Kind: LanesUnowned, Since: s.At.Add(-m.OldestAge), Why: s.waiting(),
-			What: fmt.Sprintf("%d of %d lanes have no relay", m.Lanes-m.LanesOwned, m.Lanes)})
+			What: said(LanesUnowned, 0, m.Lanes-m.LanesOwned, m.Lanes)})
 		return
 	}
 	if m.Retries == 0 {
 		s.add(Trouble{Kind: Stalled, Since: s.At.Add(-m.OldestAge), Why: s.waiting(),
-			What: "The outbox does not become empty"})
+			What: said(Stalled, 0)})
 	}
 }

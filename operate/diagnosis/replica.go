@@ -23,6 +23,23 @@ type ReplicaState struct {
 	Status admin.ReplicaStatus `json:"-"`
 }
 
+// ReadReplica is OfReplica where the database may be away: the state says so beside the error.
+func ReadReplica(ctx context.Context, tables *admin.Tables, c Config) (ReplicaState, error) {
+	r, err := tables.Replica(ctx)
+	if err == nil {
+		var s ReplicaState
+		if s, err = OfReplica(ctx, r, c); err == nil {
+			return s, nil
+		}
+	}
+	found := State{At: time.Now().UTC(), Troubles: []Trouble{}}
+	if tables.Ping(ctx) != nil {
+		found.add(Trouble{Kind: ReplicaDatabaseAway, Why: err.Error(),
+			What: said(ReplicaDatabaseAway, 0)})
+	}
+	return ReplicaState{At: found.At, Sentence: found.first(), Troubles: found.Troubles}, err
+}
+
 // OfReplica reads how things stand with a replica.
 func OfReplica(ctx context.Context, r *admin.Replica, c Config) (ReplicaState, error) {
 	status, err := r.Status(ctx)
@@ -41,9 +58,8 @@ func OfReplica(ctx context.Context, r *admin.Replica, c Config) (ReplicaState, e
 	for _, m := range status.Masters {
 		if m.Current && m.Overtaken > 0 {
 			found.add(Trouble{Kind: WentBack, Model: m.Model, Since: m.Last,
-				What: fmt.Sprintf("%s of %s were refused, because they are older than what is here",
-					counted(m.Overtaken, "change", "changes"), printable(m.Model)),
-				Why: "the master's database went back to an earlier state"})
+				What: said(WentBack, 1, counted(m.Overtaken, "change", "changes"), printable(m.Model)),
+				Why:  "the master's database went back to an earlier state"})
 		}
 	}
 	found.sort()

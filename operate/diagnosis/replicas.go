@@ -14,19 +14,16 @@ func (s *State) findReplicas(c Config) {
 	for _, r := range s.Replicas {
 		if r.Silent && !deaf {
 			s.add(Trouble{Kind: ReplicaSilent, Queue: r.Queue, Since: r.Reported,
-				What: fmt.Sprintf("The replica %s is silent for %s", printable(r.Queue),
-					lasting(s.At.Sub(r.Reported)))})
+				What: said(ReplicaSilent, 0, printable(r.Queue), lasting(s.At.Sub(r.Reported)))})
 		}
 		if lag, late := lateness(r, c); late && !r.Silent && !deaf {
 			s.add(Trouble{Kind: ReplicaLate, Queue: r.Queue, Since: s.At.Add(-lag),
-				What: fmt.Sprintf("The replica %s is %s late", printable(r.Queue), lasting(lag)),
-				Why:  working(r)})
+				What: said(ReplicaLate, 0, printable(r.Queue), lasting(lag)), Why: working(r)})
 		}
 		if r.Vanished != nil && !provenSince(r, *r.Vanished) {
 			s.add(Trouble{Kind: QueueVanished, Queue: r.Queue, Since: *r.Vanished,
-				What: fmt.Sprintf("The queue of the replica %s was gone %s ago", printable(r.Queue),
-					lasting(s.At.Sub(*r.Vanished))),
-				Why: "it was made again, without what was in it, and is not proven equal since"})
+				What: said(QueueVanished, 0, printable(r.Queue), lasting(s.At.Sub(*r.Vanished))),
+				Why:  "it was made again, without what was in it, and is not proven equal since"})
 		}
 		for _, m := range r.Models {
 			s.findModel(r, m, c)
@@ -73,27 +70,22 @@ func (s *State) findModel(r admin.KnownReplica, m admin.ReplicaModel, c Config) 
 		done := b.State == admin.BackfillDone
 		switch {
 		case b.State == admin.BackfillWaiting && s.At.Sub(b.Moved) > time.Minute:
-			about(BackfillStopped, fmt.Sprintf("The backfill of %s to %s stands for %s, after %s",
-				model, printable(r.Queue), lasting(s.At.Sub(b.Moved)), counted(b.Sent, "row", "rows")), b.Error,
-				b.Moved)
+			about(BackfillStopped, said(BackfillStopped, 0, model, printable(r.Queue),
+				lasting(s.At.Sub(b.Moved)), counted(b.Sent, "row", "rows")), b.Error, b.Moved)
 		case done && b.Bad > 0 && (m.EqualThrough == nil || m.EqualThrough.Before(*b.Finished)):
-			about(BackfillLacks, fmt.Sprintf("The backfill of %s to %s left out %s", model,
-				printable(r.Queue),
+			about(BackfillLacks, said(BackfillLacks, 0, model, printable(r.Queue),
 				counted(b.Bad, "row", "rows")), b.Error, *b.Finished)
 		}
 	}
 	switch v := m.Verification; {
 	case v == nil:
 	case v.Found["ahead"] > 0:
-		about(WentBack, fmt.Sprintf("The %s is ahead of its master in %s of %s", queue,
-			counted(v.Found["ahead"], "key", "keys"), model),
+		about(WentBack, said(WentBack, 0, queue, counted(v.Found["ahead"], "key", "keys"), model),
 			"the master's database went back to an earlier state", v.Ended)
 	case v.Outcome == admin.VerifiedDiffers:
-		about(ReplicaDiffers, fmt.Sprintf("The %s is not as its master in %s", queue, model),
-			found(v.Found), v.Ended)
+		about(ReplicaDiffers, said(ReplicaDiffers, 0, queue, model), found(v.Found), v.Ended)
 	case v.Outcome == admin.VerifiedUnproven && !r.Silent:
-		about(ReplicaUncertain, fmt.Sprintf("The comparison of %s with the %s ended "+
-			"without answers", model, queue), "", v.Ended)
+		about(ReplicaUncertain, said(ReplicaUncertain, 0, model, queue), "", v.Ended)
 	}
 }
 
@@ -112,32 +104,24 @@ func (s *State) findStuckAt(
 		}
 		switch {
 		case g.Dead && g.Count == 1:
-			about(ReplicaDeadLetters, fmt.Sprintf("The %s gave up %s %s ago", queue, name,
-				lasting(lasts)), g.Error, g.First)
+			about(ReplicaDeadLetters, said(ReplicaDeadLetters, 0, queue, name, lasting(lasts)),
+				g.Error, g.First)
 		case g.Dead:
-			about(ReplicaDeadLetters, fmt.Sprintf("The %s gave up %d messages, of %s first, %s "+
-				"ago", queue, g.Count, name, lasting(lasts)), g.Error, g.First)
+			about(ReplicaDeadLetters, said(ReplicaDeadLetters, 1, queue, g.Count, name,
+				lasting(lasts)), g.Error, g.First)
 		case lasts < max(c.Patience, c.Late):
 		default:
-			about(ReplicaWaits, fmt.Sprintf("%s %s at the %s, %s for %s", counted(
-				int64(g.Count), "message", "messages"), waits(g.Count), queue, name,
-				lasting(lasts)), g.Error, g.First)
+			about(ReplicaWaits, said(ReplicaWaits, 0, counted(int64(g.Count), "message waits",
+				"messages wait"), queue, name, lasting(lasts)), g.Error, g.First)
 		}
 		if g.Dead {
 			left -= int64(g.Count)
 		}
 	}
 	if left > 0 {
-		about(ReplicaDeadLetters, fmt.Sprintf("The %s gave up %s of %s", queue,
-			counted(left, "message", "messages"), modelName(m.Model)), "", time.Time{})
+		about(ReplicaDeadLetters, said(ReplicaDeadLetters, 2, queue, counted(left, "message",
+			"messages"), modelName(m.Model)), "", time.Time{})
 	}
-}
-
-func waits(n int) string {
-	if n == 1 {
-		return "waits"
-	}
-	return "wait"
 }
 
 // theReplica names a replica; one that asks itself may not know its queue.

@@ -38,9 +38,9 @@ func counted(n int64, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// ended is a text with a full stop.
+// ended is a text with a full stop, in one line whatever lines an error has.
 func ended(text string) string {
-	text = printable(text)
+	text = printable(strings.Join(strings.Fields(text), " "))
 	if strings.HasSuffix(text, ".") {
 		return text
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
+	"github.com/cqrsync/cqrsync/internal/runbook"
 )
 
 // patience is how long something may take that has to happen, on a slow machine.
@@ -115,6 +116,12 @@ func (b *browser) sees(text string) {
 		}
 		<-tick.C
 	}
+}
+
+// says waits until the page has the words that docs/operations.md promises for a scenario.
+func (b *browser) says(scenario string) {
+	b.Helper()
+	runbook.WillSay(b, scenario, func() string { return eval[string](b, "document.body.innerText") })
 }
 
 // press presses the link or button with a text, and waits for the page that follows.

@@ -2,6 +2,7 @@ package browser
 
 import (
 	"net/url"
+	"strconv"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -48,7 +49,7 @@ func TestAPersonFindsAndCuresEightFailures(t *testing.T) {
 	s.proxy.cut()
 	one = write()
 	b.sees("The broker cannot be reached for")
-	b.sees("Start the broker, or correct --broker.")
+	b.says("the broker is down")
 	s.proxy.closed.Store(false)
 	s.arrives(one)
 	well()
@@ -61,7 +62,7 @@ func TestAPersonFindsAndCuresEightFailures(t *testing.T) {
 	stopRelay = s.relay(wrong.String())
 	one = write()
 	b.sees("The broker refuses the relay for")
-	b.sees("Correct user and password in --broker")
+	b.says("a wrong password for the broker")
 	require.NotContains(t, eval[string](b, "document.body.innerHTML"), "hunter2")
 	stopRelay()
 	s.relay(s.broker)
@@ -104,6 +105,7 @@ func TestAPersonFindsAndCuresEightFailures(t *testing.T) {
 	_, err = s.channel.QueueDelete(s.queue, false, false, false)
 	require.NoError(t, err)
 	b.sees("The queue of the replica " + s.queue + " was gone")
+	b.says("a queue is dropped")
 	stopReplica = s.replica()
 	b.do(chromedp.Navigate(s.page))
 	b.press("Verify now")
@@ -117,6 +119,12 @@ func TestAPersonFindsAndCuresEightFailures(t *testing.T) {
 	one = write()
 	b.sees("The replica " + s.queue + " gave up order")
 	b.sees("no room for this order")
+	b.says("a message that cannot be applied (poison)")
+	b.do(chromedp.Navigate(s.page + "key?q=order+" + strconv.FormatInt(one, 10)))
+	b.sees("What it holds")
+	b.sees(`"status": "new"`)
+	b.accessible()
+	b.do(chromedp.Navigate(s.page))
 	_, err = s.copies.ExecContext(t.Context(), "DROP TRIGGER strict")
 	require.NoError(t, err)
 	b.press("Retry there")
@@ -124,9 +132,28 @@ func TestAPersonFindsAndCuresEightFailures(t *testing.T) {
 	s.arrives(one)
 	well()
 
+	t.Log("7, and what it gave up is not wanted any more")
+	_, err = s.copies.ExecContext(t.Context(), "CREATE TRIGGER strict BEFORE INSERT ON order_copies "+
+		"BEGIN SELECT RAISE(ABORT, 'no room for this order'); END")
+	require.NoError(t, err)
+	write()
+	b.sees("no room for this order")
+	_, err = s.copies.ExecContext(t.Context(), "DROP TRIGGER strict")
+	require.NoError(t, err)
+	b.do(chromedp.Navigate(s.page + "stuck"))
+	b.press("Purge there")
+	b.sees("deletes for good all its dead letters of order that it gave up until")
+	b.press("Purge there")
+	well()
+	var left int
+	require.NoError(t, s.copies.NewRaw("SELECT count(*) FROM replica_dead_letters").Scan(t.Context(), &left))
+	require.Zero(t, left)
+	b.loads(s.page+"audit", "purge dead letters of order until")
+
 	t.Log("8: a replica is gone for good")
 	stopReplica()
 	b.sees("The replica " + s.queue + " is silent for")
+	b.says("a replica is stopped")
 	b.press("Forget it")
 	b.press("Forget")
 	b.loads(s.page, "Everything is moving. No replica has reported.")

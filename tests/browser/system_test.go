@@ -60,6 +60,7 @@ type system struct {
 	master, copies *bun.DB
 	box            *outbox.Box
 	tables         *admin.Tables
+	masterURL      string
 	broker, queue  string
 	channel        *amqp091.Channel
 	proxy          *proxy
@@ -73,7 +74,8 @@ type system struct {
 const pace = 200 * time.Millisecond
 
 func start(t *testing.T) *system {
-	s := &system{T: t, master: dbtest.Open(t, dbtest.SQLiteURL(t)),
+	address := dbtest.SQLiteURL(t)
+	s := &system{T: t, master: dbtest.Open(t, address), masterURL: address,
 		copies: dbtest.Open(t, dbtest.SQLiteURL(t)), queue: "stats-" + watermill.NewShortUUID()}
 	s.useBroker()
 	for _, table := range []any{(*Order)(nil), (*Parcel)(nil)} {
@@ -136,6 +138,9 @@ func (s *system) serve() {
 			},
 			RetryAt: func(ctx context.Context, queue, model string) error {
 				return s.answerer.Load().RetryDeadLetters(ctx, queue, model)
+			},
+			PurgeAt: func(ctx context.Context, queue, model string, before time.Time) error {
+				return s.answerer.Load().PurgeDeadLetters(ctx, queue, model, before)
 			},
 		},
 	})

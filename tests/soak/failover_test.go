@@ -15,23 +15,29 @@ import (
 
 	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/envelope"
+	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/runbook"
+	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/relay"
+	"github.com/cqrsync/cqrsync/replica"
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/memory"
 )
 
 // holding is a publisher that confirms everything, and can be held before it does.
 type holding struct {
 	mu     sync.Mutex
-	got    map[string]bool // payloads
-	of     map[string]bool // incarnations
-	held   chan struct{}   // closed when a batch waits
+	got    map[string]bool          // payloads
+	of     map[string]bool          // incarnations
+	to     transport.BatchPublisher // a replica gets each
+	held   chan struct{}            // closed when a batch waits
 	goOn   chan struct{}
 	holdAt string // a model's key that the batch must have
 }
 
-func (h *holding) PublishBatch(_ context.Context, batch []transport.Outgoing) []error {
+func (h *holding) PublishBatch(ctx context.Context, batch []transport.Outgoing) []error {
 	for _, out := range batch {
 		m, err := envelope.Decode(out.Message.Payload, out.Message.Metadata)
 		if err != nil {
@@ -42,6 +48,9 @@ func (h *holding) PublishBatch(_ context.Context, batch []transport.Outgoing) []
 		h.of[m.Incarnation] = true
 		hold := m.Key == h.holdAt
 		h.mu.Unlock()
+		if errs := h.to.PublishBatch(ctx, []transport.Outgoing{out}); errs[0] != nil {
+			return errs
+		}
 		if hold {
 			close(h.held)
 			<-h.goOn
@@ -86,7 +95,23 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 		require.Eventually(t, condition, 2*time.Minute, 20*time.Millisecond, message)
 	}
 
-	broker := &holding{got: map[string]bool{}, of: map[string]bool{}, held: make(chan struct{}), goOn: make(chan struct{}), holdAt: "last"}
+	copies := dbtest.Open(t, dbtest.SQLiteURL(t))
+	rep, err := replica.New(copies, replica.Config{Queue: "stats", Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	require.NoError(t, replica.HandleFunc(rep, "order",
+		func(context.Context, replica.Event[struct{ Note string }]) error { return nil }))
+	require.NoError(t, rep.Migrate(t.Context()))
+	carrying := memory.New()
+	following, leave := context.WithCancel(context.WithoutCancel(t.Context()))
+	left := make(chan error, 1)
+	go func() { left <- rep.Run(following, carrying.Subscriber("stats")) }()
+	t.Cleanup(func() { leave(); require.NoError(t, <-left) })
+	select {
+	case <-rep.Running():
+	case <-time.After(time.Minute):
+		require.FailNow(t, "the replica does not run")
+	}
+	broker := &holding{to: carrying.Publisher(), got: map[string]bool{}, of: map[string]bool{}, held: make(chan struct{}), goOn: make(chan struct{}), holdAt: "last"}
 	rel, err := relay.New(db, broker, relay.Config{Logger: slog.New(slog.DiscardHandler), LeaseTTL: 15 * time.Second})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -144,4 +169,9 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 	require.Zero(t, lost, "messages were removed that had never been sent")
 	require.Equal(t, int64(1), rel.Stats().LeasesLost)
 	require.NoError(t, stop())
+	tables, err := admin.Open(copies, admin.Config{})
+	require.NoError(t, err)
+	runbook.WillSay(t, "the master's database fails over", func() string {
+		return runbook.Status(t, tables, "--side", "replica")
+	})
 }

@@ -15,6 +15,9 @@ import (
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/internal/master/mastertest"
 	"github.com/cqrsync/cqrsync/internal/queue"
+	"github.com/cqrsync/cqrsync/internal/runbook"
+	"github.com/cqrsync/cqrsync/operate/admin"
+	"github.com/cqrsync/cqrsync/operate/diagnosis"
 	"github.com/cqrsync/cqrsync/relay"
 	"github.com/cqrsync/cqrsync/tests/servers"
 	"github.com/cqrsync/cqrsync/transport"
@@ -65,6 +68,23 @@ func TestAMQPABrokerUnderAlarmIsUnavailableAndCostsNoAttempt(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(1), st.Unsent)
 	require.Zero(t, st.Retries+st.DeadLetters)
+	tables, err := admin.Open(s.DB(), admin.Config{})
+	require.NoError(t, err)
+	telling, told := context.WithCancel(ctx)
+	var saying sync.WaitGroup
+	saying.Go(func() {
+		diagnosis.Tell(telling, tables, "the relay "+rel.ID(), func() (all []admin.Outage) {
+			for _, o := range rel.Outages() {
+				all = append(all, admin.Outage{What: o.What, Since: o.Since, Error: o.Err.Error()})
+			}
+			return all
+		}, nil)
+	})
+	runbook.WillSay(t, "the broker's disk is full", func() string {
+		return runbook.Status(t, tables, "--patience", "1ms")
+	})
+	told()
+	saying.Wait()
 
 	node.Control(t, "set_disk_free_limit", "1MB")
 	require.Eventually(t, func() bool {

@@ -32,6 +32,8 @@ type Config struct {
 	// Consumers is how many consumers of the queue run in this process. Default: 1. They share the
 	// messages, as do processes; the replica's ledger keeps the order of each key.
 	Consumers int
+	// Tracer sees what becomes of the messages. Default: none.
+	Tracer replica.Tracer
 }
 
 // Service is the Stats service on one database.
@@ -48,7 +50,7 @@ type Service struct {
 func New(ctx context.Context, db *bun.DB, queue string, config Config) (*Service, error) {
 	s := &Service{db: db, queue: queue, running: make(chan struct{})}
 	for range max(config.Consumers, 1) {
-		rep, err := replica.New(db, replica.Config{Queue: queue})
+		rep, err := replica.New(db, replica.Config{Queue: queue, Tracer: config.Tracer})
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/cqrsync/cqrsync/database"
 	"github.com/cqrsync/cqrsync/operate/admin"
 	"github.com/cqrsync/cqrsync/operate/diagnosis"
 )
@@ -15,14 +16,14 @@ import (
 func (s Source) status() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "show what waits in the outbox, or on a replica",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			sideFlag("whose: outbox (what is to be published) or replica (what waits there, and " +
 				"where its messages come from)"),
 			jsonFlag("one JSON object instead of text"),
 			&cli.DurationFlag{
 				Name: "watch", Usage: "show it again so often, as in 2s, until Ctrl-C",
 			},
-		},
+		}, DiagnosisFlags()...),
 		Action: watched(bySide(s.masterStatus, s.replicaStatus)),
 	}
 }
@@ -36,16 +37,22 @@ type masterStatusObject struct {
 	Stuck    []admin.StuckGroup  `json:"stuck"`
 	Outages  []admin.Outage      `json:"outages"`
 
+	// Unsent counts the messages in the outbox, OldestSeconds is how long the oldest has waited,
+	// RetryingKeys those of which a try failed, and DeadLetters those that were given up.
 	Unsent        int64   `json:"unsent"`
 	OldestSeconds float64 `json:"oldest_seconds"`
 	RetryingKeys  int64   `json:"retrying_keys"`
 	DeadLetters   int64   `json:"dead_letters"`
-	Relays        int64   `json:"relays"`
-	Lanes         int64   `json:"lanes"`
-	LanesOwned    int64   `json:"lanes_owned"`
-	LanesAhead    int64   `json:"lanes_ahead"`
-	Incarnation   string  `json:"incarnation"`
-	Reason        string  `json:"incarnation_reason"`
+	// Relays live. They own LanesOwned of all Lanes; the lease of LanesAhead ends too late, because
+	// the database's clock went back.
+	Relays     int64 `json:"relays"`
+	Lanes      int64 `json:"lanes"`
+	LanesOwned int64 `json:"lanes_owned"`
+	LanesAhead int64 `json:"lanes_ahead"`
+	// Incarnation is the master's database on this course of its history, and Reason why it was
+	// drawn.
+	Incarnation string `json:"incarnation"`
+	Reason      string `json:"incarnation_reason"`
 	// Replicas are those that have reported.
 	Replicas []admin.KnownReplica `json:"replicas"`
 	// Present where there are more than 100,000, which are not counted.
@@ -55,11 +62,12 @@ type masterStatusObject struct {
 }
 
 func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
-	t, err := s.open(ctx, false, noArguments(cmd))
+	config, wrong := DiagnosisConfig(cmd)
+	t, err := s.open(ctx, false, noArguments(cmd), wrong)
 	if err != nil {
-		return err
+		return s.sayAway(cmd, diagnosis.DatabaseAway, err)
 	}
-	state := diagnosis.Read(ctx, t, diagnosis.Config{})
+	state := diagnosis.Read(ctx, t, config)
 	if !state.Readable { // the error decides about the exit code
 		_, err := t.Master(ctx)
 		if err == nil {
@@ -80,6 +88,15 @@ func (s Source) masterStatus(ctx context.Context, cmd *cli.Command) error {
 	}
 	fmt.Fprintln(cmd.Root().Writer)
 	return printReplicas(cmd, state.Replicas)
+}
+
+// sayAway says that a database is away which was asked while it was opened, and returns the error.
+func (s Source) sayAway(cmd *cli.Command, kind diagnosis.Kind, err error) error {
+	if _, away := errors.AsType[*database.AwayError](err); away && !cmd.Bool("json") {
+		t := diagnosis.Unanswered(kind, err)
+		printSentences(cmd, t.Sentence(), []diagnosis.Trouble{t})
+	}
+	return err
 }
 
 func statusObject(state diagnosis.State) masterStatusObject {
@@ -125,12 +142,16 @@ func printMasterStatus(cmd *cli.Command, st admin.MasterStatus) error {
 }
 
 func (s Source) replicaStatus(ctx context.Context, cmd *cli.Command) error {
-	r, err := s.replica(ctx, cmd)
+	config, wrong := DiagnosisConfig(cmd)
+	t, err := s.open(ctx, false, noArguments(cmd), wrong)
 	if err != nil {
-		return err
+		return s.sayAway(cmd, diagnosis.ReplicaDatabaseAway, err)
 	}
-	state, err := diagnosis.OfReplica(ctx, r, diagnosis.Config{})
+	state, err := diagnosis.ReadReplica(ctx, t, config)
 	if err != nil {
+		if !cmd.Bool("json") && len(state.Troubles) > 0 {
+			printSentences(cmd, state.Sentence, state.Troubles)
+		}
 		return err
 	}
 	if cmd.Bool("json") {

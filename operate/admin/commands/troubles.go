@@ -88,3 +88,34 @@ func watched(show cli.ActionFunc) cli.ActionFunc {
 		}
 	}
 }
+
+// DiagnosisFlags say from when on something is a trouble: of status, and of who watches all the
+// time.
+func DiagnosisFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.DurationFlag{
+			Name: "patience", Sources: cli.EnvVars("CQRSYNC_PATIENCE"), Value: 30 * time.Second,
+			Usage: "how long a message may wait, and something be away, before it is a trouble",
+		},
+		&cli.DurationFlag{
+			Name: "late", Sources: cli.EnvVars("CQRSYNC_LATE"), Value: time.Minute,
+			Usage: "how late a replica may be before it is a trouble",
+		},
+	}
+}
+
+// DiagnosisConfig is what DiagnosisFlags say.
+func DiagnosisConfig(cmd *cli.Command) (diagnosis.Config, error) {
+	c := diagnosis.Config{Patience: cmd.Duration("patience"), Late: cmd.Duration("late")}
+	var errs []error
+	for _, flag := range []struct {
+		name  string
+		value time.Duration
+	}{{"patience", c.Patience}, {"late", c.Late}} {
+		if flag.value <= 0 {
+			errs = append(errs, of(fmt.Sprintf("--%s (or CQRSYNC_%s)", flag.name,
+				strings.ToUpper(flag.name)), fmt.Errorf("%s, want a time such as 30s", flag.value)))
+		}
+	}
+	return c, errors.Join(errs...)
+}
