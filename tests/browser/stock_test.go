@@ -58,8 +58,8 @@ func (s *system) stock(flags ...string) (page string) {
 		"github.com/cqrsync/cqrsync/cmd/relay").CombinedOutput()
 	require.NoError(s, err, string(out))
 	ctx, stop := context.WithCancel(context.Background())
-	command := exec.CommandContext(ctx, program, append([]string{"run", "--db", s.masterURL, "--broker", s.broker,
-		"--ui", "127.0.0.1:0"}, flags...)...)
+	command := exec.CommandContext(ctx, program, append([]string{"run", "--db", s.masterURL,
+		"--broker", s.broker + "&mandatory=true", "--ui", "127.0.0.1:0"}, flags...)...)
 	log, err := command.StderrPipe()
 	require.NoError(s, err)
 	require.NoError(s, command.Start())
