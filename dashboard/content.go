@@ -20,7 +20,9 @@ var functions = template.FuncMap{
 	"clock": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 	"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	// what is deleted until then is what the visitor saw, and nothing that came since
-	"before": func(t time.Time) string { return t.Add(time.Microsecond).UTC().Format(time.RFC3339Nano) },
+	"before": func(t time.Time) string {
+		return t.Add(time.Microsecond).UTC().Format(time.RFC3339Nano)
+	},
 	"deref":  func(t *time.Time) time.Time { return *t },
 	"name":   diagnosis.KeyName,
 	"lag":    func(s *float64) string { return fmt.Sprintf("%.1f s", *s) },

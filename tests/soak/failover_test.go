@@ -127,7 +127,12 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 	eventually(func() bool { return rel.Stats().Lanes == 64 }, "no lanes")
 
 	behind := primary.standby()
-	require.NoError(t, outbox.Append(t.Context(), db, noted(300, "lost"), nil))
+	ahead := func(revision int64) queue.Message { // of a key that the replica has in revision 2
+		m := noted(1, "ahead")[0]
+		m.Key, m.PK, m.Revision = "ahead", json.RawMessage(`"ahead"`), revision
+		return m
+	}
+	require.NoError(t, outbox.Append(t.Context(), db, append(noted(299, "lost"), ahead(2)), nil))
 	eventually(func() bool { return rel.Stats().Published >= 300 }, "not published")
 	last := noted(200, "lost too")
 	last[100].Key, last[100].PK = "last", json.RawMessage(`"last"`)
@@ -150,6 +155,12 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 		st, err := outbox.Status(t.Context())
 		return err == nil && st.Unsent == 0
 	}, "the outbox is not empty")
+	require.NoError(t, outbox.Append(t.Context(), db, []queue.Message{ahead(1)}, nil))
+	tables, err := admin.Open(copies, admin.Config{})
+	require.NoError(t, err)
+	runbook.WillSay(t, "the master's database fails over", func() string {
+		return runbook.Status(t, tables, "--side", "replica")
+	})
 	var drawn queue.Incarnation
 	eventually(func() (is bool) {
 		var err error
@@ -169,9 +180,4 @@ func TestAFailoverToAStandbyThatWasBehindLosesNothing(t *testing.T) {
 	require.Zero(t, lost, "messages were removed that had never been sent")
 	require.Equal(t, int64(1), rel.Stats().LeasesLost)
 	require.NoError(t, stop())
-	tables, err := admin.Open(copies, admin.Config{})
-	require.NoError(t, err)
-	runbook.WillSay(t, "the master's database fails over", func() string {
-		return runbook.Status(t, tables, "--side", "replica")
-	})
 }
