@@ -23,11 +23,11 @@ var functions = template.FuncMap{
 	"before": func(t time.Time) string {
 		return t.Add(time.Microsecond).UTC().Format(time.RFC3339Nano)
 	},
-	"deref":  func(t *time.Time) time.Time { return *t },
-	"name":   diagnosis.KeyName,
-	"lag":    func(s *float64) string { return fmt.Sprintf("%.1f s", *s) },
-	"rate":   func(v float64) string { return fmt.Sprintf("%.4g", v) },
-	"age":    func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
+	"deref": func(t *time.Time) time.Time { return *t },
+	"name":  diagnosis.KeyName,
+	"lag":   func(s *float64) string { return fmt.Sprintf("%.1f s", *s) },
+	"rate":  func(v float64) string { return fmt.Sprintf("%.4g", v) },
+	"age":   func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
 	"about": func(n int64, estimated bool) string {
 		if estimated {
 			return fmt.Sprintf("about %d", n)

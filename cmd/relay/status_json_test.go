@@ -79,16 +79,14 @@ func writeJSONFields(t *testing.T, page *strings.Builder, of *ast.StructType, ti
 		}
 		return text
 	}
-	meaning := ""
 	for _, field := range of.Fields.List {
 		tag := tagOf(field)
 		if tag == nil {
 			continue
 		}
+		meaning := "as said above"
 		if doc := field.Doc.Text(); doc != "" {
 			meaning = inJSON(cell(doc))
-		} else {
-			meaning = "as said above"
 		}
 		require.NotEmpty(t, meaning)
 		var typ strings.Builder

@@ -39,8 +39,8 @@ func (o *options) tracesFlag() cli.Flag {
 // shutTracing bounds how long the last spans may take when all else has ended.
 const shutTracing = 5 * time.Second
 
-// openTracing makes spans of messages in traces that are sampled, nil where nobody wants them. close
-// sends the last ones. A collector that is away costs spans, and never a message.
+// openTracing makes spans of messages in traces that are sampled, nil where nobody wants them. The
+// last ones are sent by close. A collector that is away costs spans, and never a message.
 func (o *options) openTracing(
 	ctx context.Context, service string, log *slog.Logger,
 ) (*otelcqrs.Tracing, error) {

@@ -149,6 +149,7 @@ func TestAPersonFindsAndCuresEightFailures(t *testing.T) {
 	require.NoError(t, s.copies.NewRaw("SELECT count(*) FROM replica_dead_letters").Scan(t.Context(), &left))
 	require.Zero(t, left)
 	b.loads(s.page+"audit", "purge dead letters of order until")
+	well()
 
 	t.Log("8: a replica is gone for good")
 	stopReplica()
