@@ -108,6 +108,8 @@ func systemOf(broker string) string {
 	switch scheme, _, _ := strings.Cut(broker, ":"); scheme {
 	case "amqp", "amqps":
 		return "rabbitmq"
+	case "kafkas":
+		return "kafka"
 	case "rediss":
 		return "redis"
 	default:
