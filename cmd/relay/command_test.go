@@ -55,7 +55,7 @@ func TestConfigurationErrorsComeAllAtOnceWithNamesAndFixes(t *testing.T) {
 			"--poll (or CQRSYNC_POLL): -1s, want a positive time",
 			"--shutdown-timeout (or CQRSYNC_SHUTDOWN_TIMEOUT): -2s, want a positive time",
 		},
-		"run --db sqlite://x.db --broker kafka://h":   {"--broker (or CQRSYNC_BROKER): ", "kafka://h"},
+		"run --db sqlite://x.db --broker pulsar://h":  {"--broker (or CQRSYNC_BROKER): ", "pulsar://h"},
 		"migrate --side both --dialect sqlite":        {"--db (or CQRSYNC_DB)", `--side: "both", want`, "only together with --print"},
 		"migrate --print --side both --schema a-b":    {`--side: "both"`, `--dialect: ""`, "--schema (or CQRSYNC_SCHEMA)"},
 		"migrate --print --dialect sqlite --schema s": {"SQLite has no schemas"},
