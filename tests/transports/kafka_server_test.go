@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -262,4 +264,62 @@ func TestKafkaTopicsOfOthers(t *testing.T) {
 	letter := outgoing(transport.DirectTopic(sub.DeadLetterQueue(), "order"), 1)
 	accepted(t, k.publisher(t, "").PublishBatch(t.Context(), letter), 1)
 	require.Len(t, look(t, sub, sub.DeadLetterQueue(), 5), 1)
+}
+
+// The permissions that docs/transports.md names are enough, and each is needed.
+func TestKafkaPermissionsOfTheDocument(t *testing.T) {
+	page, err := os.ReadFile("../../docs/transports.md")
+	require.NoError(t, err)
+	_, table, found := strings.Cut(string(page), "| who | topics `cqrs` | groups `cqrs` |")
+	require.True(t, found)
+	operations := map[string]kmsg.ACLOperation{
+		"Read": kmsg.ACLOperationRead, "Write": kmsg.ACLOperationWrite, "Describe": kmsg.ACLOperationDescribe,
+		"Delete": kmsg.ACLOperationDelete, "Create": kmsg.ACLOperationCreate,
+	}
+	allowed := func(who, further string) (acls []kfake.ACL) {
+		line := regexp.MustCompile(`(?m)^\| ` + who + ` \| (.*) \| (.*) \|$`).FindStringSubmatch(table)
+		require.NotNil(t, line, who)
+		kinds := []kmsg.ACLResourceType{kmsg.ACLResourceTypeTopic, kmsg.ACLResourceTypeGroup}
+		for i, cell := range []string{line[1] + further, line[2]} {
+			for name, operation := range operations {
+				if strings.Contains(cell, name) {
+					acls = append(acls, kfake.ACL{
+						Resource: kinds[i], Name: "cqrs", Pattern: kmsg.ACLResourcePatternTypePrefixed, Operation: operation, Allow: true,
+					})
+				}
+			}
+		}
+		return acls
+	}
+	k := newKafka(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "admin", "x"),
+		kfake.User("PLAIN", "relay", "x", allowed("a publisher", "")...),
+		kfake.User("PLAIN", "replica", "x", allowed("a subscriber", ", Create")...),
+		kfake.User("PLAIN", "operator", "x", allowed("who reads dead letters", "")...))
+	url := func(user string) string { return strings.Replace(k.address, "//", "//"+user+":x@", 1) }
+	pub, sub := kafkaPublisher(t, url("relay")), kafkaSubscriber(t, url("replica"), "stats")
+	messages, err := sub.SubscribeWindow(t.Context(), "order", 5)
+	require.NoError(t, err)
+	_, err = sub.Register(t.Context(), "database")
+	require.NoError(t, err)
+	batch := outgoing("order", 3)
+	accepted(t, pub.PublishBatch(t.Context(), batch), 3)
+	require.Equal(t, ids(batch), acked(t, messages, 3))
+	inQueue(t, sub, 0)
+	dead := sub.DeadLetterQueue()
+	accepted(t, pub.PublishBatch(t.Context(), outgoing(transport.DirectTopic(dead, "order"), 3)), 3)
+	box := kafkaSubscriber(t, url("operator"), "stats")
+	removed := false
+	require.NoError(t, box.EachDeadLetter(t.Context(), dead, func(l transport.DeadLetter) (bool, error) {
+		removed = true
+		return false, l.Remove()
+	}))
+	require.True(t, removed)
+	purged, err := box.PurgeDeadLetters(t.Context(), dead)
+	require.NoError(t, err)
+	require.Equal(t, 2, purged)
+	require.ErrorIs(t, sub.EachDeadLetter(t.Context(), dead, func(l transport.DeadLetter) (bool, error) {
+		return false, l.Remove()
+	}), nil, "there is none left")
+	_, err = kafkaSubscriber(t, url("relay")+"?connect_timeout=1s", "stats").Subscribe(t.Context(), "order")
+	require.ErrorIs(t, err, transport.ErrDestination, "it lasts until an operator mends it")
 }

@@ -46,7 +46,8 @@ type consumer struct {
 	waiting  int
 	handed   map[int64]handle
 	last     int64
-	trouble  error
+	trouble  error // lasts until the brokers answer
+	arrived  bool // something has since somebody looked
 	leaving  bool
 	released chan struct{} // receives when a lane that is given up may have nothing in hands
 }
@@ -118,6 +119,8 @@ func (c *consumer) receive(ctx context.Context, fetched kgo.Fetches) {
 		}
 	})
 	fetched.EachRecord(func(r *kgo.Record) {
+		c.trouble = nil
+		c.arrived = true
 		if l := c.lanes[r.Topic][r.Partition]; l != nil {
 			before := l.waiting
 			l.add(r, r.Value != nil) // null is what removes another one
@@ -135,10 +138,9 @@ func (c *consumer) Exchange(
 	defer c.mu.Unlock()
 	c.settle(acked, true)
 	c.settle(returned, false)
-	if err := c.trouble; err != nil {
-		c.trouble = nil
+	if c.trouble != nil && c.waiting == 0 { // else the brokers are not missed
 		wake(c.ready)
-		return nil, err
+		return nil, c.trouble
 	}
 	taken := c.take(room)
 	if c.waiting < mostWaiting {

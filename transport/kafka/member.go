@@ -274,13 +274,23 @@ func (c *consumer) watch(ctx context.Context) {
 				return c.subscriber.bind(ctx, q, c.topics)
 			})
 		}
-		if err != nil && ctx.Err() == nil {
-			c.mu.Lock()
-			c.trouble = err
-			c.mu.Unlock()
-			wake(c.ready)
+		if ctx.Err() == nil {
+			c.looked(err)
 		}
 	}
+}
+
+// looked notes what came of looking at the bindings: the client says of no trouble as long as it
+// tries again. Where messages arrive there is none that matters.
+func (c *consumer) looked(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil && c.arrived {
+		c.arrived = false
+		return
+	}
+	c.trouble, c.arrived = err, false
+	wake(c.ready)
 }
 
 func (c *consumer) follow(ctx context.Context, q queues) error {
