@@ -47,7 +47,7 @@ type consumer struct {
 	handed   map[int64]handle
 	last     int64
 	trouble  error // lasts until the brokers answer
-	arrived  bool // something has since somebody looked
+	arrived  bool  // something has since somebody looked
 	leaving  bool
 	released chan struct{} // receives when a lane that is given up may have nothing in hands
 }

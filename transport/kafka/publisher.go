@@ -65,24 +65,11 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 		})
 	})
 	for _, q := range parcels {
-		if errs[q.index] == errUnsent { //nolint:errorlint // the value that stands there
-			errs[q.index] = unavailable(err)
+		if errs[q.index] == pool.ErrUnsent { //nolint:errorlint // the value that stands there
+			errs[q.index] = pool.Unavailable(err)
 		}
 	}
 	return errs
-}
-
-// errUnsent stands for the fate of a message of which nothing is known.
-var errUnsent = errors.New("no answer")
-
-func unavailable(err error) error {
-	if err == nil {
-		err = errUnsent
-	}
-	if errors.Is(err, transport.ErrUnavailable) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 }
 
 // pack encodes messages, and notes in errs what is wrong with those that cannot be.
@@ -91,17 +78,13 @@ func (p *Publisher) pack(batch []transport.Outgoing, errs []error) []parcel {
 	for i, out := range batch {
 		record, err := p.config.encode(out.Topic, out.Message)
 		if err != nil {
-			errs[i] = about(out, err)
+			errs[i] = pool.About(out, err)
 			continue
 		}
-		errs[i] = errUnsent
+		errs[i] = pool.ErrUnsent
 		parcels = append(parcels, parcel{i, record})
 	}
 	return parcels
-}
-
-func about(out transport.Outgoing, err error) error {
-	return fmt.Errorf("message %s to %s: %w", out.Message.UUID, out.Topic, err)
 }
 
 // route takes out those whose topic is not there. That one is not there is never believed without
@@ -149,13 +132,13 @@ func (p *Publisher) verdict(out transport.Outgoing, name string, err error) erro
 	case errors.Is(err, transport.ErrUnavailable):
 		return err
 	case !errors.Is(err, transport.ErrUnroutable):
-		return about(out, err)
+		return pool.About(out, err)
 	}
 	p.mu.Lock()
 	delete(p.there, name)
 	p.mu.Unlock()
 	if !p.config.DropUnroutable {
-		return about(out, err)
+		return pool.About(out, err)
 	}
 	p.unroutable.Count(out.Topic, p.config.Logger)
 	return nil
@@ -166,11 +149,15 @@ func (p *Publisher) Unroutable() map[string]int64 { return p.unroutable.Counts()
 
 // Probe implements transport.Prober.
 func (p *Publisher) Probe(ctx context.Context) error {
-	return p.sessions.Use(ctx, func(ctx context.Context, s *session) error {
+	err := p.sessions.Use(ctx, func(ctx context.Context, s *session) error {
 		ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
 		defer cancel()
 		return explain(ctx, s.client.Ping(ctx))
 	})
+	if err != nil && !errors.Is(err, transport.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+	}
+	return err
 }
 
 // Close refuses new calls, gives those under way ConfirmTimeout to finish, and disconnects.

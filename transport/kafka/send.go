@@ -62,6 +62,12 @@ func (s *session) Cut() {
 	s.client.Close()
 }
 
+// Close ends a session that has nothing under way.
+func (s *session) Close() { s.client.Close() }
+
+// Closed implements pool.Session: the client connects again by itself.
+func (s *session) Closed() bool { return false }
+
 // find looks for topics, and returns of each nil, or why nothing can be sent there.
 func (s *session) find(ctx context.Context, names map[string]bool) (map[string]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)

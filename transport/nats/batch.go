@@ -9,6 +9,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/pool"
 )
 
 // parcel is a message on its way, and its place in the batch.
@@ -23,7 +24,7 @@ func (p *Publisher) publish(ctx context.Context, batch []transport.Outgoing, ids
 	if len(parcels) == 0 {
 		return errs
 	}
-	err := p.use(ctx, func(ctx context.Context, s *session) error {
+	err := p.sessions.Use(ctx, func(ctx context.Context, s *session) error {
 		parcels, err := p.route(ctx, s, parcels, batch, errs)
 		if err != nil {
 			giveUp(parcels, errs, err)
@@ -39,22 +40,12 @@ func (p *Publisher) publish(ctx context.Context, batch []transport.Outgoing, ids
 	})
 	if err != nil {
 		for _, q := range parcels {
-			if errs[q.index] == errUnsent { //nolint:errorlint // the value that stands there
-				errs[q.index] = unavailable(err)
+			if errs[q.index] == pool.ErrUnsent { //nolint:errorlint // the value that stands there
+				errs[q.index] = pool.Unavailable(err)
 			}
 		}
 	}
 	return errs
-}
-
-// errUnsent stands for the fate of a message that nobody has tried to send.
-var errUnsent = errors.New("not sent")
-
-func unavailable(err error) error {
-	if errors.Is(err, transport.ErrUnavailable) || errors.Is(err, transport.ErrDestination) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 }
 
 // pack encodes messages, and notes in errs what is wrong with those that cannot be.
@@ -67,20 +58,16 @@ func (p *Publisher) pack(batch []transport.Outgoing, ids bool, errs []error) []p
 			msg, err = encode(subject(streamOf(p.config.Stream, out.Topic), out.Topic), out.Message)
 		}
 		if err != nil {
-			errs[i] = about(out, err)
+			errs[i] = pool.About(out, err)
 			continue
 		}
 		if ids {
 			msg.Header[idHeader] = []string{encodeText(out.Message.UUID) + " " + msg.Subject}
 		}
-		errs[i] = errUnsent
+		errs[i] = pool.ErrUnsent
 		parcels = append(parcels, parcel{i, msg})
 	}
 	return parcels
-}
-
-func about(out transport.Outgoing, err error) error {
-	return fmt.Errorf("message %s to %s: %w", out.Message.UUID, out.Topic, err)
 }
 
 // route takes out those that no queue would take.
@@ -101,10 +88,10 @@ func (p *Publisher) route(
 		case bound[out.Topic]:
 			routed = append(routed, q)
 		case p.config.DropUnroutable:
-			p.countUnroutable(out.Topic)
+			p.unroutable.Count(out.Topic, p.config.Logger)
 			errs[q.index] = nil
 		default:
-			errs[q.index] = about(out, transport.ErrUnroutable)
+			errs[q.index] = pool.About(out, transport.ErrUnroutable)
 		}
 	}
 	return routed, nil
@@ -119,14 +106,14 @@ func (p *Publisher) settle(
 		f := fates[i]
 		switch {
 		case !f.known:
-			errs[q.index] = unavailable(cause)
+			errs[q.index] = pool.Unavailable(cause)
 		case errors.Is(f.err, errNoStream):
 			if lost == nil {
 				lost = p.noStream(ctx, s)
 			}
-			errs[q.index] = about(batch[q.index], lost)
+			errs[q.index] = pool.About(batch[q.index], lost)
 		case f.err != nil:
-			errs[q.index] = about(batch[q.index], f.err)
+			errs[q.index] = pool.About(batch[q.index], f.err)
 		default:
 			errs[q.index] = nil
 		}
@@ -148,6 +135,6 @@ func (p *Publisher) noStream(ctx context.Context, s *session) error {
 
 func giveUp(parcels []parcel, errs []error, err error) {
 	for _, q := range parcels {
-		errs[q.index] = unavailable(err)
+		errs[q.index] = pool.Unavailable(err)
 	}
 }

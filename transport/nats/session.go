@@ -57,16 +57,17 @@ func openSession(ctx context.Context, config Config) (*session, error) {
 	return s, nil
 }
 
-// cut ends the session without sending anything more.
-func (s *session) cut() {
+// Cut ends the session without sending anything more.
+func (s *session) Cut() {
 	s.socket.Cut()
 	s.nc.Close()
 }
 
-// close ends a session that has nothing under way.
-func (s *session) close() { s.nc.Close() }
+// Close ends a session that has nothing under way.
+func (s *session) Close() { s.nc.Close() }
 
-func (s *session) closed() bool {
+// Closed says that the connection was lost.
+func (s *session) Closed() bool {
 	select {
 	case <-s.gone:
 		return true

@@ -4,30 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/pool"
 )
 
 // Publisher publishes with pipelined confirms. It connects when it has something to publish, not
 // before, so that a service starts without its broker.
 type Publisher struct {
-	config Config
-	turns  chan struct{} // a token per call that is publishing
-
-	closeOnce sync.Once
-	closing   chan struct{}   // closed first: no new calls
-	ended     context.Context // ends when the calls under way had their time
-	end       context.CancelFunc
-
-	mu         sync.Mutex
-	idle       []*session
-	unroutable map[string]int64
-	warned     bool
+	config     Config
+	sessions   *pool.Pool[*session]
+	unroutable pool.Unroutable
+	warn       sync.Once
 }
 
 var (
@@ -35,38 +26,21 @@ var (
 	_ transport.Prober         = (*Publisher)(nil)
 )
 
-var errClosed = errors.New("the publisher is closed")
-
 // NewPublisher checks the configuration. It does not connect.
 func NewPublisher(config Config) (*Publisher, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	p := &Publisher{
-		config:     config,
-		turns:      make(chan struct{}, config.Connections),
-		closing:    make(chan struct{}),
-		unroutable: map[string]int64{},
-	}
-	p.ended, p.end = context.WithCancel(context.Background())
+	p := &Publisher{config: config}
+	p.sessions = pool.New(config.Connections, p.open)
 	return p, nil
 }
 
 // Publish publishes messages in order and returns what went wrong, joined. It ends early with the
 // context of any of the messages, and does not stop at one that is refused.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	batch := make([]transport.Outgoing, len(messages))
-	for i, msg := range messages {
-		batch[i] = transport.Outgoing{Topic: topic, Message: msg}
-		if msg.Context().Err() != nil {
-			cancel(context.Cause(msg.Context()))
-		}
-		defer context.AfterFunc(msg.Context(), func() { cancel(context.Cause(msg.Context())) })()
-	}
-	return errors.Join(p.PublishBatch(ctx, batch)...)
+	return pool.Publish(topic, messages, p.PublishBatch)
 }
 
 // PublishBatch implements transport.BatchPublisher.
@@ -82,24 +56,11 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 		})
 	})
 	for _, q := range parcels {
-		if errs[q.index] == errUnsent { //nolint:errorlint // the value that stands there
-			errs[q.index] = unavailable(err)
+		if errs[q.index] == pool.ErrUnsent { //nolint:errorlint // the value that stands there
+			errs[q.index] = pool.Unavailable(err)
 		}
 	}
 	return errs
-}
-
-// errUnsent stands for the fate of a message of which nothing is known.
-var errUnsent = errors.New("no answer")
-
-func unavailable(err error) error {
-	if err == nil {
-		err = errUnsent
-	}
-	if errors.Is(err, transport.ErrUnavailable) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 }
 
 // pack encodes messages, and notes in errs what is wrong with those that cannot be.
@@ -108,17 +69,13 @@ func (p *Publisher) pack(batch []transport.Outgoing, errs []error) []parcel {
 	for i, out := range batch {
 		arguments, err := p.config.arguments(out.Topic, out.Message)
 		if err != nil {
-			errs[i] = about(out, err)
+			errs[i] = pool.About(out, err)
 			continue
 		}
-		errs[i] = errUnsent
+		errs[i] = pool.ErrUnsent
 		parcels = append(parcels, parcel{i, arguments})
 	}
 	return parcels
-}
-
-func about(out transport.Outgoing, err error) error {
-	return fmt.Errorf("message %s to %s: %w", out.Message.UUID, out.Topic, err)
 }
 
 // verdict is what the caller hears about one message that so many queues took.
@@ -127,29 +84,18 @@ func (p *Publisher) verdict(out transport.Outgoing, taken int64, err error) erro
 	case errors.Is(err, transport.ErrUnavailable):
 		return err
 	case err != nil:
-		return about(out, err)
+		return pool.About(out, err)
 	case taken > 0:
 		return nil
 	case !p.config.DropUnroutable:
-		return about(out, transport.ErrUnroutable)
+		return pool.About(out, transport.ErrUnroutable)
 	}
-	p.mu.Lock()
-	p.unroutable[out.Topic]++
-	first := p.unroutable[out.Topic] == 1
-	p.mu.Unlock()
-	if first {
-		p.config.Logger.Warn("no queue takes the messages of a topic: they are gone; set "+
-			"mandatory=true to keep them back", "topic", out.Topic)
-	}
+	p.unroutable.Count(out.Topic, p.config.Logger)
 	return nil
 }
 
 // Unroutable counts the messages of each topic that no queue took since the publisher was made.
-func (p *Publisher) Unroutable() map[string]int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.unroutable)
-}
+func (p *Publisher) Unroutable() map[string]int64 { return p.unroutable.Counts() }
 
 // Probe implements transport.Prober.
 func (p *Publisher) Probe(ctx context.Context) error {
@@ -157,40 +103,28 @@ func (p *Publisher) Probe(ctx context.Context) error {
 		return s.client.Ping(ctx).Err()
 	})
 	if err != nil {
-		return unavailable(err)
+		return pool.Unavailable(err)
 	}
 	return nil
 }
 
-// use calls do with a session, which is kept for the next call unless do returns an error.
+// use calls do with a session, which is cut when ctx ends: the client's calls may last longer.
 func (p *Publisher) use(ctx context.Context, do func(context.Context, *session) error) error {
-	if err := transport.Ended(ctx); err != nil {
-		return unavailable(err)
-	}
-	inner, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(p.ended, func() { cancel(errClosed) })()
-	if err := p.enter(inner); err != nil {
-		return unavailable(err)
-	}
-	defer func() { <-p.turns }()
-	s, err := p.session(inner)
-	if err != nil {
-		return unavailable(err)
-	}
-	stop := context.AfterFunc(inner, s.dialer.Cut)
-	err = do(inner, s)
-	if !stop() || err != nil {
-		s.cut()
-		if err == nil {
-			err = context.Cause(inner)
+	err := p.sessions.Use(ctx, func(ctx context.Context, s *session) error {
+		stop := context.AfterFunc(ctx, s.dialer.Cut)
+		err := do(ctx, s)
+		if !stop() && err == nil {
+			err = context.Cause(ctx)
 		}
-		return because(ctx, err)
+		if err != nil {
+			return because(ctx, err)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, transport.ErrUnavailable) { // of no message in particular
+		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.idle = append(p.idle, s)
-	return nil
+	return err
 }
 
 // because adds why ctx ended to an error that it caused.
@@ -201,60 +135,17 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-func (p *Publisher) session(ctx context.Context) (*session, error) {
-	p.mu.Lock()
-	if last := len(p.idle) - 1; last >= 0 {
-		s := p.idle[last]
-		p.idle = p.idle[:last]
-		p.mu.Unlock()
-		return s, nil
-	}
-	p.mu.Unlock()
+// open returns a new session, and logs once what there is to warn of.
+func (p *Publisher) open(ctx context.Context) (*session, error) {
 	s, warning, err := openSession(ctx, p.config)
-	if err != nil {
-		return nil, err
+	if err == nil && warning != "" {
+		p.warn.Do(func() { p.config.Logger.WarnContext(ctx, warning) })
 	}
-	p.mu.Lock()
-	first := !p.warned
-	p.warned = true
-	p.mu.Unlock()
-	if warning != "" && first {
-		p.config.Logger.WarnContext(ctx, warning)
-	}
-	return s, nil
-}
-
-// enter waits for a turn.
-func (p *Publisher) enter(ctx context.Context) error {
-	select {
-	case <-p.closing:
-		return errClosed
-	default:
-	}
-	select {
-	case <-p.closing:
-		return errClosed
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case p.turns <- struct{}{}:
-		return nil
-	}
+	return s, err
 }
 
 // Close refuses new calls, gives those under way ConfirmTimeout to finish, and disconnects.
 func (p *Publisher) Close() error {
-	p.closeOnce.Do(func() {
-		close(p.closing)
-		timer := time.AfterFunc(p.config.ConfirmTimeout, p.end)
-		defer timer.Stop()
-		for range cap(p.turns) {
-			p.turns <- struct{}{}
-		}
-		p.end()
-		for _, s := range p.idle {
-			s.cut()
-		}
-		p.idle = nil
-	})
+	p.sessions.Close(p.config.ConfirmTimeout)
 	return nil
 }

@@ -67,18 +67,24 @@ func openSession(ctx context.Context, config Config) (s *session, warning string
 		err = explain(dial, publishScript.Load(dial, client).Err())
 	}
 	if err != nil {
-		s.cut()
+		s.Cut()
 		return nil, "", fmt.Errorf("connect: %w", err)
 	}
 	d.Free() // a connection that the server closed meanwhile is made again
 	return s, warning, nil
 }
 
-// cut ends the session without sending anything more.
-func (s *session) cut() {
+// Cut ends the session without sending anything more.
+func (s *session) Cut() {
 	s.dialer.Cut()
 	_ = s.client.Close() // it is cut already
 }
+
+// Close ends a session that has nothing under way.
+func (s *session) Close() { s.Cut() }
+
+// Closed implements pool.Session: the client connects again by itself.
+func (s *session) Closed() bool { return false }
 
 // send publishes messages, a window of them at a time, and tells settle how many queues took each.
 // The error says why of some nothing is known.

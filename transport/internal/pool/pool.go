@@ -1,7 +1,7 @@
 // Package pool is what the publishers of brokers with a client of their own have in common: a
 // session per call, of which a few are kept for further calls, and how they end.
 //
-// Neighbours: transport/kafka publishes through it.
+// Neighbours: transport/kafka, transport/nats and transport/redis publish through it.
 package pool
 
 import (
@@ -22,6 +22,10 @@ import (
 type Session interface {
 	// Cut ends the session without sending anything more.
 	Cut()
+	// Close ends one that has nothing under way.
+	Close()
+	// Closed says that it cannot be used again.
+	Closed() bool
 }
 
 // Pool has the sessions of a publisher.
@@ -49,25 +53,25 @@ func New[S Session](most int, open func(context.Context) (S, error)) *Pool[S] {
 }
 
 // Use calls do with a session, which is kept for the next call unless do returns an error. An error
-// is transport.ErrUnavailable. do is told of the deadline of ctx, which may move.
+// is as Unavailable makes it. do is told of the deadline of ctx, which may move.
 func (p *Pool[S]) Use(ctx context.Context, do func(context.Context, S) error) error {
 	if err := transport.Ended(ctx); err != nil {
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ended, func() { cancel(ErrClosed) })()
 	if err := p.enter(inner); err != nil {
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	defer func() { <-p.turns }()
 	s, err := p.session(inner)
 	if err != nil {
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	if err := do(deadlined{inner, ctx}, s); err != nil {
 		s.Cut()
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,20 +87,37 @@ type deadlined struct {
 
 func (d deadlined) Deadline() (time.Time, bool) { return d.of.Deadline() }
 
-func unavailable(err error) error {
-	if errors.Is(err, transport.ErrUnavailable) {
+// ErrUnsent stands for the fate of a message of which nothing is known.
+var ErrUnsent = errors.New("no answer")
+
+// Unavailable says of an error, nil where there was no answer, that trying again may help, unless it
+// is the destination's.
+func Unavailable(err error) error {
+	switch {
+	case err == nil:
+		return fmt.Errorf("%w: %w", transport.ErrUnavailable, ErrUnsent)
+	case errors.Is(err, transport.ErrUnavailable), errors.Is(err, transport.ErrDestination):
 		return err
+	default:
+		return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 	}
-	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+}
+
+// About says which message an error is of.
+func About(out transport.Outgoing, err error) error {
+	return fmt.Errorf("message %s to %s: %w", out.Message.UUID, out.Topic, err)
 }
 
 func (p *Pool[S]) session(ctx context.Context) (S, error) {
 	p.mu.Lock()
-	if last := len(p.idle) - 1; last >= 0 {
+	for len(p.idle) > 0 {
+		last := len(p.idle) - 1
 		s := p.idle[last]
 		p.idle = p.idle[:last]
-		p.mu.Unlock()
-		return s, nil
+		if !s.Closed() {
+			p.mu.Unlock()
+			return s, nil
+		}
 	}
 	p.mu.Unlock()
 	return p.open(ctx)
@@ -130,7 +151,7 @@ func (p *Pool[S]) Close(grace time.Duration) {
 		}
 		p.end()
 		for _, s := range p.idle {
-			s.Cut()
+			s.Close()
 		}
 		p.idle = nil
 	})

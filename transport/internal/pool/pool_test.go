@@ -15,9 +15,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type session struct{ cut bool }
+type session struct{ cut, closed bool }
 
-func (s *session) Cut() { s.cut = true }
+func (s *session) Cut()         { s.cut = true }
+func (s *session) Close()       { s.closed = true }
+func (s *session) Closed() bool { return s.closed }
 
 // A session is used by one call at a time, kept after it, and cut when that went wrong.
 func TestSessionsAreKeptUnlessACallFails(t *testing.T) {
@@ -40,8 +42,12 @@ func TestSessionsAreKeptUnlessACallFails(t *testing.T) {
 	require.ErrorIs(t, err, transport.ErrUnavailable)
 	require.NoError(t, p.Use(t.Context(), well))
 	require.Len(t, opened, 2)
+	opened[0].closed, opened[1].closed = true, true // by the server
+	require.NoError(t, p.Use(t.Context(), well))
+	require.Len(t, opened, 3)
 	p.Close(time.Minute)
-	require.True(t, opened[0].cut && opened[1].cut)
+	require.True(t, opened[2].closed)
+	require.False(t, opened[2].cut)
 	p.Close(time.Minute)
 	require.ErrorIs(t, p.Use(t.Context(), well), pool.ErrClosed)
 }
