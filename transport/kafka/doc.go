@@ -19,9 +19,10 @@
 //
 // A queue is a consumer group, cqrs.webhooks, whose members are the processes of one service. What
 // the queue is bound to are the topics of which the group cqrs-bound.webhooks has offsets: from
-// these on messages are for the queue. It has no members, so it can be written to at any time. Beside an
-// offset of the group stand the messages behind it that are acknowledged already: no other process
-// gets them again. To delete a queue, delete both groups, and then the queue's own topics.
+// these on messages are for the queue. It has no members, so it can be written to at any time.
+// Beside an offset of the group stand the messages behind it that are acknowledged already: no
+// other process gets them again. To delete a queue, delete both groups, and then the queue's own
+// topics.
 //
 // The names of queues have no dots.
 //

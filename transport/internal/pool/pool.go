@@ -90,8 +90,8 @@ func (d deadlined) Deadline() (time.Time, bool) { return d.of.Deadline() }
 // ErrUnsent stands for the fate of a message of which nothing is known.
 var ErrUnsent = errors.New("no answer")
 
-// Unavailable says of an error, nil where there was no answer, that trying again may help, unless it
-// is the destination's.
+// Unavailable says of an error, nil where there was no answer, that trying again may help, unless
+// it is the destination's.
 func Unavailable(err error) error {
 	switch {
 	case err == nil:
