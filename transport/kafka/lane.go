@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -82,7 +83,7 @@ func (l *lane) take() {
 // settle notes what became of a record in hands.
 func (l *lane) settle(offset int64, acked bool) {
 	i, found := slices.BinarySearchFunc(l.entries, offset, func(e entry, at int64) int {
-		return int(e.offset - at)
+		return cmp.Compare(e.offset, at)
 	})
 	if !found || !l.entries[i].held {
 		return
