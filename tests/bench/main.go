@@ -35,6 +35,7 @@ type options struct {
 	only     string
 	duration time.Duration
 	rows     int
+	broker   string // URL of one other than RabbitMQ; empty for that
 	progress io.Writer
 }
 
@@ -114,6 +115,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		"how long a case runs in a round, where it is timed by duration")
 	flags.IntVar(&o.rows, "rows", 1_000_000,
 		"how many rows the tables have, where a case reads a table")
+	flags.StringVar(&o.broker, "broker", "",
+		"nats://, redis:// or kafka:// URL that publish, relay and replica use in place of RabbitMQ")
 	names, err := parseAnywhere(flags, args)
 	if err != nil {
 		return err
@@ -128,7 +131,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return errors.New("name a bench, or --list")
 	}
 	var errs []error
+	elsewhere := map[string]func(context.Context, options, func(result)) error{
+		"publish": benchPublishTo, "relay": benchRelayTo, "replica": benchReplicaFrom,
+	}
 	for _, name := range names {
+		if o.broker != "" && elsewhere[name] == nil {
+			errs = append(errs, fmt.Errorf("%s knows no --broker: publish, relay and replica do", name))
+		}
 		i := slices.IndexFunc(benches(), func(b bench) bool { return b.name == name })
 		if i < 0 {
 			errs = append(errs, fmt.Errorf("unknown bench %q: --list names them", name))
@@ -146,6 +155,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			print = func(r result) { r.json(stdout) }
 		} else {
 			fmt.Fprintf(stdout, "%s: %s\n%s\n", b.name, b.about, strings.Repeat("-", 100))
+		}
+		if o.broker != "" {
+			b.run = elsewhere[b.name]
 		}
 		if err := b.run(ctx, o, print); err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)

@@ -95,6 +95,13 @@ func (p publishBench) ours(
 		return err
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
+	return p.inCalls(ctx, publisher, at, calls, size)
+}
+
+// inCalls publishes size messages a call, with that many calls at once.
+func (p publishBench) inCalls(
+	ctx context.Context, publisher transport.BatchPublisher, at publishPlace, calls, size int,
+) error {
 	work, ctx := errgroup.WithContext(ctx)
 	for range calls {
 		work.Go(func() error {

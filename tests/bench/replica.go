@@ -162,13 +162,11 @@ func (b *replicaBench) withQueue(
 	return use(consumption{exchange: name, queue: name}, channel)
 }
 
-// publish sends message i and does not wait.
-func (b *replicaBench) publish(
-	ctx context.Context, channel *amqp091.Channel, exchange string, i int,
-) (*amqp091.DeferredConfirmation, error) {
+// orderMessage is message i, and how it is encoded.
+func orderMessage(i int) (m envelope.Message, body []byte, err error) {
 	id, revision := int64(i%appliedKeys), int64(i/appliedKeys)
 	row := newOrder(id)
-	m := envelope.Message{
+	m = envelope.Message{
 		Signal: envelope.Save, Model: "order", PK: fmt.Appendf(nil, "%d", id),
 		Revision: revision, Updated: time.Now(),
 	}
@@ -179,7 +177,15 @@ func (b *replicaBench) publish(
 		after := revision - 1
 		m.After = &after
 	}
-	body, err := m.Encode()
+	body, err = m.Encode()
+	return m, body, err
+}
+
+// publish sends message i and does not wait.
+func (b *replicaBench) publish(
+	ctx context.Context, channel *amqp091.Channel, exchange string, i int,
+) (*amqp091.DeferredConfirmation, error) {
+	m, body, err := orderMessage(i)
 	if err != nil {
 		return nil, err
 	}

@@ -160,7 +160,7 @@ func (b *replicaBench) ideal(ctx context.Context, c consumption) error {
 			if err != nil || len(batch) == 0 {
 				return err
 			}
-			if err := b.upsertMany(ctx, batch); err != nil {
+			if err := b.upsertMany(ctx, bodiesOf(batch)); err != nil {
 				return ignoreEnd(ctx, err)
 			}
 			if err := channel.Ack(batch[len(batch)-1].DeliveryTag, true); err != nil {
@@ -204,11 +204,19 @@ func gather(
 	return batch, nil
 }
 
-func (b *replicaBench) upsertMany(ctx context.Context, batch []amqp091.Delivery) error {
-	newest := make(map[int64]handMessage, len(batch))
-	for _, delivery := range batch {
+func bodiesOf(batch []amqp091.Delivery) [][]byte {
+	bodies := make([][]byte, len(batch))
+	for i, delivery := range batch {
+		bodies[i] = delivery.Body
+	}
+	return bodies
+}
+
+func (b *replicaBench) upsertMany(ctx context.Context, bodies [][]byte) error {
+	newest := make(map[int64]handMessage, len(bodies))
+	for _, body := range bodies {
 		var m handMessage
-		if err := json.Unmarshal(delivery.Body, &m); err != nil {
+		if err := json.Unmarshal(body, &m); err != nil {
 			return err
 		}
 		if old, seen := newest[m.Data.ID]; !seen || old.Data.Revision < m.Data.Revision {

@@ -24,11 +24,18 @@ func (b *replicaBench) traced(ctx context.Context, c consumption) error {
 
 func (b *replicaBench) mirror(
 	ctx context.Context, c consumption, tracer replica.Tracer,
-) (err error) {
+) error {
 	address, err := withParameters(b.address, map[string]string{"exchange": c.exchange})
 	if err != nil {
 		return err
 	}
+	return b.mirrorAt(ctx, address, c, tracer)
+}
+
+// mirrorAt takes what is in the queue at a broker's URL.
+func (b *replicaBench) mirrorAt(
+	ctx context.Context, address string, c consumption, tracer replica.Tracer,
+) (err error) {
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
 	opened, err := open.Subscriber(address, c.queue, open.Options{Logger: logger})
 	if err != nil {
