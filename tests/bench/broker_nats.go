@@ -31,7 +31,8 @@ func openNATS(ctx context.Context, u *url.URL) (place, error) {
 		return nil, errors.New("NATS cannot be reached") // the error may quote the URL
 	}
 	p.conn = conn
-	if p.js, err = jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(publishWindow)); err != nil {
+	p.js, err = jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(publishWindow))
+	if err != nil {
 		return nil, err
 	}
 	stream, err := p.js.CreateStream(ctx, jetstream.StreamConfig{

@@ -125,7 +125,7 @@ func withQueueAt(
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	start := time.Now()
-	if err := publish(publisher.(transport.BatchPublisher)); err != nil { //nolint:forcetypeassert // so
+	if err := publish(publisher); err != nil {
 		return 0, err
 	}
 	rate = float64(messages) / time.Since(start).Seconds()

@@ -15,7 +15,7 @@ import (
 
 const (
 	// mostTaken bounds what one call brings.
-	mostTaken = 200
+	mostTaken = 1000
 	// lookAgain is how often a consumer looks for what no word came of: messages of one that died.
 	lookAgain = time.Second
 )

@@ -50,12 +50,17 @@ func (s *Subscriber) EachDeadLetter(
 }
 
 // PurgeDeadLetters implements transport.DeadLetterBox.
-func (s *Subscriber) PurgeDeadLetters(ctx context.Context, queue string) (purged int, err error) {
-	err = s.onDeadLetters(ctx, queue, func(ctx context.Context) (err error) {
-		purged, err = discardScript.Run(ctx, s.client, nil, s.config.Prefix, queue).Int()
+func (s *Subscriber) PurgeDeadLetters(ctx context.Context, queue string) (int, error) {
+	purged := make(chan int, 1) // for do may go on when ctx has ended
+	err := s.onDeadLetters(ctx, queue, func(ctx context.Context) error {
+		n, err := discardScript.Run(ctx, s.client, nil, s.config.Prefix, queue).Int()
+		purged <- n
 		return err
 	})
-	return purged, err
+	if err != nil {
+		return 0, err
+	}
+	return <-purged, nil
 }
 
 func (s *Subscriber) onDeadLetters(
@@ -99,7 +104,9 @@ func (s *Subscriber) publish(ctx context.Context, topic string, m *message.Messa
 		return err
 	}
 	return s.call(ctx, func(ctx context.Context) error {
-		taken, err := publishScript.Run(ctx, s.client, nil, arguments...).Int()
+		answer := publishScript.Run(ctx, s.client, nil, append(s.config.head(), arguments...)...)
+		results, err := resultsOf(answer, 1)
+		taken, err := results.of(0, err)
 		if err != nil {
 			return refusal(ctx, err)
 		}

@@ -25,17 +25,15 @@ func (s *Subscriber) HasQueue(ctx context.Context) (bool, error) {
 }
 
 // Waiting implements transport.QueueKeeper.
-func (s *Subscriber) Waiting(ctx context.Context) (n int64, err error) {
-	err = s.onQueue(ctx, "look into", func(ctx context.Context) error {
+func (s *Subscriber) Waiting(ctx context.Context) (int64, error) {
+	return ask(ctx, s, "look into", func(ctx context.Context) (int64, error) {
 		found, err := waitingScript.Run(ctx, s.client, nil, s.config.Prefix, s.config.Queue,
 			inbox.Expires.Milliseconds()).Int64()
 		if err == nil && found < 0 {
-			return transport.ErrNoQueue
+			return 0, transport.ErrNoQueue
 		}
-		n = found
-		return explain(ctx, err)
+		return found, explain(ctx, err)
 	})
-	return n, err
 }
 
 // KeepQueue implements transport.QueueKeeper.
@@ -67,18 +65,31 @@ func (s *Subscriber) Register(ctx context.Context, database string) (before stri
 	if s.config.Queue == "" {
 		return "", nil
 	}
-	err = s.onQueue(ctx, "note the database behind", func(ctx context.Context) (err error) {
-		before, err = registerScript.Run(ctx, s.client, nil, s.config.Prefix, s.config.Queue,
+	return ask(ctx, s, "note the database behind", func(ctx context.Context) (string, error) {
+		before, err := registerScript.Run(ctx, s.client, nil, s.config.Prefix, s.config.Queue,
 			database).Text()
-		return explain(ctx, err)
+		return before, explain(ctx, err)
 	})
-	if err != nil {
-		return "", err
-	}
-	return before, nil
 }
 
-// onQueue does what verb says with the subscriber's queue.
+// ask is onQueue for what has an answer. One that comes after ctx has ended goes nowhere.
+func ask[T any](
+	ctx context.Context, s *Subscriber, verb string, do func(ctx context.Context) (T, error),
+) (answer T, err error) {
+	answers := make(chan T, 1)
+	err = s.onQueue(ctx, verb, func(ctx context.Context) error {
+		answer, err := do(ctx)
+		answers <- answer
+		return err
+	})
+	if err != nil {
+		return answer, err
+	}
+	return <-answers, nil
+}
+
+// onQueue does what verb says with the subscriber's queue. do may go on when ctx has ended: it must
+// write to nothing that the caller reads then (see ask).
 func (s *Subscriber) onQueue(
 	ctx context.Context, verb string, do func(ctx context.Context) error,
 ) error {

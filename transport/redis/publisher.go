@@ -73,7 +73,7 @@ func (p *Publisher) pack(batch []transport.Outgoing, errs []error) []parcel {
 			continue
 		}
 		errs[i] = pool.ErrUnsent
-		parcels = append(parcels, parcel{i, arguments})
+		parcels = append(parcels, parcel{i, arguments, len(out.Message.Payload)})
 	}
 	return parcels
 }

@@ -24,6 +24,7 @@ type session struct {
 type parcel struct {
 	index     int
 	arguments []any
+	bytes     int
 }
 
 const (
@@ -31,9 +32,18 @@ const (
 	mostMetadata = 1000
 	// largestPayload is the server's limit (proto-max-bulk-len), where nobody lowered it.
 	largestPayload = 512 << 20
+	// mostTogether messages go in one call of the script, and no more of them than mostBytes: so long
+	// the server does nothing else.
+	mostTogether = 100
+	mostBytes    = 256 << 10
 )
 
-// arguments are those of the script that publishes a message.
+// head are the script's arguments before those of messages.
+func (c Config) head() []any {
+	return []any{c.Prefix, inbox.TTL.Milliseconds(), inbox.Most, inbox.Expires.Milliseconds()}
+}
+
+// arguments are those that the script that publishes has of a message.
 func (c Config) arguments(topic string, msg *message.Message) ([]any, error) {
 	if err := checkTopic(topic); err != nil {
 		return nil, err
@@ -50,9 +60,7 @@ func (c Config) arguments(topic string, msg *message.Message) ([]any, error) {
 	if limited {
 		expires = ttl.Milliseconds()
 	}
-	head := []any{c.Prefix, topic, expires, inbox.TTL.Milliseconds(), inbox.Most,
-		inbox.Expires.Milliseconds()}
-	return append(head, fields...), nil
+	return append([]any{topic, expires, len(fields)}, fields...), nil
 }
 
 // openSession connects, and looks what server that is.
@@ -106,28 +114,91 @@ func (s *session) send(
 
 func (s *session) exchange(
 	ctx context.Context, parcels []parcel, settle func(q parcel, taken int64, err error),
-) (lost error) {
+) error {
 	limited, cancel := context.WithTimeout(ctx, s.config.ConfirmTimeout)
 	defer cancel()
 	pipe := s.client.Pipeline()
-	commands := make([]*goredis.Cmd, len(parcels))
-	for i, q := range parcels {
-		commands[i] = publishScript.EvalSha(limited, pipe, nil, q.arguments...)
+	calls := together(parcels)
+	answers := make([]*goredis.Cmd, len(calls))
+	for i, call := range calls {
+		arguments := s.config.head()
+		for _, q := range call {
+			arguments = append(arguments, q.arguments...)
+		}
+		answers[i] = publishScript.EvalSha(limited, pipe, nil, arguments...)
 	}
 	_, _ = pipe.Exec(limited) // the first error of all; each has its own
-	for i, q := range parcels {
-		taken, err := commands[i].Int64()
-		if code, answered := codeOf(err); err != nil && (!answered || temporary[code]) {
+	for i, call := range calls {
+		results, err := resultsOf(answers[i], len(call))
+		if lost(err) {
 			// nothing behind it would arrive in order
 			return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 		}
-		if err != nil {
-			err = refusal(limited, err)
+		for j, q := range call {
+			taken, err := results.of(j, err)
+			if lost(err) {
+				return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
+			}
+			if err != nil {
+				err = refusal(limited, err)
+			}
+			settle(q, taken, err)
 		}
-		settle(q, taken, err)
 	}
 	return nil
 }
+
+// together divides messages into calls of the script, in their order.
+func together(parcels []parcel) (calls [][]parcel) {
+	for len(parcels) > 0 {
+		n, bytes := 1, parcels[0].bytes
+		for n < min(len(parcels), mostTogether) && bytes+parcels[n].bytes <= mostBytes {
+			bytes += parcels[n].bytes
+			n++
+		}
+		calls, parcels = append(calls, parcels[:n]), parcels[n:]
+	}
+	return calls
+}
+
+// lost says that nothing is known of what was asked, or that the server cannot now.
+func lost(err error) bool {
+	code, answered := codeOf(err)
+	return err != nil && (!answered || temporary[code])
+}
+
+// results are what the script says of messages.
+type results []any
+
+func resultsOf(answer *goredis.Cmd, want int) (results, error) {
+	list, err := answer.Slice()
+	if err == nil && len(list) != want {
+		err = fmt.Errorf("the server answered with %d results for %d messages", len(list), want)
+	}
+	return list, err
+}
+
+// of returns how many queues took one, or why none did: err if that is of all.
+func (r results) of(i int, err error) (taken int64, _ error) {
+	if err != nil {
+		return 0, err
+	}
+	switch result := r[i].(type) {
+	case int64:
+		return result, nil
+	case string:
+		return 0, refused(result)
+	}
+	return 0, fmt.Errorf("the server answered with %T", r[i])
+}
+
+// refused is an answer of the server's within one that is none.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
+// RedisError makes it an answer of the server's.
+func (refused) RedisError() {}
 
 // refusal is what the server says against a message. It is never about the message itself, whose
 // form is this package's.

@@ -5,7 +5,7 @@ if redis.call('EXISTS', key('queue', queue)) == 0 then
   return redis.error_reply('NOQUEUE the queue was deleted')
 end
 if #ARGV > 2 then
-  for i = 3, #ARGV do drop(queue, ARGV[i]) end
+  drop_all(queue, arguments(3, #ARGV))
   return #ARGV - 2
 end
 sweep(queue, now())

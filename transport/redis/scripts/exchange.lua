@@ -8,7 +8,7 @@ local stream, time = key('messages', queue), now()
 redis.call('ZADD', key('consumers', queue), time, consumer)
 redis.call('HSET', key('queue', queue), 'seen', string.format('%.0f', time))
 local acked = tonumber(ARGV[6])
-for i = 7, 6 + acked do drop(queue, ARGV[i]) end
+drop_all(queue, arguments(7, 6 + acked))
 for i = 7 + acked, #ARGV do give_back(queue, consumer, ARGV[i]) end
 if #ARGV > 6 + acked then wake(queue) end
 
@@ -16,10 +16,9 @@ local dead = redis.call('ZRANGEBYSCORE', key('consumers', queue), '-inf', time -
 for _, other in ipairs(dead) do give_all_back(queue, other) end
 sweep(queue, time)
 
-local taken = {}
+local taken, ids = {}, {}
 local function take(entry)
-  redis.call('ZREM', key('expiring', queue), entry[1])
-  taken[#taken + 1] = entry
+  taken[#taken + 1], ids[#ids + 1] = entry, entry[1]
 end
 if room > 0 then
   for _, text in ipairs(redis.call('ZRANGE', key('returned', queue), 0, room - 1)) do
@@ -34,5 +33,8 @@ if #taken < room then
   if read then
     for _, entry in ipairs(read[1][2]) do take(entry) end
   end
+end
+for first = 1, #ids, 1000 do
+  redis.call('ZREM', key('expiring', queue), unpack(ids, first, math.min(first + 999, #ids)))
 end
 return taken

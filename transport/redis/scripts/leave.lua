@@ -2,7 +2,7 @@
 -- consumer, ids.
 local queue = ARGV[2]
 if redis.call('EXISTS', key('queue', queue)) == 0 then return 0 end
-for i = 4, #ARGV do drop(queue, ARGV[i]) end
+drop_all(queue, arguments(4, #ARGV))
 give_all_back(queue, ARGV[3])
 redis.call('HSET', key('queue', queue), 'seen', string.format('%.0f', now()))
 wake(queue)

@@ -23,18 +23,34 @@ local function plain(text)
   return ms .. '-' .. seq
 end
 
-local function drop(queue, id)
-  redis.call('XACK', key('messages', queue), group, id)
-  redis.call('XDEL', key('messages', queue), id)
-  redis.call('ZREM', key('returned', queue), padded(id))
-  redis.call('ZREM', key('expiring', queue), id)
+-- drop_all drops messages, as many at a time as a command takes.
+local function drop_all(queue, ids)
+  for first = 1, #ids, 1000 do
+    local some, texts = {}, {}
+    for i = first, math.min(first + 999, #ids) do
+      some[#some + 1], texts[#texts + 1] = ids[i], padded(ids[i])
+    end
+    redis.call('XACK', key('messages', queue), group, unpack(some))
+    redis.call('XDEL', key('messages', queue), unpack(some))
+    redis.call('ZREM', key('returned', queue), unpack(texts))
+    redis.call('ZREM', key('expiring', queue), unpack(some))
+  end
+end
+
+local function drop(queue, id) drop_all(queue, {id}) end
+
+-- arguments lists those from first to last.
+local function arguments(first, last)
+  local list = {}
+  for i = first, last do list[#list + 1] = ARGV[i] end
+  return list
 end
 
 -- sweep drops what has expired in nobody's hands.
 local function sweep(queue, time)
   while true do
     local ids = redis.call('ZRANGEBYSCORE', key('expiring', queue), '-inf', time, 'LIMIT', 0, 1000)
-    for _, id in ipairs(ids) do drop(queue, id) end
+    drop_all(queue, ids)
     if #ids < 1000 then return end
   end
 end
