@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +81,9 @@ func TestRunAndReplicateSendSpans(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, exit.Done, invoke(t.Context(), "migrate", "--db", master).code)
 	running(t, "replicate", "--migrate", "--db", copies, "--broker", broker, "--config", config, "--silent")
+	require.Eventually(t, func() bool { // else a first try to publish finds no queue, and is a span, too
+		return strings.Contains(invoke(t.Context(), "queues", "list", "--broker", broker).stdout, "order")
+	}, patience, 20*time.Millisecond)
 	running(t, "run", "--db", master, "--broker", broker, "--traces", server.URL, "--silent")
 	s, err := mastertest.New(dbtest.Open(t, master))
 	require.NoError(t, err)
