@@ -35,6 +35,9 @@ const (
 type Config struct {
 	wamqp.Config
 
+	// Hosts are further nodes of a cluster, as in host:5672. One that Connection.AmqpURI or Hosts
+	// names is chosen at random, and another one when it does not answer. Default: none.
+	Hosts []string
 	// ConfirmTimeout is how long the broker may take to confirm the oldest unconfirmed message, to
 	// read what is written to it, or to let publishers go on after it blocked them. After it the
 	// connection is given up and the fate of its messages is unknown. Default: 30 s.
@@ -59,6 +62,7 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	if err := address.RequireEscaped(rawURL); err != nil {
 		return Config{}, fmt.Errorf("the broker URL: %w", err)
 	}
+	rawURL, hosts := splitHosts(rawURL)
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return Config{}, errURL // the parser's own message quotes the URL, and with it the password
@@ -76,16 +80,16 @@ func NewConfig(rawURL, queue string) (Config, error) {
 	config.NoDeclare = !o.boolean("declare", true)
 	config.Publish.ChannelPoolSize = o.positive("connections", defaultPoolSize)
 	u.RawQuery = o.passOn().Encode()
-	config.Connection.AmqpURI = u.String()
-	if err := errors.Join(append(o.errs, checkQueue(queue), config.validateURI())...); err != nil {
+	config.Connection.AmqpURI, config.Hosts = u.String(), hosts
+	if err := errors.Join(append(o.errs, checkQueue(queue), config.validateURIs())...); err != nil {
 		return Config{}, fmt.Errorf("RabbitMQ configuration: %w", err)
 	}
 	return config, nil
 }
 
 var errURL = errors.New("the broker URL cannot be read: want " +
-	"amqp://user:password@host:5672/vhost, with reserved characters (: / ? # @ %) in user, " +
-	"password and vhost percent-encoded")
+	"amqp://user:password@host:5672/vhost, or several of host:5672 joined by commas, with " +
+	"reserved characters (: / ? # @ %) in user, password and vhost percent-encoded")
 
 // checkQueue refuses wildcards: the queue's direct topics would also catch other queues' messages.
 func checkQueue(name string) error {
@@ -177,7 +181,7 @@ func (c Config) validate(errs ...error) error {
 			"Config.Connection has both TLSConfig and AmqpConfig.TLSClientConfig: set one")
 	}
 	if c.Connection.AmqpURI != "" { // watermill-amqp says so when it is empty
-		errs = append(errs, c.validateURI())
+		errs = append(errs, c.validateURIs())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("RabbitMQ configuration: %w", err)
@@ -185,19 +189,19 @@ func (c Config) validate(errs ...error) error {
 	return nil
 }
 
-func (c Config) validateURI() error {
-	if err := address.RequireEscaped(c.Connection.AmqpURI); err != nil {
+func validateURI(uri string) error {
+	if err := address.RequireEscaped(uri); err != nil {
 		return fmt.Errorf("the broker URL: %w", err)
 	}
-	u, err := url.Parse(c.Connection.AmqpURI)
-	if err != nil || strings.Contains(c.Connection.AmqpURI, " ") {
+	u, err := url.Parse(uri)
+	if err != nil || strings.Contains(uri, " ") {
 		return errURL
 	}
 	if u.Scheme != "amqp" && u.Scheme != "amqps" {
 		return errors.New("the broker URL has another scheme: want amqp:// or amqps://")
 	}
 	// which quotes what it does not understand
-	if _, err := amqp091.ParseURI(c.Connection.AmqpURI); err != nil {
+	if _, err := amqp091.ParseURI(uri); err != nil {
 		return errors.New("the broker URL has a port, heartbeat, connection_timeout or " +
 			"channel_max that is no number in its range")
 	}

@@ -50,6 +50,21 @@ func TestNewConfigPassesOnWhatIsRabbitMQs(t *testing.T) {
 	require.Equal(t, 5, config.Window)
 }
 
+func TestNewConfigTakesSeveralNodes(t *testing.T) {
+	config, err := amqp.NewConfig("amqp://u,1:p%40w@a:1,b:2,[::1]:3/v?heartbeat=7", "stats")
+	require.NoError(t, err)
+	require.Equal(t, "amqp://u,1:p%40w@a:1/v?heartbeat=7", config.Connection.AmqpURI)
+	require.Equal(t, []string{"b:2", "[::1]:3"}, config.Hosts)
+	for _, wrong := range []string{"a:1,", "a:1,,b:2", "a:1,b:x", ",b:2,"} {
+		_, err := amqp.NewConfig("amqp://u:s3cret@"+wrong+"/v", "stats")
+		require.Error(t, err, wrong)
+		require.NotContains(t, err.Error(), "s3cret", wrong)
+	}
+	config.Hosts = []string{"c:1/other"}
+	_, err = amqp.NewPublisher(config)
+	require.ErrorContains(t, err, "several of host:5672")
+}
+
 func TestNewConfigReportsEveryMistakeAtOnce(t *testing.T) {
 	_, err := amqp.NewConfig(
 		"amqp://h?queue_type=stream&mandatory=maybe&confirm_timeout=30&window=0&prefetch=1&heartbeat=often", "a*")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"time"
@@ -82,15 +83,20 @@ func (c *connection) watchBlockade(notices <-chan amqp091.Blocking) {
 // dialer makes connections, with a pause between attempts that fail, however many callers want one.
 type dialer struct {
 	config Config
-	name   string        // of the connections, as the broker's operator sees them
-	turn   chan struct{} // holds a token while somebody dials; guards what follows
-	pause  *backoff.ExponentialBackOff
-	next   time.Time // not before
+	name   string   // of the connections, as the broker's operator sees them
+	uris   []string // of the cluster's nodes
+
+	turn  chan struct{} // holds a token while somebody dials; guards what follows
+	pause *backoff.ExponentialBackOff
+	next  time.Time // not before
+	at    int       // the node to begin with: it answered last
 }
 
+// newDialer begins at any node, so that the clients of a cluster spread over it.
 func newDialer(config Config, name string) *dialer {
-	return &dialer{config: config, name: name, turn: make(chan struct{}, 1),
-		pause: newBackOff(config)}
+	uris := config.uris()
+	return &dialer{config: config, name: name, uris: uris, turn: make(chan struct{}, 1),
+		pause: newBackOff(config), at: rand.IntN(len(uris))}
 }
 
 func newBackOff(config Config) *backoff.ExponentialBackOff {
@@ -103,7 +109,7 @@ func newBackOff(config Config) *backoff.ExponentialBackOff {
 	}
 }
 
-// dial tries once, after the pause that an earlier failure earned.
+// dial tries each node once, after the pause that an earlier failure earned.
 func (d *dialer) dial(ctx context.Context) (*connection, error) {
 	select {
 	case d.turn <- struct{}{}:
@@ -116,7 +122,7 @@ func (d *dialer) dial(ctx context.Context) (*connection, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, d.config.connectTimeout(), errTimeout)
 	defer cancel()
-	conn, err := d.open(ctx)
+	conn, err := d.any(ctx)
 	if err != nil {
 		d.next = time.Now().Add(d.pause.NextBackOff())
 		return nil, fmt.Errorf("connect to RabbitMQ: %w", err)
@@ -125,7 +131,31 @@ func (d *dialer) dial(ctx context.Context) (*connection, error) {
 	return conn, nil
 }
 
-func (d *dialer) open(ctx context.Context) (*connection, error) {
+// any connects to the first node that answers. One that accepts a connection and says nothing
+// leaves the others their part of the time.
+func (d *dialer) any(ctx context.Context) (*connection, error) {
+	var errs []error
+	for i := range d.uris {
+		at := (d.at + i) % len(d.uris)
+		once, cancel := ctx, context.CancelFunc(func() {})
+		if deadline, has := ctx.Deadline(); has && i < len(d.uris)-1 {
+			part := time.Until(deadline) / time.Duration(len(d.uris)-i)
+			once, cancel = context.WithTimeoutCause(ctx, part, errTimeout)
+		}
+		conn, err := d.open(once, d.uris[at])
+		cancel()
+		if err == nil {
+			d.at = at
+			return conn, nil
+		}
+		if errs = append(errs, err); ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (d *dialer) open(ctx context.Context, uri string) (*connection, error) {
 	conn := &connection{}
 	stop := func() bool { return true }
 	config := d.settings()
@@ -145,7 +175,7 @@ func (d *dialer) open(ctx context.Context) (*connection, error) {
 		return conn.socket, nil
 	}
 	var err error
-	conn.Connection, err = amqp091.DialConfig(d.config.Connection.AmqpURI, config)
+	conn.Connection, err = amqp091.DialConfig(uri, config)
 	stop()
 	if err = because(ctx, err); err != nil {
 		if conn.socket != nil {

@@ -18,7 +18,10 @@
 //
 // # URL
 //
-// Scheme amqp or amqps, virtual host as the path ("/" when there is none). Options of this package:
+// Scheme amqp or amqps, virtual host as the path ("/" when there is none). Of a cluster all nodes
+// may be named, as in amqp://user:password@a:5672,b:5672/vhost: a client begins at any, and takes
+// another one when that does not answer; connection_timeout is for all together. Options of this
+// package:
 //
 //	exchange         name of the exchange; default cqrs
 //	queue_type       classic (default, what django-cqrs declares) or quorum
