@@ -109,6 +109,15 @@ func launch(command *exec.Cmd, port int) (*daemon, error) {
 	}
 }
 
+// signal sends one to the process and all that it started.
+func (d *daemon) signal(signal os.Signal) error {
+	number, ok := signal.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("%v cannot be sent on this system", signal)
+	}
+	return signalGroup(d.command.Process.Pid, number)
+}
+
 func listening(port int) bool {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(
 		context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))

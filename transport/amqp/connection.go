@@ -12,6 +12,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 )
 
 // closeTimeout bounds a polite goodbye to the broker.
@@ -48,7 +50,7 @@ func (c *connection) close() {
 func (c *connection) limit(
 	ctx context.Context, timeout time.Duration,
 ) (limited context.Context, release func()) {
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
+	limited, cancel := bounded.Timeout(ctx, timeout, errTimeout)
 	stop := context.AfterFunc(limited, c.cut)
 	return limited, func() { stop(); cancel() }
 }
@@ -120,7 +122,7 @@ func (d *dialer) dial(ctx context.Context) (*connection, error) {
 	if err := wait(ctx, time.Until(d.next)); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, d.config.connectTimeout(), errTimeout)
+	ctx, cancel := bounded.Timeout(ctx, d.config.connectTimeout(), errTimeout)
 	defer cancel()
 	conn, err := d.any(ctx)
 	if err != nil {
@@ -140,7 +142,7 @@ func (d *dialer) any(ctx context.Context) (*connection, error) {
 		once, cancel := ctx, context.CancelFunc(func() {})
 		if deadline, has := ctx.Deadline(); has && i < len(d.uris)-1 {
 			part := time.Until(deadline) / time.Duration(len(d.uris)-i)
-			once, cancel = context.WithTimeoutCause(ctx, part, errTimeout)
+			once, cancel = bounded.Timeout(ctx, part, errTimeout)
 		}
 		conn, err := d.open(once, d.uris[at])
 		cancel()

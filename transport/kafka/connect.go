@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
 
@@ -57,7 +58,7 @@ func (c Config) secure(ctx context.Context, conn net.Conn, address string) (net.
 		config.ServerName, _, _ = net.SplitHostPort(address)
 	}
 	over := tls.Client(conn, config)
-	ctx, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, c.ConnectTimeout, nil)
 	defer cancel()
 	if err := over.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(err, conn.Close())

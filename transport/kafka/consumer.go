@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 )
@@ -230,7 +231,7 @@ func (c *consumer) Leave(ctx context.Context, acked []int64) error {
 	c.stop()
 	c.running.Wait()
 	err := c.commit(ctx)
-	limited, cancel := context.WithTimeout(ctx, leaveTimeout)
+	limited, cancel := bounded.Timeout(ctx, leaveTimeout, nil)
 	defer cancel()
 	c.client.AllowRebalance()
 	err = errors.Join(err, c.client.LeaveGroupContext(limited))

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 )
 
 var _ transport.DeadLetterBox = (*Subscriber)(nil)
@@ -132,7 +133,7 @@ func (s *Subscriber) scan(
 	var all []*kgo.Record
 	removed := map[string]bool{}
 	for next := begin; next < end; {
-		limited, cancel := context.WithTimeout(ctx, scanTimeout)
+		limited, cancel := bounded.Timeout(ctx, scanTimeout, nil)
 		fetched := client.PollFetches(limited)
 		err := fetched.Err()
 		cancel()

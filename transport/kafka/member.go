@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 )
 
@@ -194,7 +195,7 @@ func (c *consumer) commit(ctx context.Context) error {
 	if len(at) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.subscriber.config.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, c.subscriber.config.ConnectTimeout, nil)
 	defer cancel()
 	ctx = kgo.PreCommitFnContext(ctx, func(r *kmsg.OffsetCommitRequest) error {
 		for i := range r.Topics {

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/pool"
 )
 
@@ -150,7 +151,7 @@ func (p *Publisher) Unroutable() map[string]int64 { return p.unroutable.Counts()
 // Probe implements transport.Prober.
 func (p *Publisher) Probe(ctx context.Context) error {
 	err := p.sessions.Use(ctx, func(ctx context.Context, s *session) error {
-		ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
+		ctx, cancel := bounded.Timeout(ctx, p.config.ConnectTimeout, nil)
 		defer cancel()
 		return explain(ctx, s.client.Ping(ctx))
 	})

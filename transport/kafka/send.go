@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
 
@@ -30,10 +31,10 @@ type parcel struct {
 }
 
 func openSession(ctx context.Context, config Config) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, config.ConnectTimeout, nil)
 	defer cancel()
 	s := &session{config: config, denied: make(chan struct{}, 1)}
-	s.dialer = socket.NewDialer(ctx, config.ConnectTimeout)
+	s.dialer = socket.NewDialer(ctx, config.ConnectTimeout, config.ConnectTimeout)
 	var err error
 	s.client, err = config.client("cqrsync-publisher", s.dialer,
 		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}),
@@ -70,7 +71,7 @@ func (s *session) Closed() bool { return false }
 
 // find looks for topics, and returns of each nil, or why nothing can be sent there.
 func (s *session) find(ctx context.Context, names map[string]bool) (map[string]error, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, s.config.ConnectTimeout, nil)
 	defer cancel()
 	request := kmsg.NewPtrMetadataRequest()
 	for name := range names {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
@@ -235,7 +236,7 @@ func (s *Subscriber) within(
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(s.ended, func() { stop(delivery.ErrClosed) })()
-	ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, s.config.ConnectTimeout, nil)
 	defer cancel()
 	for {
 		err := do(ctx, queues{s.config, s.admin})

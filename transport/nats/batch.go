@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/pool"
 )
 
@@ -109,7 +111,8 @@ func (p *Publisher) settle(
 			errs[q.index] = pool.Unavailable(cause)
 		case errors.Is(f.err, errNoStream):
 			if lost == nil {
-				lost = p.noStream(ctx, s)
+				stream, _, _ := strings.Cut(q.msg.Subject, ".")
+				lost = p.noStream(ctx, s, stream)
 			}
 			errs[q.index] = pool.About(batch[q.index], lost)
 		case f.err != nil:
@@ -123,10 +126,11 @@ func (p *Publisher) settle(
 
 // noStream says why nothing took a message: the stream was deleted, and whoever connects next makes
 // it anew, or has no leader for the moment.
-func (p *Publisher) noStream(ctx context.Context, s *session) error {
-	ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
+func (p *Publisher) noStream(ctx context.Context, s *session, stream string) error {
+	p.declared.Store(false)
+	ctx, cancel := bounded.Timeout(ctx, p.config.ConnectTimeout, nil)
 	defer cancel()
-	err := p.config.declare(ctx, s.js)
+	err := p.config.declare(ctx, s.js, stream)
 	if errors.Is(err, errNoStream) {
 		return fmt.Errorf("%w: %w", transport.ErrDestination, err)
 	}

@@ -13,25 +13,40 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
 
-// pingInterval finds a connection that is dead without saying so, together with the two pings that
-// may be unanswered.
-const pingInterval = 10 * time.Second
+const (
+	// pingInterval finds a connection that is dead without saying so, together with the two pings
+	// that may be unanswered: a server that is cut off from the others, say.
+	pingInterval = 3 * time.Second
+	// leastDial is what each of several servers is given at least to take a connection.
+	leastDial = time.Second
+)
+
+// dialTimeout leaves time for the other servers where one accepts a connection and says nothing,
+// for which the client waits twice as long.
+func (c Config) dialTimeout() time.Duration {
+	n := time.Duration(len(c.Servers))
+	if n == 1 {
+		return c.ConnectTimeout
+	}
+	return min(c.ConnectTimeout, max(leastDial, c.ConnectTimeout/(2*n)))
+}
 
 // connect returns a connection, made before ctx ends, and what cuts it.
 func (c Config) connect(
 	ctx context.Context, name string, options ...natsgo.Option,
 ) (*natsgo.Conn, *socket.Dialer, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, c.ConnectTimeout, nil)
 	defer cancel()
-	d := socket.NewDialer(ctx, c.ConnectTimeout)
+	d := socket.NewDialer(ctx, c.dialTimeout(), c.ConnectTimeout)
 	defer context.AfterFunc(ctx, d.Cut)()
 	base := []natsgo.Option{
 		natsgo.Name(cmp.Or(c.Name, name)),
 		natsgo.SetCustomDialer(d),
-		natsgo.Timeout(c.ConnectTimeout),
+		natsgo.Timeout(c.dialTimeout()),
 		natsgo.PingInterval(pingInterval),
 		natsgo.MaxPingsOutstanding(2),
 	}
@@ -76,11 +91,15 @@ func explain(ctx context.Context, err error) error {
 			err)
 	}
 	var answer *jetstream.APIError
-	if errors.As(err, &answer) && answer.Code != 503 && answer.Code != 500 {
+	if errors.As(err, &answer) && answer.Code != 503 && answer.Code != 500 &&
+		answer.ErrorCode != jsNoPeers {
 		return err
 	}
 	return fmt.Errorf("%w: %w", transport.ErrUnavailable, err)
 }
+
+// jsNoPeers is the code by which a cluster says that it has too few servers at the moment.
+const jsNoPeers jetstream.ErrorCode = 10005
 
 func isCode(err error, code jetstream.ErrorCode) bool {
 	var answer *jetstream.APIError

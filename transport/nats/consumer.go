@@ -14,6 +14,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 )
 
@@ -31,13 +32,14 @@ type consumer struct {
 	// What follows belongs to the subscription's loop.
 	nc      *natsgo.Conn
 	joined  time.Time // when that was tried last
-	wait    time.Duration
 	checked time.Time // when the bindings were looked at
 	last    int64
 
 	mu      sync.Mutex
 	inbox   *natsgo.Subscription // nil while messages are asked for from nowhere
 	pulls   pulls
+	heard   time.Time     // when the server said something, last
+	every   time.Duration // how often the server is told that messages are still held
 	arrived []*natsgo.Msg
 	held    map[int64]*holding
 	at      map[uint64]*holding // the same, by their place in the stream
@@ -81,6 +83,7 @@ func (c *consumer) receive(m *natsgo.Msg) {
 		}
 		return
 	}
+	c.heard = time.Now()
 	if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 && m.Reply == "" {
 		c.pulls, c.broken = c.pulls.ended(m.Header, status)
 		return
@@ -100,7 +103,7 @@ func (c *consumer) Exchange(
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	taken := c.take(room)
-	if c.pulls.late() { // a server that went away forgets what it was asked
+	if c.pulls.late(c.heard) { // a server that went away forgets what it was asked
 		c.broken = errLate
 		c.wake()
 		return taken, nil
@@ -136,7 +139,7 @@ func (c *consumer) settle(ctx context.Context, acked, returned []int64) {
 	if last == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, nakTimeout)
+	ctx, cancel := bounded.Timeout(ctx, nakTimeout, nil)
 	defer cancel()
 	_, _ = c.nc.RequestWithContext(ctx, last, nakOf)
 }
@@ -211,8 +214,9 @@ func sequenceOf(reply string) uint64 {
 }
 
 // keepAlive tells the server of messages that take their time, or it would give them to somebody
-// else.
+// else, and looks whether it still says something itself.
 func (c *consumer) keepAlive() {
+	told := time.Now()
 	for {
 		select {
 		case <-c.stop:
@@ -220,17 +224,24 @@ func (c *consumer) keepAlive() {
 		case <-c.alive.C:
 		}
 		c.mu.Lock()
-		for _, h := range c.held {
-			_ = c.nc.Publish(h.reply, inUse)
+		if time.Since(told) >= c.every {
+			told = time.Now()
+			c.tellAlive()
 		}
-		for _, m := range c.arrived {
-			_ = c.nc.Publish(m.Reply, inUse)
-		}
-		late := c.pulls.late()
+		late := c.pulls.late(c.heard)
 		c.mu.Unlock()
 		if late {
 			c.wake()
 		}
+	}
+}
+
+func (c *consumer) tellAlive() {
+	for _, h := range c.held {
+		_ = c.nc.Publish(h.reply, inUse)
+	}
+	for _, m := range c.arrived {
+		_ = c.nc.Publish(m.Reply, inUse)
 	}
 }
 

@@ -26,7 +26,13 @@ func (c *consumer) join(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.checked, c.wait = time.Now(), wait
+		c.checked = time.Now()
+		c.mu.Lock()
+		c.every = wait / 3
+		c.mu.Unlock()
+		if c.answers() {
+			return nil
+		}
 		if c.nc == nil { // it stays the same one, lost or not
 			c.nc = q.nc
 		}
@@ -36,12 +42,12 @@ func (c *consumer) join(ctx context.Context) error {
 	switch {
 	case err != nil:
 	case c.alive != nil:
-		c.alive.Reset(c.wait / 3)
+		c.alive.Reset(min(c.every, heartbeat))
 	default:
 		c.subscriber.mu.Lock()
 		c.subscriber.consumers[c] = struct{}{}
 		c.subscriber.mu.Unlock()
-		c.alive = time.NewTicker(c.wait / 3)
+		c.alive = time.NewTicker(min(c.every, heartbeat))
 		c.running.Go(c.keepAlive)
 	}
 	return err
@@ -64,6 +70,18 @@ func (c *consumer) inspect(ctx context.Context, q queues) (wait time.Duration, e
 			info.Name, info.Config.AckPolicy, info.Config.MaxDeliver)
 	}
 	return max(info.Config.AckWait, 3*time.Millisecond), nil
+}
+
+// answers says that the server was only late, and forgives that: what it has sent would come to
+// nobody at another address. What it said before is heard by now, because it was asked meanwhile.
+func (c *consumer) answers() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != errLate || c.pulls.late(c.heard) { //nolint:errorlint // the value that stands there
+		return false
+	}
+	c.broken = nil
+	return true
 }
 
 // listen takes messages at an address of its own, so that what was asked for before, and may come

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 )
 
 const (
@@ -27,7 +28,7 @@ func (q queues) locked(ctx context.Context, queue string, do func(context.Contex
 		return fmt.Errorf("lock its bindings: %w", err)
 	}
 	defer release()
-	ctx, cancel := context.WithTimeout(ctx, lockLease/3) // before anybody takes the lock
+	ctx, cancel := bounded.Timeout(ctx, lockLease/3, nil) // before anybody takes the lock
 	defer cancel()
 	return do(ctx)
 }
@@ -72,11 +73,13 @@ func (q queues) lock(ctx context.Context, queue string) (release func(), err err
 func (q queues) note(
 	ctx context.Context, stream, note string,
 ) (number uint64, text []byte, found bool, err error) {
-	s, err := q.js.Stream(ctx, stream)
-	if err != nil {
-		return 0, nil, false, explain(ctx, err)
-	}
-	msg, err := s.GetLastMsgForSubject(ctx, note)
+	msg, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		s, err := q.js.Stream(ctx, stream)
+		if err != nil {
+			return nil, err
+		}
+		return s.GetLastMsgForSubject(ctx, note)
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil, false, nil
 	}

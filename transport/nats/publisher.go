@@ -3,10 +3,12 @@ package nats
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/pool"
 )
 
@@ -17,6 +19,7 @@ type Publisher struct {
 	routes     routes
 	sessions   *pool.Pool[*session]
 	unroutable pool.Unroutable
+	declared   atomic.Bool // the streams are there, or were
 }
 
 var (
@@ -32,7 +35,11 @@ func NewPublisher(config Config) (*Publisher, error) {
 	}
 	p := &Publisher{config: config, routes: routes{streams: map[string]*route{}}}
 	p.sessions = pool.New(config.Connections, func(ctx context.Context) (*session, error) {
-		return openSession(ctx, config)
+		s, err := openSession(ctx, config, !p.declared.Load())
+		if err == nil {
+			p.declared.Store(true)
+		}
+		return s, err
 	})
 	return p, nil
 }
@@ -57,7 +64,7 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing
 // Probe implements transport.Prober.
 func (p *Publisher) Probe(ctx context.Context) error {
 	err := p.sessions.Use(ctx, func(ctx context.Context, s *session) error {
-		ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
+		ctx, cancel := bounded.Timeout(ctx, p.config.ConnectTimeout, nil)
 		defer cancel()
 		return s.nc.FlushWithContext(ctx)
 	})

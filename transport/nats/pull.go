@@ -18,6 +18,11 @@ const (
 	pullExpires = 20 * time.Second
 	// pullGrace is how much later its word of that may come.
 	pullGrace = 10 * time.Second
+	// heartbeat is how often the server says that it still knows what it was asked for. In a
+	// cluster it forgets that with the server that leads the queue.
+	heartbeat = 2 * time.Second
+	// silent is after how long without a word it is taken to have forgotten.
+	silent = 3 * heartbeat
 )
 
 var errReconnected = fmt.Errorf("%w: the connection was lost", transport.ErrUnavailable)
@@ -53,9 +58,10 @@ func (p pulls) filled() pulls {
 	return p
 }
 
-// late says that the oldest request should have ended.
-func (p pulls) late() bool {
-	return len(p) > 0 && time.Now().After(p[0].expires.Add(pullGrace))
+// late says that the oldest request should have ended, or that the server, heard last at a time, no
+// longer knows of any.
+func (p pulls) late(heard time.Time) bool {
+	return len(p) > 0 && (time.Now().After(p[0].expires.Add(pullGrace)) || time.Since(heard) > silent)
 }
 
 // ended takes the server's word that a request is over. broken is why no other one should be made
@@ -84,13 +90,18 @@ func (c *consumer) pull(n int) error {
 		return fmt.Errorf("%w: the connection is lost", transport.ErrUnavailable)
 	}
 	stream, name := c.subscriber.place(c.topics)
-	request, err := json.Marshal(map[string]any{"batch": n, "expires": pullExpires.Nanoseconds()})
+	request, err := json.Marshal(map[string]any{
+		"batch": n, "expires": pullExpires.Nanoseconds(), "idle_heartbeat": heartbeat.Nanoseconds(),
+	})
 	if err != nil {
 		return err
 	}
 	api := "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + name
 	if err := c.nc.PublishRequest(api, c.inbox.Subject, request); err != nil {
 		return errors.Join(transport.ErrUnavailable, err)
+	}
+	if len(c.pulls) == 0 {
+		c.heard = time.Now() // from now on it has something to say
 	}
 	c.pulls = append(c.pulls, pull{n, time.Now().Add(pullExpires)})
 	return nil

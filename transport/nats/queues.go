@@ -22,7 +22,9 @@ type queues struct {
 
 // lookup returns a queue's consumer. The error is transport.ErrNoQueue where there is none.
 func (q queues) lookup(ctx context.Context, stream, queue string) (*jetstream.ConsumerInfo, error) {
-	consumer, err := q.js.Consumer(ctx, stream, consumerName(queue))
+	consumer, err := ask(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
+		return q.js.Consumer(ctx, stream, consumerName(queue))
+	})
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("%w: %q", transport.ErrNoQueue, queue)
 	}
@@ -73,9 +75,17 @@ func (q queues) bind(ctx context.Context, queue string, topics []string, make bo
 		case !errors.Is(err, transport.ErrNoQueue) || !make:
 			return err
 		}
-		_, err = q.js.CreateConsumer(ctx, q.config.Stream, q.consumer(queue, want))
-		return explain(ctx, err)
+		return q.create(ctx, q.config.Stream, q.consumer(queue, want))
 	})
+}
+
+func (q queues) create(
+	ctx context.Context, stream string, config jetstream.ConsumerConfig,
+) error {
+	_, err := ask(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
+		return q.js.CreateConsumer(ctx, stream, config)
+	})
+	return explain(ctx, err)
 }
 
 func (q queues) extend(
@@ -89,7 +99,9 @@ func (q queues) extend(
 		config.FilterSubjects, config.FilterSubject = []string{config.FilterSubject}, ""
 	}
 	config.FilterSubjects = append(config.FilterSubjects, add...)
-	_, err := q.js.UpdateConsumer(ctx, q.config.Stream, config)
+	_, err := ask(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
+		return q.js.UpdateConsumer(ctx, q.config.Stream, config)
+	})
 	if errors.Is(err, jetstream.ErrConsumerDoesNotExist) ||
 		errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("%w: %q", transport.ErrNoQueue, queue)
@@ -151,8 +163,8 @@ func (q queues) keepDeadLetters(ctx context.Context, queue string) error {
 		return nil // the queue itself is what matters, and a message for this one is refused
 	}
 	config := q.consumer(dead, []string{directSubjects(q.config.Stream, dead)})
-	if _, err := q.js.CreateConsumer(ctx, q.config.Stream, config); err != nil {
-		return fmt.Errorf("the queue of its dead letters: %w", explain(ctx, err))
+	if err := q.create(ctx, q.config.Stream, config); err != nil {
+		return fmt.Errorf("the queue of its dead letters: %w", err)
 	}
 	return nil
 }
@@ -176,6 +188,5 @@ func (q queues) bindInbox(ctx context.Context, topic string) error {
 	}
 	config := q.consumer(topic, []string{subject(stream, topic)})
 	config.InactiveThreshold = inbox.Expires
-	_, err = q.js.CreateConsumer(ctx, stream, config)
-	return explain(ctx, err)
+	return q.create(ctx, stream, config)
 }

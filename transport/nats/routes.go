@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 )
 
 // routesLast is for how long it is believed that a topic has a queue. That one has none is never
@@ -39,7 +41,12 @@ func (r *routes) bound(
 		stale := known == nil || time.Since(known.looked) > routesLast
 		if !fresh[stream] && (stale || !known.filters.match(subject)) {
 			var err error
-			if known, err = look(ctx, s.js, stream); err != nil {
+			ctx, cancel := bounded.Timeout(ctx, s.config.ConnectTimeout, nil)
+			known, err = ask(ctx, func(ctx context.Context) (*route, error) {
+				return look(ctx, s.js, stream)
+			})
+			cancel()
+			if err != nil {
 				return nil, explain(ctx, err)
 			}
 			r.streams[stream], fresh[stream] = known, true

@@ -47,21 +47,28 @@ func (s *session) send(ctx context.Context, messages []*natsgo.Msg) (fates []fat
 
 // await returns when at most so many messages are unconfirmed.
 func (s *session) await(ctx context.Context, f *flight, most int) error {
-	var timer *time.Timer
+	var timer, silence *time.Timer
 	for {
 		s.mu.Lock()
-		open := f.open
+		open, moved := f.open, f.moved
 		s.mu.Unlock()
-		if open <= most {
+		switch {
+		case open <= most:
 			return nil
-		}
-		if timer == nil {
-			timer = time.NewTimer(s.config.ConfirmTimeout)
+		case moved:
+			return errMoved
+		case timer == nil:
+			timer, silence = time.NewTimer(s.config.ConfirmTimeout), time.NewTimer(askLeader)
 			defer timer.Stop()
+			defer silence.Stop()
 		}
 		select {
 		case <-f.changed:
 			timer.Reset(s.config.ConfirmTimeout)
+			silence.Reset(askLeader)
+		case <-silence.C:
+			s.askForLeader(f)
+			silence.Reset(askLeader)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.gone:

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
 
@@ -24,14 +25,15 @@ type session struct {
 	inbox  string        // what the replies to messages begin with
 	gone   chan struct{} // closed when the connection is
 
-	mu     sync.Mutex
-	call   uint64  // which flight the replies are of
-	flight *flight // nil while nothing is published
+	mu      sync.Mutex
+	call    uint64            // which flight the replies are of
+	flight  *flight           // nil while nothing is published
+	leaders map[string]string // of streams
 }
 
-// openSession connects, and makes the streams that are missing.
-func openSession(ctx context.Context, config Config) (*session, error) {
-	s := &session{gone: make(chan struct{})}
+// openSession connects, and makes the streams that are missing, if it is to declare them.
+func openSession(ctx context.Context, config Config, declare bool) (*session, error) {
+	s := &session{gone: make(chan struct{}), leaders: map[string]string{}}
 	nc, dialer, err := config.connect(ctx, "cqrsync publisher", natsgo.NoReconnect(),
 		natsgo.ClosedHandler(func(*natsgo.Conn) { close(s.gone) }),
 		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { s.refused(err) }))
@@ -45,10 +47,13 @@ func openSession(ctx context.Context, config Config) (*session, error) {
 		s.inbox = nc.NewInbox() + "."
 		_, err = nc.Subscribe(s.inbox+"*.*", s.reply)
 	}
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	if err == nil && declare {
+		ctx, cancel := bounded.Timeout(ctx, config.ConnectTimeout, nil)
 		defer cancel()
 		err = config.declare(ctx, js)
+	}
+	if err == nil {
+		s.ask(config.Stream)
 	}
 	if err != nil {
 		nc.Close()
@@ -99,6 +104,10 @@ func (s *session) reply(m *natsgo.Msg) {
 	call, number, _ := strings.Cut(strings.TrimPrefix(m.Subject, s.inbox), ".")
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if call == aboutLeader {
+		s.learnLeader(number, m)
+		return
+	}
 	if s.flight == nil || call != strconv.FormatUint(s.call, 36) {
 		return // of a call that has ended
 	}
@@ -168,6 +177,7 @@ type flight struct {
 	fates    []fate
 	subjects []string // of those that were sent
 	open     int      // sent, and not answered yet
+	moved    bool     // the stream has another leader than they were sent to
 	reply    string
 	changed  chan struct{} // receives when something is settled
 }
@@ -178,6 +188,10 @@ func (f *flight) settle(i int, what fate) {
 	}
 	f.fates[i] = what
 	f.open--
+	f.wake()
+}
+
+func (f *flight) wake() {
 	select {
 	case f.changed <- struct{}{}:
 	default: // it has not looked since the last time

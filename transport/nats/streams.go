@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,10 +58,13 @@ func (c Config) streams() []jetstream.StreamConfig {
 	return all
 }
 
-// declare makes the streams that are missing, and looks whether those that are there can be used.
-// Where NoDeclare is set it only looks.
-func (c Config) declare(ctx context.Context, js jetstream.JetStream) error {
+// declare makes the streams that are missing, all or those of some names, and looks whether those
+// that are there can be used. Where NoDeclare is set it only looks.
+func (c Config) declare(ctx context.Context, js jetstream.JetStream, names ...string) error {
 	for _, want := range c.streams() {
+		if len(names) > 0 && !slices.Contains(names, want.Name) {
+			continue
+		}
 		if err := c.declareStream(ctx, js, want); err != nil {
 			return fmt.Errorf("stream %s: %w", want.Name, err)
 		}
@@ -73,16 +77,19 @@ var errNoStream = errors.New("the server has no such stream")
 func (c Config) declareStream(
 	ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig,
 ) error {
-	stream, err := js.Stream(ctx, want.Name)
+	find := func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, want.Name) }
+	stream, err := ask(ctx, find)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if c.NoDeclare {
 			return fmt.Errorf("%w: make it, with the subjects %s, retention %s and message TTLs, or "+
 				"leave declare=false out of the URL", errNoStream, want.Subjects[0], want.Retention)
 		}
-		stream, err = js.CreateStream(ctx, want)
+		stream, err = ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+			return js.CreateStream(ctx, want)
+		})
 	}
 	if isCode(err, jetstream.JSErrCodeStreamNameInUse) { // somebody else has just made it
-		stream, err = js.Stream(ctx, want.Name)
+		stream, err = ask(ctx, find)
 	}
 	if err != nil {
 		return explain(ctx, err)

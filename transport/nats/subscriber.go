@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
@@ -185,7 +186,7 @@ func (s *Subscriber) within(
 	if err := transport.Ended(ctx); err != nil {
 		return errors.Join(transport.ErrUnavailable, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*s.config.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, 2*s.config.ConnectTimeout, nil)
 	defer cancel()
 	q, err := s.connect(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 )
 
@@ -49,7 +50,7 @@ func (c *consumer) join(ctx context.Context) error {
 	if err := transport.Ended(ctx); err != nil {
 		return errors.Join(transport.ErrUnavailable, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+	ctx, cancel := bounded.Timeout(ctx, s.config.ConnectTimeout, nil)
 	defer cancel()
 	return s.promptly(ctx, func() error {
 		if err := s.check(ctx); err != nil {
@@ -89,7 +90,7 @@ func (c *consumer) listen(ctx context.Context, words <-chan *goredis.Message) {
 			c.wake()
 		case <-alive.C: // also while there is room for nothing
 			s := c.subscriber
-			ctx, cancel := context.WithTimeout(ctx, s.config.Lease/3)
+			ctx, cancel := bounded.Timeout(ctx, s.config.Lease/3, nil)
 			_ = aliveScript.Run(ctx, s.client, nil, s.config.Prefix, c.queue, c.name).Err()
 			cancel() // what failed is tried again
 		}
@@ -110,7 +111,7 @@ func (c *consumer) Ready() <-chan struct{} { return c.ready }
 func (c *consumer) Exchange(
 	ctx context.Context, acked, returned []int64, room int,
 ) (taken []delivery.Taken, err error) {
-	limited, cancel := context.WithTimeout(ctx, c.subscriber.config.ConfirmTimeout)
+	limited, cancel := bounded.Timeout(ctx, c.subscriber.config.ConfirmTimeout, nil)
 	defer cancel()
 	got, err := c.exchange(limited, acked, returned, min(room, mostTaken))
 	if errors.Is(err, transport.ErrNoQueue) { // somebody deleted it, and what was in it

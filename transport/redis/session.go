@@ -9,6 +9,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/inbox"
 	"github.com/cqrsync/cqrsync/transport/internal/socket"
 )
@@ -65,9 +66,9 @@ func (c Config) arguments(topic string, msg *message.Message) ([]any, error) {
 
 // openSession connects, and looks what server that is.
 func openSession(ctx context.Context, config Config) (s *session, warning string, err error) {
-	dial, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	dial, cancel := bounded.Timeout(ctx, config.ConnectTimeout, nil)
 	defer cancel()
-	d := socket.NewDialer(dial, config.ConnectTimeout)
+	d := socket.NewDialer(dial, config.ConnectTimeout, config.ConnectTimeout)
 	defer context.AfterFunc(dial, d.Cut)()
 	client := config.client("cqrsync-publisher", d)
 	s = &session{config: config, client: client, dialer: d}
@@ -115,7 +116,7 @@ func (s *session) send(
 func (s *session) exchange(
 	ctx context.Context, parcels []parcel, settle func(q parcel, taken int64, err error),
 ) error {
-	limited, cancel := context.WithTimeout(ctx, s.config.ConfirmTimeout)
+	limited, cancel := bounded.Timeout(ctx, s.config.ConfirmTimeout, nil)
 	defer cancel()
 	pipe := s.client.Pipeline()
 	calls := together(parcels)

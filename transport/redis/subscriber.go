@@ -11,6 +11,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/internal/bounded"
 	"github.com/cqrsync/cqrsync/transport/internal/delivery"
 	names "github.com/cqrsync/cqrsync/transport/internal/topics"
 )
@@ -177,7 +178,7 @@ func (s *Subscriber) call(ctx context.Context, do func(ctx context.Context) erro
 		if err := transport.Ended(ctx); err != nil {
 			return errors.Join(transport.ErrUnavailable, err)
 		}
-		ctx, cancel := context.WithTimeout(ctx, s.config.ConnectTimeout)
+		ctx, cancel := bounded.Timeout(ctx, s.config.ConnectTimeout, nil)
 		defer cancel()
 		return s.promptly(ctx, func() error {
 			if err := s.check(ctx); err != nil {

@@ -16,7 +16,7 @@ import (
 
 // Dialer connects for a client, and keeps hold of what it made: to cut it.
 type Dialer struct {
-	timeout time.Duration // of connecting, and of a write
+	connect, write time.Duration // how long each may take
 
 	mu        sync.Mutex
 	ctx       context.Context      // of connecting
@@ -25,10 +25,10 @@ type Dialer struct {
 	permitted func() error // nil: always
 }
 
-// NewDialer returns one that connects before ctx ends, and within a timeout, which is that of each
-// write, too.
-func NewDialer(ctx context.Context, timeout time.Duration) *Dialer {
-	return &Dialer{ctx: ctx, timeout: timeout, sockets: map[*socket]struct{}{}}
+// NewDialer returns one that connects before ctx ends, and within a timeout. The other timeout is
+// that of each write.
+func NewDialer(ctx context.Context, connect, write time.Duration) *Dialer {
+	return &Dialer{ctx: ctx, connect: connect, write: write, sockets: map[*socket]struct{}{}}
 }
 
 var errCut = errors.New("the connection was cut")
@@ -41,7 +41,7 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	if cut {
 		return nil, errCut
 	}
-	dial := net.Dialer{Timeout: d.timeout}
+	dial := net.Dialer{Timeout: d.connect}
 	conn, err := dial.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (s *socket) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(s.dialer.timeout)); err != nil {
+	if err := s.SetWriteDeadline(time.Now().Add(s.dialer.write)); err != nil {
 		return 0, err
 	}
 	return s.Conn.Write(p)
