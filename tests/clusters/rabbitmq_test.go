@@ -27,7 +27,17 @@ func TestRabbitMQCluster(t *testing.T) {
 	s.during("the queue's leader is killed", func() { require.NoError(t, leader.Stop(syscall.SIGKILL)) })
 	s.during("it comes back", func() { require.NoError(t, leader.Start()) })
 	leader = queueLeader(t, c)
+	s.during("its leader is drained, as for an upgrade, and revived", func() {
+		for _, command := range []string{"drain", "revive"} {
+			output, err := leader.Control(t.Context(), "rabbitmq-upgrade", command)
+			require.NoError(t, err, output)
+			s.flows(50)
+		}
+	})
+	leader = queueLeader(t, c)
 	s.during("its leader hangs, and goes on when others have taken over", func() {
+		// What the others had sent to it, it takes when it goes on: after what was sent again.
+		s.hung = true
 		require.NoError(t, leader.Freeze())
 		s.flows(50)
 		require.NoError(t, leader.Thaw())

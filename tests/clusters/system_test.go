@@ -75,6 +75,7 @@ type system struct {
 	writing sync.WaitGroup
 
 	next func() []byte // reads the queue that nobody reads, in its order; nil at its end
+	hung bool          // a node went on where it had stopped, perhaps with what is sent long since
 
 	written  atomic.Int64 // the number that the next change writes
 	gaps     atomic.Int64
@@ -297,9 +298,9 @@ func (s *system) finish() {
 		require.True(s.t, !known || h.Revision > before, "key %s: %d after %d", h.Key, h.Revision, before)
 		last[h.Key] = h.Revision
 	}
-	again := s.audit(last)
-	s.t.Logf("%d transactions, %d refused, %d handled; %d messages came twice", s.written.Load(),
-		s.refusals.Load(), len(all), again)
+	again, late := s.audit(last)
+	s.t.Logf("%d transactions, %d refused, %d handled; %d messages came twice, %d behind newer ones",
+		s.written.Load(), s.refusals.Load(), len(all), again, late)
 }
 
 func (s *system) becomesEqual() {
@@ -331,7 +332,7 @@ func (s *system) rows(db *bun.DB) map[int64]int64 {
 
 // audit looks into the queue that nobody read, and returns how many messages are in it twice. Of
 // each key it must have the revisions in order, and the last one.
-func (s *system) audit(want map[string]int64) (again int) {
+func (s *system) audit(want map[string]int64) (again, late int) {
 	s.t.Helper()
 	last := map[string]int64{}
 	seen := map[string]bool{}
@@ -342,15 +343,18 @@ func (s *system) audit(want map[string]int64) (again int) {
 		require.NoError(s.t, err)
 		id := m.Key + " " + strconv.FormatInt(m.Revision, 10)
 		before, known := last[m.Key]
-		if seen[id] {
+		switch {
+		case seen[id]:
 			again++
-		} else {
-			require.True(s.t, !known || m.Revision > before, "key %s: %d after %d", m.Key, m.Revision, before)
+		case !known || m.Revision > before:
 			last[m.Key] = m.Revision
+		default:
+			require.True(s.t, s.hung, "key %s: %d after %d", m.Key, m.Revision, before)
+			late++
 		}
 		seen[id] = true
 	}
-	return again
+	return again, late
 }
 
 // consumed reads a queue as a replica does. Where the broker gives up nobody's messages meanwhile,

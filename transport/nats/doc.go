@@ -53,6 +53,10 @@
 //
 // # Promises
 //
+// In a cluster a client goes on at another server when its own dies or says nothing for nine
+// seconds. After a second without a confirm a publisher asks who leads the stream: what was sent to
+// a former leader is sent again. A consumer hears from its queue every two seconds.
+//
 // A message is reported as published when the stream has it (P5); what the server writes to its
 // disk, and when, is the server's affair (sync_interval). Order is kept within a call (P4). A
 // message that comes again after a nack, or after its consumer died, may come after later ones of
