@@ -144,11 +144,6 @@ func (c *natsCluster) kill(n *natsNode) {
 	}
 }
 
-func (c *natsCluster) signal(n *natsNode, signal os.Signal) {
-	c.t.Helper()
-	require.NoError(c.t, n.command.Process.Signal(signal))
-}
-
 // url names all nodes, each behind the proxy for clients.
 func (c *natsCluster) url(options string) string {
 	var hosts []string

@@ -4,8 +4,11 @@ package network
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +16,7 @@ import (
 const held = 4096
 
 // Proxy is the way to a server. Nothing is lost on it: what is sent while it is cut arrives when it
-// is healed, as TCP's repetitions do.
+// is healed, as TCP's repetitions do, unless its sender has reset the connection meanwhile.
 type Proxy struct {
 	listener net.Listener
 	target   string
@@ -151,7 +154,8 @@ type chunk struct {
 // pump passes on what from says, and its end.
 func (p *Proxy) pump(from, to net.Conn) {
 	way := make(chan chunk, held)
-	p.running.Go(func() { p.arrive(way, from, to) })
+	var reset atomic.Bool
+	p.running.Go(func() { p.arrive(way, &reset, from, to) })
 	defer close(way)
 	for {
 		buffer := make([]byte, 32<<10)
@@ -164,12 +168,13 @@ func (p *Proxy) pump(from, to net.Conn) {
 			}
 		}
 		if err != nil {
+			reset.Store(!errors.Is(err, io.EOF))
 			return
 		}
 	}
 }
 
-func (p *Proxy) arrive(way <-chan chunk, from, to net.Conn) {
+func (p *Proxy) arrive(way <-chan chunk, reset *atomic.Bool, from, to net.Conn) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for c := range way {
@@ -178,7 +183,7 @@ func (p *Proxy) arrive(way <-chan chunk, from, to net.Conn) {
 		case <-timer.C:
 		case <-p.closed:
 		}
-		if !p.pass() {
+		if !p.pass() || reset.Load() {
 			break
 		}
 		if _, err := to.Write(c.bytes); err != nil {

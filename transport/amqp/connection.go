@@ -41,6 +41,7 @@ func (c *connection) cut() { c.socket.cut() }
 func (c *connection) close() {
 	timer := time.AfterFunc(closeTimeout, c.cut)
 	defer timer.Stop()
+	c.socket.linger(-1)
 	_ = c.Close() // the connection is gone either way
 	c.cut()
 }
@@ -173,6 +174,7 @@ func (d *dialer) open(ctx context.Context, uri string) (*connection, error) {
 			return nil, err
 		}
 		conn.socket = &socket{Conn: raw, timeout: d.config.ConfirmTimeout}
+		conn.socket.linger(0) // amqp091 closes it, too, when no heartbeat comes
 		stop = context.AfterFunc(ctx, conn.cut)
 		return conn.socket, nil
 	}

@@ -77,10 +77,16 @@ func (s *socket) discard() {
 // the operating system still has: a broker that did not read for a while would read it later, when
 // somebody else publishes.
 func (s *socket) cut() {
-	if tcp, ok := s.Conn.(interface{ SetLinger(seconds int) error }); ok {
-		_ = tcp.SetLinger(0) // it is closed already
-	}
+	s.linger(0)
 	_ = s.Close()
+}
+
+// linger says for how long the operating system goes on sending when the connection is closed, by
+// whomever; -1 is as long as it wants.
+func (s *socket) linger(seconds int) {
+	if tcp, ok := s.Conn.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(seconds) // or it is closed already
+	}
 }
 
 func (s *socket) writeGathered() error {

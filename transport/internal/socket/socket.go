@@ -46,6 +46,7 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	linger(conn, 0) // also where the client itself closes it, because nobody answers
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.isCut {
@@ -112,9 +113,7 @@ func (s *socket) Write(p []byte) (int, error) {
 }
 
 func (s *socket) cut() {
-	if tcp, ok := s.Conn.(interface{ SetLinger(seconds int) error }); ok {
-		_ = tcp.SetLinger(0) // it is closed already
-	}
+	linger(s.Conn, 0)
 	_ = s.Close()
 }
 
@@ -124,4 +123,13 @@ func (s *socket) Close() error {
 	delete(s.dialer.sockets, s)
 	s.dialer.mu.Unlock()
 	return s.Conn.Close()
+}
+
+// linger says for how long the operating system goes on sending when a connection is closed. With
+// none, what did not arrive never does: else it arrives when a cable is mended, behind what was
+// sent again on another connection.
+func linger(conn net.Conn, seconds int) {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(seconds) // or it is closed already
+	}
 }
