@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/uptrace/bun"
 
 	"github.com/cqrsync/cqrsync/envelope"
 	"github.com/cqrsync/cqrsync/internal/master/mastertest"
@@ -26,6 +28,8 @@ import (
 // backlog is an outbox on PostgreSQL that can be filled with the same messages again and again.
 type backlog struct {
 	*mastertest.Outbox
+	url  string
+	far  *bun.DB // how relays reach it, if not directly
 	rows int
 	drop func() error
 }
@@ -33,12 +37,12 @@ type backlog struct {
 // newBacklog writes rows messages of keys keys, key after key and then their next revisions. With
 // keep none replaces another.
 func newBacklog(ctx context.Context, rows, keys int, keep bool) (b *backlog, err error) {
-	db, drop, err := openPostgres(ctx)
+	at, db, drop, err := openSchema(ctx)
 	if err != nil {
 		return nil, err
 	}
 	collectAt := debug.SetGCPercent(400) // as "relay run" does; for the hand-written cases too
-	b = &backlog{rows: rows, drop: func() error {
+	b = &backlog{url: at, rows: rows, drop: func() error {
 		debug.SetGCPercent(collectAt)
 		return drop()
 	}}
@@ -162,7 +166,7 @@ func (b *backlog) start(
 		if n > 1 {
 			config.LeaseTTL = 3 * time.Second // they share the lanes out before the clock starts
 		}
-		rel, err := relay.New(b.DB(), publisher(), config)
+		rel, err := relay.New(cmp.Or(b.far, b.DB()), publisher(), config)
 		if err != nil {
 			return nil, errors.Join(err, group.stop())
 		}

@@ -68,6 +68,8 @@ func benches() []bench {
 			"costs when idle", benchEmbedded},
 		{"traces", "a transaction, a relay and a replica without module otel / with it, nothing " +
 			"sampled", benchTraces},
+		{"delay", "a backlog to RabbitMQ, and from there into PostgreSQL: beside each other / 20 and " +
+			"100 ms away from both", benchDelay},
 		{"compaction", "a backlog of many revisions of few keys: every revision / the newest of " +
 			"each key", benchCompaction},
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,13 +27,16 @@ import (
 // natsVariable makes the test binary a node, and holds its settings.
 const natsVariable = "CQRSYNC_TEST_NATS_NODE"
 
-// natsSettings are a node's. The other nodes reach it at Advertise alone, where a proxy is.
+// natsSettings are a node's.
 type natsSettings struct {
 	Name, Dir, Routes string
 	Port, RoutePort   int
-	Advertise         string // for the other nodes
 	ClientAdvertise   string
 }
+
+// nowhere is what nodes tell each other of themselves, so that they take none but their own routes,
+// on which are proxies.
+const nowhere = "127.0.0.1:1"
 
 // runNATS is a node, until its input ends, as it does with the test.
 func runNATS(settings string) error {
@@ -44,7 +48,7 @@ func runNATS(settings string) error {
 		ServerName: s.Name, Host: "127.0.0.1", Port: s.Port, ClientAdvertise: s.ClientAdvertise,
 		JetStream: true, StoreDir: s.Dir, NoSigs: true, NoLog: true,
 		Cluster: server.ClusterOpts{
-			Name: "cqrsync", Host: "127.0.0.1", Port: s.RoutePort, Advertise: s.Advertise,
+			Name: "cqrsync", Host: "127.0.0.1", Port: s.RoutePort, Advertise: nowhere,
 		},
 		Routes: server.RoutesFromStr(s.Routes),
 	})
@@ -65,8 +69,8 @@ func runNATS(settings string) error {
 // natsNode is one of a cluster.
 type natsNode struct {
 	settings natsSettings
-	way      *network.Proxy // of the other nodes to this one
-	clients  *network.Proxy // of publishers and subscribers
+	ways     []*network.Proxy // from here to other nodes, and from them to here
+	clients  *network.Proxy   // of publishers and subscribers
 	command  *exec.Cmd
 	input    io.Closer
 }
@@ -85,16 +89,17 @@ func startNATS(t *testing.T) *natsCluster {
 			Name: fmt.Sprintf("n%d", i+1), Dir: t.TempDir(),
 			Port: servers.OwnPort(t), RoutePort: servers.OwnPort(t),
 		}}
-		n.way = proxy(t, n.settings.RoutePort)
 		n.clients = proxy(t, n.settings.Port)
-		n.settings.Advertise, n.settings.ClientAdvertise = n.way.Address(), n.clients.Address()
+		n.settings.ClientAdvertise = n.clients.Address()
 		c.nodes = append(c.nodes, n)
 	}
 	for _, n := range c.nodes {
 		var routes []string
 		for _, other := range c.nodes {
 			if other != n {
-				routes = append(routes, "nats://"+other.way.Address())
+				way := proxy(t, other.settings.RoutePort)
+				n.ways, other.ways = append(n.ways, way), append(other.ways, way)
+				routes = append(routes, "nats://"+way.Address())
 			}
 		}
 		n.settings.Routes = strings.Join(routes, ",")
@@ -233,9 +238,15 @@ func (c *natsCluster) whole() {
 // cutOff takes a node away from the others, and from the clients that stand at it. It hears nobody,
 // and is not heard.
 func (c *natsCluster) cutOff(n *natsNode) (heal func()) {
-	n.way.Cut()
-	n.clients.Cut()
-	return func() { n.way.Heal(); n.clients.Heal() }
+	all := append(slices.Clone(n.ways), n.clients)
+	for _, way := range all {
+		way.Cut()
+	}
+	return func() {
+		for _, way := range all {
+			way.Heal()
+		}
+	}
 }
 
 // stored reads the stream by the numbers of its messages. What a consumer gets may come later than

@@ -17,7 +17,9 @@ import (
 const (
 	// askLeader is after how long without a confirm the leader is asked for, and again.
 	askLeader = time.Second
-	// aboutLeader is where the answer goes, in place of a call's number.
+	// firstLeader and aboutLeader are where the answers go, in place of a call's number: that to
+	// the first question, when nothing was sent yet, and those to later ones.
+	firstLeader = "first"
 	aboutLeader = "leader"
 )
 
@@ -35,17 +37,17 @@ func (s *session) askForLeader(f *flight) {
 	}
 	s.mu.Unlock()
 	if stream != "" {
-		s.ask(stream)
+		s.ask(aboutLeader, stream)
 	}
 }
 
-func (s *session) ask(stream string) {
-	reply := s.inbox + aboutLeader + "." + stream
+func (s *session) ask(as, stream string) {
+	reply := s.inbox + as + "." + stream
 	_ = s.nc.PublishRequest("$JS.API.STREAM.INFO."+stream, reply, nil) // or else at the next silence
 }
 
 // learnLeader takes the answer. The caller holds the lock.
-func (s *session) learnLeader(stream string, m *natsgo.Msg) {
+func (s *session) learnLeader(as, stream string, m *natsgo.Msg) {
 	var answer struct {
 		Cluster struct {
 			Leader string `json:"leader"`
@@ -56,7 +58,8 @@ func (s *session) learnLeader(stream string, m *natsgo.Msg) {
 	}
 	before := s.leaders[stream]
 	s.leaders[stream] = answer.Cluster.Leader
-	if before != "" && before != answer.Cluster.Leader && s.flight != nil {
+	// Where nobody led at first, who leads now did not when the messages were sent.
+	if as == aboutLeader && before != answer.Cluster.Leader && s.flight != nil {
 		s.flight.moved = true
 		s.flight.wake()
 	}

@@ -53,7 +53,7 @@ func openSession(ctx context.Context, config Config, declare bool) (*session, er
 		err = config.declare(ctx, js)
 	}
 	if err == nil {
-		s.ask(config.Stream)
+		s.ask(firstLeader, config.Stream)
 	}
 	if err != nil {
 		nc.Close()
@@ -104,8 +104,8 @@ func (s *session) reply(m *natsgo.Msg) {
 	call, number, _ := strings.Cut(strings.TrimPrefix(m.Subject, s.inbox), ".")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if call == aboutLeader {
-		s.learnLeader(number, m)
+	if call == firstLeader || call == aboutLeader {
+		s.learnLeader(call, number, m)
 		return
 	}
 	if s.flight == nil || call != strconv.FormatUint(s.call, 36) {
