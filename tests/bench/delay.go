@@ -30,7 +30,7 @@ func benchDelay(ctx context.Context, o options, report func(result)) error {
 	}
 	for _, part := range []struct {
 		name  string
-		cases func(context.Context, options, string) ([]benchCase, func() error, error)
+		cases delayed
 	}{
 		{fmt.Sprintf("a backlog of %d rows to a classic queue", rows), delayedRelay(rows)},
 		{fmt.Sprintf("apply %d messages, 1 worker", messages), delayedReplica(messages)},
@@ -53,12 +53,17 @@ func benchDelay(ctx context.Context, o options, report func(result)) error {
 	return nil
 }
 
+// delayed prepares a part: its cases, and what removes what they need.
+type delayed func(
+	ctx context.Context, o options, broker string,
+) (cases []benchCase, done func() error, err error)
+
 func distanceName(d time.Duration) string {
 	return fmt.Sprintf("%d ms each way", d.Milliseconds())
 }
 
 // delayedRelay drains a backlog with a relay that is far from its database and the broker.
-func delayedRelay(rows int) func(context.Context, options, string) ([]benchCase, func() error, error) {
+func delayedRelay(rows int) delayed {
 	return func(ctx context.Context, _ options, address string) ([]benchCase, func() error, error) {
 		b, err := newBacklog(ctx, rows, rows, true)
 		if err != nil {
@@ -71,7 +76,7 @@ func delayedRelay(rows int) func(context.Context, options, string) ([]benchCase,
 		near := relayBench{publishBench{address: address, kind: "classic", payload: payload}, b}
 		var cases []benchCase
 		for _, d := range distances {
-			cases = append(cases, benchCase{distanceName(d), func(ctx context.Context) (rate float64, err error) {
+			measure := func(ctx context.Context) (rate float64, err error) {
 				w, err := newWay(b.url, address, d)
 				if err != nil {
 					return 0, err
@@ -90,14 +95,15 @@ func delayedRelay(rows int) func(context.Context, options, string) ([]benchCase,
 					defer func() { err = errors.Join(err, closeAll()) }()
 					return b.drain(ctx, publisher, 1)
 				})(ctx)
-			}})
+			}
+			cases = append(cases, benchCase{distanceName(d), measure})
 		}
 		return cases, b.drop, nil
 	}
 }
 
 // delayedReplica empties a queue with a replica that is far from its database and the broker.
-func delayedReplica(messages int) func(context.Context, options, string) ([]benchCase, func() error, error) {
+func delayedReplica(messages int) delayed {
 	return func(ctx context.Context, o options, address string) ([]benchCase, func() error, error) {
 		at, db, drop, err := openSchema(ctx)
 		if err != nil {
@@ -109,7 +115,7 @@ func delayedReplica(messages int) func(context.Context, options, string) ([]benc
 		}
 		var cases []benchCase
 		for _, d := range distances {
-			cases = append(cases, benchCase{distanceName(d), func(ctx context.Context) (rate float64, err error) {
+			measure := func(ctx context.Context) (rate float64, err error) {
 				w, err := newWay(at, address, d)
 				if err != nil {
 					return 0, err
@@ -117,7 +123,8 @@ func delayedReplica(messages int) func(context.Context, options, string) ([]benc
 				defer func() { err = errors.Join(err, w.close()) }()
 				far := &replicaBench{o: o, address: w.broker, db: w.db}
 				return near.rate(messages, 1, far.cqrsync)(ctx)
-			}})
+			}
+			cases = append(cases, benchCase{distanceName(d), measure})
 		}
 		return cases, drop, nil
 	}

@@ -2,6 +2,7 @@ package transports_test
 
 import (
 	"context"
+	stdsql "database/sql"
 	"maps"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-sql/v4/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
 	"github.com/stretchr/testify/require"
 	"github.com/uptrace/bun"
 
@@ -128,14 +130,14 @@ func TestOneMasterOnTwoBrokers(t *testing.T) {
 // Any publisher and subscriber of Watermill's carries cqrsync's messages: here those of
 // watermill-sql, with PostgreSQL as the broker.
 func TestWatermillSQLCarriesMessages(t *testing.T) {
-	db := dbtest.Open(t, dbtest.PostgresURL(t))
-	beginner := sql.BeginnerFromStdSQL(db.DB)
-	schema := sql.DefaultPostgreSQLSchema{ // its JSON is none to a driver that is given bytes
-		GeneratePayloadType: func(string) string { return "BYTEA" },
-	}
+	// Not of package database, whose connections send bytes as bytes, which are no JSON.
+	db, err := stdsql.Open("pgx", dbtest.PostgresURL(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	beginner := sql.BeginnerFromStdSQL(db)
 	subscriber := func() message.Subscriber {
 		sub, err := sql.NewSubscriber(beginner, sql.SubscriberConfig{
-			ConsumerGroup: "stats", SchemaAdapter: schema,
+			ConsumerGroup: "stats", SchemaAdapter: sql.DefaultPostgreSQLSchema{},
 			OffsetsAdapter: sql.DefaultPostgreSQLOffsetsAdapter{}, InitializeSchema: true,
 			PollInterval: 10 * time.Millisecond,
 		}, watermill.NewSlogLogger(discard))
@@ -144,7 +146,7 @@ func TestWatermillSQLCarriesMessages(t *testing.T) {
 		return sub
 	}
 	publisher, err := sql.NewPublisher(beginner, sql.PublisherConfig{
-		SchemaAdapter: schema, AutoInitializeSchema: true,
+		SchemaAdapter: sql.DefaultPostgreSQLSchema{}, AutoInitializeSchema: true,
 	}, watermill.NewSlogLogger(discard))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, publisher.Close()) })

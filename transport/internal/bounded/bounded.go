@@ -9,8 +9,8 @@ import (
 )
 
 // Timeout is context.WithTimeoutCause for a context whose deadline may move, as that of a lease
-// that is renewed. The standard library's sets no timer where the context's own deadline is sooner: it
-// relies on the context to end then, and one that is renewed does not.
+// that is renewed. The standard library's sets no timer where the context's own deadline is sooner:
+// it relies on the context to end then, and one that is renewed does not.
 //
 // What it returns has the timeout for its deadline. It ends with ctx, too.
 func Timeout(
