@@ -53,8 +53,8 @@ func (c *conversation) copiesOf(
 	return copies, rep
 }
 
-// change writes rows, changes each, and deletes some.
-func (c *conversation) change(from, to int64) {
+// rewrite writes rows, changes each, and deletes some.
+func (c *conversation) rewrite(from, to int64) {
 	c.Helper()
 	c.write(from, to)
 	for id := from; id <= to; id++ {
@@ -111,10 +111,10 @@ func TestOneMasterOnTwoBrokers(t *testing.T) {
 	both := transport.All(publisher(server.URL()), publisher(file))
 	t.Cleanup(func() { require.NoError(t, both.Close()) })
 	stats.publishes(both)
-	stats.change(1, 40)
+	stats.rewrite(1, 40)
 	stats.becomesEqual(onNATS, inFile)
 	server.Stop()
-	stats.change(41, 80)
+	stats.rewrite(41, 80)
 	server.Start(t)
 	stats.becomesEqual(onNATS, inFile)
 
@@ -154,7 +154,7 @@ func TestWatermillSQLCarriesMessages(t *testing.T) {
 	c.begin()
 	c.publishes(publisher)
 	copies, rep := c.copiesOf(subscriber())
-	c.change(1, 60)
+	c.rewrite(1, 60)
 	c.becomesEqual(copies)
 	require.Zero(t, rep.Stats().DeadLettered)
 }
