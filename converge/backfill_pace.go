@@ -54,8 +54,8 @@ type pace struct {
 	waiting func(context.Context) (int64, error)
 	most    int // messages may wait in the queue, whatever happens
 	limit   int // messages a second at most; 0 for none
-	// drawn returns a number that grows with what changes at the master; ok is false where the database
-	// cannot tell, so that something may change at any time.
+	// drawn returns a number that grows with what changes at the master; ok is false where the
+	// database cannot tell, so that something may change at any time.
 	drawn func(context.Context) (n int64, ok bool, err error)
 
 	perSecond float64
@@ -194,7 +194,8 @@ func (p *pace) look(now time.Time, waiting int64) (tooFast bool) {
 	case now.Sub(p.seen) > tryAfter:
 		p.perSecond = math.Min(p.perSecond*growSlowly, mostPace)
 	default:
-		p.perSecond = math.Max(math.Min(p.perSecond*growSlowly, p.replica*p.caution.ofItAtMost), p.perSecond)
+		grown := math.Min(p.perSecond*growSlowly, p.replica*p.caution.ofItAtMost)
+		p.perSecond = math.Max(grown, p.perSecond)
 	}
 	return tooFast
 }

@@ -33,7 +33,7 @@ func (r *slowReplica) fillFor(t *testing.T, p *pace, d time.Duration) (rate, mos
 		r.take()
 		r.waiting += float64(some)
 		most = max(most, r.waiting)
-		time.Sleep(time.Duration(some) * 20 * time.Microsecond) // a broker that takes 50,000 a second
+		sleep(t.Context(), time.Duration(some)*20*time.Microsecond) // 50,000 a second to the broker
 		p.sent(some)
 		n += some
 	}

@@ -29,8 +29,8 @@ const (
 	askAtOnce = 32
 	// maxOpen is how many questions may be open before the next step.
 	maxOpen = 64
-	// stepsAtOnce is how many steps are asked without an answer: so the master reads the next one while
-	// the replica reads this one.
+	// stepsAtOnce is how many steps are asked without an answer: so the master reads the next one
+	// while the replica reads this one.
 	stepsAtOnce = 2
 	// againSoon is how often a pass that found something is followed by one soon.
 	againSoon = 5
