@@ -23,7 +23,7 @@ var distances = []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond
 // benchDelay compares what relay and replica do beside their database and broker with what they do
 // far from both.
 func benchDelay(ctx context.Context, o options, report func(result)) error {
-	const rows, messages = 50_000, 10_000 // as many as a minute is enough for
+	const rows, messages = 50_000, 3_000 // as many as a minute is enough for
 	address := os.Getenv(dbtest.Variable(dbtest.RabbitMQ))
 	if address == "" {
 		return fmt.Errorf("set %s to the URL of a RabbitMQ broker", dbtest.Variable(dbtest.RabbitMQ))
