@@ -36,6 +36,7 @@ type history struct {
 	arrived   map[version]time.Time
 	since     map[version]bool // arrived since the database went back
 	newest    int64            // revision that arrived, -1 before
+	refused   map[version]bool // by the broker, once at least, and a relay knows
 	left      bool             // a relay has handed a message to the network
 	last      map[string]int64 // newest revision that arrived, by incarnation
 }
@@ -60,8 +61,9 @@ func (c *checker) of(key string) *history {
 	h := c.keys[key]
 	if h == nil {
 		h = &history{
-			newest: -1,
-			ever:   map[version]bool{}, arrived: map[version]time.Time{}, since: map[version]bool{},
+			newest:  -1,
+			refused: map[version]bool{},
+			ever:    map[version]bool{}, arrived: map[version]time.Time{}, since: map[version]bool{},
 			last: map[string]int64{},
 		}
 		c.keys[key] = h
@@ -142,10 +144,20 @@ func (c *checker) arrives(m *envelope.Message, excused bool, dead []queue.Messag
 	h.newest = max(h.newest, m.Revision)
 }
 
+// refuses notes that a relay knows of a message that the broker does not take it.
+func (c *checker) refuses(m *envelope.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.of(m.Key).refused[version{m.Revision, m.CorrelationID}] = true
+}
+
 // inOrder judges whether a message comes in the order of its key.
+//
+// One that was refused may be replaced by a newer one, which leaves then. Did it leave once before
+// that, and was not answered, the network may still have it: it left in its order, and comes late.
 func (c *checker) inOrder(h *history, m *envelope.Message, excused bool, dead []queue.Message) {
-	last := h.last[m.Incarnation]
-	if !h.since[version{m.Revision, m.CorrelationID}] && m.Revision < last && !excused {
+	last, v := h.last[m.Incarnation], version{m.Revision, m.CorrelationID}
+	if !h.since[v] && m.Revision < last && !excused && !h.refused[v] {
 		c.fault("P4: %s/%d comes for the first time after %d", m.Key, m.Revision, last)
 	}
 	if after := m.After; after != nil && m.Revision > h.newest && *after > h.newest &&

@@ -80,6 +80,11 @@ func (p publisher) PublishBatch(ctx context.Context, batch []transport.Outgoing)
 	if err := p.step(ctx, answered, own); err != nil {
 		f.unanswer(err)
 	}
+	for i, err := range f.answers {
+		if err != nil && !errors.Is(err, transport.ErrUnavailable) {
+			p.world.checker.refuses(messages[i])
+		}
+	}
 	return f.answers
 }
 
