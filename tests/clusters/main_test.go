@@ -19,3 +19,13 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m)
 }
+
+// clustersVariable says that there is room and time for clusters.
+const clustersVariable = "CQRSYNC_TEST_CLUSTERS"
+
+func asked(t *testing.T) {
+	t.Helper()
+	if os.Getenv(clustersVariable) == "" {
+		t.Skipf("takes two minutes of a machine that has nothing else to do: set %s=1", clustersVariable)
+	}
+}

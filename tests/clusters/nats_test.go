@@ -17,6 +17,7 @@ const longestNATS = 45 * time.Second
 
 // Three servers that keep each message on three of them lose nothing with one.
 func TestNATSCluster(t *testing.T) {
+	asked(t)
 	c := startNATS(t)
 	s := newSystem(t, dbtest.SQLiteURL(t), dbtest.SQLiteURL(t), c.url(""))
 	s.next = c.stored()

@@ -37,6 +37,7 @@ func followers(t *testing.T, p *servers.Postgres, state string, want int) {
 // Where commits wait for the standby, nothing that was acknowledged is lost with the primary. Who
 // names both servers finds the other one without a restart, master and replica alike.
 func TestPostgresFailover(t *testing.T) {
+	asked(t)
 	primary, standby := startPair(t)
 	require.NoError(t, primary.Set(t.Context(), "synchronous_standby_names", "standby"))
 	followers(t, primary, "sync", 1)
@@ -53,6 +54,7 @@ func TestPostgresFailover(t *testing.T) {
 // Where commits do not wait, the standby may lack the last ones. Then the replica knows what the
 // master lost. That is said, and a sync by force takes the replica back.
 func TestPostgresFailoverToAStandbyThatIsBehind(t *testing.T) {
+	asked(t)
 	primary, standby := startPair(t)
 	s := newSystem(t, servers.URLOf("postgres", primary, standby), dbtest.SQLiteURL(t),
 		"memory:"+t.Name())

@@ -18,6 +18,7 @@ const rabbitmqOptions = "?queue_type=quorum&heartbeat=2&confirm_timeout=6s&conne
 // A quorum queue on three nodes loses nothing with one, be it killed, cut off, or only no longer
 // the leader.
 func TestRabbitMQCluster(t *testing.T) {
+	asked(t)
 	began := time.Now()
 	c := servers.StartRabbitMQCluster(t)
 	t.Logf("three nodes after %.1f s", time.Since(began).Seconds())
