@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,21 +13,46 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cqrsync/cqrsync/internal/dbtest"
 	"github.com/cqrsync/cqrsync/operate/exit"
+	"github.com/cqrsync/cqrsync/transport"
+	"github.com/cqrsync/cqrsync/transport/open"
 )
 
 // A master and a replica of the stock binary talk to each other, and the commands show it.
 func TestReplicasOfTheStockBinary(t *testing.T) {
+	for name, broker := range map[string]func(t *testing.T) string{
+		"sqlite": func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "broker.db") },
+		"redis":  redisURL,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			replicasOfTheStockBinary(t, broker(t))
+		})
+	}
+}
+
+// redisURL is that of a place on the Redis server where nobody else is.
+func redisURL(t *testing.T) string {
+	t.Helper()
+	u, err := url.Parse(dbtest.Address(t, dbtest.Redis))
+	require.NoError(t, err)
+	query := u.Query()
+	query.Set("prefix", "{stock-"+watermill.NewShortUUID()+"}:")
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+func replicasOfTheStockBinary(t *testing.T, broker string) {
 	folder := t.TempDir()
 	config := filepath.Join(folder, "cqrsync.yaml")
 	require.NoError(t, os.WriteFile(config, []byte("queue: stats\nmodels: {order: {table: orders}}\n"), 0o600))
 	master, copies := dbtest.SQLiteURL(t), dbtest.SQLiteURL(t)
-	broker := "sqlite://" + filepath.Join(folder, "broker.db")
-	for _, url := range []string{master, copies} {
-		_, err := dbtest.Open(t, url).ExecContext(t.Context(),
+	for _, side := range []string{master, copies} {
+		_, err := dbtest.Open(t, side).ExecContext(t.Context(),
 			"CREATE TABLE orders (id integer NOT NULL PRIMARY KEY, status text NOT NULL)")
 		require.NoError(t, err)
 	}
@@ -43,7 +70,7 @@ func TestReplicasOfTheStockBinary(t *testing.T) {
 	require.NoError(t, err)
 	running(t, "run", "--db", master, "--broker", broker, "--config", config, "--queue", "stats")
 	require.Eventually(t, func() bool { // it waits for the replica, which does not run yet
-		return strings.Contains(invoke(t.Context(), "queues", "list", "--broker", broker).stdout, "stats")
+		return hasQueue(t, broker, "stats")
 	}, 20*time.Second, 20*time.Millisecond)
 	running(t, "replicate", "--migrate", "--db", copies, "--broker", broker, "--config", config)
 
@@ -68,6 +95,15 @@ func TestReplicasOfTheStockBinary(t *testing.T) {
 	require.Contains(t, do(exit.Usage, "replicas", "forget", "--db", master, "nobody").stderr, "relay replicas list")
 	do(exit.Usage, "replicas", "forget", "--db", master)
 	require.Contains(t, do(exit.Done, "replicas", "forget", "--db", master, "stats").stdout, "forgot")
+}
+
+func hasQueue(t *testing.T, broker, queue string) bool {
+	t.Helper()
+	subscriber, err := open.Subscriber(broker, queue, open.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, subscriber.Close()) }()
+	has, err := subscriber.(transport.QueueFinder).HasQueue(t.Context())
+	return err == nil && has
 }
 
 // running runs a command until the test ends.

@@ -3,5 +3,6 @@
 //
 //	CQRSYNC_TEST_CLUSTERS=1 go test -v ./tests/clusters # the pauses are printed
 //
-// It takes two minutes, and a machine on which nodes that are well answer in time: so it is asked for.
+// It takes two minutes, and a machine on which nodes that are well answer in time: so it is to be
+// asked for.
 package clusters
