@@ -127,6 +127,12 @@ func (b *browser) says(scenario string) {
 // press presses the link or button with a text, and waits for the page that follows.
 func (b *browser) press(text string) {
 	b.Helper()
+	b.pressUnless(nil, text)
+}
+
+// pressUnless presses what has a text, unless done is closed while there is no such thing.
+func (b *browser) pressUnless(done <-chan struct{}, text string) {
+	b.Helper()
 	quoted, err := json.Marshal(text)
 	require.NoError(b, err)
 	deadline := time.Now().Add(patience)
@@ -139,7 +145,11 @@ func (b *browser) press(text string) {
 		if time.Now().After(deadline) {
 			require.FailNow(b, "not there: "+text, eval[string](b, "document.body.innerText"))
 		}
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-done:
+			return
+		}
 	}
 	for !eval[bool](b, `document.readyState === "complete" && !!document.body && !document.body.dataset.old`) {
 		require.True(b, time.Now().Before(deadline), "no page followed %q", text)
