@@ -24,7 +24,7 @@ type kafkaPlace struct {
 const handPartitions = 6 // as cqrsync makes them
 
 func openKafka(ctx context.Context, u *url.URL) (place, error) {
-	p := &kafkaPlace{url: u, prefix: "bench-" + watermill.NewShortUUID()}
+	p := &kafkaPlace{url: u, prefix: "bench_" + watermill.NewShortUUID()}
 	client, err := p.client()
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func (p *kafkaPlace) address() string {
 }
 
 func (p *kafkaPlace) publish(ctx context.Context, bodies [][]byte) error {
-	client, err := p.client(kgo.MaxBufferedRecords(publishWindow))
+	client, err := p.client(kgo.ProducerLinger(0))
 	if err != nil {
 		return err
 	}
