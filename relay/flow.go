@@ -130,8 +130,15 @@ func (f *flow) room(q *lineup) bool {
 
 // follow puts a message behind the others of its key. If both allow it, the message replaces the
 // one before it and takes over its After: the replaced message never leaves, so nobody may miss it.
+//
+// A look back may bring one that is older than those in memory, such as a row that was put behind
+// the marks. It goes before them: did it replace them, the newest state would never leave (P5).
 func follow(behind []outgoing, m outgoing) []outgoing {
 	last := len(behind) - 1
+	if last >= 0 && m.ID < behind[last].ID {
+		at := slices.IndexFunc(behind, func(other outgoing) bool { return other.ID > m.ID })
+		return slices.Insert(behind, at, m)
+	}
 	if last < 0 || !m.Replaceable() || !behind[last].Replaceable() {
 		return append(behind, m)
 	}
